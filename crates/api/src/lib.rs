@@ -1,0 +1,17 @@
+//! Hearth's API: the generated gRPC types of `proto/`, ids, the error model and a client.
+//! Imports nothing of ours; everything else imports it.
+
+/// The public API: one proto file per EC2 noun.
+#[allow(clippy::all, missing_docs, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("hearth.v1");
+}
+
+/// What host agents and the control plane say to each other.
+#[allow(clippy::all, missing_docs, unreachable_pub)]
+pub mod agent {
+    tonic::include_proto!("hearth.agent.v1");
+}
+
+/// The descriptors of all of `proto/`, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,3 @@
+//! VPC namespaces, TAPs, security groups, NAT, DHCP and IMDS.
+
+pub mod spec;

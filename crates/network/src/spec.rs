@@ -1,0 +1,77 @@
+//! What a host's networks should be: the words between the agent and this crate.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// A VPC as this host should have it: complete each time, and made so (level-triggered).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VpcSpec {
+    /// `vpc-` and 17 hex digits; the network namespace has this name.
+    pub vpc_id: String,
+    pub cidr: Ipv4Net,
+    /// Public addresses; the first host address of the pool is the host's own end of every uplink.
+    pub public_pool: Ipv4Net,
+    /// The interfaces of this VPC that are on this host.
+    pub enis: Vec<EniSpec>,
+    pub security_groups: Vec<SecurityGroupSpec>,
+}
+
+/// An elastic network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EniSpec {
+    /// `eni-` and 17 hex digits.
+    pub eni_id: String,
+    pub mac: [u8; 6],
+    pub private_ip: Ipv4Addr,
+    /// The subnet, for DHCP: its first host address is the router.
+    pub subnet: Ipv4Net,
+    pub public_ip: Option<Ipv4Addr>,
+    pub security_group_ids: Vec<String>,
+    /// DHCP option 12, without the domain.
+    pub hostname: String,
+    /// IMDS tells and enforces.
+    pub imds: ImdsOptions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImdsOptions {
+    pub enabled: bool,
+    pub tokens_required: bool,
+    /// IP TTL of token answers, 1 to 64.
+    pub hop_limit: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecurityGroupSpec {
+    /// `sg-` and 17 hex digits.
+    pub group_id: String,
+    /// Private addresses of all interfaces in the group, on every host.
+    pub members: Vec<Ipv4Addr>,
+    pub ingress: Vec<RuleSpec>,
+    pub egress: Vec<RuleSpec>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleSpec {
+    pub protocol: Protocol,
+    pub peer: Peer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    All,
+    /// Inclusive ports.
+    Tcp { from: u16, to: u16 },
+    Udp { from: u16, to: u16 },
+    Icmp { kind: Option<u8>, code: Option<u8> },
+    /// Any other, by IP protocol number.
+    Other(u8),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    Cidr(Ipv4Net),
+    /// The members of a group of the same VPC.
+    Group(String),
+}

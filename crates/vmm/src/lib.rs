@@ -1,0 +1,5 @@
+//! The microVM monitor: one process per instance, synchronous, no tokio.
+
+pub mod control;
+pub mod pci;
+pub mod spec;

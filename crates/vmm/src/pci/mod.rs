@@ -1,0 +1,53 @@
+//! The PCI root: one bus, ECAM configuration space, 64-bit BARs, MSI-X. PCI Local Bus 3.0, PCIe base 5.0.
+
+use std::io;
+
+use vmm_sys_util::eventfd::EventFd;
+
+/// A PCI function on bus 0. vCPU threads call it concurrently; what it keeps behind a lock is its register
+/// file only, never its data path.
+pub trait PciFunction: Send + Sync {
+    /// Reads configuration space at a byte `offset` (0 to 4095); `data` is 1, 2 or 4 bytes, naturally aligned.
+    fn config_read(&self, offset: u16, data: &mut [u8]);
+    /// Writes configuration space; says whether BARs or their decoding changed, so that the bus maps them anew.
+    fn config_write(&self, offset: u16, data: &[u8]) -> Decoding;
+    /// Where the function's memory BARs are now: only those that it decodes (command register, memory space).
+    fn bars(&self) -> Vec<Bar>;
+    /// Reads `data.len()` bytes (1, 2, 4 or 8) at `offset` within BAR `bar`.
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]);
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]);
+    /// Descriptors that KVM signals in place of `bar_write` (ioeventfd), any data, any length.
+    fn doorbells(&self) -> Vec<Doorbell>;
+    /// Back to the state after power-on; workers have stopped when it returns.
+    fn reset(&self);
+}
+
+/// What a configuration write did to the function's address decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decoding {
+    Same,
+    Changed,
+}
+
+/// A memory BAR that is decoded now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    pub index: u8,
+    pub address: u64,
+    /// Bytes, a power of two.
+    pub size: u64,
+}
+
+/// A write to `offset` of BAR `bar` signals `event`.
+#[derive(Debug)]
+pub struct Doorbell {
+    pub bar: u8,
+    pub offset: u64,
+    pub event: EventFd,
+}
+
+/// A message-signalled interrupt as a device's worker sees it.
+pub trait Interrupt: Send + Sync {
+    /// Delivers the interrupt, or marks it pending while the guest masks it.
+    fn signal(&self) -> io::Result<()>;
+}

@@ -1,0 +1,96 @@
+//! What the agent hands to a monitor: one validated description and the descriptors it names.
+//!
+//! The agent opens disks, TAPs, sockets and files, lets `hearth-vmm` inherit them, and says their
+//! numbers here, so that the monitor itself needs no path and no privilege. The description is JSON,
+//! read from the descriptor named by `--spec-fd`.
+
+use std::os::fd::RawFd;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// `i-` and 17 hex digits; SMBIOS tells it to the guest as the asset tag.
+    pub instance_id: String,
+    /// The system UUID of SMBIOS type 1, beginning with `ec2` for stock cloud-init; also the serial number.
+    pub uuid: String,
+    /// 1 to 32.
+    pub vcpus: u8,
+    /// MiB, at least 32.
+    pub memory_mib: u64,
+    pub boot: BootSpec,
+    /// In the guest's order: the first is `/dev/vda`.
+    pub disks: Vec<DiskSpec>,
+    /// In the guest's order.
+    pub nics: Vec<NicSpec>,
+    /// The console ring file (see [`crate::console`]), opened for reading and writing.
+    pub console_fd: RawFd,
+    /// A bound, listening Unix stream socket on which the monitor serves [`crate::control`].
+    pub control_fd: RawFd,
+    /// A file into which the monitor writes its [`Outcome`] as JSON before it exits on its own account.
+    pub outcome_fd: RawFd,
+}
+
+/// Where the kernel comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootSpec {
+    /// From the first disk: partition table, file system, boot loader entry, anew at every (re)boot.
+    Disk,
+    /// Named outright: an ELF or bzImage, with an optional initrd.
+    Kernel {
+        kernel_fd: RawFd,
+        initrd_fd: Option<RawFd>,
+        cmdline: String,
+    },
+}
+
+/// A virtio block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpec {
+    /// At most 20 bytes: the virtio block serial, by which `/dev/disk/by-id` names it.
+    /// A volume id does not fit with its dash: EC2 drops it (`vol0123456789abcdef0`).
+    pub serial: String,
+    pub read_only: bool,
+    pub backing: DiskBacking,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskBacking {
+    /// A plain raw file.
+    Raw { fd: RawFd },
+    /// `hearth_block::overlay`: a sparse data file and a chunk map over a read-only base.
+    Overlay {
+        data_fd: RawFd,
+        map_fd: RawFd,
+        base_fd: RawFd,
+    },
+}
+
+/// A virtio net device on a TAP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicSpec {
+    /// `02:...`, six hex octets.
+    pub mac: String,
+    /// A TAP opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, non-blocking.
+    pub tap_fd: RawFd,
+    /// Bytes of IP packet; told to the guest by VIRTIO_NET_F_MTU.
+    pub mtu: u16,
+}
+
+/// How a monitor ended, as it says itself. One that was killed says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    /// The guest powered off (ACPI S5), whether of itself or after the power button.
+    GuestPowerOff,
+    /// The control socket asked for an end without the guest's consent.
+    Stopped,
+    /// The machine could not be built or booted.
+    StartFailed { message: String },
+    /// The guest or the processor did what cannot be continued.
+    Crashed { message: String },
+}
