@@ -1,6 +1,20 @@
 //! The disk data path: what a virtio block worker reads and writes.
+//!
+//! Two kinds of [`Disk`]: a [`raw`] file, and an [`overlay`] (a sparse file and a chunk map over a read-only
+//! base). [`DiskReader`] lends a disk to code that wants `std::io`.
 
 use std::io;
+
+pub mod overlay;
+pub mod raw;
+mod reader;
+
+pub use overlay::Overlay;
+pub use raw::RawDisk;
+pub use reader::DiskReader;
+
+/// The sector of virtio block, and the unit of a disk's size. Bytes.
+pub const SECTOR: u64 = 512;
 
 /// A virtual disk of 512-byte sectors. Shared by the queues of one device, so all methods take `&self`.
 ///
@@ -13,4 +27,15 @@ pub trait Disk: Send + Sync {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     fn flush(&self) -> io::Result<()>;
+}
+
+/// Refuses a range that does not lie inside a disk of `size` bytes.
+fn check_range(size: u64, offset: u64, len: usize) -> io::Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{len} bytes at offset {offset} lie beyond the disk's end at {size}"),
+        )),
+    }
 }
