@@ -1,0 +1,24 @@
+# Shared by the scripts beside it: places, messages, and what a fresh Debian 12 lacks.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+HEARTH_DATA=${HEARTH_DATA:-/var/lib/hearth}
+HEARTH_RUN=${HEARTH_RUN:-/run/hearth}
+export HEARTH_ENDPOINT=${HEARTH_ENDPOINT:-http://127.0.0.1:7600}
+export PATH="$HOME/.cargo/bin:$PATH"
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
+die() {
+    printf 'hearth: %s\n' "$*" >&2
+    exit 1
+}
+
+# need_host: root and a usable KVM, or a sentence that says what to do.
+need_host() {
+    [ "$(id -u)" = 0 ] || die "this needs root (TAPs, namespaces, nftables): run it with sudo"
+    [ -e /dev/kvm ] || die "/dev/kvm is missing: enable VT-x or AMD-V in the firmware (or nested virtualisation in the hypervisor above), then 'modprobe kvm_intel' or 'modprobe kvm_amd'"
+    [ -r /dev/kvm ] && [ -w /dev/kvm ] || die "/dev/kvm cannot be opened: check its permissions ('ls -l /dev/kvm')"
+}
+
+# has_systemd: whether systemd is the running service manager.
+has_systemd() { [ -d /run/systemd/system ]; }
