@@ -1,5 +1,6 @@
 //! The microVM monitor: one process per instance, synchronous, no tokio.
 
 pub mod control;
+pub mod memory;
 pub mod pci;
 pub mod spec;

@@ -1,5 +1,8 @@
 //! The PCI root: one bus, ECAM configuration space, 64-bit BARs, MSI-X. PCI Local Bus 3.0, PCIe base 5.0.
 
+pub mod config;
+pub mod msix;
+
 use std::io;
 
 use vmm_sys_util::eventfd::EventFd;

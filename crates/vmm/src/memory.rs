@@ -1,0 +1,134 @@
+//! Guest physical memory: where RAM is, where devices are, and the mapping that backs the RAM.
+//!
+//! ```text
+//! 0                      RAM, at most 3 GiB
+//! 3 GiB    0xc000_0000   32-bit PCI window (unused by our devices, wanted by PCI root bridges)
+//! 3.5 GiB  0xe000_0000   ECAM: 256 MiB, of which bus 0 takes the first MiB
+//!          0xfec0_0000   IOAPIC, 0xfee0_0000 local APICs, 0xfffb_c000 KVM's TSS and identity map
+//! 4 GiB                  the rest of RAM
+//! above RAM              64-bit PCI window: 64 GiB, aligned to its size
+//! ```
+//!
+//! Nothing here touches a guest page: the host's memory is taken as the guest writes.
+
+use std::io;
+
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+
+/// The guest's RAM. Cloning shares it.
+pub type GuestMemory = GuestMemoryMmap<()>;
+
+pub const MIB: u64 = 1 << 20;
+pub const GIB: u64 = 1 << 30;
+
+/// RAM below this address, devices from it up to 4 GiB.
+pub const LOW_RAM_END: u64 = 3 * GIB;
+pub const HIGH_RAM_START: u64 = 4 * GIB;
+
+/// The window in which the guest may place 32-bit BARs.
+pub const PCI_WINDOW_32: (u64, u64) = (LOW_RAM_END, GIB / 2);
+/// PCIe's enhanced configuration access: 1 MiB a bus, one bus.
+pub const ECAM_BASE: u64 = 0xe000_0000;
+pub const ECAM_SIZE: u64 = MIB;
+pub const IOAPIC_BASE: u64 = 0xfec0_0000;
+pub const LOCAL_APIC_BASE: u64 = 0xfee0_0000;
+/// Three pages that KVM needs on some processors; the identity map's page is right before them.
+pub const KVM_TSS_BASE: u64 = 0xfffb_d000;
+pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
+
+/// Bytes of the 64-bit PCI window.
+const PCI_WINDOW_64_SIZE: u64 = 64 * GIB;
+
+/// Where things are for one size of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    memory: u64,
+}
+
+impl Layout {
+    /// `memory` is in bytes, a multiple of a page.
+    #[must_use]
+    pub fn new(memory: u64) -> Self {
+        Self { memory }
+    }
+
+    /// RAM as (start, bytes), ascending.
+    #[must_use]
+    pub fn ram(&self) -> Vec<(u64, u64)> {
+        let low = self.memory.min(LOW_RAM_END);
+        let high = self.memory - low;
+        let mut ranges = vec![(0, low)];
+        if high > 0 {
+            ranges.push((HIGH_RAM_START, high));
+        }
+        ranges
+    }
+
+    /// The first address above the RAM that starts at 0.
+    #[must_use]
+    pub fn low_ram_end(&self) -> u64 {
+        self.memory.min(LOW_RAM_END)
+    }
+
+    /// The window for 64-bit BARs as (start, bytes).
+    #[must_use]
+    pub fn pci_window_64(&self) -> (u64, u64) {
+        let end_of_ram = HIGH_RAM_START + self.memory.saturating_sub(LOW_RAM_END);
+        (
+            end_of_ram.next_multiple_of(PCI_WINDOW_64_SIZE),
+            PCI_WINDOW_64_SIZE,
+        )
+    }
+
+    /// Maps the RAM: private, anonymous, without reserving swap for it.
+    ///
+    /// # Errors
+    /// The host refused the mapping.
+    pub fn map(&self) -> io::Result<GuestMemory> {
+        let regions = self
+            .ram()
+            .into_iter()
+            .map(|(start, size)| {
+                let size = usize::try_from(size).map_err(io::Error::other)?;
+                let mapping = MmapRegionBuilder::new(size)
+                    .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+                    .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+                    .build()
+                    .map_err(io::Error::other)?;
+                GuestRegionMmap::new(mapping, GuestAddress(start))
+                    .ok_or_else(|| io::Error::other("guest RAM beyond the address space"))
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        GuestMemory::from_regions(regions).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vm_memory::GuestMemoryBackend;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ram_adds_up_and_stays_out_of_the_device_hole(mib in 32_u64..512 * 1024) {
+            let layout = Layout::new(mib * MIB);
+            let ram = layout.ram();
+            prop_assert_eq!(ram.iter().map(|r| r.1).sum::<u64>(), mib * MIB);
+            for (start, size) in ram {
+                prop_assert!(start + size <= LOW_RAM_END || start >= HIGH_RAM_START);
+                prop_assert!(start + size <= layout.pci_window_64().0);
+            }
+        }
+    }
+
+    #[test]
+    fn four_gib_are_mapped_around_the_hole_without_being_touched() {
+        let memory = Layout::new(4 * GIB).map().unwrap();
+        assert!(memory.address_in_range(GuestAddress(LOW_RAM_END - 1)));
+        assert!(!memory.address_in_range(GuestAddress(LOW_RAM_END)));
+        assert!(memory.address_in_range(GuestAddress(HIGH_RAM_START + GIB - 1)));
+    }
+}

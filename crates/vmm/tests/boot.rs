@@ -1,0 +1,1 @@
+//! Boots real guests under real KVM.
