@@ -1,5 +1,17 @@
-//! Hearth's API: the generated gRPC types of `proto/`, ids, the error model and a client.
+//! Hearth's API: the generated gRPC types of `proto/`, ids, states, filters, pages, the error model and a client.
 //! Imports nothing of ours; everything else imports it.
+
+pub mod client;
+pub mod error;
+pub mod filter;
+pub mod ids;
+pub mod page;
+pub mod state;
+
+pub use client::Client;
+pub use error::{ApiError, ErrorCode};
+pub use ids::{Id, Kind};
+pub use state::InstanceState;
 
 /// The public API: one proto file per EC2 noun.
 #[allow(clippy::all, missing_docs, unreachable_pub)]

@@ -1,0 +1,142 @@
+//! Pages of Describe answers.
+//!
+//! A `next_token` holds the sorting key of the last item that was told, so that items which come or go between two
+//! pages neither repeat nor hide others. To callers it is opaque.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::error::{ApiError, ErrorCode};
+use crate::v1::Page;
+
+/// What EC2 admits as `MaxResults`.
+pub const MAX_RESULTS: std::ops::RangeInclusive<i32> = 5..=1000;
+
+/// Versioned, so that a later format can tell this one apart.
+const PREFIX: &str = "1";
+
+/// Cuts the wanted page out of all items and answers it with the token of the next (empty after the last).
+/// `items` must be sorted by `key`, and keys must be unique.
+///
+/// # Errors
+/// `InvalidParameterValue` for a `max_results` outside of [`MAX_RESULTS`], `InvalidNextToken` for a token that is
+/// none of ours.
+pub fn paginate<T>(
+    items: Vec<T>,
+    page: Option<&Page>,
+    key: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, String), ApiError> {
+    let Some(page) = page else {
+        return Ok((items, String::new()));
+    };
+    let limit = match page.max_results {
+        0 => usize::MAX,
+        n if MAX_RESULTS.contains(&n) => n.unsigned_abs() as usize,
+        n => {
+            return Err(ApiError::invalid_value(
+                "maxResults",
+                n,
+                "Expecting a value from 5 to 1000.",
+            ));
+        }
+    };
+    let after = match page.next_token.as_str() {
+        "" => None,
+        token => Some(decode(token)?),
+    };
+    let start = after.map_or(0, |after| items.partition_point(|item| key(item) <= after));
+    let more = items.len().saturating_sub(start) > limit;
+    let told: Vec<T> = items.into_iter().skip(start).take(limit).collect();
+    let token = told
+        .last()
+        .filter(|_| more)
+        .map_or_else(String::new, |last| encode(&key(last)));
+    Ok((told, token))
+}
+
+/// EC2 refuses to page through named resources.
+///
+/// # Errors
+/// `InvalidParameterCombination` when there are ids and a `max_results`. `ids_parameter` is EC2's name of the list,
+/// such as `instancesSet`.
+pub fn refuse_page_of_ids(ids: &[String], page: Option<&Page>, ids_parameter: &str) -> Result<(), ApiError> {
+    match page {
+        Some(page) if page.max_results != 0 && !ids.is_empty() => {
+            Err(ApiError::combination(ids_parameter, "maxResults"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn encode(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{PREFIX}{key}"))
+}
+
+fn decode(token: &str) -> Result<String, ApiError> {
+    let key = URL_SAFE_NO_PAD
+        .decode(token)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    key.and_then(|key| key.strip_prefix(PREFIX).map(str::to_owned))
+        .ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::InvalidNextToken,
+                "The NextToken is not one that this call answered.",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn page(max_results: i32, next_token: &str) -> Page {
+        Page {
+            max_results,
+            next_token: next_token.into(),
+        }
+    }
+
+    #[test]
+    fn bad_pages_are_refused() {
+        for max in [-1, 1, 4, 1001] {
+            let error = paginate(vec!["a"], Some(&page(max, "")), |s| (*s).into()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidParameterValue);
+        }
+        let error = paginate(vec!["a"], Some(&page(0, "x")), |s| (*s).into()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidNextToken);
+        let ids = ["i-1".to_owned()];
+        assert!(refuse_page_of_ids(&ids, Some(&page(5, "")), "instancesSet").is_err());
+        assert!(refuse_page_of_ids(&ids, Some(&page(0, "")), "instancesSet").is_ok());
+        assert!(refuse_page_of_ids(&[], Some(&page(5, "")), "instancesSet").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn pages_put_together_are_everything(keys in proptest::collection::btree_set("[a-z]{1,6}", 0..60), max in 5..20) {
+            let all: Vec<String> = keys.into_iter().collect();
+            let (mut seen, mut token) = (Vec::new(), String::new());
+            loop {
+                let (items, next) = paginate(all.clone(), Some(&page(max, &token)), Clone::clone).unwrap();
+                prop_assert!(items.len() <= max as usize);
+                prop_assert!(next.is_empty() || !items.is_empty());
+                seen.extend(items);
+                if next.is_empty() { break }
+                token = next;
+            }
+            prop_assert_eq!(seen, all);
+        }
+
+        #[test]
+        fn a_page_goes_on_after_an_item_that_went(gone in 0usize..5) {
+            let all: Vec<String> = (0..20).map(|n| format!("{n:02}")).collect();
+            let (_, token) = paginate(all.clone(), Some(&page(5, "")), Clone::clone).unwrap();
+            let mut fewer = all.clone();
+            fewer.remove(gone);
+            let (second, _) = paginate(fewer, Some(&page(5, &token)), Clone::clone).unwrap();
+            prop_assert_eq!(&second[..], &all[5..10]);
+        }
+    }
+}
