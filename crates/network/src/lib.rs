@@ -1,3 +1,16 @@
-//! VPC namespaces, TAPs, security groups, NAT, DHCP and IMDS.
+//! The networks of one host: a namespace per VPC, TAPs for its interfaces, security groups, NAT, DHCP, DNS and IMDS.
+//!
+//! The agent says what a VPC should be like here ([`spec::VpcSpec`], complete each time) and [`Network`] makes it so.
+//! Everything that must outlive the agent (namespaces, links, routes, rules) is the kernel's; the servers (DHCP, DNS,
+//! IMDS) are the agent's own tasks on sockets opened inside the namespace, and come back with it.
 
+mod config;
+mod error;
+pub mod metadata;
+mod network;
 pub mod spec;
+
+pub use config::NetworkConfig;
+pub use error::NetworkError;
+pub use metadata::{InstanceMetadata, MetadataSource, PublicKey};
+pub use network::Network;

@@ -62,9 +62,18 @@ pub struct RuleSpec {
 pub enum Protocol {
     All,
     /// Inclusive ports.
-    Tcp { from: u16, to: u16 },
-    Udp { from: u16, to: u16 },
-    Icmp { kind: Option<u8>, code: Option<u8> },
+    Tcp {
+        from: u16,
+        to: u16,
+    },
+    Udp {
+        from: u16,
+        to: u16,
+    },
+    Icmp {
+        kind: Option<u8>,
+        code: Option<u8>,
+    },
     /// Any other, by IP protocol number.
     Other(u8),
 }

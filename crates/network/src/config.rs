@@ -1,0 +1,36 @@
+//! What the host's operator decides about its networks.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// How one agent keeps its networks. Several agents (clouds) may share a host: each has its own `state_dir`.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Remembers which VPC namespaces are this agent's, so that another cloud's are never taken for left-overs.
+    /// Made when absent; may lie on a tmpfs (`/run`).
+    pub state_dir: PathBuf,
+    /// Where namespaces are named; `/run/netns` lets `ip netns` see them.
+    pub netns_dir: PathBuf,
+    /// The namespace that has the way out; `None` is the one this process was started in.
+    pub root_netns: Option<PathBuf>,
+    /// Signs IMDSv2 tokens. Kept by the agent on disk, so that tokens outlive its restart.
+    pub imds_key: [u8; 32],
+    /// MTU of every link and of DHCP option 26, in bytes.
+    pub mtu: u16,
+    /// Where DNS questions go; empty means the `nameserver` lines of `/etc/resolv.conf`, read at each question's time.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+impl NetworkConfig {
+    /// The usual values: `/run/netns`, the process's own namespace, MTU 1500, the host's resolvers.
+    pub fn new(state_dir: impl Into<PathBuf>, imds_key: [u8; 32]) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            netns_dir: PathBuf::from("/run/netns"),
+            root_netns: None,
+            imds_key,
+            mtu: 1500,
+            resolvers: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What the instance metadata service knows of an instance, and whom it asks.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ipnet::Ipv4Net;
+
+/// Answers "who has this address in this VPC?". Called for each request to IMDS: must be quick and must not block.
+pub trait MetadataSource: Send + Sync {
+    fn by_address(&self, vpc_id: &str, ip: Ipv4Addr) -> Option<Arc<InstanceMetadata>>;
+}
+
+/// One launched instance as IMDS tells it (the primary interface's view).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceMetadata {
+    pub instance_id: String,
+    pub ami_id: String,
+    pub ami_launch_index: u32,
+    pub instance_type: String,
+    pub reservation_id: String,
+    pub owner_id: String,
+    pub region: String,
+    pub availability_zone: String,
+    pub availability_zone_id: String,
+    /// The root device's name, such as `/dev/xvda`.
+    pub root_device_name: String,
+    /// The private DNS name with its domain, such as `ip-172-31-0-10.us-east-1.compute.internal`.
+    pub local_hostname: String,
+    pub public_hostname: Option<String>,
+    pub interface_id: String,
+    pub mac: [u8; 6],
+    pub local_ipv4: Ipv4Addr,
+    pub public_ipv4: Option<Ipv4Addr>,
+    pub subnet_id: String,
+    pub subnet_cidr: Ipv4Net,
+    pub vpc_id: String,
+    /// The primary block first.
+    pub vpc_cidrs: Vec<Ipv4Net>,
+    /// Names and ids, in the same order.
+    pub security_groups: Vec<SecurityGroupName>,
+    pub public_keys: Vec<PublicKey>,
+    /// As the guest gets it (decoded); `None` answers 404.
+    pub user_data: Option<Vec<u8>>,
+    /// Shown under `tags/instance` when the instance has `InstanceMetadataTags` enabled; `None` hides the category.
+    pub tags: Option<Vec<(String, String)>>,
+    /// `pendingTime` of the identity document.
+    pub launch_time: SystemTime,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecurityGroupName {
+    pub group_id: String,
+    pub group_name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    pub key_name: String,
+    /// `ssh-ed25519 AAAA... comment`, one line.
+    pub openssh: String,
+}
