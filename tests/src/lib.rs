@@ -1,1 +1,15 @@
-//! End-to-end harness.
+//! End to end: a whole cloud on this machine, with real KVM, real TAPs and real nftables.
+//!
+//! A [`Cloud`] is a `hearthd` and a `hearth-agent` of its own in a temporary directory, with a host network
+//! namespace of its own, so that tests neither see nor disturb a cloud that `scripts/up` has left running.
+//! Dropping it ends and removes everything, also when the test has failed.
+
+mod cloud;
+mod guest;
+mod host;
+mod skip;
+
+pub use cloud::{BOOT, Cloud, Daemon, binary, tcp_from, tcp_from_group};
+pub use guest::Guest;
+pub use host::HostNamespace;
+pub use skip::can_run;

@@ -1,0 +1,549 @@
+//! One `hearthd`, one `hearth-agent`, and what a test asks of them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::StreamExt;
+use hearth_api::v1::{
+    self, images_client::ImagesClient, instances_client::InstancesClient, key_pairs_client::KeyPairsClient,
+    security_groups_client::SecurityGroupsClient,
+};
+use tonic::transport::Channel;
+
+use crate::guest::Guest;
+use crate::host::{HostNamespace, run};
+
+/// How long a guest may take to boot, here where KVM may be emulated.
+pub const BOOT: Duration = Duration::from_secs(180);
+/// How long anything but a boot may take.
+const SOON: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daemon {
+    Hearthd,
+    Agent,
+}
+
+/// A whole cloud. Fields are dropped in order: the directory and the namespace last.
+pub struct Cloud {
+    hearthd: Option<Child>,
+    agent: Option<Child>,
+    endpoint: String,
+    agent_port: u16,
+    pool: u8,
+    /// The AMI that every launch of [`Cloud::launch`] uses.
+    pub image_id: String,
+    pub host: HostNamespace,
+    pub dir: tempfile::TempDir,
+}
+
+impl Cloud {
+    /// Starts both daemons, registers the tiny AMI, makes the key pair `key` and the security group `ssh`,
+    /// which admits ssh from anywhere.
+    pub async fn start() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("hearth-").tempdir()?;
+        let mut cloud = Self {
+            hearthd: None,
+            agent: None,
+            endpoint: String::new(),
+            agent_port: 0,
+            pool: rand::random_range(1..=254),
+            image_id: String::new(),
+            host: HostNamespace::new()?,
+            dir,
+        };
+        cloud.start_hearthd().await?;
+        let token = run(Command::new(binary("hearthd")?)
+            .args(["join-token", "--data-dir"])
+            .arg(cloud.path("controller")))?
+        .stdout;
+        std::fs::write(cloud.path("token"), token)?;
+        cloud.start_agent().await?;
+        cloud.prepare().await?;
+        Ok(cloud)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What both daemons have logged: for a failing test's message.
+    pub fn logs(&self) -> String {
+        ["hearthd.log", "agent.log"]
+            .map(|name| {
+                let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(40).collect();
+                format!(
+                    "---- {name}\n{}\n",
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                )
+            })
+            .concat()
+    }
+
+    pub async fn start_hearthd(&mut self) -> Result<()> {
+        let endpoints = self.path("controller/endpoints.json");
+        let (api_port, agent_port) = match self.endpoint.rsplit(':').next().and_then(|p| p.parse().ok()) {
+            Some(port) => (port, self.agent_port),
+            None => (0u16, 0),
+        };
+        match std::fs::remove_file(&endpoints) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let log = self.log("hearthd.log")?;
+        self.hearthd = Some(
+            Command::new(binary("hearthd")?)
+                .arg("--data-dir")
+                .arg(self.path("controller"))
+                .args(["--listen", &format!("127.0.0.1:{api_port}")])
+                .args(["--agent-listen", &format!("127.0.0.1:{agent_port}")])
+                .args(["--public-pool", &format!("198.18.{}.0/24", self.pool)])
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .spawn()
+                .context("starting hearthd")?,
+        );
+        self.wait_for("hearthd to listen", SOON, || endpoints.exists().then_some(()))
+            .await?;
+        let text = std::fs::read_to_string(&endpoints)?;
+        let json: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| format!("endpoints {text:?}"))?;
+        let address = |name: &str| -> Result<String> {
+            Ok(json[name]
+                .as_str()
+                .with_context(|| format!("{name} in {text}"))?
+                .to_owned())
+        };
+        self.endpoint = format!("http://{}", address("listen")?);
+        self.agent_port = address("agent_listen")?
+            .rsplit(':')
+            .next()
+            .unwrap_or_default()
+            .parse()?;
+        Ok(())
+    }
+
+    pub async fn start_agent(&mut self) -> Result<()> {
+        let log = self.log("agent.log")?;
+        self.agent = Some(
+            Command::new(binary("hearth-agent")?)
+                .arg("--data-dir")
+                .arg(self.path("agent"))
+                .arg("--join-token")
+                .arg(format!("@{}", self.path("token").display()))
+                .args(["--host-network-namespace", &self.host.name])
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .spawn()
+                .context("starting hearth-agent")?,
+        );
+        Ok(())
+    }
+
+    /// SIGKILL, without a chance to tidy up.
+    pub fn kill(&mut self, daemon: Daemon) -> Result<()> {
+        let child = match daemon {
+            Daemon::Hearthd => self.hearthd.take(),
+            Daemon::Agent => self.agent.take(),
+        };
+        let mut child = child.context("the daemon is not running")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    pub fn pid(&self, daemon: Daemon) -> Option<u32> {
+        let child = match daemon {
+            Daemon::Hearthd => &self.hearthd,
+            Daemon::Agent => &self.agent,
+        };
+        child.as_ref().map(Child::id)
+    }
+
+    fn log(&self, name: &str) -> Result<File> {
+        Ok(File::options().create(true).append(true).open(self.path(name))?)
+    }
+
+    async fn channel(&self) -> Result<Channel> {
+        Ok(Channel::from_shared(self.endpoint.clone())?.connect().await?)
+    }
+
+    pub async fn instances(&self) -> Result<InstancesClient<Channel>> {
+        Ok(InstancesClient::new(self.channel().await?))
+    }
+
+    pub async fn security_groups(&self) -> Result<SecurityGroupsClient<Channel>> {
+        Ok(SecurityGroupsClient::new(self.channel().await?))
+    }
+
+    pub async fn key_pairs(&self) -> Result<KeyPairsClient<Channel>> {
+        Ok(KeyPairsClient::new(self.channel().await?))
+    }
+
+    pub async fn images(&self) -> Result<ImagesClient<Channel>> {
+        Ok(ImagesClient::new(self.channel().await?))
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    async fn prepare(&mut self) -> Result<()> {
+        let ami = std::env::var("HEARTH_TINY_AMI").context("HEARTH_TINY_AMI")?;
+        self.image_id = self.register("tiny", Path::new(&ami)).await?;
+
+        let key = self
+            .key_pairs()
+            .await?
+            .create_key_pair(v1::CreateKeyPairRequest {
+                key_name: "key".into(),
+                key_type: "ed25519".into(),
+                ..Default::default()
+            })
+            .await?
+            .into_inner();
+        std::fs::write(self.path("key.pem"), key.key_material)?;
+        run(Command::new("chmod").arg("600").arg(self.path("key.pem")))?;
+
+        self.make_group("ssh").await?;
+        self.authorize("ssh", tcp_from("0.0.0.0/0", 22)).await?;
+        self.wait_for_host().await
+    }
+
+    /// Until the agent's zone is available: a launch can be placed.
+    async fn wait_for_host(&self) -> Result<()> {
+        let mut regions = v1::regions_client::RegionsClient::new(self.channel().await?);
+        let deadline = tokio::time::Instant::now() + SOON;
+        loop {
+            let zones = regions.describe_availability_zones(v1::DescribeAvailabilityZonesRequest::default());
+            if zones
+                .await?
+                .into_inner()
+                .availability_zones
+                .iter()
+                .any(|z| z.state == "available")
+            {
+                return Ok(());
+            }
+            ensure!(
+                tokio::time::Instant::now() < deadline,
+                "no host joined\n{}",
+                self.logs()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn register(&self, name: &str, file: &Path) -> Result<String, anyhow::Error> {
+        let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        Ok(self.register_bytes(name, bytes).await?)
+    }
+
+    pub async fn register_bytes(&self, name: &str, bytes: Vec<u8>) -> Result<String, tonic::Status> {
+        use v1::register_image_request::{Chunk, Parameters, Part};
+        let mut images = self
+            .images()
+            .await
+            .map_err(|e| tonic::Status::unavailable(format!("{e:#}")))?;
+        let mut parts = vec![Part::Parameters(Parameters {
+            name: name.into(),
+            size: bytes.len() as i64,
+            ..Default::default()
+        })];
+        for (index, data) in bytes.chunks(1 << 20).enumerate() {
+            if data.iter().any(|b| *b != 0) {
+                let offset = (index << 20) as i64;
+                parts.push(Part::Chunk(Chunk {
+                    offset,
+                    data: data.to_vec().into(),
+                }));
+            }
+        }
+        let stream = futures::stream::iter(parts).map(|part| v1::RegisterImageRequest { part: Some(part) });
+        Ok(images.register_image(stream).await?.into_inner().image_id)
+    }
+
+    pub async fn make_group(&self, name: &str) -> Result<String> {
+        let request = v1::CreateSecurityGroupRequest {
+            group_name: name.into(),
+            description: name.into(),
+            ..Default::default()
+        };
+        Ok(self
+            .security_groups()
+            .await?
+            .create_security_group(request)
+            .await?
+            .into_inner()
+            .group_id)
+    }
+
+    pub async fn authorize(&self, group_name: &str, rule: v1::IpPermission) -> Result<()> {
+        let request = v1::SecurityGroupRulesRequest {
+            group_name: group_name.into(),
+            ip_permissions: vec![rule],
+            ..Default::default()
+        };
+        self.security_groups()
+            .await?
+            .authorize_security_group_ingress(request)
+            .await?;
+        Ok(())
+    }
+
+    pub async fn revoke(&self, group_name: &str, rule: v1::IpPermission) -> Result<()> {
+        let request = v1::SecurityGroupRulesRequest {
+            group_name: group_name.into(),
+            ip_permissions: vec![rule],
+            ..Default::default()
+        };
+        self.security_groups()
+            .await?
+            .revoke_security_group_ingress(request)
+            .await?;
+        Ok(())
+    }
+
+    /// A launch as most tests want it: one t2.nano with the key and the `ssh` group; `change` alters the request.
+    pub async fn launch(&self, change: impl FnOnce(&mut v1::RunInstancesRequest)) -> Result<String> {
+        let mut request = self.launch_request();
+        change(&mut request);
+        let reservation = self.instances().await?.run_instances(request).await?.into_inner();
+        let first = reservation
+            .instances
+            .first()
+            .context("a reservation without instances")?;
+        Ok(first.instance_id.clone())
+    }
+
+    pub fn launch_request(&self) -> v1::RunInstancesRequest {
+        v1::RunInstancesRequest {
+            image_id: self.image_id.clone(),
+            instance_type: "t2.nano".into(),
+            min_count: 1,
+            max_count: 1,
+            key_name: "key".into(),
+            security_groups: vec!["ssh".into()],
+            ..Default::default()
+        }
+    }
+
+    pub async fn describe(&self, instance_id: &str) -> Result<v1::Instance> {
+        let request = v1::DescribeInstancesRequest {
+            instance_ids: vec![instance_id.into()],
+            ..Default::default()
+        };
+        let answer = self
+            .instances()
+            .await?
+            .describe_instances(request)
+            .await?
+            .into_inner();
+        let instance = answer.reservations.into_iter().flat_map(|r| r.instances).next();
+        instance.with_context(|| format!("{instance_id} is not described"))
+    }
+
+    /// Waits, by the watch stream, until the instance is in `state`.
+    pub async fn wait_for_state(&self, instance_id: &str, state: &str) -> Result<v1::Instance> {
+        let wait = async {
+            let request = v1::WatchInstancesRequest {
+                instance_ids: vec![instance_id.into()],
+            };
+            let mut stream = self
+                .instances()
+                .await?
+                .watch_instances(request)
+                .await?
+                .into_inner();
+            while let Some(instance) = stream.message().await? {
+                if instance.state.as_ref().is_some_and(|s| s.name == state) {
+                    return Ok(instance);
+                }
+            }
+            bail!("the watch stream ended")
+        };
+        match tokio::time::timeout(BOOT, wait).await {
+            Ok(result) => result.with_context(|| format!("waiting for {instance_id} to be {state}")),
+            Err(_) => {
+                let now = self.describe(instance_id).await;
+                bail!("{instance_id} is not {state}: {now:?}\n{}", self.logs())
+            }
+        }
+    }
+
+    pub async fn console(&self, instance_id: &str) -> Result<String> {
+        let request = v1::GetConsoleOutputRequest {
+            instance_id: instance_id.into(),
+            ..Default::default()
+        };
+        let output = self
+            .instances()
+            .await?
+            .get_console_output(request)
+            .await?
+            .into_inner()
+            .output;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// Waits until the console has said `text` at least `times` times.
+    pub async fn wait_for_console(&self, instance_id: &str, text: &str, times: usize) -> Result<String> {
+        let deadline = tokio::time::Instant::now() + BOOT;
+        loop {
+            let console = self.console(instance_id).await.unwrap_or_default();
+            if console.matches(text).count() >= times {
+                return Ok(console);
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!(
+                    "the console of {instance_id} never said {text:?}:\n{console}\n{}",
+                    self.logs()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// Launches, and waits until ssh answers.
+    pub async fn launch_guest(&self, change: impl FnOnce(&mut v1::RunInstancesRequest)) -> Result<Guest> {
+        let id = self.launch(change).await?;
+        self.guest(&id).await
+    }
+
+    /// The guest of a running instance, once it has said that it is ready.
+    pub async fn guest(&self, instance_id: &str) -> Result<Guest> {
+        self.wait_for_state(instance_id, "running").await?;
+        self.wait_for_console(instance_id, "hearth-tiny: ready", 1)
+            .await?;
+        let instance = self.describe(instance_id).await?;
+        Ok(Guest::new(self.host.name.clone(), self.path("key.pem"), instance))
+    }
+
+    pub async fn wait_for<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut probe: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            if let Some(value) = probe() {
+                return Ok(value);
+            }
+            ensure!(
+                tokio::time::Instant::now() < deadline,
+                "waited in vain for {what}\n{}",
+                self.logs()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Pids of this cloud's monitors.
+    pub fn monitors(&self) -> Result<Vec<i32>> {
+        let marker = self.dir.path().to_string_lossy().into_owned();
+        let mut pids = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let path = entry?.path();
+            let Some(pid) = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .and_then(|n| n.parse().ok())
+            else {
+                continue;
+            };
+            let Ok(comm) = std::fs::read_to_string(path.join("comm")) else {
+                continue;
+            };
+            if comm.trim() != "hearth-vmm" {
+                continue;
+            }
+            let ours = std::fs::read_dir(path.join("fd")).is_ok_and(|fds| {
+                fds.flatten()
+                    .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+                    .any(|target| target.to_string_lossy().starts_with(&marker))
+            });
+            if ours {
+                pids.push(pid);
+            }
+        }
+        Ok(pids)
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        for child in [&mut self.agent, &mut self.hearthd].into_iter().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let cleanup = binary("hearth-agent").and_then(|agent| {
+            run(Command::new(agent)
+                .arg("cleanup")
+                .arg("--force")
+                .arg("--data-dir")
+                .arg(self.path("agent"))
+                .args(["--host-network-namespace", &self.host.name]))
+        });
+        if let Err(error) = cleanup {
+            eprintln!("the cloud is not wholly cleaned up: {error:#}");
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
+/// A rule that admits TCP to one port from a CIDR.
+pub fn tcp_from(cidr: &str, port: i32) -> v1::IpPermission {
+    v1::IpPermission {
+        ip_protocol: "tcp".into(),
+        from_port: Some(port),
+        to_port: Some(port),
+        ip_ranges: vec![v1::IpRange {
+            cidr_ip: cidr.into(),
+            description: String::new(),
+        }],
+        ..Default::default()
+    }
+}
+
+/// A rule that admits TCP to one port from a group.
+pub fn tcp_from_group(group_id: &str, port: i32) -> v1::IpPermission {
+    v1::IpPermission {
+        ip_protocol: "tcp".into(),
+        from_port: Some(port),
+        to_port: Some(port),
+        user_id_group_pairs: vec![v1::UserIdGroupPair {
+            group_id: group_id.into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// A binary of the workspace, beside the test's own.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    // A test stands in target/<profile>/deps, a benchmark in target/<profile>.
+    let dir = here
+        .ancestors()
+        .find(|p| p.ends_with("deps"))
+        .and_then(Path::parent)
+        .or_else(|| here.parent());
+    let path = dir
+        .context("the test binary is not in a target directory")?
+        .join(name);
+    ensure!(
+        path.exists(),
+        "{} is not built: cargo build --workspace --bins",
+        path.display()
+    );
+    Ok(path)
+}

@@ -1,0 +1,50 @@
+//! A network namespace that stands for the host's own, made and removed by the test.
+
+use std::ffi::OsStr;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+
+/// The namespace in which the cloud's uplinks end, and from which a test's ssh and probes start.
+#[derive(Debug)]
+pub struct HostNamespace {
+    pub name: String,
+}
+
+impl HostNamespace {
+    pub fn new() -> Result<Self> {
+        let name = format!("hearth-test-{:08x}", rand::random::<u32>());
+        run(Command::new("ip").args(["netns", "add", &name]))?;
+        let namespace = Self { name };
+        run(namespace.command("ip").args(["link", "set", "lo", "up"]))?;
+        Ok(namespace)
+    }
+
+    /// A command that runs inside the namespace.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+}
+
+impl Drop for HostNamespace {
+    fn drop(&mut self) {
+        if let Err(error) = run(Command::new("ip").args(["netns", "delete", &self.name])) {
+            eprintln!("the namespace {} is left behind: {error:#}", self.name);
+        }
+    }
+}
+
+/// Runs a command to its end; an error carries what it printed.
+pub(crate) fn run(command: &mut Command) -> Result<Output> {
+    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} ended with {}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output)
+}

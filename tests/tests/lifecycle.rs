@@ -1,0 +1,140 @@
+//! Stop, start, reboot, power-off, terminate: states and codes as EC2's, data kept where EC2 keeps it.
+#![allow(clippy::unwrap_used)]
+
+use hearth_api::v1;
+use hearth_tests::{Cloud, can_run};
+
+fn codes(changes: &v1::InstanceStateChanges) -> Vec<(i32, i32)> {
+    let code = |s: &Option<v1::InstanceState>| s.as_ref().map_or(-1, |s| s.code);
+    changes
+        .changes
+        .iter()
+        .map(|c| (code(&c.previous_state), code(&c.current_state)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_lives_a_whole_life() {
+    if !can_run("an_instance_lives_a_whole_life") {
+        return;
+    }
+    let cloud = Cloud::start().await.unwrap();
+    let mut instances = cloud.instances().await.unwrap();
+    let id = cloud
+        .launch(|r| r.user_data = b"#!/bin/sh\necho user-data-ran; echo once >>/root/ran\n".to_vec())
+        .await
+        .unwrap();
+    assert_eq!(
+        cloud.describe(&id).await.unwrap().state.unwrap().code & !16,
+        0,
+        "pending or running"
+    );
+    let guest = cloud.guest(&id).await.unwrap();
+    guest.ssh("echo kept >/root/data; sync").await.unwrap();
+
+    // Reboot through the API: the state stays running, the disk stays, the guest is a fresh boot.
+    let request = v1::RebootInstancesRequest {
+        instance_ids: vec![id.clone()],
+        dry_run: false,
+    };
+    instances.reboot_instances(request).await.unwrap();
+    cloud
+        .wait_for_console(&id, "hearth-tiny: ready", 2)
+        .await
+        .unwrap();
+    assert_eq!(cloud.describe(&id).await.unwrap().state.unwrap().code, 16);
+    assert_eq!(guest.ssh("cat /root/data").await.unwrap(), "kept");
+
+    // Reboot from inside.
+    guest.ssh("echo inside >>/root/data; sync; reboot").await.unwrap();
+    cloud
+        .wait_for_console(&id, "hearth-tiny: ready", 3)
+        .await
+        .unwrap();
+    assert_eq!(cloud.describe(&id).await.unwrap().state.unwrap().code, 16);
+
+    // Stop: running 16 -> stopping 64 -> stopped 80; the public address goes, the private one stays.
+    let request = v1::StopInstancesRequest {
+        instance_ids: vec![id.clone()],
+        ..Default::default()
+    };
+    let changes = instances.stop_instances(request).await.unwrap().into_inner();
+    assert_eq!(codes(&changes), [(16, 64)]);
+    let stopped = cloud.wait_for_state(&id, "stopped").await.unwrap();
+    assert_eq!(stopped.state.unwrap().code, 80);
+    assert_eq!(stopped.state_reason.unwrap().code, "Client.UserInitiatedShutdown");
+    assert_eq!(stopped.private_ip_address, guest.private_ip());
+    assert!(cloud.monitors().unwrap().is_empty(), "no monitor is left");
+
+    // Start: the same disk; user data ran once only.
+    let request = v1::StartInstancesRequest {
+        instance_ids: vec![id.clone()],
+        dry_run: false,
+    };
+    let changes = instances.start_instances(request).await.unwrap().into_inner();
+    assert_eq!(codes(&changes), [(80, 0)]);
+    let guest = cloud.guest(&id).await.unwrap();
+    assert_eq!(
+        guest.ssh("cat /root/data /root/ran").await.unwrap(),
+        "kept\ninside\nonce"
+    );
+
+    // Power-off from inside: stopped, by its shutdown behaviour.
+    guest.ssh("sync; poweroff").await.unwrap();
+    let stopped = cloud.wait_for_state(&id, "stopped").await.unwrap();
+    assert_eq!(
+        stopped.state_reason.unwrap().code,
+        "Client.InstanceInitiatedShutdown"
+    );
+
+    // Terminate: a stopped instance is terminated at once or by way of shutting-down; it stays visible.
+    let request = v1::TerminateInstancesRequest {
+        instance_ids: vec![id.clone()],
+        dry_run: false,
+    };
+    let changes = instances
+        .terminate_instances(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(matches!(codes(&changes)[..], [(80, 32 | 48)]), "{changes:?}");
+    let gone = cloud.wait_for_state(&id, "terminated").await.unwrap();
+    assert_eq!(gone.state.unwrap().code, 48);
+    let again = instances.terminate_instances(request).await.unwrap().into_inner();
+    assert_eq!(codes(&again), [(48, 48)], "terminating is idempotent");
+    let volumes = std::fs::read_dir(cloud.path("agent/volumes")).map_or(0, Iterator::count);
+    assert_eq!(volumes, 0, "DeleteOnTermination");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_off_terminates_where_that_was_asked() {
+    if !can_run("a_power_off_terminates_where_that_was_asked") {
+        return;
+    }
+    let cloud = Cloud::start().await.unwrap();
+    let keep = v1::BlockDeviceMapping {
+        device_name: "/dev/sda1".into(),
+        ebs: Some(v1::EbsBlockDevice {
+            delete_on_termination: Some(false),
+            ..Default::default()
+        }),
+    };
+    let guest = cloud
+        .launch_guest(|r| {
+            r.instance_initiated_shutdown_behavior = "terminate".into();
+            r.block_device_mappings = vec![keep];
+        })
+        .await
+        .unwrap();
+    guest.ssh("poweroff").await.unwrap();
+    let gone = cloud.wait_for_state(guest.id(), "terminated").await.unwrap();
+    assert_eq!(
+        gone.state_reason.unwrap().code,
+        "Client.InstanceInitiatedShutdown"
+    );
+    let volumes = std::fs::read_dir(cloud.path("agent/volumes")).map_or(0, Iterator::count);
+    assert_eq!(
+        volumes, 1,
+        "the volume outlives its instance where DeleteOnTermination is false"
+    );
+}
