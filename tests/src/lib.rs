@@ -12,4 +12,4 @@ mod skip;
 pub use cloud::{BOOT, Cloud, Daemon, binary, tcp_from, tcp_from_group};
 pub use guest::Guest;
 pub use host::HostNamespace;
-pub use skip::can_run;
+pub use skip::{can_run, skipped};

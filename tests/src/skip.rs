@@ -4,7 +4,7 @@ use std::io::Write;
 
 use nix::unistd::{AccessFlags, Uid, access};
 
-/// Whether a whole cloud can run here. When it cannot, says why on stderr and in `$HEARTH_SKIPS`.
+/// Whether a whole cloud can run here; see [`skipped`] for when it cannot.
 pub fn can_run(test: &str) -> bool {
     let why = if !Uid::effective().is_root() {
         "not root"
@@ -15,17 +15,18 @@ pub fn can_run(test: &str) -> bool {
     } else {
         return true;
     };
+    skipped(test, why);
+    false
+}
+
+/// Says on stderr and in `$HEARTH_SKIPS` that a test could not run, and why.
+pub fn skipped(test: &str, why: &str) {
     let line = format!("SKIPPED: {test}: {why}\n");
     eprint!("{line}");
     if let Some(path) = std::env::var_os("HEARTH_SKIPS") {
-        let written = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .and_then(|mut f| f.write_all(line.as_bytes()));
-        if let Err(error) = written {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        if let Err(error) = file.and_then(|mut f| f.write_all(line.as_bytes())) {
             eprintln!("cannot count the skipped test: {error}");
         }
     }
-    false
 }
