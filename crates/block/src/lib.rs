@@ -3,15 +3,19 @@
 //! Two kinds of [`Disk`]: a [`raw`] file, and an [`overlay`] (a sparse file and a chunk map over a read-only
 //! base). [`DiskReader`] lends a disk to code that wants `std::io`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 use std::io;
 
 pub mod overlay;
 pub mod raw;
 mod reader;
+mod store;
 
 pub use overlay::Overlay;
 pub use raw::RawDisk;
 pub use reader::DiskReader;
+pub use store::Store;
 
 /// The sector of virtio block, and the unit of a disk's size. Bytes.
 pub const SECTOR: u64 = 512;

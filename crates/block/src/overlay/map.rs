@@ -1,0 +1,237 @@
+//! The chunk map: its file format, and its picture in memory.
+//!
+//! ```text
+//! offset 0     magic       "HEARTHOV"
+//!        8     version     u32, 1
+//!        12    reserved    u32, 0
+//!        16    size        u64, bytes of the virtual disk
+//!        24    base_size   u64, bytes of the base; beyond it an absent chunk reads as zeros
+//!        32    chunk_size  u64, bytes, a power of two
+//!        40    reserved    zeros
+//!        508   checksum    u32, CRC-32 (ISO HDLC) of bytes 0 to 507
+//! offset 4096  states      one bit per chunk, least significant first: 1 = present in the data file
+//! ```
+//!
+//! Numbers are little-endian. A bit goes from 0 to 1 and never back, and only after the chunk's data is durable;
+//! so a power cut that tears a write of the map leaves a map that is merely older.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::error::{CreateError, OpenError, Part};
+use crate::SECTOR;
+use crate::store::Store;
+
+const MAGIC: &[u8; 8] = b"HEARTHOV";
+const VERSION: u32 = 1;
+const HEADER: usize = 512;
+const STATES_OFFSET: u64 = 4096;
+/// The map is rewritten in sectors: the unit that storage does not tear.
+const STATES_UNIT: usize = SECTOR as usize;
+const CHUNKS_PER_UNIT: u64 = STATES_UNIT as u64 * 8;
+/// EC2's largest volume.
+const MAX_SIZE: u64 = 64 << 40;
+
+/// The sizes that make an overlay. Bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    pub(super) size: u64,
+    pub(super) base_size: u64,
+    pub(super) chunk_size: u64,
+}
+
+impl Geometry {
+    pub(super) fn check(&self) -> Result<(), CreateError> {
+        let Geometry {
+            size,
+            base_size,
+            chunk_size,
+        } = *self;
+        if size == 0 || size % SECTOR != 0 || size > MAX_SIZE {
+            return Err(CreateError::Size { size });
+        }
+        if base_size > size {
+            return Err(CreateError::BaseLarger { size, base_size });
+        }
+        if !chunk_size.is_power_of_two() || !(4 << 10..=16 << 20).contains(&chunk_size) {
+            return Err(CreateError::ChunkSize { chunk_size });
+        }
+        Ok(())
+    }
+
+    pub(super) fn chunks(&self) -> u64 {
+        self.size.div_ceil(self.chunk_size)
+    }
+
+    /// Bytes of the map file.
+    pub(super) fn map_len(&self) -> u64 {
+        STATES_OFFSET + self.chunks().div_ceil(CHUNKS_PER_UNIT) * STATES_UNIT as u64
+    }
+
+    pub(super) fn encode(&self) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(MAGIC);
+        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[16..24].copy_from_slice(&self.size.to_le_bytes());
+        header[24..32].copy_from_slice(&self.base_size.to_le_bytes());
+        header[32..40].copy_from_slice(&self.chunk_size.to_le_bytes());
+        let checksum = crc32fast::hash(&header[..HEADER - 4]);
+        header[HEADER - 4..].copy_from_slice(&checksum.to_le_bytes());
+        header
+    }
+
+    fn decode(header: &[u8; HEADER]) -> Result<Geometry, OpenError> {
+        if &header[..8] != MAGIC {
+            return Err(OpenError::Magic);
+        }
+        // The version comes first: a newer format may keep its checksum elsewhere.
+        let found = le_u32(header, 8);
+        if found != VERSION {
+            return Err(OpenError::Version {
+                found,
+                known: VERSION,
+            });
+        }
+        let (found, computed) = (le_u32(header, HEADER - 4), crc32fast::hash(&header[..HEADER - 4]));
+        if found != computed {
+            return Err(OpenError::Checksum { found, computed });
+        }
+        let geometry = Geometry {
+            size: le_u64(header, 16),
+            base_size: le_u64(header, 24),
+            chunk_size: le_u64(header, 32),
+        };
+        let Geometry {
+            size,
+            base_size,
+            chunk_size,
+        } = geometry;
+        geometry.check().map_err(|_| OpenError::Geometry {
+            size,
+            base_size,
+            chunk_size,
+        })?;
+        Ok(geometry)
+    }
+
+    pub(super) fn read(map: &impl Store) -> Result<Geometry, OpenError> {
+        let mut header = [0; HEADER];
+        map.read_exact_at(&mut header, 0)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => OpenError::Magic,
+                _ => OpenError::Io {
+                    doing: "reading",
+                    part: Part::Map,
+                    source,
+                },
+            })?;
+        let geometry = Geometry::decode(&header)?;
+        check_len(map, Part::Map, geometry.map_len())?;
+        Ok(geometry)
+    }
+}
+
+/// Refuses a file of another length than the map says.
+pub(super) fn check_len(file: &impl Store, part: Part, expected: u64) -> Result<(), OpenError> {
+    let found = file.size().map_err(|source| OpenError::Io {
+        doing: "asking for the size of",
+        part,
+        source,
+    })?;
+    if found == expected {
+        Ok(())
+    } else {
+        Err(OpenError::Length {
+            part,
+            found,
+            expected,
+        })
+    }
+}
+
+fn le_u32(header: &[u8; HEADER], at: usize) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&header[at..at + 4]);
+    u32::from_le_bytes(bytes)
+}
+
+fn le_u64(header: &[u8; HEADER], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&header[at..at + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+/// Which chunks the data file holds, durable or not. Read without a lock.
+pub(super) struct Presence(Vec<AtomicU64>);
+
+impl Presence {
+    /// Reads all states; the time and memory are one bit per chunk.
+    pub(super) fn load(map: &impl Store, geometry: &Geometry) -> Result<Presence, OpenError> {
+        let mut words = Vec::new();
+        let (mut at, end) = (STATES_OFFSET, geometry.map_len());
+        let mut window = vec![0; 64 << 10];
+        while at < end {
+            let len = window.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+            map.read_exact_at(&mut window[..len], at)
+                .map_err(|source| OpenError::Io {
+                    doing: "reading",
+                    part: Part::Map,
+                    source,
+                })?;
+            let (eights, _) = window[..len].as_chunks::<8>();
+            words.extend(
+                eights
+                    .iter()
+                    .map(|word| AtomicU64::new(u64::from_le_bytes(*word))),
+            );
+            at += len as u64;
+        }
+        Ok(Presence(words))
+    }
+
+    /// True orders after the writes that filled the chunk.
+    pub(super) fn contains(&self, chunk: u64) -> bool {
+        self.word(chunk).load(Ordering::Acquire) & (1 << (chunk % 64)) != 0
+    }
+
+    /// Publishes a chunk that was just filled.
+    pub(super) fn insert(&self, chunk: u64) {
+        self.word(chunk).fetch_or(1 << (chunk % 64), Ordering::Release);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0
+            .iter()
+            .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()))
+            .sum()
+    }
+
+    /// In range: callers derive `chunk` from an offset that was checked against the disk's size.
+    fn word(&self, chunk: u64) -> &AtomicU64 {
+        &self.0[(chunk / 64) as usize]
+    }
+}
+
+/// Sets the bits of `chunks` in the map file. Their data must be durable. The caller syncs, and lets nobody
+/// else write the map meanwhile.
+pub(super) fn write_states(map: &impl Store, chunks: &[u64]) -> io::Result<()> {
+    let mut units: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for chunk in chunks {
+        units
+            .entry(chunk / CHUNKS_PER_UNIT)
+            .or_default()
+            .push(chunk % CHUNKS_PER_UNIT);
+    }
+    for (unit, bits) in units {
+        // The picture in memory holds younger bits too, whose data is not durable: start from the file's.
+        let offset = STATES_OFFSET + unit * STATES_UNIT as u64;
+        let mut states = [0; STATES_UNIT];
+        map.read_exact_at(&mut states, offset)?;
+        for bit in bits {
+            states[(bit / 8) as usize] |= 1 << (bit % 8);
+        }
+        map.write_all_at(&states, offset)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! A volume of its own on a base that many share: a sparse data file and a chunk map over a read-only base.
+//!
+//! The disk is cut into chunks. An absent chunk is read from the base; the first write to it fills it once, by
+//! writing the whole chunk (base and new bytes) to its place in the data file. From then on the data file alone
+//! serves it. When every chunk is present the data file is a plain raw disk.
+//!
+//! **Crash rule.** After a `kill -9` or a power cut everything that was flushed is there, and each sector of the
+//! rest is either old or new, never another chunk's. That holds because a chunk's bit reaches the map
+//! file only after its data is durable ([`flush`](Overlay::flush): sync data, write bits, sync map). Until then
+//! presence lives in memory; a crash forgets it, the chunk reverts to the base, and whatever bytes were left in the data file
+//! are never trusted: the next write fills the chunk again.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use crate::store::Store;
+use crate::{Disk, check_range};
+
+mod error;
+mod map;
+#[cfg(test)]
+mod tests;
+
+pub use error::{CreateError, OpenError, Part};
+use map::{Geometry, Presence, check_len, write_states};
+
+/// The smallest chunk, in bytes, that [`create`] takes. Smaller ones make the first write to a chunk cheaper and
+/// the map larger; see `examples/chunk_sizes.rs` for both in figures.
+const SMALL_CHUNK: u64 = 16 << 10;
+/// Bytes. More would be felt at each launch, when the map is read, and in the monitor's memory.
+const MAP_LIMIT: u64 = 2 << 20;
+
+/// Fills of different chunks run side by side when they fall on different locks.
+const FILL_LOCKS: usize = 32;
+
+/// What a chunk map says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlayInfo {
+    /// Bytes of the virtual disk.
+    pub size: u64,
+    /// Bytes.
+    pub base_size: u64,
+    /// Bytes.
+    pub chunk_size: u64,
+    /// How many chunks the data file holds durably.
+    pub present_chunks: u64,
+}
+
+/// Lays an empty overlay of `size` bytes into two new files, in a time that does not depend on any size. Both
+/// files are durable on return; their directory entries are the caller's to sync.
+///
+/// # Errors
+/// The sizes are impossible together, or a file cannot be written.
+pub fn create(data: &File, map: &File, base_size: u64, size: u64) -> Result<(), CreateError> {
+    create_chunked(data, map, base_size, size, default_chunk_size(size))
+}
+
+/// Bytes: 16 KiB up to a volume of 256 GiB, 64 KiB at 1 TiB.
+fn default_chunk_size(size: u64) -> u64 {
+    (size / (MAP_LIMIT * 8)).next_power_of_two().max(SMALL_CHUNK)
+}
+
+/// [`create`] with chunks of `chunk_size` bytes, a power of two from 4 KiB to 16 MiB.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_chunked(
+    data: &File,
+    map: &File,
+    base_size: u64,
+    size: u64,
+    chunk_size: u64,
+) -> Result<(), CreateError> {
+    let geometry = Geometry {
+        size,
+        base_size,
+        chunk_size,
+    };
+    geometry.check()?;
+    let io = |doing, part| move |source| CreateError::Io { doing, part, source };
+    data.set_len(size)
+        .map_err(io("setting the size of", Part::Data))?;
+    reserve(map, geometry.map_len()).map_err(io("reserving space for", Part::Map))?;
+    Store::write_all_at(map, &geometry.encode(), 0).map_err(io("writing", Part::Map))?;
+    data.sync_all().map_err(io("syncing", Part::Data))?;
+    map.sync_all().map_err(io("syncing", Part::Map))
+}
+
+/// Takes the map's blocks now: on a disk that filled up later, what was written could otherwise not be flushed.
+fn reserve(map: &File, len: u64) -> io::Result<()> {
+    match fallocate(map, FallocateFlags::empty(), 0, len) {
+        Err(Errno::OPNOTSUPP) => map.set_len(len),
+        done => Ok(done?),
+    }
+}
+
+/// A sparse data file and a chunk map over a read-only base. Dropping it flushes nothing.
+pub struct Overlay<F = File> {
+    data: F,
+    map: F,
+    base: F,
+    geometry: Geometry,
+    present: Presence,
+    /// Held while a chunk is filled, by chunk number. Presence is checked again under the lock.
+    fills: [Mutex<()>; FILL_LOCKS],
+    /// Chunks that are present, but not in the map file.
+    unmapped: Mutex<Vec<u64>>,
+    /// Held through a flush: a second one must not return before the first has written the bits it took.
+    flushing: Mutex<()>,
+    /// A sync failed. The kernel may have dropped the unwritten pages, and a second sync would succeed without
+    /// them; so no later flush may succeed.
+    broken: AtomicBool,
+}
+
+impl Overlay {
+    /// Reads the header of a chunk map and counts.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no chunk map.
+    pub fn inspect(map: &File) -> Result<OverlayInfo, OpenError> {
+        let geometry = Geometry::read(map)?;
+        let present_chunks = Presence::load(map, &geometry)?.count();
+        let Geometry {
+            size,
+            base_size,
+            chunk_size,
+        } = geometry;
+        Ok(OverlayInfo {
+            size,
+            base_size,
+            chunk_size,
+            present_chunks,
+        })
+    }
+}
+
+impl<F: Store> Overlay<F> {
+    /// Opens what [`create`] made. The map is locked (`flock`) until every duplicate of its descriptor is closed, so
+    /// that two monitors never write one overlay.
+    ///
+    /// # Errors
+    /// A file cannot be read, is damaged, does not belong to the others, or is open elsewhere.
+    pub fn open(data: F, map: F, base: F) -> Result<Overlay<F>, OpenError> {
+        let locked = map.try_lock().map_err(|source| OpenError::Io {
+            doing: "locking",
+            part: Part::Map,
+            source,
+        })?;
+        if !locked {
+            return Err(OpenError::Busy);
+        }
+        let geometry = Geometry::read(&map)?;
+        check_len(&data, Part::Data, geometry.size)?;
+        check_len(&base, Part::Base, geometry.base_size)?;
+        let present = Presence::load(&map, &geometry)?;
+        Ok(Overlay {
+            data,
+            map,
+            base,
+            geometry,
+            present,
+            fills: std::array::from_fn(|_| Mutex::new(())),
+            unmapped: Mutex::new(Vec::new()),
+            flushing: Mutex::new(()),
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    /// Bytes of `len` at `offset` that lie in the same chunk, or in neighbours of the same presence. Returns the
+    /// presence too.
+    fn run(&self, offset: u64, len: usize) -> (usize, bool) {
+        let chunk_size = self.geometry.chunk_size;
+        let end = offset + len as u64;
+        let mut chunk = offset / chunk_size;
+        let present = self.present.contains(chunk);
+        let mut run_end = end.min((chunk + 1) * chunk_size);
+        while run_end < end {
+            chunk += 1;
+            if self.present.contains(chunk) != present {
+                break;
+            }
+            run_end = end.min((chunk + 1) * chunk_size);
+        }
+        ((run_end - offset) as usize, present)
+    }
+
+    /// Reads from the base; beyond its end there are zeros.
+    fn read_base(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let left = self.geometry.base_size.saturating_sub(offset);
+        let (inside, beyond) = buf.split_at_mut(buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+        beyond.fill(0);
+        if inside.is_empty() {
+            Ok(())
+        } else {
+            self.base.read_exact_at(inside, offset)
+        }
+    }
+
+    /// Writes `buf`, which lies in one chunk, and makes the chunk present.
+    fn fill(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let Geometry { size, chunk_size, .. } = self.geometry;
+        let chunk = offset / chunk_size;
+        let _filling = lock(&self.fills[chunk as usize % FILL_LOCKS]);
+        if self.present.contains(chunk) {
+            return self.data.write_all_at(buf, offset);
+        }
+        let start = chunk * chunk_size;
+        let len = chunk_size.min(size - start) as usize;
+        if buf.len() == len {
+            self.data.write_all_at(buf, start)?;
+        } else {
+            let mut whole = vec![0; len];
+            let (head, rest) = whole.split_at_mut((offset - start) as usize);
+            let (middle, tail) = rest.split_at_mut(buf.len());
+            self.read_base(head, start)?;
+            middle.copy_from_slice(buf);
+            self.read_base(tail, offset + buf.len() as u64)?;
+            self.data.write_all_at(&whole, start)?;
+        }
+        // First the list, then the bit: once a write to this chunk can return, a flush finds it here.
+        lock(&self.unmapped).push(chunk);
+        self.present.insert(chunk);
+        Ok(())
+    }
+
+    fn sync(&self, file: &F) -> io::Result<()> {
+        file.sync_data()
+            .inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
+    }
+}
+
+impl<F: Store> Disk for Overlay<F> {
+    fn size(&self) -> u64 {
+        self.geometry.size
+    }
+
+    fn read_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+        check_range(self.geometry.size, offset, buf.len())?;
+        while !buf.is_empty() {
+            let (len, present) = self.run(offset, buf.len());
+            let (now, rest) = buf.split_at_mut(len);
+            if present {
+                self.data.read_exact_at(now, offset)?;
+            } else {
+                self.read_base(now, offset)?;
+            }
+            (buf, offset) = (rest, offset + len as u64);
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+        check_range(self.geometry.size, offset, buf.len())?;
+        while !buf.is_empty() {
+            let (run, present) = self.run(offset, buf.len());
+            let in_chunk = self.geometry.chunk_size - offset % self.geometry.chunk_size;
+            let len = if present { run } else { run.min(in_chunk as usize) };
+            let (now, rest) = buf.split_at(len);
+            if present {
+                self.data.write_all_at(now, offset)?;
+            } else {
+                self.fill(now, offset)?;
+            }
+            (buf, offset) = (rest, offset + len as u64);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let _flushing = lock(&self.flushing);
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(io::Error::other(
+                "an earlier flush failed, and what it covered may be lost",
+            ));
+        }
+        // Taken before the sync: a chunk that is filled during it is not covered by it.
+        let chunks = std::mem::take(&mut *lock(&self.unmapped));
+        let flushed = self.sync(&self.data).and_then(|()| {
+            if chunks.is_empty() {
+                return Ok(());
+            }
+            write_states(&self.map, &chunks)?;
+            self.sync(&self.map)
+        });
+        if flushed.is_err() {
+            lock(&self.unmapped).extend(chunks);
+        }
+        flushed
+    }
+}
+
+/// No code panics while it holds one of these locks, and none guards an invariant that a panic could break.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,44 @@
+//! What an overlay needs of a file.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Positioned reads and writes with an explicit barrier. A [`File`] in production; the overlay's tests put a
+/// file here that loses power.
+pub trait Store: Send + Sync {
+    /// Bytes.
+    fn size(&self) -> io::Result<u64>;
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Returns when all that was written before survives a power cut.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Takes the advisory lock that lasts as long as the open file does. False: somebody else has it.
+    fn try_lock(&self) -> io::Result<bool>;
+}
+
+impl Store for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, buf, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match File::try_lock(self) {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+}
