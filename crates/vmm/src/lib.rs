@@ -4,3 +4,4 @@ pub mod control;
 pub mod memory;
 pub mod pci;
 pub mod spec;
+pub mod virtio;

@@ -1,0 +1,188 @@
+//! Descriptor chains, parsed once into a checked type. Virtio 1.2, sections 2.6.4 and 2.7.5.
+//!
+//! `virtio-queue` walks a chain safely (loops and wild indices end it), but ends a broken one like a complete
+//! one. Here broken is told from complete, and everything that request parsers rely on is made sure: the
+//! chain ends, has a bounded number of descriptors, lies in guest memory, and its readable buffers come before
+//! its writable ones.
+
+use virtio_queue::DescriptorChain;
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
+
+use super::GuestMemory;
+
+/// How a chain, or the request in it, breaks the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("the descriptor chain loops, leaves its table or has a bad indirect table")]
+    Unterminated,
+    #[error("the descriptor chain is longer than {0} descriptors")]
+    TooLong(usize),
+    #[error("a device-readable buffer follows a device-writable one")]
+    Order,
+    #[error("a buffer of {len} bytes at {address:#x} is not in guest memory")]
+    OutsideMemory { address: u64, len: u32 },
+    #[error("the buffers are too short for the request")]
+    TooShort,
+    #[error("the request has a buffer in the wrong direction")]
+    Direction,
+}
+
+/// A buffer inside guest memory.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    address: GuestAddress,
+    len: u32,
+}
+
+/// The buffers of one direction, seen as one run of bytes: how the driver framed them means nothing (2.7.4).
+#[derive(Debug, Default)]
+pub struct Buffers {
+    segments: Vec<Segment>,
+    len: u64,
+}
+
+impl Buffers {
+    /// Bytes of all buffers together.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies `data.len()` bytes from `offset` out of guest memory.
+    ///
+    /// # Errors
+    /// [`Malformed::TooShort`] if the buffers end before.
+    pub fn read(&self, memory: &GuestMemory, offset: u64, data: &mut [u8]) -> Result<(), Malformed> {
+        let mut done = 0;
+        for piece in self.pieces(offset, data.len())? {
+            let end = done + piece.len as usize;
+            let part = data.get_mut(done..end).ok_or(Malformed::TooShort)?;
+            memory.read_slice(part, piece.address).map_err(|_| piece.outside())?;
+            done = end;
+        }
+        Ok(())
+    }
+
+    /// Copies `data` into guest memory at `offset`.
+    ///
+    /// # Errors
+    /// [`Malformed::TooShort`] if the buffers end before.
+    pub fn write(&self, memory: &GuestMemory, offset: u64, data: &[u8]) -> Result<(), Malformed> {
+        let mut done = 0;
+        for piece in self.pieces(offset, data.len())? {
+            let end = done + piece.len as usize;
+            let part = data.get(done..end).ok_or(Malformed::TooShort)?;
+            memory.write_slice(part, piece.address).map_err(|_| piece.outside())?;
+            done = end;
+        }
+        Ok(())
+    }
+
+    /// The bytes from `offset` to the end as slices of host memory, for system calls that gather or scatter.
+    pub fn slices<'m>(
+        &'m self,
+        memory: &'m GuestMemory,
+        offset: u64,
+    ) -> impl Iterator<Item = VolatileSlice<'m>> {
+        self.from(offset).flat_map(|piece| {
+            memory
+                .get_slices(piece.address, piece.len as usize, Permissions::ReadWrite)
+                .into_iter()
+                .flatten()
+                .flatten()
+        })
+    }
+
+    /// The parts of the segments that make up `len` bytes from `offset`.
+    fn pieces(&self, offset: u64, len: usize) -> Result<impl Iterator<Item = Segment>, Malformed> {
+        let end = offset.checked_add(len as u64).ok_or(Malformed::TooShort)?;
+        if end > self.len {
+            return Err(Malformed::TooShort);
+        }
+        let mut left = len;
+        Ok(self.from(offset).map_while(move |piece| {
+            let len = left.min(piece.len as usize);
+            left -= len;
+            (len > 0).then_some(Segment { len: len as u32, ..piece })
+        }))
+    }
+
+    /// The parts of the segments from `offset` on.
+    fn from(&self, offset: u64) -> impl Iterator<Item = Segment> {
+        let mut skip = offset;
+        self.segments.iter().filter_map(move |segment| {
+            let skipped = skip.min(u64::from(segment.len));
+            skip -= skipped;
+            let len = segment.len - skipped as u32;
+            (len > 0).then(|| Segment {
+                // It cannot overflow: the whole segment lies in guest memory.
+                address: GuestAddress(segment.address.0 + skipped),
+                len,
+            })
+        })
+    }
+
+    fn push(&mut self, segment: Segment) {
+        self.len += u64::from(segment.len);
+        self.segments.push(segment);
+    }
+
+    fn clear(&mut self) {
+        self.segments.clear();
+        self.len = 0;
+    }
+}
+
+impl Segment {
+    fn outside(&self) -> Malformed {
+        Malformed::OutsideMemory { address: self.address.0, len: self.len }
+    }
+}
+
+/// A checked descriptor chain. Workers keep one and parse each chain into it, so that nothing is allocated
+/// per request.
+#[derive(Debug, Default)]
+pub struct Chain {
+    pub(super) head: u16,
+    /// What the driver wrote for the device.
+    pub readable: Buffers,
+    /// Where the device writes.
+    pub writable: Buffers,
+}
+
+impl Chain {
+    pub(super) fn parse(
+        &mut self,
+        descriptors: DescriptorChain<&GuestMemory>,
+        memory: &GuestMemory,
+        max_descriptors: usize,
+    ) -> Result<(), Malformed> {
+        self.head = descriptors.head_index();
+        self.readable.clear();
+        self.writable.clear();
+        let mut complete = false;
+        for (count, descriptor) in descriptors.enumerate() {
+            if count >= max_descriptors {
+                return Err(Malformed::TooLong(max_descriptors));
+            }
+            let segment = Segment { address: descriptor.addr(), len: descriptor.len() };
+            if !memory.check_range(segment.address, segment.len as usize, Permissions::ReadWrite) {
+                return Err(segment.outside());
+            }
+            if descriptor.is_write_only() {
+                self.writable.push(segment);
+            } else if self.writable.segments.is_empty() {
+                self.readable.push(segment);
+            } else {
+                return Err(Malformed::Order);
+            }
+            complete = !descriptor.has_next();
+        }
+        if complete { Ok(()) } else { Err(Malformed::Unterminated) }
+    }
+}

@@ -1,0 +1,59 @@
+//! What the device is: one queue, and nothing else.
+
+use std::io;
+
+use super::worker::RngHandler;
+use crate::virtio::queue::Virtqueue;
+use crate::virtio::worker::{Stop, Worker, serve};
+use crate::virtio::{Activation, DeviceType, VirtioDevice};
+
+const QUEUE_SIZE: u16 = 64;
+
+/// Random bytes of the host's kernel to the guest.
+#[derive(Default)]
+pub struct Rng {
+    worker: Option<Worker<Virtqueue>>,
+}
+
+impl Rng {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl VirtioDevice for Rng {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Entropy
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn config_read(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn activate(&mut self, mut activation: Activation) -> io::Result<()> {
+        let Some(mut queue) = activation.take_queue(0) else {
+            return Ok(());
+        };
+        let stop = Stop::new()?;
+        let doorbell = stop.waiter(&queue)?;
+        let config_interrupt = activation.config_interrupt;
+        self.worker = Some(Worker::spawn("virtio-rng", stop, move |stop| {
+            serve(&mut queue, stop, &doorbell, &config_interrupt, &mut RngHandler::new());
+            queue
+        })?);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Vec<Virtqueue> {
+        self.worker.take().and_then(Worker::stop).into_iter().collect()
+    }
+}
