@@ -5,6 +5,7 @@ pub mod client;
 pub mod error;
 pub mod filter;
 pub mod ids;
+pub mod join;
 pub mod page;
 pub mod state;
 
