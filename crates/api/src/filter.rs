@@ -58,7 +58,7 @@ impl<'f> Filters<'f> {
     }
 
     /// Whether an item passes. `values_of` answers what the item has under a known name; tags are looked up in `tags`.
-    pub fn matches<'i>(&self, tags: &'i [Tag], values_of: impl Fn(&str) -> Values<'i>) -> bool {
+    pub fn matches<'i>(&self, tags: &[Tag], values_of: impl Fn(&str) -> Values<'i>) -> bool {
         self.0.iter().all(|filter| {
             let has: Values<'_> = match filter.name.strip_prefix("tag:") {
                 Some(key) => tags
