@@ -2,6 +2,7 @@
 # What the recipes share: a cache of finished things, each named by the hash of
 # the recipe that made it. An entry either exists whole or does not exist.
 
+# shellcheck disable=SC2034 # the recipes read it
 cache_root=${XDG_CACHE_HOME:-$HOME/.cache}/hearth
 
 # Progress goes to stderr: stdout belongs to the path that a recipe prints last.

@@ -2,8 +2,8 @@
  * hearth-guest: what the tiny AMI's boot would need many processes for, in one
  * each (fork and exec cost 0.1 s where KVM interprets guest ring 0).
  *
- *   hearth-guest early              mount the kernel's file systems, bring up lo
- *   hearth-guest grow               grow the mounted root file system to its disk
+ *   hearth-guest early DIR          mount the kernel's file systems, bring up lo, grow the root
+ *                                   file system to its disk, make DIR (on /run)
  *   hearth-guest imds DIR PATH...   fetch /latest/PATH by IMDSv2 into DIR/<last part of PATH>
  *   hearth-guest power-button       wait for the ACPI power button, tell init to power off
  */
@@ -36,7 +36,7 @@ static int fail(const char *what)
 	return 1;
 }
 
-/* ---- early ------------------------------------------------------------- */
+/* ---- early: mounts, lo -------------------------------------------- */
 
 static const struct {
 	const char *type, *where, *options;
@@ -50,7 +50,7 @@ static const struct {
 	{ "tmpfs",    "/run",     "mode=0755", MS_NOSUID | MS_NODEV },
 };
 
-static int early(void)
+static int mount_all(void)
 {
 	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
 	int bad = 0, sock;
@@ -68,7 +68,7 @@ static int early(void)
 	return bad;
 }
 
-/* ---- grow -------------------------------------------------------------- */
+/* ---- early: growth ------------------------------------------------ */
 
 #define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
 
@@ -95,8 +95,19 @@ static int grow(void)
 		return fail("growing the root file system");
 	if (fstatfs(dir, &fs))
 		return fail("/");
-	printf("%llu MiB\n", (unsigned long long)fs.f_blocks * fs.f_bsize >> 20);
+	printf("hearth-tiny: root %llu MiB\n", (unsigned long long)fs.f_blocks * fs.f_bsize >> 20);
 	return 0;
+}
+
+static int early(const char *dir)
+{
+	int bad = mount_all();
+
+	bad |= grow();
+	mkdir("/run/hearth", 0755);
+	if (mkdir(dir, 0700))
+		bad |= fail(dir);
+	return bad;
 }
 
 /* ---- imds -------------------------------------------------------------- */
@@ -294,14 +305,12 @@ int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
 
-	if (!strcmp(what, "early"))
-		return early();
-	if (!strcmp(what, "grow"))
-		return grow();
+	if (!strcmp(what, "early") && argc == 3)
+		return early(argv[2]);
 	if (!strcmp(what, "imds") && argc > 3)
 		return imds(argv[2], argv + 3);
 	if (!strcmp(what, "power-button"))
 		return power_button();
-	fprintf(stderr, "usage: hearth-guest early | grow | imds DIR PATH... | power-button\n");
+	fprintf(stderr, "usage: hearth-guest early DIR | imds DIR PATH... | power-button\n");
 	return 2;
 }
