@@ -15,6 +15,8 @@ pub struct NetworkConfig {
     pub root_netns: Option<PathBuf>,
     /// Signs IMDSv2 tokens. Kept by the agent on disk, so that tokens outlive its restart.
     pub imds_key: [u8; 32],
+    /// DHCP option 15, such as `ec2.internal` or `eu-west-1.compute.internal`.
+    pub domain: String,
     /// MTU of every link and of DHCP option 26, in bytes.
     pub mtu: u16,
     /// Where DNS questions go; empty means the `nameserver` lines of `/etc/resolv.conf`, read at each question's time.
@@ -29,6 +31,7 @@ impl NetworkConfig {
             netns_dir: PathBuf::from("/run/netns"),
             root_netns: None,
             imds_key,
+            domain: "ec2.internal".to_owned(),
             mtu: 1500,
             resolvers: Vec::new(),
         }

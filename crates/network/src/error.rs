@@ -23,11 +23,6 @@ pub enum NetworkError {
     },
     #[error("{action}")]
     System { action: String, source: io::Error },
-    #[error("{action}")]
-    Netlink {
-        action: String,
-        source: Box<rtnetlink::Error>,
-    },
     /// `nft` refused a rule set; `message` is what it printed.
     #[error("loading the rules of {what}: {message}")]
     Rules { what: String, message: String },

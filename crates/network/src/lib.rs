@@ -5,10 +5,21 @@
 //! IMDS) are the agent's own tasks on sockets opened inside the namespace, and come back with it.
 
 mod config;
+mod dhcp;
+mod dns;
 mod error;
+mod host;
+mod imds;
+mod links;
 pub mod metadata;
+pub mod names;
+mod netns;
 mod network;
+mod plan;
+mod rules;
 pub mod spec;
+mod tap;
+mod vpc;
 
 pub use config::NetworkConfig;
 pub use error::NetworkError;

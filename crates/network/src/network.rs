@@ -1,51 +1,107 @@
 //! The host's networks as a whole.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
+
+use crate::host::Host;
+use crate::names::is_id;
+use crate::netns::Netns;
+use crate::plan::Plan;
 use crate::spec::VpcSpec;
-use crate::{MetadataSource, NetworkConfig, NetworkError};
+use crate::vpc::{Vpc, clear_namespace};
+use crate::{MetadataSource, NetworkConfig, NetworkError, rules};
 
 /// The networks of this host; cheap to clone. All calls are idempotent and may be retried after any error.
+///
+/// Calls for one VPC wait for each other; those for different VPCs do not.
 #[derive(Clone)]
 pub struct Network {
-    _config: Arc<NetworkConfig>,
-    _metadata: Arc<dyn MetadataSource>,
+    host: Arc<Host>,
+    vpcs: Arc<Mutex<HashMap<String, Slot>>>,
 }
 
+/// `None` until applied, and after removal.
+type Slot = Arc<Mutex<Option<Vpc>>>;
+
 impl Network {
-    /// Prepares the host: forwarding on, directories made. Needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, and `nft`.
+    /// Prepares the host: `net.ipv4.ip_forward` on (it stays on), directories made. Needs `CAP_NET_ADMIN` and
+    /// `CAP_SYS_ADMIN`, and `nft`.
     pub async fn new(config: NetworkConfig, metadata: Arc<dyn MetadataSource>) -> Result<Self, NetworkError> {
+        let host = Host::new(config, metadata).await?;
         Ok(Self {
-            _config: Arc::new(config),
-            _metadata: metadata,
+            host: Arc::new(host),
+            vpcs: Arc::default(),
         })
     }
 
     /// Makes the VPC's namespace, uplink, rules and servers as `spec` says, adopts what an earlier process left, and
     /// removes the interfaces and rules that `spec` no longer has. Level-triggered: call it with the whole wish.
     pub async fn apply_vpc(&self, spec: &VpcSpec) -> Result<(), NetworkError> {
-        Err(NetworkError::UnknownVpc(spec.vpc_id.clone()))
+        let plan = Plan::new(spec)?;
+        let path = self.host.netns_path(&plan.vpc_id);
+        let slot = self.slot(&plan.vpc_id).await;
+        let mut vpc = slot.lock().await;
+        if vpc.as_ref().is_some_and(|vpc| !vpc.is_at(&path)) {
+            // Somebody took the namespace away: begin anew.
+            *vpc = None;
+        }
+        let vpc = match &mut *vpc {
+            Some(vpc) => vpc,
+            none => {
+                self.host.mark(&plan.vpc_id)?;
+                none.insert(Vpc::open(&path, &plan).await?)
+            }
+        };
+        vpc.apply(plan, &self.host).await
     }
 
     /// Creates the interface's TAP inside the VPC's namespace and configures it. The TAP lives as long as a
     /// descriptor of it; the interface must be in the applied specification. The descriptor is non-blocking and
-    /// close-on-exec, and its frames begin with a 12-byte `virtio_net_hdr_v1`.
+    /// close-on-exec, and its frames begin with a 12-byte `virtio_net_hdr_v1`; offloads are off until its holder sets
+    /// them (`TUNSETOFFLOAD`).
     pub async fn open_tap(&self, vpc_id: &str, eni_id: &str) -> Result<OwnedFd, NetworkError> {
-        Err(NetworkError::UnknownEni {
-            vpc_id: vpc_id.to_owned(),
-            eni_id: eni_id.to_owned(),
-        })
+        let slot = self.slot(vpc_id).await;
+        let mut vpc = slot.lock().await;
+        match &mut *vpc {
+            Some(vpc) => vpc.open_tap(eni_id, &self.host).await,
+            None => Err(NetworkError::UnknownVpc(vpc_id.to_owned())),
+        }
     }
 
-    /// Removes the namespace with all that is in it, and its rules and routes in the root namespace. An absent VPC is
-    /// no error.
-    pub async fn remove_vpc(&self, _vpc_id: &str) -> Result<(), NetworkError> {
-        Ok(())
+    /// Removes the namespace with all that is in it (also TAPs that monitors still hold), and its rules and routes in
+    /// the root namespace. An absent VPC is no error.
+    pub async fn remove_vpc(&self, vpc_id: &str) -> Result<(), NetworkError> {
+        if !is_id("vpc", vpc_id) {
+            return Err(NetworkError::UnknownVpc(vpc_id.to_owned()));
+        }
+        let slot = self.slot(vpc_id).await;
+        let mut vpc = slot.lock().await;
+        // Its servers end here.
+        *vpc = None;
+        let path = self.host.netns_path(vpc_id);
+        if let Some(netns) = Netns::open(&path)? {
+            clear_namespace(&netns).await?;
+        }
+        Netns::remove(&path)?;
+        let table = rules::remove_root_rules(vpc_id);
+        rules::load(&self.host.root, &format!("{vpc_id} in the root namespace"), table).await?;
+        self.host.unmark(vpc_id)
     }
 
     /// The VPCs that this agent (by its `state_dir`) made and has not removed, also those of earlier processes.
     pub async fn vpcs(&self) -> Result<Vec<String>, NetworkError> {
-        Ok(Vec::new())
+        self.host.marked()
+    }
+
+    async fn slot(&self, vpc_id: &str) -> Slot {
+        self.vpcs
+            .lock()
+            .await
+            .entry(vpc_id.to_owned())
+            .or_default()
+            .clone()
     }
 }

@@ -1,0 +1,77 @@
+//! What all VPCs of a host share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::links::Links;
+use crate::names::is_id;
+use crate::netns::{self, Netns, file_error, sysctl};
+use crate::{MetadataSource, NetworkConfig, NetworkError};
+
+pub(crate) struct Host {
+    pub(crate) config: NetworkConfig,
+    pub(crate) metadata: Arc<dyn MetadataSource>,
+    /// The namespace with the way out.
+    pub(crate) root: Netns,
+    pub(crate) links: Links,
+}
+
+impl Host {
+    pub(crate) async fn new(
+        config: NetworkConfig,
+        metadata: Arc<dyn MetadataSource>,
+    ) -> Result<Self, NetworkError> {
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|e| file_error("creating", &config.state_dir, e))?;
+        netns::prepare_directory(&config.netns_dir)?;
+        let root = match &config.root_netns {
+            None => Netns::current()?,
+            Some(path) => Netns::open(path)?.ok_or_else(|| {
+                file_error("opening the namespace", path, std::io::ErrorKind::NotFound.into())
+            })?,
+        };
+        // Never switched off again: others may need it too.
+        root.run(|| sysctl("net/ipv4/ip_forward", "1")).await?;
+        let links = Links::of(&root).await?;
+        Ok(Self {
+            config,
+            metadata,
+            root,
+            links,
+        })
+    }
+
+    pub(crate) fn netns_path(&self, vpc_id: &str) -> PathBuf {
+        self.config.netns_dir.join(vpc_id)
+    }
+
+    /// An empty file that says "this VPC's namespace is ours"; made before the namespace, removed after it.
+    fn mark_path(&self, vpc_id: &str) -> PathBuf {
+        self.config.state_dir.join(vpc_id)
+    }
+
+    pub(crate) fn mark(&self, vpc_id: &str) -> Result<(), NetworkError> {
+        let path = self.mark_path(vpc_id);
+        std::fs::write(&path, []).map_err(|e| file_error("writing", &path, e))
+    }
+
+    pub(crate) fn unmark(&self, vpc_id: &str) -> Result<(), NetworkError> {
+        let path = self.mark_path(vpc_id);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_error("removing", &path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn marked(&self) -> Result<Vec<String>, NetworkError> {
+        let directory = &self.config.state_dir;
+        let failed = |e| file_error("listing", directory, e);
+        let mut vpcs = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            vpcs.extend(name.into_string().ok().filter(|name| is_id("vpc", name)));
+        }
+        vpcs.sort();
+        Ok(vpcs)
+    }
+}

@@ -1,0 +1,342 @@
+//! One VPC on this host: its namespace, what was applied there, and its servers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::host::Host;
+use crate::imds::{self, CurrentPlan, Imds};
+use crate::links::{Links, OUTER_MAC, ROUTER_MAC, Via};
+use crate::names::{UPLINK, tap_name, uplink_name};
+use crate::netns::{Netns, sysctl, system_error};
+use crate::plan::{Plan, first_host};
+use crate::rules::{self, Rules};
+use crate::spec::EniSpec;
+use crate::{NetworkError, dhcp, dns};
+
+/// A VPC whose namespace is there. Dropping it ends its servers and nothing else.
+pub(crate) struct Vpc {
+    netns: Netns,
+    links: Links,
+    plan: CurrentPlan,
+    /// What is loaded, as far as this process knows.
+    rules: Option<Rules>,
+    root_rules: Option<String>,
+    /// The VPC-wide servers (IMDS, DNS), once they run.
+    servers: Vec<AbortOnDropHandle<()>>,
+    /// By interface id.
+    dhcp: BTreeMap<String, DhcpServer>,
+}
+
+struct DhcpServer {
+    lease: dhcp::Lease,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Vpc {
+    /// Enters the namespace at `path`, or makes it.
+    pub(crate) async fn open(path: &Path, plan: &Plan) -> Result<Self, NetworkError> {
+        let netns = match Netns::open(path)? {
+            Some(netns) => netns,
+            None => Netns::create(path.to_owned()).await?,
+        };
+        netns.run(prepare_namespace).await?;
+        let links = Links::of(&netns).await?;
+        Ok(Self {
+            netns,
+            links,
+            plan: Arc::new(RwLock::new(Arc::new(plan.clone()))),
+            rules: None,
+            root_rules: None,
+            servers: Vec::new(),
+            dhcp: BTreeMap::new(),
+        })
+    }
+
+    /// Whether its namespace is still the one that `path` names.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        matches!(Netns::open(path), Ok(Some(netns)) if netns.is_same(&self.netns))
+    }
+
+    pub(crate) async fn apply(&mut self, plan: Plan, host: &Host) -> Result<(), NetworkError> {
+        let links = self.links.list().await?;
+        let index_of = |name: &str| {
+            links
+                .iter()
+                .find(|(_, here)| here == name)
+                .map(|(index, _)| *index)
+        };
+        if let Some(loopback) = index_of("lo") {
+            self.links.set_up(loopback).await?;
+            self.links
+                .set_addresses(loopback, &plan.local_addresses())
+                .await?;
+        }
+        let uplink = match index_of(UPLINK) {
+            Some(uplink) => uplink,
+            None => self.add_uplink(&plan, host).await?,
+        };
+        self.links.set_up(uplink).await?;
+        let (inside, outside) = tokio::join!(
+            load_changes(&self.netns, &plan, &mut self.rules),
+            apply_outside(&plan, host, &mut self.root_rules)
+        );
+        inside?;
+        outside?;
+        self.route_inside(uplink, &plan).await?;
+        *self.plan.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(plan.clone());
+        if self.servers.is_empty() {
+            self.start_servers(&plan, host).await?;
+        }
+        self.match_taps(&plan, host, &links).await
+    }
+
+    async fn add_uplink(&self, plan: &Plan, host: &Host) -> Result<u32, NetworkError> {
+        let outer = uplink_name(&plan.vpc_id);
+        // One that has lost its namespace: a monitor that outlived it can keep it alive.
+        if let Some(stale) = host.links.find(&outer).await? {
+            host.links.delete(stale).await?;
+        }
+        self.links.add_uplink(&outer, &host.root, host.config.mtu).await?;
+        self.netns
+            .run(|| sysctl(&format!("net/ipv4/conf/{UPLINK}/proxy_arp"), "0"))
+            .await?;
+        missing_link(self.links.find(UPLINK).await?, UPLINK)
+    }
+
+    async fn route_inside(&self, uplink: u32, plan: &Plan) -> Result<(), NetworkError> {
+        let gateway = plan.gateway();
+        self.links.set_neighbour(uplink, gateway, OUTER_MAC).await?;
+        let out = Via {
+            index: uplink,
+            next_hop: Some(gateway),
+            source: None,
+        };
+        self.links.set_route(Ipv4Addr::UNSPECIFIED, 0, &out).await?;
+        self.links
+            .set_unreachable(plan.cidr.network(), plan.cidr.prefix_len())
+            .await
+    }
+
+    async fn start_servers(&mut self, plan: &Plan, host: &Host) -> Result<(), NetworkError> {
+        let addresses = plan.dns();
+        let (listener, sockets) = self
+            .netns
+            .run(move || Ok((imds::open_listener()?, dns::Sockets::open(&addresses)?)))
+            .await?;
+        let imds = Imds::new(self.plan.clone(), host.metadata.clone(), host.config.imds_key);
+        let upstream = dns::Upstream {
+            netns: host.root.clone(),
+            resolvers: host.config.resolvers.clone(),
+        };
+        self.servers = vec![
+            AbortOnDropHandle::new(tokio::spawn(imds::serve(listener, imds))),
+            AbortOnDropHandle::new(tokio::spawn(dns::serve(sockets, upstream))),
+        ];
+        Ok(())
+    }
+
+    /// Adopts the TAPs that monitors hold already, and removes those of interfaces that are no longer wanted.
+    async fn match_taps(
+        &mut self,
+        plan: &Plan,
+        host: &Host,
+        links: &[(u32, String)],
+    ) -> Result<(), NetworkError> {
+        let wanted: BTreeMap<String, &EniSpec> =
+            plan.enis.iter().map(|eni| (tap_name(&eni.eni_id), eni)).collect();
+        for (index, name) in links.iter().filter(|(_, name)| name.starts_with("tap")) {
+            match wanted.get(name) {
+                Some(eni) => self.adopt_tap(*index, eni, plan, host).await?,
+                None => self.links.delete(*index).await?,
+            }
+        }
+        let present: BTreeSet<&str> = plan.enis.iter().map(|eni| eni.eni_id.as_str()).collect();
+        self.dhcp.retain(|eni_id, _| present.contains(eni_id.as_str()));
+        Ok(())
+    }
+
+    async fn adopt_tap(
+        &mut self,
+        index: u32,
+        eni: &EniSpec,
+        plan: &Plan,
+        host: &Host,
+    ) -> Result<(), NetworkError> {
+        let lease = lease(eni, plan, host);
+        let served = self
+            .dhcp
+            .get(&eni.eni_id)
+            .is_some_and(|server| server.lease == lease);
+        if !served {
+            let tap = tap_name(&eni.eni_id);
+            let socket = self.netns.run(move || open_dhcp(&tap)).await?;
+            self.start_dhcp(eni, lease, socket);
+        }
+        self.configure_tap(index, eni, host).await
+    }
+
+    pub(crate) async fn open_tap(&mut self, eni_id: &str, host: &Host) -> Result<OwnedFd, NetworkError> {
+        let plan = self
+            .plan
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
+        if self.rules.is_none() {
+            // Not applied, or not wholly: no TAP without rules.
+            return Err(NetworkError::UnknownVpc(plan.vpc_id.clone()));
+        }
+        let eni = plan.eni(eni_id).ok_or_else(|| NetworkError::UnknownEni {
+            vpc_id: plan.vpc_id.clone(),
+            eni_id: eni_id.to_owned(),
+        })?;
+        let (tap, id) = (tap_name(eni_id), eni_id.to_owned());
+        let opened = self.netns.run(move || {
+            let descriptor = crate::tap::create(&tap).map_err(|e| match e.raw_os_error() {
+                Some(libc::EBUSY) => NetworkError::TapBusy {
+                    tap: tap.clone(),
+                    eni_id: id,
+                },
+                _ => system_error(format!("making {tap}"), e),
+            })?;
+            // Answers to ARP at once; there is no default for this outside the first namespace.
+            sysctl(&format!("net/ipv4/neigh/{tap}/proxy_delay"), "0")?;
+            let index = nix::net::if_::if_nametoindex(tap.as_str())
+                .map_err(|e| system_error(format!("looking for {tap}"), e.into()))?;
+            Ok((descriptor, index, open_dhcp(&tap)?))
+        });
+        let (descriptor, index, socket) = opened.await?;
+        // The server first: a guest may ask as soon as the link is up.
+        self.start_dhcp(eni, lease(eni, &plan, host), socket);
+        self.configure_tap(index, eni, host).await?;
+        Ok(descriptor)
+    }
+
+    async fn configure_tap(&self, index: u32, eni: &EniSpec, host: &Host) -> Result<(), NetworkError> {
+        self.links.set_up_as(index, ROUTER_MAC, host.config.mtu).await?;
+        let via = Via {
+            index,
+            next_hop: None,
+            source: Some(first_host(&eni.subnet)),
+        };
+        self.links.set_route(eni.private_ip, 32, &via).await?;
+        self.links.set_neighbour(index, eni.private_ip, eni.mac).await
+    }
+
+    fn start_dhcp(&mut self, eni: &EniSpec, lease: dhcp::Lease, socket: OwnedFd) {
+        let task = AbortOnDropHandle::new(tokio::spawn(dhcp::serve(socket, lease.clone())));
+        self.dhcp
+            .insert(eni.eni_id.clone(), DhcpServer { lease, _task: task });
+    }
+}
+
+/// Deletes every link of a namespace, so that both ends of its uplink are gone on return, whoever still holds it.
+pub(crate) async fn clear_namespace(netns: &Netns) -> Result<(), NetworkError> {
+    let links = Links::of(netns).await?;
+    for (index, name) in links.list().await? {
+        if name != "lo" {
+            links.delete(index).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs inside. `default` is what links get that come later: TAPs need no sysctl of their own.
+fn prepare_namespace() -> Result<(), NetworkError> {
+    // A new namespace takes some of these from the host.
+    for (key, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+        ("net/ipv4/conf/all/arp_ignore", "0"),
+        ("net/ipv4/conf/all/send_redirects", "0"),
+        ("net/ipv4/conf/default/send_redirects", "0"),
+        ("net/ipv4/conf/all/accept_redirects", "0"),
+        ("net/ipv4/conf/default/accept_redirects", "0"),
+        ("net/ipv4/conf/all/accept_source_route", "0"),
+        ("net/ipv4/conf/default/proxy_arp", "1"),
+    ] {
+        sysctl(key, value)?;
+    }
+    // A host without IPv6 has nothing to switch off.
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+        sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+    }
+    Ok(())
+}
+
+async fn load_changes(netns: &Netns, plan: &Plan, loaded: &mut Option<Rules>) -> Result<(), NetworkError> {
+    let wanted = Rules::of(plan);
+    if let Some(text) = wanted.update_from(loaded.as_ref()) {
+        // Until it is loaded nothing is known: a failure makes the next attempt a replacement.
+        *loaded = None;
+        rules::load(netns, &plan.vpc_id, text).await?;
+        *loaded = Some(wanted);
+    }
+    Ok(())
+}
+
+/// The root namespace's half: addresses, routes to public addresses, masquerading.
+async fn apply_outside(plan: &Plan, host: &Host, loaded: &mut Option<String>) -> Result<(), NetworkError> {
+    let name = uplink_name(&plan.vpc_id);
+    let outer = missing_link(host.links.find(&name).await?, &name)?;
+    let wanted = rules::root_rules(plan);
+    if loaded.as_ref() != Some(&wanted) {
+        host.root.run(move || prepare_outer(&name)).await?;
+        rules::load(
+            &host.root,
+            &format!("{} in the root namespace", plan.vpc_id),
+            wanted.clone(),
+        )
+        .await?;
+        *loaded = Some(wanted);
+    }
+    host.links.set_up(outer).await?;
+    host.links
+        .set_addresses(outer, &BTreeSet::from([plan.gateway()]))
+        .await?;
+    let publics: BTreeSet<Ipv4Addr> = plan.enis.iter().filter_map(|eni| eni.public_ip).collect();
+    let via = Via {
+        source: Some(plan.gateway()),
+        ..host.links.set_inner_next_hop(outer).await?
+    };
+    for public in &publics {
+        host.links.set_route(*public, 32, &via).await?;
+    }
+    host.links.retain_routes(outer, &publics).await
+}
+
+fn prepare_outer(name: &str) -> Result<(), NetworkError> {
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+    }
+    // Two public addresses of one VPC meet here: in and out by the same link, which is right.
+    sysctl(&format!("net/ipv4/conf/{name}/send_redirects"), "0")
+}
+
+fn lease(eni: &EniSpec, plan: &Plan, host: &Host) -> dhcp::Lease {
+    let [dns, _] = plan.dns();
+    dhcp::Lease {
+        mac: eni.mac,
+        address: eni.private_ip,
+        subnet: eni.subnet,
+        router: first_host(&eni.subnet),
+        dns,
+        hostname: eni.hostname.clone(),
+        domain: host.config.domain.clone(),
+        mtu: host.config.mtu,
+    }
+}
+
+fn open_dhcp(tap: &str) -> Result<OwnedFd, NetworkError> {
+    dhcp::open_socket(tap).map_err(|e| system_error(format!("opening the DHCP socket of {tap}"), e))
+}
+
+fn missing_link(found: Option<u32>, name: &str) -> Result<u32, NetworkError> {
+    found.ok_or_else(|| system_error(format!("looking for {name}"), std::io::ErrorKind::NotFound.into()))
+}
