@@ -1,1 +1,66 @@
-fn main() {}
+//! `hearth`: the command line, reading like `aws ec2`.
+//!
+//! A command is one file under [`commands`]: its arguments, the call, and what it prints. Answers take EC2's JSON
+//! shape in [`shapes`]; [`output`] turns them into JSON, text or a table. Exit codes are those of aws cli v2, see
+//! [`error`].
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod commands;
+mod context;
+mod error;
+mod home;
+
+mod output;
+mod parameters;
+mod shapes;
+mod shorthand;
+mod ssh;
+mod terminal;
+mod upload;
+mod wait;
+
+use error::CliError;
+
+fn main() -> ExitCode {
+    let cli = match commands::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_usage) => {
+            // A closed pipe is no reason to complain.
+            let _ = help_or_usage.print();
+            return if help_or_usage.use_stderr() {
+                ExitCode::from(error::USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, CliError::BrokenPipe) {
+                eprintln!("{error}");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: commands::Cli) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::io("starting the asynchronous runtime", e))?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = cli.run() => outcome,
+            // Dropping the other branch cancels the call and clears progress displays.
+            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        }
+    });
+    // A thread that still reads a file must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,23 @@
+//! `hearth completions`: what a shell needs to complete commands.
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::Cli;
+use crate::context::Context;
+use crate::error::CliError;
+
+/// Prints the completions of a shell, such as for ~/.local/share/bash-completion/completions/hearth.
+#[derive(Args)]
+pub(super) struct Completions {
+    shell: Shell,
+}
+
+impl Completions {
+    #[allow(clippy::unused_async)]
+    pub(super) async fn run(self, context: &Context) -> Result<(), CliError> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "hearth", &mut script);
+        context.printer.write(&String::from_utf8_lossy(&script))
+    }
+}

@@ -1,0 +1,43 @@
+//! `hearth console`: what an instance wrote to its console, safe to read.
+
+use std::time::Duration;
+
+use clap::Args;
+use hearth_api::v1;
+use tokio::time::sleep;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::terminal::{Sanitizer, news};
+
+/// Prints what an instance wrote to its console, with control characters made harmless.
+#[derive(Args)]
+pub(super) struct Console {
+    #[arg(value_name = "INSTANCE")]
+    instance_id: String,
+    /// Goes on printing what comes, until Ctrl-C.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+impl Console {
+    pub(super) async fn run(self, context: &Context) -> Result<(), CliError> {
+        let mut client = context.client().await?;
+        let mut sanitizer = Sanitizer::default();
+        let mut before = Vec::new();
+        loop {
+            let request = v1::GetConsoleOutputRequest {
+                instance_id: self.instance_id.clone(),
+                dry_run: false,
+            };
+            let answer = client.instances.get_console_output(request).await;
+            let now = context.answered("GetConsoleOutput", answer)?.output;
+            context.printer.write_raw(&sanitizer.feed(news(&before, &now)))?;
+            if !self.follow {
+                return Ok(());
+            }
+            before = now;
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+}

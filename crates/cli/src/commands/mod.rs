@@ -1,0 +1,152 @@
+//! The commands: one file per EC2 noun, and Hearth's own.
+
+use clap::{Args, Parser, Subcommand};
+use hearth_api::client::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
+use hearth_api::v1;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::{Format, Printer};
+
+mod completions;
+mod console;
+mod images;
+mod instance_types;
+mod instances;
+mod key_pairs;
+mod places;
+mod security_groups;
+mod ssh;
+mod state_changes;
+mod tags;
+mod wait_until_up;
+
+/// Virtual machines on your own metal; reads like `aws ec2`.
+#[derive(Parser)]
+#[command(
+    name = "hearth",
+    version,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// Where hearthd listens.
+    #[arg(long, global = true, env = ENDPOINT_VARIABLE, default_value = DEFAULT_ENDPOINT, value_name = "URL")]
+    endpoint_url: String,
+
+    /// How to print answers; unless told, a table on a terminal and JSON elsewhere.
+    #[arg(long, global = true, env = "HEARTH_OUTPUT", value_enum)]
+    output: Option<Format>,
+
+    /// A JMESPath expression that picks what of the answer is printed.
+    #[arg(long, global = true, value_name = "EXPRESSION")]
+    query: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+macro_rules! commands {
+    ($($name:ident($arguments:ty),)*) => {
+        #[derive(Subcommand)]
+        enum Command {
+            $($name($arguments),)*
+        }
+
+        impl Command {
+            async fn run(self, context: &Context) -> Result<(), CliError> {
+                match self {
+                    $(Self::$name(arguments) => arguments.run(context).await,)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    RunInstances(instances::RunInstances),
+    DescribeInstances(instances::DescribeInstances),
+    StartInstances(state_changes::StartInstances),
+    StopInstances(state_changes::StopInstances),
+    RebootInstances(instances::RebootInstances),
+    TerminateInstances(state_changes::TerminateInstances),
+    GetConsoleOutput(instances::GetConsoleOutput),
+    RegisterImage(images::RegisterImage),
+    DescribeImages(images::DescribeImages),
+    DeregisterImage(images::DeregisterImage),
+    CreateKeyPair(key_pairs::CreateKeyPair),
+    ImportKeyPair(key_pairs::ImportKeyPair),
+    DescribeKeyPairs(key_pairs::DescribeKeyPairs),
+    DeleteKeyPair(key_pairs::DeleteKeyPair),
+    CreateSecurityGroup(security_groups::CreateSecurityGroup),
+    DescribeSecurityGroups(security_groups::DescribeSecurityGroups),
+    DeleteSecurityGroup(security_groups::DeleteSecurityGroup),
+    AuthorizeSecurityGroupIngress(security_groups::AuthorizeSecurityGroupIngress),
+    AuthorizeSecurityGroupEgress(security_groups::AuthorizeSecurityGroupEgress),
+    RevokeSecurityGroupIngress(security_groups::RevokeSecurityGroupIngress),
+    RevokeSecurityGroupEgress(security_groups::RevokeSecurityGroupEgress),
+    DescribeInstanceTypes(instance_types::DescribeInstanceTypes),
+    DescribeRegions(places::DescribeRegions),
+    DescribeAvailabilityZones(places::DescribeAvailabilityZones),
+    DescribeVpcs(places::DescribeVpcs),
+    DescribeSubnets(places::DescribeSubnets),
+    CreateTags(tags::CreateTags),
+    DeleteTags(tags::DeleteTags),
+    DescribeTags(tags::DescribeTags),
+    Ssh(ssh::Ssh),
+    Console(console::Console),
+    WaitUntilUp(wait_until_up::WaitUntilUp),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> Result<(), CliError> {
+        let printer = Printer::new(self.output, self.query.as_deref())?;
+        let context = Context::new(&self.endpoint_url, printer)?;
+        self.command.run(&context).await
+    }
+}
+
+/// Check whether the request would succeed, without doing anything.
+#[derive(Args)]
+struct DryRun {
+    /// Checks whether the request would succeed, without doing anything.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args)]
+struct Filtering {
+    /// Narrows the answer: all filters must match, any value of each. Wildcards: * and ?.
+    #[arg(long, num_args = 1.., value_name = "Name=...,Values=...")]
+    filters: Vec<String>,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Args)]
+struct Paging {
+    /// At most so many items (5 to 1000); the answer has a NextToken when there are more.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    max_results: i32,
+    /// The NextToken of the answer before.
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+    next_token: String,
+}
+
+impl From<Paging> for Option<v1::Page> {
+    fn from(paging: Paging) -> Self {
+        Some(v1::Page {
+            max_results: paging.max_results,
+            next_token: paging.next_token,
+        })
+    }
+}
+
+#[derive(Args)]
+struct Tagging {
+    /// Tags to put on what is made.
+    #[arg(long, num_args = 1.., value_name = "ResourceType=...,Tags=[{Key=...,Value=...}]")]
+    tag_specifications: Vec<String>,
+}

@@ -1,0 +1,118 @@
+//! What a command can end with, and the exit code of each, as in aws cli v2.
+//! <https://docs.aws.amazon.com/cli/latest/userguide/cli-usage-returncodes.html>
+
+use std::error::Error as _;
+use std::io;
+
+use hearth_api::ApiError;
+use tonic::Status;
+
+/// The command line, or the value of a parameter, cannot be understood.
+pub(crate) const USAGE: u8 = 252;
+/// The service answered with an error.
+pub(crate) const SERVICE: u8 = 254;
+/// Anything else.
+pub(crate) const GENERAL: u8 = 255;
+/// 128 + SIGINT, as shells have it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("Error parsing parameter '{parameter}': {problem}")]
+    Parameter { parameter: String, problem: String },
+
+    #[error("{0}")]
+    Usage(String),
+
+    #[error("An error occurred ({code}) when calling the {operation} operation: {message}")]
+    Service {
+        operation: &'static str,
+        code: String,
+        message: String,
+    },
+
+    #[error(
+        "Could not connect to the endpoint \"{endpoint}\": {cause}.\nIs hearthd running? scripts/up starts it; HEARTH_ENDPOINT or --endpoint-url names another one."
+    )]
+    Unreachable { endpoint: String, cause: String },
+
+    #[error("{doing}: {cause}")]
+    Io { doing: String, cause: io::Error },
+
+    /// A waiter saw a state that cannot lead where it waits for, or ran out of time.
+    #[error("Waiter {waiter} failed: {problem}")]
+    Waiter { waiter: &'static str, problem: String },
+
+    #[error("{0}")]
+    Failed(String),
+
+    #[error("Interrupted.")]
+    Interrupted,
+
+    /// The reader of our output left, as `head` does.
+    #[error("broken pipe")]
+    BrokenPipe,
+}
+
+impl CliError {
+    pub(crate) fn parameter(parameter: &str, problem: impl ToString) -> Self {
+        Self::Parameter {
+            parameter: parameter.to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+
+    pub(crate) fn io(doing: impl Into<String>, cause: io::Error) -> Self {
+        match cause.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::Io {
+                doing: doing.into(),
+                cause,
+            },
+        }
+    }
+
+    /// The error of a call that was answered with `status`, or not at all.
+    pub(crate) fn call(operation: &'static str, endpoint: &str, status: &Status) -> Self {
+        if let Some(ApiError { code, message }) = ApiError::from_status(status) {
+            return Self::Service {
+                operation,
+                code: code.to_string(),
+                message,
+            };
+        }
+        match status.source() {
+            Some(cause) => Self::Unreachable {
+                endpoint: endpoint.to_owned(),
+                cause: innermost(cause),
+            },
+            None => Self::Service {
+                operation,
+                code: format!("{:?}", status.code()),
+                message: status.message().to_owned(),
+            },
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Parameter { .. } | Self::Usage(_) => USAGE,
+            Self::Service { .. } => SERVICE,
+            Self::Interrupted => INTERRUPTED,
+            Self::Unreachable { .. }
+            | Self::Io { .. }
+            | Self::Waiter { .. }
+            | Self::Failed(_)
+            | Self::BrokenPipe => GENERAL,
+        }
+    }
+}
+
+/// The sentence at the bottom of a chain of causes: transports wrap it in several layers that say nothing.
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut bottom = error;
+    while let Some(source) = bottom.source() {
+        bottom = source;
+    }
+    bottom.to_string()
+}

@@ -1,0 +1,103 @@
+//! Printing answers: JSON in EC2's shape, text as aws cli writes it, or a table for people.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::CliError;
+use crate::terminal::sanitize;
+
+mod json;
+pub(crate) mod table;
+mod text;
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Json,
+    Text,
+    Table,
+}
+
+/// An answer of a call in EC2's shape.
+pub(crate) trait Answer: Serialize {
+    /// For people: without what one rarely looks for. May end without a line end.
+    fn table(&self) -> String;
+}
+
+pub(crate) struct Printer {
+    format: Format,
+    /// A JMESPath expression that picks what is printed.
+    query: Option<jmespath::Expression<'static>>,
+    to_terminal: bool,
+}
+
+impl Printer {
+    /// Unless told otherwise, people (a terminal) get tables and pipes get JSON.
+    pub(crate) fn new(format: Option<Format>, query: Option<&str>) -> Result<Self, CliError> {
+        let to_terminal = std::io::stdout().is_terminal();
+        let format = format.unwrap_or(if to_terminal { Format::Table } else { Format::Json });
+        let query = query
+            .map(|q| {
+                jmespath::compile(q).map_err(|e| CliError::Usage(format!("Bad value for --query {q}: {e}")))
+            })
+            .transpose()?;
+        Ok(Self {
+            format,
+            query,
+            to_terminal,
+        })
+    }
+
+    pub(crate) fn print<A: Answer>(&self, answer: &A) -> Result<(), CliError> {
+        let printed = match (&self.query, self.format) {
+            (None, Format::Json) => json::pretty(answer)?,
+            (None, Format::Text) => text::format(&to_value(answer)?),
+            (None, Format::Table) => answer.table(),
+            (Some(query), format) => {
+                let found = query
+                    .search(answer)
+                    .map_err(|e| CliError::Usage(format!("Bad value for --query: {e}")))?;
+                let found = to_value(&found)?;
+                match format {
+                    Format::Json => json::pretty(&found)?,
+                    Format::Text => text::format(&found),
+                    Format::Table => table::of_value(&found),
+                }
+            }
+        };
+        self.write(&printed)
+    }
+
+    /// Prints something that has no JSON shape; ends the last line if it has no end.
+    pub(crate) fn write(&self, printed: &str) -> Result<(), CliError> {
+        let end = if printed.is_empty() || printed.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
+        self.write_raw(printed)?;
+        self.write_raw(end)
+    }
+
+    /// Prints a piece of something, and at once.
+    pub(crate) fn write_raw(&self, printed: &str) -> Result<(), CliError> {
+        let safe;
+        let printed = if self.to_terminal {
+            safe = sanitize(printed);
+            safe.as_str()
+        } else {
+            printed
+        };
+        let mut out = std::io::stdout().lock();
+        out.write_all(printed.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|e| CliError::io("writing to standard output", e))
+    }
+}
+
+fn to_value(answer: &impl Serialize) -> Result<Value, CliError> {
+    serde_json::to_value(answer).map_err(|e| CliError::Failed(format!("turning the answer into JSON: {e}")))
+}
