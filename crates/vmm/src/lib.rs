@@ -1,7 +1,26 @@
 //! The microVM monitor: one process per instance, synchronous, no tokio.
+//!
+//! [`open`] takes what the agent hands over, [`machine`] builds one boot of it, [`lifecycle`] runs boot after
+//! boot until the instance ends. While a guest runs, [`vcpu`] threads pass its accesses through the [`bus`]
+//! to [`legacy`] devices and [`pci`] functions, whose [`virtio`] workers have threads of their own.
 
+pub mod acpi;
+pub mod boot;
+pub mod bus;
+pub mod console;
 pub mod control;
+pub mod cpu;
+pub mod interrupts;
+pub mod legacy;
+pub mod lifecycle;
+pub mod machine;
 pub mod memory;
+pub mod notices;
+pub mod open;
 pub mod pci;
+mod server;
+pub mod smbios;
 pub mod spec;
+pub mod vcpu;
 pub mod virtio;
+pub mod vm;

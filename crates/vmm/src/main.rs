@@ -1,1 +1,124 @@
-fn main() {}
+//! `hearth-vmm`: an instance's monitor, started by the agent with `--spec-fd`; or, with `run`, a virtual
+//! machine on the terminal for whoever develops or learns.
+
+mod run;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::RawFd;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use hearth_vmm::lifecycle::{self, Console, Surroundings, chain};
+use hearth_vmm::open;
+use hearth_vmm::spec::{Outcome, VmSpec};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "Runs one virtual machine",
+    args_conflicts_with_subcommands = true
+)]
+struct Arguments {
+    /// The inherited descriptor that the machine's description is read from, as JSON
+    #[arg(long, required = true)]
+    spec_fd: Option<RawFd>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a machine on this terminal until it powers off
+    Run(run::Arguments),
+}
+
+/// Where the outcome goes, also from a panic in whatever thread.
+static OUTCOME: OnceLock<File> = OnceLock::new();
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(io::stderr)
+        .init();
+    end_on_panic();
+    match arguments.command {
+        Some(Command::Run(arguments)) => run::run(arguments, started),
+        None => monitor(arguments.spec_fd.unwrap_or(-1), started),
+    }
+}
+
+fn monitor(spec_fd: RawFd, started: Instant) -> ExitCode {
+    let spec: VmSpec = match read_spec(spec_fd) {
+        Ok(spec) => spec,
+        Err(error) => {
+            eprintln!("hearth-vmm: reading the machine's description from descriptor {spec_fd}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match open::adopt(spec.outcome_fd) {
+        Ok(fd) => {
+            let _ = OUTCOME.set(fd.into());
+        }
+        Err(error) => {
+            eprintln!("hearth-vmm: outcome descriptor {}: {error}", spec.outcome_fd);
+            return ExitCode::FAILURE;
+        }
+    }
+    let outcome = match open::open(spec) {
+        Ok(opened) => lifecycle::run(
+            &opened.plan,
+            Surroundings {
+                started,
+                control: Some(opened.control),
+                console: Console::Ring(opened.console),
+            },
+        ),
+        Err(error) => Outcome::StartFailed {
+            message: chain(&error),
+        },
+    };
+    report(&outcome)
+}
+
+fn read_spec(fd: RawFd) -> io::Result<VmSpec> {
+    let file = File::from(open::adopt(fd)?);
+    Ok(serde_json::from_reader(io::BufReader::new(file))?)
+}
+
+/// Writes the outcome for the agent, and to standard error if it is a failure.
+fn report(outcome: &Outcome) -> ExitCode {
+    if let Some(mut file) = OUTCOME.get() {
+        let written = serde_json::to_vec(outcome)
+            .map_err(io::Error::from)
+            .and_then(|json| file.write_all(&json));
+        if let Err(error) = written {
+            eprintln!("hearth-vmm: writing the outcome: {error}");
+        }
+    }
+    match outcome {
+        Outcome::GuestPowerOff | Outcome::Stopped => ExitCode::SUCCESS,
+        Outcome::StartFailed { message } | Outcome::Crashed { message } => {
+            eprintln!("hearth-vmm: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A panic in any thread is the end of the machine: a device without its worker only looks alive.
+fn end_on_panic() {
+    const EXIT_CODE: i32 = 101;
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        report(&Outcome::Crashed {
+            message: format!("the monitor panicked: {panic}"),
+        });
+        std::process::exit(EXIT_CODE);
+    }));
+}

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod msix;
+pub mod root;
 
 use std::io;
 

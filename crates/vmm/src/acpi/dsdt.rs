@@ -1,0 +1,142 @@
+//! The DSDT: what the guest cannot find by probing. ACPI 6.5, chapters 5, 6 and 19.
+
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed,
+    Method, Name, Notify, Package, Path, ResourceTemplate, Scope, ZERO,
+};
+use acpi_tables::sdt::Sdt;
+use acpi_tables::{Aml, aml};
+
+use super::{OEM, OEM_REVISION, OEM_TABLE, POWER_BUTTON_GSI, SERIAL_GSI};
+use crate::legacy::{power, serial};
+use crate::memory::{ECAM_BASE, ECAM_SIZE, Layout, PCI_WINDOW_32};
+
+/// Bytes of the header that all description tables share.
+const HEADER_SIZE: u32 = 36;
+const REVISION: u8 = 2;
+/// `Notify` value of a pressed power button.
+const BUTTON_PRESSED: u8 = 0x80;
+
+pub(super) fn dsdt(layout: &Layout) -> Sdt {
+    let mut body = Vec::new();
+    system_bus(layout, &mut body);
+    Name::new(
+        Path::new("_S5_"),
+        &Package::new(vec![&power::SLEEP_TYPE_S5, &ZERO]),
+    )
+    .to_aml_bytes(&mut body);
+    let mut dsdt = Sdt::new(*b"DSDT", HEADER_SIZE, REVISION, OEM, OEM_TABLE, OEM_REVISION);
+    dsdt.append_slice(&body);
+    dsdt
+}
+
+fn system_bus(layout: &Layout, body: &mut Vec<u8>) {
+    let mut devices = Vec::new();
+    pci_root(layout, &mut devices);
+    ecam_reservation(&mut devices);
+    serial_port(&mut devices);
+    power_button(&mut devices);
+    body.extend(Scope::raw(Path::new("_SB_"), devices));
+}
+
+/// PCI Express root, answering to drivers of plain PCI roots too. No `_PRT`: nothing here has INTx.
+fn pci_root(layout: &Layout, body: &mut Vec<u8>) {
+    let (start_32, size_32) = PCI_WINDOW_32;
+    let (start_64, size_64) = layout.pci_window_64();
+    let uncached = AddressSpaceCacheable::NotCacheable;
+    Device::new(
+        Path::new("PCI0"),
+        vec![
+            &Name::new(Path::new("_HID"), &EISAName::new("PNP0A08")),
+            &Name::new(Path::new("_CID"), &EISAName::new("PNP0A03")),
+            &Name::new(Path::new("_UID"), &ZERO),
+            &Name::new(Path::new("_SEG"), &ZERO),
+            &Name::new(Path::new("_BBN"), &ZERO),
+            &Name::new(
+                Path::new("_CRS"),
+                &ResourceTemplate::new(vec![
+                    &AddressSpace::new_bus_number(0_u16, 0_u16),
+                    &AddressSpace::new_memory(
+                        uncached,
+                        true,
+                        start_32 as u32,
+                        (start_32 + size_32 - 1) as u32,
+                        None,
+                    ),
+                    &AddressSpace::new_memory(uncached, true, start_64, start_64 + size_64 - 1, None),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+/// Linux trusts MCFG only if a motherboard resource reserves its range.
+fn ecam_reservation(body: &mut Vec<u8>) {
+    Device::new(
+        Path::new("ECAM"),
+        vec![
+            &Name::new(Path::new("_HID"), &EISAName::new("PNP0C02")),
+            &Name::new(
+                Path::new("_CRS"),
+                &ResourceTemplate::new(vec![&Memory32Fixed::new(
+                    true,
+                    ECAM_BASE as u32,
+                    ECAM_SIZE as u32,
+                )]),
+            ),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+fn serial_port(body: &mut Vec<u8>) {
+    Device::new(
+        Path::new("COM1"),
+        vec![
+            &Name::new(Path::new("_HID"), &EISAName::new("PNP0501")),
+            &Name::new(Path::new("_UID"), &ZERO),
+            &Name::new(
+                Path::new("_CRS"),
+                &ResourceTemplate::new(vec![
+                    &Interrupt::new(true, true, false, false, SERIAL_GSI),
+                    &IO::new(serial::BASE, serial::BASE, 1, serial::PORTS as u8),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+/// The power button, and the Generic Event Device whose interrupt means that it was pressed.
+fn power_button(body: &mut Vec<u8>) {
+    Device::new(
+        Path::new("PWRB"),
+        vec![
+            &Name::new(Path::new("_HID"), &EISAName::new("PNP0C0C")),
+            &Name::new(Path::new("_UID"), &ZERO),
+        ],
+    )
+    .to_aml_bytes(body);
+    Device::new(
+        Path::new("GED_"),
+        vec![
+            &Name::new(Path::new("_HID"), &"ACPI0013"),
+            &Name::new(Path::new("_UID"), &ZERO),
+            &Name::new(
+                Path::new("_CRS"),
+                &ResourceTemplate::new(vec![&Interrupt::new(true, true, false, false, POWER_BUTTON_GSI)]),
+            ),
+            &Method::new(
+                Path::new("_EVT"),
+                1,
+                true,
+                vec![&If::new(
+                    &Equal::new(&Arg(0), &POWER_BUTTON_GSI),
+                    vec![&Notify::new(&aml::Path::new("PWRB"), &BUTTON_PRESSED)],
+                )],
+            ),
+        ],
+    )
+    .to_aml_bytes(body);
+}

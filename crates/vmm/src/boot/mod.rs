@@ -1,0 +1,209 @@
+//! From kernel, initrd and command line to a guest that can be entered.
+//!
+//! We enter an ELF kernel by Linux's 64-bit boot protocol. Every x86-64 kernel has that entry, whether or
+//! not it was built with PVH, and it starts in long mode: PVH's 32-bit prologue, which only builds these
+//! page tables again, is saved. What the kernel file says about addresses is a stranger's word: a segment
+//! that does not fit into RAM, or that would overwrite the low megabyte, is refused.
+
+mod params;
+pub mod tables;
+
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use hearth_block::{Disk, DiskReader};
+use linux_loader::loader::{Elf, KernelLoader};
+use vm_memory::{Bytes, GuestAddress, ReadVolatile};
+
+use crate::memory::{GuestMemory, Layout, MIB};
+
+/// Linux reads at most this many bytes of command line on x86 (`COMMAND_LINE_SIZE`), the NUL included.
+pub const COMMAND_LINE_SIZE: usize = 2048;
+/// Kernels without `XLF_CAN_BE_LOADED_ABOVE_4G` want their initrd below this.
+const INITRD_LIMIT: u64 = 0x8000_0000;
+/// Larger kernel files are refused before they are read.
+const KERNEL_FILE_LIMIT: u64 = 512 * MIB;
+const PAGE: u64 = 4096;
+/// The low megabyte belongs to firmware tables and to what we put there.
+const FIRST_KERNEL_ADDRESS: u64 = MIB;
+const ELF_MAGIC: &[u8; 4] = b"\x7fELF";
+
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("finding a kernel on the root disk")]
+    Find(#[source] hearth_image::FindError),
+    #[error("reading the {what}")]
+    Read {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("unpacking the kernel")]
+    Unpack(#[source] hearth_image::kernel::UnpackError),
+    #[error("loading the kernel: {0}")]
+    Load(linux_loader::loader::Error),
+    #[error("the kernel ends at {end:#x}, beyond the {ram:#x} bytes of low RAM")]
+    KernelTooLarge { end: u64, ram: u64 },
+    #[error(
+        "the initrd of {size} bytes does not fit between the kernel's end at {kernel_end:#x} and {limit:#x}"
+    )]
+    InitrdTooLarge { size: u64, kernel_end: u64, limit: u64 },
+    #[error("the command line has {0} bytes; Linux takes {max}", max = COMMAND_LINE_SIZE - 1)]
+    CommandLineTooLong(usize),
+    #[error("writing boot parameters into guest memory")]
+    Memory(#[from] vm_memory::GuestMemoryError),
+}
+
+/// What to boot, opened but not read.
+#[derive(Clone)]
+pub enum Source {
+    /// Whatever the disk's boot loader entry names.
+    Disk(Arc<dyn Disk>),
+    Files {
+        kernel: Arc<File>,
+        initrd: Option<Arc<File>>,
+        cmdline: String,
+    },
+}
+
+/// Where the boot processor starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Guest physical address of the kernel's 64-bit entry.
+    pub address: u64,
+    /// Guest physical address of `struct boot_params`.
+    pub boot_params: u64,
+}
+
+/// Puts kernel, initrd, command line and tables into fresh guest memory.
+///
+/// # Errors
+/// See [`BootError`]; the memory is then to be thrown away.
+pub fn load(source: &Source, layout: &Layout, memory: &GuestMemory) -> Result<Entry, BootError> {
+    let read_error = |what| move |source| BootError::Read { what, source };
+    match source {
+        Source::Disk(disk) => {
+            let files =
+                hearth_image::find_boot(DiskReader::new(Arc::clone(disk))).map_err(BootError::Find)?;
+            let initrd = files.initrd.as_deref();
+            let kernel = Cursor::new(files.kernel);
+            let initrd = initrd.map(|bytes| (bytes, bytes.len() as u64));
+            place(kernel, initrd, &files.cmdline, layout, memory)
+        }
+        Source::Files {
+            kernel,
+            initrd,
+            cmdline,
+        } => {
+            let initrd = match initrd.as_deref() {
+                Some(mut file) => {
+                    let size = file.metadata().map_err(read_error("initrd"))?.len();
+                    file.seek(SeekFrom::Start(0)).map_err(read_error("initrd"))?;
+                    Some((file, size))
+                }
+                None => None,
+            };
+            if is_elf(kernel).map_err(read_error("kernel"))? {
+                return place(KernelFile(kernel), initrd, cmdline, layout, memory);
+            }
+            let packed = read_all(kernel).map_err(read_error("kernel"))?;
+            let kernel = hearth_image::kernel::unpack(packed).map_err(BootError::Unpack)?;
+            place(Cursor::new(kernel), initrd, cmdline, layout, memory)
+        }
+    }
+}
+
+fn place<K, I>(
+    mut kernel: K,
+    initrd: Option<(I, u64)>,
+    cmdline: &str,
+    layout: &Layout,
+    memory: &GuestMemory,
+) -> Result<Entry, BootError>
+where
+    K: Read + ReadVolatile + Seek,
+    I: ReadVolatile,
+{
+    let lowest = Some(GuestAddress(FIRST_KERNEL_ADDRESS));
+    let loaded = Elf::load(memory, None, &mut kernel, lowest).map_err(BootError::Load)?;
+    let ram = layout.low_ram_end();
+    if loaded.kernel_end > ram {
+        let end = loaded.kernel_end;
+        return Err(BootError::KernelTooLarge { end, ram });
+    }
+    let initrd = match initrd {
+        Some((mut bytes, size)) => {
+            let address = initrd_address(size, loaded.kernel_end, ram)?;
+            memory.read_exact_volatile_from(
+                GuestAddress(address),
+                &mut bytes,
+                usize::try_from(size).unwrap_or(usize::MAX),
+            )?;
+            Some((address, size))
+        }
+        None => None,
+    };
+    // After the kernel: what its segments put into the low megabyte is overwritten.
+    tables::write(memory)?;
+    let boot_params = params::write(memory, layout, cmdline, initrd)?;
+    Ok(Entry {
+        address: loaded.kernel_load.0,
+        boot_params,
+    })
+}
+
+/// As high as low RAM goes, out of the way of a kernel that unpacks itself upwards.
+fn initrd_address(size: u64, kernel_end: u64, ram: u64) -> Result<u64, BootError> {
+    let limit = ram.min(INITRD_LIMIT);
+    limit
+        .checked_sub(size)
+        .map(|address| address & !(PAGE - 1))
+        .filter(|&address| address >= kernel_end.max(FIRST_KERNEL_ADDRESS))
+        .ok_or(BootError::InitrdTooLarge {
+            size,
+            kernel_end,
+            limit,
+        })
+}
+
+fn is_elf(kernel: &File) -> io::Result<bool> {
+    let mut magic = [0; 4];
+    kernel.read_exact_at(&mut magic, 0)?;
+    Ok(&magic == ELF_MAGIC)
+}
+
+fn read_all(mut file: &File) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    file.take(KERNEL_FILE_LIMIT).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A borrowed file that is read straight into guest memory.
+struct KernelFile<'a>(&'a File);
+
+impl Read for KernelFile<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Seek for KernelFile<'_> {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        self.0.seek(pos)
+    }
+}
+
+impl ReadVolatile for KernelFile<'_> {
+    fn read_volatile<B: vm_memory::bitmap::BitmapSlice>(
+        &mut self,
+        buf: &mut vm_memory::VolatileSlice<'_, B>,
+    ) -> Result<usize, vm_memory::VolatileMemoryError> {
+        self.0.read_volatile(buf)
+    }
+}
+
+#[cfg(test)]
+mod tests;

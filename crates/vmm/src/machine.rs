@@ -1,0 +1,186 @@
+//! One boot of a virtual machine: built from a [`Plan`], run, torn down. A reset is the next one.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use hearth_block::Disk;
+use kvm_ioctls::{Kvm, VcpuFd};
+
+use crate::acpi;
+use crate::boot::{self, BootError};
+use crate::bus::Bus;
+use crate::cpu::{self, CpuModel};
+use crate::legacy::serial::Serial;
+use crate::memory::{Layout, MIB};
+use crate::notices::Notices;
+use crate::pci::msix::MsiRouter;
+use crate::pci::root::PciRoot;
+use crate::smbios;
+use crate::vcpu::VcpuThread;
+use crate::virtio::VirtioDevice;
+use crate::virtio::block::Block;
+use crate::virtio::net::Net;
+use crate::virtio::pci::VirtioPci;
+use crate::virtio::rng::Rng;
+use crate::vm::Vm;
+use vmm_sys_util::eventfd::EventFd;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("{doing}")]
+    Host {
+        doing: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("booting")]
+    Boot(#[from] BootError),
+    #[error("writing firmware tables into guest memory")]
+    Firmware(#[from] vm_memory::GuestMemoryError),
+}
+
+/// Everything that boots have in common: what was opened once, and the machine's shape.
+pub struct Plan {
+    pub kvm: Kvm,
+    pub instance_id: String,
+    pub uuid: String,
+    pub vcpus: u8,
+    pub memory_mib: u64,
+    pub source: boot::Source,
+    pub disks: Vec<DiskPlan>,
+    pub nics: Vec<NicPlan>,
+}
+
+pub struct DiskPlan {
+    pub disk: Arc<dyn Disk>,
+    pub serial: String,
+    pub read_only: bool,
+}
+
+pub struct NicPlan {
+    pub tap: File,
+    pub mac: [u8; 6],
+    pub mtu: u16,
+}
+
+/// A machine between power-on and its end.
+pub struct Machine {
+    pub serial: Arc<Serial>,
+    pub notices: Arc<Notices>,
+    power_button: EventFd,
+    bus: Arc<Bus>,
+    threads: Vec<VcpuThread>,
+    _vm: Vm,
+}
+
+impl Machine {
+    /// Builds the machine and starts its vCPUs; `console` takes what the serial port prints.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn start(plan: &Plan, console: Box<dyn Write + Send>) -> Result<Self, BuildError> {
+        let host = |doing| move |source| BuildError::Host { doing, source };
+        let notices = Arc::new(Notices::new().map_err(host("making an event descriptor"))?);
+        let layout = Layout::new(plan.memory_mib * MIB);
+        let memory = layout.map().map_err(host("mapping guest memory"))?;
+        let vm = Vm::new(&plan.kvm, &memory).map_err(host("making a KVM machine"))?;
+        let mut vcpus = make_vcpus(plan, &vm).map_err(host("making vCPUs"))?;
+
+        let interrupt = vm
+            .router
+            .pin(acpi::SERIAL_GSI)
+            .map_err(host("wiring the serial port"))?;
+        let serial = Arc::new(Serial::new(interrupt, console).map_err(host("making the serial port"))?);
+        let power_button = vm
+            .router
+            .pin(acpi::POWER_BUTTON_GSI)
+            .map_err(host("wiring the power button"))?;
+
+        let mut pci = PciRoot::new(Arc::clone(&vm.fd), layout.pci_window_64());
+        for device in devices(plan).map_err(host("making devices"))? {
+            let msi = Arc::clone(&vm.router) as Arc<dyn MsiRouter>;
+            let function =
+                VirtioPci::new(device, memory.clone(), msi).map_err(host("making a PCI function"))?;
+            pci.add(function).map_err(host("adding a PCI function"))?;
+        }
+        let bus = Arc::new(Bus::new(Arc::clone(&serial), pci, Arc::clone(&notices)));
+
+        let entry = boot::load(&plan.source, &layout, &memory)?;
+        acpi::write(&memory, &layout, plan.vcpus)?;
+        smbios::write(&memory, &plan.uuid, &plan.instance_id)?;
+        if let Some(first) = vcpus.first_mut() {
+            cpu::enter_long_mode(first, &entry).map_err(host("setting the boot processor up"))?;
+        }
+
+        let mut machine = Self {
+            serial,
+            notices,
+            power_button,
+            bus,
+            threads: Vec::new(),
+            _vm: vm,
+        };
+        for (index, vcpu) in (0..).zip(vcpus) {
+            let (bus, notices) = (Arc::clone(&machine.bus), Arc::clone(&machine.notices));
+            match VcpuThread::start(index, vcpu, bus, notices) {
+                Ok(thread) => machine.threads.push(thread),
+                Err(source) => {
+                    machine.stop();
+                    return Err(host("starting a vCPU's thread")(source));
+                }
+            }
+        }
+        Ok(machine)
+    }
+
+    /// Presses the ACPI power button; it is up to the guest what it does then.
+    ///
+    /// # Errors
+    /// The interrupt's descriptor failed.
+    pub fn press_power_button(&self) -> io::Result<()> {
+        self.power_button.write(1)
+    }
+
+    /// Stops vCPUs, then devices. An [`Ending`](crate::notices::Ending) that nobody has posted yet becomes
+    /// `Stop`.
+    pub fn stop(self) {
+        self.notices.end(crate::notices::Ending::Stop);
+        for thread in &self.threads {
+            thread.kick();
+        }
+        for thread in self.threads {
+            thread.join();
+        }
+        self.bus.reset();
+    }
+}
+
+fn make_vcpus(plan: &Plan, vm: &Vm) -> io::Result<Vec<VcpuFd>> {
+    let mut model = CpuModel::new(&plan.kvm, plan.vcpus)?;
+    (0..plan.vcpus)
+        .map(|id| {
+            let vcpu = vm.fd.create_vcpu(u64::from(id))?;
+            model.apply(&vcpu, id)?;
+            cpu::set_memory_type(&vcpu)?;
+            Ok(vcpu)
+        })
+        .collect()
+}
+
+/// Disks, NICs, entropy: in this order, which is the order of their slots.
+fn devices(plan: &Plan) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
+    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    for disk in &plan.disks {
+        devices.push(Box::new(Block::new(
+            Arc::clone(&disk.disk),
+            &disk.serial,
+            disk.read_only,
+        )));
+    }
+    for nic in &plan.nics {
+        devices.push(Box::new(Net::new(nic.tap.try_clone()?, nic.mac, nic.mtu)?));
+    }
+    devices.push(Box::new(Rng::new()));
+    Ok(devices)
+}

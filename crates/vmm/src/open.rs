@@ -1,0 +1,258 @@
+//! From a [`VmSpec`] to a [`Plan`]: takes the descriptors that the agent let us inherit.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use hearth_block::{Disk, Overlay, RawDisk};
+use kvm_ioctls::Kvm;
+
+use crate::boot::Source;
+use crate::machine::{DiskPlan, NicPlan, Plan};
+use crate::spec::{BootSpec, DiskBacking, VmSpec};
+
+/// vCPU limits, as [`VmSpec::vcpus`] says.
+const MAX_VCPUS: u8 = 32;
+const MIN_MEMORY_MIB: u64 = 32;
+/// Sixteen TiB: guest physical addresses that every 64-bit processor has.
+const MAX_MEMORY_MIB: u64 = 16 << 20;
+/// Standard input, output and error are not the spec's to give.
+const FIRST_FREE_FD: RawFd = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the machine's description: {0}")]
+    Spec(String),
+    #[error("descriptor {fd} for the {what} is not open, or named twice")]
+    Descriptor { fd: RawFd, what: &'static str },
+    #[error("opening disk {serial}")]
+    Overlay {
+        serial: String,
+        #[source]
+        source: hearth_block::overlay::OpenError,
+    },
+    #[error("opening disk {serial}")]
+    Raw {
+        serial: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("opening /dev/kvm")]
+    Kvm(#[source] io::Error),
+}
+
+/// A spec's descriptors, owned.
+pub struct Opened {
+    pub plan: Plan,
+    pub console: File,
+    pub control: UnixListener,
+}
+
+/// Opens everything that `spec` names. The outcome's descriptor is the caller's.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
+    check_shape(spec.vcpus, spec.memory_mib)?;
+    let mut fds = Fds::default();
+    fds.taken.insert(spec.outcome_fd);
+    let disks = spec
+        .disks
+        .into_iter()
+        .map(|disk| {
+            Ok(DiskPlan {
+                disk: open_disk(&mut fds, &disk.serial, disk.read_only, &disk.backing)?,
+                serial: disk.serial,
+                read_only: disk.read_only,
+            })
+        })
+        .collect::<Result<Vec<_>, OpenError>>()?;
+    let nics = spec
+        .nics
+        .into_iter()
+        .map(|nic| {
+            Ok(NicPlan {
+                tap: fds.take(nic.tap_fd, "TAP")?.into(),
+                mac: parse_mac(&nic.mac)?,
+                mtu: nic.mtu,
+            })
+        })
+        .collect::<Result<Vec<_>, OpenError>>()?;
+    let source = match spec.boot {
+        BootSpec::Disk => {
+            let root = disks
+                .first()
+                .ok_or_else(|| OpenError::Spec("booting from a disk needs one".into()))?;
+            Source::Disk(Arc::clone(&root.disk))
+        }
+        BootSpec::Kernel {
+            kernel_fd,
+            initrd_fd,
+            cmdline,
+        } => Source::Files {
+            kernel: Arc::new(fds.take(kernel_fd, "kernel")?.into()),
+            initrd: match initrd_fd {
+                Some(fd) => Some(Arc::new(fds.take(fd, "initrd")?.into())),
+                None => None,
+            },
+            cmdline,
+        },
+    };
+    Ok(Opened {
+        console: fds.take(spec.console_fd, "console")?.into(),
+        control: fds.take(spec.control_fd, "control socket")?.into(),
+        plan: Plan {
+            kvm: open_kvm()?,
+            instance_id: spec.instance_id,
+            uuid: spec.uuid,
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            source,
+            disks,
+            nics,
+        },
+    })
+}
+
+/// # Errors
+/// `/dev/kvm` is absent or not ours to open.
+pub fn open_kvm() -> Result<Kvm, OpenError> {
+    Kvm::new().map_err(|error| OpenError::Kvm(error.into()))
+}
+
+/// # Errors
+/// A number outside of what the monitor can build.
+pub fn check_shape(vcpus: u8, memory_mib: u64) -> Result<(), OpenError> {
+    if !(1..=MAX_VCPUS).contains(&vcpus) {
+        return Err(OpenError::Spec(format!(
+            "{vcpus} vCPUs; it may be 1 to {MAX_VCPUS}"
+        )));
+    }
+    if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&memory_mib) {
+        return Err(OpenError::Spec(format!(
+            "{memory_mib} MiB of memory; it may be {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB}"
+        )));
+    }
+    Ok(())
+}
+
+/// Six hex octets with colons.
+///
+/// # Errors
+/// It is something else.
+pub fn parse_mac(text: &str) -> Result<[u8; 6], OpenError> {
+    let octets: Option<Vec<u8>> = text
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16).ok().filter(|_| octet.len() == 2))
+        .collect();
+    octets
+        .and_then(|octets| octets.try_into().ok())
+        .ok_or_else(|| OpenError::Spec(format!("{text:?} is no MAC address")))
+}
+
+fn open_disk(
+    fds: &mut Fds,
+    serial: &str,
+    read_only: bool,
+    backing: &DiskBacking,
+) -> Result<Arc<dyn Disk>, OpenError> {
+    match *backing {
+        DiskBacking::Raw { fd } => {
+            let disk = RawDisk::new(fds.take(fd, "disk")?.into()).map_err(|source| OpenError::Raw {
+                serial: serial.to_owned(),
+                source,
+            })?;
+            Ok(if read_only {
+                Arc::new(disk.read_only())
+            } else {
+                Arc::new(disk)
+            })
+        }
+        DiskBacking::Overlay {
+            data_fd,
+            map_fd,
+            base_fd,
+        } => {
+            let data: File = fds.take(data_fd, "overlay's data")?.into();
+            let map: File = fds.take(map_fd, "overlay's map")?.into();
+            let base: File = fds.take(base_fd, "overlay's base")?.into();
+            let overlay = Overlay::open(data, map, base).map_err(|source| OpenError::Overlay {
+                serial: serial.to_owned(),
+                source,
+            })?;
+            Ok(Arc::new(overlay))
+        }
+    }
+}
+
+/// Inherited descriptors, each of which can be taken once.
+#[derive(Default)]
+struct Fds {
+    taken: BTreeSet<RawFd>,
+}
+
+impl Fds {
+    fn take(&mut self, fd: RawFd, what: &'static str) -> Result<OwnedFd, OpenError> {
+        if fd < FIRST_FREE_FD || !self.taken.insert(fd) {
+            return Err(OpenError::Descriptor { fd, what });
+        }
+        adopt(fd).map_err(|_| OpenError::Descriptor { fd, what })
+    }
+}
+
+/// Owns an inherited descriptor and keeps it from further children.
+///
+/// # Errors
+/// It is not open.
+pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl on a number has no memory effects.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by contract with the agent, which named it to us, nothing else in this process
+    // owns it; each is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_are_six_octets() {
+        assert_eq!(
+            parse_mac("02:00:5e:10:00:fF").unwrap(),
+            [2, 0, 0x5e, 0x10, 0, 0xff]
+        );
+        for wrong in [
+            "",
+            "02:00:5e:10:00",
+            "02:00:5e:10:00:ff:00",
+            "2:0:5e:10:0:ff",
+            "02:00:5e:10:00:fg",
+        ] {
+            assert!(parse_mac(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn shapes_have_limits() {
+        assert!(check_shape(1, 32).is_ok() && check_shape(32, 65536).is_ok());
+        assert!(check_shape(0, 64).is_err() && check_shape(33, 64).is_err());
+        assert!(check_shape(1, 31).is_err() && check_shape(1, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn descriptors_are_taken_once_and_must_be_open() {
+        let mut fds = Fds::default();
+        assert!(fds.take(0, "disk").is_err());
+        assert!(fds.take(9999, "disk").is_err());
+        let fd = std::os::fd::IntoRawFd::into_raw_fd(tempfile::tempfile().unwrap());
+        let taken = fds.take(fd, "disk").unwrap();
+        assert!(fds.take(fd, "disk").is_err());
+        drop(taken);
+    }
+}

@@ -1,0 +1,256 @@
+//! The PCI root complex: functions in their slots, ECAM, and which address belongs to which BAR.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+
+use super::config::ConfigSpace;
+use super::{Bar, Decoding, Doorbell, PciFunction};
+
+/// Devices on a bus.
+const SLOTS: usize = 32;
+const ECAM_DEVICE_SHIFT: u32 = 15;
+const ECAM_FUNCTION_MASK: u32 = 0x7000;
+const ECAM_REGISTER_MASK: u32 = 0xfff;
+
+const HEADER_COMMAND: u16 = 0x04;
+const HEADER_BARS: u16 = 0x10;
+const BAR_REGISTERS: u8 = 6;
+
+/// QEMU's PCIe host bridge: a name that every guest knows and that asks for no driver.
+const HOST_BRIDGE: (u16, u16) = (0x1b36, 0x0008);
+const CLASS_HOST_BRIDGE: u32 = 0x06_00_00;
+
+/// Bus 0, with its host bridge at 00:00.0.
+pub struct PciRoot {
+    vm: Arc<VmFd>,
+    /// By slot number.
+    functions: Vec<Arc<dyn PciFunction>>,
+    /// Free addresses in the 64-bit window.
+    next_bar: u64,
+    window_end: u64,
+    mappings: RwLock<BTreeMap<u64, Mapping>>,
+}
+
+/// A decoded BAR, by its address; KVM knows its doorbells.
+struct Mapping {
+    slot: usize,
+    bar: Bar,
+    doorbells: Vec<Doorbell>,
+}
+
+impl PciRoot {
+    /// BARs are assigned within `window`, (start, bytes).
+    #[must_use]
+    pub fn new(vm: Arc<VmFd>, window: (u64, u64)) -> Self {
+        Self {
+            vm,
+            functions: vec![Arc::new(HostBridge::new())],
+            next_bar: window.0,
+            window_end: window.0 + window.1,
+            mappings: RwLock::default(),
+        }
+    }
+
+    /// Puts a function into the next slot and assigns its BARs, as firmware would, by sizing them.
+    ///
+    /// # Errors
+    /// All slots or the address window are taken.
+    pub fn add(&mut self, function: Arc<dyn PciFunction>) -> io::Result<()> {
+        if self.functions.len() == SLOTS {
+            return Err(io::Error::other("all 32 PCI slots are taken"));
+        }
+        let mut register = 0;
+        while register + 1 < BAR_REGISTERS {
+            let offset = HEADER_BARS + 4 * u16::from(register);
+            let Some(size) = size_bar(function.as_ref(), offset) else {
+                register += 1;
+                continue;
+            };
+            let address = self.next_bar.next_multiple_of(size);
+            self.next_bar = address
+                .checked_add(size)
+                .filter(|&end| end <= self.window_end)
+                .ok_or_else(|| io::Error::other("the 64-bit PCI window is full"))?;
+            write_bar(function.as_ref(), offset, address);
+            register += 2;
+        }
+        self.functions.push(function);
+        Ok(())
+    }
+
+    /// Reads configuration space; `offset` is into the ECAM range. Nobody there: all ones.
+    pub fn config_read(&self, offset: u32, data: &mut [u8]) {
+        match self.function(offset) {
+            Some((_, function)) => function.config_read((offset & ECAM_REGISTER_MASK) as u16, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    pub fn config_write(&self, offset: u32, data: &[u8]) {
+        if let Some((slot, function)) = self.function(offset) {
+            let register = (offset & ECAM_REGISTER_MASK) as u16;
+            if function.config_write(register, data) == Decoding::Changed {
+                self.remap(slot);
+            }
+        }
+    }
+
+    /// Reads a BAR. Nobody there: all ones.
+    pub fn memory_read(&self, address: u64, data: &mut [u8]) {
+        match self.locate(address, data.len()) {
+            Some((function, bar, offset)) => function.bar_read(bar, offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    pub fn memory_write(&self, address: u64, data: &[u8]) {
+        if let Some((function, bar, offset)) = self.locate(address, data.len()) {
+            function.bar_write(bar, offset, data);
+        }
+    }
+
+    /// Stops all functions and unmaps their BARs.
+    pub fn reset(&self) {
+        for (slot, function) in self.functions.iter().enumerate() {
+            function.reset();
+            self.remap(slot);
+        }
+    }
+
+    fn function(&self, ecam_offset: u32) -> Option<(usize, &Arc<dyn PciFunction>)> {
+        let slot = (ecam_offset >> ECAM_DEVICE_SHIFT) as usize;
+        let function = self.functions.get(slot)?;
+        (ecam_offset & ECAM_FUNCTION_MASK == 0).then_some((slot, function))
+    }
+
+    fn locate(&self, address: u64, len: usize) -> Option<(&Arc<dyn PciFunction>, u8, u64)> {
+        let mappings = self.mappings.read().unwrap_or_else(PoisonError::into_inner);
+        let (start, mapping) = mappings.range(..=address).next_back()?;
+        let offset = address - start;
+        let (slot, bar) = (mapping.slot, mapping.bar);
+        drop(mappings);
+        (offset + len as u64 <= bar.size).then_some(())?;
+        Some((self.functions.get(slot)?, bar.index, offset))
+    }
+
+    /// Brings the mappings of a slot in step with what its function decodes.
+    fn remap(&self, slot: usize) {
+        let Some(function) = self.functions.get(slot) else {
+            return;
+        };
+        let mut mappings = self.mappings.write().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: of two vCPUs that move BARs, the later one sees the final state.
+        let wanted = function.bars();
+        mappings.retain(|_, mapping| {
+            let keep = mapping.slot != slot || wanted.contains(&mapping.bar);
+            if !keep {
+                for bell in &mapping.doorbells {
+                    self.unregister(&mapping.bar, bell);
+                }
+            }
+            keep
+        });
+        let mut doorbells = function.doorbells();
+        for bar in wanted {
+            let end = bar.address.saturating_add(bar.size);
+            let before = mappings.range(..end).next_back();
+            if before.is_some_and(|(start, there)| start + there.bar.size > bar.address) {
+                // Kept from before; or the guest laid it over another: the first one answers.
+                continue;
+            }
+            let (mine, rest): (Vec<_>, Vec<_>) =
+                doorbells.into_iter().partition(|bell| bell.bar == bar.index);
+            doorbells = rest;
+            for bell in &mine {
+                self.register(&bar, bell);
+            }
+            let doorbells = mine;
+            mappings.insert(bar.address, Mapping { slot, bar, doorbells });
+        }
+    }
+
+    fn register(&self, bar: &Bar, bell: &Doorbell) {
+        let address = IoEventAddress::Mmio(bar.address + bell.offset);
+        if let Err(error) = self.vm.register_ioevent(&bell.event, &address, NoDatamatch) {
+            // The notification then arrives by bar_write: slower, not lost.
+            tracing::warn!(%error, ?address, "doorbell not registered");
+        }
+    }
+
+    fn unregister(&self, bar: &Bar, bell: &Doorbell) {
+        let address = IoEventAddress::Mmio(bar.address + bell.offset);
+        if let Err(error) = self.vm.unregister_ioevent(&bell.event, &address, NoDatamatch) {
+            tracing::debug!(%error, ?address, "doorbell was not registered");
+        }
+    }
+}
+
+/// The size of the 64-bit memory BAR at configuration offset `offset`; `None` where there is none.
+fn size_bar(function: &dyn PciFunction, offset: u16) -> Option<u64> {
+    write_bar(function, offset, u64::MAX);
+    let mut register = [0; 8];
+    function.config_read(offset, &mut register[..4]);
+    function.config_read(offset + 4, &mut register[4..]);
+    let mask = u64::from_le_bytes(register) & !0xf;
+    (mask != 0).then(|| mask.wrapping_neg())
+}
+
+fn write_bar(function: &dyn PciFunction, offset: u16, value: u64) {
+    let register = value.to_le_bytes();
+    function.config_write(offset, &register[..4]);
+    function.config_write(offset + 4, &register[4..]);
+}
+
+/// 00:00.0 has nothing but its name.
+struct HostBridge {
+    config: Mutex<ConfigSpace>,
+}
+
+impl HostBridge {
+    fn new() -> Self {
+        let (vendor, device) = HOST_BRIDGE;
+        let mut config = ConfigSpace::new(vendor, device, 0, CLASS_HOST_BRIDGE, 0, 0);
+        // It decodes nothing, so its command register is constant.
+        config.set_writable(HEADER_COMMAND, &[0, 0]);
+        Self {
+            config: Mutex::new(config),
+        }
+    }
+}
+
+impl PciFunction for HostBridge {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.read(offset, data);
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) -> Decoding {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.write(offset, data)
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        Vec::new()
+    }
+
+    fn bar_read(&self, _bar: u8, _offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn bar_write(&self, _bar: u8, _offset: u64, _data: &[u8]) {}
+
+    fn doorbells(&self) -> Vec<Doorbell> {
+        Vec::new()
+    }
+
+    fn reset(&self) {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+use kvm_ioctls::Kvm;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::*;
+
+const WINDOW: (u64, u64) = (1 << 40, 1 << 30);
+
+/// Two BARs; BAR 2 has a doorbell and remembers the last write.
+struct Probe {
+    config: Mutex<ConfigSpace>,
+    bell: EventFd,
+    last: Mutex<Vec<u8>>,
+}
+
+impl Probe {
+    fn new() -> Arc<Self> {
+        let mut config = ConfigSpace::new(0x1af4, 0x1041, 1, 0x02_0000, 0, 0);
+        config.add_bar64(0, 0x1000);
+        config.add_bar64(2, 0x10_0000);
+        Arc::new(Self {
+            config: Mutex::new(config),
+            bell: EventFd::new(EFD_NONBLOCK).unwrap(),
+            last: Mutex::default(),
+        })
+    }
+}
+
+impl PciFunction for Probe {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        self.config.lock().unwrap().read(offset, data);
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) -> Decoding {
+        self.config.lock().unwrap().write(offset, data)
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        self.config.lock().unwrap().bars()
+    }
+
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        data.fill(bar * 16 + offset as u8);
+    }
+
+    fn bar_write(&self, _bar: u8, _offset: u64, data: &[u8]) {
+        *self.last.lock().unwrap() = data.to_vec();
+    }
+
+    fn doorbells(&self) -> Vec<Doorbell> {
+        let event = self.bell.try_clone().unwrap();
+        vec![Doorbell {
+            bar: 2,
+            offset: 0x40,
+            event,
+        }]
+    }
+
+    fn reset(&self) {
+        self.config.lock().unwrap().reset();
+    }
+}
+
+/// `None`, loudly, where there is no KVM.
+fn root(test: &str) -> Option<PciRoot> {
+    match Kvm::new().and_then(|kvm| kvm.create_vm()) {
+        Ok(vm) => Some(PciRoot::new(Arc::new(vm), WINDOW)),
+        Err(error) => {
+            eprintln!("SKIPPED: {test}: no KVM: {error}");
+            None
+        }
+    }
+}
+
+const SLOT_1: u32 = 1 << ECAM_DEVICE_SHIFT;
+
+fn read64(root: &PciRoot, offset: u32) -> u64 {
+    let mut data = [0; 8];
+    let (low, high) = data.split_at_mut(4);
+    root.config_read(offset, low);
+    root.config_read(offset + 4, high);
+    u64::from_le_bytes(data)
+}
+
+#[test]
+fn functions_get_slots_and_addresses() {
+    let Some(mut root) = root("functions_get_slots_and_addresses") else {
+        return;
+    };
+    root.add(Probe::new()).unwrap();
+    root.add(Probe::new()).unwrap();
+    assert_eq!(read64(&root, 0) as u32, 0x0008_1b36);
+    assert_eq!(read64(&root, SLOT_1) as u32, 0x1041_1af4);
+    assert_eq!(read64(&root, 3 * SLOT_1), u64::MAX);
+    assert_eq!(read64(&root, SLOT_1 | 0x1000), u64::MAX, "function 1");
+    assert_eq!(read64(&root, SLOT_1 + 0x10), WINDOW.0 | 4);
+    assert_eq!(read64(&root, SLOT_1 + 0x18), (WINDOW.0 + 0x10_0000) | 4);
+    assert_eq!(read64(&root, 2 * SLOT_1 + 0x10), (WINDOW.0 + 0x20_0000) | 4);
+    for _ in 3..SLOTS {
+        root.add(Probe::new()).unwrap();
+    }
+    assert!(root.add(Probe::new()).is_err());
+}
+
+#[test]
+fn bars_answer_while_decoded_and_move_with_their_doorbells() {
+    let Some(mut root) = root("bars_answer_while_decoded_and_move_with_their_doorbells") else {
+        return;
+    };
+    let probe = Probe::new();
+    root.add(probe.clone()).unwrap();
+    let bar_2 = WINDOW.0 + 0x10_0000;
+    let read = |root: &PciRoot, address: u64| {
+        let mut data = [0];
+        root.memory_read(address, &mut data);
+        data[0]
+    };
+    assert_eq!(read(&root, bar_2 + 3), 0xff);
+    root.config_write(SLOT_1 + 4, &[2, 0]);
+    assert_eq!(read(&root, bar_2 + 3), 0x23);
+    assert_eq!(read(&root, bar_2 + 0x10_0000), 0xff);
+    root.memory_write(bar_2, &[7]);
+    assert_eq!(*probe.last.lock().unwrap(), [7]);
+
+    // KVM holds the doorbell of the decoded BAR: registering it again clashes, elsewhere it does not.
+    let taken = |address: u64| {
+        let address = IoEventAddress::Mmio(address);
+        let result = root.vm.register_ioevent(&probe.bell, &address, NoDatamatch);
+        if result.is_ok() {
+            root.vm
+                .unregister_ioevent(&probe.bell, &address, NoDatamatch)
+                .unwrap();
+        }
+        result.is_err()
+    };
+    let moved = WINDOW.0 + 0x50_0000;
+    assert!(taken(bar_2 + 0x40) && !taken(moved + 0x40));
+    write_bar(probe.as_ref(), 0x18, moved - 0x10_0000);
+    root.config_write(SLOT_1 + 0x18, &(moved as u32).to_le_bytes());
+    assert_eq!((read(&root, bar_2), read(&root, moved)), (0xff, 0x20));
+    assert!(!taken(bar_2 + 0x40) && taken(moved + 0x40));
+    root.reset();
+    assert_eq!(read(&root, moved), 0xff);
+    assert!(!taken(moved + 0x40));
+}
+
+#[test]
+fn of_two_bars_at_one_address_the_first_answers() {
+    let Some(mut root) = root("of_two_bars_at_one_address_the_first_answers") else {
+        return;
+    };
+    root.add(Probe::new()).unwrap();
+    let second = Probe::new();
+    root.add(second.clone()).unwrap();
+    root.config_write(SLOT_1 + 4, &[2, 0]);
+    write_bar(second.as_ref(), 0x10, WINDOW.0);
+    root.config_write(2 * SLOT_1 + 4, &[2, 0]);
+    root.memory_write(WINDOW.0, &[1]);
+    assert!(second.last.lock().unwrap().is_empty());
+}

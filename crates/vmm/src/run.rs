@@ -1,0 +1,175 @@
+//! `hearth-vmm run`: a machine from files, on the terminal.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use hearth_block::{Disk, RawDisk};
+use hearth_vmm::boot::Source;
+use hearth_vmm::lifecycle::{self, Console, Surroundings, chain};
+use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
+use hearth_vmm::open;
+use hearth_vmm::spec::Outcome;
+
+use crate::report;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// An ELF or bzImage kernel; without it, the first disk's boot entry decides
+    #[arg(long, required_unless_present = "disk")]
+    kernel: Option<PathBuf>,
+    #[arg(long, requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, default_value = "console=ttyS0 reboot=k panic=-1")]
+    cmdline: String,
+    /// A raw disk image, written to; give it again for more disks
+    #[arg(long)]
+    disk: Vec<PathBuf>,
+    #[arg(long, default_value_t = 128)]
+    memory_mib: u64,
+    #[arg(long, default_value_t = 1)]
+    vcpus: u8,
+    /// An existing TAP interface; give it again for more NICs
+    #[arg(long)]
+    tap: Vec<String>,
+    /// The MAC address of each TAP's NIC, in the same order
+    #[arg(long)]
+    mac: Vec<String>,
+    #[arg(long, default_value_t = 1500)]
+    mtu: u16,
+}
+
+pub(crate) fn run(arguments: Arguments, started: Instant) -> ExitCode {
+    let surroundings = Surroundings {
+        started,
+        control: None,
+        console: Console::Terminal,
+    };
+    let outcome = match plan(arguments) {
+        Ok(plan) => {
+            let terminal = RawTerminal::new();
+            let outcome = lifecycle::run(&plan, surroundings);
+            drop(terminal);
+            outcome
+        }
+        Err(error) => Outcome::StartFailed {
+            message: chain(error.as_ref()),
+        },
+    };
+    report(&outcome)
+}
+
+type Error = Box<dyn std::error::Error>;
+
+fn plan(arguments: Arguments) -> Result<Plan, Error> {
+    open::check_shape(arguments.vcpus, arguments.memory_mib)?;
+    let mut disks = Vec::new();
+    for (path, index) in arguments.disk.iter().zip(0..) {
+        let file = open_file(path, true)?;
+        disks.push(DiskPlan {
+            disk: Arc::new(RawDisk::new(file)?) as Arc<dyn Disk>,
+            serial: format!("disk{index}"),
+            read_only: false,
+        });
+    }
+    let mut nics = Vec::new();
+    for (name, index) in arguments.tap.iter().zip(0_u8..) {
+        let mac = match arguments.mac.get(usize::from(index)) {
+            Some(mac) => open::parse_mac(mac)?,
+            None => [0x02, 0, 0, 0, 0, index + 1],
+        };
+        nics.push(NicPlan {
+            tap: open_tap(name)?,
+            mac,
+            mtu: arguments.mtu,
+        });
+    }
+    let source = match (&arguments.kernel, disks.first()) {
+        (Some(kernel), _) => Source::Files {
+            kernel: Arc::new(open_file(kernel, false)?),
+            initrd: match &arguments.initrd {
+                Some(initrd) => Some(Arc::new(open_file(initrd, false)?)),
+                None => None,
+            },
+            cmdline: arguments.cmdline,
+        },
+        (None, Some(root)) => Source::Disk(Arc::clone(&root.disk)),
+        (None, None) => return Err("neither a kernel nor a disk".into()),
+    };
+    Ok(Plan {
+        kvm: open::open_kvm()?,
+        instance_id: "i-00000000000000000".into(),
+        uuid: "ec200000-0000-4000-8000-000000000000".into(),
+        vcpus: arguments.vcpus,
+        memory_mib: arguments.memory_mib,
+        source,
+        disks,
+        nics,
+    })
+}
+
+fn open_file(path: &Path, write: bool) -> Result<File, Error> {
+    File::options()
+        .read(true)
+        .write(write)
+        .open(path)
+        .map_err(|error| format!("opening {}: {error}", path.display()).into())
+}
+
+/// Attaches to a TAP as [`hearth_vmm::spec::NicSpec::tap_fd`] wants it.
+fn open_tap(name: &str) -> Result<File, Error> {
+    let failed = |error: io::Error| -> Error { format!("opening TAP {name}: {error}").into() };
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")
+        .map_err(failed)?;
+    // SAFETY: all-zero is a valid `ifreq`: integers and bytes.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(failed(io::ErrorKind::InvalidInput.into()));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the request is valid for the call, which reads and writes an `ifreq`.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) } < 0 {
+        return Err(failed(io::Error::last_os_error()));
+    }
+    Ok(file)
+}
+
+/// Standard input in raw mode, so that the guest sees each key; restored on drop. Ctrl-C still ends us.
+struct RawTerminal {
+    before: Option<rustix::termios::Termios>,
+}
+
+impl RawTerminal {
+    fn new() -> Self {
+        let before = rustix::termios::tcgetattr(io::stdin()).ok();
+        if let Some(mut raw) = before.clone() {
+            raw.make_raw();
+            raw.local_modes |= rustix::termios::LocalModes::ISIG;
+            raw.output_modes |= rustix::termios::OutputModes::OPOST;
+            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &raw);
+        }
+        Self { before }
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, before);
+        }
+    }
+}

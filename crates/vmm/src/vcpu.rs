@@ -1,0 +1,164 @@
+//! A vCPU's thread: enters the guest, serves its exits, ends when the boot ends.
+
+use std::cell::Cell;
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vmm_sys_util::errno;
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+
+use crate::bus::Bus;
+use crate::notices::{Ending, Notices};
+
+/// Exit handling needs little; the pages are taken only when touched.
+const STACK_SIZE: usize = 256 << 10;
+/// `emulation_failure.flags`: the instruction's bytes are given.
+const EMULATION_FAILURE_HAS_BYTES: u64 = 1;
+
+thread_local! {
+    /// The `immediate_exit` byte of this thread's vCPU, for the signal handler.
+    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// A running vCPU.
+pub struct VcpuThread {
+    thread: JoinHandle<()>,
+}
+
+impl VcpuThread {
+    /// Starts vCPU `index`; the first one (0) says so in `notices` when it is about to enter the guest.
+    ///
+    /// # Errors
+    /// The host has no thread left.
+    pub fn start(index: u8, vcpu: VcpuFd, bus: Arc<Bus>, notices: Arc<Notices>) -> io::Result<Self> {
+        install_kick_handler()?;
+        let thread = thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .stack_size(STACK_SIZE)
+            .spawn(move || {
+                let ending = catch_unwind(AssertUnwindSafe(|| run(index, vcpu, &bus, &notices)));
+                match ending {
+                    Ok(Some(ending)) => notices.end(ending),
+                    Ok(None) => {}
+                    Err(_) => notices.end(Ending::Crash(format!("vCPU {index}'s thread panicked"))),
+                }
+            })?;
+        Ok(Self { thread })
+    }
+
+    /// Makes the vCPU leave the guest, where it looks whether the boot ends.
+    pub fn kick(&self) {
+        // SAFETY: the handle is not joined yet, so the thread's id is valid, even if it has returned.
+        unsafe { libc::pthread_kill(self.thread.as_pthread_t(), SIGRTMIN()) };
+    }
+
+    /// Waits for the thread's end; [`Self::kick`] it first.
+    pub fn join(self) {
+        // Its panic is a notice already.
+        let _ = self.thread.join();
+    }
+}
+
+/// A signal between the look at the flag and KVM_RUN must not get lost, so the handler also sets
+/// `immediate_exit`, which KVM_RUN looks at.
+extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let immediate_exit = IMMEDIATE_EXIT.get();
+    if !immediate_exit.is_null() {
+        // SAFETY: points into this thread's own `kvm_run`, and is cleared before that is unmapped.
+        unsafe { ptr::write_volatile(immediate_exit, 1) };
+    }
+}
+
+fn install_kick_handler() -> io::Result<()> {
+    static INSTALLED: OnceLock<Result<(), errno::Error>> = OnceLock::new();
+    Ok((*INSTALLED.get_or_init(|| register_signal_handler(SIGRTMIN(), on_kick)))?)
+}
+
+/// Forgets the pointer before the vCPU that it points into is dropped.
+struct KickTarget;
+
+impl KickTarget {
+    fn new(vcpu: &mut VcpuFd) -> Self {
+        IMMEDIATE_EXIT.set(&raw mut vcpu.get_kvm_run().immediate_exit);
+        Self
+    }
+}
+
+impl Drop for KickTarget {
+    fn drop(&mut self) {
+        IMMEDIATE_EXIT.set(ptr::null_mut());
+    }
+}
+
+/// Runs until the boot ends: `None` when someone else ended it.
+fn run(index: u8, mut vcpu: VcpuFd, bus: &Bus, notices: &Notices) -> Option<Ending> {
+    let _kickable = KickTarget::new(&mut vcpu);
+    if index == 0 {
+        notices.entered();
+    }
+    while !notices.is_ending() {
+        match vcpu.run() {
+            Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
+            Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
+            Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => bus.mmio_write(address, data),
+            // A triple fault: a PC resets.
+            Ok(VcpuExit::Shutdown) => return Some(Ending::Reset),
+            Ok(VcpuExit::SystemEvent(kind, _)) => return Some(system_event(kind)),
+            Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
+            Ok(VcpuExit::InternalError) => {
+                return Some(Ending::Crash(internal_error(index, &mut vcpu)));
+            }
+            Ok(exit) => {
+                let what = format!("{exit:?}");
+                return Some(Ending::Crash(crash(index, &what, &vcpu)));
+            }
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                vcpu.set_kvm_immediate_exit(0);
+            }
+            Err(error) => {
+                let what = format!("KVM_RUN failed: {error}");
+                return Some(Ending::Crash(crash(index, &what, &vcpu)));
+            }
+        }
+    }
+    None
+}
+
+fn system_event(kind: u32) -> Ending {
+    match kind {
+        kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => Ending::PowerOff,
+        kvm_bindings::KVM_SYSTEM_EVENT_RESET => Ending::Reset,
+        _ => Ending::Crash(format!("KVM reported system event {kind}")),
+    }
+}
+
+fn crash(index: u8, what: &str, vcpu: &VcpuFd) -> String {
+    match vcpu.get_regs() {
+        Ok(regs) => format!("vCPU {index} at rip {:#x}: {what}", regs.rip),
+        Err(_) => format!("vCPU {index}: {what}"),
+    }
+}
+
+/// Says which instruction KVM could not emulate.
+fn internal_error(index: u8, vcpu: &mut VcpuFd) -> String {
+    // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR, so this is the union's valid field; all of its
+    // bytes are plain integers.
+    let failure = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.emulation_failure };
+    let mut what = format!("KVM internal error, suberror {}", failure.suberror);
+    if failure.suberror == kvm_bindings::KVM_INTERNAL_ERROR_EMULATION
+        && failure.ndata >= 3
+        && failure.flags & EMULATION_FAILURE_HAS_BYTES != 0
+    {
+        // SAFETY: the flag says that these bytes were filled in; they are plain integers.
+        let bytes = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
+        let len = usize::from(bytes.insn_size).min(bytes.insn_bytes.len());
+        what += &format!(", instruction {:02x?}", &bytes.insn_bytes[..len]);
+    }
+    crash(index, &what, vcpu)
+}
