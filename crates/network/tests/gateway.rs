@@ -1,0 +1,225 @@
+//! Public addresses, IMDS and DNS, with guests that have a TCP/IP stack.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use common::wire::WiredGuest;
+use common::{PATIENCE, TestHost, anywhere, cannot_run, eni, group, inside, metadata, run, tcp};
+use hearth_network::spec::VpcSpec;
+
+const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
+const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// How long a connection is tried that must not come about.
+const REFUSAL: Duration = Duration::from_millis(700);
+
+/// One guest with a public address and one without, in a group that admits port 22.
+async fn guests(host: &mut TestHost) -> (VpcSpec, WiredGuest, WiredGuest) {
+    let mut spec = host.vpc();
+    let (mut one, mut two) = (eni(10), eni(11));
+    one.public_ip = Some(PUBLIC);
+    let web = group(1, &[one.private_ip, two.private_ip], vec![tcp(22, anywhere())]);
+    one.security_group_ids = vec![web.group_id.clone()];
+    two.security_group_ids = vec![web.group_id.clone()];
+    spec.enis = vec![one, two];
+    spec.security_groups = vec![web];
+    host.network.apply_vpc(&spec).await.unwrap();
+    for index in 0..2 {
+        host.remember(metadata(&spec, index));
+    }
+    let one = WiredGuest::new(host.guest(&spec, 0).await, ROUTER);
+    let two = WiredGuest::new(host.guest(&spec, 1).await, ROUTER);
+    (spec, one, two)
+}
+
+/// Accepts one connection, answers the address that it came from, and echoes the next line.
+fn greet(netns: &str, port: u16) {
+    let listener = inside(netns, move || TcpListener::bind(("0.0.0.0", port)).unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let from = stream.peer_addr().unwrap().ip().to_string();
+                stream.write_all(format!("{from}\n").as_bytes()).unwrap();
+                let mut buffer = [0; 100];
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                    stream.write_all(&buffer[..length]).unwrap();
+                }
+            });
+        }
+    });
+}
+
+fn connect(netns: &str, to: Ipv4Addr, port: u16, patience: Duration) -> Option<(TcpStream, String)> {
+    inside(netns, move || {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to, port)), patience).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut greeting = [0; 100];
+        let length = stream.read(&mut greeting).unwrap();
+        Some((stream, String::from_utf8_lossy(&greeting[..length]).trim().to_owned()))
+    })
+}
+
+fn echoes(stream: &mut TcpStream, patience: Duration) -> bool {
+    stream.set_read_timeout(Some(patience)).unwrap();
+    stream.write_all(b"echo").unwrap();
+    let mut buffer = [0; 100];
+    matches!(stream.read(&mut buffer), Ok(4))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn public_addresses() {
+    if cannot_run("public_addresses") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    let (mut spec, one, two) = guests(&mut host).await;
+    // An "internet" beyond the root namespace, which knows nothing of the pool.
+    let internet = Internet::beyond(&host.root);
+    for port in [22, 23] {
+        greet(&one.netns, port);
+        greet(&two.netns, port);
+        greet(&host.root, 7000 + port);
+        greet(&internet.0, port);
+    }
+
+    let (mut ssh, from) = connect(&host.root, PUBLIC, 22, PATIENCE).expect("the host reaches a public address");
+    assert_eq!(from, GATEWAY.to_string());
+    assert!(connect(&host.root, PUBLIC, 23, REFUSAL).is_none(), "the group does not admit 23");
+    let (_out, from) = connect(&one.netns, Internet::ADDRESS, 22, PATIENCE).expect("the way out");
+    assert_eq!(from, Internet::ROUTER.to_string(), "masqueraded");
+    assert!(connect(&two.netns, Internet::ADDRESS, 22, REFUSAL).is_none(), "no public address, no way out");
+    assert!(connect(&one.netns, GATEWAY, 7022, REFUSAL).is_none(), "a port of the host was open to a guest");
+    assert!(connect(&one.netns, Internet::ROUTER, 7022, REFUSAL).is_none(), "the host's other address, too");
+    // Through the public address, also from within: the source is public, too.
+    let (_hairpin, from) = connect(&one.netns, PUBLIC, 22, PATIENCE).map_or((None, None), |(s, f)| (Some(s), Some(f)));
+    eprintln!("to its own public address: {from:?}");
+
+    // After a restart of the agent all that is adopted; open connections do not notice.
+    let restarted = host.restarted().await;
+    assert_eq!(restarted.vpcs().await.unwrap(), vec![spec.vpc_id.clone()]);
+    drop(std::mem::replace(&mut host.network, restarted));
+    // The servers of the first agent end with their last task's turn.
+    let applied = async {
+        while host.network.apply_vpc(&spec).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, applied).await.unwrap();
+    assert!(echoes(&mut ssh, PATIENCE), "a restart broke a connection");
+
+    // The address moves to the other instance, and takes its connections away.
+    spec.enis[0].public_ip = None;
+    spec.enis[1].public_ip = Some(PUBLIC);
+    host.network.apply_vpc(&spec).await.unwrap();
+    assert!(!echoes(&mut ssh, REFUSAL), "a connection survived its address");
+    let (_ssh, _) = connect(&host.root, PUBLIC, 22, PATIENCE).expect("the address in its new place");
+    assert!(connect(&one.netns, Internet::ADDRESS, 22, REFUSAL).is_none());
+}
+
+struct Internet(String);
+
+impl Internet {
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    fn beyond(root: &str) -> Self {
+        let name = format!("hnt-inet-{:012x}", rand::random::<u64>() >> 16);
+        run(&format!(
+            "ip netns add {name} && ip -n {root} link add wan type veth peer name eth0 netns {name} \
+             && ip -n {root} addr add {}/24 dev wan && ip -n {root} link set wan up \
+             && ip -n {name} addr add {}/24 dev eth0 && ip -n {name} link set eth0 up",
+            Self::ROUTER,
+            Self::ADDRESS
+        ));
+        Self(name)
+    }
+}
+
+impl Drop for Internet {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// One HTTP exchange; the status code and the body.
+fn http(netns: &str, method: &str, path: &str, headers: &str) -> (u16, String) {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: imds\r\nConnection: close\r\n{headers}\r\n");
+    let answer = inside(netns, move || {
+        let address = SocketAddr::from(([169, 254, 169, 254], 80));
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_knows_its_caller() {
+    if cannot_run("metadata_knows_its_caller") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    let (mut spec, one, two) = guests(&mut host).await;
+    let id = "/latest/meta-data/instance-id";
+    assert_eq!(http(&one.netns, "GET", id, ""), (200, format!("i-{:017x}", 0)));
+    assert_eq!(http(&two.netns, "GET", id, ""), (200, format!("i-{:017x}", 1)));
+    assert_eq!(one.lowest_imds_ttl.load(Ordering::Relaxed), 64);
+
+    let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60\r\n";
+    let (status, token) = http(&one.netns, "PUT", "/latest/api/token", ttl);
+    assert_eq!(status, 200);
+    assert_eq!(one.lowest_imds_ttl.load(Ordering::Relaxed), 1, "the hop limit of the token's answer");
+    let header = format!("X-aws-ec2-metadata-token: {token}\r\n");
+    assert_eq!(http(&one.netns, "GET", id, &header).0, 200);
+    assert_eq!(http(&two.netns, "GET", id, &header).0, 401, "another's token");
+
+    spec.enis[0].imds.tokens_required = true;
+    spec.enis[1].imds.enabled = false;
+    host.network.apply_vpc(&spec).await.unwrap();
+    assert_eq!(http(&one.netns, "GET", id, "").0, 401, "version 1 where 2 is required");
+    assert_eq!(http(&one.netns, "GET", id, &header).0, 200);
+    assert_eq!(http(&two.netns, "GET", id, "").0, 403, "disabled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dns_is_relayed() {
+    if cannot_run("dns_is_relayed") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    // A resolver on the host that answers each question with itself, backwards after the id.
+    let resolver = inside(&host.root, || UdpSocket::bind("127.0.0.1:0").unwrap());
+    host.config.resolvers = vec![resolver.local_addr().unwrap()];
+    host.network = host.restarted().await;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = resolver.recv_from(&mut buffer) {
+            buffer[2..length].reverse();
+            resolver.send_to(&buffer[..length], from).unwrap();
+        }
+    });
+    let (_spec, one, _two) = guests(&mut host).await;
+    for address in [Ipv4Addr::new(172, 31, 0, 2), Ipv4Addr::new(169, 254, 169, 253)] {
+        let answer = inside(&one.netns, move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect((address, 53)).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send(b"idabcdefghijkl").unwrap();
+            let mut buffer = [0; 512];
+            let length = socket.recv(&mut buffer).unwrap();
+            buffer[..length].to_vec()
+        });
+        assert_eq!(answer, b"idlkjihgfedcba");
+    }
+}
