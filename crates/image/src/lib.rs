@@ -1,12 +1,26 @@
 //! AMI import: recognising disk formats, partition tables, file systems and boot entries, finding the kernel.
 //!
 //! Everything read here was written by a stranger: every length is bounded before it is believed, and no
-//! sequence of bytes may panic, loop for ever or take unbounded memory.
+//! sequence of bytes may panic or take unbounded memory.
+//!
+//! The road of [`find_boot`]: [`partitions`] cuts the disk into regions, [`filesystem`] opens those that hold
+//! ext4, [`entry`] reads the boot loader's configuration, [`kernel`] unpacks what it names.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 use std::io::{Read, Seek};
-use std::path::Path;
 
+mod entry;
+mod filesystem;
+mod find;
+mod format;
+mod inspect;
 pub mod kernel;
+mod partitions;
+
+pub use find::{FindError, find_boot};
+pub use format::{Format, sniff};
+pub use inspect::{ImageInfo, ImportError, inspect};
 
 /// What to boot, as found on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,53 +37,3 @@ pub struct BootFiles {
 /// A disk to look into.
 pub trait ReadSeek: Read + Seek {}
 impl<T: Read + Seek> ReadSeek for T {}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Raw,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    #[error("reading the disk")]
-    Io(#[source] std::io::Error),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    #[error("reading the disk image")]
-    Io(#[source] std::io::Error),
-}
-
-/// What a disk image holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageInfo {
-    /// Bytes.
-    pub size: u64,
-    pub kernel_path: String,
-    pub cmdline: String,
-    pub has_initrd: bool,
-}
-
-/// # Errors
-/// The disk cannot be read.
-pub fn sniff(disk: &mut dyn ReadSeek) -> std::io::Result<Format> {
-    let _ = disk;
-    Ok(Format::Raw)
-}
-
-/// Takes the disk by value: the file system reader keeps it (lend a `DiskReader` or a `File`'s clone).
-///
-/// # Errors
-/// Nothing bootable is found.
-pub fn find_boot(disk: impl ReadSeek + 'static) -> Result<BootFiles, FindError> {
-    let _ = disk;
-    Err(FindError::Io(std::io::ErrorKind::Unsupported.into()))
-}
-
-/// # Errors
-/// The file is no raw disk image with a kernel.
-pub fn inspect(path: &Path) -> Result<ImageInfo, ImportError> {
-    let _ = path;
-    Err(ImportError::Io(std::io::ErrorKind::Unsupported.into()))
-}

@@ -150,6 +150,23 @@ pub(super) fn check_len(file: &impl Store, part: Part, expected: u64) -> Result<
     }
 }
 
+/// As [`check_len`], but an odd tail shorter than a sector is no part of the base's size: an image file may have one.
+pub(super) fn check_base(base: &impl Store, expected: u64) -> Result<(), OpenError> {
+    let size = base.size().map_err(|source| OpenError::Io {
+        doing: "asking for the size of",
+        part: Part::Base,
+        source,
+    })?;
+    if size == expected || size - size % SECTOR == expected {
+        return Ok(());
+    }
+    Err(OpenError::Length {
+        part: Part::Base,
+        found: size,
+        expected,
+    })
+}
+
 fn le_u32(header: &[u8; HEADER], at: usize) -> u32 {
     let mut bytes = [0; 4];
     bytes.copy_from_slice(&header[at..at + 4]);

@@ -27,7 +27,7 @@ mod map;
 mod tests;
 
 pub use error::{CreateError, OpenError, Part};
-use map::{Geometry, Presence, check_len, write_states};
+use map::{Geometry, Presence, check_base, check_len, write_states};
 
 /// The smallest chunk, in bytes, that [`create`] takes. Smaller ones make the first write to a chunk cheaper and
 /// the map larger; see `examples/chunk_sizes.rs` for both in figures.
@@ -156,7 +156,7 @@ impl<F: Store> Overlay<F> {
         }
         let geometry = Geometry::read(&map)?;
         check_len(&data, Part::Data, geometry.size)?;
-        check_len(&base, Part::Base, geometry.base_size)?;
+        check_base(&base, geometry.base_size)?;
         let present = Presence::load(&map, &geometry)?;
         Ok(Overlay {
             data,

@@ -1,0 +1,65 @@
+//! Whether a file can become an AMI: asked by RegisterImage before anything is stored.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use crate::{FindError, Format, find_boot, sniff};
+
+/// A disk has whole sectors of this many bytes.
+const SECTOR: u64 = 512;
+
+/// What a disk image holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// Bytes, whole sectors.
+    pub size: u64,
+    pub kernel_path: String,
+    pub cmdline: String,
+    pub has_initrd: bool,
+}
+
+/// Why a file cannot become an AMI.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error("{doing} the disk image")]
+    Io { doing: &'static str, source: io::Error },
+    #[error("the disk image is no regular file")]
+    NotAFile,
+    #[error("the disk image has {len} bytes, less than one sector")]
+    Empty { len: u64 },
+    #[error("the file is a {format}, not a raw disk; {}", .format.advice())]
+    Foreign { format: Format },
+    /// Says itself what was looked for.
+    #[error(transparent)]
+    Boot(FindError),
+}
+
+/// Recognises a raw disk with a kernel that Hearth can boot. Reads only what it needs, and writes nothing.
+///
+/// # Errors
+/// The file cannot be read, is something else than a raw disk, or nothing on it can be booted.
+pub fn inspect(path: &Path) -> Result<ImageInfo, ImportError> {
+    let io = |doing| move |source| ImportError::Io { doing, source };
+    // A FIFO would block the opener for ever.
+    let metadata = std::fs::metadata(path).map_err(io("looking at"))?;
+    if !metadata.is_file() {
+        return Err(ImportError::NotAFile);
+    }
+    let len = metadata.len();
+    if len < SECTOR {
+        return Err(ImportError::Empty { len });
+    }
+    let mut file = File::open(path).map_err(io("opening"))?;
+    match sniff(&mut file).map_err(io("reading"))? {
+        Format::Raw => {}
+        format => return Err(ImportError::Foreign { format }),
+    }
+    let boot = find_boot(file).map_err(ImportError::Boot)?;
+    Ok(ImageInfo {
+        size: len - len % SECTOR,
+        kernel_path: boot.kernel_path,
+        cmdline: boot.cmdline,
+        has_initrd: boot.initrd.is_some(),
+    })
+}

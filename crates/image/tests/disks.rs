@@ -1,0 +1,355 @@
+//! Whole disks: made by `mke2fs -d` and the partition table crates, looked into by the public face.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::io::{Cursor, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hearth_image::{BootFiles, FindError, Format, ImportError, find_boot, inspect, sniff};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+const MIB: u64 = 1 << 20;
+
+/// A file or a symbolic link (`-> target`) in a file system to be.
+type Entry<'a> = (&'a str, &'a [u8]);
+
+fn elf() -> Vec<u8> {
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0".to_vec();
+    elf.resize(50_000, 7);
+    elf
+}
+
+/// An ext4 file system of 8 MiB. None, and loudly, without e2fsprogs.
+fn ext4(entries: &[Entry<'_>]) -> Option<Vec<u8>> {
+    let dir = TempDir::new().unwrap();
+    let root = dir.path().join("root");
+    for (path, content) in entries {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match content.strip_prefix(b"-> ") {
+            Some(target) => std::os::unix::fs::symlink(std::str::from_utf8(target).unwrap(), path).unwrap(),
+            None => fs::write(path, content).unwrap(),
+        }
+    }
+    fs::create_dir_all(&root).unwrap();
+    let image = dir.path().join("image");
+    let tool = ["/sbin/mke2fs", "/usr/sbin/mke2fs"]
+        .into_iter()
+        .find(|tool| Path::new(tool).exists());
+    let Some(tool) = tool else {
+        eprintln!("SKIPPED: a test of hearth-image: mke2fs is absent; install e2fsprogs");
+        return None;
+    };
+    let made = Command::new(tool)
+        .args(["-q", "-t", "ext4", "-d"])
+        .arg(&root)
+        .arg(&image)
+        .arg("8M")
+        .status()
+        .unwrap();
+    assert!(made.success());
+    Some(fs::read(image).unwrap())
+}
+
+fn boot(disk: Vec<u8>) -> Result<BootFiles, FindError> {
+    find_boot(Cursor::new(disk))
+}
+
+fn extlinux_root() -> Option<Vec<u8>> {
+    ext4(&[
+        (
+            "boot/extlinux/extlinux.conf",
+            b"label linux\n kernel /vmlinuz\n initrd /boot/a,/boot/b\n append root=/dev/vda1\n",
+        ),
+        ("vmlinuz", b"-> boot/vmlinuz-1"),
+        ("boot/vmlinuz-1", &elf()),
+        ("boot/a", b"12345"),
+        ("boot/b", b"678"),
+    ])
+}
+
+#[test]
+fn extlinux_on_a_whole_disk() {
+    let Some(disk) = extlinux_root() else { return };
+    let files = boot(disk).unwrap();
+    assert_eq!(files.kernel_path, "/vmlinuz");
+    assert!(files.kernel == elf());
+    assert_eq!(files.initrd.unwrap(), b"12345\x00\x00\x00678");
+    assert_eq!(files.cmdline, "root=/dev/vda1");
+}
+
+fn gpt_disk(partitions: &[&[u8]]) -> Vec<u8> {
+    let size = MIB * (2 + 8 * partitions.len() as u64);
+    let mut disk = Cursor::new(vec![0; size as usize]);
+    let mut gpt = gpt::GptConfig::new()
+        .writable(true)
+        .create_from_device(&mut disk, None)
+        .unwrap();
+    let mut starts = Vec::new();
+    for (i, content) in partitions.iter().enumerate() {
+        let id = gpt
+            .add_partition(
+                &format!("p{i}"),
+                content.len() as u64,
+                gpt::partition_types::LINUX_FS,
+                0,
+                Some(2048),
+            )
+            .unwrap();
+        starts.push(gpt.partitions()[&id].first_lba * 512);
+    }
+    gpt.write().unwrap();
+    let mut disk = disk.into_inner();
+    for (start, content) in starts.into_iter().zip(partitions) {
+        disk[start as usize..][..content.len()].copy_from_slice(content);
+    }
+    disk
+}
+
+#[test]
+fn bls_on_a_boot_partition_of_a_gpt() {
+    let entry = |version: &str| {
+        format!("version {version}\nlinux /vmlinuz-{version}\noptions $kernelopts v={version}\n")
+    };
+    let filesystems = (
+        ext4(&[("etc/fstab", b"")]),
+        ext4(&[
+            ("loader/entries/f-5.9.conf", entry("5.9").as_bytes()),
+            ("loader/entries/f-5.10.conf", entry("5.10").as_bytes()),
+            ("grub2/grubenv", b"kernelopts=root=UUID=1 ro\n"),
+            ("vmlinuz-5.9", b"not this"),
+            ("vmlinuz-5.10", &elf()),
+        ]),
+    );
+    let (Some(root), Some(boot_fs)) = filesystems else {
+        return;
+    };
+    let files = boot(gpt_disk(&[&[0; 4096], &root, &boot_fs])).unwrap();
+    assert_eq!(
+        (files.kernel_path.as_str(), files.cmdline.as_str()),
+        ("/vmlinuz-5.10", "root=UUID=1 ro v=5.10")
+    );
+    assert_eq!(files.initrd, None);
+}
+
+#[test]
+fn grub_on_a_partition_of_an_mbr() {
+    let config = b"set default=0\nmenuentry 'A' {\n linux /vmlinuz root=LABEL=x\n}\n";
+    let Some(fs) = ext4(&[("boot/grub/grub.cfg", config), ("boot/vmlinuz", &elf())]) else {
+        return;
+    };
+    let mut disk = Cursor::new(vec![0; 10 * MIB as usize]);
+    let mut mbr = mbrman::MBR::new_from(&mut disk, 512, [1, 2, 3, 4]).unwrap();
+    mbr[1] = mbrman::MBRPartitionEntry {
+        boot: mbrman::BOOT_ACTIVE,
+        first_chs: mbrman::CHS::empty(),
+        sys: 0x83,
+        last_chs: mbrman::CHS::empty(),
+        starting_lba: 2048,
+        sectors: fs.len() as u32 / 512,
+    };
+    mbr.write_into(&mut disk).unwrap();
+    let mut disk = disk.into_inner();
+    disk[MIB as usize..][..fs.len()].copy_from_slice(&fs);
+    let files = boot(disk).unwrap();
+    assert_eq!(
+        (files.kernel_path.as_str(), files.cmdline.as_str()),
+        ("/boot/vmlinuz", "root=LABEL=x")
+    );
+}
+
+#[test]
+fn a_disk_without_a_kernel_says_where_it_was_looked_for() {
+    let Some(empty) = ext4(&[("etc/hostname", b"x")]) else {
+        return;
+    };
+    let Some(dangling) = ext4(&[
+        ("boot/extlinux.conf", b""),
+        ("extlinux/extlinux.conf", b"label l\nkernel /gone\n"),
+        ("loop", b"-> loop"),
+    ]) else {
+        return;
+    };
+    let message = boot(gpt_disk(&[&[9; 4096], &empty, &dangling]))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        message,
+        "no kernel to boot was found on the disk. Looked for extlinux.conf, loader/entries and grub.cfg in \
+         /boot and / of partition 1 (not ext2, ext3 or ext4); partition 2 (ext4 without a boot entry); \
+         partition 3 (ext4; /extlinux/extlinux.conf names /gone, which is not there)"
+    );
+    assert!(matches!(boot(Vec::new()), Err(FindError::NothingBootable(_))));
+    assert!(matches!(boot(vec![0; 4096]), Err(FindError::NothingBootable(_))));
+}
+
+#[test]
+fn a_kernel_for_another_machine_is_refused() {
+    let config: Entry<'_> = ("extlinux/extlinux.conf", b"label l\nkernel /k\n");
+    let Some(disk) = ext4(&[config, ("k", b"MZ, but no kernel")]) else {
+        return;
+    };
+    assert!(matches!(boot(disk), Err(FindError::Kernel { path, .. }) if path == "/k"));
+}
+
+#[test]
+fn links_that_loop_or_leave_are_no_danger() {
+    let config: Entry<'_> = ("extlinux/extlinux.conf", b"label l\nkernel /loop\n");
+    for target in [
+        &b"-> loop"[..],
+        b"-> ../../../../../../../etc/passwd",
+        b"-> /proc/self/mem",
+    ] {
+        let Some(disk) = ext4(&[config, ("loop", target)]) else {
+            return;
+        };
+        assert!(matches!(boot(disk), Err(FindError::NothingBootable(_))));
+    }
+}
+
+fn file_of(dir: &TempDir, content: &[u8]) -> PathBuf {
+    let path = dir.path().join("disk.raw");
+    fs::write(&path, content).unwrap();
+    path
+}
+
+#[test]
+fn an_import_names_foreign_formats_and_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    let mut qcow2 = b"QFI\xfb\0\0\0\x03".to_vec();
+    qcow2.resize(65536, 0);
+    let e = inspect(&file_of(&dir, &qcow2)).unwrap_err();
+    assert_eq!(
+        e.to_string(),
+        "the file is a qcow2 image, not a raw disk; convert it first: qemu-img convert -f qcow2 -O raw IN OUT"
+    );
+    let e = inspect(&file_of(&dir, &elf())).unwrap_err();
+    assert!(matches!(e, ImportError::Foreign { format: Format::Elf }));
+    assert!(matches!(
+        inspect(&file_of(&dir, b"")),
+        Err(ImportError::Empty { len: 0 })
+    ));
+    assert!(matches!(inspect(dir.path()), Err(ImportError::NotAFile)));
+    assert!(matches!(
+        inspect(&dir.path().join("gone")),
+        Err(ImportError::Io { .. })
+    ));
+    let e = inspect(&file_of(&dir, &vec![0x55; 1 << 20])).unwrap_err();
+    assert!(matches!(e, ImportError::Boot(FindError::NothingBootable(_))));
+}
+
+#[test]
+fn a_good_image_is_described() {
+    let Some(mut disk) = extlinux_root() else { return };
+    disk.extend([0; 100]);
+    let dir = TempDir::new().unwrap();
+    let info = inspect(&file_of(&dir, &disk)).unwrap();
+    assert_eq!(
+        (info.size, info.kernel_path.as_str(), info.has_initrd),
+        (8 * MIB, "/vmlinuz", true)
+    );
+}
+
+#[test]
+fn formats_are_recognised_by_their_magic() {
+    let sniffed = |at: u64, magic: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(MIB).unwrap();
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(magic).unwrap();
+        sniff(&mut file).unwrap()
+    };
+    for (at, magic, format) in [
+        (0, &b"KDMV"[..], Format::Vmdk),
+        (0, b"vhdxfile", Format::Vhdx),
+        (0, b"conectix", Format::Vhd),
+        (MIB - 512, b"conectix", Format::Vhd),
+        (64, b"\x7f\x10\xda\xbe", Format::Vdi),
+        (32769, b"CD001", Format::Iso9660),
+        (0, b"\x1f\x8b\x08", Format::Gzip),
+        (0, b"\xfd7zXZ\0", Format::Xz),
+        (0, b"\x28\xb5\x2f\xfd", Format::Zstd),
+        (0x202, b"HdrS", Format::LinuxKernel),
+        (510, b"\x55\xaa", Format::Raw),
+    ] {
+        assert_eq!(sniffed(at, magic), format, "{magic:?}");
+    }
+    assert_eq!(sniff(&mut Cursor::new(b"QFI\xfb")).unwrap(), Format::Qcow2);
+    assert_eq!(sniff(&mut Cursor::new(b"")).unwrap(), Format::Raw);
+}
+
+/// A disk, and where it is not zero: damage elsewhere would go unread.
+struct Target {
+    disk: Vec<u8>,
+    live: Vec<usize>,
+}
+
+impl Target {
+    fn new(disk: Vec<u8>) -> Target {
+        let live = (0..disk.len()).filter(|at| disk[*at] != 0).collect();
+        Target { disk, live }
+    }
+
+    fn damaged(&self, changes: &[(prop::sample::Index, u8)], cut: Option<prop::sample::Index>) -> Vec<u8> {
+        let mut disk = self.disk.clone();
+        for (at, byte) in changes {
+            disk[self.live[at.index(self.live.len())]] = *byte;
+        }
+        if let Some(cut) = cut {
+            disk.truncate(cut.index(disk.len()));
+        }
+        disk
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_damage_makes_it_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..40),
+        cut in proptest::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        static DISKS: std::sync::OnceLock<Vec<Target>> = std::sync::OnceLock::new();
+        // Without checksums the damage is believed, and goes deeper.
+        let disks = DISKS.get_or_init(|| {
+            let Some(fs) = extlinux_root() else { return Vec::new() };
+            let mut unchecked = fs.clone();
+            unchecked[1024 + 0x64 + 1] &= !0x04;
+            [gpt_disk(&[&fs]), fs, unchecked].map(Target::new).into()
+        });
+        for target in disks {
+            let disk = target.damaged(&changes, cut);
+            prop_assert!(!matches!(boot(disk), Err(FindError::Damaged)), "a parser panicked");
+        }
+    }
+
+    #[test]
+    fn no_noise_makes_it_panic(mut noise in proptest::collection::vec(any::<u8>(), 0..5000), magic in any::<bool>()) {
+        if magic && noise.len() > 1100 {
+            noise[1080..1082].copy_from_slice(&[0x53, 0xef]);
+            noise[510..512].copy_from_slice(&[0x55, 0xaa]);
+        }
+        let _ = sniff(&mut Cursor::new(&noise));
+        prop_assert!(!matches!(boot(noise), Err(FindError::Damaged)), "a parser panicked");
+    }
+}
+
+/// `HEARTH_BZIMAGE=... cargo nextest run --release -p hearth-image --run-ignored=only --no-capture`
+#[test]
+#[ignore = "a measurement; wants HEARTH_BZIMAGE"]
+fn unpack_time_of_a_real_kernel() {
+    let Some(path) = std::env::var_os("HEARTH_BZIMAGE") else {
+        eprintln!("SKIPPED: unpack_time_of_a_real_kernel: HEARTH_BZIMAGE names no kernel");
+        return;
+    };
+    let packed = fs::read(path).unwrap();
+    for _ in 0..5 {
+        let start = std::time::Instant::now();
+        let elf = hearth_image::kernel::unpack(packed.clone()).unwrap();
+        eprintln!("{} -> {} bytes in {:?}", packed.len(), elf.len(), start.elapsed());
+    }
+}
