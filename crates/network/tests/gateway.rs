@@ -62,7 +62,10 @@ fn connect(netns: &str, to: Ipv4Addr, port: u16, patience: Duration) -> Option<(
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut greeting = [0; 100];
         let length = stream.read(&mut greeting).unwrap();
-        Some((stream, String::from_utf8_lossy(&greeting[..length]).trim().to_owned()))
+        Some((
+            stream,
+            String::from_utf8_lossy(&greeting[..length]).trim().to_owned(),
+        ))
     })
 }
 
@@ -89,16 +92,30 @@ async fn public_addresses() {
         greet(&internet.0, port);
     }
 
-    let (mut ssh, from) = connect(&host.root, PUBLIC, 22, PATIENCE).expect("the host reaches a public address");
+    let (mut ssh, from) =
+        connect(&host.root, PUBLIC, 22, PATIENCE).expect("the host reaches a public address");
     assert_eq!(from, GATEWAY.to_string());
-    assert!(connect(&host.root, PUBLIC, 23, REFUSAL).is_none(), "the group does not admit 23");
+    assert!(
+        connect(&host.root, PUBLIC, 23, REFUSAL).is_none(),
+        "the group does not admit 23"
+    );
     let (_out, from) = connect(&one.netns, Internet::ADDRESS, 22, PATIENCE).expect("the way out");
     assert_eq!(from, Internet::ROUTER.to_string(), "masqueraded");
-    assert!(connect(&two.netns, Internet::ADDRESS, 22, REFUSAL).is_none(), "no public address, no way out");
-    assert!(connect(&one.netns, GATEWAY, 7022, REFUSAL).is_none(), "a port of the host was open to a guest");
-    assert!(connect(&one.netns, Internet::ROUTER, 7022, REFUSAL).is_none(), "the host's other address, too");
+    assert!(
+        connect(&two.netns, Internet::ADDRESS, 22, REFUSAL).is_none(),
+        "no public address, no way out"
+    );
+    assert!(
+        connect(&one.netns, GATEWAY, 7022, REFUSAL).is_none(),
+        "a port of the host was open to a guest"
+    );
+    assert!(
+        connect(&one.netns, Internet::ROUTER, 7022, REFUSAL).is_none(),
+        "the host's other address, too"
+    );
     // Through the public address, also from within: the source is public, too.
-    let (_hairpin, from) = connect(&one.netns, PUBLIC, 22, PATIENCE).map_or((None, None), |(s, f)| (Some(s), Some(f)));
+    let (_hairpin, from) =
+        connect(&one.netns, PUBLIC, 22, PATIENCE).map_or((None, None), |(s, f)| (Some(s), Some(f)));
     eprintln!("to its own public address: {from:?}");
 
     // After a restart of the agent all that is adopted; open connections do not notice.
@@ -144,7 +161,9 @@ impl Internet {
 
 impl Drop for Internet {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
+        let _ = std::process::Command::new("ip")
+            .args(["netns", "del", &self.0])
+            .status();
     }
 }
 
@@ -179,7 +198,11 @@ async fn metadata_knows_its_caller() {
     let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60\r\n";
     let (status, token) = http(&one.netns, "PUT", "/latest/api/token", ttl);
     assert_eq!(status, 200);
-    assert_eq!(one.lowest_imds_ttl.load(Ordering::Relaxed), 1, "the hop limit of the token's answer");
+    assert_eq!(
+        one.lowest_imds_ttl.load(Ordering::Relaxed),
+        1,
+        "the hop limit of the token's answer"
+    );
     let header = format!("X-aws-ec2-metadata-token: {token}\r\n");
     assert_eq!(http(&one.netns, "GET", id, &header).0, 200);
     assert_eq!(http(&two.netns, "GET", id, &header).0, 401, "another's token");
@@ -187,7 +210,11 @@ async fn metadata_knows_its_caller() {
     spec.enis[0].imds.tokens_required = true;
     spec.enis[1].imds.enabled = false;
     host.network.apply_vpc(&spec).await.unwrap();
-    assert_eq!(http(&one.netns, "GET", id, "").0, 401, "version 1 where 2 is required");
+    assert_eq!(
+        http(&one.netns, "GET", id, "").0,
+        401,
+        "version 1 where 2 is required"
+    );
     assert_eq!(http(&one.netns, "GET", id, &header).0, 200);
     assert_eq!(http(&two.netns, "GET", id, "").0, 403, "disabled");
 }

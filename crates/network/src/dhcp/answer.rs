@@ -2,9 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use dhcproto::v4::{DhcpOption, HType, Message, MessageType, Opcode, OptionCode};
-use dhcproto::{Decodable, Decoder, Encodable};
+use dhcproto::Encodable;
+use dhcproto::v4::{DhcpOption, Message, MessageType, Opcode};
 
+use super::request::Request;
 use super::{LEASE_SECONDS, Lease};
 
 /// The shortest packet that BOOTP clients accept (RFC 1542, 2.1), in bytes.
@@ -19,16 +20,8 @@ pub(super) struct Answer {
 
 /// `None` for what needs no answer: malformed, another's, relayed, releases.
 pub(super) fn answer(lease: &Lease, packet: &[u8]) -> Option<Answer> {
-    let request = Message::decode(&mut Decoder::new(packet)).ok()?;
-    let for_us = request.opcode() == Opcode::BootRequest
-        && request.htype() == HType::Eth
-        && request.hlen() == 6
-        && request.chaddr() == lease.mac
-        && request.giaddr().is_unspecified();
-    if !for_us {
-        return None;
-    }
-    let kind = match request.opts().msg_type()? {
+    let request = Request::parse(packet).filter(|request| request.mac == lease.mac)?;
+    let kind = match request.kind {
         MessageType::Discover => MessageType::Offer,
         MessageType::Request => judge(lease, &request)?,
         MessageType::Inform => MessageType::Ack,
@@ -38,20 +31,19 @@ pub(super) fn answer(lease: &Lease, packet: &[u8]) -> Option<Answer> {
         }
         _ => return None,
     };
-    reply(lease, &request, kind)
+    let to = destination(lease, &request, kind)?;
+    Some(Answer {
+        packet: encode(lease, &request, kind)?,
+        to,
+    })
 }
 
-/// RFC 2131, 4.3.2: which of the client's states a REQUEST comes from, and whether it asks for what is its own.
-fn judge(lease: &Lease, request: &Message) -> Option<MessageType> {
-    if let Some(DhcpOption::ServerIdentifier(server)) = request.opts().get(OptionCode::ServerIdentifier)
-        && *server != lease.router
-    {
+/// RFC 2131, 4.3.2: whether a REQUEST chooses this server, and asks for what is the client's own.
+fn judge(lease: &Lease, request: &Request) -> Option<MessageType> {
+    if request.server.is_some_and(|server| server != lease.router) {
         return None;
     }
-    let asked = match request.opts().get(OptionCode::RequestedIpAddress) {
-        Some(DhcpOption::RequestedIpAddress(address)) => *address,
-        _ => request.ciaddr(),
-    };
+    let asked = request.requested.unwrap_or(request.ciaddr);
     Some(if asked == lease.address {
         MessageType::Ack
     } else {
@@ -59,15 +51,25 @@ fn judge(lease: &Lease, request: &Message) -> Option<MessageType> {
     })
 }
 
-fn reply(lease: &Lease, request: &Message, kind: MessageType) -> Option<Answer> {
+/// RFC 2131, 4.1. `None` for a client that claims an address that is not its own.
+fn destination(lease: &Lease, request: &Request, kind: MessageType) -> Option<Ipv4Addr> {
+    let unnumbered = request.ciaddr.is_unspecified();
+    if kind == MessageType::Nak || (unnumbered && request.flags.broadcast()) {
+        return Some(Ipv4Addr::BROADCAST);
+    }
+    (unnumbered || request.ciaddr == lease.address).then_some(lease.address)
+}
+
+fn encode(lease: &Lease, request: &Request, kind: MessageType) -> Option<Vec<u8>> {
     let refused = kind == MessageType::Nak;
-    let informs = request.opts().msg_type() == Some(MessageType::Inform);
+    // Its address came from elsewhere, and so did its lease.
+    let informs = request.kind == MessageType::Inform;
     let mut reply = Message::new_with_id(
-        request.xid(),
+        request.xid,
         if refused {
             Ipv4Addr::UNSPECIFIED
         } else {
-            request.ciaddr()
+            request.ciaddr
         },
         if refused || informs {
             Ipv4Addr::UNSPECIFIED
@@ -78,16 +80,16 @@ fn reply(lease: &Lease, request: &Message, kind: MessageType) -> Option<Answer> 
         Ipv4Addr::UNSPECIFIED,
         &lease.mac,
     );
-    reply.set_opcode(Opcode::BootReply).set_flags(request.flags());
+    reply.set_opcode(Opcode::BootReply).set_flags(request.flags);
     let options = reply.opts_mut();
     options.insert(DhcpOption::MessageType(kind));
     options.insert(DhcpOption::ServerIdentifier(lease.router));
+    if !refused && !informs {
+        options.insert(DhcpOption::AddressLeaseTime(LEASE_SECONDS));
+        options.insert(DhcpOption::Renewal(LEASE_SECONDS / 2));
+        options.insert(DhcpOption::Rebinding(LEASE_SECONDS / 8 * 7));
+    }
     if !refused {
-        if !informs {
-            options.insert(DhcpOption::AddressLeaseTime(LEASE_SECONDS));
-            options.insert(DhcpOption::Renewal(LEASE_SECONDS / 2));
-            options.insert(DhcpOption::Rebinding(LEASE_SECONDS / 8 * 7));
-        }
         options.insert(DhcpOption::SubnetMask(lease.subnet.netmask()));
         options.insert(DhcpOption::Router(vec![lease.router]));
         options.insert(DhcpOption::DomainNameServer(vec![lease.dns]));
@@ -99,19 +101,5 @@ fn reply(lease: &Lease, request: &Message, kind: MessageType) -> Option<Answer> 
     if packet.len() < BOOTP_MIN_LEN {
         packet.resize(BOOTP_MIN_LEN, 0);
     }
-    Some(Answer {
-        packet,
-        to: destination(lease, request, refused)?,
-    })
-}
-
-/// RFC 2131, 4.1. `None` for a client that claims an address that is not its own.
-fn destination(lease: &Lease, request: &Message, refused: bool) -> Option<Ipv4Addr> {
-    if refused || (request.ciaddr().is_unspecified() && request.flags().broadcast()) {
-        return Some(Ipv4Addr::BROADCAST);
-    }
-    if request.ciaddr().is_unspecified() || request.ciaddr() == lease.address {
-        return Some(lease.address);
-    }
-    None
+    Some(packet)
 }

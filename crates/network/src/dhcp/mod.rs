@@ -1,6 +1,7 @@
 //! DHCP (RFC 2131) for one interface that always gets the same address.
 
 mod answer;
+mod request;
 mod server;
 
 use std::net::Ipv4Addr;

@@ -1,1 +1,238 @@
+#![allow(clippy::unwrap_used)]
 
+use std::time::{Duration, UNIX_EPOCH};
+
+use hyper::header::HeaderValue;
+
+use super::*;
+use crate::metadata::{PublicKey, SecurityGroupName};
+use crate::spec::{EniSpec, VpcSpec};
+
+const CALLER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 10);
+
+struct One(Arc<InstanceMetadata>);
+
+impl MetadataSource for One {
+    fn by_address(&self, _: &str, ip: Ipv4Addr) -> Option<Arc<InstanceMetadata>> {
+        (ip == CALLER).then(|| self.0.clone())
+    }
+}
+
+fn instance() -> InstanceMetadata {
+    InstanceMetadata {
+        instance_id: "i-00000000000000001".into(),
+        ami_id: "ami-00000000000000001".into(),
+        ami_launch_index: 0,
+        instance_type: "t2.micro".into(),
+        reservation_id: "r-00000000000000001".into(),
+        owner_id: "000000000000".into(),
+        region: "us-east-1".into(),
+        availability_zone: "us-east-1a".into(),
+        availability_zone_id: "use1-az1".into(),
+        root_device_name: "/dev/xvda".into(),
+        local_hostname: "ip-172-31-0-10.ec2.internal".into(),
+        public_hostname: None,
+        interface_id: "eni-00000000000000001".into(),
+        mac: [6, 0, 0, 0, 0, 10],
+        local_ipv4: CALLER,
+        public_ipv4: Some(Ipv4Addr::new(198, 18, 0, 10)),
+        subnet_id: "subnet-00000000000000001".into(),
+        subnet_cidr: "172.31.0.0/20".parse().unwrap(),
+        vpc_id: "vpc-00000000000000001".into(),
+        vpc_cidrs: vec!["172.31.0.0/16".parse().unwrap()],
+        security_groups: vec![SecurityGroupName {
+            group_id: "sg-00000000000000001".into(),
+            group_name: "default".into(),
+        }],
+        public_keys: vec![PublicKey {
+            key_name: "my-key".into(),
+            openssh: "ssh-ed25519 AAAA my-key".into(),
+        }],
+        user_data: None,
+        tags: None,
+        launch_time: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+    }
+}
+
+fn imds(tokens_required: bool, instance: InstanceMetadata) -> Imds {
+    let spec = VpcSpec {
+        vpc_id: instance.vpc_id.clone(),
+        cidr: "172.31.0.0/16".parse().unwrap(),
+        public_pool: "198.18.0.0/24".parse().unwrap(),
+        enis: vec![EniSpec {
+            eni_id: instance.interface_id.clone(),
+            mac: instance.mac,
+            private_ip: CALLER,
+            subnet: instance.subnet_cidr,
+            public_ip: None,
+            security_group_ids: Vec::new(),
+            hostname: "ip-172-31-0-10".into(),
+            imds: ImdsOptions {
+                enabled: true,
+                tokens_required,
+                hop_limit: 2,
+            },
+        }],
+        security_groups: Vec::new(),
+    };
+    let plan = Arc::new(RwLock::new(Arc::new(Plan::new(&spec).unwrap())));
+    Imds::new(plan, Arc::new(One(Arc::new(instance))), [1; 32])
+}
+
+fn ask(imds: &Imds, method: Method, path: &str, headers: &[(&'static str, &str)]) -> Reply {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (hyper::header::HeaderName::from_static(name), value));
+    let headers = headers
+        .map(|(name, value)| (name, HeaderValue::from_str(value).unwrap()))
+        .collect();
+    imds.reply(&Question {
+        from: CALLER,
+        method: &method,
+        path,
+        headers: &headers,
+    })
+}
+
+fn get(imds: &Imds, path: &str) -> (u16, String) {
+    let response = ask(imds, Method::GET, path, &[]).response;
+    (
+        response.status().as_u16(),
+        String::from_utf8(response.into_body()).unwrap(),
+    )
+}
+
+/// Every path that listings lead to, as cloud-init crawls them.
+fn crawl(imds: &Imds, path: &str, found: &mut Vec<(String, String)>) {
+    let (status, body) = get(imds, path);
+    assert_eq!(status, 200, "{path}");
+    if !path.ends_with('/') {
+        found.push((path.to_owned(), body));
+        return;
+    }
+    for line in body.lines() {
+        match line.split_once('=') {
+            Some((index, _)) => crawl(imds, &format!("{path}{index}/"), found),
+            None => crawl(imds, &format!("{path}{line}"), found),
+        }
+    }
+}
+
+#[test]
+fn every_listed_leaf_answers() {
+    let imds = imds(false, instance());
+    let mut found = Vec::new();
+    crawl(&imds, "/latest/", &mut found);
+    let text: Vec<String> = found
+        .iter()
+        .map(|(path, body)| format!("{path}: {body}"))
+        .collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn paths_as_ec2_reads_them() {
+    let imds = imds(false, instance());
+    assert!(get(&imds, "/").1.ends_with("\nlatest"));
+    assert_eq!(
+        get(&imds, "/2021-03-23/meta-data/instance-id").1,
+        "i-00000000000000001"
+    );
+    assert_eq!(get(&imds, "/1999-01-01/meta-data/instance-id").0, 404);
+    assert_eq!(
+        get(&imds, "/latest/meta-data").1,
+        get(&imds, "/latest/meta-data/").1
+    );
+    assert_eq!(get(&imds, "/latest/meta-data/public-keys/").1, "0=my-key");
+    assert_eq!(get(&imds, "/latest/meta-data/public-keys/0/").1, "openssh-key");
+    for absent in [
+        "user-data",
+        "meta-data/spot/instance-action",
+        "meta-data/instance-id/",
+        "meta-data/mac/x",
+        "../x",
+    ] {
+        assert_eq!(get(&imds, &format!("/latest/{absent}")).0, 404, "{absent}");
+    }
+    assert_eq!(
+        ask(&imds, Method::POST, "/latest/meta-data/", &[])
+            .response
+            .status(),
+        405
+    );
+    let stranger = Question {
+        from: Ipv4Addr::new(172, 31, 0, 99),
+        method: &Method::GET,
+        path: "/",
+        headers: &HeaderMap::new(),
+    };
+    assert_eq!(imds.reply(&stranger).response.status(), 404);
+}
+
+#[test]
+fn tokens() {
+    let imds = imds(true, instance());
+    let path = "/latest/meta-data/instance-id";
+    let put = |headers: &[(&'static str, &str)]| ask(&imds, Method::PUT, TOKEN_PATH, headers);
+    for bad in ["0", "21601", "x", "-1"] {
+        assert_eq!(put(&[(TOKEN_TTL_HEADER, bad)]).response.status(), 400, "{bad}");
+    }
+    assert_eq!(put(&[]).response.status(), 400);
+    assert_eq!(
+        put(&[(TOKEN_TTL_HEADER, "60"), ("x-forwarded-for", "1.2.3.4")])
+            .response
+            .status(),
+        403
+    );
+    assert_eq!(ask(&imds, Method::GET, TOKEN_PATH, &[]).response.status(), 405);
+
+    let reply = put(&[(TOKEN_TTL_HEADER, "21600")]);
+    assert_eq!(
+        (reply.response.status(), reply.hop_limit),
+        (StatusCode::OK, Some(2))
+    );
+    assert_eq!(reply.response.headers()[TOKEN_TTL_HEADER], "21600");
+    let token = String::from_utf8(reply.response.into_body()).unwrap();
+    let status = |token: &str| {
+        ask(&imds, Method::GET, path, &[(TOKEN_HEADER, token)])
+            .response
+            .status()
+    };
+    assert_eq!(status(&token), 200);
+    assert_eq!(get(&imds, path).0, 401);
+    for wrong in [
+        "",
+        "x",
+        &token[1..],
+        &token.replace(&token[60..], "AAAA"),
+        &"A".repeat(64),
+    ] {
+        assert_eq!(status(wrong), 401, "{wrong}");
+    }
+}
+
+#[test]
+fn tokens_end() {
+    let key = TokenKey::new([1; 32]);
+    let bearer = Bearer {
+        vpc_id: "vpc-1",
+        address: CALLER,
+        instance_id: "i-1",
+    };
+    let now = UNIX_EPOCH + Duration::from_secs(1000);
+    let token = key.issue(bearer, 10, now);
+    assert!(key.is_valid(bearer, token.as_bytes(), now + Duration::from_secs(9)));
+    assert!(!key.is_valid(bearer, token.as_bytes(), now + Duration::from_secs(10)));
+    let successor = Bearer {
+        instance_id: "i-2",
+        ..bearer
+    };
+    assert!(
+        !key.is_valid(successor, token.as_bytes(), now),
+        "the address's next owner"
+    );
+    assert!(
+        !TokenKey::new([2; 32]).is_valid(bearer, token.as_bytes(), now),
+        "another host's key"
+    );
+}
