@@ -1,1 +1,43 @@
-//! stub
+//! `hearth-agent`: makes the host match its intents.
+//!
+//! The control plane says what should be ([`supervisor`]); the agent remembers it ([`store`]), looks at the
+//! world ([`monitor`]), decides ([`decide`]: pure) and acts ([`instance`], [`networks`], [`images`],
+//! [`volume`]), and tells what is ([`board`], [`session`]). Monitors are no children in need of a parent: an
+//! agent may be killed at any moment, and the next one adopts them.
+
+pub mod agent;
+pub mod board;
+pub mod capacity;
+pub mod checks;
+pub mod cleanup;
+pub mod decide;
+mod fault;
+pub mod identity;
+pub mod images;
+pub mod instance;
+pub mod link;
+pub mod lock;
+pub mod monitor;
+pub mod networks;
+pub mod paths;
+pub mod record;
+pub mod session;
+pub mod store;
+pub mod supervisor;
+pub mod volume;
+
+/// An error with all its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // A transparent wrapper says the same again.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,1 +1,122 @@
-fn main() {}
+//! `hearth-agent`: the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use hearth_agent::agent::{self, Config};
+use hearth_agent::capacity::Reserve;
+use hearth_api::join::JoinToken;
+use tracing_subscriber::EnvFilter;
+
+/// Makes this host run the instances that Hearth's control plane places on it.
+#[derive(Parser)]
+#[command(name = "hearth-agent", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Ends every instance's monitor and removes every network of a data directory; keeps volumes and images.
+    Cleanup {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Args)]
+struct Place {
+    /// Where identity, images, volumes and records are kept.
+    #[arg(long, env = "HEARTH_AGENT_DATA_DIR", default_value = "/var/lib/hearth/agent")]
+    data_dir: PathBuf,
+    /// The named network namespace that has the way out, instead of the one this process is started in.
+    #[arg(long, env = "HEARTH_AGENT_HOST_NETWORK_NAMESPACE", value_name = "NAME")]
+    host_network_namespace: Option<String>,
+}
+
+#[derive(Args)]
+struct AgentArgs {
+    #[command(flatten)]
+    place: Place,
+    /// From `hearthd join-token`; @FILE reads it from a file. Needed at the first start only.
+    #[arg(long, env = "HEARTH_AGENT_JOIN_TOKEN", value_name = "TOKEN|@FILE", hide_env_values = true)]
+    join_token: Option<String>,
+    /// Where the control plane listens, HOST:PORT; the token says it unless this does.
+    #[arg(long, env = "HEARTH_AGENT_CONTROL_PLANE", value_name = "HOST:PORT")]
+    control_plane: Option<String>,
+    /// The availability zone that this host is in; the control plane chooses unless this does.
+    #[arg(long, env = "HEARTH_AGENT_AVAILABILITY_ZONE", default_value = "", hide_default_value = true)]
+    availability_zone: String,
+    /// vCPUs that instances may claim for each CPU of the host.
+    #[arg(long, env = "HEARTH_AGENT_VCPU_OVERCOMMIT", default_value_t = 8)]
+    vcpu_overcommit: u32,
+    /// MiB of memory that are kept for the host itself.
+    #[arg(long, env = "HEARTH_AGENT_MEMORY_RESERVE_MIB", default_value_t = 512)]
+    memory_reserve_mib: u64,
+    /// Seconds that a guest has to obey the power button, before it is stopped or reset without its consent.
+    #[arg(long, env = "HEARTH_AGENT_STOP_PATIENCE", default_value_t = 120, value_name = "SECONDS")]
+    stop_patience: u64,
+    /// The monitor program; `hearth-vmm` beside this program unless said.
+    #[arg(long, env = "HEARTH_AGENT_VMM", value_name = "PATH")]
+    vmm: Option<PathBuf>,
+    /// No checks of the host and no network: for tests with a stand-in monitor.
+    #[arg(long, hide = true)]
+    simulate_host: bool,
+}
+
+/// Few instances' work fits two threads; each thread costs memory that guests could have.
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    // Two providers in one process would otherwise panic at the first handshake.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Cleanup { place }) => {
+            let namespace = place.host_network_namespace.as_deref();
+            hearth_agent::cleanup::cleanup(&place.data_dir, namespace).await
+        }
+        None => agent::run(config(cli.agent)?).await,
+    }
+}
+
+fn config(args: AgentArgs) -> anyhow::Result<Config> {
+    let monitor = match args.vmm {
+        Some(path) => path,
+        None => std::env::current_exe()
+            .context("finding this program's own path")?
+            .with_file_name("hearth-vmm"),
+    };
+    Ok(Config {
+        data_dir: args.place.data_dir,
+        join_token: args.join_token.as_deref().map(join_token).transpose()?,
+        control_plane: args.control_plane,
+        availability_zone: args.availability_zone,
+        reserve: Reserve {
+            vcpu_overcommit: args.vcpu_overcommit,
+            memory_mib: args.memory_reserve_mib,
+        },
+        monitor,
+        host_network_namespace: args.place.host_network_namespace,
+        stop_patience: Duration::from_secs(args.stop_patience),
+        simulate_host: args.simulate_host,
+    })
+}
+
+fn join_token(text: &str) -> anyhow::Result<JoinToken> {
+    let text = match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("reading the join token from {path}"))?,
+        None => text.to_owned(),
+    };
+    Ok(text.parse()?)
+}

@@ -1,0 +1,127 @@
+//! The agent as a whole: its parts, put together in the right order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hearth_api::join::JoinToken;
+use hearth_network::Network;
+use tokio::sync::mpsc;
+
+use crate::board::Board;
+use crate::capacity::Reserve;
+use crate::identity::{self, Identity};
+use crate::images::Images;
+use crate::instance;
+use crate::link::Link;
+use crate::networks::{self, Host, Metadata, Networks};
+use crate::paths::DataDir;
+use crate::session::Session;
+use crate::store::Store;
+use crate::supervisor::Supervisor;
+use crate::{checks, lock, volume};
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    /// Needed once.
+    pub join_token: Option<JoinToken>,
+    /// `host:port`; the token's (or the enrolment's) unless said.
+    pub control_plane: Option<String>,
+    pub availability_zone: String,
+    pub reserve: Reserve,
+    pub monitor: PathBuf,
+    /// A named namespace instead of the one this process was started in.
+    pub host_network_namespace: Option<String>,
+    pub stop_patience: Duration,
+    /// No checks and no network: for tests with stand-in monitors.
+    pub simulate_host: bool,
+}
+
+/// Runs until the process is told to end. Ending disturbs no instance.
+///
+/// # Errors
+/// Only at the start: the machine is unfit, the data directory is in use, the token is refused.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    if config.simulate_host {
+        checks::check_monitor(&config.monitor)?;
+    } else {
+        checks::check(&config.monitor)?;
+    }
+    let dir = DataDir::create(&config.data_dir)
+        .with_context(|| format!("making {}", config.data_dir.display()))?;
+    let _lock = lock::take(&dir)?;
+    for room in [dir.images(), dir.volumes()] {
+        volume::sweep_half_made(&room).context("sweeping half-made files")?;
+    }
+    let identity = identify(&config, &dir).await?;
+    let store = Store::open(&dir.store())?;
+
+    let metadata = Arc::new(Metadata::default());
+    let host = if config.simulate_host {
+        Host::Simulated
+    } else {
+        let namespace = config.host_network_namespace.as_deref();
+        let settings = networks::config(&dir, namespace).context("reading the IMDS key")?;
+        let source = Arc::clone(&metadata) as Arc<dyn hearth_network::MetadataSource>;
+        Host::Real(Network::new(settings, source).await?)
+    };
+    let networks = Arc::new(Networks::new(host, metadata));
+    let keeper = Arc::clone(&networks);
+    tokio::spawn(async move { keeper.keep().await });
+
+    let (channel, link) = Link::new();
+    let board = Board::default();
+    let context = Arc::new(instance::Context {
+        images: Images::new(dir.clone(), link),
+        dir: dir.clone(),
+        store,
+        networks,
+        board: board.clone(),
+        monitor: config.monitor,
+        stop_patience: config.stop_patience,
+    });
+    let supervisor = Supervisor::start(context).await?;
+    let (intents, inbox) = mpsc::channel(1);
+    let host_id = identity.host_id.clone();
+    let session = Session {
+        endpoint: config.control_plane.unwrap_or(identity.endpoint.clone()),
+        identity,
+        availability_zone: config.availability_zone,
+        reserve: config.reserve,
+        dir,
+        board,
+        intents,
+        channel,
+    };
+    let session = tokio::spawn(session.keep());
+    #[allow(clippy::print_stdout)] // scripts wait for this line
+    {
+        println!("hearth-agent ready: {host_id} ({})", config.data_dir.display());
+    }
+    let supervised = tokio::spawn(supervisor.run(inbox));
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = supervised => result.context("the supervisor broke down; restart the agent")?,
+        result = session => result.context("the session broke down; restart the agent")?,
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(())
+}
+
+async fn identify(config: &Config, dir: &DataDir) -> anyhow::Result<Identity> {
+    if let Some(identity) = Identity::load(dir)? {
+        return Ok(identity);
+    }
+    let token = config.join_token.as_ref().context(
+        "this host is not enrolled: run `hearthd join-token` on the control plane's machine, and start the \
+         agent once with --join-token",
+    )?;
+    let endpoint = config.control_plane.as_ref().unwrap_or(&token.endpoint);
+    let identity = identity::enroll(dir, token, endpoint, &config.availability_zone).await?;
+    tracing::info!(host = identity.host_id, "enrolled");
+    Ok(identity)
+}

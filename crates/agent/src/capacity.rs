@@ -1,0 +1,65 @@
+//! What the host offers to instances, all together.
+//!
+//! - vCPUs: online CPUs times the overcommit; CPU time is shared, so more than one per CPU is useful.
+//! - Memory: the machine's total less a reserve for the host itself. Never overcommitted.
+//! - Disk: what is free on the data directory's file system plus what volumes have already taken of it.
+//!   Claims are by a volume's full size though volumes are sparse, so a host that is filled to its capacity
+//!   can still hold every byte that its guests may write.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use hearth_api::agent::Capacity;
+
+use crate::paths::DataDir;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Reserve {
+    pub vcpu_overcommit: u32,
+    pub memory_mib: u64,
+}
+
+/// Measures; blocks for a moment.
+///
+/// # Errors
+/// `/proc` or the data directory cannot be read.
+pub fn measure(dir: &DataDir, reserve: Reserve) -> std::io::Result<Capacity> {
+    let cpus = std::thread::available_parallelism()?.get();
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    let total_mib = total_memory_kib()? / 1024;
+    let disk = rustix::fs::statvfs(dir.root())?;
+    let taken = allocated(&dir.volumes());
+    Ok(Capacity {
+        vcpus: cpus.saturating_mul(reserve.vcpu_overcommit),
+        memory_mib: total_mib.saturating_sub(reserve.memory_mib),
+        disk_bytes: disk
+            .f_bavail
+            .saturating_mul(disk.f_frsize)
+            .saturating_add(taken),
+        cpus,
+    })
+}
+
+fn total_memory_kib() -> std::io::Result<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo")?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|kib| kib.trim().parse().ok())
+        .ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemTotal"))
+}
+
+/// Bytes that the files below `path` take of the disk. What vanishes meanwhile counts as nothing.
+fn allocated(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => allocated(&entry.path()),
+            Ok(meta) => meta.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}

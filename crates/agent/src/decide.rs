@@ -1,0 +1,260 @@
+//! What to do next for one instance: a pure function of what is wanted, remembered and seen.
+//!
+//! Level-triggered: it knows no history but the record's. Replayed, duplicated or outdated intents
+//! therefore change nothing, and an agent that was killed anywhere goes on from where the world stands.
+//!
+//! A reboot is a power-off that the agent answers by launching the same run again, with the same volume and
+//! ENI (ACPI has a power button but no reset button that a guest obeys in order). The API state stays
+//! `running` throughout. A guest that ignores the button for the whole patience is reset hard, as EC2 does.
+
+use hearth_api::agent::instance_intent::Desired;
+use hearth_api::agent::instance_observation::Phase as Seen;
+use hearth_api::agent::{InstanceIntent, InstanceObservation};
+use hearth_vmm::spec::Outcome;
+
+use crate::record::{Cause, End, Phase, Record};
+
+/// What the kernel says about the monitor of the record's launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Monitor {
+    /// None lives. `spawned`: one did, in this launch; `outcome` is what it said at its end.
+    Absent {
+        spawned: bool,
+        outcome: Option<Outcome>,
+    },
+    /// One lives; `entered`: its first vCPU has been entered.
+    Alive { entered: bool },
+}
+
+/// How hard the living monitor has been asked to end. Not durable: a new agent asks anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    pub goal: Goal,
+    pub step: Step,
+    /// The step's patience is over.
+    pub overdue: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    End,
+    Reboot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The ACPI power button was pressed.
+    Pressed,
+    /// The control socket was told to stop.
+    Stopped,
+    /// SIGKILL was sent.
+    Killed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing to do until the intent, the monitor or the clock says otherwise.
+    Wait,
+    /// Make image, volume and network ready, record a new launch of `run`, and spawn it.
+    Launch { run: u64, reboot: u64 },
+    /// The living monitor has entered its first vCPU: remember it.
+    RecordEntered,
+    RecordEnd { run: u64, end: End },
+    /// Take the step towards the goal.
+    Press(Goal),
+    Stop,
+    Kill,
+    /// Pull the reset line; with that, reboot number `reboot` has been carried out.
+    Reset { reboot: u64 },
+    /// Delete what termination deletes, then remember `Gone`.
+    Erase,
+    /// Drop the record: the control plane has heard that all is gone.
+    Forget,
+}
+
+/// The next thing to do.
+pub fn decide(
+    intent: Option<&InstanceIntent>,
+    record: &Record,
+    monitor: &Monitor,
+    effort: Option<Effort>,
+) -> Action {
+    match monitor {
+        Monitor::Alive { entered } => alive(intent, record, *entered, effort),
+        Monitor::Absent { spawned, outcome } => match record.phase {
+            Phase::Starting if !spawned => never_spawned(intent, record),
+            Phase::Starting | Phase::Entered => ended(intent, record, outcome.as_ref()),
+            Phase::Idle | Phase::Ended(_) => at_rest(intent, record),
+            Phase::Gone if intent.is_none() => Action::Forget,
+            Phase::Gone => at_rest(intent, record),
+        },
+    }
+}
+
+fn alive(
+    intent: Option<&InstanceIntent>,
+    record: &Record,
+    entered: bool,
+    effort: Option<Effort>,
+) -> Action {
+    if entered && record.phase == Phase::Starting {
+        return Action::RecordEntered;
+    }
+    match (wish(intent, record), intent) {
+        (Wish::End, Some(intent)) => end_ladder(intent.force, entered, effort),
+        (Wish::Run, Some(intent)) if entered && intent.reboot > record.reboot => {
+            match effort.filter(|e| e.goal == Goal::Reboot) {
+                None => Action::Press(Goal::Reboot),
+                Some(Effort { overdue: true, .. }) => Action::Reset {
+                    reboot: intent.reboot,
+                },
+                Some(_) => Action::Wait,
+            }
+        }
+        _ => Action::Wait,
+    }
+}
+
+/// Power button, then the control socket, then SIGKILL. A guest that has not begun to run, or that is to
+/// be ended by force, is not asked.
+fn end_ladder(force: bool, entered: bool, effort: Option<Effort>) -> Action {
+    match effort.filter(|e| e.goal == Goal::End) {
+        None if force || !entered => Action::Stop,
+        None => Action::Press(Goal::End),
+        Some(Effort { step: Step::Pressed, overdue, .. }) if overdue || force => Action::Stop,
+        Some(Effort { step: Step::Stopped, overdue: true, .. }) => Action::Kill,
+        Some(_) => Action::Wait,
+    }
+}
+
+/// The launch was recorded, but no monitor ever entered the world for it: it may still be done.
+fn never_spawned(intent: Option<&InstanceIntent>, record: &Record) -> Action {
+    match (wish(intent, record), intent) {
+        (Wish::Run, Some(intent)) => Action::Launch {
+            run: record.run,
+            reboot: intent.reboot,
+        },
+        (Wish::End, _) => Action::RecordEnd {
+            run: record.run,
+            end: End::new(Cause::Requested, ""),
+        },
+        _ => Action::Wait,
+    }
+}
+
+/// The monitor of this launch is no more.
+fn ended(
+    intent: Option<&InstanceIntent>,
+    record: &Record,
+    outcome: Option<&Outcome>,
+) -> Action {
+    let wish = wish(intent, record);
+    let end = match outcome {
+        Some(Outcome::GuestPowerOff) => match (wish, intent) {
+            (Wish::Run, Some(intent)) if intent.reboot > record.reboot => {
+                return Action::Launch {
+                    run: record.run,
+                    reboot: intent.reboot,
+                };
+            }
+            (Wish::End, _) => End::new(Cause::Requested, ""),
+            _ => End::new(Cause::GuestPowerOff, ""),
+        },
+        Some(Outcome::Stopped) => End::new(Cause::Requested, ""),
+        Some(Outcome::StartFailed { message }) => End::new(Cause::StartFailed, message),
+        Some(Outcome::Crashed { message }) => End::new(Cause::GuestCrashed, message),
+        // Killed after the ladder's end: what was wanted came about.
+        None if wish == Wish::End => End::new(Cause::Requested, ""),
+        None => End::new(
+            Cause::MonitorDied,
+            "the instance's monitor process ended without a word (it was killed, or the host restarted)",
+        ),
+    };
+    Action::RecordEnd {
+        run: record.run,
+        end,
+    }
+}
+
+/// No run is going on.
+fn at_rest(intent: Option<&InstanceIntent>, record: &Record) -> Action {
+    let Some(intent) = intent else {
+        return Action::Wait;
+    };
+    match intent.desired() {
+        Desired::Running if intent.run > record.run => Action::Launch {
+            run: intent.run,
+            reboot: intent.reboot,
+        },
+        // Started and stopped again before this host had heard of it.
+        Desired::Stopped if intent.run > record.run || record.phase == Phase::Idle => {
+            Action::RecordEnd {
+                run: intent.run,
+                end: End::new(Cause::Requested, ""),
+            }
+        }
+        Desired::Terminated if record.phase != Phase::Gone => Action::Erase,
+        _ => Action::Wait,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// The recorded run shall go on.
+    Run,
+    /// It shall end.
+    End,
+    /// Nobody says, or what is said is older than the record.
+    Unsaid,
+}
+
+fn wish(intent: Option<&InstanceIntent>, record: &Record) -> Wish {
+    let Some(intent) = intent else {
+        return Wish::Unsaid;
+    };
+    match intent.desired() {
+        Desired::Terminated => Wish::End,
+        Desired::Stopped if intent.run >= record.run => Wish::End,
+        Desired::Running if intent.run > record.run => Wish::End,
+        Desired::Running if intent.run == record.run => Wish::Run,
+        _ => Wish::Unsaid,
+    }
+}
+
+/// What the control plane is told.
+pub fn observe(
+    intent: Option<&InstanceIntent>,
+    record: &Record,
+    monitor: &Monitor,
+) -> InstanceObservation {
+    let mut seen = record.observation();
+    let wish = wish(intent, record);
+    let phase = match (intent, &record.phase, monitor) {
+        (_, Phase::Gone, Monitor::Absent { .. }) => Seen::Gone,
+        (None, _, _) => Seen::Unknown,
+        (Some(_), _, Monitor::Alive { .. }) if wish == Wish::End => Seen::Stopping,
+        (Some(_), _, Monitor::Alive { entered: true }) | (_, Phase::Entered, _) => Seen::Running,
+        // Between a reboot's two launches the run goes on.
+        (Some(_), Phase::Starting, _) if record.start_micros > 0 => Seen::Running,
+        (Some(_), Phase::Starting, _) | (_, _, Monitor::Alive { .. }) => Seen::Starting,
+        (Some(intent), Phase::Idle | Phase::Ended(_), _) => {
+            match at_rest(Some(intent), record) {
+                Action::Launch { run, reboot } => {
+                    seen.run = run;
+                    seen.reboot = reboot;
+                    seen.end = None;
+                    seen.start_micros = 0;
+                    Seen::Starting
+                }
+                Action::Erase => Seen::Stopping,
+                _ if record.phase == Phase::Idle => Seen::Unspecified,
+                _ => Seen::Ended,
+            }
+        }
+    };
+    seen.set_phase(phase);
+    seen
+}
+
+#[cfg(test)]
+mod tests;

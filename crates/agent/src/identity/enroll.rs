@@ -1,0 +1,97 @@
+//! Enrolment: a join token becomes an identity.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use hearth_api::agent::EnrollRequest;
+use hearth_api::join::JoinToken;
+use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tonic::Code;
+
+use super::tls::{connect_unenrolled, fingerprint};
+use super::{Identity, IdentityError, TlsError};
+use crate::link::client;
+use crate::paths::DataDir;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    #[error("making the host's key")]
+    Key(#[from] rcgen::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(
+        "the control plane refused to enrol this host: {} (a fresh token: `hearthd join-token`)",
+        .0.message()
+    )]
+    Refused(Box<tonic::Status>),
+    #[error("the control plane answered with another CA than the token's")]
+    OtherCa,
+    #[error(transparent)]
+    Save(#[from] IdentityError),
+}
+
+/// Enrols and keeps the identity. A control plane that is away is waited for.
+///
+/// # Errors
+/// What waiting does not mend: it refuses the token.
+pub async fn enroll(
+    dir: &DataDir,
+    token: &JoinToken,
+    endpoint: &str,
+    availability_zone: &str,
+) -> Result<Identity, EnrollError> {
+    let key = KeyPair::generate()?;
+    let request = CertificateParams::default().serialize_request(&key)?.pem()?;
+    let mut delays = ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(10))
+        .without_max_times()
+        .build();
+    let answer = loop {
+        let attempt = async {
+            let channel = connect_unenrolled(endpoint, &token.ca_fingerprint).await?;
+            client(channel)
+                .enroll(EnrollRequest {
+                    token: token.secret.clone(),
+                    certificate_signing_request: request.clone(),
+                    availability_zone: availability_zone.to_owned(),
+                })
+                .await
+                .map_err(|status| EnrollError::Refused(Box::new(status)))
+        };
+        match attempt.await {
+            Ok(answer) => break answer.into_inner(),
+            Err(EnrollError::Refused(status)) if !may_pass(status.code()) => {
+                return Err(EnrollError::Refused(status));
+            }
+            Err(error @ EnrollError::Tls(TlsError::Endpoint(_))) => return Err(error),
+            Err(error) => tracing::warn!(error = %crate::chain(&error), "enrolling; trying again"),
+        }
+        tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(10))).await;
+    };
+    let ca = CertificateDer::from_pem_slice(answer.ca_certificate.as_bytes())
+        .map_err(|_| EnrollError::OtherCa)?;
+    if fingerprint(&ca) != token.ca_fingerprint {
+        return Err(EnrollError::OtherCa);
+    }
+    let identity = Identity {
+        host_id: answer.host_id,
+        endpoint: endpoint.to_owned(),
+        key: key.serialize_pem(),
+        certificate: answer.certificate,
+        ca_certificate: answer.ca_certificate,
+    };
+    identity.save(dir)?;
+    Ok(identity)
+}
+
+/// Whether the same request may succeed later.
+fn may_pass(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted
+    )
+}

@@ -1,0 +1,106 @@
+//! Who this host is: a key that never leaves it, a certificate, and the CA that both sides trust.
+//!
+//! Made once, by [`enroll`], from a join token; `pki/` is whole or absent.
+
+mod enroll;
+mod tls;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::paths::DataDir;
+
+pub use enroll::{EnrollError, enroll};
+pub use tls::{TlsError, connect};
+
+/// What `pki/` holds.
+#[derive(Clone)]
+pub struct Identity {
+    /// `h-` and 17 hex digits.
+    pub host_id: String,
+    /// Where the control plane is dialled: `host:port`.
+    pub endpoint: String,
+    key: String,
+    certificate: String,
+    ca_certificate: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {path}")]
+pub struct IdentityError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Identity {
+    /// The identity of an enrolled host, if this is one.
+    ///
+    /// # Errors
+    /// `pki/` is there but cannot be read.
+    pub fn load(dir: &DataDir) -> Result<Option<Identity>, IdentityError> {
+        let pki = dir.pki();
+        if !pki.exists() {
+            return Ok(None);
+        }
+        let read = |name: &str| {
+            let path = pki.join(name);
+            std::fs::read_to_string(&path).map_err(|source| IdentityError {
+                doing: "reading",
+                path,
+                source,
+            })
+        };
+        Ok(Some(Identity {
+            host_id: read("host-id")?.trim().to_owned(),
+            endpoint: read("control-plane")?.trim().to_owned(),
+            key: read("host.key")?,
+            certificate: read("host.pem")?,
+            ca_certificate: read("ca.pem")?,
+        }))
+    }
+
+    /// Under another name first: an agent that was killed meanwhile enrols again.
+    fn save(&self, dir: &DataDir) -> Result<(), IdentityError> {
+        let half_made = dir.root().join(".pki");
+        let fail = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| IdentityError {
+                doing,
+                path,
+                source,
+            }
+        };
+        if half_made.exists() {
+            std::fs::remove_dir_all(&half_made).map_err(fail("sweeping", &half_made))?;
+        }
+        std::fs::create_dir(&half_made).map_err(fail("making", &half_made))?;
+        for (name, text) in [
+            ("host-id", &self.host_id),
+            ("control-plane", &self.endpoint),
+            ("host.key", &self.key),
+            ("host.pem", &self.certificate),
+            ("ca.pem", &self.ca_certificate),
+        ] {
+            let path = half_made.join(name);
+            write_private(&path, text.as_bytes()).map_err(fail("writing", &path))?;
+        }
+        let pki = dir.pki();
+        std::fs::rename(&half_made, &pki)
+            .and_then(|()| std::fs::File::open(dir.root())?.sync_all())
+            .map_err(fail("naming", &pki))
+    }
+}
+
+/// Writes a secret: 0600 from its first byte on, synced.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

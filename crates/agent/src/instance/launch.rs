@@ -1,0 +1,147 @@
+//! One launch: image, volume, network, record, spawn.
+
+use std::sync::Arc;
+
+use hearth_api::agent::{InstanceIntent, NetworkInterface, RootVolume};
+
+use super::spawn::{self, Parts, SpawnError};
+use super::{Actor, Context};
+use crate::images::{ImageError, ImageName};
+use crate::monitor::{MonitorError, MonitorHandle};
+use crate::networks::{MTU, NetworksError};
+use crate::paths::is_plain_id;
+use crate::record::{Phase, Record};
+use crate::volume::{self, VolumeError};
+use crate::fault;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LaunchError {
+    #[error("the intent names no usable {0}")]
+    Malformed(&'static str),
+    #[error(transparent)]
+    Image(#[from] Arc<ImageError>),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error(transparent)]
+    Network(#[from] NetworksError),
+    #[error("starting the monitor")]
+    Spawn(#[from] SpawnError),
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    #[error("a worker of the launch ended")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+impl Actor {
+    /// Launches `run`. What comes before the record may be dropped at any point when the intent changes; the
+    /// rest is short and is not.
+    pub(super) async fn launch(&mut self, intent: &InstanceIntent, run: u64, reboot: u64) {
+        let launch = self.record.launch + 1;
+        let prepared = tokio::select! {
+            prepared = prepare(&self.context, intent, launch) => prepared,
+            _ = self.wanted.changed() => return,
+        };
+        let parts = match prepared {
+            Ok(parts) => parts,
+            Err(error) => return self.start_failed(run, error).await,
+        };
+        fault::point("prepared");
+        let record = Record {
+            run,
+            launch,
+            phase: Phase::Starting,
+            reboot,
+            start_micros: if run == self.record.run {
+                self.record.start_micros
+            } else {
+                0
+            },
+            volume_id: parts.volume_id.clone(),
+            instance_id: self.record.instance_id.clone(),
+        };
+        if !self.remember(record).await {
+            return;
+        }
+        fault::point("recorded");
+        match self.spawn(parts).await {
+            Ok(monitor) => self.monitor = Some(monitor),
+            Err(error) => self.start_failed(run, error).await,
+        }
+    }
+
+    async fn spawn(&self, parts: Parts) -> Result<MonitorHandle, LaunchError> {
+        let (dir, program) = (self.context.dir.clone(), self.context.monitor.clone());
+        let (id, launch) = (parts.instance_id.clone(), parts.launch);
+        let pidfd = tokio::task::spawn_blocking(move || {
+            let pidfd = spawn::spawn(&dir, &program, parts)?;
+            // Old launches' traces have served.
+            if let Err(error) = spawn::sweep_launches(&dir, &id, launch) {
+                tracing::warn!(instance = id, %error, "sweeping old launches");
+            }
+            Ok::<_, SpawnError>(pidfd)
+        })
+        .await??;
+        let launch_dir = self.context.dir.launch(&self.record.instance_id, launch);
+        Ok(MonitorHandle::new(pidfd, &launch_dir)?)
+    }
+}
+
+/// Everything that a monitor needs, open. Idempotent, and may be dropped anywhere.
+async fn prepare(
+    context: &Arc<Context>,
+    intent: &InstanceIntent,
+    launch: u64,
+) -> Result<Parts, LaunchError> {
+    let (root, eni) = checked(intent)?;
+    let vcpus = u8::try_from(intent.vcpus).map_err(|_| LaunchError::Malformed("vCPU count"))?;
+    context
+        .images
+        .ensure(ImageName {
+            image_id: root.image_id.clone(),
+            size: root.image_size_bytes,
+            digest: root.image_digest.clone(),
+        })
+        .await?;
+    fault::point("image-present");
+    let (dir, volume) = (context.dir.clone(), root.clone());
+    let laid = tokio::task::spawn_blocking(move || {
+        volume::ensure(
+            &dir,
+            &volume.volume_id,
+            volume.image_size_bytes,
+            volume.size_bytes,
+        )?;
+        volume::open(&dir, &volume.volume_id, &volume.image_id)
+    });
+    // Neither needs the other.
+    let tap = context
+        .networks
+        .open_tap(&eni.vpc_id, &eni.network_interface_id);
+    let (volume, tap) = tokio::join!(laid, tap);
+    Ok(Parts {
+        instance_id: intent.instance_id.clone(),
+        launch,
+        vcpus,
+        memory_mib: intent.memory_mib,
+        volume_id: root.volume_id.clone(),
+        volume: volume??,
+        mac: eni.mac_address.clone(),
+        mtu: MTU,
+        tap: tap?,
+    })
+}
+
+/// Ids name files here, so they are looked at first.
+fn checked(intent: &InstanceIntent) -> Result<(&RootVolume, &NetworkInterface), LaunchError> {
+    let root = intent
+        .root_volume
+        .as_ref()
+        .filter(|root| is_plain_id(&root.volume_id) && is_plain_id(&root.image_id))
+        .ok_or(LaunchError::Malformed("root volume"))?;
+    let eni = intent
+        .network_interface
+        .as_ref()
+        .filter(|eni| is_plain_id(&eni.network_interface_id) && is_plain_id(&eni.vpc_id))
+        .ok_or(LaunchError::Malformed("network interface"))?;
+    Ok((root, eni))
+}

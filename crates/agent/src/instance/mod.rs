@@ -1,0 +1,360 @@
+//! One instance's actor: it looks, decides, acts, and looks again, until the instance is as intended.
+//!
+//! # Killed between any two steps
+//!
+//! The record is written before the deed, and the world can be asked what came of it. An agent that was
+//! killed finds, after its restart:
+//!
+//! | killed | record | world | what the next agent does |
+//! |---|---|---|---|
+//! | while fetching, laying the volume, opening the TAP | old | half-made files under hidden names; the TAP is gone with its descriptor | sweeps, begins the launch anew |
+//! | before the record of launch *n* | old | volume and image whole | begins the launch anew |
+//! | after it, before the fork | `Starting` *n* | no socket or nobody listening, no mark | does launch of the same run: nothing ever ran |
+//! | between fork and exec | `Starting` *n* | the fork holds the listening socket and goes on by itself | `connect` succeeds: adopts it |
+//! | after the exec | `Starting` *n* | the monitor serves the socket | adopts it |
+//! | after the first entry, before its record | `Starting` *n* | the monitor says `running` | adopts it, records the entry |
+//! | after the monitor's end, before its record | `Starting`/`Entered` *n* | nobody listens; the mark; the outcome file | records the end; after a reboot's power-off, launches *n*+1 |
+//! | between a reboot's record of *n*+1 and its fork | `Starting` *n*+1 | directory of *n*+1 absent or without mark | launches *n*+1; the traces of *n* have another name |
+//! | while erasing | old | some files gone | erases the rest: it is idempotent |
+//! | after `Gone`, before the report | `Gone` | nothing | reports `Gone` at each connection until the intent goes |
+//!
+//! Besides, a monitor inherits the lock on its volume's data file, so that even an agent that lost its
+//! store cannot have two monitors write one volume.
+
+mod launch;
+mod spawn;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_api::agent::InstanceIntent;
+use hearth_vmm::control::Request;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::board::Board;
+use crate::decide::{Action, Effort, Goal, Monitor, Step, decide, observe};
+use crate::images::Images;
+use crate::monitor::MonitorHandle;
+use crate::networks::Networks;
+use crate::paths::DataDir;
+use crate::record::{Cause, End, Phase, Record};
+use crate::store::Store;
+use crate::{chain, fault, volume};
+
+pub use spawn::{sweep_launches, traces};
+
+/// What every actor works with.
+pub struct Context {
+    pub dir: DataDir,
+    pub store: Store,
+    pub images: Images,
+    pub networks: Arc<Networks>,
+    pub board: Board,
+    /// The monitor program.
+    pub monitor: PathBuf,
+    /// How long a guest has to obey the power button.
+    pub stop_patience: Duration,
+}
+
+/// What is wanted of one instance.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub intent: Option<InstanceIntent>,
+    /// When the intent's `run` was first heard of.
+    pub arrived: Instant,
+}
+
+/// How long a monitor has to end after the control socket told it to: it flushes its disks.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// The pause before trying again what the host's own disk refused.
+const RETRY: Duration = Duration::from_secs(2);
+
+pub struct Actor {
+    context: Arc<Context>,
+    wanted: watch::Receiver<Wanted>,
+    record: Record,
+    monitor: Option<MonitorHandle>,
+    effort: Option<(Goal, Step, Instant)>,
+}
+
+impl Actor {
+    pub fn new(context: Arc<Context>, wanted: watch::Receiver<Wanted>, record: Record) -> Actor {
+        Actor {
+            context,
+            wanted,
+            record,
+            monitor: None,
+            effort: None,
+        }
+    }
+
+    /// Until the instance is forgotten or the agent ends. `ready` is dropped once its state is on the board.
+    pub async fn run(mut self, ready: mpsc::Sender<()>) {
+        let mut ready = Some(ready);
+        self.adopt().await;
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            let intent = wanted.intent.as_ref();
+            let seen = self.look().await;
+            self.context.board.post(observe(intent, &self.record, &seen));
+            drop(ready.take());
+            let effort = self.effort.map(|(goal, step, until)| Effort {
+                goal,
+                step,
+                overdue: Instant::now() >= until,
+            });
+            let action = decide(intent, &self.record, &seen, effort);
+            if action != Action::Wait {
+                tracing::debug!(instance = self.record.instance_id, ?action, "decided");
+            }
+            match action {
+                Action::Wait => {
+                    if !self.wait(effort.is_some_and(|effort| effort.overdue)).await {
+                        return;
+                    }
+                }
+                Action::Launch { run, reboot } => {
+                    if let Some(intent) = wanted.intent {
+                        self.launch(&intent, run, reboot).await;
+                    }
+                }
+                Action::RecordEntered => self.record_entered(wanted.arrived).await,
+                Action::RecordEnd { run, end } => self.record_end(run, end).await,
+                Action::Press(goal) => self.press(goal).await,
+                Action::Stop => self.ask(Request::Stop, Goal::End, Step::Stopped).await,
+                Action::Kill => self.kill(),
+                Action::Reset { reboot } => self.reset(reboot).await,
+                Action::Erase => self.erase(intent).await,
+                Action::Forget => {
+                    if self.forget().await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes hold of the monitor that an earlier agent spawned, if it lives. Without an answer to whether one
+    /// lives nothing may be decided, so it asks until it gets one.
+    async fn adopt(&mut self) {
+        if !matches!(self.record.phase, Phase::Starting | Phase::Entered) {
+            return;
+        }
+        let launch = self
+            .context
+            .dir
+            .launch(&self.record.instance_id, self.record.launch);
+        loop {
+            match MonitorHandle::find(&launch).await {
+                Ok(found) => {
+                    if found.is_some() {
+                        tracing::info!(instance = self.record.instance_id, "adopted its monitor");
+                    }
+                    self.monitor = found;
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(instance = self.record.instance_id, error = %chain(&error), "adopting");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> Monitor {
+        if let Some(monitor) = &self.monitor {
+            return Monitor::Alive {
+                entered: monitor.told().entered,
+            };
+        }
+        if !matches!(self.record.phase, Phase::Starting | Phase::Entered) {
+            return Monitor::Absent {
+                spawned: false,
+                outcome: None,
+            };
+        }
+        let (dir, id) = (self.context.dir.clone(), self.record.instance_id.clone());
+        let launch = self.record.launch;
+        let traces = tokio::task::spawn_blocking(move || traces(&dir, &id, launch)).await;
+        let (spawned, outcome) = traces.unwrap_or((true, None));
+        Monitor::Absent { spawned, outcome }
+    }
+
+    /// Until something has changed; false when the agent ends. What was already `overdue` when it was decided
+    /// to wait has no next step to wake up for.
+    async fn wait(&mut self, overdue: bool) -> bool {
+        let until = self.effort.map(|(_, _, until)| until).filter(|_| !overdue);
+        let overdue = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let Some(monitor) = &mut self.monitor else {
+            return self.wanted.changed().await.is_ok();
+        };
+        let ended = tokio::select! {
+            changed = self.wanted.changed() => return changed.is_ok(),
+            () = overdue => false,
+            ended = monitor.ended_or_told() => ended,
+        };
+        if ended {
+            tracing::info!(instance = self.record.instance_id, "its monitor ended");
+            self.monitor = None;
+            self.effort = None;
+            fault::point("monitor-ended");
+        }
+        true
+    }
+
+    async fn press(&mut self, goal: Goal) {
+        let until = Instant::now() + self.context.stop_patience;
+        self.ask_until(Request::PowerButton, goal, Step::Pressed, until)
+            .await;
+    }
+
+    async fn ask(&mut self, request: Request, goal: Goal, step: Step) {
+        self.ask_until(request, goal, step, Instant::now() + STOP_GRACE)
+            .await;
+    }
+
+    /// Says it and notes the step, heard or not: the next step comes when this one's patience is over.
+    async fn ask_until(&mut self, request: Request, goal: Goal, step: Step, until: Instant) {
+        self.effort = Some((goal, step, until));
+        if let Some(monitor) = &self.monitor
+            && let Err(error) = monitor.ask(request).await
+        {
+            tracing::warn!(instance = self.record.instance_id, error = %chain(&error), "asking its monitor");
+        }
+    }
+
+    fn kill(&mut self) {
+        self.effort = Some((Goal::End, Step::Killed, Instant::now() + STOP_GRACE));
+        if let Some(monitor) = &self.monitor
+            && let Err(error) = monitor.kill()
+        {
+            tracing::error!(instance = self.record.instance_id, error = %chain(&error), "killing its monitor");
+        }
+    }
+
+    async fn reset(&mut self, reboot: u64) {
+        let Some(monitor) = &self.monitor else { return };
+        match monitor.ask(Request::Reset).await {
+            Ok(_) => {
+                self.effort = None;
+                let record = Record {
+                    reboot,
+                    ..self.record.clone()
+                };
+                self.remember(record).await;
+            }
+            Err(error) => {
+                tracing::warn!(instance = self.record.instance_id, error = %chain(&error), "resetting it");
+                self.effort = Some((Goal::Reboot, Step::Pressed, Instant::now() + STOP_GRACE));
+            }
+        }
+    }
+
+    async fn record_entered(&mut self, arrived: Instant) {
+        let start_micros = match self.record.start_micros {
+            0 => u64::try_from(arrived.elapsed().as_micros())
+                .unwrap_or(u64::MAX)
+                .max(1),
+            // A reboot's launch: the run began long ago.
+            measured => measured,
+        };
+        let record = Record {
+            phase: Phase::Entered,
+            start_micros,
+            ..self.record.clone()
+        };
+        // Told before it is written down: the disk takes longer than the news should.
+        let intent = self.wanted.borrow().intent.clone();
+        let seen = Monitor::Alive { entered: true };
+        self.context
+            .board
+            .post(observe(intent.as_ref(), &record, &seen));
+        fault::point("entered");
+        self.remember(record).await;
+    }
+
+    async fn record_end(&mut self, run: u64, end: End) {
+        tracing::info!(instance = self.record.instance_id, run, cause = ?end.cause, message = end.message, "run ended");
+        let record = Record {
+            run,
+            start_micros: if run == self.record.run {
+                self.record.start_micros
+            } else {
+                0
+            },
+            phase: Phase::Ended(end),
+            ..self.record.clone()
+        };
+        self.remember(record).await;
+    }
+
+    async fn start_failed(&mut self, run: u64, error: launch::LaunchError) {
+        self.record_end(run, End::new(Cause::StartFailed, chain(&error)))
+            .await;
+    }
+
+    /// Deletes what termination deletes. Idempotent.
+    async fn erase(&mut self, intent: Option<&InstanceIntent>) {
+        let volume_id = intent
+            .and_then(|intent| intent.root_volume.as_ref())
+            .filter(|volume| volume.delete_on_termination)
+            .map(|volume| volume.volume_id.clone());
+        let (dir, id) = (self.context.dir.clone(), self.record.instance_id.clone());
+        let erased = tokio::task::spawn_blocking(move || {
+            if let Some(volume_id) = volume_id {
+                volume::remove(&dir, &volume_id)?;
+            }
+            fault::point("erasing");
+            volume::remove_tree(&dir.instance(&id))
+        })
+        .await;
+        match erased {
+            Ok(Ok(())) => {
+                let record = Record {
+                    phase: Phase::Gone,
+                    ..self.record.clone()
+                };
+                self.remember(record).await;
+            }
+            Ok(Err(error)) => {
+                tracing::error!(instance = self.record.instance_id, error = %chain(&error), "erasing it");
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+    }
+
+    async fn forget(&mut self) -> bool {
+        let id = &self.record.instance_id;
+        if let Err(error) = self.context.store.remove_record(id).await {
+            tracing::error!(instance = id, error = %chain(&error), "forgetting it");
+            tokio::time::sleep(RETRY).await;
+            return false;
+        }
+        self.context.board.take_down(id);
+        true
+    }
+
+    /// Writes the record down; when the disk refuses, nothing has changed, and after a pause the actor looks
+    /// again.
+    async fn remember(&mut self, record: Record) -> bool {
+        match self.context.store.put_record(&record).await {
+            Ok(()) => {
+                self.record = record;
+                true
+            }
+            Err(error) => {
+                tracing::error!(instance = record.instance_id, error = %chain(&error), "writing its record");
+                tokio::time::sleep(RETRY).await;
+                false
+            }
+        }
+    }
+}

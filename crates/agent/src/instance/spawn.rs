@@ -1,0 +1,241 @@
+//! Spawning a monitor so that whatever happens to the agent, the truth can be read from the world.
+//!
+//! Two things happen between the child's fork and its exec. It calls `listen` on the control socket, which
+//! makes the kernel name it as the socket's peer. And it writes to `spawned`, which outlives it: a launch
+//! that is recorded but bears no such mark, and whose socket nobody serves, never had a monitor.
+
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
+use rustix::fs::MemfdFlags;
+
+use crate::monitor::{MonitorError, open_pidfd};
+use crate::paths::DataDir;
+use crate::volume::Volume;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("{doing}")]
+    Io {
+        doing: &'static str,
+        source: io::Error,
+    },
+    #[error("taking hold of the new monitor")]
+    Monitor(#[from] MonitorError),
+}
+
+/// What a monitor is made of, all open.
+#[derive(Debug)]
+pub struct Parts {
+    pub instance_id: String,
+    pub launch: u64,
+    pub vcpus: u8,
+    pub memory_mib: u64,
+    pub volume_id: String,
+    pub volume: Volume,
+    pub mac: String,
+    pub mtu: u16,
+    pub tap: OwnedFd,
+}
+
+/// The first descriptor that the child is given; the rest follow.
+const FIRST_FD: RawFd = 3;
+
+/// Spawns the monitor of a recorded launch; its launch directory does not exist yet or is of a launch that
+/// never came about. Blocks for a few milliseconds.
+///
+/// # Errors
+/// Files cannot be made, or the program cannot be executed. Nothing runs then.
+pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, SpawnError> {
+    let launch = dir.launch(&parts.instance_id, parts.launch);
+    fresh_dir(&launch)?;
+    let control = bind(&launch)?;
+    let outcome = create(&launch.join("outcome"), "creating the outcome file")?;
+    let mark = create(&launch.join("spawned"), "creating the launch's mark")?;
+    let console = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.console(&parts.instance_id))
+        .map_err(io_error("opening the console ring"))?;
+    let log = File::create(dir.monitor_log(&parts.instance_id))
+        .map_err(io_error("creating the monitor's log"))?;
+    let log_too = log
+        .try_clone()
+        .map_err(io_error("duplicating the monitor's log"))?;
+
+    let (control_raw, mark_raw) = (control.as_raw_fd(), mark.as_raw_fd());
+    let mut fds = Handout::default();
+    let spec = VmSpec {
+        instance_id: parts.instance_id.clone(),
+        uuid: system_uuid(&parts.instance_id),
+        vcpus: parts.vcpus,
+        memory_mib: parts.memory_mib,
+        boot: BootSpec::Disk,
+        disks: vec![DiskSpec {
+            serial: parts.volume_id.replacen('-', "", 1),
+            read_only: false,
+            backing: DiskBacking::Overlay {
+                data_fd: fds.give(parts.volume.data),
+                map_fd: fds.give(parts.volume.map),
+                base_fd: fds.give(parts.volume.base),
+            },
+        }],
+        nics: vec![NicSpec {
+            mac: parts.mac,
+            tap_fd: fds.give(parts.tap),
+            mtu: parts.mtu,
+        }],
+        console_fd: fds.give(console),
+        control_fd: fds.give(control),
+        outcome_fd: fds.give(outcome),
+    };
+    let spec_fd = fds.give(memory_file(&spec)?);
+
+    let mut command = Command::new(program);
+    command
+        .arg("--spec-fd")
+        .arg(spec_fd.to_string())
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(log_too);
+    // SAFETY: the closure makes system calls only (async-signal-safe), on descriptors that `fds` and `mark`
+    // keep open until the spawn is over. It runs before the mappings below, which come later in order.
+    unsafe {
+        command.pre_exec(move || {
+            // A session of its own: no signal of the agent's terminal reaches it.
+            if libc::setsid() < 0 || libc::listen(control_raw, 16) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if libc::write(mark_raw, b"1".as_ptr().cast(), 1) != 1 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    command
+        .fd_mappings(fds.mappings)
+        .map_err(|collision| SpawnError::Io {
+            doing: "handing descriptors to the monitor",
+            source: io::Error::other(collision),
+        })?;
+    crate::fault::point("before-spawn");
+    let child = command
+        .spawn()
+        .map_err(io_error("executing the monitor program"))?;
+    crate::fault::point("after-spawn");
+    // The child is reaped by its pidfd.
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    Ok(open_pidfd(pid)?)
+}
+
+/// Whether the launch ever had a monitor, and what that said at its end.
+pub fn traces(dir: &DataDir, instance_id: &str, launch: u64) -> (bool, Option<Outcome>) {
+    let launch = dir.launch(instance_id, launch);
+    let spawned = std::fs::metadata(launch.join("spawned")).is_ok_and(|meta| meta.len() > 0);
+    let outcome = std::fs::read(launch.join("outcome"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    (spawned, outcome)
+}
+
+/// Removes the launch directories that are not `newest`'s.
+pub fn sweep_launches(dir: &DataDir, instance_id: &str, newest: u64) -> io::Result<()> {
+    let keep = dir.launch(instance_id, newest);
+    for entry in std::fs::read_dir(dir.instance(instance_id))? {
+        let path = entry?.path();
+        let is_launch = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"launch-"));
+        if is_launch && path != keep {
+            std::fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Descriptors and the numbers that they get in the child.
+#[derive(Default)]
+struct Handout {
+    mappings: Vec<FdMapping>,
+}
+
+impl Handout {
+    fn give(&mut self, fd: impl Into<OwnedFd>) -> RawFd {
+        let count = RawFd::try_from(self.mappings.len()).unwrap_or(RawFd::MAX);
+        let child_fd = FIRST_FD.saturating_add(count);
+        self.mappings.push(FdMapping {
+            parent_fd: fd.into(),
+            child_fd,
+        });
+        child_fd
+    }
+}
+
+fn fresh_dir(launch: &Path) -> Result<(), SpawnError> {
+    if let Err(source) = std::fs::remove_dir_all(launch)
+        && source.kind() != io::ErrorKind::NotFound
+    {
+        return Err(io_error("sweeping the launch directory")(source));
+    }
+    std::fs::create_dir_all(launch).map_err(io_error("making the launch directory"))
+}
+
+/// By way of /proc: `sun_path` holds 108 bytes, a data directory's path may be longer.
+fn bind(launch: &Path) -> Result<UnixListener, SpawnError> {
+    let failed = io_error("binding the control socket");
+    let dir = match File::open(launch) {
+        Ok(dir) => dir,
+        Err(source) => return Err(failed(source)),
+    };
+    UnixListener::bind(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd())).map_err(failed)
+}
+
+fn create(path: &Path, doing: &'static str) -> Result<File, SpawnError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(io_error(doing))
+}
+
+fn memory_file(spec: &VmSpec) -> Result<File, SpawnError> {
+    let bytes = serde_json::to_vec(spec)
+        .map_err(|error| io_error("writing the monitor's spec")(error.into()))?;
+    let fd = rustix::fs::memfd_create("vm-spec", MemfdFlags::CLOEXEC)
+        .map_err(|errno| io_error("making the spec's memory file")(errno.into()))?;
+    let mut file = File::from(fd);
+    file.write_all(&bytes)
+        .and_then(|()| file.rewind())
+        .map_err(io_error("writing the monitor's spec"))?;
+    Ok(file)
+}
+
+fn io_error(doing: &'static str) -> impl Fn(io::Error) -> SpawnError + Copy {
+    move |source| SpawnError::Io { doing, source }
+}
+
+/// The same for an instance's whole life, and beginning with `ec2`, by which cloud-init knows where it is.
+fn system_uuid(instance_id: &str) -> String {
+    let digest = blake3::hash(instance_id.as_bytes());
+    let hex = &digest.to_hex()[..32];
+    format!(
+        "ec2{}-{}-4{}-8{}-{}",
+        &hex[..5],
+        &hex[5..9],
+        &hex[9..12],
+        &hex[12..15],
+        &hex[15..27]
+    )
+}

@@ -1,0 +1,305 @@
+//! A living monitor, as the agent holds it: its pidfd and its control socket.
+//!
+//! The agent binds the control socket and the monitor inherits it, so that `connect` succeeds exactly as long
+//! as a monitor (or the fork that becomes one) lives. The child calls `listen` again before its exec; the
+//! kernel notes the last caller of `listen` as the peer, so SO_PEERCRED names the monitor and not the agent.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use hearth_vmm::control::{Event, Message, Reply, Request, VmState};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Interest};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// A monitor that does not answer within this is not waited for; its pidfd still is.
+const REPLY_PATIENCE: Duration = Duration::from_secs(5);
+/// No message of the protocol comes near it.
+const MAX_LINE: usize = 64 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    #[error("opening the process descriptor of monitor {pid}")]
+    PidFd { pid: i32, source: io::Error },
+    #[error("looking for a monitor at {path}")]
+    Connect { path: String, source: io::Error },
+    #[error("the monitor did not answer")]
+    NoAnswer,
+    #[error("the monitor refused: {0}")]
+    Refused(String),
+    #[error("sending a signal to the monitor")]
+    Signal(#[source] io::Error),
+}
+
+/// What the monitor has told of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The first vCPU has been entered.
+    pub entered: bool,
+}
+
+/// Dropping it lets go of the monitor and leaves it alone.
+#[derive(Debug)]
+pub struct MonitorHandle {
+    pidfd: AsyncFd<OwnedFd>,
+    requests: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
+    told: watch::Receiver<Told>,
+}
+
+impl MonitorHandle {
+    /// Takes hold of a process that serves `socket`.
+    ///
+    /// # Errors
+    /// The descriptor cannot be watched.
+    pub fn new(pidfd: OwnedFd, launch_dir: &Path) -> Result<MonitorHandle, MonitorError> {
+        // SAFETY: an `OwnedFd` names one descriptor, and keeps it open, for as long as it lives.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+        let pidfd = pidfd.map_err(|error| MonitorError::PidFd {
+            pid: 0,
+            source: error.into(),
+        })?;
+        let (requests, inbox) = mpsc::channel(4);
+        let (tell, told) = watch::channel(Told::default());
+        tokio::spawn(converse(launch_dir.to_owned(), inbox, tell));
+        Ok(MonitorHandle {
+            pidfd,
+            requests,
+            told,
+        })
+    }
+
+    /// Finds the monitor that serves the launch's control socket, if one lives.
+    ///
+    /// # Errors
+    /// It cannot be told whether one lives.
+    pub async fn find(launch_dir: &Path) -> Result<Option<MonitorHandle>, MonitorError> {
+        loop {
+            let Some(pid) = peer(launch_dir).await? else {
+                return Ok(None);
+            };
+            let pidfd = match open_pidfd(pid) {
+                Ok(pidfd) => pidfd,
+                // A dead agent's fork on the way to its exec still bears the agent's name.
+                Err(MonitorError::PidFd { source, .. })
+                    if source.raw_os_error() == Some(libc::ESRCH) =>
+                {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            // It lived after the pidfd was opened: the pid had not been given to another.
+            if peer(launch_dir).await? == Some(pid) {
+                return MonitorHandle::new(pidfd, launch_dir).map(Some);
+            }
+        }
+    }
+
+    pub fn told(&self) -> Told {
+        *self.told.borrow()
+    }
+
+    /// Waits until the monitor has told something new (false) or its process has ended (true).
+    pub async fn ended_or_told(&mut self) -> bool {
+        let told = async {
+            if self.told.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            // A pidfd is readable from its process's end on; there is nothing to read.
+            _ = self.pidfd.readable() => {
+                reap(self.pidfd.get_ref().as_fd());
+                true
+            }
+            () = told => false,
+        }
+    }
+
+    /// # Errors
+    /// No answer in time, or a refusal.
+    pub async fn ask(&self, request: Request) -> Result<Reply, MonitorError> {
+        let (sender, answer) = oneshot::channel();
+        let exchange = async {
+            self.requests.send((request, sender)).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(REPLY_PATIENCE, exchange).await {
+            Ok(Some(Reply::Error { message })) => Err(MonitorError::Refused(message)),
+            Ok(Some(reply)) => Ok(reply),
+            _ => Err(MonitorError::NoAnswer),
+        }
+    }
+
+    /// # Errors
+    /// The kernel refuses; that the process is already dead is no error.
+    pub fn kill(&self) -> Result<(), MonitorError> {
+        match pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(errno) => Err(MonitorError::Signal(errno.into())),
+        }
+    }
+}
+
+/// # Errors
+/// No such process, or no descriptors left.
+pub fn open_pidfd(pid: i32) -> Result<OwnedFd, MonitorError> {
+    let failed = |errno: rustix::io::Errno| MonitorError::PidFd {
+        pid,
+        source: errno.into(),
+    };
+    let pid = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).map_err(failed)?;
+    pidfd_open(pid, PidfdFlags::empty()).map_err(failed)
+}
+
+/// An adopted monitor is init's child: then there is nothing for us to reap.
+fn reap(pidfd: std::os::fd::BorrowedFd<'_>) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let _ = waitid(
+        WaitId::PidFd(pidfd),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    );
+}
+
+/// The process at the other end of the control socket, if any lives.
+async fn peer(launch_dir: &Path) -> Result<Option<i32>, MonitorError> {
+    match connect(launch_dir).await {
+        Ok(stream) => {
+            let credentials = stream
+                .peer_cred()
+                .map_err(|source| connect_error(launch_dir, source))?;
+            Ok(credentials.pid())
+        }
+        Err(error) if nobody_listens(&error) => Ok(None),
+        Err(error) => Err(connect_error(launch_dir, error)),
+    }
+}
+
+fn nobody_listens(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn connect_error(launch_dir: &Path, source: io::Error) -> MonitorError {
+    MonitorError::Connect {
+        path: launch_dir.display().to_string(),
+        source,
+    }
+}
+
+/// By way of /proc: `sun_path` holds 108 bytes, a data directory's path may be longer.
+async fn connect(launch_dir: &Path) -> io::Result<UnixStream> {
+    let dir = std::fs::File::open(launch_dir)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd())).await
+}
+
+/// Keeps a connection up until the handle is dropped or the monitor is gone.
+async fn converse(
+    launch_dir: std::path::PathBuf,
+    mut inbox: mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
+    tell: watch::Sender<Told>,
+) {
+    let delays = || {
+        ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_secs(2))
+            .without_max_times()
+            .build()
+    };
+    let mut delay = delays();
+    loop {
+        match connect(&launch_dir).await {
+            Ok(stream) => match exchange(stream, &mut inbox, &tell).await {
+                Ended::Dropped => return,
+                Ended::Closed { spoken: true } => delay = delays(),
+                Ended::Closed { spoken: false } => {}
+            },
+            Err(error) if nobody_listens(&error) => return,
+            Err(error) => tracing::debug!(%error, "connecting to a monitor"),
+        }
+        tokio::time::sleep(delay.next().unwrap_or(Duration::from_secs(2))).await;
+    }
+}
+
+enum Ended {
+    Dropped,
+    Closed { spoken: bool },
+}
+
+async fn exchange(
+    stream: UnixStream,
+    inbox: &mut mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
+    tell: &watch::Sender<Told>,
+) -> Ended {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    // Replies come in the order of the requests; `None` awaits the status that every connection begins with.
+    let mut awaited: VecDeque<Option<oneshot::Sender<Reply>>> = VecDeque::from([None]);
+    if send(&mut writer, &Request::Status).await.is_err() {
+        return Ended::Closed { spoken: false };
+    }
+    let mut spoken = false;
+    loop {
+        tokio::select! {
+            request = inbox.recv() => {
+                let Some((request, sender)) = request else { return Ended::Dropped };
+                if send(&mut writer, &request).await.is_err() {
+                    return Ended::Closed { spoken };
+                }
+                awaited.push_back(Some(sender));
+            }
+            // `read_until` keeps what it has read in `line` when another branch wins.
+            read = reader.read_until(b'\n', &mut line) => {
+                if !matches!(read, Ok(1..)) || line.len() > MAX_LINE {
+                    return Ended::Closed { spoken };
+                }
+                spoken = true;
+                match serde_json::from_slice(&line) {
+                    Ok(Message::Reply(reply)) => {
+                        if let Reply::Status(status) = &reply {
+                            note(tell, status.state != VmState::Starting && status.first_entry_micros > 0
+                                || status.state == VmState::Running);
+                        }
+                        if let Some(Some(sender)) = awaited.pop_front() {
+                            let _ = sender.send(reply);
+                        }
+                    }
+                    Ok(Message::Event(Event::Entered { .. })) => note(tell, true),
+                    Ok(Message::Event(Event::Reset { .. })) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "a monitor said what the control protocol does not know");
+                        return Ended::Closed { spoken };
+                    }
+                }
+                line.clear();
+            }
+        }
+    }
+}
+
+fn note(tell: &watch::Sender<Told>, entered: bool) {
+    tell.send_if_modified(|told| {
+        let news = entered && !told.entered;
+        told.entered |= entered;
+        news
+    });
+}
+
+async fn send(
+    writer: &mut tokio::net::unix::OwnedWriteHalf,
+    request: &Request,
+) -> io::Result<()> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
+}

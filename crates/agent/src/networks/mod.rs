@@ -1,0 +1,287 @@
+//! The host's VPCs as the intents want them, made so one change at a time per VPC.
+
+mod translate;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use hearth_api::agent::Intents;
+use hearth_network::spec::VpcSpec;
+use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, NetworkError};
+
+pub use translate::{Untranslatable, metadata, vpc_spec};
+
+/// Bytes of IP packet on every link.
+pub const MTU: u16 = 1500;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetworksError {
+    #[error("no intent describes VPC {0}")]
+    NoIntent(String),
+    #[error(transparent)]
+    Untranslatable(#[from] Untranslatable),
+    #[error("setting up the network of VPC {vpc_id}")]
+    Apply {
+        vpc_id: String,
+        source: NetworkError,
+    },
+    #[error("opening the TAP of {eni_id}")]
+    Tap {
+        eni_id: String,
+        source: NetworkError,
+    },
+    #[error("opening a stand-in for a TAP")]
+    Simulated(#[source] std::io::Error),
+}
+
+/// The host's network, or none for tests with stand-in monitors.
+#[derive(Clone)]
+pub enum Host {
+    Real(Network),
+    Simulated,
+}
+
+/// Answers IMDS from the intents.
+#[derive(Default)]
+pub struct Metadata {
+    by_address: RwLock<HashMap<(String, Ipv4Addr), Arc<InstanceMetadata>>>,
+}
+
+impl MetadataSource for Metadata {
+    fn by_address(&self, vpc_id: &str, ip: Ipv4Addr) -> Option<Arc<InstanceMetadata>> {
+        let map = self
+            .by_address
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        map.get(&(vpc_id.to_owned(), ip)).cloned()
+    }
+}
+
+/// What was last made of a VPC; its lock makes one change wait for the other.
+type Applied = Arc<tokio::sync::Mutex<Option<VpcSpec>>>;
+
+pub struct Networks {
+    host: Host,
+    metadata: Arc<Metadata>,
+    wanted: RwLock<BTreeMap<String, VpcSpec>>,
+    applied: Mutex<HashMap<String, Applied>>,
+    changed: tokio::sync::Notify,
+}
+
+/// The network crate's configuration for a data directory.
+///
+/// # Errors
+/// The key that signs IMDSv2 tokens can neither be read nor made.
+pub fn config(
+    dir: &crate::paths::DataDir,
+    host_namespace: Option<&str>,
+) -> std::io::Result<NetworkConfig> {
+    let mut config = NetworkConfig::new(dir.root().join("network"), imds_key(dir)?);
+    config.mtu = MTU;
+    config.root_netns = host_namespace.map(|name| PathBuf::from("/run/netns").join(name));
+    Ok(config)
+}
+
+/// Kept, so that the guests' tokens outlive the agent.
+fn imds_key(dir: &crate::paths::DataDir) -> std::io::Result<[u8; 32]> {
+    let path = dir.root().join("imds.key");
+    if let Ok(bytes) = std::fs::read(&path)
+        && let Ok(key) = bytes.try_into()
+    {
+        return Ok(key);
+    }
+    let key: [u8; 32] = rand::random();
+    crate::identity::write_private(&path, &key)?;
+    Ok(key)
+}
+
+impl Networks {
+    pub fn new(host: Host, metadata: Arc<Metadata>) -> Networks {
+        Networks {
+            host,
+            metadata,
+            wanted: RwLock::default(),
+            applied: Mutex::default(),
+            changed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Notes what is wanted; [`Networks::keep`] and [`Networks::converge`] make it so.
+    pub fn want(&self, intents: &Intents) {
+        let mut wanted = BTreeMap::new();
+        for vpc in &intents.vpcs {
+            match vpc_spec(vpc, &intents.instances) {
+                Ok(spec) => {
+                    wanted.insert(vpc.vpc_id.clone(), spec);
+                }
+                Err(error) => tracing::error!(vpc = vpc.vpc_id, %error, "leaving a VPC as it is"),
+            }
+        }
+        let mut by_address = HashMap::new();
+        for instance in &intents.instances {
+            match metadata(instance, &intents.vpcs) {
+                Ok(told) => {
+                    by_address.insert((told.vpc_id.clone(), told.local_ipv4), Arc::new(told));
+                }
+                Err(error) => {
+                    tracing::error!(instance = instance.instance_id, %error, "IMDS will not know it");
+                }
+            }
+        }
+        *self
+            .metadata
+            .by_address
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = by_address;
+        *self.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
+        self.changed.notify_one();
+    }
+
+    /// Makes the VPC as it is wanted at this moment; returns at once when it already is.
+    ///
+    /// # Errors
+    /// Nothing is wanted of it, or the host refuses.
+    pub async fn converge(&self, vpc_id: &str) -> Result<(), NetworksError> {
+        let slot = {
+            let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(applied.entry(vpc_id.to_owned()).or_default())
+        };
+        let mut applied = slot.lock().await;
+        // Read under the lock: whoever waited for it applies the newest wish, or finds it applied.
+        let wanted = {
+            let wanted = self.wanted.read().unwrap_or_else(PoisonError::into_inner);
+            wanted.get(vpc_id).cloned()
+        };
+        let Some(wanted) = wanted else {
+            return Err(NetworksError::NoIntent(vpc_id.to_owned()));
+        };
+        if applied.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        // Should this be dropped half-way, nothing is known of the VPC.
+        *applied = None;
+        if let Host::Real(network) = &self.host {
+            network
+                .apply_vpc(&wanted)
+                .await
+                .map_err(|source| NetworksError::Apply {
+                    vpc_id: vpc_id.to_owned(),
+                    source,
+                })?;
+        }
+        *applied = Some(wanted);
+        Ok(())
+    }
+
+    /// The TAP of an interface, in its VPC as it is wanted now.
+    ///
+    /// # Errors
+    /// The VPC cannot be made, or the TAP not be opened.
+    pub async fn open_tap(&self, vpc_id: &str, eni_id: &str) -> Result<OwnedFd, NetworksError> {
+        self.converge(vpc_id).await?;
+        match &self.host {
+            Host::Simulated => std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map(OwnedFd::from)
+                .map_err(NetworksError::Simulated),
+            Host::Real(network) => {
+                network
+                    .open_tap(vpc_id, eni_id)
+                    .await
+                    .map_err(|source| NetworksError::Tap {
+                        eni_id: eni_id.to_owned(),
+                        source,
+                    })
+            }
+        }
+    }
+
+    /// Makes every change of the wishes true, and tries again what failed. Never returns.
+    pub async fn keep(&self) {
+        let delays = || {
+            ExponentialBuilder::default()
+                .with_jitter()
+                .with_min_delay(Duration::from_millis(500))
+                .with_max_delay(Duration::from_secs(30))
+                .without_max_times()
+                .build()
+        };
+        let mut delay = delays();
+        // Before the first wish is heard, nothing is known to be unwanted.
+        self.changed.notified().await;
+        loop {
+            let again = if self.converge_all().await {
+                delay = delays();
+                None
+            } else {
+                delay.next()
+            };
+            match again {
+                None => self.changed.notified().await,
+                Some(delay) => {
+                    // A new wish is tried at once.
+                    let _ = tokio::time::timeout(delay, self.changed.notified()).await;
+                }
+            }
+        }
+    }
+
+    /// Whether all is as wanted.
+    async fn converge_all(&self) -> bool {
+        let wanted: Vec<String> = {
+            let wanted = self.wanted.read().unwrap_or_else(PoisonError::into_inner);
+            wanted.keys().cloned().collect()
+        };
+        let mut all = true;
+        for vpc_id in &wanted {
+            if let Err(error) = self.converge(vpc_id).await {
+                tracing::warn!(vpc = vpc_id, error = %crate::chain(&error), "a VPC is not as it should be");
+                all = false;
+            }
+        }
+        all & self.remove_unwanted(&wanted).await
+    }
+
+    /// VPCs of this agent's making that no intent names any more go.
+    async fn remove_unwanted(&self, wanted: &[String]) -> bool {
+        let Host::Real(network) = &self.host else {
+            return true;
+        };
+        let made = match network.vpcs().await {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "listing the host's VPCs");
+                return false;
+            }
+        };
+        let mut all = true;
+        for vpc_id in made.iter().filter(|made| !wanted.contains(made)) {
+            let slot = {
+                let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(applied.entry(vpc_id.clone()).or_default())
+            };
+            let mut applied = slot.lock().await;
+            let wanted_again = self
+                .wanted
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains_key(vpc_id);
+            if wanted_again {
+                continue;
+            }
+            *applied = None;
+            if let Err(error) = network.remove_vpc(vpc_id).await {
+                tracing::warn!(vpc = vpc_id, error = %crate::chain(&error), "removing a VPC");
+                all = false;
+            }
+        }
+        all
+    }
+}

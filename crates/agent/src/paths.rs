@@ -1,0 +1,95 @@
+//! Where things lie in the agent's data directory.
+//!
+//! ```text
+//! pki/                          identity: host.key (0600), host.pem, ca.pem, control-plane
+//! store.redb  lock
+//! images/<ami>/disk.raw         read-only bases, complete or absent
+//! volumes/<vol>/{data,map}      overlays, complete or absent
+//! instances/<i>/console         the console ring, kept over runs
+//! instances/<i>/monitor.log     the monitor's words in its newest launch
+//! instances/<i>/launch-<n>/     control.sock, outcome, spawned
+//! ```
+
+use std::path::{Path, PathBuf};
+
+/// The agent's data directory.
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// Makes the directory and its rooms.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn create(root: &Path) -> std::io::Result<DataDir> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut private = std::fs::DirBuilder::new();
+        private.recursive(true).mode(0o700).create(root)?;
+        let dir = DataDir(root.canonicalize()?);
+        for room in ["images", "volumes", "instances"] {
+            private.create(dir.0.join(room))?;
+        }
+        Ok(dir)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn pki(&self) -> PathBuf {
+        self.0.join("pki")
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.0.join("store.redb")
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    pub fn images(&self) -> PathBuf {
+        self.0.join("images")
+    }
+
+    pub fn image_disk(&self, image_id: &str) -> PathBuf {
+        self.images().join(image_id).join("disk.raw")
+    }
+
+    pub fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
+    }
+
+    pub fn volume(&self, volume_id: &str) -> PathBuf {
+        self.volumes().join(volume_id)
+    }
+
+    pub fn instances(&self) -> PathBuf {
+        self.0.join("instances")
+    }
+
+    pub fn instance(&self, instance_id: &str) -> PathBuf {
+        self.instances().join(instance_id)
+    }
+
+    pub fn console(&self, instance_id: &str) -> PathBuf {
+        self.instance(instance_id).join("console")
+    }
+
+    pub fn monitor_log(&self, instance_id: &str) -> PathBuf {
+        self.instance(instance_id).join("monitor.log")
+    }
+
+    pub fn launch(&self, instance_id: &str, launch: u64) -> PathBuf {
+        self.instance(instance_id).join(format!("launch-{launch}"))
+    }
+}
+
+/// Whether `id` may name a file: an EC2 id, nothing that walks the tree.
+pub fn is_plain_id(id: &str) -> bool {
+    !id.is_empty()
+        && id.len() <= 64
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}

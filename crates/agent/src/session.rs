@@ -1,0 +1,177 @@
+//! The session with the control plane: observations up, intents down, for as long as there is one.
+//!
+//! The agent needs it to hear news, not to work: while it is away, instances run and are looked after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use hearth_api::agent::agent_message::Message as Up;
+use hearth_api::agent::control_message::Message as Down;
+use hearth_api::agent::{
+    AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello, Intents,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::board::Board;
+use crate::capacity::{self, Reserve};
+use crate::identity::{self, Identity, TlsError};
+use crate::link::client;
+use crate::paths::{DataDir, is_plain_id};
+
+pub struct Session {
+    pub identity: Identity,
+    /// Dialled: `host:port`.
+    pub endpoint: String,
+    pub availability_zone: String,
+    pub reserve: Reserve,
+    pub dir: DataDir,
+    pub board: Board,
+    pub intents: mpsc::Sender<Intents>,
+    pub channel: watch::Sender<Option<Channel>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the control plane ended the session: {}", .0.message())]
+    Ended(Box<tonic::Status>),
+    #[error("measuring the host's capacity")]
+    Capacity(#[source] std::io::Error),
+    #[error("the control plane closed the session")]
+    Closed,
+}
+
+/// A session that lasted this long was a good one: the next is dialled soon.
+const GOOD: Duration = Duration::from_secs(20);
+
+impl Session {
+    /// Keeps a session up; returns when nobody takes intents any more.
+    pub async fn keep(self) {
+        let session = Arc::new(self);
+        let delays = || {
+            ExponentialBuilder::default()
+                .with_jitter()
+                .with_min_delay(Duration::from_millis(100))
+                .with_max_delay(Duration::from_secs(10))
+                .without_max_times()
+                .build()
+        };
+        let mut delay = delays();
+        while !session.intents.is_closed() {
+            let began = Instant::now();
+            let ended = session.hold().await;
+            session.channel.send_replace(None);
+            if began.elapsed() >= GOOD {
+                delay = delays();
+            }
+            let pause = delay.next().unwrap_or(Duration::from_secs(10));
+            if let Err(error) = ended {
+                tracing::warn!(error = %crate::chain(&error), ?pause, "no session; dialling again");
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One session, from dialling to its end.
+    async fn hold(self: &Arc<Self>) -> Result<(), SessionError> {
+        let channel = identity::connect(&self.identity, &self.endpoint).await?;
+        let (up, outbox) = mpsc::channel::<AgentMessage>(4);
+        let hello = Hello {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            availability_zone: self.availability_zone.clone(),
+            hostname: hostname(),
+            capacity: Some(self.capacity().await?),
+        };
+        let _ = up.send(message(Up::Hello(hello))).await;
+        let mut board = self.board.reader();
+        let observation = board.look(self.capacity().await?);
+        let _ = up.send(message(Up::Observation(observation))).await;
+        let mut down = client(channel.clone())
+            .session(ReceiverStream::new(outbox))
+            .await
+            .map_err(|status| SessionError::Ended(Box::new(status)))?
+            .into_inner();
+        tracing::info!(endpoint = self.endpoint, host = self.identity.host_id, "session begun");
+        self.channel.send_replace(Some(channel));
+        loop {
+            tokio::select! {
+                received = down.message() => {
+                    let received = received.map_err(|status| SessionError::Ended(Box::new(status)))?;
+                    match received.ok_or(SessionError::Closed)?.message {
+                        Some(Down::Intents(intents)) => {
+                            if self.intents.send(intents).await.is_err() {
+                                return Ok(());
+                            }
+                        }
+                        Some(Down::ConsoleRequest(request)) => {
+                            let (session, up) = (Arc::clone(self), up.clone());
+                            tokio::spawn(async move {
+                                let output = session.console(request).await;
+                                let _ = up.send(message(Up::ConsoleOutput(output))).await;
+                            });
+                        }
+                        None => {}
+                    }
+                }
+                // Room first, then the look: changes that come faster than they are sent are one, and none is
+                // lost when the other branch wins.
+                permit = async {
+                    let permit = up.reserve().await;
+                    board.changed().await;
+                    permit
+                } => {
+                    let Ok(permit) = permit else { return Err(SessionError::Closed) };
+                    let capacity = self.capacity().await?;
+                    permit.send(message(Up::Observation(board.look(capacity))));
+                }
+            }
+        }
+    }
+
+    async fn capacity(&self) -> Result<Capacity, SessionError> {
+        let (dir, reserve) = (self.dir.clone(), self.reserve);
+        let measured = tokio::task::spawn_blocking(move || capacity::measure(&dir, reserve)).await;
+        measured
+            .unwrap_or_else(|_| Err(std::io::Error::other("the worker ended")))
+            .map_err(SessionError::Capacity)
+    }
+
+    async fn console(&self, request: ConsoleRequest) -> ConsoleOutput {
+        let id = request.instance_id;
+        let path = is_plain_id(&id).then(|| self.dir.console(&id));
+        let read = tokio::task::spawn_blocking(move || {
+            let path = path.ok_or(std::io::ErrorKind::NotFound)?;
+            hearth_vmm::console::read(&std::fs::File::open(path)?)
+        })
+        .await
+        .unwrap_or_else(|_| Err(std::io::Error::other("the worker ended")));
+        let (output, error) = match read {
+            Ok(output) => (output, String::new()),
+            // Never started here: it has said nothing yet.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Default::default(),
+            Err(error) => (Vec::new(), format!("reading the console of {id}: {error}")),
+        };
+        ConsoleOutput {
+            request_id: request.request_id,
+            output,
+            error,
+        }
+    }
+}
+
+fn message(message: Up) -> AgentMessage {
+    AgentMessage {
+        message: Some(message),
+    }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}

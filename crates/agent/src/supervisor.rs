@@ -1,0 +1,199 @@
+//! Hands the intents out: to the store, to the networks, to one actor per instance.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hearth_api::agent::{InstanceIntent, Intents};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::instance::{Actor, Context, Wanted};
+use crate::paths::is_plain_id;
+use crate::record::Record;
+use crate::store::StoreError;
+
+pub struct Supervisor {
+    context: Arc<Context>,
+    generation: u64,
+    wanted: BTreeMap<String, Wanted>,
+    actors: BTreeMap<String, watch::Sender<Wanted>>,
+    tasks: JoinSet<String>,
+}
+
+impl Supervisor {
+    /// Takes up every instance that the store, the intents in it, or the data directory knows, and waits until
+    /// all of them are on the board.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(context: Arc<Context>) -> Result<Supervisor, StoreError> {
+        let store = context.store.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            Ok::<_, StoreError>((store.intents()?, store.records()?))
+        });
+        let (intents, records): (Option<Intents>, Vec<Record>) = read.await??;
+        let mut supervisor = Supervisor {
+            context,
+            generation: 0,
+            wanted: BTreeMap::new(),
+            actors: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        };
+        if let Some(intents) = &intents {
+            supervisor.note(intents);
+        }
+        let mut records: BTreeMap<String, Record> = records
+            .into_iter()
+            .map(|record| (record.instance_id.clone(), record))
+            .collect();
+        let known: BTreeSet<String> = records
+            .keys()
+            .chain(supervisor.wanted.keys())
+            .cloned()
+            .chain(directories(&supervisor.context))
+            .collect();
+        let (ready, mut all_ready) = mpsc::channel(1);
+        for id in known {
+            let record = records.remove(&id).unwrap_or_else(|| Record::new(&id));
+            supervisor.begin(&id, record, ready.clone());
+        }
+        drop(ready);
+        // Closed when the last actor has dropped its end.
+        while all_ready.recv().await.is_some() {}
+        supervisor.context.board.saw_generation(supervisor.generation);
+        Ok(supervisor)
+    }
+
+    /// Serves intents until the sender hangs up.
+    pub async fn run(mut self, mut intents: mpsc::Receiver<Intents>) {
+        loop {
+            tokio::select! {
+                message = intents.recv() => match message {
+                    Some(message) => self.take(message).await,
+                    None => return,
+                },
+                Some(ended) = self.tasks.join_next() => self.reap(ended),
+            }
+        }
+    }
+
+    async fn take(&mut self, intents: Intents) {
+        if intents.generation < self.generation {
+            tracing::error!(
+                offered = intents.generation,
+                known = self.generation,
+                "ignoring intents older than those already heard of (was the control plane's store set back?)"
+            );
+            return;
+        }
+        crate::fault::point("intents-heard");
+        // What is acted upon must not be forgotten: no storing, no acting. The control plane sends it again.
+        if let Err(error) = self.context.store.put_intents(&intents).await {
+            tracing::error!(error = %crate::chain(&error), "storing intents");
+            return;
+        }
+        crate::fault::point("intents-stored");
+        self.note(&intents);
+        for (id, wanted) in &self.wanted {
+            if let Some(actor) = self.actors.get(id) {
+                actor.send_if_modified(|now| {
+                    let news = now.intent != wanted.intent;
+                    *now = wanted.clone();
+                    news
+                });
+            }
+        }
+        let new: Vec<String> = self
+            .wanted
+            .keys()
+            .filter(|id| !self.actors.contains_key(*id))
+            .cloned()
+            .collect();
+        for id in new {
+            let (ready, _) = mpsc::channel(1);
+            self.begin(&id, Record::new(&id), ready);
+        }
+        self.context.board.saw_generation(self.generation);
+    }
+
+    /// Notes what is wanted, for the networks and for the instances.
+    fn note(&mut self, intents: &Intents) {
+        self.generation = intents.generation;
+        self.context.networks.want(intents);
+        let named: BTreeMap<&str, &InstanceIntent> = intents
+            .instances
+            .iter()
+            .filter(|intent| is_plain_id(&intent.instance_id))
+            .map(|intent| (intent.instance_id.as_str(), intent))
+            .collect();
+        let now = Instant::now();
+        for (id, wanted) in &mut self.wanted {
+            if !named.contains_key(id.as_str()) {
+                wanted.intent = None;
+            }
+        }
+        for (id, intent) in named {
+            let wanted = self.wanted.entry(id.to_owned()).or_insert_with(|| Wanted {
+                intent: None,
+                arrived: now,
+            });
+            let run = wanted.intent.as_ref().map_or(0, |known| known.run);
+            if intent.run > run {
+                wanted.arrived = now;
+            }
+            wanted.intent = Some(intent.clone());
+        }
+        // An instance that neither an intent nor an actor knows is done with.
+        let actors = &self.actors;
+        self.wanted
+            .retain(|id, wanted| wanted.intent.is_some() || actors.contains_key(id));
+    }
+
+    fn begin(&mut self, id: &str, record: Record, ready: mpsc::Sender<()>) {
+        let wanted = self.wanted.entry(id.to_owned()).or_insert_with(|| Wanted {
+            intent: None,
+            arrived: Instant::now(),
+        });
+        let (sender, receiver) = watch::channel(wanted.clone());
+        self.actors.insert(id.to_owned(), sender);
+        let actor = Actor::new(Arc::clone(&self.context), receiver, record);
+        let id = id.to_owned();
+        self.tasks.spawn(async move {
+            actor.run(ready).await;
+            id
+        });
+    }
+
+    fn reap(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        let id = match ended {
+            Ok(id) => id,
+            // Going on without an actor would leave an instance to itself: let the service manager start
+            // this agent again, which disturbs no instance.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        self.actors.remove(&id);
+        match self.wanted.get(&id) {
+            // An intent came back while its actor was forgetting.
+            Some(wanted) if wanted.intent.is_some() => {
+                let (ready, _) = mpsc::channel(1);
+                self.begin(&id, Record::new(&id), ready);
+            }
+            _ => {
+                self.wanted.remove(&id);
+            }
+        }
+    }
+}
+
+/// Instances that left a directory; one that nothing else knows is reported as unknown, and kept.
+fn directories(context: &Context) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(context.dir.instances()) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_plain_id(name))
+        .collect()
+}

@@ -1,0 +1,168 @@
+//! Root volumes: an overlay on the AMI's disk, complete or absent.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+use crate::paths::DataDir;
+
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("{doing} {path}")]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("laying the overlay of {volume_id}")]
+    Overlay {
+        volume_id: String,
+        source: hearth_block::overlay::CreateError,
+    },
+    #[error("volume {volume_id} is in use by another process on this host")]
+    InUse { volume_id: String },
+}
+
+/// An open volume. The lock on `data` lives as long as any process holds that open file, so it passes to
+/// the monitor that inherits it: two monitors can never write one volume.
+#[derive(Debug)]
+pub struct Volume {
+    pub data: File,
+    pub map: File,
+    pub base: File,
+}
+
+/// What a monitor that just died, or a fork that has not reached its exec, may still hold for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Makes the volume unless it exists; durable on return. Blocks.
+///
+/// # Errors
+/// The disk is full, or the files cannot be made.
+pub fn ensure(
+    dir: &DataDir,
+    volume_id: &str,
+    base_size: u64,
+    size: u64,
+) -> Result<(), VolumeError> {
+    let volume = dir.volume(volume_id);
+    if volume.exists() {
+        return Ok(());
+    }
+    // Under a name of its own first: a volume that has its name is whole.
+    let half_made = dir
+        .volumes()
+        .join(format!(".{volume_id}.{:016x}", rand::random::<u64>()));
+    let made = make(&half_made, volume_id, base_size, size).and_then(|()| {
+        match std::fs::rename(&half_made, &volume) {
+            Ok(()) => sync_dir(&dir.volumes()),
+            // Another attempt at the same launch came first.
+            Err(_) if volume.exists() => Ok(()),
+            Err(source) => Err(io_error("renaming", &half_made, source)),
+        }
+    });
+    if half_made.exists() {
+        let _ = std::fs::remove_dir_all(&half_made);
+    }
+    made
+}
+
+fn make(at: &Path, volume_id: &str, base_size: u64, size: u64) -> Result<(), VolumeError> {
+    std::fs::create_dir(at).map_err(|source| io_error("making", at, source))?;
+    let data = create(&at.join("data"))?;
+    let map = create(&at.join("map"))?;
+    hearth_block::overlay::create(&data, &map, base_size, size).map_err(|source| {
+        VolumeError::Overlay {
+            volume_id: volume_id.to_owned(),
+            source,
+        }
+    })?;
+    sync_dir(at)
+}
+
+/// Opens the volume and its base for a monitor. Blocks for a moment when somebody still holds it.
+///
+/// # Errors
+/// A file is missing, or another monitor lives on the volume.
+pub fn open(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<Volume, VolumeError> {
+    let volume = dir.volume(volume_id);
+    let data = open_file(&volume.join("data"), true)?;
+    let map = open_file(&volume.join("map"), true)?;
+    let base = open_file(&dir.image_disk(image_id), false)?;
+    let until = Instant::now() + LOCK_PATIENCE;
+    while let Err(errno) = rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive) {
+        if errno != rustix::io::Errno::WOULDBLOCK {
+            return Err(io_error("locking", &volume, errno.into()));
+        }
+        if Instant::now() >= until {
+            return Err(VolumeError::InUse {
+                volume_id: volume_id.to_owned(),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(Volume { data, map, base })
+}
+
+/// Deletes the volume if it is there. Blocks.
+///
+/// # Errors
+/// The files cannot be removed.
+pub fn remove(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
+    remove_tree(&dir.volume(volume_id))
+}
+
+/// Removes a directory if it is there.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), VolumeError> {
+    match std::fs::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("removing", path, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sweeps what a killed agent left half-made. Only at start, when nobody makes anything.
+pub(crate) fn sweep_half_made(room: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(room)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn sync_dir(path: &Path) -> Result<(), VolumeError> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|source| io_error("syncing", path, source))
+}
+
+fn create(path: &Path) -> Result<File, VolumeError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|source| io_error("creating", path, source))
+}
+
+fn open_file(path: &Path, write: bool) -> Result<File, VolumeError> {
+    File::options()
+        .read(true)
+        .write(write)
+        .open(path)
+        .map_err(|source| io_error("opening", path, source))
+}
+
+fn io_error(doing: &'static str, path: &Path, source: io::Error) -> VolumeError {
+    VolumeError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}

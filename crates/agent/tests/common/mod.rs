@@ -1,0 +1,363 @@
+//! A cloud for one agent: a control plane of a few lines with real mTLS, and the agent as a real process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hearth_api::agent::agent_message::Message as Up;
+use hearth_api::agent::control_message::Message as Down;
+use hearth_api::agent::control_plane_server::{ControlPlane, ControlPlaneServer};
+use hearth_api::agent::instance_intent::Desired;
+use hearth_api::agent::instance_observation::Phase;
+use hearth_api::agent::*;
+use hearth_api::join::{JoinToken, SERVER_NAME};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the test wants, and what it was told.
+pub struct Cloud {
+    pub intents: watch::Sender<Intents>,
+    pub seen: watch::Receiver<Observation>,
+    pub image: Arc<Mutex<Vec<u8>>>,
+    pub consoles: mpsc::Sender<(String, oneshot::Sender<ConsoleOutput>)>,
+    pub token: String,
+    pub dir: tempfile::TempDir,
+    pub address: SocketAddr,
+    server: Option<tokio::task::JoinHandle<()>>,
+    service: Service,
+    tls: ServerTlsConfig,
+    agent: Option<Child>,
+    pub patience: u64,
+}
+
+#[derive(Clone)]
+struct Service {
+    ca: Arc<(Issuer<'static, KeyPair>, String)>,
+    secret: String,
+    intents: watch::Receiver<Intents>,
+    seen: watch::Sender<Observation>,
+    image: Arc<Mutex<Vec<u8>>>,
+    consoles: Arc<tokio::sync::Mutex<mpsc::Receiver<(String, oneshot::Sender<ConsoleOutput>)>>>,
+}
+
+impl Cloud {
+    pub async fn new() -> Cloud {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let ca_key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        let ca = params.self_signed(&ca_key).unwrap();
+        let issuer = Issuer::new(params, ca_key);
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        let chain = leaf.pem() + &ca.pem();
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(chain, key.serialize_pem()))
+            .client_ca_root(Certificate::from_pem(ca.pem()))
+            .client_auth_optional(true);
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, ca.der());
+        let token = JoinToken {
+            secret: "5".repeat(64),
+            ca_fingerprint: hex::encode(fingerprint),
+            endpoint: address.to_string(),
+        };
+        let (intents, wanted) = watch::channel(Intents::default());
+        let (seen, observed) = watch::channel(Observation::default());
+        let image = Arc::new(Mutex::new(vec![7; 1 << 20]));
+        let (consoles, console_inbox) = mpsc::channel(1);
+        let service = Service {
+            ca: Arc::new((issuer, ca.pem())),
+            secret: token.secret.clone(),
+            intents: wanted,
+            seen,
+            image: Arc::clone(&image),
+            consoles: Arc::new(tokio::sync::Mutex::new(console_inbox)),
+        };
+        let mut cloud = Cloud {
+            intents,
+            seen: observed,
+            image,
+            consoles,
+            token: token.to_string(),
+            dir: tempfile::tempdir().unwrap(),
+            address,
+            server: None,
+            service,
+            tls,
+            agent: None,
+            patience: 60,
+        };
+        cloud.serve(listener);
+        cloud
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let server = Server::builder()
+            .tls_config(self.tls.clone())
+            .unwrap()
+            .add_service(ControlPlaneServer::new(self.service.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        self.server = Some(tokio::spawn(async move {
+            let _ = server.await;
+        }));
+    }
+
+    /// The control plane is away, as if killed.
+    pub async fn control_plane_dies(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+            let _ = server.await;
+        }
+    }
+
+    pub async fn control_plane_returns(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.serve(listener);
+    }
+
+    pub fn start_agent(&mut self) {
+        self.start_agent_with(&[]);
+    }
+
+    pub fn start_agent_with(&mut self, env: &[(&str, &str)]) {
+        let agent = Path::new(env!("CARGO_BIN_EXE_hearth-agent"));
+        let monitor = agent.with_file_name("examples").join("fake-monitor");
+        let child = Command::new(agent)
+            .arg("--simulate-host")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .args(["--join-token", &self.token])
+            .args(["--stop-patience", &self.patience.to_string()])
+            .arg("--vmm")
+            .arg(monitor)
+            .envs(env.iter().copied())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.agent = Some(child);
+    }
+
+    pub fn kill_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            agent.kill().unwrap();
+            agent.wait().unwrap();
+        }
+    }
+
+    /// Waits for an agent that is to die of itself.
+    pub async fn agent_died(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        tokio::time::timeout(PATIENCE, async {
+            while agent.try_wait().unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("the agent should have died");
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        // Long on purpose: control sockets must not mind.
+        self.dir.path().join("a-data-directory-with-a-path-much-longer-than-sun_path-can-ever-hold-in-its-108-bytes")
+    }
+
+    /// Changes what is wanted, and its generation.
+    pub fn want(&self, change: impl FnOnce(&mut Vec<InstanceIntent>)) {
+        self.intents.send_modify(|intents| {
+            intents.generation += 1;
+            change(&mut intents.instances);
+            if intents.vpcs.is_empty() {
+                intents.vpcs.push(VpcIntent {
+                    vpc_id: "vpc-1".to_owned(),
+                    cidr_block: "172.31.0.0/16".to_owned(),
+                    public_pool_cidr: "198.18.0.0/24".to_owned(),
+                    security_groups: Vec::new(),
+                });
+            }
+        });
+    }
+
+    pub fn intent(&self, id: &str, memory_mib: u64) -> InstanceIntent {
+        let image = self.image.lock().unwrap();
+        InstanceIntent {
+            instance_id: id.to_owned(),
+            desired: Desired::Running.into(),
+            run: 1,
+            vcpus: 1,
+            memory_mib,
+            root_volume: Some(RootVolume {
+                volume_id: format!("vol-of-{id}"),
+                size_bytes: 8 << 20,
+                image_id: "ami-1".to_owned(),
+                image_size_bytes: image.len() as u64,
+                image_digest: blake3::hash(&image).to_hex().to_string(),
+                delete_on_termination: true,
+            }),
+            network_interface: Some(NetworkInterface {
+                network_interface_id: "eni-1".to_owned(),
+                vpc_id: "vpc-1".to_owned(),
+                subnet_id: "subnet-1".to_owned(),
+                subnet_cidr: "172.31.0.0/20".to_owned(),
+                mac_address: "02:00:00:00:00:01".to_owned(),
+                private_ip: "172.31.0.10".to_owned(),
+                ..NetworkInterface::default()
+            }),
+            metadata: Some(InstanceMetadata::default()),
+            ..InstanceIntent::default()
+        }
+    }
+
+    /// Waits until the agent says of the instance what `is` wants to hear.
+    pub async fn until(&mut self, id: &str, is: impl Fn(&InstanceObservation) -> bool) -> InstanceObservation {
+        let mut watched = self.seen.clone();
+        let found = watched.wait_for(|seen| seen.instances.iter().any(|i| i.instance_id == id && is(i)));
+        let seen = match tokio::time::timeout(PATIENCE, found).await {
+            Ok(seen) => seen.unwrap().clone(),
+            Err(_) => panic!("{id}: the agent says {:?}", self.seen.borrow().instances),
+        };
+        seen.instances.into_iter().find(|i| i.instance_id == id).unwrap()
+    }
+
+    pub async fn until_phase(&mut self, id: &str, phase: Phase, run: u64) -> InstanceObservation {
+        self.until(id, |seen| seen.phase() == phase && seen.run == run).await
+    }
+
+    pub async fn until_unknown_to_agent(&mut self, id: &str) {
+        let gone = self.seen.wait_for(|seen| seen.instances.iter().all(|i| i.instance_id != id));
+        tokio::time::timeout(PATIENCE, gone).await.expect("still reported").unwrap();
+    }
+
+    /// The pids that the instance's monitors wrote to its console, one per spawn.
+    pub fn spawned(&self, id: &str) -> Vec<i32> {
+        let console = self.data_dir().join("instances").join(id).join("console");
+        let text = std::fs::read_to_string(console).unwrap_or_default();
+        text.lines().filter_map(|l| l.strip_prefix("pid ")?.parse().ok()).collect()
+    }
+
+    pub fn living(&self, id: &str) -> Vec<i32> {
+        let alive = |pid: &i32| {
+            // A zombie is dead.
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        self.spawned(id).into_iter().filter(alive).collect()
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        self.kill_agent();
+        let instances = std::fs::read_dir(self.data_dir().join("instances"));
+        for entry in instances.into_iter().flatten().flatten() {
+            for pid in self.living(&entry.file_name().to_string_lossy()) {
+                let pid = rustix::process::Pid::from_raw(pid).unwrap();
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+type Stream<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ControlPlane for Service {
+    type SessionStream = Stream<ControlMessage>;
+    type FetchImageStream = Stream<ImageChunk>;
+
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let request = request.into_inner();
+        if request.token != self.secret {
+            return Err(Status::permission_denied("no such token"));
+        }
+        let mut csr = CertificateSigningRequestParams::from_pem(&request.certificate_signing_request).unwrap();
+        csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Ok(Response::new(EnrollResponse {
+            host_id: "h-00000000000000001".to_owned(),
+            certificate: csr.signed_by(&self.ca.0).unwrap().pem(),
+            ca_certificate: self.ca.1.clone(),
+        }))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        assert!(request.peer_certs().is_some(), "a session without a client certificate");
+        let mut up = request.into_inner();
+        let (down, outbox) = mpsc::channel(4);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let mut intents = service.intents.clone();
+            intents.mark_changed();
+            let mut consoles = service.consoles.lock().await;
+            let mut asked: BTreeMap<u64, oneshot::Sender<ConsoleOutput>> = BTreeMap::new();
+            loop {
+                let message = tokio::select! {
+                    message = up.next() => match message {
+                        Some(Ok(AgentMessage { message: Some(Up::Observation(seen)) })) => {
+                            service.seen.send_replace(seen);
+                            continue;
+                        }
+                        Some(Ok(AgentMessage { message: Some(Up::ConsoleOutput(output)) })) => {
+                            let asker = asked.remove(&output.request_id).unwrap();
+                            let _ = asker.send(output);
+                            continue;
+                        }
+                        Some(Ok(_)) => continue,
+                        _ => return,
+                    },
+                    changed = intents.changed() => {
+                        if changed.is_err() { return }
+                        Down::Intents(intents.borrow_and_update().clone())
+                    }
+                    Some((instance_id, asker)) = consoles.recv() => {
+                        let request_id = asked.len() as u64 + 1;
+                        asked.insert(request_id, asker);
+                        Down::ConsoleRequest(ConsoleRequest { request_id, instance_id })
+                    }
+                };
+                let message = ControlMessage { message: Some(message) };
+                if down.send(Ok(message)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
+    }
+
+    async fn fetch_image(
+        &self,
+        _: Request<FetchImageRequest>,
+    ) -> Result<Response<Self::FetchImageStream>, Status> {
+        let image = self.image.lock().unwrap().clone();
+        let chunks: Vec<_> = image
+            .chunks(100_000)
+            .enumerate()
+            .map(|(i, data)| {
+                Ok(ImageChunk {
+                    offset: i as u64 * 100_000,
+                    data: data.to_vec().into(),
+                })
+            })
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+}

@@ -1,0 +1,206 @@
+//! The agent as a real process, a control plane that the test plays, and monitors without machines.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+mod common;
+
+use common::Cloud;
+use hearth_api::agent::instance_intent::Desired;
+use hearth_api::agent::instance_observation::Phase;
+use hearth_api::agent::run_end::Cause;
+use tokio::sync::oneshot;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_started_stopped_started_rebooted_and_terminated() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    cloud.want(|all| all.clear());
+    let intent = cloud.intent("i-1", 64);
+    cloud.want(|all| all.push(intent));
+    let seen = cloud.until_phase("i-1", Phase::Running, 1).await;
+    assert!(seen.start_micros > 0);
+    eprintln!("intent arrival to first entry: {} µs", seen.start_micros);
+
+    cloud.want(|all| all[0].set_desired(Desired::Stopped));
+    let seen = cloud.until_phase("i-1", Phase::Ended, 1).await;
+    assert_eq!(seen.end.unwrap().cause(), Cause::Requested);
+    assert!(cloud.living("i-1").is_empty());
+    assert!(cloud.data_dir().join("volumes/vol-of-i-1/data").exists());
+
+    cloud.want(|all| {
+        all[0].run = 2;
+        all[0].set_desired(Desired::Running);
+    });
+    let seen = cloud.until_phase("i-1", Phase::Running, 2).await;
+    eprintln!("intent arrival to first entry, again: {} µs", seen.start_micros);
+
+    cloud.want(|all| all[0].reboot = 1);
+    cloud.until("i-1", |seen| seen.reboot == 1 && seen.phase() == Phase::Running).await;
+    assert_eq!(cloud.spawned("i-1").len(), 3);
+    assert_eq!(cloud.living("i-1").len(), 1);
+
+    let (asker, answer) = oneshot::channel();
+    cloud.consoles.send(("i-1".to_owned(), asker)).await.unwrap();
+    assert_eq!(answer.await.unwrap().error, "");
+
+    let pid = cloud.living("i-1")[0];
+    cloud.want(|all| all[0].set_desired(Desired::Terminated));
+    cloud.until_phase("i-1", Phase::Gone, 2).await;
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!cloud.data_dir().join("volumes/vol-of-i-1").exists());
+    assert!(!cloud.data_dir().join("instances/i-1").exists());
+    cloud.want(|all| all.clear());
+    cloud.until_unknown_to_agent("i-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agent_adopts_and_misses_nothing() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    for id in ["i-stays", "i-dies", "i-stops"] {
+        let intent = cloud.intent(id, 64);
+        cloud.want(|all| all.push(intent));
+    }
+    for id in ["i-stays", "i-dies", "i-stops"] {
+        cloud.until_phase(id, Phase::Running, 1).await;
+    }
+    let before = cloud.living("i-stays");
+    cloud.kill_agent();
+    let pid = rustix::process::Pid::from_raw(cloud.living("i-dies")[0]).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    cloud.want(|all| all[2].set_desired(Desired::Stopped));
+    cloud.start_agent();
+    let seen = cloud.until_phase("i-dies", Phase::Ended, 1).await;
+    assert_eq!(seen.end.unwrap().cause(), Cause::MonitorDied);
+    cloud.until_phase("i-stops", Phase::Ended, 1).await;
+    cloud.until_phase("i-stays", Phase::Running, 1).await;
+    assert_eq!(cloud.living("i-stays"), before, "adopted, not replaced");
+    assert_eq!(cloud.spawned("i-dies").len(), 1, "an ended run stays ended");
+
+    // What no intent names any more is reported and kept.
+    cloud.want(|all| all.retain(|intent| intent.instance_id != "i-stays"));
+    cloud.until_phase("i-stays", Phase::Unknown, 1).await;
+    assert_eq!(cloud.living("i-stays"), before);
+}
+
+/// Dies at each point of a launch, and of an end; ends as one instance each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_step_the_launch_ends_as_one_instance() {
+    for point in [
+        "intents-heard",
+        "intents-stored",
+        "image-present",
+        "prepared",
+        "recorded",
+        "before-spawn",
+        "after-spawn",
+        "entered",
+    ] {
+        let mut cloud = Cloud::new().await;
+        cloud.start_agent_with(&[("HEARTH_AGENT_CRASH_AT", point)]);
+        let intent = cloud.intent("i-1", 64);
+        cloud.want(|all| all.push(intent));
+        cloud.agent_died().await;
+        cloud.start_agent();
+        cloud.until_phase("i-1", Phase::Running, 1).await;
+        assert_eq!(cloud.living("i-1").len(), 1, "{point}");
+        assert_eq!(cloud.spawned("i-1").len(), 1, "{point}");
+        let volumes = std::fs::read_dir(cloud.data_dir().join("volumes")).unwrap();
+        assert_eq!(volumes.count(), 1, "{point}: half-made volumes");
+        let images = std::fs::read_dir(cloud.data_dir().join("images")).unwrap();
+        assert_eq!(images.count(), 1, "{point}: half-made images");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_ends_or_reboots_an_instance_it_finishes() {
+    for point in ["monitor-ended", "erasing"] {
+        let mut cloud = Cloud::new().await;
+        cloud.start_agent_with(&[("HEARTH_AGENT_CRASH_AT", point)]);
+        let intent = cloud.intent("i-1", 64);
+        cloud.want(|all| all.push(intent));
+        cloud.until_phase("i-1", Phase::Running, 1).await;
+        cloud.want(|all| all[0].set_desired(Desired::Terminated));
+        cloud.agent_died().await;
+        cloud.start_agent();
+        cloud.until_phase("i-1", Phase::Gone, 1).await;
+        assert!(!cloud.data_dir().join("volumes/vol-of-i-1").exists(), "{point}");
+    }
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent_with(&[("HEARTH_AGENT_CRASH_AT", "monitor-ended")]);
+    let intent = cloud.intent("i-1", 64);
+    cloud.want(|all| all.push(intent));
+    cloud.until_phase("i-1", Phase::Running, 1).await;
+    cloud.want(|all| all[0].reboot = 1);
+    cloud.agent_died().await;
+    cloud.start_agent();
+    cloud.until("i-1", |seen| seen.reboot == 1 && seen.phase() == Phase::Running).await;
+    assert_eq!(cloud.living("i-1").len(), 1);
+    assert_eq!(cloud.spawned("i-1").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deaf_guests_are_stopped_and_reset_without_their_consent() {
+    let mut cloud = Cloud::new().await;
+    cloud.patience = 1;
+    cloud.start_agent();
+    let intent = cloud.intent("i-deaf", 33);
+    cloud.want(|all| all.push(intent));
+    cloud.until_phase("i-deaf", Phase::Running, 1).await;
+    cloud.want(|all| all[0].reboot = 1);
+    cloud.until("i-deaf", |seen| seen.reboot == 1).await;
+    assert_eq!(cloud.spawned("i-deaf").len(), 1, "reset, not respawned");
+    cloud.want(|all| all[0].set_desired(Desired::Stopped));
+    let seen = cloud.until_phase("i-deaf", Phase::Ended, 1).await;
+    assert_eq!(seen.end.unwrap().cause(), Cause::Requested);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_that_nobody_asked_for_are_told_with_their_cause() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    let (off, unbuildable) = (cloud.intent("i-off", 34), cloud.intent("i-unbuildable", 35));
+    cloud.want(|all| all.extend([off, unbuildable]));
+    let seen = cloud.until_phase("i-off", Phase::Ended, 1).await;
+    assert_eq!(seen.end.unwrap().cause(), Cause::GuestPowerOff);
+    let seen = cloud.until_phase("i-unbuildable", Phase::Ended, 1).await;
+    let end = seen.end.unwrap();
+    assert_eq!(end.cause(), Cause::StartFailed);
+    assert_eq!(end.message, "this machine cannot be built");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_not_what_it_should_be_is_refused_and_leaves_nothing() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    let intent = cloud.intent("i-1", 64);
+    cloud.image.lock().unwrap()[0] ^= 1;
+    cloud.want(|all| all.push(intent));
+    let seen = cloud.until_phase("i-1", Phase::Ended, 1).await;
+    let end = seen.end.unwrap();
+    assert_eq!(end.cause(), Cause::StartFailed);
+    assert!(end.message.contains("BLAKE3"), "{}", end.message);
+    for room in ["images", "volumes"] {
+        let left = std::fs::read_dir(cloud.data_dir().join(room)).unwrap();
+        assert_eq!(left.count(), 0, "{room}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_works_on_while_the_control_plane_is_away() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    let intent = cloud.intent("i-1", 64);
+    cloud.want(|all| all.push(intent));
+    cloud.until_phase("i-1", Phase::Running, 1).await;
+    let before = cloud.living("i-1");
+    cloud.control_plane_dies().await;
+    cloud.kill_agent();
+    // Alone, from its own memory.
+    cloud.start_agent();
+    cloud.want(|all| all[0].set_desired(Desired::Stopped));
+    assert_eq!(cloud.living("i-1"), before);
+    cloud.control_plane_returns().await;
+    cloud.until_phase("i-1", Phase::Ended, 1).await;
+    assert!(cloud.living("i-1").is_empty());
+}
