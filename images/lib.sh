@@ -29,7 +29,8 @@ cached() {
     exec {lock}>"${entry%/*}/.lock"
     flock --nonblock "$lock" || { note "waiting for another run of $0"; flock "$lock"; }
     if [[ ! -d $entry ]]; then
-        rm -rf "$partial"
+        # Under the lock, any of them is what a killed run left.
+        rm -rf "${entry%/*}"/*.partial
         mkdir "$partial"
         "$@" "$partial"
         sync --file-system "$partial"
