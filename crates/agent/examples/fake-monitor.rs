@@ -30,9 +30,12 @@ fn main() {
     let outcome_fd = spec.outcome_fd;
     let listener = UnixListener::from(take(spec.control_fd));
     if spec.memory_mib == 35 {
-        end(outcome_fd, &Outcome::StartFailed {
-            message: "this machine cannot be built".to_owned(),
-        });
+        end(
+            outcome_fd,
+            &Outcome::StartFailed {
+                message: "this machine cannot be built".to_owned(),
+            },
+        );
     }
     let boots = Arc::new(AtomicU64::new(1));
     if spec.memory_mib == 34 {

@@ -50,8 +50,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     } else {
         checks::check(&config.monitor)?;
     }
-    let dir = DataDir::create(&config.data_dir)
-        .with_context(|| format!("making {}", config.data_dir.display()))?;
+    let dir =
+        DataDir::create(&config.data_dir).with_context(|| format!("making {}", config.data_dir.display()))?;
     let _lock = lock::take(&dir)?;
     for room in [dir.images(), dir.volumes()] {
         volume::sweep_half_made(&room).context("sweeping half-made files")?;

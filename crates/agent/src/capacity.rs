@@ -29,13 +29,12 @@ pub fn measure(dir: &DataDir, reserve: Reserve) -> std::io::Result<Capacity> {
     let total_mib = total_memory_kib()? / 1024;
     let disk = rustix::fs::statvfs(dir.root())?;
     let taken = allocated(&dir.volumes());
+    let disk_bytes = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(taken);
     Ok(Capacity {
         vcpus: cpus.saturating_mul(reserve.vcpu_overcommit),
         memory_mib: total_mib.saturating_sub(reserve.memory_mib),
-        disk_bytes: disk
-            .f_bavail
-            .saturating_mul(disk.f_frsize)
-            .saturating_add(taken),
+        // Whole GiB: every log line on the file system would otherwise be news.
+        disk_bytes: disk_bytes & !((1 << 30) - 1),
         cpus,
     })
 }

@@ -31,7 +31,9 @@ pub async fn cleanup(data_dir: &Path, host_namespace: Option<&str>) -> anyhow::R
         let instance = instance?.path();
         for launch in std::fs::read_dir(&instance)? {
             let launch = launch?.path();
-            if launch.is_dir() && let Some(monitor) = MonitorHandle::find(&launch).await? {
+            if launch.is_dir()
+                && let Some(monitor) = MonitorHandle::find(&launch).await?
+            {
                 endings.push(end(monitor));
             }
         }

@@ -18,10 +18,7 @@ use crate::record::{Cause, End, Phase, Record};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Monitor {
     /// None lives. `spawned`: one did, in this launch; `outcome` is what it said at its end.
-    Absent {
-        spawned: bool,
-        outcome: Option<Outcome>,
-    },
+    Absent { spawned: bool, outcome: Option<Outcome> },
     /// One lives; `entered`: its first vCPU has been entered.
     Alive { entered: bool },
 }
@@ -56,16 +53,24 @@ pub enum Action {
     /// Nothing to do until the intent, the monitor or the clock says otherwise.
     Wait,
     /// Make image, volume and network ready, record a new launch of `run`, and spawn it.
-    Launch { run: u64, reboot: u64 },
+    Launch {
+        run: u64,
+        reboot: u64,
+    },
     /// The living monitor has entered its first vCPU: remember it.
     RecordEntered,
-    RecordEnd { run: u64, end: End },
+    RecordEnd {
+        run: u64,
+        end: End,
+    },
     /// Take the step towards the goal.
     Press(Goal),
     Stop,
     Kill,
     /// Pull the reset line; with that, reboot number `reboot` has been carried out.
-    Reset { reboot: u64 },
+    Reset {
+        reboot: u64,
+    },
     /// Delete what termination deletes, then remember `Gone`.
     Erase,
     /// Drop the record: the control plane has heard that all is gone.
@@ -91,12 +96,7 @@ pub fn decide(
     }
 }
 
-fn alive(
-    intent: Option<&InstanceIntent>,
-    record: &Record,
-    entered: bool,
-    effort: Option<Effort>,
-) -> Action {
+fn alive(intent: Option<&InstanceIntent>, record: &Record, entered: bool, effort: Option<Effort>) -> Action {
     if entered && record.phase == Phase::Starting {
         return Action::RecordEntered;
     }
@@ -121,8 +121,16 @@ fn end_ladder(force: bool, entered: bool, effort: Option<Effort>) -> Action {
     match effort.filter(|e| e.goal == Goal::End) {
         None if force || !entered => Action::Stop,
         None => Action::Press(Goal::End),
-        Some(Effort { step: Step::Pressed, overdue, .. }) if overdue || force => Action::Stop,
-        Some(Effort { step: Step::Stopped, overdue: true, .. }) => Action::Kill,
+        Some(Effort {
+            step: Step::Pressed,
+            overdue,
+            ..
+        }) if overdue || force => Action::Stop,
+        Some(Effort {
+            step: Step::Stopped,
+            overdue: true,
+            ..
+        }) => Action::Kill,
         Some(_) => Action::Wait,
     }
 }
@@ -143,11 +151,7 @@ fn never_spawned(intent: Option<&InstanceIntent>, record: &Record) -> Action {
 }
 
 /// The monitor of this launch is no more.
-fn ended(
-    intent: Option<&InstanceIntent>,
-    record: &Record,
-    outcome: Option<&Outcome>,
-) -> Action {
+fn ended(intent: Option<&InstanceIntent>, record: &Record, outcome: Option<&Outcome>) -> Action {
     let wish = wish(intent, record);
     let end = match outcome {
         Some(Outcome::GuestPowerOff) => match (wish, intent) {
@@ -170,10 +174,7 @@ fn ended(
             "the instance's monitor process ended without a word (it was killed, or the host restarted)",
         ),
     };
-    Action::RecordEnd {
-        run: record.run,
-        end,
-    }
+    Action::RecordEnd { run: record.run, end }
 }
 
 /// No run is going on.
@@ -187,12 +188,10 @@ fn at_rest(intent: Option<&InstanceIntent>, record: &Record) -> Action {
             reboot: intent.reboot,
         },
         // Started and stopped again before this host had heard of it.
-        Desired::Stopped if intent.run > record.run || record.phase == Phase::Idle => {
-            Action::RecordEnd {
-                run: intent.run,
-                end: End::new(Cause::Requested, ""),
-            }
-        }
+        Desired::Stopped if intent.run > record.run || record.phase == Phase::Idle => Action::RecordEnd {
+            run: intent.run,
+            end: End::new(Cause::Requested, ""),
+        },
         Desired::Terminated if record.phase != Phase::Gone => Action::Erase,
         _ => Action::Wait,
     }
@@ -222,11 +221,7 @@ fn wish(intent: Option<&InstanceIntent>, record: &Record) -> Wish {
 }
 
 /// What the control plane is told.
-pub fn observe(
-    intent: Option<&InstanceIntent>,
-    record: &Record,
-    monitor: &Monitor,
-) -> InstanceObservation {
+pub fn observe(intent: Option<&InstanceIntent>, record: &Record, monitor: &Monitor) -> InstanceObservation {
     let mut seen = record.observation();
     let wish = wish(intent, record);
     let phase = match (intent, &record.phase, monitor) {
@@ -237,20 +232,18 @@ pub fn observe(
         // Between a reboot's two launches the run goes on.
         (Some(_), Phase::Starting, _) if record.start_micros > 0 => Seen::Running,
         (Some(_), Phase::Starting, _) | (_, _, Monitor::Alive { .. }) => Seen::Starting,
-        (Some(intent), Phase::Idle | Phase::Ended(_), _) => {
-            match at_rest(Some(intent), record) {
-                Action::Launch { run, reboot } => {
-                    seen.run = run;
-                    seen.reboot = reboot;
-                    seen.end = None;
-                    seen.start_micros = 0;
-                    Seen::Starting
-                }
-                Action::Erase => Seen::Stopping,
-                _ if record.phase == Phase::Idle => Seen::Unspecified,
-                _ => Seen::Ended,
+        (Some(intent), Phase::Idle | Phase::Ended(_), _) => match at_rest(Some(intent), record) {
+            Action::Launch { run, reboot } => {
+                seen.run = run;
+                seen.reboot = reboot;
+                seen.end = None;
+                seen.start_micros = 0;
+                Seen::Starting
             }
-        }
+            Action::Erase => Seen::Stopping,
+            _ if record.phase == Phase::Idle => Seen::Unspecified,
+            _ => Seen::Ended,
+        },
     };
     seen.set_phase(phase);
     seen

@@ -7,10 +7,7 @@
 pub(crate) fn point(name: &str) {
     #[cfg(debug_assertions)]
     if std::env::var_os("HEARTH_AGENT_CRASH_AT").is_some_and(|at| at == name) {
-        let _ = rustix::process::kill_process(
-            rustix::process::getpid(),
-            rustix::process::Signal::KILL,
-        );
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
     #[cfg(not(debug_assertions))]
     let _ = name;

@@ -38,10 +38,7 @@ pub enum ImageError {
         source: io::Error,
     },
     #[error("storing {image_id}")]
-    Sync {
-        image_id: String,
-        source: VolumeError,
-    },
+    Sync { image_id: String, source: VolumeError },
     #[error("{image_id} is not what it should be: its BLAKE3 digest is {found}, not {expected}")]
     Digest {
         image_id: String,
@@ -118,10 +115,11 @@ impl Images {
     fn take_off(&self, name: ImageName) -> Flight {
         let task = tokio::spawn(fetch(self.dir.clone(), self.link.clone(), name.clone()));
         async move {
-            task.await.unwrap_or(Err(ImageError::Worker {
-                image_id: name.image_id,
-            }))
-            .map_err(Arc::new)
+            task.await
+                .unwrap_or(Err(ImageError::Worker {
+                    image_id: name.image_id,
+                }))
+                .map_err(Arc::new)
         }
         .boxed()
         .shared()
@@ -229,17 +227,11 @@ impl Drop for HalfMade {
     }
 }
 
-fn store(
-    dir: &DataDir,
-    name: &ImageName,
-    mut chunks: mpsc::Receiver<Delivery>,
-) -> Result<(), ImageError> {
+fn store(dir: &DataDir, name: &ImageName, mut chunks: mpsc::Receiver<Delivery>) -> Result<(), ImageError> {
     let failed = |doing: &'static str| {
         let image_id = name.image_id.clone();
         move |source: io::Error| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                ImageError::DiskFull { image_id }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::DiskFull { image_id },
             _ => ImageError::Io {
                 image_id,
                 doing,
@@ -264,8 +256,7 @@ fn store(
         .open(&path)
         .map_err(failed("creating its file"))?;
     // Holes stay holes: what is not sent is zeros.
-    file.set_len(name.size)
-        .map_err(failed("setting its size"))?;
+    file.set_len(name.size).map_err(failed("setting its size"))?;
     loop {
         match chunks.blocking_recv() {
             Some(Delivery::Chunk(chunk)) => {

@@ -16,10 +16,7 @@ pub enum LockError {
     #[error("another hearth-agent works in {0}: stop it first, or give this one a --data-dir of its own")]
     Held(PathBuf),
     #[error("locking {path}")]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
 }
 
 /// Held until dropped. The file must not be opened a second time: closing that would end the lock.

@@ -44,13 +44,23 @@ struct AgentArgs {
     #[command(flatten)]
     place: Place,
     /// From `hearthd join-token`; @FILE reads it from a file. Needed at the first start only.
-    #[arg(long, env = "HEARTH_AGENT_JOIN_TOKEN", value_name = "TOKEN|@FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "HEARTH_AGENT_JOIN_TOKEN",
+        value_name = "TOKEN|@FILE",
+        hide_env_values = true
+    )]
     join_token: Option<String>,
     /// Where the control plane listens, HOST:PORT; the token says it unless this does.
     #[arg(long, env = "HEARTH_AGENT_CONTROL_PLANE", value_name = "HOST:PORT")]
     control_plane: Option<String>,
     /// The availability zone that this host is in; the control plane chooses unless this does.
-    #[arg(long, env = "HEARTH_AGENT_AVAILABILITY_ZONE", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "HEARTH_AGENT_AVAILABILITY_ZONE",
+        default_value = "",
+        hide_default_value = true
+    )]
     availability_zone: String,
     /// vCPUs that instances may claim for each CPU of the host.
     #[arg(long, env = "HEARTH_AGENT_VCPU_OVERCOMMIT", default_value_t = 8)]
@@ -59,7 +69,12 @@ struct AgentArgs {
     #[arg(long, env = "HEARTH_AGENT_MEMORY_RESERVE_MIB", default_value_t = 512)]
     memory_reserve_mib: u64,
     /// Seconds that a guest has to obey the power button, before it is stopped or reset without its consent.
-    #[arg(long, env = "HEARTH_AGENT_STOP_PATIENCE", default_value_t = 120, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "HEARTH_AGENT_STOP_PATIENCE",
+        default_value_t = 120,
+        value_name = "SECONDS"
+    )]
     stop_patience: u64,
     /// The monitor program; `hearth-vmm` beside this program unless said.
     #[arg(long, env = "HEARTH_AGENT_VMM", value_name = "PATH")]
@@ -114,8 +129,9 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
 
 fn join_token(text: &str) -> anyhow::Result<JoinToken> {
     let text = match text.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("reading the join token from {path}"))?,
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("reading the join token from {path}"))?
+        }
         None => text.to_owned(),
     };
     Ok(text.parse()?)

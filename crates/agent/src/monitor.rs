@@ -86,9 +86,7 @@ impl MonitorHandle {
             let pidfd = match open_pidfd(pid) {
                 Ok(pidfd) => pidfd,
                 // A dead agent's fork on the way to its exec still bears the agent's name.
-                Err(MonitorError::PidFd { source, .. })
-                    if source.raw_os_error() == Some(libc::ESRCH) =>
-                {
+                Err(MonitorError::PidFd { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                     continue;
                 }
@@ -154,7 +152,9 @@ pub fn open_pidfd(pid: i32) -> Result<OwnedFd, MonitorError> {
         pid,
         source: errno.into(),
     };
-    let pid = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).map_err(failed)?;
+    let pid = Pid::from_raw(pid)
+        .ok_or(rustix::io::Errno::SRCH)
+        .map_err(failed)?;
     pidfd_open(pid, PidfdFlags::empty()).map_err(failed)
 }
 
@@ -295,10 +295,7 @@ fn note(tell: &watch::Sender<Told>, entered: bool) {
     });
 }
 
-async fn send(
-    writer: &mut tokio::net::unix::OwnedWriteHalf,
-    request: &Request,
-) -> io::Result<()> {
+async fn send(writer: &mut tokio::net::unix::OwnedWriteHalf, request: &Request) -> io::Result<()> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     writer.write_all(&line).await

@@ -8,9 +8,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
-use hearth_api::agent::{
-    AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello, Intents,
-};
+use hearth_api::agent::{AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello, Intents};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -96,7 +94,11 @@ impl Session {
             .await
             .map_err(|status| SessionError::Ended(Box::new(status)))?
             .into_inner();
-        tracing::info!(endpoint = self.endpoint, host = self.identity.host_id, "session begun");
+        tracing::info!(
+            endpoint = self.endpoint,
+            host = self.identity.host_id,
+            "session begun"
+        );
         self.channel.send_replace(Some(channel));
         loop {
             tokio::select! {

@@ -22,10 +22,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("opening the agent's store {path}")]
-    Open {
-        path: String,
-        source: DatabaseError,
-    },
+    Open { path: String, source: DatabaseError },
     #[error("using the agent's store")]
     Use(#[source] Box<redb::Error>),
     #[error("reading the agent's store: {what} is not what this version writes")]

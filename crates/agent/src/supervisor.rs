@@ -29,9 +29,8 @@ impl Supervisor {
     /// The store cannot be read.
     pub async fn start(context: Arc<Context>) -> Result<Supervisor, StoreError> {
         let store = context.store.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            Ok::<_, StoreError>((store.intents()?, store.records()?))
-        });
+        let read =
+            tokio::task::spawn_blocking(move || Ok::<_, StoreError>((store.intents()?, store.records()?)));
         let (intents, records): (Option<Intents>, Vec<Record>) = read.await??;
         let mut supervisor = Supervisor {
             context,

@@ -42,12 +42,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The disk is full, or the files cannot be made.
-pub fn ensure(
-    dir: &DataDir,
-    volume_id: &str,
-    base_size: u64,
-    size: u64,
-) -> Result<(), VolumeError> {
+pub fn ensure(dir: &DataDir, volume_id: &str, base_size: u64, size: u64) -> Result<(), VolumeError> {
     let volume = dir.volume(volume_id);
     if volume.exists() {
         return Ok(());
@@ -74,11 +69,9 @@ fn make(at: &Path, volume_id: &str, base_size: u64, size: u64) -> Result<(), Vol
     std::fs::create_dir(at).map_err(|source| io_error("making", at, source))?;
     let data = create(&at.join("data"))?;
     let map = create(&at.join("map"))?;
-    hearth_block::overlay::create(&data, &map, base_size, size).map_err(|source| {
-        VolumeError::Overlay {
-            volume_id: volume_id.to_owned(),
-            source,
-        }
+    hearth_block::overlay::create(&data, &map, base_size, size).map_err(|source| VolumeError::Overlay {
+        volume_id: volume_id.to_owned(),
+        source,
     })?;
     sync_dir(at)
 }
@@ -118,9 +111,7 @@ pub fn remove(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
 /// Removes a directory if it is there.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), VolumeError> {
     match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("removing", path, source))
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error("removing", path, source)),
         _ => Ok(()),
     }
 }

@@ -35,7 +35,9 @@ async fn an_instance_is_started_stopped_started_rebooted_and_terminated() {
     eprintln!("intent arrival to first entry, again: {} µs", seen.start_micros);
 
     cloud.want(|all| all[0].reboot = 1);
-    cloud.until("i-1", |seen| seen.reboot == 1 && seen.phase() == Phase::Running).await;
+    cloud
+        .until("i-1", |seen| seen.reboot == 1 && seen.phase() == Phase::Running)
+        .await;
     assert_eq!(cloud.spawned("i-1").len(), 3);
     assert_eq!(cloud.living("i-1").len(), 1);
 
@@ -134,7 +136,9 @@ async fn killed_while_it_ends_or_reboots_an_instance_it_finishes() {
     cloud.want(|all| all[0].reboot = 1);
     cloud.agent_died().await;
     cloud.start_agent();
-    cloud.until("i-1", |seen| seen.reboot == 1 && seen.phase() == Phase::Running).await;
+    cloud
+        .until("i-1", |seen| seen.reboot == 1 && seen.phase() == Phase::Running)
+        .await;
     assert_eq!(cloud.living("i-1").len(), 1);
     assert_eq!(cloud.spawned("i-1").len(), 2);
 }

@@ -72,8 +72,8 @@ pub async fn enroll(
         }
         tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(10))).await;
     };
-    let ca = CertificateDer::from_pem_slice(answer.ca_certificate.as_bytes())
-        .map_err(|_| EnrollError::OtherCa)?;
+    let ca =
+        CertificateDer::from_pem_slice(answer.ca_certificate.as_bytes()).map_err(|_| EnrollError::OtherCa)?;
     if fingerprint(&ca) != token.ca_fingerprint {
         return Err(EnrollError::OtherCa);
     }
@@ -92,6 +92,11 @@ pub async fn enroll(
 fn may_pass(code: Code) -> bool {
     matches!(
         code,
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Internal
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Aborted
     )
 }

@@ -65,11 +65,7 @@ impl Identity {
         let half_made = dir.root().join(".pki");
         let fail = |doing, path: &Path| {
             let path = path.to_owned();
-            move |source| IdentityError {
-                doing,
-                path,
-                source,
-            }
+            move |source| IdentityError { doing, path, source }
         };
         if half_made.exists() {
             std::fs::remove_dir_all(&half_made).map_err(fail("sweeping", &half_made))?;

@@ -38,10 +38,7 @@ pub async fn connect(identity: &Identity, endpoint: &str) -> Result<Channel, Tls
 }
 
 /// A connection as a stranger, to whom a CA with this fingerprint has to vouch for the server.
-pub(super) async fn connect_unenrolled(
-    endpoint: &str,
-    ca_fingerprint: &str,
-) -> Result<Channel, TlsError> {
+pub(super) async fn connect_unenrolled(endpoint: &str, ca_fingerprint: &str) -> Result<Channel, TlsError> {
     let provider = provider();
     let verifier = PinnedCa {
         provider: Arc::clone(&provider),
@@ -61,8 +58,8 @@ fn mutual(identity: &Identity) -> Result<ClientConfig, TlsError> {
     roots.add(CertificateDer::from_pem_slice(
         identity.ca_certificate.as_bytes(),
     )?)?;
-    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes())
-        .collect::<Result<Vec<_>, _>>()?;
+    let chain =
+        CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
@@ -128,12 +125,9 @@ impl ServerCertVerifier for PinnedCa {
             .ok_or(CertificateError::UnknownIssuer)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
-        let usual = WebPkiServerVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&self.provider),
-        )
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
         usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
@@ -166,8 +160,5 @@ impl ServerCertVerifier for PinnedCa {
 
 /// SHA-256 of a certificate's DER, hex.
 pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    hex::encode(aws_lc_rs::digest::digest(
-        &aws_lc_rs::digest::SHA256,
-        certificate,
-    ))
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate))
 }

@@ -6,13 +6,13 @@ use hearth_api::agent::{InstanceIntent, NetworkInterface, RootVolume};
 
 use super::spawn::{self, Parts, SpawnError};
 use super::{Actor, Context};
+use crate::fault;
 use crate::images::{ImageError, ImageName};
 use crate::monitor::{MonitorError, MonitorHandle};
 use crate::networks::{MTU, NetworksError};
 use crate::paths::is_plain_id;
 use crate::record::{Phase, Record};
 use crate::volume::{self, VolumeError};
-use crate::fault;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LaunchError {
@@ -87,11 +87,7 @@ impl Actor {
 }
 
 /// Everything that a monitor needs, open. Idempotent, and may be dropped anywhere.
-async fn prepare(
-    context: &Arc<Context>,
-    intent: &InstanceIntent,
-    launch: u64,
-) -> Result<Parts, LaunchError> {
+async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -> Result<Parts, LaunchError> {
     let (root, eni) = checked(intent)?;
     let vcpus = u8::try_from(intent.vcpus).map_err(|_| LaunchError::Malformed("vCPU count"))?;
     context
@@ -114,9 +110,7 @@ async fn prepare(
         volume::open(&dir, &volume.volume_id, &volume.image_id)
     });
     // Neither needs the other.
-    let tap = context
-        .networks
-        .open_tap(&eni.vpc_id, &eni.network_interface_id);
+    let tap = context.networks.open_tap(&eni.vpc_id, &eni.network_interface_id);
     let (volume, tap) = tokio::join!(laid, tap);
     Ok(Parts {
         instance_id: intent.instance_id.clone(),

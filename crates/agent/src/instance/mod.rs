@@ -273,9 +273,7 @@ impl Actor {
         // Told before it is written down: the disk takes longer than the news should.
         let intent = self.wanted.borrow().intent.clone();
         let seen = Monitor::Alive { entered: true };
-        self.context
-            .board
-            .post(observe(intent.as_ref(), &record, &seen));
+        self.context.board.post(observe(intent.as_ref(), &record, &seen));
         fault::point("entered");
         self.remember(record).await;
     }

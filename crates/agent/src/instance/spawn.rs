@@ -23,10 +23,7 @@ use crate::volume::Volume;
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     #[error("{doing}")]
-    Io {
-        doing: &'static str,
-        source: io::Error,
-    },
+    Io { doing: &'static str, source: io::Error },
     #[error("taking hold of the new monitor")]
     Monitor(#[from] MonitorError),
 }
@@ -66,8 +63,8 @@ pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, Spa
         .truncate(false)
         .open(dir.console(&parts.instance_id))
         .map_err(io_error("opening the console ring"))?;
-    let log = File::create(dir.monitor_log(&parts.instance_id))
-        .map_err(io_error("creating the monitor's log"))?;
+    let log =
+        File::create(dir.monitor_log(&parts.instance_id)).map_err(io_error("creating the monitor's log"))?;
     let log_too = log
         .try_clone()
         .map_err(io_error("duplicating the monitor's log"))?;
@@ -211,8 +208,8 @@ fn create(path: &Path, doing: &'static str) -> Result<File, SpawnError> {
 }
 
 fn memory_file(spec: &VmSpec) -> Result<File, SpawnError> {
-    let bytes = serde_json::to_vec(spec)
-        .map_err(|error| io_error("writing the monitor's spec")(error.into()))?;
+    let bytes =
+        serde_json::to_vec(spec).map_err(|error| io_error("writing the monitor's spec")(error.into()))?;
     let fd = rustix::fs::memfd_create("vm-spec", MemfdFlags::CLOEXEC)
         .map_err(|errno| io_error("making the spec's memory file")(errno.into()))?;
     let mut file = File::from(fd);

@@ -26,15 +26,9 @@ pub enum NetworksError {
     #[error(transparent)]
     Untranslatable(#[from] Untranslatable),
     #[error("setting up the network of VPC {vpc_id}")]
-    Apply {
-        vpc_id: String,
-        source: NetworkError,
-    },
+    Apply { vpc_id: String, source: NetworkError },
     #[error("opening the TAP of {eni_id}")]
-    Tap {
-        eni_id: String,
-        source: NetworkError,
-    },
+    Tap { eni_id: String, source: NetworkError },
     #[error("opening a stand-in for a TAP")]
     Simulated(#[source] std::io::Error),
 }
@@ -54,10 +48,7 @@ pub struct Metadata {
 
 impl MetadataSource for Metadata {
     fn by_address(&self, vpc_id: &str, ip: Ipv4Addr) -> Option<Arc<InstanceMetadata>> {
-        let map = self
-            .by_address
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let map = self.by_address.read().unwrap_or_else(PoisonError::into_inner);
         map.get(&(vpc_id.to_owned(), ip)).cloned()
     }
 }
@@ -77,10 +68,7 @@ pub struct Networks {
 ///
 /// # Errors
 /// The key that signs IMDSv2 tokens can neither be read nor made.
-pub fn config(
-    dir: &crate::paths::DataDir,
-    host_namespace: Option<&str>,
-) -> std::io::Result<NetworkConfig> {
+pub fn config(dir: &crate::paths::DataDir, host_namespace: Option<&str>) -> std::io::Result<NetworkConfig> {
     let mut config = NetworkConfig::new(dir.root().join("network"), imds_key(dir)?);
     config.mtu = MTU;
     config.root_netns = host_namespace.map(|name| PathBuf::from("/run/netns").join(name));

@@ -7,9 +7,7 @@ use std::time::{Duration, SystemTime};
 use hearth_api::agent::rule::Peer as PeerIntent;
 use hearth_api::agent::{InstanceIntent, NetworkInterface, Rule, SecurityGroupIntent, VpcIntent};
 use hearth_network::metadata::SecurityGroupName;
-use hearth_network::spec::{
-    EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec,
-};
+use hearth_network::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec};
 use hearth_network::{InstanceMetadata, PublicKey};
 
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +74,7 @@ fn eni_spec(eni: &NetworkInterface, instance: &InstanceIntent) -> Result<EniSpec
 
 fn security_group(group: &SecurityGroupIntent) -> Result<SecurityGroupSpec, Untranslatable> {
     let whose = &group.group_id;
-    let members = group
-        .members
-        .iter()
-        .map(|ip| parse(whose, "IPv4 address", ip));
+    let members = group.members.iter().map(|ip| parse(whose, "IPv4 address", ip));
     let rules = |rules: &[Rule]| rules.iter().map(|r| rule(whose, r)).collect::<Result<_, _>>();
     Ok(SecurityGroupSpec {
         group_id: whose.clone(),
@@ -115,9 +110,7 @@ fn rule(whose: &str, rule: &Rule) -> Result<RuleSpec, Untranslatable> {
             let (from, to) = ports()?;
             Protocol::Udp { from, to }
         }
-        other => Protocol::Other(
-            u8::try_from(other).map_err(|_| malformed(whose, "IP protocol", other))?,
-        ),
+        other => Protocol::Other(u8::try_from(other).map_err(|_| malformed(whose, "IP protocol", other))?),
     };
     let peer = match &rule.peer {
         Some(PeerIntent::Cidr(cidr)) => Peer::Cidr(parse(whose, "CIDR", cidr)?),
@@ -136,10 +129,7 @@ fn rule(whose: &str, rule: &Rule) -> Result<RuleSpec, Untranslatable> {
 ///
 /// # Errors
 /// An address is malformed, or the instance has no interface.
-pub fn metadata(
-    instance: &InstanceIntent,
-    vpcs: &[VpcIntent],
-) -> Result<InstanceMetadata, Untranslatable> {
+pub fn metadata(instance: &InstanceIntent, vpcs: &[VpcIntent]) -> Result<InstanceMetadata, Untranslatable> {
     let whose = &instance.instance_id;
     let missing = |what| Untranslatable::Missing {
         whose: whose.clone(),

@@ -15,8 +15,8 @@ use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::*;
 use hearth_api::join::{JoinToken, SERVER_NAME};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -177,7 +177,9 @@ impl Cloud {
 
     pub fn data_dir(&self) -> PathBuf {
         // Long on purpose: control sockets must not mind.
-        self.dir.path().join("a-data-directory-with-a-path-much-longer-than-sun_path-can-ever-hold-in-its-108-bytes")
+        self.dir
+            .path()
+            .join("a-data-directory-with-a-path-much-longer-than-sun_path-can-ever-hold-in-its-108-bytes")
     }
 
     /// Changes what is wanted, and its generation.
@@ -227,7 +229,11 @@ impl Cloud {
     }
 
     /// Waits until the agent says of the instance what `is` wants to hear.
-    pub async fn until(&mut self, id: &str, is: impl Fn(&InstanceObservation) -> bool) -> InstanceObservation {
+    pub async fn until(
+        &mut self,
+        id: &str,
+        is: impl Fn(&InstanceObservation) -> bool,
+    ) -> InstanceObservation {
         let mut watched = self.seen.clone();
         let found = watched.wait_for(|seen| seen.instances.iter().any(|i| i.instance_id == id && is(i)));
         let seen = match tokio::time::timeout(PATIENCE, found).await {
@@ -238,19 +244,27 @@ impl Cloud {
     }
 
     pub async fn until_phase(&mut self, id: &str, phase: Phase, run: u64) -> InstanceObservation {
-        self.until(id, |seen| seen.phase() == phase && seen.run == run).await
+        self.until(id, |seen| seen.phase() == phase && seen.run == run)
+            .await
     }
 
     pub async fn until_unknown_to_agent(&mut self, id: &str) {
-        let gone = self.seen.wait_for(|seen| seen.instances.iter().all(|i| i.instance_id != id));
-        tokio::time::timeout(PATIENCE, gone).await.expect("still reported").unwrap();
+        let gone = self
+            .seen
+            .wait_for(|seen| seen.instances.iter().all(|i| i.instance_id != id));
+        tokio::time::timeout(PATIENCE, gone)
+            .await
+            .expect("still reported")
+            .unwrap();
     }
 
     /// The pids that the instance's monitors wrote to its console, one per spawn.
     pub fn spawned(&self, id: &str) -> Vec<i32> {
         let console = self.data_dir().join("instances").join(id).join("console");
         let text = std::fs::read_to_string(console).unwrap_or_default();
-        text.lines().filter_map(|l| l.strip_prefix("pid ")?.parse().ok()).collect()
+        text.lines()
+            .filter_map(|l| l.strip_prefix("pid ")?.parse().ok())
+            .collect()
     }
 
     pub fn living(&self, id: &str) -> Vec<i32> {
@@ -287,7 +301,8 @@ impl ControlPlane for Service {
         if request.token != self.secret {
             return Err(Status::permission_denied("no such token"));
         }
-        let mut csr = CertificateSigningRequestParams::from_pem(&request.certificate_signing_request).unwrap();
+        let mut csr =
+            CertificateSigningRequestParams::from_pem(&request.certificate_signing_request).unwrap();
         csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         Ok(Response::new(EnrollResponse {
             host_id: "h-00000000000000001".to_owned(),
@@ -300,7 +315,10 @@ impl ControlPlane for Service {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        assert!(request.peer_certs().is_some(), "a session without a client certificate");
+        assert!(
+            request.peer_certs().is_some(),
+            "a session without a client certificate"
+        );
         let mut up = request.into_inner();
         let (down, outbox) = mpsc::channel(4);
         let service = self.clone();
@@ -334,7 +352,9 @@ impl ControlPlane for Service {
                         Down::ConsoleRequest(ConsoleRequest { request_id, instance_id })
                     }
                 };
-                let message = ControlMessage { message: Some(message) };
+                let message = ControlMessage {
+                    message: Some(message),
+                };
                 if down.send(Ok(message)).await.is_err() {
                     return;
                 }
