@@ -62,7 +62,9 @@ impl Buffers {
         for piece in self.pieces(offset, data.len())? {
             let end = done + piece.len as usize;
             let part = data.get_mut(done..end).ok_or(Malformed::TooShort)?;
-            memory.read_slice(part, piece.address).map_err(|_| piece.outside())?;
+            memory
+                .read_slice(part, piece.address)
+                .map_err(|_| piece.outside())?;
             done = end;
         }
         Ok(())
@@ -77,7 +79,9 @@ impl Buffers {
         for piece in self.pieces(offset, data.len())? {
             let end = done + piece.len as usize;
             let part = data.get(done..end).ok_or(Malformed::TooShort)?;
-            memory.write_slice(part, piece.address).map_err(|_| piece.outside())?;
+            memory
+                .write_slice(part, piece.address)
+                .map_err(|_| piece.outside())?;
             done = end;
         }
         Ok(())
@@ -108,7 +112,10 @@ impl Buffers {
         Ok(self.from(offset).map_while(move |piece| {
             let len = left.min(piece.len as usize);
             left -= len;
-            (len > 0).then_some(Segment { len: len as u32, ..piece })
+            (len > 0).then_some(Segment {
+                len: len as u32,
+                ..piece
+            })
         }))
     }
 
@@ -140,7 +147,10 @@ impl Buffers {
 
 impl Segment {
     fn outside(&self) -> Malformed {
-        Malformed::OutsideMemory { address: self.address.0, len: self.len }
+        Malformed::OutsideMemory {
+            address: self.address.0,
+            len: self.len,
+        }
     }
 }
 
@@ -170,7 +180,10 @@ impl Chain {
             if count >= max_descriptors {
                 return Err(Malformed::TooLong(max_descriptors));
             }
-            let segment = Segment { address: descriptor.addr(), len: descriptor.len() };
+            let segment = Segment {
+                address: descriptor.addr(),
+                len: descriptor.len(),
+            };
             if !memory.check_range(segment.address, segment.len as usize, Permissions::ReadWrite) {
                 return Err(segment.outside());
             }
@@ -183,6 +196,10 @@ impl Chain {
             }
             complete = !descriptor.has_next();
         }
-        if complete { Ok(()) } else { Err(Malformed::Unterminated) }
+        if complete {
+            Ok(())
+        } else {
+            Err(Malformed::Unterminated)
+        }
     }
 }

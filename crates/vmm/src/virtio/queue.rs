@@ -17,10 +17,7 @@ use super::interrupt::QueueInterrupt;
 pub enum QueueError {
     /// The available index jumped, or the rings are not in guest memory.
     #[error("virtqueue {index}: the ring is broken: {source}")]
-    Ring {
-        index: u16,
-        source: virtio_queue::Error,
-    },
+    Ring { index: u16, source: virtio_queue::Error },
     #[error("virtqueue {index}: {source}")]
     Malformed { index: u16, source: Malformed },
 }
@@ -63,7 +60,11 @@ impl QueueAddresses {
         ];
         for (area, address, alignment, len) in areas {
             if !address.is_multiple_of(alignment) {
-                return Err(InvalidQueue::Alignment { area, address, alignment });
+                return Err(InvalidQueue::Alignment {
+                    area,
+                    address,
+                    alignment,
+                });
             }
             // Address 0 is what a driver leaves that never set it, and `virtio-queue`'s mark of a reset queue.
             let inside = memory.check_range(GuestAddress(address), len, Permissions::ReadWrite);
@@ -102,7 +103,14 @@ impl Virtqueue {
         interrupt: QueueInterrupt,
         doorbell: EventFd,
     ) -> Self {
-        Self { index, queue, memory, interrupt, doorbell, completed: false }
+        Self {
+            index,
+            queue,
+            memory,
+            interrupt,
+            doorbell,
+            completed: false,
+        }
     }
 
     /// The queue's number within its device.
@@ -194,13 +202,19 @@ impl Virtqueue {
     /// Names this queue in an error about a request.
     #[must_use]
     pub fn malformed(&self, source: Malformed) -> QueueError {
-        QueueError::Malformed { index: self.index, source }
+        QueueError::Malformed {
+            index: self.index,
+            source,
+        }
     }
 
     fn driver_wants_interrupt(&mut self) -> Result<bool, QueueError> {
         let index = self.index;
         if self.queue.event_idx_enabled() {
-            return self.queue.needs_notification(&self.memory).map_err(ring_error(index));
+            return self
+                .queue
+                .needs_notification(&self.memory)
+                .map_err(ring_error(index));
         }
         // The flags are read after the used index is visible, or a driver that has just re-enabled interrupts
         // and seen an empty ring would wait for ever.

@@ -97,12 +97,19 @@ impl<T: Send + 'static> Worker<T> {
     ///
     /// # Errors
     /// The process may not have another thread.
-    pub fn spawn(name: &str, stop: Arc<Stop>, run: impl FnOnce(&Stop) -> T + Send + 'static) -> io::Result<Self> {
+    pub fn spawn(
+        name: &str,
+        stop: Arc<Stop>,
+        run: impl FnOnce(&Stop) -> T + Send + 'static,
+    ) -> io::Result<Self> {
         let seen = Arc::clone(&stop);
         let thread = Builder::new().name(name.to_owned()).spawn(move || {
             catch_unwind(AssertUnwindSafe(|| run(&seen))).unwrap_or_else(|payload| on_panic(payload.as_ref()))
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Stops the worker, and waits until the request it is at has ended.
@@ -148,23 +155,8 @@ pub trait Handler {
     /// Serves one request, and says how many bytes it wrote from the start of the writable buffers.
     ///
     /// # Errors
-    /// See [`Refusal`].
-    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Refusal>;
-}
-
-/// Why a handler ends its worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The chain holds no request that could be answered.
-    Malformed(Malformed),
-    /// What the device stands for has been taken away: quietly serve no more.
-    BackendGone,
-}
-
-impl From<Malformed> for Refusal {
-    fn from(source: Malformed) -> Self {
-        Self::Malformed(source)
-    }
+    /// The chain holds no request that could be answered: the device needs a reset.
+    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed>;
 }
 
 /// Serves a queue until it is stopped or broken, and then says so to the driver.
@@ -242,8 +234,7 @@ fn serve_chains<H: Handler>(
         }
         match handler.handle(chain, queue.memory()) {
             Ok(written) => queue.complete(chain, written)?,
-            Err(Refusal::Malformed(source)) => return Err(queue.malformed(source)),
-            Err(Refusal::BackendGone) => return Ok(Batch::Last),
+            Err(source) => return Err(queue.malformed(source)),
         }
     }
     Ok(Batch::Full)

@@ -37,7 +37,12 @@ impl Block {
         for (byte, value) in bytes.iter_mut().zip(serial.bytes()) {
             *byte = value;
         }
-        Self { disk, serial: bytes, read_only, worker: None }
+        Self {
+            disk,
+            serial: bytes,
+            read_only,
+            worker: None,
+        }
     }
 
     /// `struct virtio_blk_config` up to the topology.
@@ -58,7 +63,11 @@ impl VirtioDevice for Block {
     }
 
     fn features(&self) -> u64 {
-        let read_only = if self.read_only { feature(VIRTIO_BLK_F_RO) } else { 0 };
+        let read_only = if self.read_only {
+            feature(VIRTIO_BLK_F_RO)
+        } else {
+            0
+        };
         feature(VIRTIO_BLK_F_FLUSH)
             | feature(VIRTIO_BLK_F_SEG_MAX)
             | feature(VIRTIO_BLK_F_BLK_SIZE)
@@ -80,7 +89,8 @@ impl VirtioDevice for Block {
         let Some(mut queue) = activation.take_queue(0) else {
             return Ok(());
         };
-        let mut handler = BlockHandler::new(Arc::clone(&self.disk), self.serial, self.read_only, write_through);
+        let mut handler =
+            BlockHandler::new(Arc::clone(&self.disk), self.serial, self.read_only, write_through);
         let stop = Stop::new()?;
         let doorbell = stop.waiter(&queue)?;
         let config_interrupt = activation.config_interrupt;

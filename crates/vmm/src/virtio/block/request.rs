@@ -48,15 +48,25 @@ impl Parsed {
         let mut sector = [0; 8];
         chain.readable.read(memory, 0, &mut kind)?;
         chain.readable.read(memory, 8, &mut sector)?;
-        let status_at = chain.writable.len().checked_sub(STATUS_LEN).ok_or(Malformed::TooShort)?;
+        let status_at = chain
+            .writable
+            .len()
+            .checked_sub(STATUS_LEN)
+            .ok_or(Malformed::TooShort)?;
         let sector = u64::from_le_bytes(sector);
         let data_out = chain.readable.len() - HEADER_LEN;
         let request = match u32::from_le_bytes(kind) {
             VIRTIO_BLK_T_IN if data_out == 0 => {
-                range(sector, status_at, disk_size).map(|offset| Request::Read { offset, len: status_at })
+                range(sector, status_at, disk_size).map(|offset| Request::Read {
+                    offset,
+                    len: status_at,
+                })
             }
             VIRTIO_BLK_T_OUT if status_at == 0 => {
-                range(sector, data_out, disk_size).map(|offset| Request::Write { offset, len: data_out })
+                range(sector, data_out, disk_size).map(|offset| Request::Write {
+                    offset,
+                    len: data_out,
+                })
             }
             VIRTIO_BLK_T_FLUSH => Ok(Request::Flush),
             VIRTIO_BLK_T_GET_ID if status_at >= SERIAL_LEN as u64 => Ok(Request::GetId),
@@ -73,5 +83,9 @@ fn range(sector: u64, len: u64, disk_size: u64) -> Result<u64, Status> {
     let capacity = disk_size / SECTOR * SECTOR;
     let offset = sector.checked_mul(SECTOR).ok_or(Status::IoErr)?;
     let end = offset.checked_add(len).ok_or(Status::IoErr)?;
-    if end <= capacity && len.is_multiple_of(SECTOR) { Ok(offset) } else { Err(Status::IoErr) }
+    if end <= capacity && len.is_multiple_of(SECTOR) {
+        Ok(offset)
+    } else {
+        Err(Status::IoErr)
+    }
 }

@@ -9,7 +9,7 @@ use super::device::QUEUE_SIZE;
 use super::request::{Parsed, Request, SERIAL_LEN, Status};
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
-use crate::virtio::worker::{Handler, Refusal};
+use crate::virtio::worker::Handler;
 
 /// Bytes that one call to the disk moves at most; longer requests take several.
 const BUFFER_LEN: usize = 256 * 1024;
@@ -51,7 +51,14 @@ impl BlockHandler {
         read_only: bool,
         write_through: bool,
     ) -> Self {
-        Self { disk, serial, read_only, write_through, buffer: vec![0; BUFFER_LEN], failures: 0 }
+        Self {
+            disk,
+            serial,
+            read_only,
+            write_through,
+            buffer: vec![0; BUFFER_LEN],
+            failures: 0,
+        }
     }
 
     /// Carries a request out and says how many bytes of data it put into the writable buffers.
@@ -69,7 +76,9 @@ impl BlockHandler {
             }
             Request::Write { offset, len } => {
                 self.in_pieces(len, |disk, at, piece| {
-                    chain.readable.read(memory, super::request::HEADER_LEN + at, piece)?;
+                    chain
+                        .readable
+                        .read(memory, super::request::HEADER_LEN + at, piece)?;
                     Ok(disk.write_at(piece, offset + at)?)
                 })?;
                 if self.write_through {
@@ -116,7 +125,7 @@ impl BlockHandler {
 impl Handler for BlockHandler {
     const MAX_DESCRIPTORS: usize = QUEUE_SIZE as usize;
 
-    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Refusal> {
+    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed> {
         let Parsed { status_at, request } = Parsed::parse(chain, memory, self.disk.size())?;
         let (status, data) = match request {
             Ok(request) => match self.execute(request, chain, memory) {
@@ -125,7 +134,7 @@ impl Handler for BlockHandler {
                     self.log(request, &error);
                     (Status::IoErr, 0)
                 }
-                Err(Failure::Malformed(source)) => return Err(source.into()),
+                Err(Failure::Malformed(source)) => return Err(source),
             },
             Err(status) => (status, 0),
         };

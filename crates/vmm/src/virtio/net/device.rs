@@ -39,7 +39,12 @@ impl Net {
 
     /// On anything that moves a packet behind its header per call, and is non-blocking.
     pub(super) fn on(tap: File, mac: [u8; 6], mtu: u16) -> Self {
-        Self { tap: Arc::new(tap), mac, mtu, workers: Vec::new() }
+        Self {
+            tap: Arc::new(tap),
+            mac,
+            mtu,
+            workers: Vec::new(),
+        }
     }
 
     /// `struct virtio_net_config` up to the MTU.
@@ -76,7 +81,9 @@ impl VirtioDevice for Net {
             let stop = Stop::new()?;
             let config_interrupt = activation.config_interrupt.clone();
             let receiver = Receiver::new(Arc::clone(&self.tap), queue, &stop)?;
-            workers.push(Worker::spawn("virtio-net-rx", stop, move |stop| receiver.run(stop, &config_interrupt))?);
+            workers.push(Worker::spawn("virtio-net-rx", stop, move |stop| {
+                receiver.run(stop, &config_interrupt)
+            })?);
         }
         if let Some(mut queue) = activation.take_queue(TX) {
             let stop = Stop::new()?;

@@ -29,7 +29,10 @@ impl<'a> Slices<'a> {
         guest: impl Iterator<Item = VolatileSlice<'a>>,
         tail: &'a mut [u8],
     ) -> Self {
-        let own = |slice: &mut [u8]| libc::iovec { iov_base: slice.as_mut_ptr().cast(), iov_len: slice.len() };
+        let own = |slice: &mut [u8]| libc::iovec {
+            iov_base: slice.as_mut_ptr().cast(),
+            iov_len: slice.len(),
+        };
         let mut vectors = vec![own(head)];
         vectors.extend(guest.map(|slice| libc::iovec {
             iov_base: slice.ptr_guard_mut().as_ptr().cast(),
@@ -38,7 +41,10 @@ impl<'a> Slices<'a> {
         if !tail.is_empty() {
             vectors.push(own(tail));
         }
-        Self { vectors, memory: PhantomData }
+        Self {
+            vectors,
+            memory: PhantomData,
+        }
     }
 
     /// # Errors

@@ -120,7 +120,12 @@ impl Receiver {
             return Err(refuse(Malformed::Direction));
         }
         let header_len = HEADER_LEN as u64;
-        let room = self.chain.writable.len().checked_sub(header_len).ok_or(Malformed::TooShort);
+        let room = self
+            .chain
+            .writable
+            .len()
+            .checked_sub(header_len)
+            .ok_or(Malformed::TooShort);
         let room = room.map_err(refuse)?;
         let memory = self.queue.memory();
         // The TAP's own header says nothing without offloads. The byte behind the guest's buffers tells a packet

@@ -31,5 +31,8 @@ pub(super) fn configure(tap: &File) -> io::Result<()> {
 
 /// Whether an error means that the interface behind the descriptor was deleted.
 pub(super) fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EBADF | libc::ENODEV))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBADFD | libc::EBADF | libc::ENODEV)
+    )
 }

@@ -52,9 +52,14 @@ pub(super) enum Effect {
     Reset,
     Activate,
     ConfigVector(u16),
-    QueueVector { queue: u16, vector: u16 },
+    QueueVector {
+        queue: u16,
+        vector: u16,
+    },
     /// Check the queue's addresses; [`CommonConfig::set_enabled`] if they hold.
-    EnableQueue { queue: u16 },
+    EnableQueue {
+        queue: u16,
+    },
 }
 
 /// One queue's registers.
@@ -70,7 +75,10 @@ impl QueueRegisters {
     fn new(max_size: u16) -> Self {
         Self {
             max_size,
-            addresses: QueueAddresses { size: max_size, ..QueueAddresses::default() },
+            addresses: QueueAddresses {
+                size: max_size,
+                ..QueueAddresses::default()
+            },
             vector: NO_VECTOR,
             enabled: false,
         }
@@ -257,7 +265,9 @@ impl CommonConfig {
         // A driver enables all its queues before DRIVER_OK, and disables none but by a reset (4.1.4.3.2).
         let may = value == 1 && self.may_configure();
         match self.selected() {
-            Some(queue) if may && !queue.enabled => Effect::EnableQueue { queue: self.queue_select },
+            Some(queue) if may && !queue.enabled => Effect::EnableQueue {
+                queue: self.queue_select,
+            },
             _ => Effect::None,
         }
     }
@@ -297,7 +307,7 @@ impl CommonConfig {
 }
 
 fn window_shift(select: u32) -> Option<u32> {
-    (select < 4).then_some(select * 32)
+    (select < 4).then(|| select * 32)
 }
 
 /// The part of a 64-bit register that an access means.
@@ -316,7 +326,11 @@ impl Half {
             (4, 4) => (u64::MAX << 32, 32),
             _ => return None,
         };
-        matches!(register, QUEUE_DESC | QUEUE_DRIVER | QUEUE_DEVICE).then_some(Self { register, mask, shift })
+        matches!(register, QUEUE_DESC | QUEUE_DRIVER | QUEUE_DEVICE).then_some(Self {
+            register,
+            mask,
+            shift,
+        })
     }
 }
 

@@ -82,21 +82,36 @@ pub(super) fn build(device: DeviceType, queues: u16, msix: &Msix) -> Layout {
 
     let msix_body = msix.capability(BAR, MSIX_TABLE, BAR, MSIX_PBA);
     let msix_at = config.add_capability(msix::CAPABILITY_ID, &msix_body);
-    config.set_writable(msix_at + msix::CONTROL_OFFSET, &msix::CONTROL_WRITABLE.to_le_bytes());
+    config.set_writable(
+        msix_at + msix::CONTROL_OFFSET,
+        &msix::CONTROL_WRITABLE.to_le_bytes(),
+    );
 
     let mut add = |kind, offset, length, tail: &[u8]| {
-        config.add_capability(CAPABILITY_VENDOR_SPECIFIC, &capability(kind, offset, length, tail))
+        config.add_capability(
+            CAPABILITY_VENDOR_SPECIFIC,
+            &capability(kind, offset, length, tail),
+        )
     };
     add(CFG_COMMON, COMMON, common::SIZE, &[]);
     add(CFG_ISR, ISR, 1, &[]);
     add(CFG_DEVICE, DEVICE, PAGE as u32, &[]);
     let doorbells = u32::from(queues) * NOTIFY_OFF_MULTIPLIER;
-    add(CFG_NOTIFY, NOTIFY, doorbells, &NOTIFY_OFF_MULTIPLIER.to_le_bytes());
+    add(
+        CFG_NOTIFY,
+        NOTIFY,
+        doorbells,
+        &NOTIFY_OFF_MULTIPLIER.to_le_bytes(),
+    );
     let pci_cfg = add(CFG_PCI, 0, 0, &[0; 4]);
     // `bar`, `offset` and `length` of the window; its data are no memory and never get here.
     config.set_writable(pci_cfg + 4, &[0xff]);
     config.set_writable(pci_cfg + 8, &[0xff; 8]);
-    Layout { config, msix: msix_at, pci_cfg }
+    Layout {
+        config,
+        msix: msix_at,
+        pci_cfg,
+    }
 }
 
 /// `struct virtio_pci_cap` behind id and next pointer.

@@ -55,17 +55,29 @@ struct Registers {
 impl VirtioPci {
     /// # Errors
     /// No descriptor is left for the doorbells, or the device has more queues than the BAR has room for.
-    pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory, msi: Arc<dyn MsiRouter>) -> io::Result<Arc<Self>> {
+    pub fn new(
+        device: Box<dyn VirtioDevice>,
+        memory: GuestMemory,
+        msi: Arc<dyn MsiRouter>,
+    ) -> io::Result<Arc<Self>> {
         let queue_sizes = device.queue_sizes();
         let vectors = u16::try_from(queue_sizes.len() + 1)
             .ok()
             .filter(|&vectors| vectors <= layout::MAX_VECTORS)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "too many virtqueues for one function"))?;
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "too many virtqueues for one function",
+                )
+            })?;
         let queues = queue_sizes
             .iter()
             .map(|_| {
                 let doorbell = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
-                Ok(QueueLines { doorbell, vector: Arc::default() })
+                Ok(QueueLines {
+                    doorbell,
+                    vector: Arc::default(),
+                })
             })
             .collect::<io::Result<_>>()?;
         let msix = Msix::new(msi, vectors);
@@ -79,7 +91,11 @@ impl VirtioPci {
             queues,
             msix_capability: layout.msix,
             pci_cfg_capability: layout.pci_cfg,
-            registers: Mutex::new(Registers { config: layout.config, common, device }),
+            registers: Mutex::new(Registers {
+                config: layout.config,
+                common,
+                device,
+            }),
         }))
     }
 
@@ -128,7 +144,9 @@ impl VirtioPci {
         if self.signals.needs_reset() {
             return;
         }
-        let outcome = self.activation(&registers.common).and_then(|activation| registers.device.activate(activation));
+        let outcome = self
+            .activation(&registers.common)
+            .and_then(|activation| registers.device.activate(activation));
         if let Err(error) = outcome {
             tracing::error!(%error, "a virtio device could not be activated");
             self.config_interrupt().needs_reset(&error);
@@ -151,7 +169,13 @@ impl VirtioPci {
                 queue.set_event_idx(features & feature(VIRTIO_RING_F_EVENT_IDX) != 0);
                 let interrupt = QueueInterrupt::new(Arc::clone(&self.signals), Arc::clone(&lines.vector));
                 let doorbell = lines.doorbell.try_clone()?;
-                Ok(Some(Virtqueue::new(index, queue, self.memory.clone(), interrupt, doorbell)))
+                Ok(Some(Virtqueue::new(
+                    index,
+                    queue,
+                    self.memory.clone(),
+                    interrupt,
+                    doorbell,
+                )))
             })
             .collect::<io::Result<_>>()?;
         Ok(Activation {
@@ -262,7 +286,9 @@ impl PciFunction for VirtioPci {
             Region::Device => self.registers().device.config_write(offset, data),
             Region::Notify => {
                 let queue = offset / u64::from(layout::NOTIFY_OFF_MULTIPLIER);
-                let lines = usize::try_from(queue).ok().and_then(|queue| self.queues.get(queue));
+                let lines = usize::try_from(queue)
+                    .ok()
+                    .and_then(|queue| self.queues.get(queue));
                 // A full event counter has been rung anyway.
                 let _ = lines.map(|lines| lines.doorbell.write(1));
             }
@@ -277,7 +303,11 @@ impl PciFunction for VirtioPci {
             .filter_map(|(queue, lines)| {
                 // Without a descriptor of its own the doorbell still rings, by `bar_write`.
                 let event = lines.doorbell.try_clone().ok()?;
-                Some(Doorbell { bar: layout::BAR, offset: layout::doorbell_offset(queue), event })
+                Some(Doorbell {
+                    bar: layout::BAR,
+                    offset: layout::doorbell_offset(queue),
+                    event,
+                })
             })
             .collect()
     }

@@ -47,7 +47,13 @@ impl VirtioDevice for Rng {
         let doorbell = stop.waiter(&queue)?;
         let config_interrupt = activation.config_interrupt;
         self.worker = Some(Worker::spawn("virtio-rng", stop, move |stop| {
-            serve(&mut queue, stop, &doorbell, &config_interrupt, &mut RngHandler::new());
+            serve(
+                &mut queue,
+                stop,
+                &doorbell,
+                &config_interrupt,
+                &mut RngHandler::new(),
+            );
             queue
         })?);
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
-use crate::virtio::worker::{Handler, Refusal};
+use crate::virtio::worker::Handler;
 
 /// Bytes that one request gets at most; a driver asks again for more. Linux asks for 64 at a time.
 const REQUEST_LEN: usize = 4096;
@@ -13,19 +13,21 @@ pub(super) struct RngHandler {
 
 impl RngHandler {
     pub(super) fn new() -> Self {
-        Self { buffer: [0; REQUEST_LEN] }
+        Self {
+            buffer: [0; REQUEST_LEN],
+        }
     }
 }
 
 impl Handler for RngHandler {
     const MAX_DESCRIPTORS: usize = 64;
 
-    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Refusal> {
+    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed> {
         if !chain.readable.is_empty() {
-            return Err(Malformed::Direction.into());
+            return Err(Malformed::Direction);
         }
         if chain.writable.is_empty() {
-            return Err(Malformed::TooShort.into());
+            return Err(Malformed::TooShort);
         }
         let len = usize::try_from(chain.writable.len()).map_or(REQUEST_LEN, |len| len.min(REQUEST_LEN));
         let bytes = &mut self.buffer[..len];
