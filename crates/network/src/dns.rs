@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::NetworkError;
@@ -75,7 +76,10 @@ pub(crate) async fn serve(sockets: Sockets, upstream: Upstream) {
 async fn serve_udp(socket: UdpSocket, upstream: Upstream, in_flight: Arc<Semaphore>) {
     let socket = Arc::new(socket);
     let mut buffer = [0; MAX_MESSAGE];
+    // Questions end with their server.
+    let mut questions = JoinSet::new();
     loop {
+        while questions.try_join_next().is_some() {}
         // An error is an ICMP answer to an earlier packet: no reason to end.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
             continue;
@@ -90,7 +94,7 @@ async fn serve_udp(socket: UdpSocket, upstream: Upstream, in_flight: Arc<Semapho
             continue;
         };
         let (socket, upstream, question) = (socket.clone(), upstream.clone(), question.to_vec());
-        tokio::spawn(async move {
+        questions.spawn(async move {
             for resolver in upstream.resolvers() {
                 if let Ok(Ok(answer)) = timeout(UDP_TIMEOUT, ask(&upstream.netns, resolver, &question)).await
                 {
@@ -133,7 +137,9 @@ fn bind_for(resolver: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 async fn serve_tcp(listener: TcpListener, upstream: Upstream, in_flight: Arc<Semaphore>) {
+    let mut conversations = JoinSet::new();
     loop {
+        while conversations.try_join_next().is_some() {}
         let Ok(permit) = in_flight.clone().acquire_owned().await else {
             return;
         };
@@ -146,7 +152,7 @@ async fn serve_tcp(listener: TcpListener, upstream: Upstream, in_flight: Arc<Sem
             }
         };
         let upstream = upstream.clone();
-        tokio::spawn(async move {
+        conversations.spawn(async move {
             let relay = async {
                 for resolver in upstream.resolvers() {
                     if let Ok(mut server) = connect(&upstream.netns, resolver).await {
@@ -193,6 +199,7 @@ fn nameservers(resolv_conf: &str) -> Vec<SocketAddr> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

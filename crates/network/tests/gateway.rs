@@ -1,6 +1,6 @@
 //! Public addresses, IMDS and DNS, with guests that have a TCP/IP stack.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 

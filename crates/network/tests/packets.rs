@@ -1,6 +1,6 @@
 //! Real packets through real rules: two guests of one VPC.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
@@ -174,15 +174,7 @@ async fn spoofed_packets_are_dropped() {
     one.send(&one.syn_as([6, 0, 0, 0, 0, 99], one.ip, two.ip, 5001, 22));
     one.send(&one.syn_as(two.mac, two.ip, two.ip, 5002, 22));
     one.send(&one.syn(two.ip, 5003, 22));
-    for spoofed in [5000, 5001, 5002] {
-        if spoofed == 5000 {
-            assert!(two.sees_only(5003, spoofed));
-        }
-        assert!(
-            two.receive(SILENCE, |f| common::tcp_ports(f).filter(|p| p.0 == spoofed))
-                .is_none()
-        );
-    }
+    assert_eq!(two.tcp_sources_until(5003), [5003], "a spoofed packet arrived");
     for (mac, ip) in [
         (one.mac, two.ip),
         (two.mac, one.ip),
@@ -195,7 +187,7 @@ async fn spoofed_packets_are_dropped() {
             "ARP as {ip} was answered"
         );
     }
-    // Nothing but DHCP, DNS, IMDS and ping answers in the namespace; no way to other link-local addresses.
+    // Nothing but DHCP, DNS, IMDS and ping answers in the namespace.
     let listener = common::inside(&spec.vpc_id, || {
         std::net::TcpListener::bind("0.0.0.0:7777").unwrap()
     });
@@ -205,13 +197,6 @@ async fn spoofed_packets_are_dropped() {
         "a port of the namespace answered"
     );
     drop(listener);
-    // A public address is the only way out.
-    one.send(&one.udp(Ipv4Addr::new(198, 18, 0, 1), 5011, 9, b"out"));
-    let counters = common::run(&format!(
-        "ip netns exec {} cat /proc/net/dev | grep hv || true",
-        host.root
-    ));
-    eprintln!("uplink: {counters}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Imds, Question};
@@ -46,7 +47,10 @@ pub(crate) fn open_listener() -> Result<TcpListener, NetworkError> {
 pub(crate) async fn serve(listener: TcpListener, imds: Imds) {
     let imds = Arc::new(imds);
     let mut limits = Limits::default();
+    // Its connections end with it.
+    let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         let (stream, from) = match listener.accept().await {
             Ok((stream, address)) => match address.ip() {
                 IpAddr::V4(from) => (stream, from),
@@ -62,7 +66,7 @@ pub(crate) async fn serve(listener: TcpListener, imds: Imds) {
             continue;
         };
         let imds = imds.clone();
-        tokio::spawn(async move {
+        connections.spawn(async move {
             let _ = timeout(CONNECTION_TIMEOUT, converse(stream, from, &imds)).await;
             drop(permit);
         });

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -338,6 +338,19 @@ impl Guest {
                 .is_none()
     }
 
+    /// The source ports of all TCP segments that arrive, to `marker`'s and for a while after it.
+    pub fn tcp_sources_until(&self, marker: u16) -> Vec<u16> {
+        let seen = std::cell::RefCell::new(Vec::new());
+        let note = |frame: &[u8]| {
+            let (from, _) = tcp_ports(frame)?;
+            seen.borrow_mut().push(from);
+            (from == marker).then_some(())
+        };
+        self.receive(PATIENCE, note).expect("the packet that must arrive");
+        self.receive(SILENCE, note);
+        seen.into_inner()
+    }
+
     /// The MAC that an ARP reply for `target` tells.
     pub fn sees_arp_reply(&self, target: Ipv4Addr, patience: Duration) -> Option<[u8; 6]> {
         self.receive(patience, |frame| {
@@ -404,8 +417,4 @@ pub fn inside<T: Send + 'static>(netns: &str, work: impl FnOnce() -> T + Send + 
     })
     .join()
     .unwrap()
-}
-
-pub fn owned(file: File) -> OwnedFd {
-    file.into()
 }
