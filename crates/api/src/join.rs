@@ -61,7 +61,9 @@ impl FromStr for JoinToken {
         }
         let (secret, ca_fingerprint, endpoint) = (next()?, next()?, next()?);
         let hex = |s: &str| s.len() == 2 * BYTES && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let port = endpoint.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let port = endpoint
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse::<u16>().ok());
         if !hex(secret) || !hex(ca_fingerprint) || port.is_none() {
             return Err(MalformedToken);
         }

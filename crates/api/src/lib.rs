@@ -1,6 +1,8 @@
 //! Hearth's API: the generated gRPC types of `proto/`, ids, states, filters, pages, the error model and a client.
 //! Imports nothing of ours; everything else imports it.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod client;
 pub mod error;
 pub mod filter;

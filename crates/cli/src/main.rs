@@ -4,6 +4,8 @@
 //! shape in [`shapes`]; [`output`] turns them into JSON, text or a table. Exit codes are those of aws cli v2, see
 //! [`error`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;

@@ -5,7 +5,7 @@
 //! parameter = keyval *("," keyval)
 //! keyval    = key "=" value
 //! value     = scalar *("," scalar) / "[" [item *("," item)] "]" / "{" keyval *("," keyval) "}"
-//! scalar    = 1*(any but "," / "\" any) / "'" ... "'" / DQUOTE ... DQUOTE
+//! scalar    = *(any but "," / "\,") / "'" ... "'" / DQUOTE ... DQUOTE
 //! ```
 //!
 //! The grammar is ambiguous at a comma: `a=1,2,b=3` is read as `a=[1,2]` and `b=3`, since what stands before an
@@ -175,12 +175,12 @@ impl Parser {
     fn list(&mut self) -> Result<Value, ShorthandError> {
         self.at += 1;
         let mut items = Vec::new();
-        self.skip_spaces();
-        if self.take(']') {
-            return Ok(Value::Array(items));
-        }
         loop {
             self.skip_spaces();
+            // Also after a comma, as aws cli has it.
+            if self.take(']') {
+                return Ok(Value::Array(items));
+            }
             items.push(match self.peek() {
                 Some('[') => self.list()?,
                 Some('{') => self.structure()?,
@@ -207,6 +207,9 @@ impl Parser {
             if self.at_keyval() {
                 self.at = comma;
                 break;
+            }
+            if matches!(self.peek(), None | Some(',')) {
+                return self.expected("a value");
             }
             more.push(self.scalar(end)?);
         }
@@ -237,29 +240,16 @@ impl Parser {
 
     fn bare(&mut self, end: Option<char>) -> String {
         let mut text = String::new();
-        // Spaces at the end do not count, unless they were escaped.
-        let mut trimmed = 0;
         while let Some(c) = self.peek() {
+            // As in aws cli a backslash is itself unless a comma follows.
+            let escapes = c == '\\' && self.characters.get(self.at + 1) == Some(&',');
             if c == ',' || Some(c) == end {
                 break;
             }
-            self.at += 1;
-            match self.peek() {
-                // As in aws cli a backslash is itself unless it is needed.
-                Some(next) if c == '\\' && (",\\]}".contains(next) || next.is_whitespace()) => {
-                    self.at += 1;
-                    text.push(next);
-                    trimmed = text.len();
-                }
-                _ => {
-                    text.push(c);
-                    if !c.is_whitespace() {
-                        trimmed = text.len();
-                    }
-                }
-            }
+            text.push(if escapes { ',' } else { c });
+            self.at += if escapes { 2 } else { 1 };
         }
-        text.truncate(trimmed);
+        text.truncate(text.trim_end().len());
         text
     }
 

@@ -119,7 +119,7 @@ pub(crate) fn news<'a>(before: &[u8], now: &'a [u8]) -> &'a [u8] {
         while overlap > 0 && (overlap == now.len() || *byte != now[overlap]) {
             overlap = borders[overlap - 1];
         }
-        overlap += usize::from(now.first().is_some() && *byte == now[overlap]);
+        overlap += usize::from(now.get(overlap) == Some(byte));
     }
     &now[overlap..]
 }

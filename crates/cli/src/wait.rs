@@ -29,9 +29,9 @@ pub(crate) struct Waiting {
 /// EC2's waiters, as botocore's `waiters-2.json` defines them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiter {
-    InstanceRunning,
-    InstanceStopped,
-    InstanceTerminated,
+    Running,
+    Stopped,
+    Terminated,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,23 +45,23 @@ enum Verdict {
 impl Waiter {
     fn name(self) -> &'static str {
         match self {
-            Self::InstanceRunning => "InstanceRunning",
-            Self::InstanceStopped => "InstanceStopped",
-            Self::InstanceTerminated => "InstanceTerminated",
+            Self::Running => "InstanceRunning",
+            Self::Stopped => "InstanceStopped",
+            Self::Terminated => "InstanceTerminated",
         }
     }
 
     fn judge(self, state: InstanceState) -> Verdict {
-        use InstanceState::{Pending, Running, ShuttingDown, Stopped, Stopping, Terminated};
+        use InstanceState as State;
         match (self, state) {
-            (Self::InstanceRunning, Running)
-            | (Self::InstanceStopped, Stopped)
-            | (Self::InstanceTerminated, Terminated) => Verdict::Arrived,
-            (Self::InstanceRunning, ShuttingDown | Terminated | Stopping)
-            | (Self::InstanceStopped, Pending | Terminated)
-            | (Self::InstanceTerminated, Pending | Stopping) => Verdict::Impossible,
+            (Self::Running, State::Running)
+            | (Self::Stopped, State::Stopped)
+            | (Self::Terminated, State::Terminated) => Verdict::Arrived,
+            (Self::Running, State::ShuttingDown | State::Terminated | State::Stopping)
+            | (Self::Stopped, State::Pending | State::Terminated)
+            | (Self::Terminated, State::Pending | State::Stopping) => Verdict::Impossible,
             // EC2's waiter goes on, for it may be asked before the start. Ours is asked after it, so the start failed.
-            (Self::InstanceRunning, Stopped) => Verdict::Impossible,
+            (Self::Running, State::Stopped) => Verdict::Impossible,
             _ => Verdict::OnTheWay,
         }
     }
@@ -260,10 +260,10 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(
-            impossible(Waiter::InstanceRunning),
+            impossible(Waiter::Running),
             [ShuttingDown, Terminated, Stopping, Stopped]
         );
-        assert_eq!(impossible(Waiter::InstanceStopped), [Pending, Terminated]);
-        assert_eq!(impossible(Waiter::InstanceTerminated), [Pending, Stopping]);
+        assert_eq!(impossible(Waiter::Stopped), [Pending, Terminated]);
+        assert_eq!(impossible(Waiter::Terminated), [Pending, Stopping]);
     }
 }

@@ -45,7 +45,7 @@ impl RegisterImage {
     }
 }
 
-/// Tells AMIs.
+/// Describes AMIs.
 #[derive(Args)]
 pub(super) struct DescribeImages {
     #[arg(long, num_args = 1.., value_name = "AMI")]

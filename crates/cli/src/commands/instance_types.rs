@@ -9,7 +9,7 @@ use crate::error::CliError;
 use crate::parameters;
 use crate::shapes::instance_types::InstanceTypes;
 
-/// Tells the figures of instance types.
+/// Describes the figures of instance types.
 #[derive(Args)]
 pub(super) struct DescribeInstanceTypes {
     #[arg(long, num_args = 1.., value_name = "TYPE")]

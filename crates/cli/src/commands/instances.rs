@@ -78,10 +78,7 @@ impl RunInstances {
             .iter()
             .map(|i| i.instance_id.clone())
             .collect();
-        if let Some(mut seen) = waiting
-            .wait(context, &mut client, Waiter::InstanceRunning, ids)
-            .await?
-        {
+        if let Some(mut seen) = waiting.wait(context, &mut client, Waiter::Running, ids).await? {
             for instance in &mut reservation.instances {
                 if let Some(now) = seen.remove(&instance.instance_id) {
                     *instance = now;
@@ -143,7 +140,7 @@ fn count(text: &str) -> Result<(i32, i32), CliError> {
     }
 }
 
-/// Tells instances.
+/// Describes instances.
 #[derive(Args)]
 pub(super) struct DescribeInstances {
     #[arg(long, num_args = 1.., value_name = "INSTANCE")]
@@ -194,7 +191,7 @@ impl RebootInstances {
     }
 }
 
-/// Tells the last 64 KiB of an instance's console; `hearth console` prints them readably.
+/// Prints the last 64 KiB of an instance's console; `hearth console` prints them readably.
 #[derive(Args)]
 pub(super) struct GetConsoleOutput {
     #[arg(long, value_name = "INSTANCE")]

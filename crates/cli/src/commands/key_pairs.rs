@@ -83,7 +83,7 @@ impl ImportKeyPair {
     }
 }
 
-/// Tells key pairs.
+/// Describes key pairs.
 #[derive(Args)]
 pub(super) struct DescribeKeyPairs {
     #[arg(long, num_args = 1.., value_name = "NAME")]

@@ -32,15 +32,26 @@ mod wait_until_up;
 )]
 pub(crate) struct Cli {
     /// Where hearthd listens.
-    #[arg(long, global = true, env = ENDPOINT_VARIABLE, default_value = DEFAULT_ENDPOINT, value_name = "URL")]
+    #[arg(long, global = true, help_heading = "Global options", env = ENDPOINT_VARIABLE, default_value = DEFAULT_ENDPOINT, value_name = "URL")]
     endpoint_url: String,
 
     /// How to print answers; unless told, a table on a terminal and JSON elsewhere.
-    #[arg(long, global = true, env = "HEARTH_OUTPUT", value_enum)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "HEARTH_OUTPUT",
+        value_enum
+    )]
     output: Option<Format>,
 
     /// A JMESPath expression that picks what of the answer is printed.
-    #[arg(long, global = true, value_name = "EXPRESSION")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "EXPRESSION"
+    )]
     query: Option<String>,
 
     #[command(subcommand)]
@@ -108,7 +119,6 @@ impl Cli {
     }
 }
 
-/// Check whether the request would succeed, without doing anything.
 #[derive(Args)]
 struct DryRun {
     /// Checks whether the request would succeed, without doing anything.

@@ -9,7 +9,7 @@ use crate::error::CliError;
 use crate::parameters;
 use crate::shapes::places::{AvailabilityZones, Regions, Subnets, Vpcs};
 
-/// Tells the regions.
+/// Describes regions.
 #[derive(Args)]
 pub(super) struct DescribeRegions {
     #[arg(long, num_args = 1.., value_name = "REGION")]
@@ -30,7 +30,7 @@ impl DescribeRegions {
     }
 }
 
-/// Tells the availability zones, and whether a host of each is connected.
+/// Describes the availability zones, and whether a host of each is connected.
 #[derive(Args)]
 pub(super) struct DescribeAvailabilityZones {
     #[arg(long, num_args = 1.., value_name = "ZONE")]
@@ -58,7 +58,7 @@ impl DescribeAvailabilityZones {
     }
 }
 
-/// Tells the VPCs.
+/// Describes the VPCs.
 #[derive(Args)]
 pub(super) struct DescribeVpcs {
     #[arg(long, num_args = 1.., value_name = "VPC")]
@@ -82,7 +82,7 @@ impl DescribeVpcs {
     }
 }
 
-/// Tells the subnets.
+/// Describes the subnets.
 #[derive(Args)]
 pub(super) struct DescribeSubnets {
     #[arg(long, num_args = 1.., value_name = "SUBNET")]

@@ -46,7 +46,7 @@ impl CreateSecurityGroup {
     }
 }
 
-/// Tells security groups and what they admit.
+/// Describes security groups and what they admit.
 #[derive(Args)]
 pub(super) struct DescribeSecurityGroups {
     #[arg(long, num_args = 1.., value_name = "GROUP")]
@@ -80,10 +80,10 @@ impl DescribeSecurityGroups {
     }
 }
 
-/// A group by its id, or by its name in the default VPC.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Group {
+    /// The id of the group.
     #[arg(long, value_name = "GROUP")]
     group_id: Option<String>,
     /// In place of the id, in the default VPC only.
@@ -118,7 +118,6 @@ impl DeleteSecurityGroup {
     }
 }
 
-/// One rule, as most people need it.
 #[derive(Args)]
 struct Rule {
     /// tcp, udp, icmp, a protocol number, or all.
@@ -189,7 +188,6 @@ fn ports(text: &str) -> Result<(i32, i32), CliError> {
     }
 }
 
-/// What authorize commands take.
 #[derive(Args)]
 struct Authorize {
     #[command(flatten)]
@@ -212,7 +210,6 @@ impl Authorize {
     }
 }
 
-/// What revoke commands take.
 #[derive(Args)]
 struct Revoke {
     #[command(flatten)]

@@ -52,7 +52,7 @@ impl Ssh {
             (Some(InstanceState::Pending), Some(until)) => {
                 let ids = vec![instance.instance_id.clone()];
                 let left = until.saturating_duration_since(Instant::now());
-                let mut seen = wait(context, &mut client, Waiter::InstanceRunning, ids, left).await?;
+                let mut seen = wait(context, &mut client, Waiter::Running, ids, left).await?;
                 instance = seen.remove(&instance.instance_id).unwrap_or(instance);
             }
             (state, _) => {

@@ -29,14 +29,7 @@ impl StartInstances {
         };
         let answer = client.instances.start_instances(request).await;
         let changes = context.answered("StartInstances", answer)?.changes;
-        let changes = finish(
-            changes,
-            self.waiting,
-            context,
-            &mut client,
-            Waiter::InstanceRunning,
-        )
-        .await?;
+        let changes = finish(changes, self.waiting, context, &mut client, Waiter::Running).await?;
         context.print(&StateChanges::Starting(
             changes.into_iter().map(Into::into).collect(),
         ))
@@ -67,14 +60,7 @@ impl StopInstances {
         };
         let answer = client.instances.stop_instances(request).await;
         let changes = context.answered("StopInstances", answer)?.changes;
-        let changes = finish(
-            changes,
-            self.waiting,
-            context,
-            &mut client,
-            Waiter::InstanceStopped,
-        )
-        .await?;
+        let changes = finish(changes, self.waiting, context, &mut client, Waiter::Stopped).await?;
         context.print(&StateChanges::Stopping(
             changes.into_iter().map(Into::into).collect(),
         ))
@@ -101,14 +87,7 @@ impl TerminateInstances {
         };
         let answer = client.instances.terminate_instances(request).await;
         let changes = context.answered("TerminateInstances", answer)?.changes;
-        let changes = finish(
-            changes,
-            self.waiting,
-            context,
-            &mut client,
-            Waiter::InstanceTerminated,
-        )
-        .await?;
+        let changes = finish(changes, self.waiting, context, &mut client, Waiter::Terminated).await?;
         context.print(&StateChanges::Terminating(
             changes.into_iter().map(Into::into).collect(),
         ))

@@ -57,7 +57,7 @@ impl DeleteTags {
     }
 }
 
-/// Tells which resources have which tags.
+/// Describes which resources have which tags.
 #[derive(Args)]
 pub(super) struct DescribeTags {
     #[command(flatten)]

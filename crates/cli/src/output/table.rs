@@ -103,8 +103,21 @@ mod tests {
 
     #[test]
     fn queries_become_tables() {
-        insta::assert_snapshot!(of_value(&json!([{"Id": "i-1", "State": {"Name": "running"}}, {"Id": "i-2\u{1b}[31m"}])), @"");
-        insta::assert_snapshot!(of_value(&json!([["i-1", 1], ["i-2", null]])), @"");
+        let instances = json!([{"Id": "i-1", "State": {"Name": "running"}}, {"Id": "i-2\u{1b}[31m"}]);
+        insta::assert_snapshot!(of_value(&instances), @r"
+        ┌─────┬───────────────┐
+        │ Id  ┆ State         │
+        ╞═════╪═══════════════╡
+        │ i-1 ┆ Name: running │
+        │ i-2 ┆               │
+        └─────┴───────────────┘
+        ");
+        insta::assert_snapshot!(of_value(&json!([["i-1", 1], ["i-2", null]])), @r"
+        ┌─────┬───┐
+        │ i-1 ┆ 1 │
+        │ i-2 ┆   │
+        └─────┴───┘
+        ");
         assert_eq!(of_value(&json!("text")), "text");
         assert_eq!(of_value(&json!([])), "");
     }

@@ -32,6 +32,8 @@ fn what_aws_cli_documents() {
         ("a=x=y,b=", json!({"a": "x=y", "b": ""})),
         (" a = b , c = d ", json!({"a": "b", "c": "d"})),
         ("a=[],b={}", json!({"a": [], "b": {}})),
+        ("a=[b,]", json!({"a": ["b"]})),
+        (r"a=b\c\\,d", json!({"a": r"b\c\,d"})),
         ("a=[x, y ,z]", json!({"a": ["x", "y", "z"]})),
         (
             "a={b=[1,2],c=3,4}",

@@ -1,0 +1,203 @@
+//! What answers look like, and what requests say.
+
+use crate::fake::{Fake, GROUP, INSTANCE};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_has_ec2s_shape() {
+    let fake = Fake::start().await;
+    insta::assert_snapshot!("describe_instances", fake.ok(&["describe-instances"]).await);
+    insta::assert_snapshot!("describe_images", fake.ok(&["describe-images"]).await);
+    insta::assert_snapshot!(
+        "describe_security_groups",
+        fake.ok(&["describe-security-groups"]).await
+    );
+    insta::assert_snapshot!(
+        "start_instances",
+        fake.ok(&["start-instances", "--instance-ids", INSTANCE]).await
+    );
+    let authorize = [
+        "authorize-security-group-ingress",
+        "--group-id",
+        GROUP,
+        "--protocol",
+        "tcp",
+        "--port",
+        "22",
+    ];
+    let authorize = [&authorize[..], &["--cidr", "0.0.0.0/0"]].concat();
+    insta::assert_snapshot!("authorize_security_group_ingress", fake.ok(&authorize).await);
+    assert_eq!(
+        fake.ok(&["describe-key-pairs"]).await,
+        "{\n    \"KeyPairs\": []\n}\n"
+    );
+    assert_eq!(
+        fake.ok(&["reboot-instances", "--instance-ids", INSTANCE]).await,
+        ""
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_for_people() {
+    let fake = Fake::start().await;
+    let instances = fake.ok(&["describe-instances", "--output", "table"]).await;
+    for word in ["Public IP", "web", INSTANCE, "running", "198.18.0.2", "t2.micro"] {
+        assert!(instances.contains(word), "{word} in\n{instances}");
+    }
+    let groups = fake.ok(&["describe-security-groups", "--output", "table"]).await;
+    assert!(
+        groups.contains("tcp 22 0.0.0.0/0") && groups.contains("all 0.0.0.0/0"),
+        "{groups}"
+    );
+    assert_eq!(
+        fake.ok(&["describe-tags", "--output", "table"]).await,
+        "No tags.\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_pick_for_scripts() {
+    let fake = Fake::start().await;
+    for (query, format, expected) in [
+        (
+            "Reservations[0].Instances[0].InstanceId",
+            "text",
+            format!("{INSTANCE}\n"),
+        ),
+        (
+            "Reservations[].Instances[].[InstanceId,State.Name]",
+            "text",
+            format!("{INSTANCE}\trunning\n"),
+        ),
+        ("Reservations[7].ReservationId", "text", "None\n".to_owned()),
+        (
+            "Reservations[].Instances[].State.Code",
+            "json",
+            "[\n    16\n]\n".to_owned(),
+        ),
+        (
+            "Reservations[0].Instances[0].Tags[?Key=='Name'].Value | [0]",
+            "json",
+            "\"web\"\n".to_owned(),
+        ),
+    ] {
+        assert_eq!(
+            fake.ok(&["describe-instances", "--query", query, "--output", format])
+                .await,
+            expected,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_instances_says_all_that_it_was_told() {
+    let fake = Fake::start().await;
+    let data = fake.home.path().join("user-data");
+    std::fs::write(&data, "#!/bin/sh\n").unwrap();
+    fake.ok(&[
+        "run-instances",
+        "--image-id",
+        "ami-1",
+        "--instance-type",
+        "t2.micro",
+        "--count",
+        "1:3",
+        "--key-name",
+        "k",
+        "--security-group-ids",
+        GROUP,
+        "--user-data",
+        &format!("file://{}", data.display()),
+        "--client-token",
+        "once",
+        "--tag-specifications",
+        "ResourceType=instance,Tags=[{Key=Name,Value=web}]",
+        "--metadata-options",
+        "HttpTokens=required,HttpPutResponseHopLimit=2",
+        "--block-device-mappings",
+        r#"[{"DeviceName":"/dev/vda","Ebs":{"VolumeSize":8,"DeleteOnTermination":false}}]"#,
+        "--placement",
+        "AvailabilityZone=hearth-1a",
+        "--no-associate-public-ip-address",
+    ])
+    .await;
+    insta::assert_snapshot!(
+        "run_instances_request",
+        fake.asked().join("\n").replace(", ", ",\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_in_short_and_at_length_mean_the_same() {
+    let fake = Fake::start().await;
+    let group = ["authorize-security-group-ingress", "--group-name", "web"];
+    let run = async |rest: &[&str]| fake.ok(&[&group[..], rest].concat()).await;
+    run(&["--protocol", "tcp", "--port", "80-90", "--source-group", GROUP]).await;
+    run(&[
+        "--ip-permissions",
+        &format!("IpProtocol=tcp,FromPort=80,ToPort=90,UserIdGroupPairs=[{{GroupId={GROUP}}}]"),
+    ])
+    .await;
+    run(&["--protocol", "icmp", "--port", "-1", "--cidr", "10.0.0.0/8"]).await;
+    run(&[
+        "--ip-permissions",
+        r#"[{"IpProtocol":"icmp","FromPort":-1,"ToPort":-1,"IpRanges":[{"CidrIp":"10.0.0.0/8"}]}]"#,
+    ])
+    .await;
+    let asked = fake.asked();
+    assert_eq!(asked[0], asked[1]);
+    assert_eq!(asked[2], asked[3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_are_made_and_deleted() {
+    let fake = Fake::start().await;
+    fake.ok(&[
+        "create-tags",
+        "--resources",
+        INSTANCE,
+        GROUP,
+        "--tags",
+        "Key=a,Value=1",
+        "Key=b,Value=",
+    ])
+    .await;
+    fake.ok(&[
+        "delete-tags",
+        "--resources",
+        INSTANCE,
+        "--tags",
+        "Key=a",
+        "Key=b,Value=",
+    ])
+    .await;
+    let asked = fake.asked();
+    assert!(
+        asked[0].contains(r#"tags: [Tag { key: "a", value: "1" }, Tag { key: "b", value: "" }]"#),
+        "{asked:?}"
+    );
+    assert!(
+        asked[1].contains(r#"{ key: "a", value: None }"#) && asked[1].contains(r#"value: Some("")"#),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consoles_cannot_drive_the_terminal() {
+    let fake = Fake::start().await;
+    *fake.script.console.lock().unwrap() = vec![b"\x1b[2Jlogin:\r\n\x1b]0;owned\x07\xff".to_vec()];
+    assert_eq!(fake.ok(&["console", INSTANCE]).await, "login:\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_console_says_each_thing_once() {
+    let fake = Fake::start().await;
+    *fake.script.console.lock().unwrap() = vec![
+        b"one\n".to_vec(),
+        b"one\ntwo\n".to_vec(),
+        b"two\nthree\n".to_vec(),
+    ];
+    let output = fake.run(&["console", "--follow", INSTANCE]).await;
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "one\ntwo\nthree\n");
+    assert_eq!(output.status.code(), Some(254));
+}

@@ -1,0 +1,124 @@
+//! Error sentences and exit codes, as aws cli has them.
+
+use crate::fake::{Fake, GROUP, hearth};
+
+async fn failure(fake: &Fake, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = fake.run(arguments).await;
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_refuse_with_254() {
+    let fake = Fake::start().await;
+    let missing = "i-00000000000000000";
+    for (arguments, sentence) in [
+        (
+            &["describe-instances", "--instance-ids", missing][..],
+            "An error occurred (InvalidInstanceID.NotFound) when calling the DescribeInstances operation: \
+             The instance ID 'i-00000000000000000' does not exist\n",
+        ),
+        (
+            &["run-instances", "--image-id", "ami-1", "--dry-run"],
+            "An error occurred (DryRunOperation) when calling the RunInstances operation: \
+             Request would have succeeded, but DryRun flag is set.\n",
+        ),
+        (
+            &["delete-security-group", "--group-id", GROUP],
+            "An error occurred (DependencyViolation) when calling the DeleteSecurityGroup operation: \
+             resource sg-0123456789abcdef0 has a dependent object\n",
+        ),
+        (
+            &["describe-regions"],
+            "An error occurred (Unimplemented) when calling the DescribeRegions operation: not here\n",
+        ),
+    ] {
+        assert_eq!(failure(&fake, arguments).await, (Some(254), sentence.to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn misuse_is_252_and_asks_nothing() {
+    let fake = Fake::start().await;
+    for (arguments, sentence) in [
+        (&["run-instances"][..], "--image-id"),
+        (&["no-such-command"], "unrecognized subcommand"),
+        (
+            &["describe-instances", "--filters", "Name"],
+            "Error parsing parameter '--filters': Expected '='",
+        ),
+        (
+            &["describe-instances", "--filters", "Name=x,Value=y"],
+            "unknown field `Value`",
+        ),
+        (&["describe-instances", "--query", "a[["], "Bad value for --query"),
+        (
+            &["run-instances", "--image-id", "ami-1", "--count", "many"],
+            "say 2, or 1:3",
+        ),
+        (
+            &[
+                "run-instances",
+                "--image-id",
+                "ami-1",
+                "--user-data",
+                "file:///nonexistent",
+            ],
+            "Unable to load paramfile",
+        ),
+        (
+            &["authorize-security-group-ingress", "--protocol", "tcp"],
+            "--group-id",
+        ),
+        (
+            &["register-image", "--name", "n", "--disk-image", "/nonexistent"],
+            "Unable to read /nonexistent",
+        ),
+        (
+            &["describe-instances", "--endpoint-url", "ftp://x"],
+            "http://HOST:PORT",
+        ),
+    ] {
+        let (code, errors) = failure(&fake, arguments).await;
+        assert_eq!(code, Some(252), "{arguments:?} {errors}");
+        assert!(errors.contains(sentence), "{arguments:?}: {errors}");
+    }
+    assert!(fake.asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_255_with_advice() {
+    let home = tempfile::tempdir().unwrap();
+    // Bound and not listening: refused, and nobody else can take the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = format!("http://{}", socket.local_addr().unwrap());
+    let output = hearth(&endpoint, home.path(), &["describe-instances"]).await;
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(255));
+    assert!(
+        errors.contains(&endpoint) && errors.contains("Is hearthd running?"),
+        "{errors}"
+    );
+
+    let output = hearth(&endpoint, home.path(), &["wait-until-up", "--timeout", "1"]).await;
+    assert_eq!(output.status.code(), Some(255));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_is_no_error() {
+    let fake = Fake::start().await;
+    assert!(
+        fake.ok(&["run-instances", "--help"])
+            .await
+            .contains("--metadata-options")
+    );
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            fake.ok(&["completions", shell])
+                .await
+                .contains("describe-security-groups")
+        );
+    }
+    fake.ok(&["wait-until-up", "--zones", "1"]).await;
+}

@@ -1,0 +1,532 @@
+//! A small service that answers from a script and remembers what it was asked.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use hearth_api::v1::images_server::{Images, ImagesServer};
+use hearth_api::v1::instances_server::{Instances, InstancesServer};
+use hearth_api::v1::key_pairs_server::{KeyPairs, KeyPairsServer};
+use hearth_api::v1::regions_server::{Regions, RegionsServer};
+use hearth_api::v1::security_groups_server::{SecurityGroups, SecurityGroupsServer};
+use hearth_api::v1::tags_server::{Tags, TagsServer};
+use hearth_api::v1::*;
+use hearth_api::{ApiError, ErrorCode, InstanceState as State};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
+pub(crate) const GROUP: &str = "sg-0123456789abcdef0";
+
+/// What the service was asked, and what its instances go through.
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    /// Requests as Rust's debug format has them, except for uploads.
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    /// The states that a watcher sees.
+    pub(crate) states: Arc<Mutex<Vec<State>>>,
+    /// An uploaded disk.
+    pub(crate) disk: Arc<Mutex<Vec<u8>>>,
+    /// How many bytes of it travelled.
+    pub(crate) travelled: Arc<Mutex<usize>>,
+    /// What the console says, one more piece at each call.
+    pub(crate) console: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
+    pub(crate) script: Script,
+    pub(crate) home: tempfile::TempDir,
+}
+
+impl Fake {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let script = Script::default();
+        let server = Server::builder()
+            .add_service(ImagesServer::new(script.clone()))
+            .add_service(InstancesServer::new(script.clone()))
+            .add_service(KeyPairsServer::new(script.clone()))
+            .add_service(RegionsServer::new(script.clone()))
+            .add_service(SecurityGroupsServer::new(script.clone()))
+            .add_service(TagsServer::new(script.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self {
+            address,
+            script,
+            home: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        hearth(&format!("http://{}", self.address), self.home.path(), arguments).await
+    }
+
+    /// Starts a command, and answers it to the one who waits for its end.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        command(&format!("http://{}", self.address), self.home.path(), arguments)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Runs a command that must succeed, and answers its standard output.
+    pub(crate) async fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {} {errors}",
+            output.status
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.script.asked.lock().unwrap().clone()
+    }
+}
+
+pub(crate) async fn hearth(endpoint: &str, home: &Path, arguments: &[&str]) -> Output {
+    command(endpoint, home, arguments).output().await.unwrap()
+}
+
+fn command(endpoint: &str, home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    command
+        .args(arguments)
+        .env("HEARTH_ENDPOINT", endpoint)
+        .env("HEARTH_HOME", home)
+        .env_remove("HEARTH_OUTPUT")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+impl Script {
+    fn note(&self, request: &impl std::fmt::Debug) {
+        self.asked.lock().unwrap().push(format!("{request:?}"));
+    }
+}
+
+pub(crate) fn instance(id: &str, state: State) -> Instance {
+    let group = GroupIdentifier {
+        group_id: GROUP.into(),
+        group_name: "ssh".into(),
+    };
+    Instance {
+        instance_id: id.into(),
+        image_id: "ami-0123456789abcdef0".into(),
+        instance_type: "t2.micro".into(),
+        state: Some(state.into()),
+        state_reason: (state == State::Terminated).then(|| StateReason {
+            code: "Server.InternalError".into(),
+            message: "Server.InternalError: the host is out of luck".into(),
+        }),
+        key_name: "k".into(),
+        launch_time: Some(prost_types::Timestamp {
+            seconds: 1_763_892_000,
+            nanos: 5,
+        }),
+        placement: Some(Placement {
+            availability_zone: "hearth-1a".into(),
+            host_id: "h-0123456789abcdef0".into(),
+        }),
+        private_ip_address: "172.31.0.4".into(),
+        public_ip_address: "198.18.0.2".into(),
+        private_dns_name: "ip-172-31-0-4.ec2.internal".into(),
+        subnet_id: "subnet-0123456789abcdef0".into(),
+        vpc_id: "vpc-0123456789abcdef0".into(),
+        security_groups: vec![group.clone()],
+        root_device_name: "/dev/vda".into(),
+        block_device_mappings: vec![BlockDeviceMapping {
+            device_name: "/dev/vda".into(),
+            ebs: Some(EbsBlockDevice {
+                volume_size: 1,
+                delete_on_termination: Some(true),
+                volume_id: "vol-0123456789abcdef0".into(),
+                status: "attached".into(),
+            }),
+        }],
+        network_interfaces: vec![InstanceNetworkInterface {
+            network_interface_id: "eni-0123456789abcdef0".into(),
+            mac_address: "02:00:00:00:00:01".into(),
+            private_ip_address: "172.31.0.4".into(),
+            public_ip: "198.18.0.2".into(),
+            subnet_id: "subnet-0123456789abcdef0".into(),
+            vpc_id: "vpc-0123456789abcdef0".into(),
+            groups: vec![group],
+        }],
+        tags: vec![Tag {
+            key: "Name".into(),
+            value: "web".into(),
+        }],
+        metadata_options: Some(InstanceMetadataOptions {
+            http_tokens: "required".into(),
+            http_endpoint: "enabled".into(),
+            http_put_response_hop_limit: 1,
+        }),
+        instance_initiated_shutdown_behavior: "stop".into(),
+        reservation_id: "r-0123456789abcdef0".into(),
+        architecture: "x86_64".into(),
+        ..Default::default()
+    }
+}
+
+fn reservation(instances: Vec<Instance>) -> Reservation {
+    Reservation {
+        reservation_id: "r-0123456789abcdef0".into(),
+        owner_id: "000000000000".into(),
+        instances,
+    }
+}
+
+fn changes(ids: Vec<String>, from: State, to: State) -> Response<InstanceStateChanges> {
+    let change = |instance_id| InstanceStateChange {
+        instance_id,
+        current_state: Some(to.into()),
+        previous_state: Some(from.into()),
+    };
+    Response::new(InstanceStateChanges {
+        changes: ids.into_iter().map(change).collect(),
+    })
+}
+
+#[tonic::async_trait]
+impl Instances for Script {
+    type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
+
+    async fn run_instances(&self, request: Request<RunInstancesRequest>) -> Answer<Reservation> {
+        let request = request.into_inner();
+        self.note(&request);
+        if request.dry_run {
+            return Err(ApiError::dry_run().into());
+        }
+        Ok(Response::new(reservation(vec![instance(
+            INSTANCE,
+            State::Pending,
+        )])))
+    }
+
+    async fn describe_instances(
+        &self,
+        request: Request<DescribeInstancesRequest>,
+    ) -> Answer<DescribeInstancesResponse> {
+        let request = request.into_inner();
+        self.note(&request);
+        if request.instance_ids.iter().any(|id| id != INSTANCE) {
+            return Err(hearth_api::Kind::Instance.not_found(&request.instance_ids).into());
+        }
+        let reservations = vec![reservation(vec![instance(INSTANCE, State::Running)])];
+        Ok(Response::new(DescribeInstancesResponse {
+            reservations,
+            next_token: String::new(),
+        }))
+    }
+
+    async fn watch_instances(
+        &self,
+        request: Request<WatchInstancesRequest>,
+    ) -> Answer<Self::WatchInstancesStream> {
+        self.note(request.get_ref());
+        let (sender, receiver) = tokio::sync::mpsc::channel(16);
+        for state in self.states.lock().unwrap().drain(..) {
+            sender.try_send(Ok(instance(INSTANCE, state))).unwrap();
+        }
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn start_instances(&self, request: Request<StartInstancesRequest>) -> Answer<InstanceStateChanges> {
+        Ok(changes(
+            request.into_inner().instance_ids,
+            State::Stopped,
+            State::Pending,
+        ))
+    }
+
+    async fn stop_instances(&self, request: Request<StopInstancesRequest>) -> Answer<InstanceStateChanges> {
+        Ok(changes(
+            request.into_inner().instance_ids,
+            State::Running,
+            State::Stopping,
+        ))
+    }
+
+    async fn reboot_instances(
+        &self,
+        request: Request<RebootInstancesRequest>,
+    ) -> Answer<RebootInstancesResponse> {
+        self.note(request.get_ref());
+        Ok(Response::new(RebootInstancesResponse {}))
+    }
+
+    async fn terminate_instances(
+        &self,
+        request: Request<TerminateInstancesRequest>,
+    ) -> Answer<InstanceStateChanges> {
+        Ok(changes(
+            request.into_inner().instance_ids,
+            State::Running,
+            State::ShuttingDown,
+        ))
+    }
+
+    async fn get_console_output(
+        &self,
+        request: Request<GetConsoleOutputRequest>,
+    ) -> Answer<GetConsoleOutputResponse> {
+        let mut console = self.console.lock().unwrap();
+        if console.is_empty() {
+            return Err(ApiError::new(ErrorCode::IncorrectInstanceState, "The script is over.").into());
+        }
+        Ok(Response::new(GetConsoleOutputResponse {
+            instance_id: request.into_inner().instance_id,
+            timestamp: None,
+            output: console.remove(0),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Images for Script {
+    async fn register_image(
+        &self,
+        request: Request<Streaming<RegisterImageRequest>>,
+    ) -> Answer<RegisterImageResponse> {
+        use register_image_request::Part;
+        let mut parts = request.into_inner();
+        while let Some(part) = parts.next().await {
+            match part?.part {
+                Some(Part::Parameters(parameters)) => {
+                    self.note(&parameters);
+                    *self.disk.lock().unwrap() = vec![0; parameters.size as usize];
+                    if parameters.name == "taken" {
+                        let message = "AMI name taken is already in use by AMI ami-1";
+                        return Err(ApiError::new(ErrorCode::InvalidAmiNameDuplicate, message).into());
+                    }
+                }
+                Some(Part::Chunk(chunk)) => {
+                    let start = chunk.offset as usize;
+                    self.disk.lock().unwrap()[start..start + chunk.data.len()].copy_from_slice(&chunk.data);
+                    *self.travelled.lock().unwrap() += chunk.data.len();
+                }
+                None => return Err(ApiError::missing("part").into()),
+            }
+        }
+        Ok(Response::new(RegisterImageResponse {
+            image_id: "ami-0123456789abcdef0".into(),
+        }))
+    }
+
+    async fn describe_images(&self, _: Request<DescribeImagesRequest>) -> Answer<DescribeImagesResponse> {
+        let image = Image {
+            image_id: "ami-0123456789abcdef0".into(),
+            name: "tiny".into(),
+            state: "available".into(),
+            architecture: "x86_64".into(),
+            creation_date: Some(prost_types::Timestamp {
+                seconds: 1_763_892_000,
+                nanos: 0,
+            }),
+            root_device_name: "/dev/vda".into(),
+            size: 64 << 20,
+            block_device_mappings: vec![image::BlockDevice {
+                device_name: "/dev/vda".into(),
+                volume_size: 1,
+            }],
+            owner_id: "000000000000".into(),
+            kernel_path: "/boot/vmlinuz".into(),
+            ..Default::default()
+        };
+        Ok(Response::new(DescribeImagesResponse {
+            images: vec![image],
+            next_token: "more".into(),
+        }))
+    }
+
+    async fn deregister_image(&self, _: Request<DeregisterImageRequest>) -> Answer<DeregisterImageResponse> {
+        Ok(Response::new(DeregisterImageResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl KeyPairs for Script {
+    async fn create_key_pair(&self, request: Request<CreateKeyPairRequest>) -> Answer<CreateKeyPairResponse> {
+        let request = request.into_inner();
+        self.note(&request);
+        if request.key_name == "taken" {
+            let message = "The keypair 'taken' already exists.";
+            return Err(ApiError::new(ErrorCode::InvalidKeyPairDuplicate, message).into());
+        }
+        let key_pair = KeyPair {
+            key_pair_id: "key-0123456789abcdef0".into(),
+            key_name: request.key_name,
+            key_fingerprint: "1f:51:ae".into(),
+            ..Default::default()
+        };
+        let key_material = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----".into();
+        Ok(Response::new(CreateKeyPairResponse {
+            key_pair: Some(key_pair),
+            key_material,
+        }))
+    }
+
+    async fn import_key_pair(&self, request: Request<ImportKeyPairRequest>) -> Answer<KeyPair> {
+        self.note(request.get_ref());
+        let key_name = request.into_inner().key_name;
+        Ok(Response::new(KeyPair {
+            key_pair_id: "key-1".into(),
+            key_name,
+            ..Default::default()
+        }))
+    }
+
+    async fn describe_key_pairs(
+        &self,
+        _: Request<DescribeKeyPairsRequest>,
+    ) -> Answer<DescribeKeyPairsResponse> {
+        Ok(Response::new(DescribeKeyPairsResponse::default()))
+    }
+
+    async fn delete_key_pair(&self, _: Request<DeleteKeyPairRequest>) -> Answer<DeleteKeyPairResponse> {
+        Ok(Response::new(DeleteKeyPairResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl SecurityGroups for Script {
+    async fn create_security_group(
+        &self,
+        _: Request<CreateSecurityGroupRequest>,
+    ) -> Answer<CreateSecurityGroupResponse> {
+        Ok(Response::new(CreateSecurityGroupResponse {
+            group_id: GROUP.into(),
+        }))
+    }
+
+    async fn describe_security_groups(
+        &self,
+        _: Request<DescribeSecurityGroupsRequest>,
+    ) -> Answer<DescribeSecurityGroupsResponse> {
+        let permission = |ip_protocol: &str, port, cidr: &str| IpPermission {
+            ip_protocol: ip_protocol.into(),
+            from_port: port,
+            to_port: port,
+            ip_ranges: vec![IpRange {
+                cidr_ip: cidr.into(),
+                description: String::new(),
+            }],
+            user_id_group_pairs: vec![],
+        };
+        let group = SecurityGroup {
+            group_id: GROUP.into(),
+            group_name: "ssh".into(),
+            description: "ssh from anywhere".into(),
+            vpc_id: "vpc-0123456789abcdef0".into(),
+            ip_permissions: vec![permission("tcp", Some(22), "0.0.0.0/0")],
+            ip_permissions_egress: vec![permission("-1", None, "0.0.0.0/0")],
+            tags: vec![],
+            owner_id: "000000000000".into(),
+        };
+        Ok(Response::new(DescribeSecurityGroupsResponse {
+            security_groups: vec![group],
+            next_token: String::new(),
+        }))
+    }
+
+    async fn delete_security_group(
+        &self,
+        _: Request<DeleteSecurityGroupRequest>,
+    ) -> Answer<DeleteSecurityGroupResponse> {
+        let message = format!("resource {GROUP} has a dependent object");
+        Err(ApiError::new(ErrorCode::DependencyViolation, message).into())
+    }
+
+    async fn authorize_security_group_ingress(
+        &self,
+        request: Request<SecurityGroupRulesRequest>,
+    ) -> Answer<SecurityGroupRulesResponse> {
+        self.note(request.get_ref());
+        let rule = SecurityGroupRule {
+            security_group_rule_id: "sgr-0123456789abcdef0".into(),
+            group_id: GROUP.into(),
+            is_egress: false,
+            ip_protocol: "tcp".into(),
+            from_port: 22,
+            to_port: 22,
+            cidr_ipv4: "0.0.0.0/0".into(),
+            ..Default::default()
+        };
+        Ok(Response::new(SecurityGroupRulesResponse {
+            security_group_rules: vec![rule],
+        }))
+    }
+
+    async fn authorize_security_group_egress(
+        &self,
+        request: Request<SecurityGroupRulesRequest>,
+    ) -> Answer<SecurityGroupRulesResponse> {
+        self.authorize_security_group_ingress(request).await
+    }
+
+    async fn revoke_security_group_ingress(
+        &self,
+        request: Request<SecurityGroupRulesRequest>,
+    ) -> Answer<SecurityGroupRulesResponse> {
+        self.authorize_security_group_ingress(request).await
+    }
+
+    async fn revoke_security_group_egress(
+        &self,
+        request: Request<SecurityGroupRulesRequest>,
+    ) -> Answer<SecurityGroupRulesResponse> {
+        self.authorize_security_group_ingress(request).await
+    }
+}
+
+#[tonic::async_trait]
+impl Regions for Script {
+    async fn describe_regions(&self, _: Request<DescribeRegionsRequest>) -> Answer<DescribeRegionsResponse> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn describe_availability_zones(
+        &self,
+        _: Request<DescribeAvailabilityZonesRequest>,
+    ) -> Answer<DescribeAvailabilityZonesResponse> {
+        let zone = AvailabilityZone {
+            zone_name: "hearth-1a".into(),
+            state: "available".into(),
+            ..Default::default()
+        };
+        Ok(Response::new(DescribeAvailabilityZonesResponse {
+            availability_zones: vec![zone],
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Tags for Script {
+    async fn create_tags(&self, request: Request<CreateTagsRequest>) -> Answer<CreateTagsResponse> {
+        self.note(request.get_ref());
+        Ok(Response::new(CreateTagsResponse {}))
+    }
+
+    async fn delete_tags(&self, request: Request<DeleteTagsRequest>) -> Answer<DeleteTagsResponse> {
+        self.note(request.get_ref());
+        Ok(Response::new(DeleteTagsResponse {}))
+    }
+
+    async fn describe_tags(&self, _: Request<DescribeTagsRequest>) -> Answer<DescribeTagsResponse> {
+        Ok(Response::new(DescribeTagsResponse::default()))
+    }
+}
