@@ -17,6 +17,8 @@ use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
 use hearth_vmm::open;
 use hearth_vmm::spec::Outcome;
 
+use nix::sys::termios::{self, LocalFlags, OutputFlags, SetArg, Termios};
+
 use crate::report;
 
 #[derive(Args)]
@@ -150,17 +152,17 @@ fn open_tap(name: &str) -> Result<File, Error> {
 
 /// Standard input in raw mode, so that the guest sees each key; restored on drop. Ctrl-C still ends us.
 struct RawTerminal {
-    before: Option<rustix::termios::Termios>,
+    before: Option<Termios>,
 }
 
 impl RawTerminal {
     fn new() -> Self {
-        let before = rustix::termios::tcgetattr(io::stdin()).ok();
+        let before = termios::tcgetattr(io::stdin()).ok();
         if let Some(mut raw) = before.clone() {
-            raw.make_raw();
-            raw.local_modes |= rustix::termios::LocalModes::ISIG;
-            raw.output_modes |= rustix::termios::OutputModes::OPOST;
-            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &raw);
+            termios::cfmakeraw(&mut raw);
+            raw.local_flags |= LocalFlags::ISIG;
+            raw.output_flags |= OutputFlags::OPOST;
+            let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, &raw);
         }
         Self { before }
     }
@@ -169,7 +171,7 @@ impl RawTerminal {
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, before);
+            let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, before);
         }
     }
 }

@@ -54,7 +54,11 @@ pub(super) fn write(
     let map = memory_map(layout);
     params.e820_entries = map.len() as u8;
     for (slot, (addr, size, type_)) in params.e820_table.iter_mut().zip(map) {
-        *slot = boot_e820_entry { addr, size, r#type: type_ };
+        *slot = boot_e820_entry {
+            addr,
+            size,
+            r#type: type_,
+        };
     }
     memory.write_obj(params, GuestAddress(BOOT_PARAMS_ADDRESS))?;
     Ok(BOOT_PARAMS_ADDRESS)

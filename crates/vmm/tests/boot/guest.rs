@@ -1,0 +1,192 @@
+//! A monitor with its guest, as tests hold it: killed when dropped.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use hearth_vmm::console;
+use hearth_vmm::control::{Event, Message, Reply, Request};
+use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, Outcome, VmSpec};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify;
+
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=k";
+
+pub enum Root<'a> {
+    Kernel {
+        kernel: PathBuf,
+        initrd: PathBuf,
+        init_arguments: &'a str,
+    },
+    Disk(PathBuf),
+}
+
+pub struct Guest {
+    child: Child,
+    control: BufReader<UnixStream>,
+    /// Events that came in while a reply was waited for.
+    events: Vec<Event>,
+    dir: tempfile::TempDir,
+}
+
+impl Guest {
+    pub fn start(vcpus: u8, root: &Root<'_>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let create = |name: &str| {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(true);
+            options.open(dir.path().join(name)).unwrap()
+        };
+        let (console, outcome, spec_file) = (create("console"), create("outcome"), create("spec"));
+        let control_path = dir.path().join("control");
+        let control = UnixListener::bind(&control_path).unwrap();
+        let mut inherited: Vec<OwnedFd> = Vec::new();
+        let mut give = |fd: OwnedFd| {
+            inherited.push(fd);
+            inherited[inherited.len() - 1].as_raw_fd()
+        };
+        let (boot, disks) = match root {
+            Root::Kernel {
+                kernel,
+                initrd,
+                init_arguments,
+            } => {
+                let more = std::env::var("HEARTH_CMDLINE").unwrap_or_default();
+                let boot = BootSpec::Kernel {
+                    kernel_fd: give(File::open(kernel).unwrap().into()),
+                    initrd_fd: Some(give(File::open(initrd).unwrap().into())),
+                    cmdline: format!("{CMDLINE} {more} -- {init_arguments}"),
+                };
+                (boot, Vec::new())
+            }
+            Root::Disk(path) => {
+                let file = File::options().read(true).write(true).open(path).unwrap();
+                let disk = DiskSpec {
+                    serial: "vol0123456789abcdef0".into(),
+                    read_only: false,
+                    backing: DiskBacking::Raw {
+                        fd: give(file.into()),
+                    },
+                };
+                (BootSpec::Disk, vec![disk])
+            }
+        };
+        let spec = VmSpec {
+            instance_id: "i-0123456789abcdef0".into(),
+            uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
+            vcpus,
+            memory_mib: 128,
+            boot,
+            disks,
+            nics: Vec::new(),
+            console_fd: give(console.into()),
+            control_fd: give(control.into()),
+            outcome_fd: give(outcome.into()),
+        };
+        serde_json::to_writer(&spec_file, &spec).unwrap();
+        let spec_fd = give(File::open(dir.path().join("spec")).unwrap().into());
+        let child = spawn(spec_fd, inherited.iter().map(AsRawFd::as_raw_fd).collect());
+        let control = BufReader::new(UnixStream::connect(control_path).unwrap());
+        Self {
+            child,
+            control,
+            events: Vec::new(),
+            dir,
+        }
+    }
+
+    /// `None` when the monitor has ended.
+    pub fn next_event(&mut self, timeout: Duration) -> Option<Event> {
+        if !self.events.is_empty() {
+            return Some(self.events.remove(0));
+        }
+        match self.message(timeout)? {
+            Message::Event(event) => Some(event),
+            Message::Reply(reply) => panic!("reply without request: {reply:?}"),
+        }
+    }
+
+    pub fn request(&mut self, request: &Request) -> Reply {
+        let line = serde_json::to_string(request).unwrap() + "\n";
+        self.control.get_mut().write_all(line.as_bytes()).unwrap();
+        loop {
+            match self
+                .message(Duration::from_secs(60))
+                .expect("the monitor has ended")
+            {
+                Message::Reply(reply) => return reply,
+                Message::Event(event) => self.events.push(event),
+            }
+        }
+    }
+
+    pub fn console(&self) -> String {
+        let file = File::open(self.dir.path().join("console")).unwrap();
+        String::from_utf8_lossy(&console::read(&file).unwrap()).into_owned()
+    }
+
+    /// Waits until the guest has printed `text`.
+    pub fn wait_for_console(&self, text: &str, timeout: Duration) {
+        let changes = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        let path = self.dir.path().join("console");
+        inotify::add_watch(&changes, path, inotify::WatchFlags::MODIFY).unwrap();
+        let deadline = Instant::now() + timeout;
+        while !self.console().contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} on the console:\n{}", self.console());
+            let mut fds = [PollFd::new(&changes, PollFlags::IN)];
+            poll(&mut fds, Some(&left.try_into().unwrap())).unwrap();
+            // All that is there: they only say that there is something new.
+            while rustix::io::read(&changes, &mut [0; 4096]).is_ok() {}
+        }
+    }
+
+    /// How the monitor ended.
+    pub fn outcome(&mut self) -> Outcome {
+        self.child.wait().unwrap();
+        let json = std::fs::read(self.dir.path().join("outcome")).unwrap();
+        serde_json::from_slice(&json)
+            .unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&json)))
+    }
+
+    fn message(&mut self, timeout: Duration) -> Option<Message> {
+        self.control.get_ref().set_read_timeout(Some(timeout)).unwrap();
+        let mut line = String::new();
+        match self.control.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(serde_json::from_str(&line).unwrap()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("control socket: {error}; console:\n{}", self.console()),
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It has ended already in a test that passes.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(spec_fd: RawFd, inherited: Vec<RawFd>) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth-vmm"));
+    command.arg("--spec-fd").arg(spec_fd.to_string());
+    // SAFETY: fcntl is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            for &fd in &inherited {
+                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command.spawn().unwrap()
+}
