@@ -1,1 +1,22 @@
-//! stub
+//! `hearthd`, the control plane: API services, scheduler, store, and the gateway that agents dial.
+//!
+//! A call is validated ([`services`]), meets rules that know no I/O ([`lifecycle`], [`scheduler`]), and becomes true in
+//! one transaction ([`store`]). After the commit the hosts concerned get their new intents ([`gateway`]), and what they
+//! observe comes back the same way.
+
+mod app;
+pub mod catalog;
+pub mod config;
+mod gateway;
+mod janitor;
+pub mod join;
+pub mod lifecycle;
+mod pki;
+pub mod scheduler;
+mod server;
+mod services;
+mod store;
+
+pub use app::App;
+pub use config::Config;
+pub use server::{Running, start};

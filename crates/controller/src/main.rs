@@ -1,1 +1,84 @@
-fn main() {}
+//! `hearthd`: the control plane's process.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use hearth_controller::{Config, join};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// The control plane of a Hearth cloud.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prints a token with which host agents join this cloud. It stays valid until it is revoked.
+    JoinToken {
+        #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
+        data_dir: PathBuf,
+        /// `host:port` that agents dial, where it differs from what hearthd listens on.
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// Revoke all tokens instead. Hosts that joined stay.
+        #[arg(long)]
+        revoke_all: bool,
+    },
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    match cli.command {
+        None => serve(cli.config).await,
+        Some(Command::JoinToken {
+            data_dir,
+            revoke_all: true,
+            ..
+        }) => {
+            let revoked = join::revoke_tokens(&data_dir).await?;
+            writeln!(io::stdout(), "{revoked} tokens revoked")?;
+            Ok(())
+        }
+        Some(Command::JoinToken {
+            data_dir, endpoint, ..
+        }) => {
+            let token = join::make_token(&data_dir, endpoint).await?;
+            writeln!(io::stdout(), "{token}")?;
+            Ok(())
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let running = hearth_controller::start(config).await?;
+    // For whoever started us and reads it; a closed pipe is no reason to stop.
+    let _ = writeln!(
+        io::stdout(),
+        "ready listen={} agent_listen={}",
+        running.listen,
+        running.agent_listen
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending; instances go on");
+    running.stop().await;
+    Ok(())
+}

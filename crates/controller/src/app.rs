@@ -1,0 +1,37 @@
+//! What every part of a running `hearthd` shares.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::gateway::Sessions;
+use crate::store::Store;
+use crate::store::intents::Surroundings;
+use crate::store::views::Cloud;
+
+#[derive(Debug)]
+pub struct App {
+    pub config: Config,
+    pub store: Store,
+    pub sessions: Arc<Sessions>,
+    pub surroundings: Surroundings,
+    /// Cancelled when the process ends gracefully: streams that would never end do.
+    pub ending: CancellationToken,
+}
+
+impl App {
+    pub fn cloud(&self) -> &Cloud {
+        &self.surroundings.cloud
+    }
+
+    pub fn images_dir(&self) -> PathBuf {
+        self.config.data_dir.join("images")
+    }
+
+    /// The disk of an image.
+    pub fn image_path(&self, image_id: &str) -> PathBuf {
+        self.images_dir().join(format!("{image_id}.raw"))
+    }
+}

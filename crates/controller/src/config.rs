@@ -1,0 +1,93 @@
+//! What `hearthd` is told at its start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use ipnet::Ipv4Net;
+
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Where the database, the AMIs' disks and the certificate authority are.
+    #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
+    pub data_dir: PathBuf,
+
+    /// Where the public gRPC API listens. Port 0: any free one, told in endpoints.json.
+    #[arg(long, env = "HEARTH_LISTEN", default_value = "127.0.0.1:7600")]
+    pub listen: SocketAddr,
+
+    /// Let the API listen on an address that others can reach. It is plaintext and asks nobody who they are: whoever
+    /// reaches it owns the cloud.
+    #[arg(long, env = "HEARTH_INSECURE_LISTEN_ANYWHERE")]
+    pub insecure_listen_anywhere: bool,
+
+    /// Where host agents dial in (mutual TLS).
+    #[arg(long, env = "HEARTH_AGENT_LISTEN", default_value = "127.0.0.1:7601")]
+    pub agent_listen: SocketAddr,
+
+    /// The region's name.
+    #[arg(long, env = "HEARTH_REGION", default_value = "local-1")]
+    pub region: String,
+
+    /// The region's availability zones.
+    #[arg(
+        long,
+        env = "HEARTH_ZONES",
+        value_delimiter = ',',
+        default_value = "local-1a,local-1b,local-1c"
+    )]
+    pub zones: Vec<String>,
+
+    /// Public IPv4 addresses. The first is the hosts' own end of every uplink.
+    #[arg(long, env = "HEARTH_PUBLIC_POOL", default_value = "198.18.0.0/24")]
+    pub public_pool: Ipv4Net,
+
+    /// The default VPC of a cloud that is new; an existing one keeps its own.
+    #[arg(long, env = "HEARTH_VPC_CIDR", default_value = "172.31.0.0/16")]
+    pub vpc_cidr: Ipv4Net,
+
+    /// Instances that may exist at the same time.
+    #[arg(long, env = "HEARTH_INSTANCE_LIMIT", default_value_t = 1000)]
+    pub instance_limit: u32,
+
+    /// Seconds that terminated instances stay visible.
+    #[arg(long, env = "HEARTH_TERMINATED_VISIBLE", default_value_t = 3600)]
+    pub terminated_visible: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(
+        "--listen {0} is not a loopback address. The API is plaintext and asks nobody who they are, so whoever reaches \
+         it owns the cloud. Listen on 127.0.0.1 and reach it through an ssh tunnel, or say \
+         --insecure-listen-anywhere if the network itself keeps others out"
+    )]
+    NotLoopback(SocketAddr),
+    #[error("--zones: name at least one availability zone, each once")]
+    Zones,
+    #[error("--vpc-cidr {0}: EC2 admits /16 to /28")]
+    VpcCidr(Ipv4Net),
+    #[error("--public-pool {0}: at least four addresses are needed, a /30 or larger")]
+    PublicPool(Ipv4Net),
+}
+
+impl Config {
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.listen.ip().is_loopback() && !self.insecure_listen_anywhere {
+            return Err(ConfigError::NotLoopback(self.listen));
+        }
+        let distinct: std::collections::BTreeSet<_> = self.zones.iter().collect();
+        if self.zones.is_empty() || distinct.len() != self.zones.len() || self.zones.iter().any(String::is_empty) {
+            return Err(ConfigError::Zones);
+        }
+        if !(16..=28).contains(&self.vpc_cidr.prefix_len()) {
+            return Err(ConfigError::VpcCidr(self.vpc_cidr));
+        }
+        if self.public_pool.prefix_len() > 30 {
+            return Err(ConfigError::PublicPool(self.public_pool));
+        }
+        Ok(())
+    }
+}

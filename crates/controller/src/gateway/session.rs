@@ -1,0 +1,143 @@
+//! One agent's session: observations come up, intents go down, until either side ends it or a newer one takes over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_api::agent::{AgentMessage, ControlMessage, Hello, agent_message, control_message};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::sessions::{Outbox, Place};
+use super::{internal, observations};
+use crate::app::App;
+use crate::store::{hosts, intents};
+
+/// Intents replace each other, so few need to wait.
+const OUTBOX: usize = 4;
+
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs the session in a task of its own and answers what the agent reads from.
+pub(super) fn start(
+    app: Arc<App>,
+    host_id: String,
+    inbound: Streaming<AgentMessage>,
+) -> ReceiverStream<Result<ControlMessage, Status>> {
+    let (outbox, receiver) = mpsc::channel(OUTBOX);
+    tokio::spawn(async move {
+        match run(&app, &host_id, inbound, &outbox).await {
+            Ok(()) => tracing::info!(host = host_id, "a host left"),
+            Err(status) => {
+                tracing::warn!(host = host_id, status = status.message(), "a host's session ended");
+                // The agent may be gone already, or not reading.
+                let _ = tokio::time::timeout(HELLO_DEADLINE, outbox.send(Err(status))).await;
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+async fn run(
+    app: &Arc<App>,
+    host_id: &str,
+    mut inbound: Streaming<AgentMessage>,
+    outbox: &Outbox,
+) -> Result<(), Status> {
+    let hello = tokio::time::timeout(HELLO_DEADLINE, hello(&mut inbound))
+        .await
+        .map_err(|_| Status::deadline_exceeded("no Hello came"))??;
+    greet(app, host_id, &hello).await?;
+    let place = app.sessions.enter(host_id, outbox.clone());
+    tracing::info!(
+        host = host_id,
+        hostname = hello.hostname,
+        version = hello.agent_version,
+        "a host connected"
+    );
+    tokio::select! {
+        () = place.superseded.cancelled() => Err(Status::aborted("a newer session of this host took over")),
+        () = app.ending.cancelled() => Err(Status::unavailable("the control plane is ending")),
+        ended = down(app, host_id, outbox) => ended,
+        ended = up(app, host_id, &mut inbound, &place) => ended,
+    }
+}
+
+async fn hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
+    match inbound.message().await?.and_then(|m| m.message) {
+        Some(agent_message::Message::Hello(hello)) => Ok(hello),
+        _ => Err(Status::failed_precondition("a session begins with Hello")),
+    }
+}
+
+async fn greet(app: &App, host_id: &str, hello: &Hello) -> Result<(), Status> {
+    let capacity = hello.capacity.unwrap_or_default();
+    let mut tx = app.store.write().await.map_err(internal)?;
+    let zone = hosts::availability_zone(tx.connection(), host_id).await.map_err(internal)?;
+    if zone.as_deref() != Some(hello.availability_zone.as_str()) {
+        tracing::warn!(
+            host = host_id,
+            says = hello.availability_zone,
+            enrolled_for = zone,
+            "a host's zone is the one that it enrolled for; to move it, let it join anew"
+        );
+    }
+    let greeting = hosts::Greeting {
+        host_id,
+        hostname: &hello.hostname,
+        agent_version: &hello.agent_version,
+        capacity: &capacity,
+    };
+    hosts::report(tx.connection(), &greeting).await.map_err(internal)?;
+    tx.event("host.connected", host_id).await.map_err(internal)?;
+    tx.commit().await.map_err(internal)
+}
+
+/// Sends all intents at once, and again after every commit that touches the host. Commits that come while intents are
+/// on their way coalesce.
+async fn down(app: &App, host_id: &str, outbox: &Outbox) -> Result<(), Status> {
+    let mut changes = app.store.bus().watch_host(host_id);
+    let mut sent = None;
+    loop {
+        let mut read = app.store.read().await.map_err(internal)?;
+        let intents = intents::of_host(&mut read, host_id, &app.surroundings).await.map_err(internal)?;
+        drop(read);
+        let Some(intents) = intents else {
+            return Err(Status::permission_denied("this host is not known any more"));
+        };
+        if sent.is_none_or(|sent| intents.generation > sent) {
+            sent = Some(intents.generation);
+            let message = ControlMessage {
+                message: Some(control_message::Message::Intents(intents)),
+            };
+            if outbox.send(Ok(message)).await.is_err() {
+                return Ok(());
+            }
+        }
+        if changes.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn up(
+    app: &App,
+    host_id: &str,
+    inbound: &mut Streaming<AgentMessage>,
+    place: &Place,
+) -> Result<(), Status> {
+    while let Some(message) = inbound.message().await? {
+        match message.message {
+            Some(agent_message::Message::Observation(observation)) => {
+                observations::apply(app, host_id, observation).await.map_err(internal)?;
+            }
+            Some(agent_message::Message::ConsoleOutput(output)) => place.answer(output),
+            Some(agent_message::Message::Hello(_)) => {
+                return Err(Status::failed_precondition("Hello comes once"));
+            }
+            // A newer agent may say what this version does not know.
+            None => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Which hosts are connected, and the way to ask one of them something. Lives in memory: connections do not survive
+//! the process either.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hearth_api::agent::{ConsoleOutput, ConsoleRequest, ControlMessage, control_message};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// What goes down to an agent.
+pub(super) type Outbox = mpsc::Sender<Result<ControlMessage, Status>>;
+
+/// How long an agent may take to answer a question.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub struct Sessions {
+    hosts: Mutex<HashMap<String, Handle>>,
+    /// Numbers sessions and questions.
+    counter: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Handle {
+    number: u64,
+    outbox: Outbox,
+    superseded: CancellationToken,
+    questions: Questions,
+}
+
+type Questions = Arc<Mutex<HashMap<u64, oneshot::Sender<ConsoleOutput>>>>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    #[error("its host is not connected")]
+    NotConnected,
+    #[error("its host did not answer within {} seconds", ANSWER_DEADLINE.as_secs())]
+    Late,
+    #[error("its host says: {0}")]
+    Failed(String),
+}
+
+/// A session's place in the registry; dropping it ends the host's being connected, unless a newer one took over.
+pub(super) struct Place {
+    sessions: Arc<Sessions>,
+    host_id: String,
+    number: u64,
+    questions: Questions,
+    pub(super) superseded: CancellationToken,
+}
+
+impl Sessions {
+    /// Enters a session; an older one of the same host is told to end.
+    pub(super) fn enter(self: &Arc<Self>, host_id: &str, outbox: Outbox) -> Place {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let questions = Questions::default();
+        let superseded = CancellationToken::new();
+        let handle = Handle {
+            number,
+            outbox,
+            superseded: superseded.clone(),
+            questions: Arc::clone(&questions),
+        };
+        if let Some(older) = lock(&self.hosts).insert(host_id.to_owned(), handle) {
+            older.superseded.cancel();
+        }
+        Place {
+            sessions: Arc::clone(self),
+            host_id: host_id.to_owned(),
+            number,
+            questions,
+            superseded,
+        }
+    }
+
+    pub fn is_connected(&self, host_id: &str) -> bool {
+        lock(&self.hosts).contains_key(host_id)
+    }
+
+    pub fn connected(&self) -> BTreeSet<String> {
+        lock(&self.hosts).keys().cloned().collect()
+    }
+
+    /// The last 64 KiB that the instance wrote to its console.
+    ///
+    /// # Errors
+    /// The host is not there, is late, or cannot read it.
+    pub async fn console(&self, host_id: &str, instance_id: &str) -> Result<Vec<u8>, ConsoleError> {
+        let request_id = self.counter.fetch_add(1, Ordering::Relaxed);
+        let (answer, waiting) = oneshot::channel();
+        let (outbox, questions) = {
+            let hosts = lock(&self.hosts);
+            let handle = hosts.get(host_id).ok_or(ConsoleError::NotConnected)?;
+            (handle.outbox.clone(), Arc::clone(&handle.questions))
+        };
+        lock(&questions).insert(request_id, answer);
+        let request = ControlMessage {
+            message: Some(control_message::Message::ConsoleRequest(ConsoleRequest {
+                request_id,
+                instance_id: instance_id.to_owned(),
+            })),
+        };
+        let ask = async {
+            outbox.send(Ok(request)).await.map_err(|_| ConsoleError::NotConnected)?;
+            waiting.await.map_err(|_| ConsoleError::NotConnected)
+        };
+        let answered = tokio::time::timeout(ANSWER_DEADLINE, ask).await;
+        lock(&questions).remove(&request_id);
+        let output = answered.map_err(|_| ConsoleError::Late)??;
+        match output.error.as_str() {
+            "" => Ok(output.output),
+            error => Err(ConsoleError::Failed(error.to_owned())),
+        }
+    }
+}
+
+impl Place {
+    /// Hands an answer to whoever asked; one that came too late is dropped.
+    pub(super) fn answer(&self, output: ConsoleOutput) {
+        if let Some(waiting) = lock(&self.questions).remove(&output.request_id) {
+            let _ = waiting.send(output);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut hosts = lock(&self.sessions.hosts);
+        if hosts.get(&self.host_id).is_some_and(|handle| handle.number == self.number) {
+            hosts.remove(&self.host_id);
+        }
+        drop(hosts);
+        // Whoever still waits learns that nobody will answer.
+        lock(&self.questions).clear();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,225 @@
+//! Which hosts run a launch: a pure function of what the hosts offer and what is claimed.
+//!
+//! - All instances of one launch go into one availability zone, as in EC2: a launch has one subnet.
+//! - Spread: each instance goes to the host that keeps the largest share free afterwards. With overcommitted vCPUs
+//!   that is where it competes least, and a lost host takes the fewest instances with it. The price, that a large
+//!   instance may find only crumbs, is small on the few hosts of a private cloud.
+//! - An instance may have more vCPUs than its host has physical CPUs: the owner's overcommit (`Capacity.vcpus`) is
+//!   the only bound, so that a two-core machine can still run what asks for four.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+#[cfg(test)]
+mod tests;
+
+/// An amount of what instances claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    pub vcpus: u64,
+    pub memory_mib: u64,
+    pub disk_bytes: u64,
+}
+
+impl Resources {
+    fn fits(self, need: Self) -> bool {
+        need.vcpus <= self.vcpus && need.memory_mib <= self.memory_mib && need.disk_bytes <= self.disk_bytes
+    }
+
+    /// What is left; nothing where more is claimed than there is (a host may shrink).
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            vcpus: self.vcpus.saturating_sub(other.vcpus),
+            memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+            disk_bytes: self.disk_bytes.saturating_sub(other.disk_bytes),
+        }
+    }
+}
+
+/// A host as the scheduler sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    pub id: String,
+    pub availability_zone: String,
+    pub connected: bool,
+    pub total: Resources,
+    pub claimed: Resources,
+}
+
+impl Host {
+    fn free(&self) -> Resources {
+        self.total.minus(self.claimed)
+    }
+}
+
+/// A launch, or the start of an instance that has its host already (then `host` names it).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    /// Zones that will do, in the order of preference among equals.
+    pub zones: Vec<String>,
+    pub host: Option<String>,
+    pub each: Resources,
+    /// None is placed when fewer than this fit.
+    pub min: usize,
+    pub max: usize,
+}
+
+/// Where the instances go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    pub availability_zone: String,
+    /// One host id per instance.
+    pub hosts: Vec<String>,
+}
+
+/// Why nothing was placed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub wanted: usize,
+    /// How many would fit in the best zone.
+    pub fit: usize,
+    pub each: Resources,
+    /// Per host what was short.
+    pub hosts: Vec<(String, Shortage)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shortage {
+    NotConnected,
+    OtherZone { zone: String },
+    /// The volume is on another host.
+    OtherHost,
+    /// It takes `fit` more, and then lacks what is in `free`.
+    Short { fit: usize, free: Resources },
+}
+
+/// Places between `min` and `max` instances.
+///
+/// # Errors
+/// What was short, per host, when fewer than `min` fit.
+pub fn place(hosts: &[Host], demand: &Demand) -> Result<Placement, Refusal> {
+    let mut best: Option<Placement> = None;
+    for zone in &demand.zones {
+        let placed = place_in_zone(hosts, demand, zone);
+        if best.as_ref().is_none_or(|best| placed.len() > best.hosts.len()) {
+            best = Some(Placement {
+                availability_zone: zone.clone(),
+                hosts: placed,
+            });
+        }
+    }
+    match best {
+        Some(best) if best.hosts.len() >= demand.min.max(1) => Ok(best),
+        best => Err(Refusal {
+            wanted: demand.min,
+            fit: best.map_or(0, |b| b.hosts.len()),
+            each: demand.each,
+            hosts: hosts
+                .iter()
+                .map(|host| (host.id.clone(), shortage(host, demand)))
+                .collect(),
+        }),
+    }
+}
+
+fn place_in_zone(hosts: &[Host], demand: &Demand, zone: &str) -> Vec<String> {
+    let mut candidates: Vec<(&Host, Resources)> = hosts
+        .iter()
+        .filter(|h| h.connected && h.availability_zone == zone)
+        .filter(|h| demand.host.as_ref().is_none_or(|wanted| *wanted == h.id))
+        .map(|h| (h, h.free()))
+        .collect();
+    let mut placed = Vec::new();
+    while placed.len() < demand.max {
+        let chosen = candidates
+            .iter_mut()
+            .filter(|(_, free)| free.fits(demand.each))
+            .max_by_key(|(host, free)| share_left(host.total, free.minus(demand.each)));
+        let Some((host, free)) = chosen else { break };
+        *free = free.minus(demand.each);
+        placed.push(host.id.clone());
+    }
+    placed
+}
+
+/// The scarcest resource's free share, in millionths.
+fn share_left(total: Resources, left: Resources) -> u64 {
+    let share = |left: u64, total: u64| {
+        u64::try_from(u128::from(left) * 1_000_000 / u128::from(total.max(1))).unwrap_or(u64::MAX)
+    };
+    share(left.vcpus, total.vcpus)
+        .min(share(left.memory_mib, total.memory_mib))
+        .min(share(left.disk_bytes, total.disk_bytes))
+}
+
+fn shortage(host: &Host, demand: &Demand) -> Shortage {
+    if demand.host.as_ref().is_some_and(|wanted| *wanted != host.id) {
+        return Shortage::OtherHost;
+    }
+    if !host.connected {
+        return Shortage::NotConnected;
+    }
+    if !demand.zones.contains(&host.availability_zone) {
+        return Shortage::OtherZone {
+            zone: host.availability_zone.clone(),
+        };
+    }
+    let mut free = host.free();
+    let mut fit = 0;
+    while fit < demand.max && free.fits(demand.each) {
+        free = free.minus(demand.each);
+        fit += 1;
+    }
+    Shortage::Short { fit, free }
+}
+
+/// Hosts that a sentence names at most; the others are counted.
+const NAMED: usize = 16;
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = self.each;
+        let shown: BTreeMap<_, _> = self.hosts.iter().map(|(id, short)| (id, short)).collect();
+        write!(
+            f,
+            "{} of {} instances fit; each needs {} vCPUs, {} MiB of memory, {} GiB of disk. ",
+            self.fit,
+            self.wanted,
+            each.vcpus,
+            each.memory_mib,
+            each.disk_bytes.div_ceil(1 << 30)
+        )?;
+        if shown.is_empty() {
+            return f.write_str("There is no host yet: join one with `hearthd join-token` and `hearth-agent`.");
+        }
+        for (n, (id, shortage)) in shown.iter().take(NAMED).enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            write!(f, "{separator}{id}: ")?;
+            match shortage {
+                Shortage::NotConnected => f.write_str("not connected")?,
+                Shortage::OtherZone { zone } => write!(f, "in {zone}")?,
+                Shortage::OtherHost => f.write_str("the instance's volume is on another host")?,
+                Shortage::Short { fit, free } => {
+                    let mut lacks = Vec::new();
+                    if free.vcpus < each.vcpus {
+                        lacks.push(format!("{} vCPUs", free.vcpus));
+                    }
+                    if free.memory_mib < each.memory_mib {
+                        lacks.push(format!("{} MiB of memory", free.memory_mib));
+                    }
+                    if free.disk_bytes < each.disk_bytes {
+                        lacks.push(format!("{} GiB of disk", free.disk_bytes >> 30));
+                    }
+                    match fit {
+                        0 => write!(f, "only {} free", lacks.join(", "))?,
+                        _ => write!(f, "takes {fit}, then only {} free", lacks.join(", "))?,
+                    }
+                }
+            }
+        }
+        match shown.len().saturating_sub(NAMED) {
+            0 => f.write_str("."),
+            more => write!(f, "; and {more} more hosts."),
+        }
+    }
+}

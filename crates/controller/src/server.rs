@@ -1,0 +1,158 @@
+//! Puts the parts together: store, authority, listeners; and takes them apart in order.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hearth_api::agent::control_plane_server::ControlPlaneServer;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::gateway::{Gateway, Sessions};
+use crate::pki::{self, Authority};
+use crate::store::bootstrap::{Layout, bootstrap};
+use crate::store::intents::Surroundings;
+use crate::store::{Store, views};
+use crate::{janitor, services};
+
+/// A dead peer is noticed after about 30 s.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An Intents message carries up to 16 KiB of user data per instance.
+const MAX_MESSAGE: usize = hearth_api::client::MAX_MESSAGE_SIZE;
+/// How long calls may take to end when the process does.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A `hearthd` that runs within this process.
+#[derive(Debug)]
+pub struct Running {
+    pub listen: SocketAddr,
+    pub agent_listen: SocketAddr,
+    pub app: Arc<App>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Opens the store, listens and serves.
+///
+/// # Errors
+/// What could not be opened, and why.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    config.check()?;
+    // Someone else in the process may have installed it already: the same one, as no other is built in.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = config.data_dir.clone();
+    std::fs::create_dir_all(dir.join("images")).with_context(|| format!("making {}", dir.display()))?;
+    let store = Store::open(&dir.join("hearth.db")).await?;
+    let mut tx = store.write().await?;
+    let layout = Layout {
+        zones: config.zones.clone(),
+        vpc_cidr: config.vpc_cidr,
+    };
+    let owner_id = bootstrap(&mut tx, &layout).await?;
+    tx.commit().await?;
+    let authority = Arc::new(Authority::open(&dir.join("pki"))?);
+    let identity = authority.server_identity()?;
+
+    let listener = bind(config.listen).await?;
+    let agent_listener = bind(config.agent_listen).await?;
+    let (listen, agent_listen) = (listener.local_addr()?, agent_listener.local_addr()?);
+    let app = Arc::new(App {
+        surroundings: Surroundings {
+            cloud: views::Cloud {
+                owner_id,
+                region: config.region.clone(),
+            },
+            public_pool: config.public_pool.trunc(),
+        },
+        config,
+        store,
+        sessions: Arc::new(Sessions::default()),
+        ending: CancellationToken::new(),
+    });
+    janitor::sweep_images(&app).await?;
+
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(identity.chain, identity.key))
+        .client_ca_root(Certificate::from_pem(authority.certificate_pem()))
+        .client_auth_optional(true);
+    let gateway = ControlPlaneServer::new(Gateway::new(Arc::clone(&app), authority))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let agents = builder()
+        .tls_config(tls)
+        .context("setting up TLS for agents")?
+        .add_service(gateway)
+        .serve_with_incoming_shutdown(incoming(agent_listener), app.ending.clone().cancelled_owned());
+    let api = services::routes(&app, builder()).await?.serve_with_incoming_shutdown(
+        incoming(listener),
+        app.ending.clone().cancelled_owned(),
+    );
+    let tasks = vec![
+        tokio::spawn(async move {
+            if let Err(error) = agents.await {
+                tracing::error!(%error, "serving agents");
+            }
+        }),
+        tokio::spawn(async move {
+            if let Err(error) = api.await {
+                tracing::error!(%error, "serving the API");
+            }
+        }),
+        tokio::spawn(janitor::run(Arc::clone(&app))),
+    ];
+    write_endpoints(&dir, listen, agent_listen).context("writing endpoints.json")?;
+    tracing::info!(%listen, %agent_listen, data_dir = %dir.display(), "hearthd is ready");
+    Ok(Running {
+        listen,
+        agent_listen,
+        app,
+        tasks,
+    })
+}
+
+impl Running {
+    /// Ends gracefully: calls under way may finish for a while. Instances go on either way.
+    pub async fn stop(self) {
+        self.app.ending.cancel();
+        for task in self.tasks {
+            let abort = task.abort_handle();
+            if tokio::time::timeout(GRACE, task).await.is_err() {
+                abort.abort();
+            }
+        }
+        self.app.store.close().await;
+    }
+}
+
+fn builder() -> Server {
+    Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
+}
+
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+/// Where this process listens, for `hearthd join-token` and scripts.
+fn write_endpoints(dir: &Path, listen: SocketAddr, agent_listen: SocketAddr) -> std::io::Result<()> {
+    let endpoints = serde_json::json!({
+        "listen": listen.to_string(),
+        "agent_listen": agent_listen.to_string(),
+        "pid": std::process::id(),
+    });
+    let text = format!("{endpoints:#}\n");
+    pki::write_atomically(&dir.join("endpoints.json"), text.as_bytes(), 0o644)
+}

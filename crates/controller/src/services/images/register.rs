@@ -1,0 +1,214 @@
+//! RegisterImage: the bytes go to a file of their own, are looked into, and become an AMI by the commit of its row.
+
+use std::sync::Arc;
+
+use hearth_api::v1::{RegisterImageRequest, RegisterImageResponse, register_image_request};
+use hearth_api::{ApiError, ErrorCode, Id, Kind};
+use hearth_image::{ImageInfo, ImportError};
+use register_image_request::{Chunk, Parameters, Part};
+use serde_json::json;
+use sqlx::SqliteConnection;
+use tokio::sync::mpsc;
+use tonic::{Code, Streaming};
+
+use super::upload::{Upload, UploadError};
+use crate::app::App;
+use crate::services::{Failure, commit, input};
+use crate::store::images::{self, AVAILABLE, ImageRow};
+use crate::store::{now, tags};
+
+/// Bytes of an image: EC2's largest volume.
+const MAX_SIZE: i64 = 16 << 40;
+
+/// Chunks between the network and the disk.
+const AHEAD: usize = 4;
+
+pub(super) async fn register(
+    app: &Arc<App>,
+    mut parts: Streaming<RegisterImageRequest>,
+) -> Result<RegisterImageResponse, Failure> {
+    let Some(Part::Parameters(parameters)) = next(&mut parts).await? else {
+        return Err(ApiError::new(
+            ErrorCode::MissingParameter,
+            "The first message of RegisterImage carries the parameters.",
+        )
+        .into());
+    };
+    check(&parameters)?;
+    let given = input::tags_for(&parameters.tag_specifications, &[Kind::Image], Kind::Image)?;
+    // Once before the bytes come, and once when they are there.
+    let mut read = app.store.read().await?;
+    name_is_free(&mut read, &parameters.name).await?;
+    drop(read);
+    if parameters.dry_run {
+        return Err(ApiError::dry_run().into());
+    }
+
+    let id = Id::new(Kind::Image).to_string();
+    let (upload, digest) = receive(app, &id, parameters.size.unsigned_abs(), &mut parts).await?;
+    let (mut upload, found) = blocking(move || {
+        let found = hearth_image::inspect(upload.path());
+        Ok((upload, found))
+    })
+    .await?;
+    let info = found.map_err(|error| not_bootable(&error))?;
+    let path = app.image_path(&id);
+    let upload = blocking(move || upload.rename(path).map(|()| upload)).await?;
+
+    // The file has its name before the row says so: a crash in between leaves a file that the next start sweeps.
+    let mut tx = app.store.write().await?;
+    name_is_free(tx.connection(), &parameters.name).await?;
+    let row = row(&id, &parameters, digest, info);
+    images::insert(tx.connection(), &row).await?;
+    tags::put(tx.connection(), &id, Kind::Image.resource_type(), &given).await?;
+    let detail = json!({ "image": id, "name": row.name, "size": row.size, "kernel": row.kernel_path });
+    tx.audit("RegisterImage", &detail).await?;
+    tx.event("image.registered", &id).await?;
+    commit(tx, false).await?;
+    upload.keep();
+    Ok(RegisterImageResponse { image_id: id })
+}
+
+fn row(id: &str, parameters: &Parameters, digest: String, info: ImageInfo) -> ImageRow {
+    ImageRow {
+        id: id.to_owned(),
+        name: parameters.name.clone(),
+        description: parameters.description.clone(),
+        state: AVAILABLE.to_owned(),
+        size: parameters.size,
+        digest,
+        kernel_path: info.kernel_path,
+        created_at: now(),
+    }
+}
+
+fn check(parameters: &Parameters) -> Result<(), ApiError> {
+    let name = parameters.name.as_str();
+    let admitted = |c: char| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c);
+    if !(3..=128).contains(&name.len()) || !name.chars().all(admitted) {
+        return Err(ApiError::new(
+            ErrorCode::InvalidAmiNameMalformed,
+            format!("AMI names are 3 to 128 letters, digits and ()[] ./-'@_ characters; '{name}' is not."),
+        ));
+    }
+    if parameters.description.chars().count() > 255 {
+        return Err(ApiError::invalid_value(
+            "Description",
+            &parameters.description,
+            "At most 255 characters are admitted.",
+        ));
+    }
+    if !(1..=MAX_SIZE).contains(&parameters.size) {
+        return Err(ApiError::invalid_value(
+            "Size",
+            parameters.size,
+            format!("Expecting the image's bytes, at most {MAX_SIZE}."),
+        ));
+    }
+    Ok(())
+}
+
+async fn name_is_free(c: &mut SqliteConnection, name: &str) -> Result<(), Failure> {
+    match images::name_taken(c, name).await? {
+        None => Ok(()),
+        Some(id) => Err(ApiError::new(
+            ErrorCode::InvalidAmiNameDuplicate,
+            format!("AMI name {name} is already in use by AMI {id}. Choose another name, or deregister that one."),
+        )
+        .into()),
+    }
+}
+
+/// Lets the disk work beside the network; answers the whole file and its digest.
+async fn receive(
+    app: &App,
+    id: &str,
+    size: u64,
+    parts: &mut Streaming<RegisterImageRequest>,
+) -> Result<(Upload, String), Failure> {
+    let path = app.images_dir().join(format!("{id}.upload"));
+    let (sender, mut chunks) = mpsc::channel::<Chunk>(AHEAD);
+    let writing = tokio::task::spawn_blocking(move || -> Result<Upload, UploadError> {
+        let mut upload = Upload::create(path, size)?;
+        while let Some(chunk) = chunks.blocking_recv() {
+            upload.write(chunk.offset, &chunk.data)?;
+        }
+        Ok(upload)
+    });
+    let received = forward(parts, sender).await;
+    // The writer ends by itself: either it failed, or no more chunks come.
+    let written = writing.await.map_err(|error| ApiError::internal(&error))?;
+    let mut upload = written.map_err(refusal)?;
+    received?;
+    blocking(move || {
+        let digest = upload.finish()?;
+        Ok((upload, digest))
+    })
+    .await
+}
+
+async fn forward(parts: &mut Streaming<RegisterImageRequest>, sender: mpsc::Sender<Chunk>) -> Result<(), ApiError> {
+    while let Some(part) = next(parts).await? {
+        let Part::Chunk(chunk) = part else {
+            return Err(ApiError::new(
+                ErrorCode::InvalidParameterCombination,
+                "The parameters come once, in the first message.",
+            ));
+        };
+        if sender.send(chunk).await.is_err() {
+            // The writer failed, and says why.
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn next(parts: &mut Streaming<RegisterImageRequest>) -> Result<Option<Part>, ApiError> {
+    match parts.message().await {
+        Ok(None) => Ok(None),
+        Ok(Some(RegisterImageRequest { part: Some(part) })) => Ok(Some(part)),
+        Ok(Some(RegisterImageRequest { part: None })) => Err(ApiError::new(
+            ErrorCode::InvalidParameter,
+            "A message of RegisterImage carries parameters or a chunk.",
+        )),
+        Err(status) if status.code() == Code::OutOfRange => Err(ApiError::new(
+            ErrorCode::InvalidParameterValue,
+            format!("{} Send smaller chunks.", status.message()),
+        )),
+        Err(status) => Err(ApiError::new(
+            ErrorCode::InvalidParameter,
+            format!("The upload broke off ({}). Nothing was kept; upload again.", status.message()),
+        )),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| ApiError::internal(&error))?.map_err(refusal)?)
+}
+
+fn refusal(error: UploadError) -> ApiError {
+    match error {
+        UploadError::Refused(error) => error,
+        UploadError::Io { .. } => ApiError::internal(&error),
+    }
+}
+
+fn not_bootable(error: &ImportError) -> ApiError {
+    let mut why = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        why.push_str(": ");
+        why.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    ApiError::new(
+        ErrorCode::InvalidParameterValue,
+        format!(
+            "This cannot become an AMI: {why}. Give a raw disk image with a kernel and a boot entry on an ext4 file \
+             system. Nothing was kept."
+        ),
+    )
+}

@@ -1,0 +1,189 @@
+//! Receives a disk image into a sparse file of its own. Whatever happens, nothing stays behind unless it is kept.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use hearth_api::{ApiError, ErrorCode};
+use prost::bytes::Bytes;
+
+/// Zeros of at least this many bytes, at a multiple of it, become holes.
+const HOLE: usize = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadError {
+    #[error(transparent)]
+    Refused(#[from] ApiError),
+    #[error("{doing} {path}")]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+/// A file that is removed when it is dropped before being kept.
+pub(super) struct Upload {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    /// Where the next chunk may begin.
+    received: u64,
+    hasher: blake3::Hasher,
+    kept: bool,
+}
+
+impl Upload {
+    pub(super) fn create(path: PathBuf, size: u64) -> Result<Self, UploadError> {
+        let made = File::options().read(true).write(true).create_new(true).open(&path);
+        let file = made.map_err(|source| fault("making", &path, source))?;
+        let upload = Self {
+            file,
+            path,
+            size,
+            received: 0,
+            hasher: blake3::Hasher::new(),
+            kept: false,
+        };
+        upload.file.set_len(size).map_err(|source| upload.fault("growing", source))?;
+        Ok(upload)
+    }
+
+    /// Offsets grow; what is skipped is zero.
+    pub(super) fn write(&mut self, offset: i64, data: &Bytes) -> Result<(), UploadError> {
+        let begin = u64::try_from(offset).ok().filter(|offset| *offset >= self.received);
+        let end = begin.and_then(|begin| begin.checked_add(data.len() as u64));
+        let (Some(begin), Some(end)) = (begin, end) else {
+            let expected = format!("Offsets grow: the next is {} or more.", self.received);
+            return Err(ApiError::invalid_value("Chunk.Offset", offset, expected).into());
+        };
+        if end > self.size {
+            let expected = format!("The image was said to have {} bytes.", self.size);
+            return Err(ApiError::invalid_value("Chunk.Offset", format!("{begin} to {end}"), expected).into());
+        }
+        self.hash_zeros(begin - self.received);
+        self.hasher.update(data);
+        let mut at = begin;
+        for block in data.chunks(HOLE) {
+            if block.iter().any(|byte| *byte != 0) {
+                self.file.write_all_at(block, at).map_err(|source| self.fault("writing", source))?;
+            }
+            at += block.len() as u64;
+        }
+        self.received = end;
+        Ok(())
+    }
+
+    fn hash_zeros(&mut self, mut count: u64) {
+        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        while count > 0 {
+            let piece = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.hasher.update(ZEROS.get(..piece).unwrap_or(&ZEROS));
+            count -= piece as u64;
+        }
+    }
+
+    /// Everything has come: syncs the file and answers its BLAKE3, hex.
+    pub(super) fn finish(&mut self) -> Result<String, UploadError> {
+        self.hash_zeros(self.size - self.received);
+        self.received = self.size;
+        self.file.sync_all().map_err(|source| self.fault("syncing", source))?;
+        Ok(self.hasher.finalize().to_hex().to_string())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the file its final name, durably. It is still removed on drop, until `keep`.
+    pub(super) fn rename(&mut self, to: PathBuf) -> Result<(), UploadError> {
+        std::fs::rename(&self.path, &to).map_err(|source| self.fault("renaming", source))?;
+        self.path = to;
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|source| fault("syncing", dir, source))
+    }
+
+    /// A row names it now.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+
+    fn fault(&self, doing: &'static str, source: io::Error) -> UploadError {
+        fault(doing, &self.path, source)
+    }
+}
+
+fn fault(doing: &'static str, path: &Path, source: io::Error) -> UploadError {
+    // Both say that the disk is full; the second by quota.
+    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        let dir = path.parent().unwrap_or(path).display().to_string();
+        return UploadError::Refused(ApiError::new(
+            ErrorCode::InsufficientCapacity,
+            format!(
+                "The control plane's disk is full: the image does not fit into {dir}. Make room there, or deregister \
+                 images, and upload again. Nothing was kept."
+            ),
+        ));
+    }
+    UploadError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "removing an upload that is not kept");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn holes_stay_holes_and_the_digest_is_of_the_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut upload = Upload::create(dir.path().join("ami-1.upload"), 1 << 20).unwrap();
+        upload.write(0, &Bytes::from_static(b"boot")).unwrap();
+        upload.write(4, &Bytes::from(vec![0; 300_000])).unwrap();
+        upload.write(700_001, &Bytes::from_static(b"data")).unwrap();
+        let digest = upload.finish().unwrap();
+        let bytes = std::fs::read(upload.path()).unwrap();
+        assert_eq!(bytes.len(), 1 << 20);
+        assert_eq!((&bytes[..4], &bytes[700_001..700_005]), (&b"boot"[..], &b"data"[..]));
+        assert_eq!(digest, blake3::hash(&bytes).to_hex().to_string());
+        assert!(std::fs::metadata(upload.path()).unwrap().blocks() * 512 < 100_000);
+        drop(upload);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn chunks_out_of_line_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut upload = Upload::create(dir.path().join("ami-1.upload"), 100).unwrap();
+        upload.write(10, &Bytes::from_static(b"0123456789")).unwrap();
+        for (offset, data) in [(19, "x"), (-1, "x"), (100, "x"), (99, "xy"), (i64::MAX, "x")] {
+            let refused = upload.write(offset, &Bytes::from_static(data.as_bytes()));
+            assert!(matches!(refused, Err(UploadError::Refused(_))), "{offset}");
+        }
+        upload.write(99, &Bytes::from_static(b"x")).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_is_said_in_words() {
+        let error = fault("writing", Path::new("/d/ami-1.upload"), io::ErrorKind::StorageFull.into());
+        let UploadError::Refused(error) = error else { panic!("{error}") };
+        assert_eq!(error.code, ErrorCode::InsufficientCapacity);
+        assert!(error.message.contains("/d"));
+    }
+}

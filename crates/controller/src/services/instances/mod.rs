@@ -1,0 +1,99 @@
+//! Instances: launch, describe, watch, commands, console.
+
+use std::sync::Arc;
+
+use hearth_api::v1::instances_server;
+use hearth_api::v1::{
+    DescribeInstancesRequest, DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResponse,
+    Instance, InstanceStateChanges, RebootInstancesRequest, RebootInstancesResponse, Reservation,
+    RunInstancesRequest, StartInstancesRequest, StopInstancesRequest, TerminateInstancesRequest,
+    WatchInstancesRequest,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::answer;
+use crate::app::App;
+use crate::lifecycle::Command;
+
+mod commands;
+mod console;
+mod describe;
+mod plan;
+mod run;
+mod start;
+mod watch;
+
+pub(super) struct Instances(pub(super) Arc<App>);
+
+#[tonic::async_trait]
+impl instances_server::Instances for Instances {
+    async fn run_instances(&self, request: Request<RunInstancesRequest>) -> Result<Response<Reservation>, Status> {
+        answer("RunInstances", run::run(&self.0, request.into_inner()).await)
+    }
+
+    async fn describe_instances(
+        &self,
+        request: Request<DescribeInstancesRequest>,
+    ) -> Result<Response<DescribeInstancesResponse>, Status> {
+        answer("DescribeInstances", describe::describe(&self.0, request.into_inner()).await)
+    }
+
+    type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
+
+    async fn watch_instances(
+        &self,
+        request: Request<WatchInstancesRequest>,
+    ) -> Result<Response<Self::WatchInstancesStream>, Status> {
+        answer("WatchInstances", watch::watch(&self.0, request.into_inner()).await)
+    }
+
+    async fn start_instances(
+        &self,
+        request: Request<StartInstancesRequest>,
+    ) -> Result<Response<InstanceStateChanges>, Status> {
+        let StartInstancesRequest { instance_ids, dry_run } = request.into_inner();
+        let done = commands::apply_to_all(&self.0, "StartInstances", &instance_ids, Command::Start, dry_run);
+        answer("StartInstances", done.await)
+    }
+
+    async fn stop_instances(
+        &self,
+        request: Request<StopInstancesRequest>,
+    ) -> Result<Response<InstanceStateChanges>, Status> {
+        let StopInstancesRequest {
+            instance_ids,
+            force,
+            dry_run,
+        } = request.into_inner();
+        let stop = Command::Stop { force };
+        let done = commands::apply_to_all(&self.0, "StopInstances", &instance_ids, stop, dry_run);
+        answer("StopInstances", done.await)
+    }
+
+    async fn reboot_instances(
+        &self,
+        request: Request<RebootInstancesRequest>,
+    ) -> Result<Response<RebootInstancesResponse>, Status> {
+        let RebootInstancesRequest { instance_ids, dry_run } = request.into_inner();
+        let done = commands::apply_to_all(&self.0, "RebootInstances", &instance_ids, Command::Reboot, dry_run);
+        answer("RebootInstances", done.await.map(|_| RebootInstancesResponse {}))
+    }
+
+    async fn terminate_instances(
+        &self,
+        request: Request<TerminateInstancesRequest>,
+    ) -> Result<Response<InstanceStateChanges>, Status> {
+        let TerminateInstancesRequest { instance_ids, dry_run } = request.into_inner();
+        let done =
+            commands::apply_to_all(&self.0, "TerminateInstances", &instance_ids, Command::Terminate, dry_run);
+        answer("TerminateInstances", done.await)
+    }
+
+    async fn get_console_output(
+        &self,
+        request: Request<GetConsoleOutputRequest>,
+    ) -> Result<Response<GetConsoleOutputResponse>, Status> {
+        answer("GetConsoleOutput", console::output(&self.0, request.into_inner()).await)
+    }
+}

@@ -1,0 +1,321 @@
+//! RunInstances, checked by itself: what can be refused without looking at anything else.
+
+use std::net::Ipv4Addr;
+
+use hearth_api::v1::{InstanceMetadataOptions, RunInstancesRequest, Tag};
+use hearth_api::{ApiError, ErrorCode, Id, Kind};
+use prost::Message as _;
+
+use crate::catalog::instance_types::{self, InstanceType};
+use crate::services::input;
+use crate::store::instances::{SHUTDOWN_STOP, SHUTDOWN_TERMINATE};
+use crate::store::views::ROOT_DEVICE;
+
+/// Bytes of user data before any encoding. The EC2 API's own limit.
+const MAX_USER_DATA: usize = 16 * 1024;
+/// GiB of a gp3 volume.
+const MAX_VOLUME_GIB: i64 = 16_384;
+/// Security groups of one interface.
+const MAX_GROUPS: usize = 5;
+/// What AMIs call their root device; all of them mean the same here.
+const ROOT_DEVICE_NAMES: [&str; 5] = [ROOT_DEVICE, "/dev/xvda", "/dev/sda1", "/dev/sda", "xvda"];
+
+/// A launch that makes sense by itself.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub kind: &'static InstanceType,
+    pub min: usize,
+    pub max: usize,
+    pub private_ip: Option<Ipv4Addr>,
+    /// GiB; at least the image's size when `None`.
+    pub volume_gib: Option<i64>,
+    pub delete_on_termination: bool,
+    pub metadata: InstanceMetadataOptions,
+    pub instance_tags: Vec<Tag>,
+    pub volume_tags: Vec<Tag>,
+    pub interface_tags: Vec<Tag>,
+    /// BLAKE3 of what was asked for, defaults filled in: what a ClientToken stands for.
+    pub hash: String,
+    /// The request with its defaults filled in.
+    pub request: RunInstancesRequest,
+}
+
+/// # Errors
+/// What is wrong with the request, and what would do.
+pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> {
+    fill_defaults(&mut request);
+    input::check_client_token(&request.client_token)?;
+    if request.image_id.is_empty() {
+        return Err(ApiError::missing("ImageId"));
+    }
+    Id::parse(Kind::Image, &request.image_id)?;
+    let kind = instance_types::find(&request.instance_type).ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::InvalidInstanceType,
+            format!(
+                "Invalid value '{}' for InstanceType. DescribeInstanceTypes lists those that there are.",
+                request.instance_type
+            ),
+        )
+    })?;
+    let (min, max) = counts(&request)?;
+    groups(&request)?;
+    if !request.subnet_id.is_empty() {
+        Id::parse(Kind::Subnet, &request.subnet_id)?;
+    }
+    if request.user_data.len() > MAX_USER_DATA {
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameterValue,
+            format!(
+                "User data is limited to {MAX_USER_DATA} bytes, and this has {}. Put what is larger where the instance \
+                 can fetch it, and fetch it from the user data.",
+                request.user_data.len()
+            ),
+        ));
+    }
+    let behavior = request.instance_initiated_shutdown_behavior.as_str();
+    if ![SHUTDOWN_STOP, SHUTDOWN_TERMINATE].contains(&behavior) {
+        return Err(ApiError::invalid_value(
+            "InstanceInitiatedShutdownBehavior",
+            behavior,
+            "Expecting stop or terminate.",
+        ));
+    }
+    let (volume_gib, delete_on_termination) = root_volume(&request)?;
+    let made = [Kind::Instance, Kind::Volume, Kind::NetworkInterface];
+    let tags = |kind| input::tags_for(&request.tag_specifications, &made, kind);
+    Ok(Plan {
+        kind,
+        min,
+        max,
+        private_ip: private_ip(&request, max)?,
+        volume_gib,
+        delete_on_termination,
+        metadata: metadata(&request)?,
+        instance_tags: tags(Kind::Instance)?,
+        volume_tags: tags(Kind::Volume)?,
+        interface_tags: tags(Kind::NetworkInterface)?,
+        hash: hash(&request),
+        request,
+    })
+}
+
+fn fill_defaults(request: &mut RunInstancesRequest) {
+    let or = |text: &mut String, default: &str| {
+        if text.is_empty() {
+            text.push_str(default);
+        }
+    };
+    or(&mut request.instance_type, instance_types::DEFAULT);
+    or(&mut request.instance_initiated_shutdown_behavior, SHUTDOWN_STOP);
+    let metadata = request.metadata_options.get_or_insert_default();
+    or(&mut metadata.http_tokens, "optional");
+    or(&mut metadata.http_endpoint, "enabled");
+    if metadata.http_put_response_hop_limit == 0 {
+        metadata.http_put_response_hop_limit = 1;
+    }
+    request.security_group_ids.sort();
+    request.security_group_ids.dedup();
+    request.security_groups.sort();
+    request.security_groups.dedup();
+}
+
+fn counts(request: &RunInstancesRequest) -> Result<(usize, usize), ApiError> {
+    let (min, max) = (request.min_count, request.max_count);
+    for (name, count) in [("MinCount", min), ("MaxCount", max)] {
+        if count < 1 {
+            return Err(ApiError::invalid_value(name, count, "Expecting 1 or more."));
+        }
+    }
+    if min > max {
+        return Err(ApiError::invalid_value(
+            "MinCount",
+            min,
+            format!("Expecting at most MaxCount, which is {max}."),
+        ));
+    }
+    // Both are positive.
+    Ok((min.unsigned_abs() as usize, max.unsigned_abs() as usize))
+}
+
+fn groups(request: &RunInstancesRequest) -> Result<(), ApiError> {
+    for id in &request.security_group_ids {
+        Id::parse(Kind::SecurityGroup, id)?;
+    }
+    if !request.security_groups.is_empty() && !request.subnet_id.is_empty() {
+        // As in EC2: names only reach the default VPC's groups.
+        return Err(ApiError::combination("groupName", "subnet"));
+    }
+    if request.security_group_ids.len() + request.security_groups.len() > MAX_GROUPS {
+        return Err(ApiError::new(
+            ErrorCode::SecurityGroupsPerInterfaceLimitExceeded,
+            format!("A network interface is in at most {MAX_GROUPS} security groups; name fewer."),
+        ));
+    }
+    Ok(())
+}
+
+fn root_volume(request: &RunInstancesRequest) -> Result<(Option<i64>, bool), ApiError> {
+    let refused = |message: String| ApiError::new(ErrorCode::InvalidBlockDeviceMapping, message);
+    let mapping = match request.block_device_mappings.as_slice() {
+        [] => return Ok((None, true)),
+        [mapping] => mapping,
+        _ => {
+            return Err(refused(
+                "Only the root volume can be mapped at launch in this version; name one mapping.".into(),
+            ));
+        }
+    };
+    let name = mapping.device_name.as_str();
+    if !ROOT_DEVICE_NAMES.contains(&name) {
+        return Err(refused(format!(
+            "The device '{name}' is not the root device {ROOT_DEVICE}, and only that can be mapped at launch in this \
+             version."
+        )));
+    }
+    let ebs = mapping.ebs.clone().unwrap_or_default();
+    if !(0..=MAX_VOLUME_GIB).contains(&ebs.volume_size) {
+        return Err(refused(format!(
+            "A volume of {} GiB cannot be: 1 to {MAX_VOLUME_GIB} can.",
+            ebs.volume_size
+        )));
+    }
+    let size = (ebs.volume_size > 0).then_some(ebs.volume_size);
+    Ok((size, ebs.delete_on_termination.unwrap_or(true)))
+}
+
+fn metadata(request: &RunInstancesRequest) -> Result<InstanceMetadataOptions, ApiError> {
+    let options = request.metadata_options.clone().unwrap_or_default();
+    let one_of = |name, value: &String, admitted: [&str; 2]| {
+        if admitted.contains(&value.as_str()) {
+            return Ok(());
+        }
+        let expected = format!("Expecting {} or {}.", admitted[0], admitted[1]);
+        Err(ApiError::invalid_value(name, value, expected))
+    };
+    one_of("HttpTokens", &options.http_tokens, ["optional", "required"])?;
+    one_of("HttpEndpoint", &options.http_endpoint, ["enabled", "disabled"])?;
+    if !(1..=64).contains(&options.http_put_response_hop_limit) {
+        return Err(ApiError::invalid_value(
+            "HttpPutResponseHopLimit",
+            options.http_put_response_hop_limit,
+            "Expecting 1 to 64.",
+        ));
+    }
+    Ok(options)
+}
+
+fn private_ip(request: &RunInstancesRequest, max: usize) -> Result<Option<Ipv4Addr>, ApiError> {
+    let text = request.private_ip_address.as_str();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if max > 1 {
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameterCombination,
+            "One private IP address cannot go to several instances: launch one, or leave it out.",
+        ));
+    }
+    let address = text
+        .parse()
+        .map_err(|_| ApiError::invalid_value("PrivateIpAddress", text, "Expecting an IPv4 address."))?;
+    Ok(Some(address))
+}
+
+/// Of the request without what does not change the launch.
+fn hash(request: &RunInstancesRequest) -> String {
+    let mut request = request.clone();
+    request.client_token.clear();
+    request.dry_run = false;
+    request.tag_specifications.sort_by(|a, b| a.resource_type.cmp(&b.resource_type));
+    for specification in &mut request.tag_specifications {
+        specification.tags.sort_by(|a, b| a.key.cmp(&b.key));
+    }
+    blake3::hash(&request.encode_to_vec()).to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_api::v1::{BlockDeviceMapping, EbsBlockDevice, TagSpecification};
+
+    use super::*;
+
+    fn request() -> RunInstancesRequest {
+        RunInstancesRequest {
+            image_id: "ami-0123456789abcdef0".into(),
+            min_count: 1,
+            max_count: 1,
+            ..RunInstancesRequest::default()
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut RunInstancesRequest)) -> String {
+        let mut request = request();
+        change(&mut request);
+        check(request).unwrap_err().code.to_string()
+    }
+
+    #[test]
+    fn a_plain_request_gets_ec2s_defaults() {
+        let plan = check(request()).unwrap();
+        assert_eq!(plan.kind.name, "t2.micro");
+        assert_eq!(plan.metadata.http_tokens, "optional");
+        assert!(plan.delete_on_termination && plan.volume_gib.is_none());
+    }
+
+    #[test]
+    fn bad_requests_get_ec2s_codes() {
+        assert_eq!(refusal(|r| r.min_count = 0), "InvalidParameterValue");
+        assert_eq!(refusal(|r| r.max_count = -1), "InvalidParameterValue");
+        assert_eq!(refusal(|r| r.min_count = 2), "InvalidParameterValue");
+        assert_eq!(refusal(|r| r.image_id.clear()), "MissingParameter");
+        assert_eq!(refusal(|r| r.image_id = "ami-?".into()), "InvalidAMIID.Malformed");
+        assert_eq!(refusal(|r| r.instance_type = "t9.huge".into()), "InvalidInstanceType");
+        assert_eq!(refusal(|r| r.user_data = vec![0; 16385]), "InvalidParameterValue");
+        assert_eq!(refusal(|r| r.client_token = "x".repeat(65)), "InvalidParameterValue");
+        assert_eq!(refusal(|r| r.private_ip_address = "1.2.3".into()), "InvalidParameterValue");
+        assert_eq!(
+            refusal(|r| r.instance_initiated_shutdown_behavior = "hibernate".into()),
+            "InvalidParameterValue"
+        );
+        assert_eq!(
+            refusal(|r| {
+                r.tag_specifications = vec![TagSpecification {
+                    resource_type: "vpc".into(),
+                    tags: Vec::new(),
+                }];
+            }),
+            "InvalidParameterValue"
+        );
+        assert_eq!(
+            refusal(|r| {
+                r.block_device_mappings = vec![BlockDeviceMapping {
+                    device_name: "/dev/sdf".into(),
+                    ebs: Some(EbsBlockDevice::default()),
+                }];
+            }),
+            "InvalidBlockDeviceMapping"
+        );
+    }
+
+    #[test]
+    fn the_hash_is_of_what_is_asked_for() {
+        let plain = check(request()).unwrap().hash;
+        let hash = |change: fn(&mut RunInstancesRequest)| {
+            let mut request = request();
+            change(&mut request);
+            check(request).unwrap().hash
+        };
+        assert_eq!(plain, hash(|r| r.instance_type = "t2.micro".into()));
+        assert_eq!(plain, hash(|r| r.client_token = "t".into()));
+        assert_ne!(plain, hash(|r| r.instance_type = "t2.small".into()));
+        assert_ne!(plain, hash(|r| r.user_data = vec![1]));
+        let groups = |ids: [&str; 2]| {
+            let mut request = request();
+            request.security_group_ids = ids.map(Into::into).to_vec();
+            check(request).unwrap().hash
+        };
+        let (a, b) = ("sg-0000000000000000a", "sg-0000000000000000b");
+        assert_eq!(groups([a, b]), groups([b, a]));
+    }
+}

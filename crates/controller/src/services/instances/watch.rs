@@ -1,0 +1,121 @@
+//! WatchInstances: what is, then what changes. A watcher that reads slowly misses states in between, never the newest:
+//! nothing is queued for it but ids, and if even those are too many it gets everything anew.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hearth_api::Kind;
+use hearth_api::v1::{Instance, WatchInstancesRequest};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::app::App;
+use crate::services::{Failure, input};
+use crate::store::views;
+
+/// Instances that wait for the network.
+const AHEAD: usize = 16;
+
+type Sender = mpsc::Sender<Result<Instance, Status>>;
+
+pub(super) async fn watch(
+    app: &Arc<App>,
+    request: WatchInstancesRequest,
+) -> Result<ReceiverStream<Result<Instance, Status>>, Failure> {
+    let wanted = match request.instance_ids.as_slice() {
+        [] => None,
+        ids => Some(input::ids(Kind::Instance, ids, "InstanceId")?),
+    };
+    // Before the first look, so that nothing falls between.
+    let changes = app.store.bus().watch_instances();
+    let mut read = app.store.read().await?;
+    let first = views::instances(&mut read, wanted.as_deref(), app.cloud()).await?;
+    drop(read);
+    input::all_known(
+        Kind::Instance,
+        &request.instance_ids,
+        first.iter().map(|i| i.instance_id.as_str()),
+    )?;
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        let followed = tokio::select! {
+            () = sender.closed() => return,
+            () = app.ending.cancelled() => return,
+            followed = follow(&app, wanted, first, changes, &sender) => followed,
+        };
+        if let Err(error) = followed {
+            tracing::error!(%error, "watching instances");
+            let _ = sender.send(Err(Status::internal("the store failed; its log says why"))).await;
+        }
+    });
+    Ok(ReceiverStream::new(receiver))
+}
+
+async fn follow(
+    app: &App,
+    wanted: Option<Vec<String>>,
+    first: Vec<Instance>,
+    mut changes: Receiver<Arc<str>>,
+    sender: &Sender,
+) -> sqlx::Result<()> {
+    if !send(sender, first).await {
+        return Ok(());
+    }
+    let wanted: Option<BTreeSet<String>> = wanted.map(BTreeSet::from_iter);
+    loop {
+        let Some(changed) = gather(&mut changes, wanted.as_ref()).await else {
+            return Ok(());
+        };
+        let ids: Option<Vec<String>> = match changed {
+            Changed::Some(ids) if ids.is_empty() => continue,
+            Changed::Some(ids) => Some(ids.into_iter().collect()),
+            Changed::Everything => wanted.as_ref().map(|ids| ids.iter().cloned().collect()),
+        };
+        let mut read = app.store.read().await?;
+        let now = views::instances(&mut read, ids.as_deref(), app.cloud()).await?;
+        drop(read);
+        if !send(sender, now).await {
+            return Ok(());
+        }
+    }
+}
+
+enum Changed {
+    Some(BTreeSet<String>),
+    /// Too much changed to say what.
+    Everything,
+}
+
+/// Waits for a change and takes all that have come by then.
+async fn gather(changes: &mut Receiver<Arc<str>>, wanted: Option<&BTreeSet<String>>) -> Option<Changed> {
+    let is_wanted = |id: &str| wanted.is_none_or(|wanted| wanted.contains(id));
+    let mut ids = BTreeSet::new();
+    match changes.recv().await {
+        Ok(id) if is_wanted(&id) => ids.insert(id.to_string()),
+        Ok(_) => false,
+        Err(RecvError::Lagged(_)) => return Some(Changed::Everything),
+        Err(RecvError::Closed) => return None,
+    };
+    loop {
+        match changes.try_recv() {
+            Ok(id) if is_wanted(&id) => ids.insert(id.to_string()),
+            Ok(_) => false,
+            Err(TryRecvError::Lagged(_)) => return Some(Changed::Everything),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(Changed::Some(ids)),
+        };
+    }
+}
+
+/// Whether the watcher is still there.
+async fn send(sender: &Sender, instances: Vec<Instance>) -> bool {
+    for instance in instances {
+        if sender.send(Ok(instance)).await.is_err() {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,117 @@
+//! The public API: one file or folder per EC2 noun. Each call is validated, does its work in one transaction, and
+//! answers in EC2's words. Every error carries EC2's code and says what to do.
+
+use std::sync::Arc;
+
+use hearth_api::client::MAX_MESSAGE_SIZE;
+use hearth_api::v1::images_server::ImagesServer;
+use hearth_api::v1::instance_types_server::InstanceTypesServer;
+use hearth_api::v1::instances_server::InstancesServer;
+use hearth_api::v1::key_pairs_server::KeyPairsServer;
+use hearth_api::v1::regions_server::RegionsServer;
+use hearth_api::v1::security_groups_server::SecurityGroupsServer;
+use hearth_api::v1::subnets_server::SubnetsServer;
+use hearth_api::v1::tags_server::TagsServer;
+use hearth_api::v1::vpcs_server::VpcsServer;
+use hearth_api::{ApiError, DESCRIPTORS};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tonic::{Response, Status};
+
+use crate::app::App;
+use crate::store::WriteTransaction;
+
+mod images;
+mod input;
+mod instance_types;
+mod instances;
+mod key_pairs;
+mod regions;
+mod security_groups;
+mod subnets;
+mod tags;
+mod vpcs;
+
+/// Why a call fails: a refusal that the caller can act on, or a store that fails.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Refused(#[from] ApiError),
+    #[error("the store")]
+    Store(#[from] sqlx::Error),
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(error) => error,
+            Failure::Store(error) => ApiError::internal(&error),
+        }
+    }
+}
+
+/// Ends every rpc. Refusals go to the request log: they are the other half of what happened.
+fn answer<T>(action: &str, result: Result<T, Failure>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|failure| {
+        let error = ApiError::from(failure);
+        tracing::info!(action, code = %error.code, message = error.message, "refused");
+        error.into()
+    })
+}
+
+/// Makes the call true, or says that it would have been.
+async fn commit(tx: WriteTransaction, dry_run: bool) -> Result<(), Failure> {
+    if dry_run {
+        return Err(ApiError::dry_run().into());
+    }
+    Ok(tx.commit().await?)
+}
+
+/// For reading calls, whose `dry_run` has nothing else to check.
+fn refuse_dry_run(dry_run: bool) -> Result<(), ApiError> {
+    if dry_run { Err(ApiError::dry_run()) } else { Ok(()) }
+}
+
+/// All services of the API with health and reflection (v1 and v1alpha, which grpcurl still asks for).
+pub async fn routes(app: &Arc<App>, mut server: Server) -> anyhow::Result<Router> {
+    macro_rules! service {
+        ($server:ident, $noun:expr) => {
+            $server::new($noun)
+                .max_decoding_message_size(MAX_MESSAGE_SIZE)
+                .max_encoding_message_size(MAX_MESSAGE_SIZE)
+        };
+    }
+    let app = || Arc::clone(app);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<InstancesServer<instances::Instances>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // The agents' protocol is in the descriptors and not served here.
+            .with_service_name("hearth.v1.Images")
+            .with_service_name("hearth.v1.InstanceTypes")
+            .with_service_name("hearth.v1.Instances")
+            .with_service_name("hearth.v1.KeyPairs")
+            .with_service_name("hearth.v1.Regions")
+            .with_service_name("hearth.v1.SecurityGroups")
+            .with_service_name("hearth.v1.Subnets")
+            .with_service_name("hearth.v1.Tags")
+            .with_service_name("hearth.v1.Vpcs")
+            .with_service_name("grpc.health.v1.Health")
+    };
+    let routes = Routes::new(service!(InstancesServer, instances::Instances(app())))
+        .add_service(service!(ImagesServer, images::Images(app())))
+        .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
+        .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
+        .add_service(service!(RegionsServer, regions::Regions(app())))
+        .add_service(service!(SecurityGroupsServer, security_groups::SecurityGroups(app())))
+        .add_service(service!(SubnetsServer, subnets::Subnets(app())))
+        .add_service(service!(TagsServer, tags::Tags(app())))
+        .add_service(service!(VpcsServer, vpcs::Vpcs(app())))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok(server.add_routes(routes))
+}

@@ -1,0 +1,128 @@
+//! Regions and availability zones. A zone is available while a host of it is connected.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hearth_api::filter::Filters;
+use hearth_api::v1::{
+    AvailabilityZone, DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResponse, DescribeRegionsRequest,
+    DescribeRegionsResponse, Region, regions_server,
+};
+use hearth_api::ApiError;
+use tonic::{Request, Response, Status};
+
+use super::{Failure, answer, refuse_dry_run};
+use crate::app::App;
+use crate::store::hosts;
+
+const REGION_FILTERS: &[&str] = &["endpoint", "opt-in-status", "region-name"];
+const ZONE_FILTERS: &[&str] = &[
+    "message",
+    "opt-in-status",
+    "region-name",
+    "state",
+    "zone-id",
+    "zone-name",
+    "zone-type",
+];
+const OPT_IN: &str = "opt-in-not-required";
+
+pub(super) struct Regions(pub(super) Arc<App>);
+
+#[tonic::async_trait]
+impl regions_server::Regions for Regions {
+    async fn describe_regions(
+        &self,
+        request: Request<DescribeRegionsRequest>,
+    ) -> Result<Response<DescribeRegionsResponse>, Status> {
+        answer("DescribeRegions", regions(&self.0, &request.into_inner()))
+    }
+
+    async fn describe_availability_zones(
+        &self,
+        request: Request<DescribeAvailabilityZonesRequest>,
+    ) -> Result<Response<DescribeAvailabilityZonesResponse>, Status> {
+        answer("DescribeAvailabilityZones", zones(&self.0, &request.into_inner()).await)
+    }
+}
+
+fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegionsResponse, Failure> {
+    let filters = Filters::new(&request.filters, REGION_FILTERS)?;
+    let region = Region {
+        region_name: app.config.region.clone(),
+        endpoint: app.config.listen.to_string(),
+        opt_in_status: OPT_IN.into(),
+    };
+    for name in &request.region_names {
+        if *name != region.region_name {
+            let expected = format!("The only region is {}.", region.region_name);
+            return Err(ApiError::invalid_value("RegionName", name, expected).into());
+        }
+    }
+    refuse_dry_run(request.dry_run)?;
+    let matches = filters.matches(&[], |name| {
+        vec![
+            match name {
+                "endpoint" => &region.endpoint,
+                "opt-in-status" => &region.opt_in_status,
+                _ => &region.region_name,
+            }
+            .clone()
+            .into(),
+        ]
+    });
+    Ok(DescribeRegionsResponse {
+        regions: if matches { vec![region] } else { Vec::new() },
+    })
+}
+
+async fn zones(
+    app: &App,
+    request: &DescribeAvailabilityZonesRequest,
+) -> Result<DescribeAvailabilityZonesResponse, Failure> {
+    let filters = Filters::new(&request.filters, ZONE_FILTERS)?;
+    for name in &request.zone_names {
+        if !app.config.zones.contains(name) {
+            let expected = format!("The zones are {}.", app.config.zones.join(", "));
+            return Err(ApiError::invalid_value("ZoneName", name, expected).into());
+        }
+    }
+    refuse_dry_run(request.dry_run)?;
+    let mut read = app.store.read().await?;
+    let hosts = hosts::zones(&mut read).await?;
+    drop(read);
+    let connected = app.sessions.connected();
+    let live: BTreeSet<&str> =
+        hosts.iter().filter(|(host, _)| connected.contains(host)).map(|(_, zone)| zone.as_str()).collect();
+    let zones = app.config.zones.iter().enumerate().map(|(n, zone)| {
+        let available = live.contains(zone.as_str());
+        AvailabilityZone {
+            zone_name: zone.clone(),
+            zone_id: format!("{}-az{}", app.config.region, n + 1),
+            region_name: app.config.region.clone(),
+            state: if available { "available" } else { "unavailable" }.into(),
+            zone_type: "availability-zone".into(),
+            opt_in_status: OPT_IN.into(),
+            messages: if available {
+                Vec::new()
+            } else {
+                vec!["No host of this zone is connected.".into()]
+            },
+        }
+    });
+    let wanted = |zone: &AvailabilityZone| {
+        (request.zone_names.is_empty() || request.zone_names.contains(&zone.zone_name))
+            && filters.matches(&[], |name| match name {
+                "message" => zone.messages.iter().map(|m| m.clone().into()).collect(),
+                "opt-in-status" => vec![zone.opt_in_status.clone().into()],
+                "region-name" => vec![zone.region_name.clone().into()],
+                "state" => vec![zone.state.clone().into()],
+                "zone-id" => vec![zone.zone_id.clone().into()],
+                "zone-type" => vec![zone.zone_type.clone().into()],
+                _ => vec![zone.zone_name.clone().into()],
+            })
+    };
+    Ok(DescribeAvailabilityZonesResponse {
+        availability_zones: zones.filter(wanted).collect(),
+    })
+}
