@@ -22,6 +22,9 @@ use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::{checks, lock, volume};
 
+/// The first zone of a `hearthd` that was told nothing else.
+const DEFAULT_ZONE: &str = "local-1a";
+
 /// What the operator decides.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -30,7 +33,8 @@ pub struct Config {
     pub join_token: Option<JoinToken>,
     /// `host:port`; the token's (or the enrolment's) unless said.
     pub control_plane: Option<String>,
-    pub availability_zone: String,
+    /// Said at enrolment; later it must be the same.
+    pub availability_zone: Option<String>,
     pub reserve: Reserve,
     pub monitor: PathBuf,
     /// A named namespace instead of the one this process was started in.
@@ -88,8 +92,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let host_id = identity.host_id.clone();
     let session = Session {
         endpoint: config.control_plane.unwrap_or(identity.endpoint.clone()),
+        availability_zone: config.availability_zone.unwrap_or_else(|| identity.availability_zone.clone()),
         identity,
-        availability_zone: config.availability_zone,
         reserve: config.reserve,
         dir,
         board,
@@ -121,7 +125,8 @@ async fn identify(config: &Config, dir: &DataDir) -> anyhow::Result<Identity> {
          agent once with --join-token",
     )?;
     let endpoint = config.control_plane.as_ref().unwrap_or(&token.endpoint);
-    let identity = identity::enroll(dir, token, endpoint, &config.availability_zone).await?;
+    let zone = config.availability_zone.as_deref().unwrap_or(DEFAULT_ZONE);
+    let identity = identity::enroll(dir, token, endpoint, zone).await?;
     tracing::info!(host = identity.host_id, "enrolled");
     Ok(identity)
 }

@@ -54,14 +54,9 @@ struct AgentArgs {
     /// Where the control plane listens, HOST:PORT; the token says it unless this does.
     #[arg(long, env = "HEARTH_AGENT_CONTROL_PLANE", value_name = "HOST:PORT")]
     control_plane: Option<String>,
-    /// The availability zone that this host is in; the control plane chooses unless this does.
-    #[arg(
-        long,
-        env = "HEARTH_AGENT_AVAILABILITY_ZONE",
-        default_value = "",
-        hide_default_value = true
-    )]
-    availability_zone: String,
+    /// The availability zone that this host is in; `local-1a` at the first start unless this says another.
+    #[arg(long, env = "HEARTH_AGENT_AVAILABILITY_ZONE", value_name = "ZONE")]
+    availability_zone: Option<String>,
     /// vCPUs that instances may claim for each CPU of the host.
     #[arg(long, env = "HEARTH_AGENT_VCPU_OVERCOMMIT", default_value_t = 8)]
     vcpu_overcommit: u32,
@@ -90,6 +85,7 @@ async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     // Two providers in one process would otherwise panic at the first handshake.

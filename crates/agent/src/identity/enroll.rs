@@ -80,6 +80,7 @@ pub async fn enroll(
     let identity = Identity {
         host_id: answer.host_id,
         endpoint: endpoint.to_owned(),
+        availability_zone: availability_zone.to_owned(),
         key: key.serialize_pem(),
         certificate: answer.certificate,
         ca_certificate: answer.ca_certificate,

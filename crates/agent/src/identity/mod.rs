@@ -20,6 +20,8 @@ pub struct Identity {
     pub host_id: String,
     /// Where the control plane is dialled: `host:port`.
     pub endpoint: String,
+    /// Where the host was enrolled to be.
+    pub availability_zone: String,
     key: String,
     certificate: String,
     ca_certificate: String,
@@ -54,6 +56,7 @@ impl Identity {
         Ok(Some(Identity {
             host_id: read("host-id")?.trim().to_owned(),
             endpoint: read("control-plane")?.trim().to_owned(),
+            availability_zone: read("availability-zone")?.trim().to_owned(),
             key: read("host.key")?,
             certificate: read("host.pem")?,
             ca_certificate: read("ca.pem")?,
@@ -74,6 +77,7 @@ impl Identity {
         for (name, text) in [
             ("host-id", &self.host_id),
             ("control-plane", &self.endpoint),
+            ("availability-zone", &self.availability_zone),
             ("host.key", &self.key),
             ("host.pem", &self.certificate),
             ("ca.pem", &self.ca_certificate),
