@@ -83,9 +83,12 @@ fn configuration_space_reaches_the_bar() {
     assert_eq!(data, [0; 4]);
 }
 
+/// What is wrong with a queue, and how to make it so.
+type Spoilt = (&'static str, fn(&mut Ring));
+
 #[test]
 fn queues_that_cannot_be_are_not_enabled() {
-    let spoil: [(&str, fn(&mut Ring)); 11] = [
+    let spoilt: [Spoilt; 11] = [
         ("size 0", |ring| ring.size = 0),
         ("no power of two", |ring| ring.size = 24),
         ("above the maximum", |ring| ring.size = 128),
@@ -105,7 +108,7 @@ fn queues_that_cannot_be_are_not_enabled() {
         }),
     ];
     let mut driver = Driver::start(Rng::new());
-    for (name, spoil) in spoil {
+    for (name, spoil) in spoilt {
         driver.negotiate(VERSION_1);
         driver.common_write(0x10, &0u16.to_le_bytes());
         let mut ring = Ring::new(&driver, 0, 16);
