@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::thread;
 
 use hearth_block::Disk;
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -12,7 +13,7 @@ use crate::boot::{self, BootError};
 use crate::bus::Bus;
 use crate::cpu::{self, CpuModel};
 use crate::legacy::serial::Serial;
-use crate::memory::{Layout, MIB};
+use crate::memory::{GuestMemory, Layout, MIB};
 use crate::notices::Notices;
 use crate::pci::msix::MsiRouter;
 use crate::pci::root::PciRoot;
@@ -25,6 +26,9 @@ use crate::virtio::pci::VirtioPci;
 use crate::virtio::rng::Rng;
 use crate::vm::Vm;
 use vmm_sys_util::eventfd::EventFd;
+
+/// Of a thread that makes one system call.
+const SMALL_STACK: usize = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -85,7 +89,22 @@ impl Machine {
         let layout = Layout::new(plan.memory_mib * MIB);
         let memory = layout.map().map_err(host("mapping guest memory"))?;
         let vm = Vm::new(&plan.kvm, &memory).map_err(host("making a KVM machine"))?;
-        let mut vcpus = make_vcpus(plan, &vm).map_err(host("making vCPUs"))?;
+        let (vcpus, entry) = thread::scope(|scope| {
+            let slots = thread::Builder::new()
+                .stack_size(SMALL_STACK)
+                .spawn_scoped(scope, || vm.plug_memory())
+                .map_err(host("starting a thread"))?;
+            let vcpus = make_vcpus(plan, &vm).map_err(host("making vCPUs"))?;
+            let entry = fill_memory(plan, &layout, &memory)?;
+            slots
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
+                .map_err(host("giving the KVM machine its memory"))?;
+            Ok::<_, BuildError>((vcpus, entry))
+        })?;
+        if let Some(first) = vcpus.first() {
+            cpu::enter_long_mode(first, &entry).map_err(host("setting the boot processor up"))?;
+        }
 
         let interrupt = vm
             .router
@@ -105,13 +124,6 @@ impl Machine {
             pci.add(function).map_err(host("adding a PCI function"))?;
         }
         let bus = Arc::new(Bus::new(Arc::clone(&serial), pci, Arc::clone(&notices)));
-
-        let entry = boot::load(&plan.source, &layout, &memory)?;
-        acpi::write(&memory, &layout, plan.vcpus)?;
-        smbios::write(&memory, &plan.uuid, &plan.instance_id)?;
-        if let Some(first) = vcpus.first_mut() {
-            cpu::enter_long_mode(first, &entry).map_err(host("setting the boot processor up"))?;
-        }
 
         let mut machine = Self {
             serial,
@@ -154,6 +166,14 @@ impl Machine {
         }
         self.bus.reset();
     }
+}
+
+/// What is in RAM when the first processor starts: kernel, initrd, firmware tables.
+fn fill_memory(plan: &Plan, layout: &Layout, memory: &GuestMemory) -> Result<boot::Entry, BuildError> {
+    let entry = boot::load(&plan.source, layout, memory)?;
+    acpi::write(memory, layout, plan.vcpus)?;
+    smbios::write(memory, &plan.uuid, &plan.instance_id)?;
+    Ok(entry)
 }
 
 fn make_vcpus(plan: &Plan, vm: &Vm) -> io::Result<Vec<VcpuFd>> {

@@ -15,12 +15,12 @@ pub struct Vm {
     pub fd: Arc<VmFd>,
     pub router: Arc<Router>,
     /// Keeps mapped what KVM's memory slots point to.
-    _memory: GuestMemory,
+    memory: GuestMemory,
 }
 
 impl Vm {
-    /// Makes the machine around `memory`, with local APICs, IOAPIC and PIC in the kernel. There is no PIT:
-    /// hardware-reduced ACPI guests do not look for one.
+    /// Makes the machine, with local APICs, IOAPIC and PIC in the kernel, and without RAM as yet. There is no
+    /// PIT: hardware-reduced ACPI guests do not look for one.
     ///
     /// # Errors
     /// KVM refused, in the words of the system call.
@@ -29,6 +29,20 @@ impl Vm {
         fd.set_identity_map_address(KVM_IDENTITY_MAP)?;
         fd.set_tss_address(KVM_TSS_BASE as usize)?;
         fd.create_irq_chip()?;
+        Ok(Self {
+            router: Arc::new(Router::new(Arc::clone(&fd))),
+            fd,
+            memory: memory.clone(),
+        })
+    }
+
+    /// Gives the machine its RAM. KVM waits for a grace period here, milliseconds on a busy host: let other
+    /// things be done meanwhile.
+    ///
+    /// # Errors
+    /// KVM refused a slot.
+    pub fn plug_memory(&self) -> io::Result<()> {
+        let memory = &self.memory;
         for (slot, region) in (0..).zip(memory.iter()) {
             let host = memory
                 .get_host_address(region.start_addr())
@@ -40,14 +54,10 @@ impl Vm {
                 memory_size: region.len(),
                 userspace_addr: host as u64,
             };
-            // SAFETY: the region is mapped with this size, and `_memory` keeps it mapped as long as the
+            // SAFETY: the region is mapped with this size, and `self.memory` keeps it mapped as long as the
             // machine lives.
-            unsafe { fd.set_user_memory_region(slot)? };
+            unsafe { self.fd.set_user_memory_region(slot)? };
         }
-        Ok(Self {
-            router: Arc::new(Router::new(Arc::clone(&fd))),
-            fd,
-            _memory: memory.clone(),
-        })
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! page tables again, is saved. What the kernel file says about addresses is a stranger's word: a segment
 //! that does not fit into RAM, or that would overwrite the low megabyte, is refused.
 
+mod file;
 mod params;
 pub mod tables;
 
@@ -17,6 +18,7 @@ use hearth_block::{Disk, DiskReader};
 use linux_loader::loader::{Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
 
+use self::file::KernelFile;
 use crate::memory::{GuestMemory, Layout, MIB};
 
 /// Linux reads at most this many bytes of command line on x86 (`COMMAND_LINE_SIZE`), the NUL included.
@@ -106,7 +108,8 @@ pub fn load(source: &Source, layout: &Layout, memory: &GuestMemory) -> Result<En
                 None => None,
             };
             if is_elf(kernel).map_err(read_error("kernel"))? {
-                return place(KernelFile(kernel), initrd, cmdline, layout, memory);
+                let kernel = KernelFile::new(kernel).map_err(read_error("kernel"))?;
+                return place(kernel, initrd, cmdline, layout, memory);
             }
             let packed = read_all(kernel).map_err(read_error("kernel"))?;
             let kernel = hearth_image::kernel::unpack(packed).map_err(BootError::Unpack)?;
@@ -179,30 +182,6 @@ fn read_all(mut file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(KERNEL_FILE_LIMIT).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// A borrowed file that is read straight into guest memory.
-struct KernelFile<'a>(&'a File);
-
-impl Read for KernelFile<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf)
-    }
-}
-
-impl Seek for KernelFile<'_> {
-    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
-        self.0.seek(pos)
-    }
-}
-
-impl ReadVolatile for KernelFile<'_> {
-    fn read_volatile<B: vm_memory::bitmap::BitmapSlice>(
-        &mut self,
-        buf: &mut vm_memory::VolatileSlice<'_, B>,
-    ) -> Result<usize, vm_memory::VolatileMemoryError> {
-        self.0.read_volatile(buf)
-    }
 }
 
 #[cfg(test)]
