@@ -30,6 +30,35 @@ impl<'a> KernelFile<'a> {
         })
     }
 
+    /// Maps the whole pages of `buf` from the position on, and says how many bytes that are.
+    fn map<B: BitmapSlice>(&mut self, buf: &VolatileSlice<'_, B>) -> io::Result<usize> {
+        let guard = buf.ptr_guard_mut();
+        let target = guard.as_ptr();
+        let len = self.mappable(target as u64, buf.len() as u64);
+        if len == 0 {
+            return Ok(0);
+        }
+        let position = libc::off_t::try_from(self.position).map_err(io::Error::other)?;
+        // SAFETY: replaces whole pages inside of `buf`, which is guest memory that we may write; its owner
+        // unmaps the range as a whole, whatever is mapped there. Guest memory is only used by pointers that
+        // expect it to change at any time.
+        let mapped = unsafe {
+            libc::mmap(
+                target.cast(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                self.file.as_raw_fd(),
+                position,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        self.position += len as u64;
+        Ok(len)
+    }
+
     /// How many bytes from the position can be mapped at `address`: whole pages that the file has.
     fn mappable(&self, address: u64, len: u64) -> usize {
         let left = self.size.saturating_sub(self.position);
@@ -64,40 +93,21 @@ impl Seek for KernelFile<'_> {
 }
 
 impl ReadVolatile for KernelFile<'_> {
+    /// Fills all of `buf`: what cannot be mapped, as the rest of a page, is read.
     fn read_volatile<B: BitmapSlice>(
         &mut self,
         buf: &mut VolatileSlice<'_, B>,
     ) -> Result<usize, VolatileMemoryError> {
-        let guard = buf.ptr_guard_mut();
-        let target = guard.as_ptr();
-        let len = self.mappable(target as u64, buf.len() as u64);
-        if len == 0 {
+        let mapped = self.map(buf).map_err(VolatileMemoryError::IOError)?;
+        let mut rest = buf.offset(mapped)?;
+        if !rest.is_empty() {
             self.file
                 .seek(SeekFrom::Start(self.position))
                 .map_err(VolatileMemoryError::IOError)?;
-            let len = self.file.read_volatile(buf)?;
-            self.position += len as u64;
-            return Ok(len);
+            self.file.read_exact_volatile(&mut rest)?;
+            self.position += rest.len() as u64;
         }
-        let position = libc::off_t::try_from(self.position).unwrap_or(libc::off_t::MAX);
-        // SAFETY: replaces whole pages inside of `buf`, which is guest memory that we may write; its owner
-        // unmaps the range as a whole, whatever is mapped there. Guest memory is only used by pointers that
-        // expect it to change at any time.
-        let mapped = unsafe {
-            libc::mmap(
-                target.cast(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                self.file.as_raw_fd(),
-                position,
-            )
-        };
-        if mapped == libc::MAP_FAILED {
-            return Err(VolatileMemoryError::IOError(io::Error::last_os_error()));
-        }
-        self.position += len as u64;
-        Ok(len)
+        Ok(buf.len())
     }
 }
 
