@@ -1,6 +1,7 @@
 //! Puts the parts together: store, authority, listeners; and takes them apart in order.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     // Someone else in the process may have installed it already: the same one, as no other is built in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = config.data_dir.clone();
-    std::fs::create_dir_all(dir.join("images")).with_context(|| format!("making {}", dir.display()))?;
+    // User data is in there: nobody else's to read.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir.join("images"))
+        .with_context(|| format!("making {}", dir.display()))?;
     let store = Store::open(&dir.join("hearth.db")).await?;
     let mut tx = store.write().await?;
     let layout = Layout {

@@ -1,0 +1,131 @@
+//! Hosts: who may come in, and what their being there or not means.
+
+use hearth_api::agent::{AgentMessage, FetchImageRequest};
+use hearth_api::v1;
+use tonic::Code;
+
+use crate::support::{Cloud, Hearthd, Host, SOON, ZONE, code, enroll, name};
+
+#[tokio::test]
+async fn nobody_comes_in_without_a_token_or_a_certificate() {
+    let hearthd = Hearthd::start();
+    let refused = enroll(&hearthd, &"0".repeat(64), ZONE).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let token = hearthd.join_token();
+    let refused = enroll(&hearthd, &token.secret, "us-east-1a").await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains(ZONE));
+    // The whole token does as well.
+    enroll(&hearthd, &token.to_string(), ZONE).await.unwrap();
+
+    let mut stranger = hearthd.control_plane(None).await;
+    let nothing = || tokio_stream::iter(Vec::<AgentMessage>::new());
+    assert_eq!(stranger.session(nothing()).await.unwrap_err().code(), Code::Unauthenticated);
+    let fetch = FetchImageRequest {
+        image_id: "ami-00000000000000000".into(),
+    };
+    assert_eq!(stranger.fetch_image(fetch).await.unwrap_err().code(), Code::Unauthenticated);
+
+    // A certificate of the same name by another authority ends at the TLS layer.
+    let other = Hearthd::start();
+    let foreign = Host::enroll(&other).await;
+    let answer = tokio::spawn(async move {
+        let mut client = hearthd.control_plane(Some(foreign.identity())).await;
+        client.session(tokio_stream::iter(Vec::<AgentMessage>::new())).await.map(|_| ())
+    });
+    assert!(!matches!(answer.await, Ok(Ok(()))));
+}
+
+#[tokio::test]
+async fn a_revoked_token_admits_nobody_and_keeps_who_joined() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let token = cloud.hearthd.join_token();
+    let revoked = std::process::Command::new(env!("CARGO_BIN_EXE_hearthd"))
+        .args(["join-token", "--revoke-all", "--data-dir"])
+        .arg(cloud.hearthd.data())
+        .status()
+        .unwrap();
+    assert!(revoked.success());
+    let refused = enroll(&cloud.hearthd, &token.secret, ZONE).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    cloud.connect().await.intents().await;
+}
+
+#[tokio::test]
+async fn silence_changes_no_state() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let zone_state = || async {
+        let request = v1::DescribeAvailabilityZonesRequest::default();
+        let zones = cloud.client.clone().regions.describe_availability_zones(request).await.unwrap();
+        zones.into_inner().availability_zones[0].state.clone()
+    };
+    assert_eq!(zone_state().await, "unavailable");
+    let session = cloud.connect().await.obey();
+    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0].instance_id.clone();
+    cloud.until(&id, "running").await;
+    assert_eq!(zone_state().await, "available");
+    let console = v1::GetConsoleOutputRequest {
+        instance_id: id.clone(),
+        dry_run: false,
+    };
+    let output = cloud.client.clone().instances.get_console_output(console.clone()).await.unwrap();
+    assert_eq!(output.into_inner().output, format!("hello from {id}").as_bytes());
+
+    session.abort();
+    let begin = std::time::Instant::now();
+    while zone_state().await == "available" {
+        assert!(begin.elapsed() < SOON, "the host is still thought connected");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(name(&cloud.instance(&id).await), "running");
+    let status = cloud.client.clone().instances.get_console_output(console).await.unwrap_err();
+    assert_eq!(code(&status), "Unavailable");
+    // What is wanted while it is away waits for it.
+    let terminate = v1::TerminateInstancesRequest {
+        instance_ids: vec![id.clone()],
+        dry_run: false,
+    };
+    cloud.client.clone().instances.terminate_instances(terminate).await.unwrap();
+    assert_eq!(name(&cloud.instance(&id).await), "shutting-down");
+    cloud.connect().await.obey();
+    cloud.until(&id, "terminated").await;
+}
+
+#[tokio::test]
+async fn a_newer_session_takes_over() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let mut older = cloud.connect().await;
+    older.intents().await;
+    let mut newer = cloud.connect().await;
+    newer.intents().await;
+    let ended = loop {
+        if let Err(status) = older.next().await {
+            break status;
+        }
+    };
+    assert_eq!(ended.code(), Code::Aborted);
+    // The end of the older one does not make the host disconnected.
+    cloud.run(cloud.request(1)).await.unwrap();
+    newer.intents_when(|i| i.instances.len() == 1).await;
+}
+
+#[tokio::test]
+async fn an_image_is_fetched_without_its_holes() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let mut client = cloud.hearthd.control_plane(Some(cloud.host.identity())).await;
+    let request = |image_id: &str| FetchImageRequest {
+        image_id: image_id.into(),
+    };
+    let mut stream = client.fetch_image(request(&cloud.image_id)).await.unwrap().into_inner();
+    let original = std::fs::read(cloud.hearthd.dir.path().join("image")).unwrap();
+    let mut copy = vec![0; original.len()];
+    let mut received = 0;
+    while let Some(chunk) = stream.message().await.unwrap() {
+        let at = chunk.offset as usize;
+        copy[at..at + chunk.data.len()].copy_from_slice(&chunk.data);
+        received += chunk.data.len();
+    }
+    assert!(copy == original && received < original.len());
+    let unknown = client.fetch_image(request("ami-00000000000000000")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}

@@ -1,0 +1,136 @@
+//! SIGKILL in the middle of calls: what was acknowledged is there, and nothing is half-made.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use hearth_api::v1;
+
+use crate::support::{Cloud, Hearthd};
+
+const ROUNDS: usize = 6;
+const CALLERS: usize = 4;
+const EACH: i32 = 2;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made() {
+    let Some(mut cloud) = Cloud::start().await else { return };
+    cloud.host.capacity.vcpus = 10_000;
+    cloud.host.capacity.memory_mib = 10_000_000;
+    cloud.host.capacity.disk_bytes = 1 << 50;
+    // Token to reservation, as acknowledged.
+    let mut acknowledged: HashMap<String, String> = HashMap::new();
+    let mut asked: Vec<String> = Vec::new();
+    for round in 0..ROUNDS {
+        let mut session = cloud.connect().await;
+        session.intents().await;
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| {
+                let mut client = cloud.client.clone().instances;
+                let mut request = cloud.request(EACH);
+                request.associate_public_ip_address = Some(false);
+                tokio::spawn(async move {
+                    let mut done = Vec::new();
+                    for call in 0.. {
+                        request.client_token = format!("{round}-{caller}-{call}");
+                        let token = request.client_token.clone();
+                        match client.run_instances(request.clone()).await {
+                            Ok(answer) => done.push((token, Some(answer.into_inner().reservation_id))),
+                            Err(_) => {
+                                done.push((token, None));
+                                return done;
+                            }
+                        }
+                    }
+                    done
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(rand::random_range(5..250))).await;
+        cloud.hearthd.kill();
+        for caller in callers {
+            for (token, reservation) in caller.await.unwrap() {
+                asked.push(token.clone());
+                if let Some(reservation) = reservation {
+                    acknowledged.insert(token, reservation);
+                }
+            }
+        }
+        drop(session);
+        cloud.hearthd.spawn();
+        cloud.client = cloud.hearthd.client().await;
+        check(&cloud, &acknowledged).await;
+    }
+    assert!(acknowledged.len() > ROUNDS, "too few calls went through to prove anything");
+
+    // Whoever heard nothing asks again with the same token, and gets one launch.
+    let mut session = cloud.connect().await;
+    session.intents().await;
+    for token in &asked {
+        let mut request = cloud.request(EACH);
+        request.associate_public_ip_address = Some(false);
+        request.client_token = token.clone();
+        let again = cloud.run(request).await.unwrap().reservation_id;
+        let before = acknowledged.entry(token.clone()).or_insert_with(|| again.clone());
+        assert_eq!(*before, again);
+    }
+    assert_eq!(cloud.all().await.len(), asked.len() * EACH as usize);
+    check(&cloud, &acknowledged).await;
+    eprintln!("{} launches, {ROUNDS} kills", asked.len());
+}
+
+async fn check(cloud: &Cloud, acknowledged: &HashMap<String, String>) {
+    let instances = cloud.all().await;
+    let mut addresses = HashSet::new();
+    let mut by_reservation: HashMap<&str, usize> = HashMap::new();
+    for instance in &instances {
+        *by_reservation.entry(&instance.reservation_id).or_default() += 1;
+        assert_eq!(instance.network_interfaces.len(), 1);
+        assert_eq!(instance.block_device_mappings.len(), 1);
+        assert!(addresses.insert(&instance.private_ip_address), "an address went to two");
+    }
+    for (reservation, count) in &by_reservation {
+        assert_eq!(*count, EACH as usize, "{reservation} is half-made");
+    }
+    for (token, reservation) in acknowledged {
+        assert!(by_reservation.contains_key(reservation.as_str()), "{token} is lost");
+    }
+    // What the host gets is the same set.
+    let intents = cloud.connect().await.intents().await;
+    let wanted: HashSet<&String> = intents.instances.iter().map(|i| &i.instance_id).collect();
+    assert_eq!(wanted, instances.iter().map(|i| &i.instance_id).collect());
+}
+
+#[tokio::test]
+async fn sigterm_ends_well_with_a_watcher_and_a_host_connected() {
+    let Some(mut cloud) = Cloud::start().await else { return };
+    let mut session = cloud.connect().await;
+    session.intents().await;
+    let request = v1::WatchInstancesRequest::default();
+    let mut watcher = cloud.client.clone().instances.watch_instances(request).await.unwrap().into_inner();
+    let watching = tokio::spawn(async move { while let Ok(Some(_)) = watcher.message().await {} });
+    let begin = std::time::Instant::now();
+    let ended = tokio::task::spawn_blocking(move || {
+        let ended = cloud.hearthd.terminate();
+        (ended, cloud)
+    });
+    assert!(session.next().await.is_err());
+    drop(session);
+    let (ended, _cloud) = ended.await.unwrap();
+    assert!(ended && begin.elapsed() < Duration::from_secs(20));
+    watching.await.unwrap();
+}
+
+#[test]
+fn an_open_api_has_to_be_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_hearthd"))
+        .arg("--data-dir")
+        .arg(dir.path())
+        .args(["--listen", "0.0.0.0:0", "--agent-listen", "127.0.0.1:0"])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--insecure-listen-anywhere"));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    drop(Hearthd::with(&["--zones", "a"]));
+}

@@ -1,0 +1,11 @@
+//! A real `hearthd` process against a pretended host: what users see, what hosts are told, and what survives.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod agents;
+mod faults;
+mod groups;
+mod images;
+mod launch;
+mod life;
+mod reflection;
+mod support;

@@ -1,0 +1,439 @@
+//! A real `hearthd` process in a directory of its own, and a host agent that only pretends to run instances.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hearth_api::agent::control_plane_client::ControlPlaneClient;
+use hearth_api::agent::instance_intent::Desired;
+use hearth_api::agent::instance_observation::Phase;
+use hearth_api::agent::run_end::Cause;
+use hearth_api::agent::{
+    AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello, InstanceIntent,
+    InstanceObservation, Intents, Observation, RunEnd, agent_message, control_message,
+};
+use hearth_api::join::{JoinToken, SERVER_NAME};
+use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
+use hearth_api::{ApiError, Client, v1};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Status, Streaming};
+
+/// For whatever must happen, on a machine that is busy.
+pub const SOON: Duration = Duration::from_secs(30);
+
+pub const ZONE: &str = "local-1a";
+
+pub struct Hearthd {
+    pub dir: TempDir,
+    child: Option<Child>,
+    arguments: Vec<String>,
+    listen: String,
+    agent_listen: String,
+}
+
+impl Hearthd {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    pub fn with(arguments: &[&str]) -> Self {
+        let mut hearthd = Self {
+            dir: TempDir::with_prefix("hearthd-").unwrap(),
+            child: None,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            listen: "127.0.0.1:0".into(),
+            agent_listen: "127.0.0.1:0".into(),
+        };
+        hearthd.spawn();
+        hearthd
+    }
+
+    /// On the ports that it had before.
+    pub fn spawn(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hearthd"))
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(["--listen", &self.listen, "--agent-listen", &self.agent_listen])
+            .args(&self.arguments)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut words = line.split_whitespace();
+        assert_eq!(words.next(), Some("ready"), "{}", self.log());
+        let value = |word: Option<&str>| word.unwrap().split_once('=').unwrap().1.to_owned();
+        self.listen = value(words.next());
+        self.agent_listen = value(words.next());
+        self.child = Some(child);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; answers whether it ended well.
+    pub fn terminate(&mut self) -> bool {
+        let mut child = self.child.take().unwrap();
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+        child.wait().unwrap().success()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn images(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.data().join("images")).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.url()).await.unwrap()
+    }
+
+    pub fn join_token(&self) -> JoinToken {
+        let output = Command::new(env!("CARGO_BIN_EXE_hearthd"))
+            .arg("join-token")
+            .arg("--data-dir")
+            .arg(self.data())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().parse().unwrap()
+    }
+
+    pub async fn control_plane(&self, identity: Option<Identity>) -> ControlPlaneClient<Channel> {
+        let authority = std::fs::read_to_string(self.data().join("pki/ca.pem")).unwrap();
+        let begin = authority.find("-----BEGIN CERTIFICATE").unwrap();
+        let mut tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&authority[begin..]))
+            .domain_name(SERVER_NAME);
+        if let Some(identity) = identity {
+            tls = tls.identity(identity);
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.agent_listen)).unwrap();
+        ControlPlaneClient::new(endpoint.tls_config(tls).unwrap().connect().await.unwrap())
+    }
+}
+
+impl Drop for Hearthd {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("---- hearthd's log\n{}", self.log());
+        }
+    }
+}
+
+/// A host's identity.
+#[derive(Clone)]
+pub struct Host {
+    pub id: String,
+    certificate: String,
+    key: String,
+    pub capacity: Capacity,
+}
+
+impl Host {
+    pub async fn enroll(hearthd: &Hearthd) -> Self {
+        let token = hearthd.join_token();
+        let (key, answer) = enroll(hearthd, &token.secret, ZONE).await.unwrap();
+        Self {
+            id: answer.host_id,
+            certificate: answer.certificate,
+            key,
+            capacity: Capacity {
+                vcpus: 64,
+                memory_mib: 65_536,
+                disk_bytes: 1 << 40,
+                cpus: 2,
+            },
+        }
+    }
+
+    pub fn identity(&self) -> Identity {
+        Identity::from_pem(&self.certificate, &self.key)
+    }
+
+    pub async fn connect(&self, hearthd: &Hearthd) -> Session {
+        let mut client = hearthd.control_plane(Some(self.identity())).await;
+        let (up, messages) = mpsc::channel(16);
+        let hello = agent_message::Message::Hello(Hello {
+            agent_version: "test".into(),
+            availability_zone: ZONE.into(),
+            hostname: "test-host".into(),
+            capacity: Some(self.capacity),
+        });
+        up.send(message(hello)).await.unwrap();
+        let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
+        let down = client.session(stream).await.unwrap().into_inner();
+        Session { up, down }
+    }
+}
+
+pub async fn enroll(hearthd: &Hearthd, token: &str, zone: &str) -> Result<(String, EnrollResponse), Status> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    let mut client = hearthd.control_plane(None).await;
+    let answer = client
+        .enroll(EnrollRequest {
+            token: token.into(),
+            certificate_signing_request: request.pem().unwrap(),
+            availability_zone: zone.into(),
+        })
+        .await?;
+    Ok((key.serialize_pem(), answer.into_inner()))
+}
+
+fn message(message: agent_message::Message) -> AgentMessage {
+    AgentMessage { message: Some(message) }
+}
+
+pub struct Session {
+    pub up: mpsc::Sender<AgentMessage>,
+    pub down: Streaming<ControlMessage>,
+}
+
+impl Session {
+    pub async fn next(&mut self) -> Result<control_message::Message, Status> {
+        let next = tokio::time::timeout(SOON, self.down.message()).await.expect("nothing came down");
+        Ok(next?.expect("the session ended").message.unwrap())
+    }
+
+    pub async fn intents(&mut self) -> Intents {
+        loop {
+            if let control_message::Message::Intents(intents) = self.next().await.unwrap() {
+                return intents;
+            }
+        }
+    }
+
+    /// Reads intents until some are as expected.
+    pub async fn intents_when(&mut self, expected: impl Fn(&Intents) -> bool) -> Intents {
+        loop {
+            let intents = self.intents().await;
+            if expected(&intents) {
+                return intents;
+            }
+        }
+    }
+
+    pub async fn observe(&self, instances: Vec<InstanceObservation>) {
+        let observation = agent_message::Message::Observation(Observation {
+            intents_generation: 0,
+            instances,
+            capacity: None,
+        });
+        self.up.send(message(observation)).await.unwrap();
+    }
+
+    /// Makes everything so at once, until the session ends.
+    pub fn obey(mut self) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            while let Ok(Some(down)) = self.down.message().await {
+                match down.message {
+                    Some(control_message::Message::Intents(intents)) => {
+                        let seen = intents.instances.iter().map(obeyed).collect();
+                        self.observe(seen).await;
+                    }
+                    Some(control_message::Message::ConsoleRequest(request)) => {
+                        let output = agent_message::Message::ConsoleOutput(ConsoleOutput {
+                            request_id: request.request_id,
+                            output: format!("hello from {}", request.instance_id).into_bytes(),
+                            error: String::new(),
+                        });
+                        self.up.send(message(output)).await.unwrap();
+                    }
+                    None => {}
+                }
+            }
+        })
+    }
+}
+
+fn obeyed(intent: &InstanceIntent) -> InstanceObservation {
+    match intent.desired() {
+        Desired::Running | Desired::Unspecified => seen(intent, Phase::Running),
+        Desired::Stopped => ended(intent, Cause::Requested),
+        Desired::Terminated => seen(intent, Phase::Gone),
+    }
+}
+
+pub fn seen(intent: &InstanceIntent, phase: Phase) -> InstanceObservation {
+    InstanceObservation {
+        instance_id: intent.instance_id.clone(),
+        phase: phase.into(),
+        run: intent.run,
+        end: None,
+        start_micros: 1000,
+        reboot: intent.reboot,
+    }
+}
+
+pub fn ended(intent: &InstanceIntent, cause: Cause) -> InstanceObservation {
+    InstanceObservation {
+        end: Some(RunEnd {
+            cause: cause.into(),
+            message: "as the test said".into(),
+        }),
+        ..seen(intent, Phase::Ended)
+    }
+}
+
+/// A raw disk with something that looks like a kernel. `None`, loudly, without e2fsprogs.
+pub fn disk(dir: &Path) -> Option<Vec<u8>> {
+    let root = dir.join("root/boot/extlinux");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("extlinux.conf"), "label linux\n kernel /boot/vmlinuz\n").unwrap();
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0".to_vec();
+    elf.resize(50_000, 7);
+    std::fs::write(dir.join("root/boot/vmlinuz"), elf).unwrap();
+    let image = dir.join("image");
+    let tools = ["/sbin/mke2fs", "/usr/sbin/mke2fs"];
+    let Some(tool) = tools.into_iter().find(|tool| Path::new(tool).exists()) else {
+        eprintln!("SKIPPED: a test of hearthd: mke2fs is absent; install e2fsprogs");
+        return None;
+    };
+    let _ = std::fs::remove_file(&image);
+    let made = Command::new(tool)
+        .args(["-q", "-t", "ext4", "-d"])
+        .arg(dir.join("root"))
+        .arg(&image)
+        .arg("8M")
+        .status()
+        .unwrap();
+    assert!(made.success());
+    Some(std::fs::read(image).unwrap())
+}
+
+/// Uploads in chunks as a client would.
+pub async fn register(client: &Client, name: &str, bytes: &[u8]) -> Result<String, Status> {
+    let parameters = Part::Parameters(Parameters {
+        name: name.into(),
+        size: bytes.len() as i64,
+        ..Parameters::default()
+    });
+    let mut parts = vec![v1::RegisterImageRequest {
+        part: Some(parameters),
+    }];
+    for (n, piece) in bytes.chunks(1 << 20).enumerate() {
+        if piece.iter().any(|b| *b != 0) {
+            parts.push(v1::RegisterImageRequest {
+                part: Some(Part::Chunk(Chunk {
+                    offset: (n << 20) as i64,
+                    data: piece.to_vec().into(),
+                })),
+            });
+        }
+    }
+    let answer = client.clone().images.register_image(tokio_stream::iter(parts)).await?;
+    Ok(answer.into_inner().image_id)
+}
+
+pub fn code(status: &Status) -> String {
+    let error = ApiError::from_status(status);
+    error.map_or_else(|| format!("no EC2 error: {status:?}"), |e| e.code.to_string())
+}
+
+/// A cloud with an image; and a host that is not connected yet.
+pub struct Cloud {
+    pub hearthd: Hearthd,
+    pub client: Client,
+    pub host: Host,
+    pub image_id: String,
+}
+
+impl Cloud {
+    pub async fn start() -> Option<Self> {
+        Self::with(&[]).await
+    }
+
+    pub async fn with(arguments: &[&str]) -> Option<Self> {
+        let hearthd = Hearthd::with(arguments);
+        let disk = disk(hearthd.dir.path())?;
+        let client = hearthd.client().await;
+        let image_id = register(&client, "tiny", &disk).await.unwrap();
+        let host = Host::enroll(&hearthd).await;
+        Some(Self {
+            hearthd,
+            client,
+            host,
+            image_id,
+        })
+    }
+
+    pub async fn connect(&self) -> Session {
+        self.host.connect(&self.hearthd).await
+    }
+
+    pub fn request(&self, count: i32) -> v1::RunInstancesRequest {
+        v1::RunInstancesRequest {
+            image_id: self.image_id.clone(),
+            instance_type: "t2.micro".into(),
+            min_count: count,
+            max_count: count,
+            ..v1::RunInstancesRequest::default()
+        }
+    }
+
+    pub async fn run(&self, request: v1::RunInstancesRequest) -> Result<v1::Reservation, Status> {
+        let answer = self.client.clone().instances.run_instances(request).await?;
+        Ok(answer.into_inner())
+    }
+
+    pub async fn all(&self) -> Vec<v1::Instance> {
+        let request = v1::DescribeInstancesRequest::default();
+        let answer = self.client.clone().instances.describe_instances(request).await.unwrap();
+        let reservations = answer.into_inner().reservations.into_iter();
+        reservations.flat_map(|reservation| reservation.instances).collect()
+    }
+
+    pub async fn instance(&self, id: &str) -> v1::Instance {
+        self.all().await.into_iter().find(|instance| instance.instance_id == id).unwrap()
+    }
+
+    /// Watches until the instance is in the state.
+    pub async fn until(&self, id: &str, state: &str) -> v1::Instance {
+        let request = v1::WatchInstancesRequest {
+            instance_ids: vec![id.to_owned()],
+        };
+        let mut stream = self.client.clone().instances.watch_instances(request).await.unwrap().into_inner();
+        let watch = async {
+            loop {
+                let instance = stream.message().await.unwrap().unwrap();
+                if name(&instance) == state {
+                    return instance;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, watch).await.unwrap_or_else(|_| panic!("{id} does not become {state}"))
+    }
+}
+
+pub fn name(instance: &v1::Instance) -> &str {
+    &instance.state.as_ref().unwrap().name
+}
