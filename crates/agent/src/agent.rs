@@ -92,7 +92,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let host_id = identity.host_id.clone();
     let session = Session {
         endpoint: config.control_plane.unwrap_or(identity.endpoint.clone()),
-        availability_zone: config.availability_zone.unwrap_or_else(|| identity.availability_zone.clone()),
+        availability_zone: config
+            .availability_zone
+            .unwrap_or_else(|| identity.availability_zone.clone()),
         identity,
         reserve: config.reserve,
         dir,

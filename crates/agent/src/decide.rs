@@ -30,6 +30,8 @@ pub struct Effort {
     pub step: Step,
     /// The step's patience is over.
     pub overdue: bool,
+    /// The button was last pressed so long ago that a guest which was still booting may have missed it.
+    pub missed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +65,7 @@ pub enum Action {
         run: u64,
         end: End,
     },
-    /// Take the step towards the goal.
+    /// Press the power button towards the goal; pressing again does not begin the patience anew.
     Press(Goal),
     Stop,
     Kill,
@@ -108,6 +110,7 @@ fn alive(intent: Option<&InstanceIntent>, record: &Record, entered: bool, effort
                 Some(Effort { overdue: true, .. }) => Action::Reset {
                     reboot: intent.reboot,
                 },
+                Some(Effort { missed: true, .. }) => Action::Press(Goal::Reboot),
                 Some(_) => Action::Wait,
             }
         }
@@ -126,6 +129,11 @@ fn end_ladder(force: bool, entered: bool, effort: Option<Effort>) -> Action {
             overdue,
             ..
         }) if overdue || force => Action::Stop,
+        Some(Effort {
+            step: Step::Pressed,
+            missed: true,
+            ..
+        }) => Action::Press(Goal::End),
         Some(Effort {
             step: Step::Stopped,
             overdue: true,

@@ -5,6 +5,8 @@
 //! [`volume`]), and tells what is ([`board`], [`session`]). Monitors are no children in need of a parent: an
 //! agent may be killed at any moment, and the next one adopts them.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod agent;
 pub mod board;
 pub mod capacity;

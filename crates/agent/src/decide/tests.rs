@@ -57,6 +57,7 @@ fn a_stop_climbs_from_button_to_socket_to_kill() {
             goal: Goal::End,
             step,
             overdue,
+            missed: false,
         };
         decide(Some(&wanted), &now, &RUNNING, Some(effort))
     };
@@ -65,6 +66,16 @@ fn a_stop_climbs_from_button_to_socket_to_kill() {
         Action::Press(Goal::End)
     );
     assert_eq!(at(Step::Pressed, false), Action::Wait);
+    let missed = Effort {
+        goal: Goal::End,
+        step: Step::Pressed,
+        overdue: false,
+        missed: true,
+    };
+    assert_eq!(
+        decide(Some(&wanted), &now, &RUNNING, Some(missed)),
+        Action::Press(Goal::End)
+    );
     assert_eq!(at(Step::Pressed, true), Action::Stop);
     assert_eq!(at(Step::Stopped, false), Action::Wait);
     assert_eq!(at(Step::Stopped, true), Action::Kill);
@@ -84,6 +95,7 @@ fn force_and_an_unentered_machine_skip_the_button() {
         goal: Goal::End,
         step: Step::Pressed,
         overdue: false,
+        missed: false,
     };
     assert_eq!(decide(Some(&wanted), &now, &RUNNING, Some(pressed)), Action::Stop);
 }
@@ -108,6 +120,7 @@ fn a_reboot_is_a_power_off_and_the_same_run_again_or_a_hard_reset() {
         goal: Goal::Reboot,
         step: Step::Pressed,
         overdue: true,
+        missed: false,
     };
     assert_eq!(
         decide(Some(&wanted), &now, &RUNNING, Some(deaf)),
@@ -264,6 +277,7 @@ impl Model {
                 goal,
                 step,
                 overdue: false,
+                missed: false,
             })
         };
         match action.clone() {

@@ -68,6 +68,8 @@ pub struct Wanted {
 
 /// How long a monitor has to end after the control socket told it to: it flushes its disks.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A guest that is still booting does not hear the button, so it is pressed until the patience is over.
+const PRESS_AGAIN: Duration = Duration::from_secs(10);
 /// The pause before trying again what the host's own disk refused.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -76,7 +78,36 @@ pub struct Actor {
     wanted: watch::Receiver<Wanted>,
     record: Record,
     monitor: Option<MonitorHandle>,
-    effort: Option<(Goal, Step, Instant)>,
+    effort: Option<Trying>,
+}
+
+/// An [`Effort`] with its clock.
+#[derive(Debug, Clone, Copy)]
+struct Trying {
+    goal: Goal,
+    step: Step,
+    since: Instant,
+    until: Instant,
+}
+
+impl Trying {
+    fn effort(&self, now: Instant) -> Effort {
+        Effort {
+            goal: self.goal,
+            step: self.step,
+            overdue: now >= self.until,
+            missed: self.step == Step::Pressed && now >= self.since + PRESS_AGAIN,
+        }
+    }
+
+    /// When to look again, if `effort` (what was just decided upon) leaves anything to look at.
+    fn wake(&self, effort: Effort) -> Option<Instant> {
+        match (self.step, effort.overdue) {
+            (_, true) => None,
+            (Step::Pressed, false) => Some(self.until.min(self.since + PRESS_AGAIN)),
+            (_, false) => Some(self.until),
+        }
+    }
 }
 
 impl Actor {
@@ -100,18 +131,14 @@ impl Actor {
             let seen = self.look().await;
             self.context.board.post(observe(intent, &self.record, &seen));
             drop(ready.take());
-            let effort = self.effort.map(|(goal, step, until)| Effort {
-                goal,
-                step,
-                overdue: Instant::now() >= until,
-            });
+            let effort = self.effort.map(|trying| trying.effort(Instant::now()));
             let action = decide(intent, &self.record, &seen, effort);
             if action != Action::Wait {
                 tracing::debug!(instance = self.record.instance_id, ?action, "decided");
             }
             match action {
                 Action::Wait => {
-                    if !self.wait(effort.is_some_and(|effort| effort.overdue)).await {
+                    if !self.wait(effort).await {
                         return;
                     }
                 }
@@ -123,7 +150,7 @@ impl Actor {
                 Action::RecordEntered => self.record_entered(wanted.arrived).await,
                 Action::RecordEnd { run, end } => self.record_end(run, end).await,
                 Action::Press(goal) => self.press(goal).await,
-                Action::Stop => self.ask(Request::Stop, Goal::End, Step::Stopped).await,
+                Action::Stop => self.stop().await,
                 Action::Kill => self.kill(),
                 Action::Reset { reboot } => self.reset(reboot).await,
                 Action::Erase => self.erase(intent).await,
@@ -182,13 +209,12 @@ impl Actor {
         Monitor::Absent { spawned, outcome }
     }
 
-    /// Until something has changed; false when the agent ends. What was already `overdue` when it was decided
-    /// to wait has no next step to wake up for.
-    async fn wait(&mut self, overdue: bool) -> bool {
-        let until = self.effort.map(|(_, _, until)| until).filter(|_| !overdue);
-        let overdue = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
+    /// Until something has changed; false when the agent ends. `effort` is what it was decided upon to wait.
+    async fn wait(&mut self, effort: Option<Effort>) -> bool {
+        let wake = Option::zip(self.effort, effort).and_then(|(trying, effort)| trying.wake(effort));
+        let wake = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -197,7 +223,7 @@ impl Actor {
         };
         let ended = tokio::select! {
             changed = self.wanted.changed() => return changed.is_ok(),
-            () = overdue => false,
+            () = wake => false,
             ended = monitor.ended_or_told() => ended,
         };
         if ended {
@@ -210,19 +236,21 @@ impl Actor {
     }
 
     async fn press(&mut self, goal: Goal) {
-        let until = Instant::now() + self.context.stop_patience;
-        self.ask_until(Request::PowerButton, goal, Step::Pressed, until)
-            .await;
+        let until = match self.effort {
+            Some(trying) if trying.goal == goal && trying.step == Step::Pressed => trying.until,
+            _ => Instant::now() + self.context.stop_patience,
+        };
+        self.ask(Request::PowerButton, goal, Step::Pressed, until).await;
     }
 
-    async fn ask(&mut self, request: Request, goal: Goal, step: Step) {
-        self.ask_until(request, goal, step, Instant::now() + STOP_GRACE)
-            .await;
+    async fn stop(&mut self) {
+        let until = Instant::now() + STOP_GRACE;
+        self.ask(Request::Stop, Goal::End, Step::Stopped, until).await;
     }
 
     /// Says it and notes the step, heard or not: the next step comes when this one's patience is over.
-    async fn ask_until(&mut self, request: Request, goal: Goal, step: Step, until: Instant) {
-        self.effort = Some((goal, step, until));
+    async fn ask(&mut self, request: Request, goal: Goal, step: Step, until: Instant) {
+        self.try_until(goal, step, until);
         if let Some(monitor) = &self.monitor
             && let Err(error) = monitor.ask(request).await
         {
@@ -230,8 +258,17 @@ impl Actor {
         }
     }
 
+    fn try_until(&mut self, goal: Goal, step: Step, until: Instant) {
+        self.effort = Some(Trying {
+            goal,
+            step,
+            since: Instant::now(),
+            until,
+        });
+    }
+
     fn kill(&mut self) {
-        self.effort = Some((Goal::End, Step::Killed, Instant::now() + STOP_GRACE));
+        self.try_until(Goal::End, Step::Killed, Instant::now() + STOP_GRACE);
         if let Some(monitor) = &self.monitor
             && let Err(error) = monitor.kill()
         {
@@ -252,7 +289,7 @@ impl Actor {
             }
             Err(error) => {
                 tracing::warn!(instance = self.record.instance_id, error = %chain(&error), "resetting it");
-                self.effort = Some((Goal::Reboot, Step::Pressed, Instant::now() + STOP_GRACE));
+                self.try_until(Goal::Reboot, Step::Pressed, Instant::now() + STOP_GRACE);
             }
         }
     }

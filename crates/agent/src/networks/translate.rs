@@ -222,3 +222,6 @@ fn malformed(whose: &str, what: &'static str, value: impl ToString) -> Untransla
         value: value.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;
