@@ -14,7 +14,7 @@
 use std::io;
 
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
 
 /// The guest's RAM. Cloning shares it.
 pub type GuestMemory = GuestMemoryMmap<()>;
@@ -104,12 +104,22 @@ impl Layout {
     }
 }
 
+/// Asks for huge pages under `len` bytes of RAM from `start` on: for what is written as a whole at once. It
+/// is a hint; where it cannot be had, ordinary pages do.
+pub fn advise_huge_pages(memory: &GuestMemory, start: u64, len: u64) {
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    let Ok(slice) = memory.get_slice(GuestAddress(start), len) else {
+        return;
+    };
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: the range is mapped, and the advice does not change what is in it.
+    unsafe { libc::madvise(guard.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use vm_memory::GuestMemoryBackend;
-
     use super::*;
+    use proptest::prelude::*;
 
     proptest! {
         #[test]

@@ -5,7 +5,6 @@
 //! page tables again, is saved. What the kernel file says about addresses is a stranger's word: a segment
 //! that does not fit into RAM, or that would overwrite the low megabyte, is refused.
 
-mod file;
 mod params;
 pub mod tables;
 
@@ -18,8 +17,7 @@ use hearth_block::{Disk, DiskReader};
 use linux_loader::loader::{Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
 
-use self::file::KernelFile;
-use crate::memory::{GuestMemory, Layout, MIB};
+use crate::memory::{GuestMemory, Layout, MIB, advise_huge_pages};
 
 /// Linux reads at most this many bytes of command line on x86 (`COMMAND_LINE_SIZE`), the NUL included.
 pub const COMMAND_LINE_SIZE: usize = 2048;
@@ -30,6 +28,10 @@ const KERNEL_FILE_LIMIT: u64 = 512 * MIB;
 const PAGE: u64 = 4096;
 /// The low megabyte belongs to firmware tables and to what we put there.
 const FIRST_KERNEL_ADDRESS: u64 = MIB;
+/// Where x86-64 kernels are linked to be (`CONFIG_PHYSICAL_START`), and about as large as they are. Faulting
+/// in thousands of small pages takes longer than reading the file.
+const USUAL_KERNEL_ADDRESS: u64 = 16 * MIB;
+const USUAL_KERNEL_SIZE: u64 = 12 * MIB;
 const ELF_MAGIC: &[u8; 4] = b"\x7fELF";
 
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +110,7 @@ pub fn load(source: &Source, layout: &Layout, memory: &GuestMemory) -> Result<En
                 None => None,
             };
             if is_elf(kernel).map_err(read_error("kernel"))? {
-                let kernel = KernelFile::new(kernel).map_err(read_error("kernel"))?;
-                return place(kernel, initrd, cmdline, layout, memory);
+                return place(kernel.as_ref(), initrd, cmdline, layout, memory);
             }
             let packed = read_all(kernel).map_err(read_error("kernel"))?;
             let kernel = hearth_image::kernel::unpack(packed).map_err(BootError::Unpack)?;
@@ -129,9 +130,10 @@ where
     K: Read + ReadVolatile + Seek,
     I: ReadVolatile,
 {
+    let ram = layout.low_ram_end();
+    advise_huge_pages(memory, USUAL_KERNEL_ADDRESS, USUAL_KERNEL_SIZE.min(ram / 4));
     let lowest = Some(GuestAddress(FIRST_KERNEL_ADDRESS));
     let loaded = Elf::load(memory, None, &mut kernel, lowest).map_err(BootError::Load)?;
-    let ram = layout.low_ram_end();
     if loaded.kernel_end > ram {
         let end = loaded.kernel_end;
         return Err(BootError::KernelTooLarge { end, ram });
