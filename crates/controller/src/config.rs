@@ -79,7 +79,10 @@ impl Config {
             return Err(ConfigError::NotLoopback(self.listen));
         }
         let distinct: std::collections::BTreeSet<_> = self.zones.iter().collect();
-        if self.zones.is_empty() || distinct.len() != self.zones.len() || self.zones.iter().any(String::is_empty) {
+        if self.zones.is_empty()
+            || distinct.len() != self.zones.len()
+            || self.zones.iter().any(String::is_empty)
+        {
             return Err(ConfigError::Zones);
         }
         if !(16..=28).contains(&self.vpc_cidr.prefix_len()) {

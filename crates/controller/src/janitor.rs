@@ -52,7 +52,11 @@ async fn tidy(app: &App, visible: Duration) -> Result<()> {
 /// At the start: removes uploads that never ended, and disks whose image has no row.
 pub async fn sweep_images(app: &App) -> anyhow::Result<()> {
     let mut read = app.store.read().await?;
-    let known: HashSet<String> = images::ids(&mut read).await?.into_iter().map(|id| format!("{id}.raw")).collect();
+    let known: HashSet<String> = images::ids(&mut read)
+        .await?
+        .into_iter()
+        .map(|id| format!("{id}.raw"))
+        .collect();
     drop(read);
     sweep(&app.images_dir(), &known)?;
     Ok(())

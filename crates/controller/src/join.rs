@@ -54,7 +54,11 @@ fn listening(data_dir: &Path) -> anyhow::Result<String> {
         )
     })?;
     let endpoints: serde_json::Value = serde_json::from_str(&text)?;
-    let address = endpoints["agent_listen"].as_str().context("endpoints.json names no agent_listen")?;
+    let address = endpoints["agent_listen"]
+        .as_str()
+        .context("endpoints.json names no agent_listen")?;
     // Nobody can dial "any address".
-    Ok(address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "127.0.0.1:"))
+    Ok(address
+        .replace("0.0.0.0:", "127.0.0.1:")
+        .replace("[::]:", "127.0.0.1:"))
 }

@@ -4,6 +4,8 @@
 //! one transaction ([`store`]). After the commit the hosts concerned get their new intents ([`gateway`]), and what they
 //! observe comes back the same way.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod app;
 pub mod catalog;
 pub mod config;

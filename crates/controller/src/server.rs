@@ -96,10 +96,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .context("setting up TLS for agents")?
         .add_service(gateway)
         .serve_with_incoming_shutdown(incoming(agent_listener), app.ending.clone().cancelled_owned());
-    let api = services::routes(&app, builder()).await?.serve_with_incoming_shutdown(
-        incoming(listener),
-        app.ending.clone().cancelled_owned(),
-    );
+    let api = services::routes(&app, builder())
+        .await?
+        .serve_with_incoming_shutdown(incoming(listener), app.ending.clone().cancelled_owned());
     let tasks = vec![
         tokio::spawn(async move {
             if let Err(error) = agents.await {
@@ -145,7 +144,9 @@ fn builder() -> Server {
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))
 }
 
 fn incoming(listener: TcpListener) -> TcpIncoming {

@@ -30,7 +30,9 @@ pub struct InstanceType {
 
 static TABLE: LazyLock<Vec<InstanceType>> = LazyLock::new(|| {
     let rows = include_str!("instance_types.csv").lines();
-    rows.filter(|row| !row.starts_with('#')).filter_map(parse).collect()
+    rows.filter(|row| !row.starts_with('#'))
+        .filter_map(parse)
+        .collect()
 });
 
 fn parse(row: &'static str) -> Option<InstanceType> {
@@ -89,12 +91,17 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table_is_read() {
-        let rows = include_str!("instance_types.csv").lines().filter(|l| !l.starts_with('#'));
+        let rows = include_str!("instance_types.csv")
+            .lines()
+            .filter(|l| !l.starts_with('#'));
         assert_eq!(rows.count(), all().len());
         let names: HashSet<_> = all().iter().map(|t| t.name).collect();
         assert_eq!(names.len(), all().len());
         for family in ["t2", "t3", "m4", "m5", "c4", "c5", "r4", "r5"] {
-            assert!(names.iter().any(|n| n.starts_with(&format!("{family}."))), "{family}");
+            assert!(
+                names.iter().any(|n| n.starts_with(&format!("{family}."))),
+                "{family}"
+            );
         }
     }
 
@@ -103,7 +110,11 @@ mod tests {
         assert!(find(DEFAULT).is_some());
         for kind in all() {
             assert_eq!(kind.vcpus % kind.threads_per_core, 0, "{}", kind.name);
-            assert!(kind.memory_mib >= 512 && kind.memory_mib % 128 == 0, "{}", kind.name);
+            assert!(
+                kind.memory_mib >= 512 && kind.memory_mib % 128 == 0,
+                "{}",
+                kind.name
+            );
             assert_eq!(kind.burstable, kind.name.starts_with('t'), "{}", kind.name);
         }
         let micro = find("t2.micro").map(|t| (t.vcpus, t.memory_mib));

@@ -20,7 +20,10 @@ pub(super) async fn stream(path: PathBuf) -> Result<ReceiverStream<Result<ImageC
         Status::internal("the image's disk cannot be read; the control plane's log says why")
     };
     let opened = tokio::task::spawn_blocking(move || File::open(path)).await;
-    let file = opened.map_err(io::Error::other).and_then(|file| file).map_err(failed)?;
+    let file = opened
+        .map_err(io::Error::other)
+        .and_then(|file| file)
+        .map_err(failed)?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = send(file, &sender) {

@@ -40,7 +40,10 @@ impl Gateway {
             Status::unauthenticated("a client certificate is needed: call Enroll with a join token")
         })?;
         let mut read = self.app.store.read().await.map_err(internal)?;
-        match hosts::availability_zone(&mut read, &host_id).await.map_err(internal)? {
+        match hosts::availability_zone(&mut read, &host_id)
+            .await
+            .map_err(internal)?
+        {
             Some(_) => Ok(host_id),
             None => Err(Status::permission_denied(format!(
                 "host {host_id} is not known here: remove its identity and let it join anew"
@@ -117,11 +120,17 @@ impl ControlPlane for Gateway {
         let image_id = request.into_inner().image_id;
         let mut read = self.app.store.read().await.map_err(internal)?;
         // Deregistered ones too: an instance may still have to be made from it.
-        if images::by_id(&mut read, &image_id).await.map_err(internal)?.is_none() {
+        if images::by_id(&mut read, &image_id)
+            .await
+            .map_err(internal)?
+            .is_none()
+        {
             return Err(Status::not_found(format!("there is no image {image_id}")));
         }
         drop(read);
         tracing::info!(host, image_id, "an image is fetched");
-        fetch::stream(self.app.image_path(&image_id)).await.map(Response::new)
+        fetch::stream(self.app.image_path(&image_id))
+            .await
+            .map(Response::new)
     }
 }

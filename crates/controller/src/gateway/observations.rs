@@ -24,7 +24,12 @@ pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) ->
         hosts::resize(tx.connection(), host_id, &capacity).await?;
     }
     // Once more, now that nobody else writes.
-    for News { row, reported, change } in self::news(tx.connection(), host_id, &observation).await? {
+    for News {
+        row,
+        reported,
+        change,
+    } in self::news(tx.connection(), host_id, &observation).await?
+    {
         instances::put_observation(tx.connection(), &reported).await?;
         if let Some(change) = change {
             tracing::info!(
@@ -50,21 +55,36 @@ struct News {
 }
 
 async fn news(c: &mut SqliteConnection, host_id: &str, observation: &Observation) -> Result<Vec<News>> {
-    let ids: Vec<&str> = observation.instances.iter().map(|i| i.instance_id.as_str()).collect();
+    let ids: Vec<&str> = observation
+        .instances
+        .iter()
+        .map(|i| i.instance_id.as_str())
+        .collect();
     let rows = instances::by_ids(c, &ids).await?;
     let mut rows: HashMap<String, InstanceRow> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
     let before = instances::observations(c, &ids).await?;
     let mut news = Vec::new();
     for reported in &observation.instances {
         // Law 5: what we do not know of is the agent's to keep, and ours to leave alone.
-        let Some(row) = rows.remove(&reported.instance_id).filter(|row| row.host_id == host_id) else {
-            tracing::debug!(host = host_id, instance = reported.instance_id, "a host has what is not its own");
+        let Some(row) = rows
+            .remove(&reported.instance_id)
+            .filter(|row| row.host_id == host_id)
+        else {
+            tracing::debug!(
+                host = host_id,
+                instance = reported.instance_id,
+                "a host has what is not its own"
+            );
             continue;
         };
         let change = observed(reported).and_then(|observed| observe(&row.lifecycle(), &observed));
         let reported = to_row(reported);
         if change.is_some() || before.get(&row.id) != Some(&reported) {
-            news.push(News { row, reported, change });
+            news.push(News {
+                row,
+                reported,
+                change,
+            });
         }
     }
     Ok(news)

@@ -29,7 +29,11 @@ pub(super) fn start(
         match run(&app, &host_id, inbound, &outbox).await {
             Ok(()) => tracing::info!(host = host_id, "a host left"),
             Err(status) => {
-                tracing::warn!(host = host_id, status = status.message(), "a host's session ended");
+                tracing::warn!(
+                    host = host_id,
+                    status = status.message(),
+                    "a host's session ended"
+                );
                 // The agent may be gone already, or not reading.
                 let _ = tokio::time::timeout(HELLO_DEADLINE, outbox.send(Err(status))).await;
             }
@@ -73,7 +77,9 @@ async fn hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
 async fn greet(app: &App, host_id: &str, hello: &Hello) -> Result<(), Status> {
     let capacity = hello.capacity.unwrap_or_default();
     let mut tx = app.store.write().await.map_err(internal)?;
-    let zone = hosts::availability_zone(tx.connection(), host_id).await.map_err(internal)?;
+    let zone = hosts::availability_zone(tx.connection(), host_id)
+        .await
+        .map_err(internal)?;
     if zone.as_deref() != Some(hello.availability_zone.as_str()) {
         tracing::warn!(
             host = host_id,
@@ -88,7 +94,9 @@ async fn greet(app: &App, host_id: &str, hello: &Hello) -> Result<(), Status> {
         agent_version: &hello.agent_version,
         capacity: &capacity,
     };
-    hosts::report(tx.connection(), &greeting).await.map_err(internal)?;
+    hosts::report(tx.connection(), &greeting)
+        .await
+        .map_err(internal)?;
     tx.event("host.connected", host_id).await.map_err(internal)?;
     tx.commit().await.map_err(internal)
 }
@@ -100,7 +108,9 @@ async fn down(app: &App, host_id: &str, outbox: &Outbox) -> Result<(), Status> {
     let mut sent = None;
     loop {
         let mut read = app.store.read().await.map_err(internal)?;
-        let intents = intents::of_host(&mut read, host_id, &app.surroundings).await.map_err(internal)?;
+        let intents = intents::of_host(&mut read, host_id, &app.surroundings)
+            .await
+            .map_err(internal)?;
         drop(read);
         let Some(intents) = intents else {
             return Err(Status::permission_denied("this host is not known any more"));
@@ -129,7 +139,9 @@ async fn up(
     while let Some(message) = inbound.message().await? {
         match message.message {
             Some(agent_message::Message::Observation(observation)) => {
-                observations::apply(app, host_id, observation).await.map_err(internal)?;
+                observations::apply(app, host_id, observation)
+                    .await
+                    .map_err(internal)?;
             }
             Some(agent_message::Message::ConsoleOutput(output)) => place.answer(output),
             Some(agent_message::Message::Hello(_)) => {

@@ -105,7 +105,10 @@ impl Sessions {
             })),
         };
         let ask = async {
-            outbox.send(Ok(request)).await.map_err(|_| ConsoleError::NotConnected)?;
+            outbox
+                .send(Ok(request))
+                .await
+                .map_err(|_| ConsoleError::NotConnected)?;
             waiting.await.map_err(|_| ConsoleError::NotConnected)
         };
         let answered = tokio::time::timeout(ANSWER_DEADLINE, ask).await;
@@ -130,7 +133,10 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut hosts = lock(&self.sessions.hosts);
-        if hosts.get(&self.host_id).is_some_and(|handle| handle.number == self.number) {
+        if hosts
+            .get(&self.host_id)
+            .is_some_and(|handle| handle.number == self.number)
+        {
             hosts.remove(&self.host_id);
         }
         drop(hosts);

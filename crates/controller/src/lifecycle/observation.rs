@@ -73,9 +73,10 @@ fn ended(now: &Lifecycle, end: End, message: &str) -> Change {
         End::GuestPowerOff if now.power_off_terminates => shutting_down(now, Reason::instance_initiated()),
         End::GuestPowerOff => stopped(now, ReasonChange::Set(Reason::instance_initiated())),
         // As in EC2 a launch that fails leaves nothing behind; a start that fails leaves what was there.
-        End::StartFailed if now.run == 1 && now.state == InstanceState::Pending => {
-            shutting_down(now, Reason::internal_error(&explain("Internal error on launch", message)))
-        }
+        End::StartFailed if now.run == 1 && now.state == InstanceState::Pending => shutting_down(
+            now,
+            Reason::internal_error(&explain("Internal error on launch", message)),
+        ),
         End::StartFailed => failed(now, "The instance could not be started", message),
         End::MonitorDied => failed(now, "The virtual machine monitor ended", message),
         End::GuestCrashed => failed(now, "The guest crashed", message),
@@ -84,7 +85,10 @@ fn ended(now: &Lifecycle, end: End, message: &str) -> Change {
 }
 
 fn failed(now: &Lifecycle, what: &str, message: &str) -> Change {
-    stopped(now, ReasonChange::Set(Reason::internal_error(&explain(what, message))))
+    stopped(
+        now,
+        ReasonChange::Set(Reason::internal_error(&explain(what, message))),
+    )
 }
 
 fn explain(what: &str, message: &str) -> String {

@@ -177,10 +177,7 @@ fn power_off_obeys_the_shutdown_behavior() {
 
 #[test]
 fn a_dead_monitor_stops_whatever_the_shutdown_behavior() {
-    assert_eq!(
-        after(&running(true), ended(End::MonitorDied)).next.state,
-        Stopped
-    );
+    assert_eq!(after(&running(true), ended(End::MonitorDied)).next.state, Stopped);
 }
 
 #[test]
@@ -199,10 +196,7 @@ fn force_is_the_way_out_of_a_hanging_stop() {
         .unwrap()
         .unwrap()
         .next;
-    assert_eq!(
-        apply(&stopping, Command::Stop { force: false }, "i-1"),
-        Ok(None)
-    );
+    assert_eq!(apply(&stopping, Command::Stop { force: false }, "i-1"), Ok(None));
     let forced = apply(&stopping, Command::Stop { force: true }, "i-1")
         .unwrap()
         .unwrap()

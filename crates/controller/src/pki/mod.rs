@@ -10,8 +10,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
 #[cfg(test)]
@@ -162,7 +162,9 @@ fn named(common_name: &str) -> DistinguishedName {
 
 /// From yesterday, for hosts whose clocks are behind.
 fn lasting(params: &mut CertificateParams, years: i32) {
-    let yesterday = jiff::Zoned::now().saturating_sub(jiff::Span::new().days(1)).date();
+    let yesterday = jiff::Zoned::now()
+        .saturating_sub(jiff::Span::new().days(1))
+        .date();
     let date = |extra: i32| {
         let (month, day) = (yesterday.month().unsigned_abs(), yesterday.day().unsigned_abs());
         // The 29th of February has no other year's.

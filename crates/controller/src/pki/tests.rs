@@ -17,7 +17,10 @@ fn the_authority_is_kept() {
     assert_eq!(first.certificate_pem(), second.certificate_pem());
     assert!(!first.certificate_pem().contains("PRIVATE"));
     use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::metadata(dir.path().join("pki/ca.pem")).unwrap().permissions().mode();
+    let mode = std::fs::metadata(dir.path().join("pki/ca.pem"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -41,5 +44,8 @@ fn nonsense_is_not_signed() {
 fn a_damaged_authority_is_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ca.pem"), "half").unwrap();
-    assert!(matches!(Authority::open(dir.path()), Err(PkiError::Damaged { .. })));
+    assert!(matches!(
+        Authority::open(dir.path()),
+        Err(PkiError::Damaged { .. })
+    ));
 }

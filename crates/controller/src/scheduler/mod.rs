@@ -86,11 +86,16 @@ pub struct Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shortage {
     NotConnected,
-    OtherZone { zone: String },
+    OtherZone {
+        zone: String,
+    },
     /// The volume is on another host.
     OtherHost,
     /// It takes `fit` more, and then lacks what is in `free`.
-    Short { fit: usize, free: Resources },
+    Short {
+        fit: usize,
+        free: Resources,
+    },
 }
 
 /// Places between `min` and `max` instances.
@@ -190,7 +195,8 @@ impl fmt::Display for Refusal {
             each.disk_bytes.div_ceil(1 << 30)
         )?;
         if shown.is_empty() {
-            return f.write_str("There is no host yet: join one with `hearthd join-token` and `hearth-agent`.");
+            return f
+                .write_str("There is no host yet: join one with `hearthd join-token` and `hearth-agent`.");
         }
         for (n, (id, shortage)) in shown.iter().take(NAMED).enumerate() {
             let separator = if n == 0 { "" } else { "; " };

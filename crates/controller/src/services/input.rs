@@ -39,7 +39,11 @@ pub(super) fn all_known<'a>(
     let wanted = ids(kind, wanted, "Ids")?;
     let known: HashSet<&str> = known.collect();
     let missing: Vec<&String> = wanted.iter().filter(|id| !known.contains(id.as_str())).collect();
-    if missing.is_empty() { Ok(()) } else { Err(kind.not_found(&missing)) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(kind.not_found(&missing))
+    }
 }
 
 /// Tags that a resource may have.
@@ -52,7 +56,11 @@ pub(super) fn check_tags(tags: &[Tag]) -> Result<(), ApiError> {
     for Tag { key, value } in tags {
         check_tag_key(key)?;
         if value.chars().count() > 255 {
-            return Err(ApiError::invalid_value("Tag.Value", value, "At most 255 characters are admitted."));
+            return Err(ApiError::invalid_value(
+                "Tag.Value",
+                value,
+                "At most 255 characters are admitted.",
+            ));
         }
         if !keys.insert(key) {
             return Err(ApiError::invalid_value("Tag.Key", key, "Name each key once."));
@@ -68,7 +76,9 @@ pub(super) fn check_tag_key(key: &str) -> Result<(), ApiError> {
     if key.is_empty() || key.chars().count() > 127 || key.to_ascii_lowercase().starts_with("aws:") {
         return Err(ApiError::new(
             ErrorCode::InvalidTagKeyMalformed,
-            format!("The tag key '{key}' is not valid: 1 to 127 characters are, which do not begin with 'aws:'."),
+            format!(
+                "The tag key '{key}' is not valid: 1 to 127 characters are, which do not begin with 'aws:'."
+            ),
         ));
     }
     Ok(())
@@ -85,9 +95,16 @@ pub(super) fn too_many_tags() -> ApiError {
 ///
 /// # Errors
 /// A specification for what the call does not make, or bad tags.
-pub(super) fn tags_for(specifications: &[TagSpecification], made: &[Kind], kind: Kind) -> Result<Vec<Tag>, ApiError> {
+pub(super) fn tags_for(
+    specifications: &[TagSpecification],
+    made: &[Kind],
+    kind: Kind,
+) -> Result<Vec<Tag>, ApiError> {
     for specification in specifications {
-        if !made.iter().any(|kind| kind.resource_type() == specification.resource_type) {
+        if !made
+            .iter()
+            .any(|kind| kind.resource_type() == specification.resource_type)
+        {
             let admitted: Vec<_> = made.iter().map(|kind| kind.resource_type()).collect();
             return Err(ApiError::invalid_value(
                 "TagSpecification.ResourceType",

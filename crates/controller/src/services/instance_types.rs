@@ -40,8 +40,11 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
     let names = &request.instance_types;
     refuse_page_of_ids(names, request.page.as_ref(), "instanceTypes")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let unknown: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| instance_types::find(name).is_none()).collect();
+    let unknown: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| instance_types::find(name).is_none())
+        .collect();
     if !unknown.is_empty() {
         return Err(ApiError::new(
             ErrorCode::InvalidInstanceType,

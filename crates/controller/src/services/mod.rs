@@ -84,7 +84,9 @@ pub async fn routes(app: &Arc<App>, mut server: Server) -> anyhow::Result<Router
     }
     let app = || Arc::clone(app);
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<InstancesServer<instances::Instances>>().await;
+    health
+        .set_serving::<InstancesServer<instances::Instances>>()
+        .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -106,7 +108,10 @@ pub async fn routes(app: &Arc<App>, mut server: Server) -> anyhow::Result<Router
         .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
         .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
         .add_service(service!(RegionsServer, regions::Regions(app())))
-        .add_service(service!(SecurityGroupsServer, security_groups::SecurityGroups(app())))
+        .add_service(service!(
+            SecurityGroupsServer,
+            security_groups::SecurityGroups(app())
+        ))
         .add_service(service!(SubnetsServer, subnets::Subnets(app())))
         .add_service(service!(TagsServer, tags::Tags(app())))
         .add_service(service!(VpcsServer, vpcs::Vpcs(app())))

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hearth_api::ApiError;
 use hearth_api::filter::Filters;
 use hearth_api::v1::{
-    AvailabilityZone, DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResponse, DescribeRegionsRequest,
-    DescribeRegionsResponse, Region, regions_server,
+    AvailabilityZone, DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResponse,
+    DescribeRegionsRequest, DescribeRegionsResponse, Region, regions_server,
 };
-use hearth_api::ApiError;
 use tonic::{Request, Response, Status};
 
 use super::{Failure, answer, refuse_dry_run};
@@ -42,7 +42,10 @@ impl regions_server::Regions for Regions {
         &self,
         request: Request<DescribeAvailabilityZonesRequest>,
     ) -> Result<Response<DescribeAvailabilityZonesResponse>, Status> {
-        answer("DescribeAvailabilityZones", zones(&self.0, &request.into_inner()).await)
+        answer(
+            "DescribeAvailabilityZones",
+            zones(&self.0, &request.into_inner()).await,
+        )
     }
 }
 
@@ -92,8 +95,11 @@ async fn zones(
     let hosts = hosts::zones(&mut read).await?;
     drop(read);
     let connected = app.sessions.connected();
-    let live: BTreeSet<&str> =
-        hosts.iter().filter(|(host, _)| connected.contains(host)).map(|(_, zone)| zone.as_str()).collect();
+    let live: BTreeSet<&str> = hosts
+        .iter()
+        .filter(|(host, _)| connected.contains(host))
+        .map(|(_, zone)| zone.as_str())
+        .collect();
     let zones = app.config.zones.iter().enumerate().map(|(n, zone)| {
         let available = live.contains(zone.as_str());
         AvailabilityZone {

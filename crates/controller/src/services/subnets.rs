@@ -48,7 +48,10 @@ async fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<Describ
     let mut subnets = Vec::new();
     for row in rows {
         let taken = addresses::taken_in(&mut read, &row.id).await?.len();
-        let usable = row.cidr.parse::<Ipv4Net>().map_or(0, |cidr| addresses::usable(cidr).count());
+        let usable = row
+            .cidr
+            .parse::<Ipv4Net>()
+            .map_or(0, |cidr| addresses::usable(cidr).count());
         subnets.push(Subnet {
             tags: tags.remove(&row.id).unwrap_or_default(),
             subnet_id: row.id,

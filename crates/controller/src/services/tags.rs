@@ -24,11 +24,17 @@ pub(super) struct Tags(pub(super) Arc<App>);
 
 #[tonic::async_trait]
 impl tags_server::Tags for Tags {
-    async fn create_tags(&self, request: Request<CreateTagsRequest>) -> Result<Response<CreateTagsResponse>, Status> {
+    async fn create_tags(
+        &self,
+        request: Request<CreateTagsRequest>,
+    ) -> Result<Response<CreateTagsResponse>, Status> {
         answer("CreateTags", create(&self.0, &request.into_inner()).await)
     }
 
-    async fn delete_tags(&self, request: Request<DeleteTagsRequest>) -> Result<Response<DeleteTagsResponse>, Status> {
+    async fn delete_tags(
+        &self,
+        request: Request<DeleteTagsRequest>,
+    ) -> Result<Response<DeleteTagsResponse>, Status> {
         answer("DeleteTags", delete(&self.0, &request.into_inner()).await)
     }
 
@@ -54,7 +60,11 @@ async fn create(app: &App, request: &CreateTagsRequest) -> Result<CreateTagsResp
         changed(&mut tx, &id).await?;
     }
     let keys: Vec<&str> = request.tags.iter().map(|t| t.key.as_str()).collect();
-    tx.audit("CreateTags", &json!({ "resources": request.resources, "keys": keys })).await?;
+    tx.audit(
+        "CreateTags",
+        &json!({ "resources": request.resources, "keys": keys }),
+    )
+    .await?;
     commit(tx, request.dry_run).await?;
     Ok(CreateTagsResponse {})
 }
@@ -74,7 +84,11 @@ async fn delete(app: &App, request: &DeleteTagsRequest) -> Result<DeleteTagsResp
         changed(&mut tx, &id).await?;
     }
     let keys: Vec<&str> = request.tags.iter().map(|t| t.key.as_str()).collect();
-    tx.audit("DeleteTags", &json!({ "resources": request.resources, "keys": keys })).await?;
+    tx.audit(
+        "DeleteTags",
+        &json!({ "resources": request.resources, "keys": keys }),
+    )
+    .await?;
     commit(tx, request.dry_run).await?;
     Ok(DeleteTagsResponse {})
 }

@@ -12,7 +12,15 @@ use super::{Failure, answer, input, refuse_dry_run};
 use crate::app::App;
 use crate::store::{networks, tags};
 
-const FILTERS: &[&str] = &["cidr", "is-default", "isDefault", "owner-id", "state", "tag", "vpc-id"];
+const FILTERS: &[&str] = &[
+    "cidr",
+    "is-default",
+    "isDefault",
+    "owner-id",
+    "state",
+    "tag",
+    "vpc-id",
+];
 
 pub(super) struct Vpcs(pub(super) Arc<App>);
 
@@ -33,7 +41,11 @@ async fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVp
     let rows = networks::vpcs(&mut read).await?;
     let mut tags = tags::of_type(&mut read, Kind::Vpc.resource_type(), None).await?;
     drop(read);
-    input::all_known(Kind::Vpc, &request.vpc_ids, rows.iter().map(|row| row.id.as_str()))?;
+    input::all_known(
+        Kind::Vpc,
+        &request.vpc_ids,
+        rows.iter().map(|row| row.id.as_str()),
+    )?;
     refuse_dry_run(request.dry_run)?;
     let vpcs = rows.into_iter().map(|row| Vpc {
         tags: tags.remove(&row.id).unwrap_or_default(),
@@ -56,6 +68,8 @@ async fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVp
                 }]
             })
     });
-    let (vpcs, next_token) = paginate(told.collect(), request.page.as_ref(), |vpc: &Vpc| vpc.vpc_id.clone())?;
+    let (vpcs, next_token) = paginate(told.collect(), request.page.as_ref(), |vpc: &Vpc| {
+        vpc.vpc_id.clone()
+    })?;
     Ok(DescribeVpcsResponse { vpcs, next_token })
 }

@@ -38,11 +38,18 @@ pub async fn bootstrap(tx: &mut WriteTransaction, layout: &Layout) -> Result<Str
         .flatten()
         .filter(|candidate| !subnets.iter().any(|s| s.cidr == candidate.to_string()));
     for zone in &layout.zones {
-        if subnets.iter().any(|s| s.default_for_az && s.availability_zone == *zone) {
+        if subnets
+            .iter()
+            .any(|s| s.default_for_az && s.availability_zone == *zone)
+        {
             continue;
         }
         let Some(cidr) = free.next() else {
-            tracing::warn!(zone, vpc = vpc.cidr, "no room in the default VPC for this zone's subnet");
+            tracing::warn!(
+                zone,
+                vpc = vpc.cidr,
+                "no room in the default VPC for this zone's subnet"
+            );
             continue;
         };
         let subnet = SubnetRow {
@@ -65,7 +72,10 @@ async fn owner_id(c: &mut SqliteConnection) -> Result<String> {
     if let Some(owner) = known {
         return Ok(owner);
     }
-    let owner = format!("{:012}", rand::random_range(100_000_000_000u64..1_000_000_000_000));
+    let owner = format!(
+        "{:012}",
+        rand::random_range(100_000_000_000u64..1_000_000_000_000)
+    );
     sqlx::query("INSERT INTO settings (name, value) VALUES ('owner-id', ?)")
         .bind(&owner)
         .execute(c)

@@ -241,11 +241,12 @@ async fn drop_all(c: &mut SqliteConnection, instance_id: &str) -> Result<()> {
         .bind(instance_id)
         .execute(&mut *c)
         .await?;
-    let deleted: Vec<String> =
-        sqlx::query_scalar("DELETE FROM volumes WHERE instance_id = ? AND delete_on_termination RETURNING id")
-            .bind(instance_id)
-            .fetch_all(&mut *c)
-            .await?;
+    let deleted: Vec<String> = sqlx::query_scalar(
+        "DELETE FROM volumes WHERE instance_id = ? AND delete_on_termination RETURNING id",
+    )
+    .bind(instance_id)
+    .fetch_all(&mut *c)
+    .await?;
     for volume in &deleted {
         tags::remove_all(c, volume).await?;
     }
@@ -287,7 +288,10 @@ pub async fn observations<S: AsRef<str>>(
     .bind(list(ids))
     .fetch_all(c)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.instance_id.clone(), row)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.instance_id.clone(), row))
+        .collect())
 }
 
 pub async fn put_observation(c: &mut SqliteConnection, row: &ObservationRow) -> Result<()> {

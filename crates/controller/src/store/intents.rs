@@ -83,7 +83,10 @@ impl Parts {
         let images: Vec<(String, i64, String)> = sqlx::query_as("SELECT id, size, digest FROM images")
             .fetch_all(&mut *c)
             .await?;
-        let images: HashMap<_, _> = images.into_iter().map(|(id, size, digest)| (id, (size, digest))).collect();
+        let images: HashMap<_, _> = images
+            .into_iter()
+            .map(|(id, size, digest)| (id, (size, digest)))
+            .collect();
         let members: Vec<(String, String, String)> = sqlx::query_as(
             "SELECT g.network_interface_id, s.id, s.name FROM network_interface_groups g
              JOIN security_groups s ON s.id = g.group_id
@@ -104,7 +107,10 @@ impl Parts {
         let subnets = super::networks::subnets(c).await?;
         Ok(Self {
             volumes: volumes.collect(),
-            interfaces: interfaces.into_iter().map(|i| (i.instance_id.clone(), i)).collect(),
+            interfaces: interfaces
+                .into_iter()
+                .map(|i| (i.instance_id.clone(), i))
+                .collect(),
             subnets: subnets.into_iter().map(|s| (s.id.clone(), s)).collect(),
             groups,
             tags: tags::of_type(c, "instance", Some(instances)).await?,
@@ -185,7 +191,11 @@ impl Parts {
         }
         for row in rules {
             if let Some(group) = groups.get_mut(&row.group_id) {
-                let rules = if row.is_egress { &mut group.egress } else { &mut group.ingress };
+                let rules = if row.is_egress {
+                    &mut group.egress
+                } else {
+                    &mut group.ingress
+                };
                 rules.push(rule(row));
             }
         }
@@ -208,15 +218,18 @@ impl Parts {
         }
         let used: BTreeSet<&str> = self.interfaces.values().map(|i| i.vpc_id.as_str()).collect();
         let vpcs: Vec<VpcRow> = super::networks::vpcs(c).await?;
-        let intents = vpcs.into_iter().filter(|vpc| used.contains(vpc.id.as_str())).map(|vpc| {
-            let ids = by_vpc.remove(&vpc.id).unwrap_or_default();
-            VpcIntent {
-                security_groups: ids.iter().filter_map(|id| groups.remove(id)).collect(),
-                vpc_id: vpc.id,
-                cidr_block: vpc.cidr,
-                public_pool_cidr: surroundings.public_pool.to_string(),
-            }
-        });
+        let intents = vpcs
+            .into_iter()
+            .filter(|vpc| used.contains(vpc.id.as_str()))
+            .map(|vpc| {
+                let ids = by_vpc.remove(&vpc.id).unwrap_or_default();
+                VpcIntent {
+                    security_groups: ids.iter().filter_map(|id| groups.remove(id)).collect(),
+                    vpc_id: vpc.id,
+                    cidr_block: vpc.cidr,
+                    public_pool_cidr: surroundings.public_pool.to_string(),
+                }
+            });
         Ok(intents.collect())
     }
 }

@@ -44,11 +44,15 @@ pub struct VolumeRow {
 }
 
 pub async fn vpcs(c: &mut SqliteConnection) -> Result<Vec<VpcRow>> {
-    sqlx::query_as("SELECT * FROM vpcs ORDER BY id").fetch_all(c).await
+    sqlx::query_as("SELECT * FROM vpcs ORDER BY id")
+        .fetch_all(c)
+        .await
 }
 
 pub async fn default_vpc(c: &mut SqliteConnection) -> Result<VpcRow> {
-    sqlx::query_as("SELECT * FROM vpcs WHERE is_default").fetch_one(c).await
+    sqlx::query_as("SELECT * FROM vpcs WHERE is_default")
+        .fetch_one(c)
+        .await
 }
 
 pub async fn insert_vpc(c: &mut SqliteConnection, row: &VpcRow) -> Result<()> {

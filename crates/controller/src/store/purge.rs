@@ -10,11 +10,12 @@ const KEEP_AUDIT_MS: i64 = 90 * 24 * 3600 * 1000;
 
 /// Removes instances that were terminated `visible_ms` ago, with all rows of theirs. Answers how many.
 pub async fn terminated(tx: &mut WriteTransaction, visible_ms: i64) -> Result<usize> {
-    let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM instances WHERE state = ? AND terminated_at <= ?")
-        .bind(InstanceState::Terminated.code())
-        .bind(now() - visible_ms)
-        .fetch_all(tx.connection())
-        .await?;
+    let ids: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM instances WHERE state = ? AND terminated_at <= ?")
+            .bind(InstanceState::Terminated.code())
+            .bind(now() - visible_ms)
+            .fetch_all(tx.connection())
+            .await?;
     if ids.is_empty() {
         return Ok(0);
     }
@@ -24,7 +25,10 @@ pub async fn terminated(tx: &mut WriteTransaction, visible_ms: i64) -> Result<us
         "DELETE FROM tags WHERE resource_id IN (SELECT value FROM json_each(?))",
         "DELETE FROM instances WHERE id IN (SELECT value FROM json_each(?))",
     ] {
-        sqlx::query(statement).bind(&gone).execute(tx.connection()).await?;
+        sqlx::query(statement)
+            .bind(&gone)
+            .execute(tx.connection())
+            .await?;
     }
     sqlx::query(
         "DELETE FROM client_tokens WHERE action = 'RunInstances'

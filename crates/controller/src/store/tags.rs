@@ -38,7 +38,12 @@ pub async fn put(
 }
 
 /// Removes a key; with a value, only where the tag has that value.
-pub async fn remove(c: &mut SqliteConnection, resource_id: &str, key: &str, value: Option<&str>) -> Result<()> {
+pub async fn remove(
+    c: &mut SqliteConnection,
+    resource_id: &str,
+    key: &str,
+    value: Option<&str>,
+) -> Result<()> {
     sqlx::query("DELETE FROM tags WHERE resource_id = ?1 AND key = ?2 AND (?3 IS NULL OR value = ?3)")
         .bind(resource_id)
         .bind(key)
@@ -82,16 +87,14 @@ pub async fn of_type(
                 .fetch_all(c)
                 .await?
         }
-        Some(ids) => {
-            sqlx::query_as(
-                "SELECT * FROM tags WHERE resource_type = ? AND resource_id IN (SELECT value FROM json_each(?))
+        Some(ids) => sqlx::query_as(
+            "SELECT * FROM tags WHERE resource_type = ? AND resource_id IN (SELECT value FROM json_each(?))
                  ORDER BY resource_id, key",
-            )
-            .bind(resource_type)
-            .bind(list(ids))
-            .fetch_all(c)
-            .await?
-        }
+        )
+        .bind(resource_type)
+        .bind(list(ids))
+        .fetch_all(c)
+        .await?,
     };
     let mut by_resource: HashMap<String, Vec<Tag>> = HashMap::new();
     for row in rows {

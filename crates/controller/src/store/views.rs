@@ -21,12 +21,18 @@ pub const ROOT_DEVICE: &str = "/dev/vda";
 pub const ARCHITECTURE: &str = "x86_64";
 
 /// All instances, or the named ones that exist, in the order of reservation and launch index.
-pub async fn instances(c: &mut SqliteConnection, ids: Option<&[String]>, cloud: &Cloud) -> Result<Vec<v1::Instance>> {
+pub async fn instances(
+    c: &mut SqliteConnection,
+    ids: Option<&[String]>,
+    cloud: &Cloud,
+) -> Result<Vec<v1::Instance>> {
     let mut rows = match ids {
         None => instances::all(c).await?,
         Some(ids) => instances::by_ids(c, ids).await?,
     };
-    rows.sort_by(|a, b| (&a.reservation_id, a.ami_launch_index).cmp(&(&b.reservation_id, b.ami_launch_index)));
+    rows.sort_by(|a, b| {
+        (&a.reservation_id, a.ami_launch_index).cmp(&(&b.reservation_id, b.ami_launch_index))
+    });
     let wanted: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
     let parts = Parts::load(c, &wanted).await?;
     Ok(rows.into_iter().map(|row| parts.instance(row, cloud)).collect())
@@ -78,7 +84,10 @@ impl Parts {
             }
         }
         Ok(Self {
-            interfaces: interfaces.into_iter().map(|i| (i.instance_id.clone(), i)).collect(),
+            interfaces: interfaces
+                .into_iter()
+                .map(|i| (i.instance_id.clone(), i))
+                .collect(),
             groups,
             volumes,
             tags: tags::of_type(c, "instance", Some(ids)).await?,
@@ -90,7 +99,7 @@ impl Parts {
         let groups = self.groups.get(&row.id).cloned().unwrap_or_default();
         let mut told = v1::Instance {
             state: Some(state.into()),
-            state_reason: (!row.reason_code.is_empty()).then(|| v1::StateReason {
+            state_reason: (!row.reason_code.is_empty()).then_some(v1::StateReason {
                 code: row.reason_code,
                 message: row.reason_message,
             }),

@@ -20,18 +20,27 @@ async fn nobody_comes_in_without_a_token_or_a_certificate() {
 
     let mut stranger = hearthd.control_plane(None).await;
     let nothing = || tokio_stream::iter(Vec::<AgentMessage>::new());
-    assert_eq!(stranger.session(nothing()).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(
+        stranger.session(nothing()).await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
     let fetch = FetchImageRequest {
         image_id: "ami-00000000000000000".into(),
     };
-    assert_eq!(stranger.fetch_image(fetch).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(
+        stranger.fetch_image(fetch).await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
 
     // A certificate of the same name by another authority ends at the TLS layer.
     let other = Hearthd::start();
     let foreign = Host::enroll(&other).await;
     let answer = tokio::spawn(async move {
         let mut client = hearthd.control_plane(Some(foreign.identity())).await;
-        client.session(tokio_stream::iter(Vec::<AgentMessage>::new())).await.map(|_| ())
+        client
+            .session(tokio_stream::iter(Vec::<AgentMessage>::new()))
+            .await
+            .map(|_| ())
     });
     assert!(!matches!(answer.await, Ok(Ok(()))));
 }
@@ -56,19 +65,33 @@ async fn silence_changes_no_state() {
     let Some(cloud) = Cloud::start().await else { return };
     let zone_state = || async {
         let request = v1::DescribeAvailabilityZonesRequest::default();
-        let zones = cloud.client.clone().regions.describe_availability_zones(request).await.unwrap();
+        let zones = cloud
+            .client
+            .clone()
+            .regions
+            .describe_availability_zones(request)
+            .await
+            .unwrap();
         zones.into_inner().availability_zones[0].state.clone()
     };
     assert_eq!(zone_state().await, "unavailable");
     let session = cloud.connect().await.obey();
-    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0].instance_id.clone();
+    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0]
+        .instance_id
+        .clone();
     cloud.until(&id, "running").await;
     assert_eq!(zone_state().await, "available");
     let console = v1::GetConsoleOutputRequest {
         instance_id: id.clone(),
         dry_run: false,
     };
-    let output = cloud.client.clone().instances.get_console_output(console.clone()).await.unwrap();
+    let output = cloud
+        .client
+        .clone()
+        .instances
+        .get_console_output(console.clone())
+        .await
+        .unwrap();
     assert_eq!(output.into_inner().output, format!("hello from {id}").as_bytes());
 
     session.abort();
@@ -78,14 +101,26 @@ async fn silence_changes_no_state() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(name(&cloud.instance(&id).await), "running");
-    let status = cloud.client.clone().instances.get_console_output(console).await.unwrap_err();
+    let status = cloud
+        .client
+        .clone()
+        .instances
+        .get_console_output(console)
+        .await
+        .unwrap_err();
     assert_eq!(code(&status), "Unavailable");
     // What is wanted while it is away waits for it.
     let terminate = v1::TerminateInstancesRequest {
         instance_ids: vec![id.clone()],
         dry_run: false,
     };
-    cloud.client.clone().instances.terminate_instances(terminate).await.unwrap();
+    cloud
+        .client
+        .clone()
+        .instances
+        .terminate_instances(terminate)
+        .await
+        .unwrap();
     assert_eq!(name(&cloud.instance(&id).await), "shutting-down");
     cloud.connect().await.obey();
     cloud.until(&id, "terminated").await;
@@ -116,7 +151,11 @@ async fn an_image_is_fetched_without_its_holes() {
     let request = |image_id: &str| FetchImageRequest {
         image_id: image_id.into(),
     };
-    let mut stream = client.fetch_image(request(&cloud.image_id)).await.unwrap().into_inner();
+    let mut stream = client
+        .fetch_image(request(&cloud.image_id))
+        .await
+        .unwrap()
+        .into_inner();
     let original = std::fs::read(cloud.hearthd.dir.path().join("image")).unwrap();
     let mut copy = vec![0; original.len()];
     let mut received = 0;
@@ -126,6 +165,9 @@ async fn an_image_is_fetched_without_its_holes() {
         received += chunk.data.len();
     }
     assert!(copy == original && received < original.len());
-    let unknown = client.fetch_image(request("ami-00000000000000000")).await.unwrap_err();
+    let unknown = client
+        .fetch_image(request("ami-00000000000000000"))
+        .await
+        .unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
 }

@@ -13,7 +13,9 @@ const EACH: i32 = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made() {
-    let Some(mut cloud) = Cloud::start().await else { return };
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
     cloud.host.capacity.vcpus = 10_000;
     cloud.host.capacity.memory_mib = 10_000_000;
     cloud.host.capacity.disk_bytes = 1 << 50;
@@ -60,7 +62,10 @@ async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made(
         cloud.client = cloud.hearthd.client().await;
         check(&cloud, &acknowledged).await;
     }
-    assert!(acknowledged.len() > ROUNDS, "too few calls went through to prove anything");
+    assert!(
+        acknowledged.len() > ROUNDS,
+        "too few calls went through to prove anything"
+    );
 
     // Whoever heard nothing asks again with the same token, and gets one launch.
     let mut session = cloud.connect().await;
@@ -86,13 +91,19 @@ async fn check(cloud: &Cloud, acknowledged: &HashMap<String, String>) {
         *by_reservation.entry(&instance.reservation_id).or_default() += 1;
         assert_eq!(instance.network_interfaces.len(), 1);
         assert_eq!(instance.block_device_mappings.len(), 1);
-        assert!(addresses.insert(&instance.private_ip_address), "an address went to two");
+        assert!(
+            addresses.insert(&instance.private_ip_address),
+            "an address went to two"
+        );
     }
     for (reservation, count) in &by_reservation {
         assert_eq!(*count, EACH as usize, "{reservation} is half-made");
     }
     for (token, reservation) in acknowledged {
-        assert!(by_reservation.contains_key(reservation.as_str()), "{token} is lost");
+        assert!(
+            by_reservation.contains_key(reservation.as_str()),
+            "{token} is lost"
+        );
     }
     // What the host gets is the same set.
     let intents = cloud.connect().await.intents().await;
@@ -102,11 +113,20 @@ async fn check(cloud: &Cloud, acknowledged: &HashMap<String, String>) {
 
 #[tokio::test]
 async fn sigterm_ends_well_with_a_watcher_and_a_host_connected() {
-    let Some(mut cloud) = Cloud::start().await else { return };
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
     let mut session = cloud.connect().await;
     session.intents().await;
     let request = v1::WatchInstancesRequest::default();
-    let mut watcher = cloud.client.clone().instances.watch_instances(request).await.unwrap().into_inner();
+    let mut watcher = cloud
+        .client
+        .clone()
+        .instances
+        .watch_instances(request)
+        .await
+        .unwrap()
+        .into_inner();
     let watching = tokio::spawn(async move { while let Ok(Some(_)) = watcher.message().await {} });
     let begin = std::time::Instant::now();
     let ended = tokio::task::spawn_blocking(move || {

@@ -42,7 +42,12 @@ async fn create(cloud: &Cloud, name: &str) -> Result<String, tonic::Status> {
         description: "made by a test".into(),
         ..Default::default()
     };
-    let answer = cloud.client.clone().security_groups.create_security_group(request).await?;
+    let answer = cloud
+        .client
+        .clone()
+        .security_groups
+        .create_security_group(request)
+        .await?;
     Ok(answer.into_inner().group_id)
 }
 
@@ -53,7 +58,10 @@ async fn rules_reach_the_hosts_that_need_them() {
     let mut client = cloud.client.clone().security_groups;
     let web = create(&cloud, "web").await.unwrap();
     let db = create(&cloud, "db").await.unwrap();
-    client.authorize_security_group_ingress(rules(&db, vec![tcp(5432, "", &web)])).await.unwrap();
+    client
+        .authorize_security_group_ingress(rules(&db, vec![tcp(5432, "", &web)]))
+        .await
+        .unwrap();
     for group in [&web, &db] {
         let mut request = cloud.request(1);
         request.security_group_ids = vec![group.clone()];
@@ -61,25 +69,45 @@ async fn rules_reach_the_hosts_that_need_them() {
     }
     let intents = session.intents_when(|i| i.instances.len() == 2).await;
     let group = |intents: &hearth_api::agent::Intents, id: &str| {
-        intents.vpcs[0].security_groups.iter().find(|g| g.group_id == id).cloned().unwrap()
+        intents.vpcs[0]
+            .security_groups
+            .iter()
+            .find(|g| g.group_id == id)
+            .cloned()
+            .unwrap()
     };
     assert_eq!(group(&intents, &web).members, ["172.31.0.4"]);
     let rule = &group(&intents, &db).ingress[0];
     assert_eq!((rule.protocol, rule.from_port, rule.to_port), (6, 5432, 5432));
-    assert_eq!(rule.peer, Some(hearth_api::agent::rule::Peer::GroupId(web.clone())));
+    assert_eq!(
+        rule.peer,
+        Some(hearth_api::agent::rule::Peer::GroupId(web.clone()))
+    );
 
-    client.authorize_security_group_ingress(rules(&web, vec![tcp(22, "10.1.2.3/8", "")])).await.unwrap();
+    client
+        .authorize_security_group_ingress(rules(&web, vec![tcp(22, "10.1.2.3/8", "")]))
+        .await
+        .unwrap();
     let intents = session.intents_when(|i| !group(i, &web).ingress.is_empty()).await;
     let peer = group(&intents, &web).ingress[0].peer.clone();
-    assert_eq!(peer, Some(hearth_api::agent::rule::Peer::Cidr("10.0.0.0/8".into())));
-    client.revoke_security_group_ingress(rules(&web, vec![tcp(22, "10.0.0.0/8", "")])).await.unwrap();
+    assert_eq!(
+        peer,
+        Some(hearth_api::agent::rule::Peer::Cidr("10.0.0.0/8".into()))
+    );
+    client
+        .revoke_security_group_ingress(rules(&web, vec![tcp(22, "10.0.0.0/8", "")]))
+        .await
+        .unwrap();
     session.intents_when(|i| group(i, &web).ingress.is_empty()).await;
 
     let delete = |id: &str| v1::DeleteSecurityGroupRequest {
         group_id: id.into(),
         ..Default::default()
     };
-    assert_eq!(code(&client.delete_security_group(delete(&web)).await.unwrap_err()), "DependencyViolation");
+    assert_eq!(
+        code(&client.delete_security_group(delete(&web)).await.unwrap_err()),
+        "DependencyViolation"
+    );
 }
 
 #[tokio::test]
@@ -95,31 +123,63 @@ async fn bad_groups_and_rules_get_ec2s_codes() {
         assert_eq!(code(&create(&cloud, name).await.unwrap_err()), expected, "{name}");
     }
     let id = create(&cloud, "ssh").await.unwrap();
-    assert_eq!(code(&create(&cloud, "ssh").await.unwrap_err()), "InvalidGroup.Duplicate");
+    assert_eq!(
+        code(&create(&cloud, "ssh").await.unwrap_err()),
+        "InvalidGroup.Duplicate"
+    );
     let ssh = || vec![tcp(22, "0.0.0.0/0", "")];
-    let added = client.authorize_security_group_ingress(rules(&id, ssh())).await.unwrap().into_inner();
-    assert!(added.security_group_rules[0].security_group_rule_id.starts_with("sgr-"));
-    let again = client.authorize_security_group_ingress(rules(&id, ssh())).await.unwrap_err();
+    let added = client
+        .authorize_security_group_ingress(rules(&id, ssh()))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        added.security_group_rules[0]
+            .security_group_rule_id
+            .starts_with("sgr-")
+    );
+    let again = client
+        .authorize_security_group_ingress(rules(&id, ssh()))
+        .await
+        .unwrap_err();
     assert_eq!(code(&again), "InvalidPermission.Duplicate");
     // One of two is there already: the other is not added.
     let both = vec![tcp(80, "0.0.0.0/0", ""), tcp(22, "0.0.0.0/0", "")];
-    assert!(client.authorize_security_group_ingress(rules(&id, both)).await.is_err());
-    let absent = client.revoke_security_group_ingress(rules(&id, vec![tcp(80, "0.0.0.0/0", "")])).await;
+    assert!(
+        client
+            .authorize_security_group_ingress(rules(&id, both))
+            .await
+            .is_err()
+    );
+    let absent = client
+        .revoke_security_group_ingress(rules(&id, vec![tcp(80, "0.0.0.0/0", "")]))
+        .await;
     assert_eq!(code(&absent.unwrap_err()), "InvalidPermission.NotFound");
     let malformed = rules(&id, vec![tcp(22, "300.0.0.0/99", "")]);
-    let malformed = client.authorize_security_group_ingress(malformed).await.unwrap_err();
+    let malformed = client
+        .authorize_security_group_ingress(malformed)
+        .await
+        .unwrap_err();
     assert_eq!(code(&malformed), "InvalidParameterValue");
 
     let delete = v1::DeleteSecurityGroupRequest {
         group_name: "default".into(),
         ..Default::default()
     };
-    assert_eq!(code(&client.delete_security_group(delete).await.unwrap_err()), "CannotDelete");
+    assert_eq!(
+        code(&client.delete_security_group(delete).await.unwrap_err()),
+        "CannotDelete"
+    );
     let describe = v1::DescribeSecurityGroupsRequest {
         group_names: vec!["ssh".into()],
         ..Default::default()
     };
-    let told = client.describe_security_groups(describe).await.unwrap().into_inner().security_groups;
+    let told = client
+        .describe_security_groups(describe)
+        .await
+        .unwrap()
+        .into_inner()
+        .security_groups;
     assert_eq!(told[0].ip_permissions, ssh());
     assert_eq!(told[0].ip_permissions_egress.len(), 1);
     let by_id = v1::SecurityGroupRulesRequest {
@@ -175,11 +235,16 @@ async fn keys_and_tags() {
         tags: vec![tag.clone()],
         dry_run: false,
     };
-    assert_eq!(code(&tags.create_tags(create.clone()).await.unwrap_err()), "InvalidVpcID.NotFound");
+    assert_eq!(
+        code(&tags.create_tags(create.clone()).await.unwrap_err()),
+        "InvalidVpcID.NotFound"
+    );
     assert!(cloud.instance(&id).await.tags.is_empty());
     create.resources.pop();
     tags.create_tags(create).await.unwrap();
-    let told = session.intents_when(|i| !i.instances[0].metadata.as_ref().unwrap().tags.is_empty()).await;
+    let told = session
+        .intents_when(|i| !i.instances[0].metadata.as_ref().unwrap().tags.is_empty())
+        .await;
     assert_eq!(told.instances[0].metadata.as_ref().unwrap().tags["Name"], "later");
     let delete = v1::DeleteTagsRequest {
         resources: vec![id.clone()],

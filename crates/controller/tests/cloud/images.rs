@@ -9,7 +9,9 @@ use crate::support::{Hearthd, code, disk, register};
 async fn what_is_no_bootable_disk_leaves_nothing() {
     let hearthd = Hearthd::start();
     let client = hearthd.client().await;
-    let noise: Vec<u8> = (0..1u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..1u32 << 20)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     let mut qcow2 = vec![0u8; 1 << 20];
     qcow2[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
     for (name, bytes) in [("noise", noise), ("a qcow2", qcow2), ("zeros", vec![0; 1 << 20])] {
@@ -28,7 +30,12 @@ async fn what_is_no_bootable_disk_leaves_nothing() {
             ..Parameters::default()
         };
         let parts = vec![part(Part::Parameters(parameters))];
-        let status = client.clone().images.register_image(tokio_stream::iter(parts)).await.unwrap_err();
+        let status = client
+            .clone()
+            .images
+            .register_image(tokio_stream::iter(parts))
+            .await
+            .unwrap_err();
         assert_eq!(code(&status), expected, "{name}: {status:?}");
     }
     assert!(hearthd.images().is_empty());
@@ -37,7 +44,9 @@ async fn what_is_no_bootable_disk_leaves_nothing() {
 #[tokio::test]
 async fn names_are_unique_and_digests_are_of_the_disk() {
     let hearthd = Hearthd::start();
-    let Some(bytes) = disk(hearthd.dir.path()) else { return };
+    let Some(bytes) = disk(hearthd.dir.path()) else {
+        return;
+    };
     let client = hearthd.client().await;
     let id = register(&client, "tiny", &bytes).await.unwrap();
     let status = register(&client, "tiny", &bytes).await.unwrap_err();
@@ -45,9 +54,17 @@ async fn names_are_unique_and_digests_are_of_the_disk() {
     assert_eq!(hearthd.images(), [format!("{id}.raw")]);
     let kept = std::fs::read(hearthd.data().join("images").join(format!("{id}.raw"))).unwrap();
     assert!(kept == bytes);
-    let told = client.clone().images.describe_images(v1::DescribeImagesRequest::default()).await.unwrap();
+    let told = client
+        .clone()
+        .images
+        .describe_images(v1::DescribeImagesRequest::default())
+        .await
+        .unwrap();
     let image = &told.into_inner().images[0];
-    assert_eq!((image.state.as_str(), image.size), ("available", bytes.len() as i64));
+    assert_eq!(
+        (image.state.as_str(), image.size),
+        ("available", bytes.len() as i64)
+    );
     assert!(image.kernel_path.ends_with("/vmlinuz"), "{}", image.kernel_path);
 }
 
@@ -92,7 +109,11 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     }
     until(|| hearthd.images().len() == 1).await;
     hearthd.kill();
-    std::fs::write(hearthd.data().join("images/ami-00000000000000001.raw"), "renamed, and no row").unwrap();
+    std::fs::write(
+        hearthd.data().join("images/ami-00000000000000001.raw"),
+        "renamed, and no row",
+    )
+    .unwrap();
     std::fs::write(hearthd.data().join("images/notes.txt"), "somebody's").unwrap();
     hearthd.spawn();
     assert_eq!(hearthd.images(), ["notes.txt"]);

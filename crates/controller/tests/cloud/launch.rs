@@ -31,18 +31,35 @@ async fn a_launch_reaches_its_host_with_all_it_needs() {
         assert_eq!(instance.public_ip_address, format!("198.18.0.{}", 2 + n));
         assert_eq!(instance.security_groups[0].group_name, "default");
         assert_eq!(instance.tags[0].value, "web");
-        assert_eq!(instance.block_device_mappings[0].ebs.as_ref().unwrap().volume_size, 1);
+        assert_eq!(
+            instance.block_device_mappings[0]
+                .ebs
+                .as_ref()
+                .unwrap()
+                .volume_size,
+            1
+        );
     }
 
     let intents = session.intents_when(|i| i.instances.len() == 2).await;
     assert!(intents.generation > before.generation);
     let wanted = &reservation.instances[0];
-    let intent = intents.instances.iter().find(|i| i.instance_id == wanted.instance_id).unwrap();
-    assert_eq!((intent.desired(), intent.run, intent.force), (Desired::Running, 1, false));
+    let intent = intents
+        .instances
+        .iter()
+        .find(|i| i.instance_id == wanted.instance_id)
+        .unwrap();
+    assert_eq!(
+        (intent.desired(), intent.run, intent.force),
+        (Desired::Running, 1, false)
+    );
     assert_eq!((intent.vcpus, intent.memory_mib), (1, 1024));
     let volume = intent.root_volume.as_ref().unwrap();
     assert_eq!((volume.size_bytes, volume.image_size_bytes), (1 << 30, 8 << 20));
-    assert_eq!((volume.image_digest.len(), volume.delete_on_termination), (64, true));
+    assert_eq!(
+        (volume.image_digest.len(), volume.delete_on_termination),
+        (64, true)
+    );
     let interface = intent.network_interface.as_ref().unwrap();
     assert_eq!(interface.private_ip, wanted.private_ip_address);
     assert_eq!(interface.public_ip, wanted.public_ip_address);
@@ -55,7 +72,10 @@ async fn a_launch_reaches_its_host_with_all_it_needs() {
     assert!(metadata.http_endpoint_enabled && !metadata.http_tokens_required);
     assert!((metadata.launch_time - jiff::Timestamp::now().as_second()).abs() < 600);
     let vpc = &intents.vpcs[0];
-    assert_eq!((vpc.cidr_block.as_str(), vpc.public_pool_cidr.as_str()), ("172.31.0.0/16", "198.18.0.0/24"));
+    assert_eq!(
+        (vpc.cidr_block.as_str(), vpc.public_pool_cidr.as_str()),
+        ("172.31.0.0/16", "198.18.0.0/24")
+    );
     let group = &vpc.security_groups[0];
     assert_eq!(group.members, ["172.31.0.4", "172.31.0.5"]);
     assert_eq!((group.ingress.len(), group.egress.len()), (1, 1));
@@ -67,18 +87,38 @@ async fn refusals_change_nothing_and_say_what_to_do() {
     // The host is known and not connected.
     let status = cloud.run(cloud.request(1)).await.unwrap_err();
     assert_eq!(code(&status), "InsufficientInstanceCapacity");
-    assert!(status.message().contains(&format!("{}: not connected", cloud.host.id)), "{status:?}");
+    assert!(
+        status
+            .message()
+            .contains(&format!("{}: not connected", cloud.host.id)),
+        "{status:?}"
+    );
 
     let mut session = cloud.connect().await;
     let quiet = session.intents().await.generation;
     type Change = fn(&mut v1::RunInstancesRequest);
     let refusals: [(Change, &str); 14] = [
-        (|r| r.image_id = "ami-00000000000000000".into(), "InvalidAMIID.NotFound"),
+        (
+            |r| r.image_id = "ami-00000000000000000".into(),
+            "InvalidAMIID.NotFound",
+        ),
         (|r| r.max_count = 0, "InvalidParameterValue"),
-        (|r| (r.min_count, r.max_count) = (10_000, 10_000), "InstanceLimitExceeded"),
-        (|r| (r.min_count, r.max_count) = (300, 300), "InsufficientAddressCapacity"),
-        (|r| (r.min_count, r.max_count) = (65, 65), "InsufficientInstanceCapacity"),
-        (|r| r.instance_type = "r5.24xlarge".into(), "InsufficientInstanceCapacity"),
+        (
+            |r| (r.min_count, r.max_count) = (10_000, 10_000),
+            "InstanceLimitExceeded",
+        ),
+        (
+            |r| (r.min_count, r.max_count) = (300, 300),
+            "InsufficientAddressCapacity",
+        ),
+        (
+            |r| (r.min_count, r.max_count) = (65, 65),
+            "InsufficientInstanceCapacity",
+        ),
+        (
+            |r| r.instance_type = "r5.24xlarge".into(),
+            "InsufficientInstanceCapacity",
+        ),
         (
             |r| {
                 r.placement = Some(v1::Placement {
@@ -98,10 +138,22 @@ async fn refusals_change_nothing_and_say_what_to_do() {
             "InvalidParameterValue",
         ),
         (|r| r.key_name = "nobody".into(), "InvalidKeyPair.NotFound"),
-        (|r| r.security_groups = vec!["nobody".into()], "InvalidGroup.NotFound"),
-        (|r| r.subnet_id = "subnet-00000000000000000".into(), "InvalidSubnetID.NotFound"),
-        (|r| r.private_ip_address = "172.31.0.2".into(), "InvalidParameterValue"),
-        (|r| r.private_ip_address = "10.0.0.9".into(), "InvalidParameterValue"),
+        (
+            |r| r.security_groups = vec!["nobody".into()],
+            "InvalidGroup.NotFound",
+        ),
+        (
+            |r| r.subnet_id = "subnet-00000000000000000".into(),
+            "InvalidSubnetID.NotFound",
+        ),
+        (
+            |r| r.private_ip_address = "172.31.0.2".into(),
+            "InvalidParameterValue",
+        ),
+        (
+            |r| r.private_ip_address = "10.0.0.9".into(),
+            "InvalidParameterValue",
+        ),
         (|r| r.dry_run = true, "DryRunOperation"),
     ];
     for (change, expected) in refusals {
@@ -119,7 +171,9 @@ async fn refusals_change_nothing_and_say_what_to_do() {
 
 #[tokio::test]
 async fn as_many_as_fit_between_min_and_max() {
-    let Some(mut cloud) = Cloud::start().await else { return };
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
     cloud.host.capacity.vcpus = 3;
     let _session = cloud.connect().await;
     let mut request = cloud.request(2);
@@ -149,7 +203,10 @@ async fn a_client_token_stands_for_one_launch() {
 
     let mut other = request.clone();
     other.instance_type = "t2.small".into();
-    assert_eq!(code(&cloud.run(other).await.unwrap_err()), "IdempotentParameterMismatch");
+    assert_eq!(
+        code(&cloud.run(other).await.unwrap_err()),
+        "IdempotentParameterMismatch"
+    );
     // A refused call does not use its token up.
     let mut fails = cloud.request(1);
     fails.client_token = "later".into();
@@ -173,5 +230,8 @@ async fn figures() {
     micros.sort_unstable();
     let status = std::fs::read_to_string(format!("/proc/{}/status", cloud.hearthd.pid())).unwrap();
     let rss = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    eprintln!("RunInstances over gRPC: median {} µs, worst {} µs; hearthd with 41 instances: {rss}", micros[20], micros[39]);
+    eprintln!(
+        "RunInstances over gRPC: median {} µs, worst {} µs; hearthd with 41 instances: {rss}",
+        micros[20], micros[39]
+    );
 }

@@ -13,7 +13,13 @@ async fn stop(cloud: &Cloud, ids: &[&str], force: bool) -> Result<v1::InstanceSt
         force,
         dry_run: false,
     };
-    Ok(cloud.client.clone().instances.stop_instances(request).await?.into_inner())
+    Ok(cloud
+        .client
+        .clone()
+        .instances
+        .stop_instances(request)
+        .await?
+        .into_inner())
 }
 
 async fn start(cloud: &Cloud, id: &str) -> Result<v1::InstanceStateChanges, tonic::Status> {
@@ -21,7 +27,13 @@ async fn start(cloud: &Cloud, id: &str) -> Result<v1::InstanceStateChanges, toni
         instance_ids: vec![id.into()],
         dry_run: false,
     };
-    Ok(cloud.client.clone().instances.start_instances(request).await?.into_inner())
+    Ok(cloud
+        .client
+        .clone()
+        .instances
+        .start_instances(request)
+        .await?
+        .into_inner())
 }
 
 async fn terminate(cloud: &Cloud, ids: &[&str]) -> Result<v1::InstanceStateChanges, tonic::Status> {
@@ -29,7 +41,13 @@ async fn terminate(cloud: &Cloud, ids: &[&str]) -> Result<v1::InstanceStateChang
         instance_ids: ids.iter().map(ToString::to_string).collect(),
         dry_run: false,
     };
-    Ok(cloud.client.clone().instances.terminate_instances(request).await?.into_inner())
+    Ok(cloud
+        .client
+        .clone()
+        .instances
+        .terminate_instances(request)
+        .await?
+        .into_inner())
 }
 
 fn codes(changes: &v1::InstanceStateChanges) -> (i32, i32) {
@@ -44,10 +62,15 @@ fn codes(changes: &v1::InstanceStateChanges) -> (i32, i32) {
 async fn from_launch_to_termination() {
     let Some(cloud) = Cloud::start().await else { return };
     let mut session = cloud.connect().await;
-    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0].instance_id.clone();
+    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0]
+        .instance_id
+        .clone();
     let first = session.intents_when(|i| !i.instances.is_empty()).await.instances[0].clone();
     session.observe(vec![seen(&first, Phase::Starting)]).await;
-    assert_eq!(code(&stop(&cloud, &[&id], false).await.unwrap_err()), "IncorrectInstanceState");
+    assert_eq!(
+        code(&stop(&cloud, &[&id], false).await.unwrap_err()),
+        "IncorrectInstanceState"
+    );
     session.observe(vec![seen(&first, Phase::Running)]).await;
     let running = cloud.until(&id, "running").await;
     assert_eq!(running.state.unwrap().code, 16);
@@ -56,10 +79,24 @@ async fn from_launch_to_termination() {
     // The guest powers itself off: stopped, the public address goes back, the private one stays.
     session.observe(vec![ended(&first, Cause::GuestPowerOff)]).await;
     let stopped = cloud.until(&id, "stopped").await;
-    assert_eq!(stopped.state_reason.unwrap().code, "Client.InstanceInitiatedShutdown");
-    assert_eq!((stopped.public_ip_address.as_str(), stopped.private_ip_address.as_str()), ("", "172.31.0.4"));
-    let idle = session.intents_when(|i| i.instances[0].desired() == Desired::Stopped).await;
-    assert_eq!(idle.instances[0].network_interface.as_ref().unwrap().public_ip, "");
+    assert_eq!(
+        stopped.state_reason.unwrap().code,
+        "Client.InstanceInitiatedShutdown"
+    );
+    assert_eq!(
+        (
+            stopped.public_ip_address.as_str(),
+            stopped.private_ip_address.as_str()
+        ),
+        ("", "172.31.0.4")
+    );
+    let idle = session
+        .intents_when(|i| i.instances[0].desired() == Desired::Stopped)
+        .await;
+    assert_eq!(
+        idle.instances[0].network_interface.as_ref().unwrap().public_ip,
+        ""
+    );
 
     // The second run; what is said of the first does not matter any more.
     assert_eq!(codes(&start(&cloud, &id).await.unwrap()), (80, 0));
@@ -74,7 +111,13 @@ async fn from_launch_to_termination() {
         instance_ids: vec![id.clone()],
         dry_run: false,
     };
-    cloud.client.clone().instances.reboot_instances(reboot).await.unwrap();
+    cloud
+        .client
+        .clone()
+        .instances
+        .reboot_instances(reboot)
+        .await
+        .unwrap();
     session.intents_when(|i| i.instances[0].reboot == 1).await;
     assert_eq!(codes(&stop(&cloud, &[&id], false).await.unwrap()), (16, 64));
     assert_eq!(codes(&stop(&cloud, &[&id], true).await.unwrap()), (64, 64));
@@ -86,24 +129,39 @@ async fn from_launch_to_termination() {
 
     // Termination holds everything until the host says that nothing is left.
     assert_eq!(codes(&terminate(&cloud, &[&id]).await.unwrap()), (80, 32));
-    let last = session.intents_when(|i| i.instances[0].desired() == Desired::Terminated).await;
+    let last = session
+        .intents_when(|i| i.instances[0].desired() == Desired::Terminated)
+        .await;
     assert_eq!(name(&cloud.instance(&id).await), "shutting-down");
     session.observe(vec![seen(&last.instances[0], Phase::Gone)]).await;
     let terminated = cloud.until(&id, "terminated").await;
     assert!(terminated.block_device_mappings.is_empty() && terminated.private_ip_address.is_empty());
-    assert!(session.intents_when(|i| i.instances.is_empty()).await.vpcs.is_empty());
+    assert!(
+        session
+            .intents_when(|i| i.instances.is_empty())
+            .await
+            .vpcs
+            .is_empty()
+    );
     assert_eq!(codes(&terminate(&cloud, &[&id]).await.unwrap()), (48, 48));
-    assert_eq!(code(&start(&cloud, &id).await.unwrap_err()), "IncorrectInstanceState");
+    assert_eq!(
+        code(&start(&cloud, &id).await.unwrap_err()),
+        "IncorrectInstanceState"
+    );
 }
 
 #[tokio::test]
 async fn a_launch_that_fails_is_terminated_with_its_reason() {
     let Some(cloud) = Cloud::start().await else { return };
     let mut session = cloud.connect().await;
-    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0].instance_id.clone();
+    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0]
+        .instance_id
+        .clone();
     let intent = session.intents_when(|i| !i.instances.is_empty()).await.instances[0].clone();
     session.observe(vec![ended(&intent, Cause::StartFailed)]).await;
-    session.intents_when(|i| i.instances[0].desired() == Desired::Terminated).await;
+    session
+        .intents_when(|i| i.instances[0].desired() == Desired::Terminated)
+        .await;
     session.observe(vec![seen(&intent, Phase::Gone)]).await;
     let reason = cloud.until(&id, "terminated").await.state_reason.unwrap();
     assert_eq!(reason.code, "Server.InternalError");
@@ -114,18 +172,25 @@ async fn a_launch_that_fails_is_terminated_with_its_reason() {
 async fn one_bad_id_in_a_batch_changes_nothing() {
     let Some(cloud) = Cloud::start().await else { return };
     cloud.connect().await.obey();
-    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0].instance_id.clone();
+    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0]
+        .instance_id
+        .clone();
     cloud.until(&id, "running").await;
     let unknown = "i-00000000000000000";
     let status = terminate(&cloud, &[&id, unknown]).await.unwrap_err();
     assert_eq!(code(&status), "InvalidInstanceID.NotFound");
-    assert_eq!(code(&stop(&cloud, &[&id, "hello"], false).await.unwrap_err()), "InvalidInstanceID.Malformed");
+    assert_eq!(
+        code(&stop(&cloud, &[&id, "hello"], false).await.unwrap_err()),
+        "InvalidInstanceID.Malformed"
+    );
     assert_eq!(name(&cloud.instance(&id).await), "running");
 
     // A pending one cannot be stopped, so the running one is not.
     stop(&cloud, &[&id], false).await.unwrap();
     cloud.until(&id, "stopped").await;
-    let gone = cloud.run(cloud.request(1)).await.unwrap().instances[0].instance_id.clone();
+    let gone = cloud.run(cloud.request(1)).await.unwrap().instances[0]
+        .instance_id
+        .clone();
     terminate(&cloud, &[&gone]).await.unwrap();
     cloud.until(&gone, "terminated").await;
     let status = cloud
@@ -144,14 +209,24 @@ async fn one_bad_id_in_a_batch_changes_nothing() {
 
 #[tokio::test]
 async fn terminated_instances_are_forgotten_after_a_while() {
-    let Some(cloud) = Cloud::with(&["--terminated-visible", "1"]).await else { return };
+    let Some(cloud) = Cloud::with(&["--terminated-visible", "1"]).await else {
+        return;
+    };
     cloud.connect().await.obey();
-    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0].instance_id.clone();
+    let id = cloud.run(cloud.request(1)).await.unwrap().instances[0]
+        .instance_id
+        .clone();
     let deregister = v1::DeregisterImageRequest {
         image_id: cloud.image_id.clone(),
         dry_run: false,
     };
-    cloud.client.clone().images.deregister_image(deregister).await.unwrap();
+    cloud
+        .client
+        .clone()
+        .images
+        .deregister_image(deregister)
+        .await
+        .unwrap();
     assert_eq!(cloud.hearthd.images().len(), 1, "its volume is based on it");
     terminate(&cloud, &[&id]).await.unwrap();
     cloud.until(&id, "terminated").await;
@@ -199,5 +274,8 @@ async fn describe_filters_and_pages() {
         }],
         ..Default::default()
     };
-    assert_eq!(code(&client.describe_instances(bad).await.unwrap_err()), "InvalidParameterValue");
+    assert_eq!(
+        code(&client.describe_instances(bad).await.unwrap_err()),
+        "InvalidParameterValue"
+    );
 }

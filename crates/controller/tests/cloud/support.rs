@@ -10,8 +10,8 @@ use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::{
-    AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello, InstanceIntent,
-    InstanceObservation, Intents, Observation, RunEnd, agent_message, control_message,
+    AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello,
+    InstanceIntent, InstanceObservation, Intents, Observation, RunEnd, agent_message, control_message,
 };
 use hearth_api::join::{JoinToken, SERVER_NAME};
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
@@ -53,7 +53,11 @@ impl Hearthd {
 
     /// On the ports that it had before.
     pub fn spawn(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_hearthd"))
             .arg("--data-dir")
             .arg(self.data())
@@ -64,7 +68,9 @@ impl Hearthd {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let mut words = line.split_whitespace();
         assert_eq!(words.next(), Some("ready"), "{}", self.log());
         let value = |word: Option<&str>| word.unwrap().split_once('=').unwrap().1.to_owned();
@@ -98,7 +104,9 @@ impl Hearthd {
 
     pub fn images(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.data().join("images")).unwrap();
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     pub fn log(&self) -> String {
@@ -197,7 +205,9 @@ impl Host {
 
 pub async fn enroll(hearthd: &Hearthd, token: &str, zone: &str) -> Result<(String, EnrollResponse), Status> {
     let key = rcgen::KeyPair::generate().unwrap();
-    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
     let mut client = hearthd.control_plane(None).await;
     let answer = client
         .enroll(EnrollRequest {
@@ -210,7 +220,9 @@ pub async fn enroll(hearthd: &Hearthd, token: &str, zone: &str) -> Result<(Strin
 }
 
 fn message(message: agent_message::Message) -> AgentMessage {
-    AgentMessage { message: Some(message) }
+    AgentMessage {
+        message: Some(message),
+    }
 }
 
 pub struct Session {
@@ -220,7 +232,9 @@ pub struct Session {
 
 impl Session {
     pub async fn next(&mut self) -> Result<control_message::Message, Status> {
-        let next = tokio::time::timeout(SOON, self.down.message()).await.expect("nothing came down");
+        let next = tokio::time::timeout(SOON, self.down.message())
+            .await
+            .expect("nothing came down");
         Ok(next?.expect("the session ended").message.unwrap())
     }
 
@@ -324,6 +338,7 @@ pub fn disk(dir: &Path) -> Option<Vec<u8>> {
         .arg(dir.join("root"))
         .arg(&image)
         .arg("8M")
+        .stdout(Stdio::null())
         .status()
         .unwrap();
     assert!(made.success());
@@ -350,7 +365,11 @@ pub async fn register(client: &Client, name: &str, bytes: &[u8]) -> Result<Strin
             });
         }
     }
-    let answer = client.clone().images.register_image(tokio_stream::iter(parts)).await?;
+    let answer = client
+        .clone()
+        .images
+        .register_image(tokio_stream::iter(parts))
+        .await?;
     Ok(answer.into_inner().image_id)
 }
 
@@ -407,13 +426,25 @@ impl Cloud {
 
     pub async fn all(&self) -> Vec<v1::Instance> {
         let request = v1::DescribeInstancesRequest::default();
-        let answer = self.client.clone().instances.describe_instances(request).await.unwrap();
+        let answer = self
+            .client
+            .clone()
+            .instances
+            .describe_instances(request)
+            .await
+            .unwrap();
         let reservations = answer.into_inner().reservations.into_iter();
-        reservations.flat_map(|reservation| reservation.instances).collect()
+        reservations
+            .flat_map(|reservation| reservation.instances)
+            .collect()
     }
 
     pub async fn instance(&self, id: &str) -> v1::Instance {
-        self.all().await.into_iter().find(|instance| instance.instance_id == id).unwrap()
+        self.all()
+            .await
+            .into_iter()
+            .find(|instance| instance.instance_id == id)
+            .unwrap()
     }
 
     /// Watches until the instance is in the state.
@@ -421,7 +452,14 @@ impl Cloud {
         let request = v1::WatchInstancesRequest {
             instance_ids: vec![id.to_owned()],
         };
-        let mut stream = self.client.clone().instances.watch_instances(request).await.unwrap().into_inner();
+        let mut stream = self
+            .client
+            .clone()
+            .instances
+            .watch_instances(request)
+            .await
+            .unwrap()
+            .into_inner();
         let watch = async {
             loop {
                 let instance = stream.message().await.unwrap().unwrap();
@@ -430,7 +468,9 @@ impl Cloud {
                 }
             }
         };
-        tokio::time::timeout(SOON, watch).await.unwrap_or_else(|_| panic!("{id} does not become {state}"))
+        tokio::time::timeout(SOON, watch)
+            .await
+            .unwrap_or_else(|_| panic!("{id} does not become {state}"))
     }
 }
 

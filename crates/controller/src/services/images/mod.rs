@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Failure, answer, commit, input, refuse_dry_run};
 use crate::app::App;
 use crate::store::images::{self, AVAILABLE, ImageRow};
-use crate::store::views::{self, ARCHITECTURE, ROOT_DEVICE};
 use crate::store::tags;
+use crate::store::views::{self, ARCHITECTURE, ROOT_DEVICE};
 
 mod register;
 mod upload;
@@ -40,7 +40,10 @@ impl images_server::Images for Images {
         &self,
         request: Request<Streaming<RegisterImageRequest>>,
     ) -> Result<Response<RegisterImageResponse>, Status> {
-        answer("RegisterImage", register::register(&self.0, request.into_inner()).await)
+        answer(
+            "RegisterImage",
+            register::register(&self.0, request.into_inner()).await,
+        )
     }
 
     async fn describe_images(
@@ -54,7 +57,10 @@ impl images_server::Images for Images {
         &self,
         request: Request<DeregisterImageRequest>,
     ) -> Result<Response<DeregisterImageResponse>, Status> {
-        answer("DeregisterImage", deregister(&self.0, &request.into_inner()).await)
+        answer(
+            "DeregisterImage",
+            deregister(&self.0, &request.into_inner()).await,
+        )
     }
 }
 
@@ -65,7 +71,11 @@ async fn describe(app: &App, request: &DescribeImagesRequest) -> Result<Describe
     let rows = images::available(&mut read).await?;
     let mut tags = tags::of_type(&mut read, Kind::Image.resource_type(), None).await?;
     drop(read);
-    input::all_known(Kind::Image, &request.image_ids, rows.iter().map(|row| row.id.as_str()))?;
+    input::all_known(
+        Kind::Image,
+        &request.image_ids,
+        rows.iter().map(|row| row.id.as_str()),
+    )?;
     refuse_dry_run(request.dry_run)?;
     let told = rows
         .into_iter()
@@ -95,7 +105,9 @@ async fn describe(app: &App, request: &DescribeImagesRequest) -> Result<Describe
                 ]
             })
         });
-    let (images, next_token) = paginate(told.collect(), request.page.as_ref(), |image: &Image| image.image_id.clone())?;
+    let (images, next_token) = paginate(told.collect(), request.page.as_ref(), |image: &Image| {
+        image.image_id.clone()
+    })?;
     Ok(DescribeImagesResponse { images, next_token })
 }
 
@@ -132,7 +144,8 @@ async fn deregister(app: &App, request: &DeregisterImageRequest) -> Result<Dereg
     }
     images::deregister(tx.connection(), &id).await?;
     tags::remove_all(tx.connection(), &id).await?;
-    tx.audit("DeregisterImage", &json!({ "image": id.as_ref() as &str })).await?;
+    tx.audit("DeregisterImage", &json!({ "image": id.as_ref() as &str }))
+        .await?;
     tx.event("image.deregistered", &id).await?;
     commit(tx, request.dry_run).await?;
     Ok(DeregisterImageResponse {})

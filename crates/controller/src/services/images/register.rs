@@ -113,7 +113,9 @@ async fn name_is_free(c: &mut SqliteConnection, name: &str) -> Result<(), Failur
         None => Ok(()),
         Some(id) => Err(ApiError::new(
             ErrorCode::InvalidAmiNameDuplicate,
-            format!("AMI name {name} is already in use by AMI {id}. Choose another name, or deregister that one."),
+            format!(
+                "AMI name {name} is already in use by AMI {id}. Choose another name, or deregister that one."
+            ),
         )
         .into()),
     }
@@ -147,7 +149,10 @@ async fn receive(
     .await
 }
 
-async fn forward(parts: &mut Streaming<RegisterImageRequest>, sender: mpsc::Sender<Chunk>) -> Result<(), ApiError> {
+async fn forward(
+    parts: &mut Streaming<RegisterImageRequest>,
+    sender: mpsc::Sender<Chunk>,
+) -> Result<(), ApiError> {
     while let Some(part) = next(parts).await? {
         let Part::Chunk(chunk) = part else {
             return Err(ApiError::new(
@@ -177,7 +182,10 @@ async fn next(parts: &mut Streaming<RegisterImageRequest>) -> Result<Option<Part
         )),
         Err(status) => Err(ApiError::new(
             ErrorCode::InvalidParameter,
-            format!("The upload broke off ({}). Nothing was kept; upload again.", status.message()),
+            format!(
+                "The upload broke off ({}). Nothing was kept; upload again.",
+                status.message()
+            ),
         )),
     }
 }
@@ -186,7 +194,9 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|error| ApiError::internal(&error))?.map_err(refusal)?)
+    Ok(done
+        .map_err(|error| ApiError::internal(&error))?
+        .map_err(refusal)?)
 }
 
 fn refusal(error: UploadError) -> ApiError {

@@ -36,7 +36,11 @@ pub(super) struct Upload {
 
 impl Upload {
     pub(super) fn create(path: PathBuf, size: u64) -> Result<Self, UploadError> {
-        let made = File::options().read(true).write(true).create_new(true).open(&path);
+        let made = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
         let file = made.map_err(|source| fault("making", &path, source))?;
         let upload = Self {
             file,
@@ -46,13 +50,18 @@ impl Upload {
             hasher: blake3::Hasher::new(),
             kept: false,
         };
-        upload.file.set_len(size).map_err(|source| upload.fault("growing", source))?;
+        upload
+            .file
+            .set_len(size)
+            .map_err(|source| upload.fault("growing", source))?;
         Ok(upload)
     }
 
     /// Offsets grow; what is skipped is zero.
     pub(super) fn write(&mut self, offset: i64, data: &Bytes) -> Result<(), UploadError> {
-        let begin = u64::try_from(offset).ok().filter(|offset| *offset >= self.received);
+        let begin = u64::try_from(offset)
+            .ok()
+            .filter(|offset| *offset >= self.received);
         let end = begin.and_then(|begin| begin.checked_add(data.len() as u64));
         let (Some(begin), Some(end)) = (begin, end) else {
             let expected = format!("Offsets grow: the next is {} or more.", self.received);
@@ -60,14 +69,18 @@ impl Upload {
         };
         if end > self.size {
             let expected = format!("The image was said to have {} bytes.", self.size);
-            return Err(ApiError::invalid_value("Chunk.Offset", format!("{begin} to {end}"), expected).into());
+            return Err(
+                ApiError::invalid_value("Chunk.Offset", format!("{begin} to {end}"), expected).into(),
+            );
         }
         self.hash_zeros(begin - self.received);
         self.hasher.update(data);
         let mut at = begin;
         for block in data.chunks(HOLE) {
             if block.iter().any(|byte| *byte != 0) {
-                self.file.write_all_at(block, at).map_err(|source| self.fault("writing", source))?;
+                self.file
+                    .write_all_at(block, at)
+                    .map_err(|source| self.fault("writing", source))?;
             }
             at += block.len() as u64;
         }
@@ -76,7 +89,7 @@ impl Upload {
     }
 
     fn hash_zeros(&mut self, mut count: u64) {
-        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         while count > 0 {
             let piece = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
             self.hasher.update(ZEROS.get(..piece).unwrap_or(&ZEROS));
@@ -88,7 +101,9 @@ impl Upload {
     pub(super) fn finish(&mut self) -> Result<String, UploadError> {
         self.hash_zeros(self.size - self.received);
         self.received = self.size;
-        self.file.sync_all().map_err(|source| self.fault("syncing", source))?;
+        self.file
+            .sync_all()
+            .map_err(|source| self.fault("syncing", source))?;
         Ok(self.hasher.finalize().to_hex().to_string())
     }
 
@@ -117,7 +132,10 @@ impl Upload {
 
 fn fault(doing: &'static str, path: &Path, source: io::Error) -> UploadError {
     // Both say that the disk is full; the second by quota.
-    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+    if matches!(
+        source.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) {
         let dir = path.parent().unwrap_or(path).display().to_string();
         return UploadError::Refused(ApiError::new(
             ErrorCode::InsufficientCapacity,
@@ -160,7 +178,10 @@ mod tests {
         let digest = upload.finish().unwrap();
         let bytes = std::fs::read(upload.path()).unwrap();
         assert_eq!(bytes.len(), 1 << 20);
-        assert_eq!((&bytes[..4], &bytes[700_001..700_005]), (&b"boot"[..], &b"data"[..]));
+        assert_eq!(
+            (&bytes[..4], &bytes[700_001..700_005]),
+            (&b"boot"[..], &b"data"[..])
+        );
         assert_eq!(digest, blake3::hash(&bytes).to_hex().to_string());
         assert!(std::fs::metadata(upload.path()).unwrap().blocks() * 512 < 100_000);
         drop(upload);
@@ -181,8 +202,14 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_said_in_words() {
-        let error = fault("writing", Path::new("/d/ami-1.upload"), io::ErrorKind::StorageFull.into());
-        let UploadError::Refused(error) = error else { panic!("{error}") };
+        let error = fault(
+            "writing",
+            Path::new("/d/ami-1.upload"),
+            io::ErrorKind::StorageFull.into(),
+        );
+        let UploadError::Refused(error) = error else {
+            panic!("{error}")
+        };
         assert_eq!(error.code, ErrorCode::InsufficientCapacity);
         assert!(error.message.contains("/d"));
     }

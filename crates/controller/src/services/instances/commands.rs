@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use hearth_api::v1::{InstanceStateChange, InstanceStateChanges};
 use hearth_api::Kind;
+use hearth_api::v1::{InstanceStateChange, InstanceStateChanges};
 use serde_json::json;
 
 use super::start;
@@ -46,7 +46,8 @@ pub(super) async fn apply_to_all(
         });
     }
     let force = command == Command::Stop { force: true };
-    tx.audit(action, &json!({ "instances": ids, "force": force })).await?;
+    tx.audit(action, &json!({ "instances": ids, "force": force }))
+        .await?;
     commit(tx, dry_run).await?;
     Ok(InstanceStateChanges { changes })
 }

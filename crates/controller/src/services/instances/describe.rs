@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
+use hearth_api::Kind;
 use hearth_api::filter::{Filters, Values};
 use hearth_api::page::{paginate, refuse_page_of_ids};
 use hearth_api::v1::{DescribeInstancesRequest, DescribeInstancesResponse, Instance, Reservation};
-use hearth_api::Kind;
 
 use crate::app::App;
 use crate::services::{Failure, input, refuse_dry_run};
@@ -76,7 +76,9 @@ pub(super) async fn describe(
 
     let owner_id = &app.cloud().owner_id;
     let mut reservations: Vec<Reservation> = Vec::new();
-    let told = instances.into_iter().filter(|i| filters.matches(&i.tags, |name| values(i, owner_id, name)));
+    let told = instances
+        .into_iter()
+        .filter(|i| filters.matches(&i.tags, |name| values(i, owner_id, name)));
     for instance in told {
         match reservations.last_mut() {
             Some(last) if last.reservation_id == instance.reservation_id => last.instances.push(instance),
@@ -96,7 +98,11 @@ pub(super) async fn describe(
 
 fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'i> {
     let text = |text: &'i str| -> Values<'i> {
-        if text.is_empty() { Vec::new() } else { vec![Cow::Borrowed(text)] }
+        if text.is_empty() {
+            Vec::new()
+        } else {
+            vec![Cow::Borrowed(text)]
+        }
     };
     let placement = instance.placement.as_ref();
     let state = instance.state.as_ref();
@@ -112,12 +118,16 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
             .map(|ebs| ebs.volume_id.as_str().into())
             .collect(),
         "client-token" => text(&instance.client_token),
-        "group-id" | "instance.group-id" => {
-            instance.security_groups.iter().map(|g| g.group_id.as_str().into()).collect()
-        }
-        "group-name" | "instance.group-name" => {
-            instance.security_groups.iter().map(|g| g.group_name.as_str().into()).collect()
-        }
+        "group-id" | "instance.group-id" => instance
+            .security_groups
+            .iter()
+            .map(|g| g.group_id.as_str().into())
+            .collect(),
+        "group-name" | "instance.group-name" => instance
+            .security_groups
+            .iter()
+            .map(|g| g.group_name.as_str().into())
+            .collect(),
         "host-id" => text(placement.map_or("", |p| &p.host_id)),
         "image-id" => text(&instance.image_id),
         "instance-id" => text(&instance.instance_id),
@@ -129,13 +139,13 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
         "launch-index" => vec![instance.ami_launch_index.to_string().into()],
         "metadata-options.http-endpoint" => text(metadata.map_or("", |m| &m.http_endpoint)),
         "metadata-options.http-tokens" => text(metadata.map_or("", |m| &m.http_tokens)),
-        "network-interface.addresses.private-ip-address" => {
-            interfaces().map(|n| n.private_ip_address.as_str().into()).collect()
-        }
+        "network-interface.addresses.private-ip-address" => interfaces()
+            .map(|n| n.private_ip_address.as_str().into())
+            .collect(),
         "network-interface.mac-address" => interfaces().map(|n| n.mac_address.as_str().into()).collect(),
-        "network-interface.network-interface-id" => {
-            interfaces().map(|n| n.network_interface_id.as_str().into()).collect()
-        }
+        "network-interface.network-interface-id" => interfaces()
+            .map(|n| n.network_interface_id.as_str().into())
+            .collect(),
         "network-interface.subnet-id" | "subnet-id" => text(&instance.subnet_id),
         "network-interface.vpc-id" | "vpc-id" => text(&instance.vpc_id),
         "owner-id" => text(owner_id),

@@ -28,7 +28,10 @@ pub(super) struct Instances(pub(super) Arc<App>);
 
 #[tonic::async_trait]
 impl instances_server::Instances for Instances {
-    async fn run_instances(&self, request: Request<RunInstancesRequest>) -> Result<Response<Reservation>, Status> {
+    async fn run_instances(
+        &self,
+        request: Request<RunInstancesRequest>,
+    ) -> Result<Response<Reservation>, Status> {
         answer("RunInstances", run::run(&self.0, request.into_inner()).await)
     }
 
@@ -36,7 +39,10 @@ impl instances_server::Instances for Instances {
         &self,
         request: Request<DescribeInstancesRequest>,
     ) -> Result<Response<DescribeInstancesResponse>, Status> {
-        answer("DescribeInstances", describe::describe(&self.0, request.into_inner()).await)
+        answer(
+            "DescribeInstances",
+            describe::describe(&self.0, request.into_inner()).await,
+        )
     }
 
     type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
@@ -45,14 +51,20 @@ impl instances_server::Instances for Instances {
         &self,
         request: Request<WatchInstancesRequest>,
     ) -> Result<Response<Self::WatchInstancesStream>, Status> {
-        answer("WatchInstances", watch::watch(&self.0, request.into_inner()).await)
+        answer(
+            "WatchInstances",
+            watch::watch(&self.0, request.into_inner()).await,
+        )
     }
 
     async fn start_instances(
         &self,
         request: Request<StartInstancesRequest>,
     ) -> Result<Response<InstanceStateChanges>, Status> {
-        let StartInstancesRequest { instance_ids, dry_run } = request.into_inner();
+        let StartInstancesRequest {
+            instance_ids,
+            dry_run,
+        } = request.into_inner();
         let done = commands::apply_to_all(&self.0, "StartInstances", &instance_ids, Command::Start, dry_run);
         answer("StartInstances", done.await)
     }
@@ -75,8 +87,17 @@ impl instances_server::Instances for Instances {
         &self,
         request: Request<RebootInstancesRequest>,
     ) -> Result<Response<RebootInstancesResponse>, Status> {
-        let RebootInstancesRequest { instance_ids, dry_run } = request.into_inner();
-        let done = commands::apply_to_all(&self.0, "RebootInstances", &instance_ids, Command::Reboot, dry_run);
+        let RebootInstancesRequest {
+            instance_ids,
+            dry_run,
+        } = request.into_inner();
+        let done = commands::apply_to_all(
+            &self.0,
+            "RebootInstances",
+            &instance_ids,
+            Command::Reboot,
+            dry_run,
+        );
         answer("RebootInstances", done.await.map(|_| RebootInstancesResponse {}))
     }
 
@@ -84,9 +105,17 @@ impl instances_server::Instances for Instances {
         &self,
         request: Request<TerminateInstancesRequest>,
     ) -> Result<Response<InstanceStateChanges>, Status> {
-        let TerminateInstancesRequest { instance_ids, dry_run } = request.into_inner();
-        let done =
-            commands::apply_to_all(&self.0, "TerminateInstances", &instance_ids, Command::Terminate, dry_run);
+        let TerminateInstancesRequest {
+            instance_ids,
+            dry_run,
+        } = request.into_inner();
+        let done = commands::apply_to_all(
+            &self.0,
+            "TerminateInstances",
+            &instance_ids,
+            Command::Terminate,
+            dry_run,
+        );
         answer("TerminateInstances", done.await)
     }
 
@@ -94,6 +123,9 @@ impl instances_server::Instances for Instances {
         &self,
         request: Request<GetConsoleOutputRequest>,
     ) -> Result<Response<GetConsoleOutputResponse>, Status> {
-        answer("GetConsoleOutput", console::output(&self.0, request.into_inner()).await)
+        answer(
+            "GetConsoleOutput",
+            console::output(&self.0, request.into_inner()).await,
+        )
     }
 }

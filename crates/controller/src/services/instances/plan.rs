@@ -227,7 +227,9 @@ fn hash(request: &RunInstancesRequest) -> String {
     let mut request = request.clone();
     request.client_token.clear();
     request.dry_run = false;
-    request.tag_specifications.sort_by(|a, b| a.resource_type.cmp(&b.resource_type));
+    request
+        .tag_specifications
+        .sort_by(|a, b| a.resource_type.cmp(&b.resource_type));
     for specification in &mut request.tag_specifications {
         specification.tags.sort_by(|a, b| a.key.cmp(&b.key));
     }
@@ -270,10 +272,19 @@ mod tests {
         assert_eq!(refusal(|r| r.min_count = 2), "InvalidParameterValue");
         assert_eq!(refusal(|r| r.image_id.clear()), "MissingParameter");
         assert_eq!(refusal(|r| r.image_id = "ami-?".into()), "InvalidAMIID.Malformed");
-        assert_eq!(refusal(|r| r.instance_type = "t9.huge".into()), "InvalidInstanceType");
+        assert_eq!(
+            refusal(|r| r.instance_type = "t9.huge".into()),
+            "InvalidInstanceType"
+        );
         assert_eq!(refusal(|r| r.user_data = vec![0; 16385]), "InvalidParameterValue");
-        assert_eq!(refusal(|r| r.client_token = "x".repeat(65)), "InvalidParameterValue");
-        assert_eq!(refusal(|r| r.private_ip_address = "1.2.3".into()), "InvalidParameterValue");
+        assert_eq!(
+            refusal(|r| r.client_token = "x".repeat(65)),
+            "InvalidParameterValue"
+        );
+        assert_eq!(
+            refusal(|r| r.private_ip_address = "1.2.3".into()),
+            "InvalidParameterValue"
+        );
         assert_eq!(
             refusal(|r| r.instance_initiated_shutdown_behavior = "hibernate".into()),
             "InvalidParameterValue"

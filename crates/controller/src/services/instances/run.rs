@@ -40,7 +40,14 @@ pub(super) async fn run(app: &App, request: RunInstancesRequest) -> Result<Reser
     let request = &launch.plan.request;
     if !request.client_token.is_empty() {
         let c = tx.connection();
-        tokens::remember(c, ACTION, &request.client_token, &launch.plan.hash, &reservation_id).await?;
+        tokens::remember(
+            c,
+            ACTION,
+            &request.client_token,
+            &launch.plan.hash,
+            &reservation_id,
+        )
+        .await?;
     }
     let detail = json!({
         "reservation": reservation_id, "instances": ids, "hosts": launch.hosts, "image": request.image_id,
@@ -75,10 +82,16 @@ async fn recall(app: &App, tx: &mut WriteTransaction, plan: &Plan) -> Result<Opt
     if plan.request.dry_run {
         return Err(ApiError::dry_run().into());
     }
-    Ok(Some(reservation(app, tx.connection(), &before.resource_id).await?))
+    Ok(Some(
+        reservation(app, tx.connection(), &before.resource_id).await?,
+    ))
 }
 
-async fn reservation(app: &App, c: &mut SqliteConnection, reservation_id: &str) -> Result<Reservation, Failure> {
+async fn reservation(
+    app: &App,
+    c: &mut SqliteConnection,
+    reservation_id: &str,
+) -> Result<Reservation, Failure> {
     let ids = instances::of_reservation(c, reservation_id).await?;
     Ok(Reservation {
         reservation_id: reservation_id.to_owned(),
@@ -106,13 +119,17 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
     let public_key = public_key(c, &plan.request.key_name).await?;
     let vpc = networks::default_vpc(c).await?;
     let groups = groups(c, &plan.request, &vpc).await?;
-    let subnets = subnets(app, c, &plan).await?;
     let allowed = allowed(app, c, &plan).await?;
+    let subnets = subnets(app, c, &plan).await?;
     let wants_public = plan
         .request
         .associate_public_ip_address
         .unwrap_or_else(|| subnets.iter().any(|(subnet, _)| subnet.map_public_ip_on_launch));
-    let public = if wants_public { free_public(app, c, plan.min, allowed).await? } else { Vec::new() };
+    let public = if wants_public {
+        free_public(app, c, plan.min, allowed).await?
+    } else {
+        Vec::new()
+    };
 
     let pinned = plan.request.placement.as_ref().map(|p| p.host_id.clone());
     let pinned = pinned.filter(|host| !host.is_empty());
@@ -123,7 +140,10 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
     }
     let picture = hosts::picture(c, |id| app.sessions.is_connected(id)).await?;
     let demand = Demand {
-        zones: subnets.iter().map(|(subnet, _)| subnet.availability_zone.clone()).collect(),
+        zones: subnets
+            .iter()
+            .map(|(subnet, _)| subnet.availability_zone.clone())
+            .collect(),
         host: pinned,
         each: Resources {
             vcpus: plan.kind.vcpus.into(),
@@ -131,7 +151,11 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
             disk_bytes: size_gib.unsigned_abs() << 30,
         },
         min: plan.min,
-        max: if wants_public { allowed.min(public.len()) } else { allowed },
+        max: if wants_public {
+            allowed.min(public.len())
+        } else {
+            allowed
+        },
     };
     let placement = place(&picture, &demand)
         .map_err(|refusal| ApiError::new(ErrorCode::InsufficientInstanceCapacity, refusal.to_string()))?;
@@ -227,7 +251,10 @@ async fn subnets(
     plan: &Plan,
 ) -> Result<Vec<(SubnetRow, Vec<Ipv4Addr>)>, Failure> {
     let request = &plan.request;
-    let zone = request.placement.as_ref().map_or("", |p| p.availability_zone.as_str());
+    let zone = request
+        .placement
+        .as_ref()
+        .map_or("", |p| p.availability_zone.as_str());
     if !zone.is_empty() && !app.config.zones.iter().any(|z| z == zone) {
         let zones = app.config.zones.join(", ");
         let expected = format!("The zones of {} are {zones}.", app.config.region);
@@ -258,8 +285,17 @@ async fn subnets(
     let mut with_addresses = Vec::new();
     for subnet in subnets {
         let taken = addresses::taken_in(c, &subnet.id).await?;
-        let usable = subnet.cidr.parse().ok().map(addresses::usable).into_iter().flatten();
-        let free: Vec<_> = usable.filter(|address| !taken.contains(address)).take(plan.max).collect();
+        let usable = subnet
+            .cidr
+            .parse()
+            .ok()
+            .map(addresses::usable)
+            .into_iter()
+            .flatten();
+        let free: Vec<_> = usable
+            .filter(|address| !taken.contains(address))
+            .take(plan.max)
+            .collect();
         if free.len() >= plan.min {
             with_addresses.push((subnet, free));
         }
@@ -351,7 +387,12 @@ pub(super) async fn free_public(
 
 impl Launch {
     /// Writes one instance with all that it holds.
-    async fn insert(&self, tx: &mut WriteTransaction, reservation_id: &str, index: usize) -> Result<String, Failure> {
+    async fn insert(
+        &self,
+        tx: &mut WriteTransaction,
+        reservation_id: &str,
+        index: usize,
+    ) -> Result<String, Failure> {
         let (Some(host), Some(private_ip)) = (self.hosts.get(index), self.private_ips.get(index)) else {
             return Err(ApiError::new(ErrorCode::InternalError, "More instances than places.").into());
         };
@@ -386,7 +427,14 @@ impl Launch {
         };
         let c = tx.connection();
         instances::insert(c, &row).await?;
-        instances::claim(c, &id, host, self.plan.kind.vcpus.into(), self.plan.kind.memory_mib).await?;
+        instances::claim(
+            c,
+            &id,
+            host,
+            self.plan.kind.vcpus.into(),
+            self.plan.kind.memory_mib,
+        )
+        .await?;
         let interface = InterfaceRow {
             id: Id::new(Kind::NetworkInterface).to_string(),
             instance_id: id.clone(),

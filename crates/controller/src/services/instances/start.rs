@@ -12,11 +12,18 @@ use crate::services::Failure;
 use crate::store::instances::{self, InstanceRow};
 use crate::store::{addresses, hosts};
 
-pub(super) async fn take_compute(app: &App, c: &mut SqliteConnection, row: &InstanceRow) -> Result<(), Failure> {
+pub(super) async fn take_compute(
+    app: &App,
+    c: &mut SqliteConnection,
+    row: &InstanceRow,
+) -> Result<(), Failure> {
     let kind = instance_types::find(&row.instance_type).ok_or_else(|| {
         ApiError::new(
             ErrorCode::InvalidInstanceType,
-            format!("This version does not know the instance type '{}' any more.", row.instance_type),
+            format!(
+                "This version does not know the instance type '{}' any more.",
+                row.instance_type
+            ),
         )
     })?;
     let demand = Demand {

@@ -49,7 +49,9 @@ pub(super) async fn watch(
         };
         if let Err(error) = followed {
             tracing::error!(%error, "watching instances");
-            let _ = sender.send(Err(Status::internal("the store failed; its log says why"))).await;
+            let _ = sender
+                .send(Err(Status::internal("the store failed; its log says why")))
+                .await;
         }
     });
     Ok(ReceiverStream::new(receiver))
@@ -118,4 +120,32 @@ async fn send(sender: &Sender, instances: Vec<Instance>) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn changes_coalesce_and_too_many_become_everything() {
+        let (sender, mut changes) = broadcast::channel::<Arc<str>>(4);
+        let say = |id: &str| sender.send(id.into()).unwrap();
+        let wanted = BTreeSet::from(["i-1".to_owned()]);
+        for id in ["i-1", "i-2", "i-1"] {
+            say(id);
+        }
+        let Some(Changed::Some(ids)) = gather(&mut changes, Some(&wanted)).await else {
+            panic!("too much")
+        };
+        assert_eq!(ids, wanted);
+        for n in 0..9 {
+            say(&format!("i-{n}"));
+        }
+        let changed = gather(&mut changes, Some(&wanted)).await;
+        assert!(matches!(changed, Some(Changed::Everything)));
+        drop(sender);
+        while gather(&mut changes, None).await.is_some() {}
+    }
 }

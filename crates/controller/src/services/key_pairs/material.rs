@@ -69,14 +69,19 @@ pub(super) fn create_rsa(name: &str) -> Result<Created, MakingFailed> {
 fn from_pkcs8(der: &[u8], name: &str) -> Result<Created, MakingFailed> {
     let key = rsa::RsaPrivateKey::from_pkcs8_der(der).map_err(failed)?;
     let data = RsaPublicKey::try_from(key.to_public_key()).map_err(failed)?;
-    let line = PublicKey::new(KeyData::Rsa(data), name).to_openssh().map_err(failed)?;
+    let line = PublicKey::new(KeyData::Rsa(data), name)
+        .to_openssh()
+        .map_err(failed)?;
     Ok(Created {
         public: Public {
             key_type: RSA,
             fingerprint: colons(&Sha1::digest(der)),
             line,
         },
-        private_pem: key.to_pkcs1_pem(rsa::pkcs8::LineEnding::LF).map_err(failed)?.to_string(),
+        private_pem: key
+            .to_pkcs1_pem(rsa::pkcs8::LineEnding::LF)
+            .map_err(failed)?
+            .to_string(),
     })
 }
 
@@ -104,7 +109,9 @@ pub(super) fn import(name: &str, material: &[u8]) -> Result<Public, ApiError> {
             let key = rsa::RsaPublicKey::try_from(data).map_err(|e| unusable(&e))?;
             let bits = rsa::traits::PublicKeyParts::n(&key).bits();
             if !RSA_BITS.contains(&bits) {
-                return Err(refused(&format!("an RSA key of {bits} bits is not 1024, 2048 or 4096 long")));
+                return Err(refused(&format!(
+                    "an RSA key of {bits} bits is not 1024, 2048 or 4096 long"
+                )));
             }
             let der = key.to_public_key_der().map_err(|e| unusable(&e))?;
             Ok(Public {
@@ -133,7 +140,11 @@ fn openssh_fingerprint(key: &PublicKey) -> String {
 }
 
 fn colons(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+    digest
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .join(":")
 }
 
 #[cfg(test)]

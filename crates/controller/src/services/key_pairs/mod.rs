@@ -33,7 +33,10 @@ impl key_pairs_server::KeyPairs for KeyPairs {
         answer("CreateKeyPair", create(&self.0, request.into_inner()).await)
     }
 
-    async fn import_key_pair(&self, request: Request<ImportKeyPairRequest>) -> Result<Response<KeyPair>, Status> {
+    async fn import_key_pair(
+        &self,
+        request: Request<ImportKeyPairRequest>,
+    ) -> Result<Response<KeyPair>, Status> {
         answer("ImportKeyPair", import(&self.0, request.into_inner()).await)
     }
 
@@ -135,7 +138,8 @@ async fn insert(
     };
     key_pairs::insert(tx.connection(), &row).await?;
     tags::put(tx.connection(), &row.id, Kind::KeyPair.resource_type(), &given).await?;
-    tx.audit(action, &json!({ "key_pair": row.id, "name": name })).await?;
+    tx.audit(action, &json!({ "key_pair": row.id, "name": name }))
+        .await?;
     tx.event("key-pair.created", &row.id).await?;
     commit(tx, dry_run).await?;
     let mut told = tell(row);
@@ -162,9 +166,16 @@ async fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<Descri
     let rows = key_pairs::all(&mut read).await?;
     let mut tags = tags::of_type(&mut read, Kind::KeyPair.resource_type(), None).await?;
     drop(read);
-    input::all_known(Kind::KeyPair, &request.key_pair_ids, rows.iter().map(|row| row.id.as_str()))?;
-    let unknown: Vec<&String> =
-        request.key_names.iter().filter(|name| !rows.iter().any(|row| row.name == **name)).collect();
+    input::all_known(
+        Kind::KeyPair,
+        &request.key_pair_ids,
+        rows.iter().map(|row| row.id.as_str()),
+    )?;
+    let unknown: Vec<&String> = request
+        .key_names
+        .iter()
+        .filter(|name| !rows.iter().any(|row| row.name == **name))
+        .collect();
     if !unknown.is_empty() {
         return Err(Kind::KeyPair.not_found(&unknown).into());
     }
@@ -175,7 +186,8 @@ async fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<Descri
     });
     let unnamed = request.key_names.is_empty() && request.key_pair_ids.is_empty();
     let told = pairs.filter(|pair| {
-        let named = request.key_names.contains(&pair.key_name) || request.key_pair_ids.contains(&pair.key_pair_id);
+        let named =
+            request.key_names.contains(&pair.key_name) || request.key_pair_ids.contains(&pair.key_pair_id);
         (unnamed || named)
             && filters.matches(&pair.tags, |name| {
                 vec![match name {
@@ -216,7 +228,8 @@ async fn delete(app: &App, request: &DeleteKeyPairRequest) -> Result<DeleteKeyPa
         tx.event("key-pair.deleted", &row.id).await?;
     }
     let deleted = found.map(|row| row.id);
-    tx.audit("DeleteKeyPair", &json!({ "key_pair": deleted, "name": name })).await?;
+    tx.audit("DeleteKeyPair", &json!({ "key_pair": deleted, "name": name }))
+        .await?;
     commit(tx, request.dry_run).await?;
     Ok(DeleteKeyPairResponse {})
 }

@@ -7,8 +7,8 @@ use hearth_api::filter::{Filters, Values};
 use hearth_api::page::{paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     CreateSecurityGroupRequest, CreateSecurityGroupResponse, DeleteSecurityGroupRequest,
-    DeleteSecurityGroupResponse, DescribeSecurityGroupsRequest, DescribeSecurityGroupsResponse, SecurityGroup,
-    SecurityGroupRulesRequest, SecurityGroupRulesResponse, security_groups_server,
+    DeleteSecurityGroupResponse, DescribeSecurityGroupsRequest, DescribeSecurityGroupsResponse,
+    SecurityGroup, SecurityGroupRulesRequest, SecurityGroupRulesResponse, security_groups_server,
 };
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
@@ -47,21 +47,30 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         &self,
         request: Request<CreateSecurityGroupRequest>,
     ) -> Result<Response<CreateSecurityGroupResponse>, Status> {
-        answer("CreateSecurityGroup", create(&self.0, &request.into_inner()).await)
+        answer(
+            "CreateSecurityGroup",
+            create(&self.0, &request.into_inner()).await,
+        )
     }
 
     async fn describe_security_groups(
         &self,
         request: Request<DescribeSecurityGroupsRequest>,
     ) -> Result<Response<DescribeSecurityGroupsResponse>, Status> {
-        answer("DescribeSecurityGroups", describe(&self.0, &request.into_inner()).await)
+        answer(
+            "DescribeSecurityGroups",
+            describe(&self.0, &request.into_inner()).await,
+        )
     }
 
     async fn delete_security_group(
         &self,
         request: Request<DeleteSecurityGroupRequest>,
     ) -> Result<Response<DeleteSecurityGroupResponse>, Status> {
-        answer("DeleteSecurityGroup", delete(&self.0, &request.into_inner()).await)
+        answer(
+            "DeleteSecurityGroup",
+            delete(&self.0, &request.into_inner()).await,
+        )
     }
 
     async fn authorize_security_group_ingress(
@@ -118,18 +127,26 @@ fn check_names(request: &CreateSecurityGroupRequest) -> Result<(), ApiError> {
         ));
     }
     if name.starts_with("sg-") {
-        return Err(ApiError::invalid_value("GroupName", name, "A name does not begin with 'sg-'."));
+        return Err(ApiError::invalid_value(
+            "GroupName",
+            name,
+            "A name does not begin with 'sg-'.",
+        ));
     }
     for (parameter, text) in [("GroupName", name), ("GroupDescription", &request.description)] {
         if !admitted(text) {
-            let expected = "Expecting up to 255 characters from a-z, A-Z, 0-9, spaces, and ._-:/()#,@[]+=&;{}!$*";
+            let expected =
+                "Expecting up to 255 characters from a-z, A-Z, 0-9, spaces, and ._-:/()#,@[]+=&;{}!$*";
             return Err(ApiError::invalid_value(parameter, text, expected));
         }
     }
     Ok(())
 }
 
-async fn create(app: &App, request: &CreateSecurityGroupRequest) -> Result<CreateSecurityGroupResponse, Failure> {
+async fn create(
+    app: &App,
+    request: &CreateSecurityGroupRequest,
+) -> Result<CreateSecurityGroupResponse, Failure> {
     check_names(request)?;
     let made = [Kind::SecurityGroup];
     let given = input::tags_for(&request.tag_specifications, &made, Kind::SecurityGroup)?;
@@ -138,12 +155,19 @@ async fn create(app: &App, request: &CreateSecurityGroupRequest) -> Result<Creat
         "" => networks::default_vpc(tx.connection()).await?.id,
         id => {
             let known = networks::vpcs(tx.connection()).await?;
-            input::all_known(Kind::Vpc, &[id.to_owned()], known.iter().map(|vpc| vpc.id.as_str()))?;
+            input::all_known(
+                Kind::Vpc,
+                &[id.to_owned()],
+                known.iter().map(|vpc| vpc.id.as_str()),
+            )?;
             id.to_owned()
         }
     };
     let name = request.group_name.as_str();
-    if security_groups::by_name(tx.connection(), &vpc_id, name).await?.is_some() {
+    if security_groups::by_name(tx.connection(), &vpc_id, name)
+        .await?
+        .is_some()
+    {
         return Err(ApiError::new(
             ErrorCode::InvalidGroupDuplicate,
             format!("The security group '{name}' already exists for VPC '{vpc_id}'"),
@@ -158,8 +182,15 @@ async fn create(app: &App, request: &CreateSecurityGroupRequest) -> Result<Creat
     };
     security_groups::insert(tx.connection(), &row).await?;
     security_groups::insert_rule(tx.connection(), &allow_all_egress(&row.id)).await?;
-    tags::put(tx.connection(), &row.id, Kind::SecurityGroup.resource_type(), &given).await?;
-    tx.audit("CreateSecurityGroup", &json!({ "group": row.id, "name": name })).await?;
+    tags::put(
+        tx.connection(),
+        &row.id,
+        Kind::SecurityGroup.resource_type(),
+        &given,
+    )
+    .await?;
+    tx.audit("CreateSecurityGroup", &json!({ "group": row.id, "name": name }))
+        .await?;
     tx.event("security-group.created", &row.id).await?;
     commit(tx, request.dry_run).await?;
     Ok(CreateSecurityGroupResponse { group_id: row.id })
@@ -182,13 +213,19 @@ async fn find(c: &mut SqliteConnection, id: &str, name: &str) -> Result<GroupRow
     found.ok_or_else(|| Kind::SecurityGroup.not_found(&[called]).into())
 }
 
-async fn delete(app: &App, request: &DeleteSecurityGroupRequest) -> Result<DeleteSecurityGroupResponse, Failure> {
+async fn delete(
+    app: &App,
+    request: &DeleteSecurityGroupRequest,
+) -> Result<DeleteSecurityGroupResponse, Failure> {
     let mut tx = app.store.write().await?;
     let group = find(tx.connection(), &request.group_id, &request.group_name).await?;
     if group.name == DEFAULT_GROUP {
         return Err(ApiError::new(
             ErrorCode::CannotDelete,
-            format!("the specified group: \"{}\" name: \"default\" cannot be deleted by a user", group.id),
+            format!(
+                "the specified group: \"{}\" name: \"default\" cannot be deleted by a user",
+                group.id
+            ),
         )
         .into());
     }
@@ -210,7 +247,11 @@ async fn delete(app: &App, request: &DeleteSecurityGroupRequest) -> Result<Delet
     }
     security_groups::delete(tx.connection(), &group.id).await?;
     tags::remove_all(tx.connection(), &group.id).await?;
-    tx.audit("DeleteSecurityGroup", &json!({ "group": group.id, "name": group.name })).await?;
+    tx.audit(
+        "DeleteSecurityGroup",
+        &json!({ "group": group.id, "name": group.name }),
+    )
+    .await?;
     tx.event("security-group.deleted", &group.id).await?;
     commit(tx, request.dry_run).await?;
     Ok(DeleteSecurityGroupResponse {})
@@ -237,9 +278,18 @@ async fn describe(
         &request.group_ids,
         groups.iter().map(|group| group.id.as_str()),
     )?;
-    let is_named = |group: &GroupRow| group.vpc_id == default_vpc && request.group_names.contains(&group.name);
-    let named: Vec<&str> = groups.iter().filter(|g| is_named(g)).map(|g| g.name.as_str()).collect();
-    let unknown: Vec<&String> = request.group_names.iter().filter(|name| !named.contains(&name.as_str())).collect();
+    let is_named =
+        |group: &GroupRow| group.vpc_id == default_vpc && request.group_names.contains(&group.name);
+    let named: Vec<&str> = groups
+        .iter()
+        .filter(|g| is_named(g))
+        .map(|g| g.name.as_str())
+        .collect();
+    let unknown: Vec<&String> = request
+        .group_names
+        .iter()
+        .filter(|name| !named.contains(&name.as_str()))
+        .collect();
     if !unknown.is_empty() {
         return Err(Kind::SecurityGroup.not_found(&unknown).into());
     }
@@ -265,8 +315,9 @@ async fn describe(
             told.push(group);
         }
     }
-    let (security_groups, next_token) =
-        paginate(told, request.page.as_ref(), |group: &SecurityGroup| group.group_id.clone())?;
+    let (security_groups, next_token) = paginate(told, request.page.as_ref(), |group: &SecurityGroup| {
+        group.group_id.clone()
+    })?;
     Ok(DescribeSecurityGroupsResponse {
         security_groups,
         next_token,
@@ -280,17 +331,23 @@ fn values<'g>(group: &'g SecurityGroup, name: &str) -> Values<'g> {
         "group-name" => vec![group.group_name.as_str().into()],
         "owner-id" => vec![group.owner_id.as_str().into()],
         "vpc-id" => vec![group.vpc_id.as_str().into()],
-        "ip-permission.cidr" => {
-            permissions().flat_map(|p| &p.ip_ranges).map(|range| range.cidr_ip.as_str().into()).collect()
-        }
-        "ip-permission.group-id" => {
-            permissions().flat_map(|p| &p.user_id_group_pairs).map(|pair| pair.group_id.as_str().into()).collect()
-        }
+        "ip-permission.cidr" => permissions()
+            .flat_map(|p| &p.ip_ranges)
+            .map(|range| range.cidr_ip.as_str().into())
+            .collect(),
+        "ip-permission.group-id" => permissions()
+            .flat_map(|p| &p.user_id_group_pairs)
+            .map(|pair| pair.group_id.as_str().into())
+            .collect(),
         "ip-permission.protocol" => permissions().map(|p| p.ip_protocol.as_str().into()).collect(),
-        "ip-permission.from-port" => {
-            permissions().filter_map(|p| p.from_port).map(|port| port.to_string().into()).collect()
-        }
-        "ip-permission.to-port" => permissions().filter_map(|p| p.to_port).map(|port| port.to_string().into()).collect(),
+        "ip-permission.from-port" => permissions()
+            .filter_map(|p| p.from_port)
+            .map(|port| port.to_string().into())
+            .collect(),
+        "ip-permission.to-port" => permissions()
+            .filter_map(|p| p.to_port)
+            .map(|port| port.to_string().into())
+            .collect(),
         _ => vec![group.group_id.as_str().into()],
     }
 }

@@ -28,7 +28,10 @@ pub(super) struct Traffic {
 pub(super) enum Peer {
     Cidr(Ipv4Net),
     /// As the caller named it: an id, or a name in the default VPC.
-    Group { id: String, name: String },
+    Group {
+        id: String,
+        name: String,
+    },
 }
 
 /// One rule: a permission comes apart into one per peer, as EC2 counts them.
@@ -85,7 +88,10 @@ pub(super) fn normalise(permissions: &[IpPermission]) -> Result<Vec<Wanted>, Api
 
 fn traffic(permission: &IpPermission) -> Result<Traffic, ApiError> {
     let protocol = protocol(&permission.ip_protocol)?;
-    let given = (permission.from_port.map(i64::from), permission.to_port.map(i64::from));
+    let given = (
+        permission.from_port.map(i64::from),
+        permission.to_port.map(i64::from),
+    );
     let (from, to) = match protocol {
         TCP | UDP => ports(&permission.ip_protocol, given)?,
         ICMP => icmp(given)?,
@@ -104,14 +110,20 @@ fn protocol(text: &str) -> Result<i64, ApiError> {
         number => number.parse().ok().filter(|n| (ALL..=255).contains(n)),
     };
     number.ok_or_else(|| {
-        ApiError::invalid_value("IpProtocol", text, "Expecting tcp, udp, icmp, a protocol number, or -1 for all.")
+        ApiError::invalid_value(
+            "IpProtocol",
+            text,
+            "Expecting tcp, udp, icmp, a protocol number, or -1 for all.",
+        )
     })
 }
 
 fn ports(protocol: &str, given: (Option<i64>, Option<i64>)) -> Result<(i64, i64), ApiError> {
     match given {
         (Some(ALL), Some(ALL)) => Ok((0, 65_535)),
-        (Some(from), Some(to)) if (0..=65_535).contains(&from) && (from..=65_535).contains(&to) => Ok((from, to)),
+        (Some(from), Some(to)) if (0..=65_535).contains(&from) && (from..=65_535).contains(&to) => {
+            Ok((from, to))
+        }
         (Some(from), Some(to)) => Err(ApiError::invalid_value(
             "port range",
             format!("{from} to {to}"),

@@ -7,8 +7,8 @@ use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
 use sqlx::SqliteConnection;
 
-use super::permissions::{self, Peer, Wanted};
 use super::find;
+use super::permissions::{self, Peer, Wanted};
 use crate::app::App;
 use crate::services::{Failure, commit, input};
 use crate::store::security_groups::{self, RuleRow};
@@ -68,7 +68,8 @@ pub(super) async fn authorize(
         Direction::Ingress => "AuthorizeSecurityGroupIngress",
         Direction::Egress => "AuthorizeSecurityGroupEgress",
     };
-    tx.audit(action, &json!({ "group": group.id, "rules": ids })).await?;
+    tx.audit(action, &json!({ "group": group.id, "rules": ids }))
+        .await?;
     tx.event("security-group.changed", &group.id).await?;
     commit(tx, request.dry_run).await?;
     Ok(SecurityGroupRulesResponse {
@@ -90,9 +91,17 @@ pub(super) async fn revoke(
     let rules = existing(tx.connection(), &group.id, direction).await?;
     let mut revoked: Vec<RuleRow> = Vec::new();
     if by_id {
-        for id in input::ids(Kind::SecurityGroupRule, &request.security_group_rule_ids, "SecurityGroupRuleId")? {
+        for id in input::ids(
+            Kind::SecurityGroupRule,
+            &request.security_group_rule_ids,
+            "SecurityGroupRuleId",
+        )? {
             let found = rules.iter().find(|rule| rule.id == id);
-            revoked.push(found.cloned().ok_or_else(|| Kind::SecurityGroupRule.not_found(&[&id]))?);
+            revoked.push(
+                found
+                    .cloned()
+                    .ok_or_else(|| Kind::SecurityGroupRule.not_found(&[&id]))?,
+            );
         }
     } else {
         for wanted in permissions::normalise(&request.ip_permissions)? {
@@ -101,7 +110,10 @@ pub(super) async fn revoke(
             let found = found.ok_or_else(|| {
                 ApiError::new(
                     ErrorCode::InvalidPermissionNotFound,
-                    format!("The specified rule ({}) does not exist in this security group.", sentence(&row)),
+                    format!(
+                        "The specified rule ({}) does not exist in this security group.",
+                        sentence(&row)
+                    ),
                 )
             })?;
             if !revoked.contains(&found) {
@@ -119,7 +131,8 @@ pub(super) async fn revoke(
         Direction::Ingress => "RevokeSecurityGroupIngress",
         Direction::Egress => "RevokeSecurityGroupEgress",
     };
-    tx.audit(action, &json!({ "group": group.id, "rules": ids })).await?;
+    tx.audit(action, &json!({ "group": group.id, "rules": ids }))
+        .await?;
     tx.event("security-group.changed", &group.id).await?;
     let told = revoked.iter().map(permissions::rule).collect();
     commit(tx, request.dry_run).await?;
@@ -128,7 +141,11 @@ pub(super) async fn revoke(
     })
 }
 
-async fn existing(c: &mut SqliteConnection, group_id: &str, direction: Direction) -> Result<Vec<RuleRow>, Failure> {
+async fn existing(
+    c: &mut SqliteConnection,
+    group_id: &str,
+    direction: Direction,
+) -> Result<Vec<RuleRow>, Failure> {
     let mut rules = security_groups::rules_of(c, &[group_id.to_owned()]).await?;
     rules.retain(|rule| rule.is_egress == (direction == Direction::Egress));
     Ok(rules)

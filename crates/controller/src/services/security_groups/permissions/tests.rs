@@ -49,7 +49,11 @@ fn what_no_packet_can_be_is_refused() {
         ("tcp", Some(22), Some(22), ""),
     ] {
         let code = one(protocol, from, to, cidr).unwrap_err().code;
-        assert_eq!(code, ErrorCode::InvalidParameterValue, "{protocol} {from:?} {to:?} {cidr}");
+        assert_eq!(
+            code,
+            ErrorCode::InvalidParameterValue,
+            "{protocol} {from:?} {to:?} {cidr}"
+        );
     }
     assert_eq!(normalise(&[]).unwrap_err().code, ErrorCode::MissingParameter);
     let nobody = IpPermission {
