@@ -4,6 +4,8 @@
 //! or a restart with `-- reboot`), `HEARTH_BZIMAGE` the kernel as a bzImage, `HEARTH_TINY_AMI` a raw disk;
 //! `HEARTH_CMDLINE` is added to the command line.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "boot/guest.rs"]
 mod guest;
 
