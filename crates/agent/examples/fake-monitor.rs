@@ -4,6 +4,8 @@
 //! The "guest" obeys the power button at once, unless its memory is 33 MiB: then it is deaf. With 34 MiB it
 //! powers itself off after the first entry; with 35 MiB it cannot be started.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};

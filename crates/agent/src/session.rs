@@ -106,7 +106,8 @@ impl Session {
                     let received = received.map_err(|status| SessionError::Ended(Box::new(status)))?;
                     match received.ok_or(SessionError::Closed)?.message {
                         Some(Down::Intents(intents)) => {
-                            if self.intents.send(intents).await.is_err() {
+                            let taken = self.intents.send(intents).await;
+                            if taken.is_err() {
                                 return Ok(());
                             }
                         }

@@ -27,12 +27,33 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A file system that is soon full; gone when dropped.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub fn mount(at: &Path, size: &str) -> Option<SmallDisk> {
+        let options = format!("size={size}");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options.as_str())).ok()?;
+        Some(SmallDisk(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// Whose console, and who asks.
+pub type Question = (String, oneshot::Sender<ConsoleOutput>);
+
 /// What the test wants, and what it was told.
 pub struct Cloud {
     pub intents: watch::Sender<Intents>,
     pub seen: watch::Receiver<Observation>,
     pub image: Arc<Mutex<Vec<u8>>>,
-    pub consoles: mpsc::Sender<(String, oneshot::Sender<ConsoleOutput>)>,
+    pub consoles: mpsc::Sender<Question>,
     pub token: String,
     pub dir: tempfile::TempDir,
     pub address: SocketAddr,
@@ -50,7 +71,7 @@ struct Service {
     intents: watch::Receiver<Intents>,
     seen: watch::Sender<Observation>,
     image: Arc<Mutex<Vec<u8>>>,
-    consoles: Arc<tokio::sync::Mutex<mpsc::Receiver<(String, oneshot::Sender<ConsoleOutput>)>>>,
+    consoles: Arc<tokio::sync::Mutex<mpsc::Receiver<Question>>>,
 }
 
 impl Cloud {

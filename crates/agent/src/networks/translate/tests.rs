@@ -65,7 +65,10 @@ fn rules_keep_their_meaning() {
         code: None,
     };
     let all_udp = Protocol::Udp { from: 0, to: 65535 };
-    assert_eq!(protocols, [Protocol::Tcp { from: 22, to: 22 }, all_udp, icmp_echo]);
+    assert_eq!(
+        protocols,
+        [Protocol::Tcp { from: 22, to: 22 }, all_udp, icmp_echo]
+    );
     assert_eq!(group.ingress[1].peer, Peer::Group("sg-1".to_owned()));
     assert_eq!(group.egress[0].protocol, Protocol::All);
 }
@@ -92,28 +95,39 @@ fn a_malformed_interface_does_not_take_the_others_away() {
 fn a_malformed_rule_refuses_the_vpc_as_a_whole() {
     let mut vpc = vpc();
     vpc.security_groups[0].ingress[0].peer = None;
-    assert!(vpc_spec(&vpc, &[]).is_err(), "less than all rules would be another firewall");
+    assert!(
+        vpc_spec(&vpc, &[]).is_err(),
+        "less than all rules would be another firewall"
+    );
 }
 
 #[test]
 fn imds_knows_an_instance_by_its_address_until_its_intent_goes() {
     let metadata = std::sync::Arc::new(crate::networks::Metadata::default());
-    let networks = crate::networks::Networks::new(
-        crate::networks::Host::Simulated,
-        std::sync::Arc::clone(&metadata),
-    );
+    let networks =
+        crate::networks::Networks::new(crate::networks::Host::Simulated, std::sync::Arc::clone(&metadata));
     let mut intents = hearth_api::agent::Intents {
         generation: 1,
         instances: vec![instance("i-1", "172.31.0.10")],
         vpcs: vec![vpc()],
     };
     networks.want(&intents);
-    let told = metadata.by_address("vpc-1", "172.31.0.10".parse().unwrap()).unwrap();
+    let told = metadata
+        .by_address("vpc-1", "172.31.0.10".parse().unwrap())
+        .unwrap();
     assert_eq!(told.instance_id, "i-1");
     assert_eq!(told.public_keys[0].openssh, "ssh-ed25519 AAAA k");
     assert_eq!(told.security_groups[0].group_name, "ssh");
-    assert!(metadata.by_address("vpc-2", "172.31.0.10".parse().unwrap()).is_none());
+    assert!(
+        metadata
+            .by_address("vpc-2", "172.31.0.10".parse().unwrap())
+            .is_none()
+    );
     intents.instances.clear();
     networks.want(&intents);
-    assert!(metadata.by_address("vpc-1", "172.31.0.10".parse().unwrap()).is_none());
+    assert!(
+        metadata
+            .by_address("vpc-1", "172.31.0.10".parse().unwrap())
+            .is_none()
+    );
 }
