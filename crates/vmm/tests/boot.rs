@@ -114,6 +114,7 @@ fn a_guests_restart_is_a_fresh_boot_in_the_same_process() {
 
 #[test]
 fn clients_see_the_state_and_pull_the_reset_line() {
+    const RESETS: u64 = 20;
     let Some(mut guest) = kernel("clients_see_the_state", 2, "") else {
         return;
     };
@@ -121,16 +122,17 @@ fn clients_see_the_state_and_pull_the_reset_line() {
         guest.next_event(BOOT),
         Some(Event::Entered { boots: 1, .. })
     ));
-    assert_eq!(guest.request(&Request::Reset), Reply::Ok);
-    assert_eq!(guest.next_event(BOOT), Some(Event::Reset { boots: 2 }));
-    assert!(matches!(
-        guest.next_event(BOOT),
-        Some(Event::Entered { boots: 2, .. })
-    ));
+    let descriptors = guest.descriptors();
+    for boots in 2..2 + RESETS {
+        assert_eq!(guest.request(&Request::Reset), Reply::Ok);
+        assert_eq!(guest.next_event(BOOT), Some(Event::Reset { boots }));
+        assert!(matches!(guest.next_event(BOOT), Some(Event::Entered { boots: b, .. }) if b == boots));
+    }
+    assert_eq!(guest.descriptors(), descriptors, "resets leak descriptors");
     let Reply::Status(status) = guest.request(&Request::Status) else {
         panic!("no status");
     };
-    assert_eq!((status.state, status.boots), (VmState::Running, 2));
+    assert_eq!((status.state, status.boots), (VmState::Running, 1 + RESETS));
     assert!(status.first_entry_micros > 0);
     assert_eq!(guest.request(&Request::Stop), Reply::Ok);
     assert_eq!(guest.next_event(BOOT), None);

@@ -125,6 +125,13 @@ impl Guest {
         }
     }
 
+    /// How many descriptors the monitor has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .unwrap()
+            .count()
+    }
+
     pub fn console(&self) -> String {
         let file = File::open(self.dir.path().join("console")).unwrap();
         String::from_utf8_lossy(&console::read(&file).unwrap()).into_owned()
