@@ -172,6 +172,10 @@ fn ended(intent: Option<&InstanceIntent>, record: &Record, outcome: Option<&Outc
             (Wish::End, _) => End::new(Cause::Requested, ""),
             _ => End::new(Cause::GuestPowerOff, ""),
         },
+        Some(Outcome::Stopped) if wish == Wish::Run => End::new(
+            Cause::MonitorDied,
+            "the instance's monitor was told on its host to stop (`hearth-agent cleanup`)",
+        ),
         Some(Outcome::Stopped) => End::new(Cause::Requested, ""),
         Some(Outcome::StartFailed { message }) => End::new(Cause::StartFailed, message),
         Some(Outcome::Crashed { message }) => End::new(Cause::GuestCrashed, message),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hearth_api::agent::{InstanceIntent, NetworkInterface, RootVolume};
+use tokio::time::Instant;
 
 use super::spawn::{self, Parts, SpawnError};
 use super::{Actor, Context};
@@ -37,6 +38,10 @@ impl Actor {
     /// rest is short and is not.
     pub(super) async fn launch(&mut self, intent: &InstanceIntent, run: u64, reboot: u64) {
         let launch = self.record.launch + 1;
+        let began = Instant::now();
+        let step = |step: &str| {
+            tracing::debug!(instance = intent.instance_id, launch, after = ?began.elapsed(), step);
+        };
         let prepared = tokio::select! {
             prepared = prepare(&self.context, intent, launch) => prepared,
             _ = self.wanted.changed() => return,
@@ -45,6 +50,7 @@ impl Actor {
             Ok(parts) => parts,
             Err(error) => return self.start_failed(run, error).await,
         };
+        step("prepared");
         fault::point("prepared");
         let record = Record {
             run,
@@ -62,9 +68,13 @@ impl Actor {
         if !self.remember(record).await {
             return;
         }
+        step("recorded");
         fault::point("recorded");
         match self.spawn(parts).await {
-            Ok(monitor) => self.monitor = Some(monitor),
+            Ok(monitor) => {
+                step("spawned");
+                self.monitor = Some(monitor);
+            }
             Err(error) => self.start_failed(run, error).await,
         }
     }
