@@ -20,8 +20,9 @@ static const char line[] = "hearth-init: first line\n";
 /* `stack` is as the kernel left it: argc, argv[0], argv[1], ... */
 __attribute__((used)) static void start(long *stack)
 {
-	const char *first = stack[0] > 1 ? (const char *)stack[2] : "";
-	long how = first[0] == 'r' ? LINUX_REBOOT_CMD_RESTART : LINUX_REBOOT_CMD_POWER_OFF;
+	/* The last: before it come words of the command line that the kernel does not know. */
+	const char *last = (const char *)stack[stack[0]];
+	long how = last[0] == 'r' ? LINUX_REBOOT_CMD_RESTART : LINUX_REBOOT_CMD_POWER_OFF;
 
 	syscall3(SYS_write, 1, (long)line, sizeof(line) - 1);
 	syscall3(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, how);
