@@ -118,73 +118,79 @@ static int early(const char *dir)
 #define IMDS_MAX	65536	/* bytes of one answer; user data is at most 16 KiB */
 
 static char answer[IMDS_MAX + 1];
+static int server = -1;	/* one connection for all requests: each costs a slow guest a second */
 
-/* One HTTP/1.0 request (so that the answer is neither kept alive nor chunked).
- * Returns the status code and the body, or -1 with errno. */
-static int http(const char *method, const char *path, const char *header,
-		const char *value, char **body, size_t *length)
+static void hang_up(void)
+{
+	close(server);
+	server = -1;
+}
+
+static int dial(void)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(80) };
 	struct timeval step = { .tv_sec = IMDS_STEP };
-	char request[1024];
-	size_t have = 0, expected;
-	int status = -1, size, sock;
-	char *end, *field;
+
+	server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	inet_pton(AF_INET, IMDS_ADDRESS, &to.sin_addr);
+	setsockopt(server, SOL_SOCKET, SO_SNDTIMEO, &step, sizeof(step));
+	setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &step, sizeof(step));
+	return connect(server, (struct sockaddr *)&to, sizeof(to));
+}
+
+/* One HTTP/1.1 request. Returns the status code and the body, or -1 with errno. The answer's
+ * length must be told by Content-Length (as EC2's and Hearth's IMDS do) or by closing. */
+static int http(const char *method, const char *path, const char *header,
+		const char *value, char **body, size_t *length)
+{
+	char request[1024], *end = NULL, *field;
+	size_t have = 0, expected = SIZE_MAX;
+	int status, size;
 
 	size = snprintf(request, sizeof(request),
-			"%s /latest/%s HTTP/1.0\r\nHost: " IMDS_ADDRESS "\r\n%s: %s\r\n"
+			"%s /latest/%s HTTP/1.1\r\nHost: " IMDS_ADDRESS "\r\n%s: %s\r\n"
 			"Content-Length: 0\r\n\r\n", method, path, header, value);
 	if (size < 0 || (size_t)size >= sizeof(request)) {
 		errno = EMSGSIZE;
 		return -1;
 	}
-	sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (sock < 0)
-		return -1;
-	inet_pton(AF_INET, IMDS_ADDRESS, &to.sin_addr);
-	setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &step, sizeof(step));
-	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &step, sizeof(step));
-	if (connect(sock, (struct sockaddr *)&to, sizeof(to)) ||
-	    send(sock, request, size, MSG_NOSIGNAL) != size)
-		goto out;
-	while (have < IMDS_MAX) {
-		ssize_t got = recv(sock, answer + have, IMDS_MAX - have, 0);
+	if ((server < 0 && dial()) || send(server, request, size, MSG_NOSIGNAL) != size)
+		goto broken;
+	while (!end || *length < expected) {
+		ssize_t got = recv(server, answer + have, IMDS_MAX - have, 0);
 
 		if (got < 0)
-			goto out;
+			goto broken;
 		if (got == 0)
 			break;
 		have += got;
-		/* Do not wait for the close where the length is known. */
 		answer[have] = '\0';
-		end = strstr(answer, "\r\n\r\n");
-		field = strcasestr(answer, "\r\ncontent-length:");
-		if (end && field && field < end &&
-		    have >= (size_t)(end + 4 - answer) + strtoul(field + 17, NULL, 10))
-			break;
-	}
-	answer[have] = '\0';
-	end = strstr(answer, "\r\n\r\n");
-	if (!end || sscanf(answer, "HTTP/1.%*c %d", &status) != 1) {
-		errno = EPROTO;
-		status = -1;
-		goto out;
-	}
-	*body = end + 4;
-	*length = have - (size_t)(*body - answer);
-	field = strcasestr(answer, "\r\ncontent-length:");
-	if (field && field < end) {
-		expected = strtoul(field + 17, NULL, 10);
-		if (*length < expected) {
-			errno = EPROTO;
-			status = -1;
-		} else {
-			*length = expected;
+		if (!end && (end = strstr(answer, "\r\n\r\n"))) {
+			field = strcasestr(answer, "\r\ncontent-length:");
+			if (field && field < end)
+				expected = strtoul(field + 17, NULL, 10);
+		}
+		if (end) {
+			*body = end + 4;
+			*length = have - (size_t)(*body - answer);
 		}
 	}
-out:
-	close(sock);
+	if (!end || sscanf(answer, "HTTP/1.%*c %d", &status) != 1 ||
+	    (expected != SIZE_MAX && *length < expected)) {
+		errno = EPROTO;
+		goto broken;
+	}
+	field = strcasestr(answer, "\r\nconnection: close");
+	if (expected == SIZE_MAX || (field && field < end) || !strncmp(answer, "HTTP/1.0", 8))
+		hang_up();
+	if (expected < *length)
+		*length = expected;
 	return status;
+broken:
+	size = errno;
+	hang_up();
+	errno = size;
+	return -1;
 }
 
 static double now(void)

@@ -9,25 +9,27 @@ import sys
 TOKEN = "test-token"
 
 
-def main() -> None:
-    stdin = sys.stdin.buffer
-    method, path, _ = stdin.readline().decode("ascii").split()
-    headers = {}
-    while (line := stdin.readline().strip()):
-        name, _, value = line.decode("ascii").partition(":")
-        headers[name.lower()] = value.strip()
-
-    file = pathlib.Path(sys.argv[1] + path)
+def answer(method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
     if (method, path) == ("PUT", "/latest/api/token"):
         ok = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "").isdigit()
-        status, body = (200, TOKEN.encode()) if ok else (400, b"")
-    elif headers.get("x-aws-ec2-metadata-token") != TOKEN:
-        status, body = 401, b""
-    elif file.is_file():
-        status, body = 200, file.read_bytes()
-    else:
-        status, body = 404, b""
-    sys.stdout.buffer.write(b"HTTP/1.0 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+        return (200, TOKEN.encode()) if ok else (400, b"")
+    if headers.get("x-aws-ec2-metadata-token") != TOKEN:
+        return 401, b""
+    file = pathlib.Path(sys.argv[1] + path)
+    return (200, file.read_bytes()) if file.is_file() else (404, b"")
+
+
+def main() -> None:
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    while request := stdin.readline():
+        method, path, _ = request.decode("ascii").split()
+        headers = {}
+        while line := stdin.readline().strip():
+            name, _, value = line.decode("ascii").partition(":")
+            headers[name.lower()] = value.strip()
+        status, body = answer(method, path, headers)
+        stdout.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+        stdout.flush()
 
 
 main()
