@@ -486,7 +486,6 @@ impl Drop for Cloud {
         let cleanup = binary("hearth-agent").and_then(|agent| {
             run(Command::new(agent)
                 .arg("cleanup")
-                .arg("--force")
                 .arg("--data-dir")
                 .arg(self.path("agent"))
                 .args(["--host-network-namespace", &self.host.name]))

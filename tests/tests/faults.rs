@@ -191,6 +191,6 @@ async fn a_killed_monitor_leaves_a_stopped_instance_with_its_flushed_data() {
         .start_instances(request)
         .await
         .unwrap();
-    let guest = cloud.guest(guest.id()).await.unwrap();
+    let guest = cloud.guest_after(guest.id(), 2).await.unwrap();
     assert_eq!(guest.ssh("cat /root/data").await.unwrap(), "flushed");
 }

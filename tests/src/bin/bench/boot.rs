@@ -99,24 +99,30 @@ impl Monitor {
     }
 }
 
-/// MiB resident of a process beyond the mapping that is the guest's memory.
+/// MiB resident of a process beyond the guest's memory: the run of adjacent mappings that is as large as it.
+/// (Advice about huge pages splits one mapping into several.)
 fn overhead_mib(pid: u32) -> Result<f64> {
     let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-    let guest_kib = MEMORY_MIB * 1024;
-    let (mut rss, mut size) = (0u64, 0u64);
+    // (end, bytes, resident KiB) of runs of adjacent mappings.
+    let mut runs: Vec<(u64, u64, u64)> = Vec::new();
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
-        let (Some(key), Some(value)) = (words.next(), words.next()) else {
-            continue;
-        };
-        match key {
-            "Size:" => size = value.parse()?,
-            // The guest's memory is the one mapping that is as large as it, or a guard page larger.
-            "Rss:" if !(guest_kib..guest_kib + 16).contains(&size) => rss += value.parse::<u64>()?,
-            _ => {}
+        let (Some(key), Some(value)) = (words.next(), words.next()) else { continue };
+        if let Some((start, end)) = key.split_once('-') {
+            let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
+                continue;
+            };
+            match runs.last_mut() {
+                Some(run) if run.0 == start && value == "rw-p" => *run = (end, run.1 + end - start, run.2),
+                _ => runs.push((end, end - start, 0)),
+            }
+        } else if let ("Rss:", Some(run)) = (key, runs.last_mut()) {
+            run.2 += value.parse::<u64>()?;
         }
     }
-    Ok(rss as f64 / 1024.0)
+    let guest = runs.iter().map(|r| r.1).filter(|size| *size >= MEMORY_MIB << 20).min();
+    let kib: u64 = runs.iter().filter(|r| Some(r.1) != guest).map(|r| r.2).sum();
+    Ok(kib as f64 / 1024.0)
 }
 
 #[derive(Default, Clone)]
