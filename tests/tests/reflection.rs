@@ -22,6 +22,13 @@ async fn a_python_client_runs_and_terminates_an_instance() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("launched: i-") && said.contains("terminated: "), "{said}");
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        said.contains("launched: i-") && said.contains("terminated: "),
+        "{said}"
+    );
 }

@@ -107,7 +107,9 @@ fn overhead_mib(pid: u32) -> Result<f64> {
     let mut runs: Vec<(u64, u64, u64)> = Vec::new();
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
-        let (Some(key), Some(value)) = (words.next(), words.next()) else { continue };
+        let (Some(key), Some(value)) = (words.next(), words.next()) else {
+            continue;
+        };
         if let Some((start, end)) = key.split_once('-') {
             let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
                 continue;
@@ -120,7 +122,11 @@ fn overhead_mib(pid: u32) -> Result<f64> {
             run.2 += value.parse::<u64>()?;
         }
     }
-    let guest = runs.iter().map(|r| r.1).filter(|size| *size >= MEMORY_MIB << 20).min();
+    let guest = runs
+        .iter()
+        .map(|r| r.1)
+        .filter(|size| *size >= MEMORY_MIB << 20)
+        .min();
     let kib: u64 = runs.iter().filter(|r| Some(r.1) != guest).map(|r| r.2).sum();
     Ok(kib as f64 / 1024.0)
 }
