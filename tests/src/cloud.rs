@@ -17,7 +17,7 @@ use crate::guest::Guest;
 use crate::host::{HostNamespace, run};
 
 /// How long a guest may take to boot, here where KVM may be emulated.
-pub const BOOT: Duration = Duration::from_secs(180);
+pub const BOOT: Duration = Duration::from_secs(300);
 /// How long anything but a boot may take.
 const SOON: Duration = Duration::from_secs(60);
 
