@@ -416,10 +416,16 @@ impl Cloud {
         self.guest(&id).await
     }
 
-    /// The guest of a running instance, once it has said that it is ready.
+    /// The guest of a running instance, once it has said that it is ready after its first boot.
     pub async fn guest(&self, instance_id: &str) -> Result<Guest> {
+        self.guest_after(instance_id, 1).await
+    }
+
+    /// The guest of a running instance, once it has been ready after `boots` boots: the console goes on over
+    /// starts.
+    pub async fn guest_after(&self, instance_id: &str, boots: usize) -> Result<Guest> {
         self.wait_for_state(instance_id, "running").await?;
-        self.wait_for_console(instance_id, "hearth-tiny: ready", 1)
+        self.wait_for_console(instance_id, "hearth-tiny: ready", boots)
             .await?;
         let instance = self.describe(instance_id).await?;
         Ok(Guest::new(self.host.name.clone(), self.path("key.pem"), instance))

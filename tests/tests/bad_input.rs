@@ -150,3 +150,58 @@ async fn refusals_have_codes_and_leave_nothing() {
     let state = cloud.wait_for_state(&id, "running").await.unwrap();
     assert_eq!(state.state.unwrap().code, 16);
 }
+
+/// A file system of 16 MiB over a directory, gone with the test.
+struct TinyDisk(std::path::PathBuf);
+
+impl TinyDisk {
+    fn over(path: std::path::PathBuf) -> Self {
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert!(mount.success());
+        Self(path)
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        let status = std::process::Command::new("umount").arg(&self.0).status();
+        assert!(
+            status.is_ok_and(|s| s.success()),
+            "{} is still mounted",
+            self.0.display()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_while_importing_leaves_nothing() {
+    if !can_run("a_full_disk_while_importing_leaves_nothing") {
+        return;
+    }
+    let cloud = Cloud::start().await.unwrap();
+    let images = cloud.path("controller/images");
+    let disk = TinyDisk::over(images.clone());
+    let status = cloud
+        .register_bytes("large", vec![0xa5; 64 << 20])
+        .await
+        .unwrap_err();
+    assert_eq!(code(&status), "InsufficientCapacity", "{status:?}");
+    let left: Vec<_> = std::fs::read_dir(&images).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    drop(disk);
+    let described = cloud
+        .images()
+        .await
+        .unwrap()
+        .describe_images(v1::DescribeImagesRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(described.into_inner().images.len(), 1, "only the tiny AMI");
+    // With room again the cloud goes on as before.
+    let ami = std::env::var("HEARTH_TINY_AMI").unwrap();
+    cloud.register("again", std::path::Path::new(&ami)).await.unwrap();
+}
