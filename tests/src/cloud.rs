@@ -362,9 +362,16 @@ impl Cloud {
                 .await?
                 .into_inner();
             while let Some(instance) = stream.message().await? {
-                if instance.state.as_ref().is_some_and(|s| s.name == state) {
+                let now = instance.state.as_ref().map_or("", |s| s.name.as_str());
+                if now == state {
                     return Ok(instance);
                 }
+                // As EC2's waiters: what has ended will not run by being waited for.
+                ensure!(
+                    state != "running" || !matches!(now, "stopped" | "terminated"),
+                    "it is {now}: {:?}",
+                    instance.state_reason
+                );
             }
             bail!("the watch stream ended")
         };

@@ -96,7 +96,7 @@ impl Guest {
 
     /// Whether a TCP connection from this guest to another's private address opens.
     pub async fn opens(&self, other: &Guest, port: u16) -> Result<bool> {
-        let script = format!("nc -w 8 -z {} {port}", other.private_ip());
+        let script = format!("nc -w 8 {} {port} </dev/null", other.private_ip());
         Ok(self.try_ssh(&script).await?.status.success())
     }
 }

@@ -5,6 +5,8 @@ use hearth_api::v1;
 use hearth_tests::{Cloud, can_run, tcp_from};
 use tonic::Status;
 
+type Change = fn(&mut v1::RunInstancesRequest);
+
 /// EC2's code of a refusal.
 fn code(status: &Status) -> String {
     let error = hearth_api::error::ApiError::from_status(status)
@@ -20,13 +22,13 @@ async fn refusals_have_codes_and_leave_nothing() {
     }
     let cloud = Cloud::start().await.unwrap();
     let mut instances = cloud.instances().await.unwrap();
-    let run = |change: fn(&mut v1::RunInstancesRequest)| {
+    let run = |change: Change| {
         let mut request = cloud.launch_request();
         change(&mut request);
         request
     };
 
-    let refusals: [(fn(&mut v1::RunInstancesRequest), &str); 9] = [
+    let refusals: [(Change, &str); 9] = [
         (
             |r| r.image_id = "ami-00000000000000000".into(),
             "InvalidAMIID.NotFound",

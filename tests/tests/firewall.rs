@@ -38,7 +38,7 @@ async fn two_instances_prove_the_firewall() {
 
     // Port 22 is admitted, 8000 is not admitted from the host although something listens there.
     server
-        .ssh("for p in 8000 8001; do (setsid nc -lk -p $p -e true >/dev/null 2>&1 &); done")
+        .ssh("for p in 8000 8001; do (setsid nc -ll -p $p -e true >/dev/null 2>&1 &); done")
         .await
         .unwrap();
     assert!(server.opens_from_host(22).await.unwrap(), "ssh is admitted");
@@ -56,7 +56,7 @@ async fn two_instances_prove_the_firewall() {
     let outsider_sees = cloud.describe(&server_id).await.unwrap();
     assert!(outsider_sees.security_groups.iter().any(|g| g.group_id == web));
     client
-        .ssh("(setsid nc -lk -p 8000 -e true >/dev/null 2>&1 &)")
+        .ssh("(setsid nc -ll -p 8000 -e true >/dev/null 2>&1 &)")
         .await
         .unwrap();
     assert!(
@@ -80,8 +80,8 @@ async fn two_instances_prove_the_firewall() {
     // A spoofed source address is dropped: the server admits anyone to 8001, but not from an address that is
     // not the client's own. The true address works before and after.
     let spoof_ip = format!(
-        "ip addr add 172.31.15.250/32 dev eth0; nc -w 8 -z -s 172.31.15.250 {} 8001; echo spoofed=$?; \
-         ip addr del 172.31.15.250/32 dev eth0; nc -w 8 -z {0} 8001; echo true=$?",
+        "ip addr add 172.31.15.250/32 dev eth0; nc -w 8 -s 172.31.15.250 {} 8001 </dev/null; echo spoofed=$?; \
+         ip addr del 172.31.15.250/32 dev eth0; nc -w 8 {0} 8001 </dev/null; echo true=$?",
         server.private_ip()
     );
     let said = client.ssh(&spoof_ip).await.unwrap();
@@ -90,8 +90,8 @@ async fn two_instances_prove_the_firewall() {
     // A spoofed MAC is dropped. The ssh connection itself stands still meanwhile, so the guest does it alone.
     let spoof_mac = format!(
         "old=$(cat /sys/class/net/eth0/address); (setsid sh -c \"ip link set eth0 address 02:00:00:00:00:99; \
-         nc -w 8 -z {} 8001; echo spoofed=\\$? >/tmp/mac; ip link set eth0 address $old; sync; \
-         nc -w 8 -z {0} 8001; echo true=\\$? >>/tmp/mac; echo done >>/tmp/mac\" >/dev/null 2>&1 &)",
+         nc -w 8 {} 8001 </dev/null; echo spoofed=\\$? >/tmp/mac; ip link set eth0 address $old; sync; \
+         nc -w 8 {0} 8001 </dev/null; echo true=\\$? >>/tmp/mac; echo done >>/tmp/mac\" >/dev/null 2>&1 &)",
         server.private_ip()
     );
     client.ssh(&spoof_mac).await.unwrap();

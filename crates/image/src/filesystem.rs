@@ -22,6 +22,12 @@ const MAX_ENTRIES: usize = 4096;
 const SUPERBLOCK: u64 = 1024;
 const MAX_LOG_BLOCK_SIZE: u32 = 6;
 const MAX_BLOCK_GROUPS: u64 = 1 << 19;
+/// `s_feature_incompat`, then `s_feature_ro_compat`, four bytes each.
+const FEATURE_INCOMPAT: u64 = SUPERBLOCK + 0x60;
+/// In the first byte of `s_feature_incompat`: the journal wants to be replayed.
+const INCOMPAT_RECOVER: u8 = 0x04;
+/// In the second byte of `s_feature_ro_compat`: metadata, the superblock too, has checksums.
+const RO_COMPAT_METADATA_CSUM_BYTE_1: u8 = 0x04;
 
 /// Why a file system or a file in it cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +49,21 @@ pub(crate) struct FileSystem(Ext4);
 
 impl FileSystem {
     pub(crate) fn open(disk: &SharedDisk, region: &Region) -> Result<FileSystem, FsError> {
-        let mut view = View {
+        let view = |journal| View {
             disk: Rc::clone(disk),
             start: region.start,
             len: region.len,
             budget: READ_BUDGET,
+            journal,
         };
-        check_superblock(&mut view)?;
-        Ok(FileSystem(Ext4::load(Box::new(view))?))
+        check_superblock(&mut view(Journal::Shown))?;
+        match Ext4::load(Box::new(view(Journal::Shown))) {
+            Err(Ext4Error::Incompatible(why)) if needs_recovery(&mut view(Journal::Shown))? => {
+                tracing::warn!(%why, "the journal of an unclean file system is not replayed");
+                Ok(FileSystem(Ext4::load(Box::new(view(Journal::Hidden)))?))
+            }
+            loaded => Ok(FileSystem(loaded?)),
+        }
     }
 
     /// The file's content, or none if there is no such file.
@@ -133,12 +146,33 @@ fn check_superblock(view: &mut View) -> Result<(), FsError> {
     if fits { Ok(()) } else { Err(FsError::Superblock) }
 }
 
+/// Whether the file system was not unmounted, so that its journal may hold what is newer than the rest; and has
+/// no checksum over its superblock, so that [`Journal::Hidden`] works.
+fn needs_recovery(view: &mut View) -> Result<bool, FsError> {
+    let mut features = [0; 8];
+    view.read_at(FEATURE_INCOMPAT, &mut features)?;
+    let checksummed = features[5] & RO_COMPAT_METADATA_CSUM_BYTE_1 != 0;
+    Ok(features[0] & INCOMPAT_RECOVER != 0 && !checksummed)
+}
+
+/// Whether the superblock tells that the journal wants to be replayed.
+///
+/// The reader replays only journals with checksums (version 3), as today's `mke2fs` makes them. After a power cut
+/// a file system without them is read as it stands: what was written to `/boot` long before is in its place, and
+/// the guest's own kernel replays the journal when it mounts its root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Journal {
+    Shown,
+    Hidden,
+}
+
 /// A region as the file system's own disk.
 struct View {
     disk: SharedDisk,
     start: u64,
     len: u64,
     budget: u64,
+    journal: Journal,
 }
 
 impl View {
@@ -152,7 +186,14 @@ impl View {
         })?;
         let mut disk = self.disk.borrow_mut();
         disk.seek(SeekFrom::Start(self.start + offset))?;
-        disk.read_exact(buf)
+        disk.read_exact(buf)?;
+        if self.journal == Journal::Hidden
+            && let Some(at) = FEATURE_INCOMPAT.checked_sub(offset)
+            && let Some(byte) = usize::try_from(at).ok().and_then(|at| buf.get_mut(at))
+        {
+            *byte &= !INCOMPAT_RECOVER;
+        }
+        Ok(())
     }
 }
 
