@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use crate::guest::Guest;
 use crate::host::{HostNamespace, run};
+use crate::janitor::Janitor;
 
 /// How long a guest may take to boot, here where KVM may be emulated.
 pub const BOOT: Duration = Duration::from_secs(300);
@@ -27,7 +28,7 @@ pub enum Daemon {
     Agent,
 }
 
-/// A whole cloud. Fields are dropped in order: the directory and the namespace last.
+/// A whole cloud.
 pub struct Cloud {
     hearthd: Option<Child>,
     agent: Option<Child>,
@@ -37,14 +38,18 @@ pub struct Cloud {
     /// The AMI that every launch of [`Cloud::launch`] uses.
     pub image_id: String,
     pub host: HostNamespace,
-    pub dir: tempfile::TempDir,
+    dir: PathBuf,
+    /// Dropped last: it removes what the others have left.
+    _janitor: Janitor,
 }
 
 impl Cloud {
     /// Starts both daemons, registers the tiny AMI, makes the key pair `key` and the security group `ssh`,
     /// which admits ssh from anywhere.
     pub async fn start() -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("hearth-").tempdir()?;
+        let dir = tempfile::Builder::new().prefix("hearth-").tempdir()?.keep();
+        let host = HostNamespace::new()?;
+        let janitor = Janitor::new(&dir, &binary("hearth-agent")?, &host.name)?;
         let mut cloud = Self {
             hearthd: None,
             agent: None,
@@ -52,8 +57,9 @@ impl Cloud {
             agent_port: 0,
             pool: rand::random_range(1..=254),
             image_id: String::new(),
-            host: HostNamespace::new()?,
+            host,
             dir,
+            _janitor: janitor,
         };
         cloud.start_hearthd().await?;
         let token = run(Command::new(binary("hearthd")?)
@@ -67,7 +73,7 @@ impl Cloud {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     /// What both daemons have logged: for a failing test's message.
@@ -460,7 +466,7 @@ impl Cloud {
 
     /// Pids of this cloud's monitors.
     pub fn monitors(&self) -> Result<Vec<i32>> {
-        let marker = self.dir.path().to_string_lossy().into_owned();
+        let marker = self.dir.to_string_lossy().into_owned();
         let mut pids = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let path = entry?.path();
@@ -495,16 +501,6 @@ impl Drop for Cloud {
         for child in [&mut self.agent, &mut self.hearthd].into_iter().flatten() {
             let _ = child.kill();
             let _ = child.wait();
-        }
-        let cleanup = binary("hearth-agent").and_then(|agent| {
-            run(Command::new(agent)
-                .arg("cleanup")
-                .arg("--data-dir")
-                .arg(self.path("agent"))
-                .args(["--host-network-namespace", &self.host.name]))
-        });
-        if let Err(error) = cleanup {
-            eprintln!("the cloud is not wholly cleaned up: {error:#}");
         }
         if std::thread::panicking() {
             eprintln!("{}", self.logs());

@@ -1,4 +1,4 @@
-//! A network namespace that stands for the host's own, made and removed by the test.
+//! A network namespace that stands for the host's own, made by the test and removed by its janitor.
 
 use std::ffi::OsStr;
 use std::process::{Command, Output};
@@ -25,14 +25,6 @@ impl HostNamespace {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
-    }
-}
-
-impl Drop for HostNamespace {
-    fn drop(&mut self) {
-        if let Err(error) = run(Command::new("ip").args(["netns", "delete", &self.name])) {
-            eprintln!("the namespace {} is left behind: {error:#}", self.name);
-        }
     }
 }
 

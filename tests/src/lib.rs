@@ -2,11 +2,12 @@
 //!
 //! A [`Cloud`] is a `hearthd` and a `hearth-agent` of its own in a temporary directory, with a host network
 //! namespace of its own, so that tests neither see nor disturb a cloud that `scripts/up` has left running.
-//! Dropping it ends and removes everything, also when the test has failed.
+//! Its janitor ends and removes everything, however the test ends.
 
 mod cloud;
 mod guest;
 mod host;
+mod janitor;
 mod skip;
 
 pub use cloud::{BOOT, Cloud, Daemon, binary, tcp_from, tcp_from_group};

@@ -80,8 +80,9 @@ async fn two_instances_prove_the_firewall() {
     // A spoofed source address is dropped: the server admits anyone to 8001, but not from an address that is
     // not the client's own. The true address works before and after.
     let spoof_ip = format!(
-        "ip addr add 172.31.15.250/32 dev eth0; nc -w 8 -s 172.31.15.250 {} 8001 </dev/null; echo spoofed=$?; \
-         ip addr del 172.31.15.250/32 dev eth0; nc -w 8 {0} 8001 </dev/null; echo true=$?",
+        "ip addr add 172.31.15.250/32 dev eth0; ip route add {0}/32 via 172.31.0.1 src 172.31.15.250; \
+         nc -w 8 {0} 8001 </dev/null; echo spoofed=$?; \
+         ip route del {0}/32; ip addr del 172.31.15.250/32 dev eth0; nc -w 8 {0} 8001 </dev/null; echo true=$?",
         server.private_ip()
     );
     let said = client.ssh(&spoof_ip).await.unwrap();
