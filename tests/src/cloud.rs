@@ -291,27 +291,17 @@ impl Cloud {
     }
 
     pub async fn authorize(&self, group_name: &str, rule: v1::IpPermission) -> Result<()> {
-        let request = v1::SecurityGroupRulesRequest {
-            group_name: group_name.into(),
-            ip_permissions: vec![rule],
-            ..Default::default()
-        };
-        self.security_groups()
-            .await?
-            .authorize_security_group_ingress(request)
+        let mut groups = self.security_groups().await?;
+        groups
+            .authorize_security_group_ingress(one_rule(group_name, rule))
             .await?;
         Ok(())
     }
 
     pub async fn revoke(&self, group_name: &str, rule: v1::IpPermission) -> Result<()> {
-        let request = v1::SecurityGroupRulesRequest {
-            group_name: group_name.into(),
-            ip_permissions: vec![rule],
-            ..Default::default()
-        };
-        self.security_groups()
-            .await?
-            .revoke_security_group_ingress(request)
+        let mut groups = self.security_groups().await?;
+        groups
+            .revoke_security_group_ingress(one_rule(group_name, rule))
             .await?;
         Ok(())
     }
@@ -505,6 +495,14 @@ impl Drop for Cloud {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
+    }
+}
+
+fn one_rule(group_name: &str, rule: v1::IpPermission) -> v1::SecurityGroupRulesRequest {
+    v1::SecurityGroupRulesRequest {
+        group_name: group_name.into(),
+        ip_permissions: vec![rule],
+        ..Default::default()
     }
 }
 
