@@ -73,7 +73,7 @@ async fn an_instance_lives_a_whole_life() {
     };
     let changes = instances.start_instances(request).await.unwrap().into_inner();
     assert_eq!(codes(&changes), [(80, 0)]);
-    let guest = cloud.guest(&id).await.unwrap();
+    let guest = cloud.guest_after(&id, 4).await.unwrap();
     assert_eq!(
         guest.ssh("cat /root/data /root/ran").await.unwrap(),
         "kept\ninside\nonce"
