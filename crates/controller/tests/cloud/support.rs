@@ -198,8 +198,16 @@ impl Host {
         });
         up.send(message(hello)).await.unwrap();
         let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
-        let down = client.session(stream).await.unwrap().into_inner();
-        Session { up, down }
+        let mut down = client.session(stream).await.unwrap().into_inner();
+        // The answer's headers come before hearthd has read Hello; intents come once the host is connected.
+        let first = tokio::time::timeout(SOON, down.message())
+            .await
+            .expect("no intents came");
+        Session {
+            up,
+            down,
+            first: Some(first),
+        }
     }
 }
 
@@ -227,12 +235,21 @@ fn message(message: agent_message::Message) -> AgentMessage {
 
 pub struct Session {
     pub up: mpsc::Sender<AgentMessage>,
-    pub down: Streaming<ControlMessage>,
+    down: Streaming<ControlMessage>,
+    /// What came down while connecting.
+    first: Option<Result<Option<ControlMessage>, Status>>,
 }
 
 impl Session {
+    async fn message(&mut self) -> Result<Option<ControlMessage>, Status> {
+        match self.first.take() {
+            Some(first) => first,
+            None => self.down.message().await,
+        }
+    }
+
     pub async fn next(&mut self) -> Result<control_message::Message, Status> {
-        let next = tokio::time::timeout(SOON, self.down.message())
+        let next = tokio::time::timeout(SOON, self.message())
             .await
             .expect("nothing came down");
         Ok(next?.expect("the session ended").message.unwrap())
@@ -268,7 +285,7 @@ impl Session {
     /// Makes everything so at once, until the session ends.
     pub fn obey(mut self) -> tokio::task::JoinHandle<()> {
         tokio::spawn(async move {
-            while let Ok(Some(down)) = self.down.message().await {
+            while let Ok(Some(down)) = self.message().await {
                 match down.message {
                     Some(control_message::Message::Intents(intents)) => {
                         let seen = intents.instances.iter().map(obeyed).collect();
