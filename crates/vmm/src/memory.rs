@@ -11,13 +11,20 @@
 //!
 //! Nothing here touches a guest page: the host's memory is taken as the guest writes.
 
+pub mod dirty;
+
 use std::io;
 
+use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
 
-/// The guest's RAM. Cloning shares it.
-pub type GuestMemory = GuestMemoryMmap<()>;
+use dirty::DirtyPages;
+
+/// The guest's RAM, which remembers what this process wrote to it. Cloning shares it.
+pub type GuestMemory = GuestMemoryMmap<DirtyPages>;
+/// A piece of the guest's RAM.
+pub type VolatileSlice<'m> = vm_memory::VolatileSlice<'m, RefSlice<'m, DirtyPages>>;
 
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
@@ -91,7 +98,7 @@ impl Layout {
             .into_iter()
             .map(|(start, size)| {
                 let size = usize::try_from(size).map_err(io::Error::other)?;
-                let mapping = MmapRegionBuilder::new(size)
+                let mapping = MmapRegionBuilder::new_with_bitmap(size, DirtyPages::with_len(size))
                     .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
                     .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
                     .build()
@@ -101,6 +108,14 @@ impl Layout {
             })
             .collect::<io::Result<Vec<_>>>()?;
         GuestMemory::from_regions(regions).map_err(io::Error::other)
+    }
+}
+
+/// Marks what something other than `vm-memory` wrote: a system call, or a ring of them. Parts outside of RAM
+/// are ignored.
+pub fn mark_written(memory: &GuestMemory, start: GuestAddress, len: usize) {
+    for slice in memory.get_slices(start, len).flatten() {
+        slice.bitmap().mark_dirty(0, slice.len());
     }
 }
 

@@ -6,9 +6,10 @@
 //! its writable ones.
 
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 
 use super::GuestMemory;
+use crate::memory::{VolatileSlice, mark_written};
 
 /// How a chain, or the request in it, breaks the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +101,19 @@ impl Buffers {
                 .flatten()
                 .flatten()
         })
+    }
+
+    /// Marks the first `len` bytes as written, for system calls that wrote to [`Self::slices`].
+    pub(super) fn mark_written(&self, memory: &GuestMemory, len: u32) {
+        let mut left = len as usize;
+        for segment in &self.segments {
+            let part = left.min(segment.len as usize);
+            if part == 0 {
+                break;
+            }
+            mark_written(memory, segment.address, part);
+            left -= part;
+        }
     }
 
     /// The parts of the segments that make up `len` bytes from `offset`.

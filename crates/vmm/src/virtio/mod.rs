@@ -22,13 +22,10 @@ mod testing;
 
 use std::io;
 
-use vm_memory::GuestMemoryMmap;
-
 use interrupt::ConfigInterrupt;
 use queue::Virtqueue;
 
-/// Guest memory as devices see it. Clones share the mapping.
-pub type GuestMemory = GuestMemoryMmap<()>;
+pub use crate::memory::GuestMemory;
 
 /// Device types of virtio 1.2, section 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

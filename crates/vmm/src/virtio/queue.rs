@@ -156,6 +156,7 @@ impl Virtqueue {
     /// The used ring cannot be written.
     pub fn complete(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
         self.completed = true;
+        chain.writable.mark_written(&self.memory, written);
         self.queue
             .add_used(&self.memory, chain.head, written)
             .map_err(ring_error(self.index))

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::pci::VirtioPci;
 use super::{GuestMemory, VirtioDevice};
@@ -134,7 +134,7 @@ impl Driver {
             (GuestAddress(0), LOW_END as usize),
             (GuestAddress(HIGH_START), (HIGH_END - HIGH_START) as usize),
         ];
-        let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+        let memory = GuestMemory::from_ranges(&ranges).unwrap();
         let interrupts = Arc::new(Interrupts::default());
         let router = Arc::new(Router(Arc::clone(&interrupts)));
         let function = VirtioPci::new(Box::new(device), memory.clone(), router).unwrap();

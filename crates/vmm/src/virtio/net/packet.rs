@@ -5,7 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 
-use vm_memory::VolatileSlice;
+use crate::memory::VolatileSlice;
 
 /// Bytes of `struct virtio_net_hdr_v1`, before each packet.
 pub(super) const HEADER_LEN: usize = 12;
