@@ -6,10 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::Report;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     Status,
+    /// Asks for what has been counted so far; nothing stops for it.
+    Metrics,
     /// Presses the ACPI power button.
     PowerButton,
     /// Pulls the reset line: a fresh boot in the same process, with the same disks and NICs.
@@ -29,6 +33,7 @@ pub enum Message {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     Status(Status),
+    Metrics(Report),
     Ok,
     Error { message: String },
 }

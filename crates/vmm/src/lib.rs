@@ -17,6 +17,7 @@ pub mod legacy;
 pub mod lifecycle;
 pub mod machine;
 pub mod memory;
+pub mod metrics;
 pub mod notices;
 pub mod open;
 pub mod pci;

@@ -187,6 +187,7 @@ impl<'a> Lifecycle<'a> {
         };
         server.handle(fd, &self.epoll, |request| match request {
             Request::Status => Reply::Status(status.clone()),
+            Request::Metrics => Reply::Metrics(self.plan.metrics.report()),
             Request::PowerButton => match machine.press_power_button() {
                 Ok(()) => Reply::Ok,
                 Err(error) => Reply::Error {

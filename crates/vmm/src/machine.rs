@@ -14,6 +14,7 @@ use crate::bus::Bus;
 use crate::cpu::{self, CpuModel};
 use crate::legacy::serial::Serial;
 use crate::memory::{GuestMemory, Layout, MIB};
+use crate::metrics::Registry;
 use crate::notices::Notices;
 use crate::pci::msix::MsiRouter;
 use crate::pci::root::PciRoot;
@@ -54,6 +55,7 @@ pub struct Plan {
     pub source: boot::Source,
     pub disks: Vec<DiskPlan>,
     pub nics: Vec<NicPlan>,
+    pub metrics: Registry,
 }
 
 pub struct DiskPlan {
@@ -135,7 +137,7 @@ impl Machine {
         };
         for (index, vcpu) in (0..).zip(vcpus) {
             let (bus, notices) = (Arc::clone(&machine.bus), Arc::clone(&machine.notices));
-            match VcpuThread::start(index, vcpu, bus, notices) {
+            match VcpuThread::start(index, vcpu, bus, notices, plan.metrics.vcpu(index)) {
                 Ok(thread) => machine.threads.push(thread),
                 Err(source) => {
                     machine.stop();
@@ -201,6 +203,6 @@ fn devices(plan: &Plan) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
     for nic in &plan.nics {
         devices.push(Box::new(Net::new(nic.tap.try_clone()?, nic.mac, nic.mtu)?));
     }
-    devices.push(Box::new(Rng::new()));
+    devices.push(Box::new(Rng::new().counted_in(plan.metrics.device("rng", ""))));
     Ok(devices)
 }

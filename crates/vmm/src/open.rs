@@ -12,6 +12,7 @@ use kvm_ioctls::Kvm;
 
 use crate::boot::Source;
 use crate::machine::{DiskPlan, NicPlan, Plan};
+use crate::metrics::Registry;
 use crate::spec::{BootSpec, DiskBacking, VmSpec};
 
 /// vCPU limits, as [`VmSpec::vcpus`] says.
@@ -113,6 +114,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             source,
             disks,
             nics,
+            metrics: Registry::default(),
         },
     })
 }

@@ -14,6 +14,7 @@ use hearth_block::{Disk, RawDisk};
 use hearth_vmm::boot::Source;
 use hearth_vmm::lifecycle::{self, Console, Surroundings, chain};
 use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
+use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
 use hearth_vmm::spec::Outcome;
 
@@ -114,6 +115,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         source,
         disks,
         nics,
+        metrics: Registry::default(),
     })
 }
 

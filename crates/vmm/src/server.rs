@@ -14,7 +14,7 @@ use crate::control::{Event, Message, Reply, Request};
 
 /// Bytes of a request line; the longest real one has 16.
 const LINE_LIMIT: usize = 4096;
-/// Bytes that a client may leave unread.
+/// Bytes that a client may leave unread before its next message.
 const BACKLOG_LIMIT: usize = 64 << 10;
 const CLIENT_LIMIT: usize = 32;
 
@@ -127,11 +127,12 @@ impl Client {
     }
 
     fn push(&mut self, message: &Message) -> io::Result<()> {
-        serde_json::to_writer(&mut self.output, message)?;
-        self.output.push(b'\n');
+        // Before the message and not with it: one answer may be long, and we know how long.
         if self.output.len() > BACKLOG_LIMIT {
             return Err(io::Error::other("the client does not read"));
         }
+        serde_json::to_writer(&mut self.output, message)?;
+        self.output.push(b'\n');
         Ok(())
     }
 

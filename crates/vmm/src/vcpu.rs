@@ -13,6 +13,7 @@ use vmm_sys_util::errno;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
+use crate::metrics::{Exit, Vcpu, VcpuMeter};
 use crate::notices::{Ending, Notices};
 
 /// Exit handling needs little; the pages are taken only when touched.
@@ -31,17 +32,25 @@ pub struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts vCPU `index`; the first one (0) says so in `notices` when it is about to enter the guest.
+    /// Starts vCPU `index`; the first one (0) says so in `notices` when it is about to enter the guest. Exits are
+    /// counted in `metrics`.
     ///
     /// # Errors
     /// The host has no thread left.
-    pub fn start(index: u8, vcpu: VcpuFd, bus: Arc<Bus>, notices: Arc<Notices>) -> io::Result<Self> {
+    pub fn start(
+        index: u8,
+        vcpu: VcpuFd,
+        bus: Arc<Bus>,
+        notices: Arc<Notices>,
+        metrics: Arc<Vcpu>,
+    ) -> io::Result<Self> {
         install_kick_handler()?;
         let thread = thread::Builder::new()
             .name(format!("vcpu{index}"))
             .stack_size(STACK_SIZE)
             .spawn(move || {
-                let ending = catch_unwind(AssertUnwindSafe(|| run(index, vcpu, &bus, &notices)));
+                let meter = metrics.on_this_thread();
+                let ending = catch_unwind(AssertUnwindSafe(|| run(index, vcpu, &bus, &notices, meter)));
                 match ending {
                     Ok(Some(ending)) => notices.end(ending),
                     Ok(None) => {}
@@ -96,13 +105,15 @@ impl Drop for KickTarget {
 }
 
 /// Runs until the boot ends: `None` when someone else ended it.
-fn run(index: u8, mut vcpu: VcpuFd, bus: &Bus, notices: &Notices) -> Option<Ending> {
+fn run(index: u8, mut vcpu: VcpuFd, bus: &Bus, notices: &Notices, mut meter: VcpuMeter) -> Option<Ending> {
     let _kickable = KickTarget::new(&mut vcpu);
     if index == 0 {
         notices.entered();
     }
     while !notices.is_ending() {
-        match vcpu.run() {
+        let exit = vcpu.run();
+        meter.count(kind(&exit));
+        match exit {
             Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
             Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
             Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
@@ -128,6 +139,18 @@ fn run(index: u8, mut vcpu: VcpuFd, bus: &Bus, notices: &Notices) -> Option<Endi
         }
     }
     None
+}
+
+fn kind(exit: &Result<VcpuExit<'_>, errno::Error>) -> Exit {
+    match exit {
+        Ok(VcpuExit::IoIn(..)) => Exit::PortRead,
+        Ok(VcpuExit::IoOut(..)) => Exit::PortWrite,
+        Ok(VcpuExit::MmioRead(..)) => Exit::MmioRead,
+        Ok(VcpuExit::MmioWrite(..)) => Exit::MmioWrite,
+        Ok(VcpuExit::Intr) => Exit::Interrupted,
+        Err(error) if error.errno() == libc::EINTR => Exit::Interrupted,
+        _ => Exit::Other,
+    }
 }
 
 fn system_event(kind: u32) -> Ending {

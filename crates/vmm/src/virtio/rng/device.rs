@@ -1,8 +1,10 @@
 //! What the device is: one queue, and nothing else.
 
 use std::io;
+use std::sync::Arc;
 
 use super::worker::RngHandler;
+use crate::metrics::Device;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker, serve};
 use crate::virtio::{Activation, DeviceType, VirtioDevice};
@@ -12,6 +14,7 @@ const QUEUE_SIZE: u16 = 64;
 /// Random bytes of the host's kernel to the guest.
 #[derive(Default)]
 pub struct Rng {
+    metrics: Arc<Device>,
     worker: Option<Worker<Virtqueue>>,
 }
 
@@ -19,6 +22,12 @@ impl Rng {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Counts in `metrics`.
+    #[must_use]
+    pub fn counted_in(self, metrics: Arc<Device>) -> Self {
+        Self { metrics, ..self }
     }
 }
 
@@ -46,14 +55,9 @@ impl VirtioDevice for Rng {
         let stop = Stop::new()?;
         let doorbell = stop.waiter(&queue)?;
         let config_interrupt = activation.config_interrupt;
+        let mut handler = RngHandler::new(self.metrics.queue(0));
         self.worker = Some(Worker::spawn("virtio-rng", stop, move |stop| {
-            serve(
-                &mut queue,
-                stop,
-                &doorbell,
-                &config_interrupt,
-                &mut RngHandler::new(),
-            );
+            serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
             queue
         })?);
         Ok(())

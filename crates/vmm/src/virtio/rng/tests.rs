@@ -1,6 +1,7 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::Rng;
+use crate::metrics::{Operation, Registry};
 use crate::virtio::testing::{BREAKAGES, DATA, Driver, EVENT_IDX, NEEDS_RESET};
 
 fn ask(driver: &Driver, len: u32) -> Vec<u8> {
@@ -34,6 +35,19 @@ fn gives_random_bytes_bounded_per_request() {
     assert_eq!(first.len(), 64);
     assert_ne!(first, ask(&driver, 64));
     assert_eq!(ask(&driver, 1 << 20).len(), 4096);
+}
+
+#[test]
+fn counts_requests_and_bytes_over_resets_of_the_device() {
+    let registry = Registry::default();
+    let mut driver = Driver::start(Rng::new().counted_in(registry.device("rng", "")));
+    assert_eq!(ask(&driver, 64).len(), 64);
+    driver.initialise(!EVENT_IDX, 16);
+    assert_eq!(ask(&driver, 100).len(), 100);
+    // The worker counts a request before it completes it.
+    let report = registry.report();
+    let reads = &report.devices[0].operations[&Operation::Read];
+    assert_eq!((reads.operations, reads.bytes, reads.errors), (2, 164, 0));
 }
 
 #[test]

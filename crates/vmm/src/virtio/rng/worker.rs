@@ -1,5 +1,8 @@
 //! Fills buffers with random bytes. A request is no more than buffers to fill, so there is nothing to parse.
 
+use std::time::Instant;
+
+use crate::metrics::{Operation, QueueMeter};
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::worker::Handler;
@@ -9,12 +12,14 @@ const REQUEST_LEN: usize = 4096;
 
 pub(super) struct RngHandler {
     buffer: [u8; REQUEST_LEN],
+    meter: QueueMeter,
 }
 
 impl RngHandler {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(meter: QueueMeter) -> Self {
         Self {
             buffer: [0; REQUEST_LEN],
+            meter,
         }
     }
 }
@@ -29,14 +34,17 @@ impl Handler for RngHandler {
         if chain.writable.is_empty() {
             return Err(Malformed::TooShort);
         }
+        let begin = Instant::now();
         let len = usize::try_from(chain.writable.len()).map_or(REQUEST_LEN, |len| len.min(REQUEST_LEN));
         let bytes = &mut self.buffer[..len];
         if let Err(error) = getrandom::fill(bytes) {
+            self.meter.failed(Operation::Read, begin.elapsed());
             // The driver sees a request that yielded nothing and asks again.
             tracing::error!(%error, "the host has no random bytes");
             return Ok(0);
         }
         chain.writable.write(memory, 0, bytes)?;
+        self.meter.completed(Operation::Read, len as u64, begin.elapsed());
         Ok(len as u32)
     }
 }
