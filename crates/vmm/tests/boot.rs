@@ -134,6 +134,12 @@ fn clients_see_the_state_and_pull_the_reset_line() {
     };
     assert_eq!((status.state, status.boots), (VmState::Running, 1 + RESETS));
     assert!(status.first_entry_micros > 0);
+    let Reply::Metrics(report) = guest.request(&Request::Metrics) else {
+        panic!("no metrics");
+    };
+    let ids: Vec<_> = report.vcpus.iter().map(|vcpu| vcpu.id).collect();
+    assert_eq!(ids, [0, 1]);
+    assert!(report.vcpus[0].cpu_ns > 0);
     assert_eq!(guest.request(&Request::Stop), Reply::Ok);
     assert_eq!(guest.next_event(BOOT), None);
     assert_eq!(guest.outcome(), Outcome::Stopped);
