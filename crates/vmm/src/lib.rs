@@ -15,6 +15,7 @@ pub mod cpu;
 pub mod interrupts;
 pub mod legacy;
 pub mod lifecycle;
+pub mod limits;
 pub mod machine;
 pub mod memory;
 pub mod metrics;

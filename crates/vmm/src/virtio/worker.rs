@@ -69,10 +69,19 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    /// Wakes up for each time that `source` becomes readable, too; the same lifetime holds for its descriptor.
+    ///
+    /// # Errors
+    /// `source` cannot be waited for.
+    pub fn also_edges_of(&self, source: &impl AsRawFd) -> io::Result<()> {
+        let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, SOURCE);
+        Ok(self.epoll.ctl(ControlOperation::Add, source.as_raw_fd(), event)?)
+    }
+
     /// Sleeps until the source is readable or gone (true), or the stop is requested (false).
     #[must_use]
     pub fn wait(&self) -> bool {
-        let mut events = [EpollEvent::default(); 2];
+        let mut events = [EpollEvent::default(); 4];
         loop {
             match self.epoll.wait(-1, &mut events) {
                 Ok(count) => return events.iter().take(count).all(|event| event.data() != STOP),
