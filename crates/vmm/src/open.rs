@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ const MIN_MEMORY_MIB: u64 = 32;
 const MAX_MEMORY_MIB: u64 = 16 << 20;
 /// Standard input, output and error are not the spec's to give.
 const FIRST_FREE_FD: RawFd = 3;
+/// Of `KVM_GET_API_VERSION`, for ever.
+const KVM_API_VERSION: i32 = 12;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -41,8 +43,8 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-    #[error("opening /dev/kvm")]
-    Kvm(#[source] io::Error),
+    #[error("the KVM descriptor speaks version {0} of its interface, and not 12")]
+    Kvm(i32),
 }
 
 /// A spec's descriptors, owned.
@@ -106,7 +108,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
         console: fds.take(spec.console_fd, "console")?.into(),
         control: fds.take(spec.control_fd, "control socket")?.into(),
         plan: Plan {
-            kvm: open_kvm()?,
+            kvm: fds.take_kvm(spec.kvm_fd)?,
             instance_id: spec.instance_id,
             uuid: spec.uuid,
             vcpus: spec.vcpus,
@@ -117,12 +119,6 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             metrics: Registry::default(),
         },
     })
-}
-
-/// # Errors
-/// `/dev/kvm` is absent or not ours to open.
-pub fn open_kvm() -> Result<Kvm, OpenError> {
-    Kvm::new().map_err(|error| OpenError::Kvm(error.into()))
 }
 
 /// # Errors
@@ -202,6 +198,16 @@ impl Fds {
             return Err(OpenError::Descriptor { fd, what });
         }
         adopt(fd).map_err(|_| OpenError::Descriptor { fd, what })
+    }
+
+    fn take_kvm(&mut self, fd: RawFd) -> Result<Kvm, OpenError> {
+        let fd = self.take(fd, "KVM")?;
+        // SAFETY: ours alone; a descriptor of something else only answers with errors.
+        let kvm = unsafe { Kvm::from_raw_fd(fd.into_raw_fd()) };
+        match kvm.get_api_version() {
+            KVM_API_VERSION => Ok(kvm),
+            version => Err(OpenError::Kvm(version)),
+        }
     }
 }
 

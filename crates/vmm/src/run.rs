@@ -17,6 +17,7 @@ use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
 use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
 use hearth_vmm::spec::Outcome;
+use kvm_ioctls::Kvm;
 
 use nix::sys::termios::{self, LocalFlags, OutputFlags, SetArg, Termios};
 
@@ -107,7 +108,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         (None, None) => return Err("neither a kernel nor a disk".into()),
     };
     Ok(Plan {
-        kvm: open::open_kvm()?,
+        kvm: Kvm::new().map_err(|error| format!("opening /dev/kvm: {error}"))?,
         instance_id: "i-00000000000000000".into(),
         uuid: "ec200000-0000-4000-8000-000000000000".into(),
         vcpus: arguments.vcpus,

@@ -25,6 +25,8 @@ pub struct VmSpec {
     pub disks: Vec<DiskSpec>,
     /// In the guest's order.
     pub nics: Vec<NicSpec>,
+    /// `/dev/kvm`, opened for reading and writing.
+    pub kvm_fd: RawFd,
     /// The console ring file (see [`crate::console`]), opened for reading and writing.
     pub console_fd: RawFd,
     /// A bound, listening Unix stream socket on which the monitor serves [`crate::control`].

@@ -132,6 +132,7 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
         mac: eni.mac_address.clone(),
         mtu: MTU,
         tap: tap?,
+        kvm: spawn::open_kvm(context.kvm)?,
     })
 }
 

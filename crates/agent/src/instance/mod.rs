@@ -54,6 +54,8 @@ pub struct Context {
     pub board: Board,
     /// The monitor program.
     pub monitor: PathBuf,
+    /// The device that monitors are given as KVM.
+    pub kvm: &'static str,
     /// How long a guest has to obey the power button.
     pub stop_patience: Duration,
 }

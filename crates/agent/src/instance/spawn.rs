@@ -40,6 +40,7 @@ pub struct Parts {
     pub mac: String,
     pub mtu: u16,
     pub tap: OwnedFd,
+    pub kvm: File,
 }
 
 /// The first descriptor that the child is given; the rest follow.
@@ -91,6 +92,7 @@ pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, Spa
             tap_fd: fds.give(parts.tap),
             mtu: parts.mtu,
         }],
+        kvm_fd: fds.give(parts.kvm),
         console_fd: fds.give(console),
         control_fd: fds.give(control),
         outcome_fd: fds.give(outcome),
@@ -134,6 +136,13 @@ pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, Spa
     // The child is reaped by its pidfd.
     let pid = i32::try_from(child.id()).unwrap_or_default();
     Ok(open_pidfd(pid)?)
+}
+
+/// Opened anew for each monitor, so that none can meddle with another's.
+pub fn open_kvm(path: &str) -> Result<File, SpawnError> {
+    let mut options = File::options();
+    let opened = options.read(true).write(true).open(path);
+    opened.map_err(io_error("opening the KVM device"))
 }
 
 /// Whether the launch ever had a monitor, and what that said at its end.

@@ -84,6 +84,7 @@ impl Guest {
             boot,
             disks,
             nics: Vec::new(),
+            kvm_fd: give(open_kvm().into()),
             console_fd: give(console.into()),
             control_fd: give(control.into()),
             outcome_fd: give(outcome.into()),
@@ -179,6 +180,11 @@ impl Drop for Guest {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn open_kvm() -> File {
+    let mut options = File::options();
+    options.read(true).write(true).open("/dev/kvm").unwrap()
 }
 
 fn spawn(spec_fd: RawFd, inherited: Vec<RawFd>) -> Child {
