@@ -85,7 +85,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         networks,
         board: board.clone(),
         monitor: config.monitor,
-        kvm: if config.simulate_host { "/dev/null" } else { "/dev/kvm" },
+        kvm: if config.simulate_host {
+            "/dev/null"
+        } else {
+            "/dev/kvm"
+        },
         stop_patience: config.stop_patience,
     });
     let supervisor = Supervisor::start(context).await?;
