@@ -28,3 +28,4 @@ pub mod spec;
 pub mod vcpu;
 pub mod virtio;
 pub mod vm;
+pub mod vmgenid;

@@ -26,6 +26,7 @@ use crate::virtio::net::Net;
 use crate::virtio::pci::VirtioPci;
 use crate::virtio::rng::Rng;
 use crate::vm::Vm;
+use crate::vmgenid::{self, VmGenId};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Of a thread that makes one system call.
@@ -41,6 +42,8 @@ pub enum BuildError {
     },
     #[error("booting")]
     Boot(#[from] BootError),
+    #[error("setting the generation id")]
+    Generation(#[from] vmgenid::RenewError),
     #[error("writing firmware tables into guest memory")]
     Firmware(#[from] vm_memory::GuestMemoryError),
 }
@@ -74,6 +77,8 @@ pub struct NicPlan {
 pub struct Machine {
     pub serial: Arc<Serial>,
     pub notices: Arc<Notices>,
+    /// To be renewed when this machine's past is another's too.
+    pub generation: VmGenId,
     power_button: EventFd,
     bus: Arc<Bus>,
     threads: Vec<VcpuThread>,
@@ -117,6 +122,11 @@ impl Machine {
             .router
             .pin(acpi::POWER_BUTTON_GSI)
             .map_err(host("wiring the power button"))?;
+        let generation = vm
+            .router
+            .pin(acpi::GENERATION_GSI)
+            .map_err(host("wiring the generation id"))?;
+        let generation = VmGenId::new(memory.clone(), generation);
 
         let mut pci = PciRoot::new(Arc::clone(&vm.fd), layout.pci_window_64());
         for device in devices(plan).map_err(host("making devices"))? {
@@ -130,6 +140,7 @@ impl Machine {
         let mut machine = Self {
             serial,
             notices,
+            generation,
             power_button,
             bus,
             threads: Vec::new(),
@@ -174,6 +185,7 @@ impl Machine {
 fn fill_memory(plan: &Plan, layout: &Layout, memory: &GuestMemory) -> Result<boot::Entry, BuildError> {
     let entry = boot::load(&plan.source, layout, memory)?;
     acpi::write(memory, layout, plan.vcpus)?;
+    vmgenid::write(memory)?;
     smbios::write(memory, &plan.uuid, &plan.instance_id)?;
     Ok(entry)
 }

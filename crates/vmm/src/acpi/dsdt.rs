@@ -1,21 +1,25 @@
 //! The DSDT: what the guest cannot find by probing. ACPI 6.5, chapters 5, 6 and 19.
 
+use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed,
-    Method, Name, Notify, Package, Path, ResourceTemplate, Scope, ZERO,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Notify,
+    Package, Path, ResourceTemplate, Scope, ZERO,
 };
 use acpi_tables::sdt::Sdt;
-use acpi_tables::{Aml, aml};
 
-use super::{OEM, OEM_REVISION, OEM_TABLE, POWER_BUTTON_GSI, SERIAL_GSI};
+use super::ged::{self, Event};
+use super::{GENERATION_GSI, OEM, OEM_REVISION, OEM_TABLE, POWER_BUTTON_GSI, SERIAL_GSI};
 use crate::legacy::{power, serial};
 use crate::memory::{ECAM_BASE, ECAM_SIZE, Layout, PCI_WINDOW_32};
+use crate::vmgenid;
 
 /// Bytes of the header that all description tables share.
 const HEADER_SIZE: u32 = 36;
 const REVISION: u8 = 2;
 /// `Notify` value of a pressed power button.
 const BUTTON_PRESSED: u8 = 0x80;
+/// `Notify` value of a generation id that has changed.
+const GENERATION_CHANGED: u8 = 0x80;
 
 pub(super) fn dsdt(layout: &Layout) -> Sdt {
     let mut body = Vec::new();
@@ -36,6 +40,8 @@ fn system_bus(layout: &Layout, body: &mut Vec<u8>) {
     ecam_reservation(&mut devices);
     serial_port(&mut devices);
     power_button(&mut devices);
+    generation_id(&mut devices);
+    events(&mut devices);
     body.extend(Scope::raw(Path::new("_SB_"), devices));
 }
 
@@ -108,7 +114,6 @@ fn serial_port(body: &mut Vec<u8>) {
     .to_aml_bytes(body);
 }
 
-/// The power button, and the Generic Event Device whose interrupt means that it was pressed.
 fn power_button(body: &mut Vec<u8>) {
     Device::new(
         Path::new("PWRB"),
@@ -118,25 +123,40 @@ fn power_button(body: &mut Vec<u8>) {
         ],
     )
     .to_aml_bytes(body);
+}
+
+/// Windows looks for `_CID`, Linux for either; `ADDR` is the id's address in two halves.
+fn generation_id(body: &mut Vec<u8>) {
     Device::new(
-        Path::new("GED_"),
+        Path::new("VGEN"),
         vec![
-            &Name::new(Path::new("_HID"), &"ACPI0013"),
-            &Name::new(Path::new("_UID"), &ZERO),
+            &Name::new(Path::new("_HID"), &"VMGENCTR"),
+            &Name::new(Path::new("_CID"), &"VM_Gen_Counter"),
+            &Name::new(Path::new("_DDN"), &"VM_Gen_Counter"),
             &Name::new(
-                Path::new("_CRS"),
-                &ResourceTemplate::new(vec![&Interrupt::new(true, true, false, false, POWER_BUTTON_GSI)]),
-            ),
-            &Method::new(
-                Path::new("_EVT"),
-                1,
-                true,
-                vec![&If::new(
-                    &Equal::new(&Arg(0), &POWER_BUTTON_GSI),
-                    vec![&Notify::new(&aml::Path::new("PWRB"), &BUTTON_PRESSED)],
-                )],
+                Path::new("ADDR"),
+                &Package::new(vec![
+                    &(vmgenid::ADDRESS as u32),
+                    &((vmgenid::ADDRESS >> 32) as u32),
+                ]),
             ),
         ],
     )
     .to_aml_bytes(body);
+}
+
+fn events(body: &mut Vec<u8>) {
+    ged::write(
+        vec![
+            Event {
+                gsi: POWER_BUTTON_GSI,
+                terms: vec![&Notify::new(&Path::new("PWRB"), &BUTTON_PRESSED)],
+            },
+            Event {
+                gsi: GENERATION_GSI,
+                terms: vec![&Notify::new(&Path::new("VGEN"), &GENERATION_CHANGED)],
+            },
+        ],
+        body,
+    );
 }

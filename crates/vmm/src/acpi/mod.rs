@@ -3,6 +3,7 @@
 //! RSDP → XSDT → FADT (→ DSDT), MADT, MCFG, one after the other in the BIOS area below 1 MiB.
 
 mod dsdt;
+mod ged;
 
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
@@ -24,6 +25,8 @@ const TABLES_ADDRESS: u64 = RSDP_ADDRESS + 64;
 pub const SERIAL_GSI: u32 = 4;
 /// The GSI by which the Generic Event Device hears of the power button.
 pub const POWER_BUTTON_GSI: u32 = 5;
+/// The GSI by which it hears of a new generation id.
+pub const GENERATION_GSI: u32 = 6;
 
 const OEM: [u8; 6] = *b"HEARTH";
 const OEM_TABLE: [u8; 8] = *b"HEARTHVM";
