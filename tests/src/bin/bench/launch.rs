@@ -43,22 +43,19 @@ pub fn run() -> Result<()> {
             KNOWN + 1
         );
         print(
-            "-",
+            &["hearth"],
             &[
                 Row {
                     name: "RunInstances to first vCPU entry seen by a watcher, ms",
-                    ours: latency,
-                    peer: None,
+                    contenders: vec![latency],
                 },
                 Row {
                     name: "hearthd resident, MiB",
-                    ours: hearthd,
-                    peer: None,
+                    contenders: vec![hearthd],
                 },
                 Row {
                     name: "hearth-agent resident, MiB",
-                    ours: agent,
-                    peer: None,
+                    contenders: vec![agent],
                 },
             ],
         );

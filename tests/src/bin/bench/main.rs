@@ -1,17 +1,28 @@
-//! Benchmarks: ratios against a named peer, both in one run. `scripts/bench` builds and starts this.
+//! Benchmarks: ratios against named peers, all in one run. `scripts/bench` builds and starts this.
 
 mod boot;
+mod firecracker;
 mod launch;
+mod monitors;
+mod resident;
+mod snapshot;
 mod stats;
 mod stub;
 
 use anyhow::{Result, bail};
 
+use monitors::Monitor;
+
 fn main() -> Result<()> {
     let which = std::env::args().nth(1).unwrap_or_default();
     match which.as_str() {
-        "boot" => boot::run().and_then(|()| launch::run()),
+        "boot" => boot::run(&Monitor::all(false)?).and_then(|()| launch::run()),
         "launch" => launch::run(),
-        _ => bail!("usage: scripts/bench boot|launch"),
+        "vmm" => {
+            let monitors = Monitor::all(true)?;
+            boot::run(&monitors)?;
+            snapshot::run(&monitors)
+        }
+        _ => bail!("usage: scripts/bench boot|launch|vmm"),
     }
 }

@@ -11,6 +11,10 @@ impl Samples {
         self.0.push(value);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The middle value, or NaN of none.
     pub fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
@@ -25,34 +29,35 @@ impl Samples {
     }
 }
 
-/// A row of a side-by-side table: what is measured, ours, and the peer's where there is one.
+/// A row of a side-by-side table: what is measured, and each contender's figures, ours first. One without
+/// figures could not be asked.
 pub struct Row {
     pub name: &'static str,
-    pub ours: Samples,
-    pub peer: Option<Samples>,
+    pub contenders: Vec<Samples>,
 }
 
-pub fn print(peer_name: &str, rows: &[Row]) {
+/// `names` are the contenders', ours first. Peers' cells end with the ratio of ours to theirs.
+pub fn print(names: &[&str], rows: &[Row]) {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    table.set_header(["median (min to max)", "hearth-vmm", peer_name, "ratio"]);
+    table.set_header(["median (min to max; ours / theirs)"].iter().chain(names));
     for row in rows {
-        let cell = |s: &Samples| {
-            let (low, high) = s.spread();
-            format!("{:.1} ({low:.1} to {high:.1})", s.median())
-        };
-        let peer = row.peer.as_ref();
-        table.add_row([
-            row.name.to_owned(),
-            cell(&row.ours),
-            peer.map_or_else(|| "-".into(), cell),
-            peer.map_or_else(
-                || "-".into(),
-                |p| format!("{:.2}", row.ours.median() / p.median()),
-            ),
-        ]);
+        let ours = row.contenders.first().map_or(f64::NAN, Samples::median);
+        let cells = row.contenders.iter().enumerate().map(|(index, samples)| {
+            if samples.is_empty() {
+                return "-".to_owned();
+            }
+            let (low, high) = samples.spread();
+            let cell = format!("{:.1} ({low:.1} to {high:.1}", samples.median());
+            if index == 0 {
+                format!("{cell})")
+            } else {
+                format!("{cell}; {:.2})", ours / samples.median())
+            }
+        });
+        table.add_row(std::iter::once(row.name.to_owned()).chain(cells));
     }
-    for column in 1..4 {
+    for column in 1..=names.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

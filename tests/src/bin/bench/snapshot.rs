@@ -1,0 +1,148 @@
+//! Snapshots: from a process's start to the restored guest's first output, and how long a diff snapshot keeps
+//! the guest from running.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::boot::runs;
+use crate::firecracker::Api;
+use crate::monitors::{Guest, Monitor, firecracker_config};
+use crate::stats::{Row, Samples, print};
+use crate::stub;
+
+const MEMORY_MIB: u64 = 128;
+
+#[derive(Default)]
+struct Figures {
+    restore: Samples,
+    diff: Samples,
+}
+
+pub fn run(monitors: &[Monitor]) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut figures = Vec::new();
+    for monitor in monitors {
+        figures.push(match monitor {
+            Monitor::Firecracker(binary) => of_firecracker(binary, dir.path())?,
+            Monitor::Hearth(_) | Monitor::Qemu(_) => Figures::default(),
+        });
+    }
+    println!("\nsnapshots: 1 vCPU, {MEMORY_MIB} MiB, {} runs\n", runs()?);
+    let names: Vec<_> = monitors.iter().map(Monitor::name).collect();
+    let row = |name, pick: fn(&Figures) -> &Samples| Row {
+        name,
+        contenders: figures.iter().map(|f| pick(f).clone()).collect(),
+    };
+    print(
+        &names,
+        &[
+            row("process start to restored guest's first output, ms", |f| {
+                &f.restore
+            }),
+            row("diff snapshot of 64 MiB, guest does not run, ms", |f| &f.diff),
+        ],
+    );
+    Ok(())
+}
+
+/// A monitor that is ended with its owner, and its guest's output.
+struct Running {
+    child: Child,
+    output: ChildStdout,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        let output = child.stdout.take().context("stdout")?;
+        Ok(Self { child, output })
+    }
+
+    /// Waits until the guest has said `!` once more than what had been read before.
+    fn wait_for_output(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            let n = self.output.read(&mut buffer)?;
+            ensure!(n > 0, "the monitor ended");
+            if buffer[..n].contains(&b'!') {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn of_firecracker(binary: &Path, dir: &Path) -> Result<Figures> {
+    let file = |name: &str| -> PathBuf { dir.join(format!("firecracker-{name}")) };
+    let socket = file("socket");
+    let start = |code: &[u8]| -> Result<(Running, Api)> {
+        let kernel = file("stub");
+        std::fs::write(&kernel, stub::elf(code))?;
+        let guest = Guest {
+            kernel: &kernel,
+            initrd: None,
+            cmdline: "",
+            memory_mib: MEMORY_MIB,
+            vcpus: 1,
+            disk: None,
+        };
+        let mut config = firecracker_config(&guest);
+        config["machine-config"]["track_dirty_pages"] = true.into();
+        std::fs::write(file("config"), config.to_string())?;
+        let _ = std::fs::remove_file(&socket);
+        let mut command = Command::new(binary);
+        command.arg("--enable-pci").arg("--api-sock").arg(&socket);
+        let mut running = Running::start(command.arg("--config-file").arg(file("config")))?;
+        let api = Api::connect(&socket)?;
+        running.wait_for_output()?;
+        Ok((running, api))
+    };
+    let mut figures = Figures::default();
+
+    let (mut running, mut api) = start(stub::DIRTIER)?;
+    api.pause()?;
+    api.create_snapshot("Full", &file("state"), &file("memory"))?;
+    api.resume()?;
+    for _ in 0..runs()? {
+        // The first may be old, and the second belong to a round that had begun before.
+        for _ in 0..3 {
+            running.wait_for_output()?;
+        }
+        let begin = Instant::now();
+        api.pause()?;
+        api.create_snapshot("Diff", &file("diff-state"), &file("diff-memory"))?;
+        api.resume()?;
+        figures.diff.add(begin.elapsed().as_secs_f64() * 1000.0);
+        std::fs::remove_file(file("diff-memory"))?;
+    }
+    drop((running, api));
+
+    let (running, mut api) = start(stub::TICKER)?;
+    api.pause()?;
+    api.create_snapshot("Full", &file("state"), &file("memory"))?;
+    drop((running, api));
+    for _ in 0..runs()? {
+        let _ = std::fs::remove_file(&socket);
+        let begin = Instant::now();
+        let mut command = Command::new(binary);
+        let mut running = Running::start(command.arg("--enable-pci").arg("--api-sock").arg(&socket))?;
+        Api::connect(&socket)?.load_snapshot(&file("state"), &file("memory"))?;
+        running.wait_for_output()?;
+        figures.restore.add(begin.elapsed().as_secs_f64() * 1000.0);
+    }
+    Ok(figures)
+}
