@@ -275,7 +275,7 @@ async fn exchange(
                         }
                     }
                     Ok(Message::Event(Event::Entered { .. })) => note(tell, true),
-                    Ok(Message::Event(Event::Reset { .. })) => {}
+                    Ok(Message::Event(_)) => {}
                     Err(error) => {
                         tracing::warn!(%error, "a monitor said what the control protocol does not know");
                         return Ended::Closed { spoken };

@@ -12,7 +12,7 @@ use crate::console::Ring;
 use crate::control::{Event, Reply, Request, Status, VmState};
 use crate::machine::{Machine, Plan};
 use crate::notices::{Ending, Notice};
-use crate::server::{Server, watch};
+use crate::server::{Asked, Server, watch};
 use crate::spec::Outcome;
 
 /// How the process is driven and where its output goes.
@@ -151,9 +151,12 @@ impl<'a> Lifecycle<'a> {
                     }
                 } else if let Some(keyboard) = keyboard.as_ref().filter(|keyboard| keyboard.owns(fd)) {
                     keyboard.handle(fd, &self.epoll, machine);
-                } else {
-                    self.serve(fd, machine);
+                } else if let Some(server) = &mut self.server {
+                    server.handle(event, &self.epoll);
                 }
+            }
+            while let Some(asked) = self.next_request() {
+                self.answer(asked, machine);
             }
         }
     }
@@ -180,13 +183,13 @@ impl<'a> Lifecycle<'a> {
         None
     }
 
-    fn serve(&mut self, fd: RawFd, machine: &Machine) {
-        let status = &self.status;
-        let Some(server) = &mut self.server else {
-            return;
-        };
-        server.handle(fd, &self.epoll, |request| match request {
-            Request::Status => Reply::Status(status.clone()),
+    fn next_request(&mut self) -> Option<Asked> {
+        self.server.as_mut()?.next_request(&self.epoll)
+    }
+
+    fn answer(&mut self, asked: Asked, machine: &Machine) {
+        let reply = match asked.request {
+            Request::Status => Reply::Status(self.status.clone()),
             Request::Metrics => Reply::Metrics(self.plan.metrics.report()),
             Request::PowerButton => match machine.press_power_button() {
                 Ok(()) => Reply::Ok,
@@ -202,7 +205,10 @@ impl<'a> Lifecycle<'a> {
                 machine.notices.end(Ending::Stop);
                 Reply::Ok
             }
-        });
+        };
+        if let Some(server) = &mut self.server {
+            server.reply(asked.client, reply, &self.epoll);
+        }
     }
 
     fn announce(&mut self, event: &Event) {

@@ -2,11 +2,28 @@
 //!
 //! A client connects to the monitor's Unix stream socket and exchanges lines of JSON: it sends
 //! [`Request`]s and gets one [`Message::Reply`] for each, in order; [`Message::Event`]s come in between
-//! whenever they happen. Several clients may be connected. A client that does not read is dropped.
+//! whenever they happen. Several clients may be connected. A client that does not read is dropped, and so is
+//! one whose line is longer than [`LINE_LIMIT`].
+//!
+//! A request that needs descriptors brings them along as `SCM_RIGHTS`: its line, newline included, is sent by
+//! one `sendmsg` that carries them all, at most [`DESCRIPTOR_LIMIT`]. Where a request names a descriptor by
+//! number, it means its place among those, from 0. What a request does not name is closed.
+//!
+//! The next request of a client is read once the one before it is answered. What is no request gets
+//! [`Reply::Error`], which says what is allowed.
+
+mod client;
+mod socket;
+
+pub use client::Client;
+pub use socket::{DESCRIPTOR_LIMIT, receive, send};
 
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Report;
+
+/// Bytes of a request's line.
+pub const LINE_LIMIT: usize = 16 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,6 +37,11 @@ pub enum Request {
     Reset,
     /// Ends the machine at once; disks are flushed first.
     Stop,
+}
+
+impl Request {
+    /// What a client may ask for, by its name on the wire.
+    pub const NAMES: &[&str] = &["status", "metrics", "power_button", "reset", "stop"];
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,4 +88,20 @@ pub enum Event {
     Entered { boots: u64, first_entry_micros: u64 },
     /// The guest (or a client) reset the machine; boot number `boots` comes next.
     Reset { boots: u64 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_that_serde_knows() {
+        let error = serde_json::from_str::<Request>("\"no such request\"").unwrap_err();
+        let names: Vec<_> = Request::NAMES.iter().map(|name| format!("`{name}`")).collect();
+        let names = names.join(", ");
+        assert!(
+            error.to_string().contains(&names),
+            "{error}, but NAMES are {names}"
+        );
+    }
 }
