@@ -13,6 +13,7 @@ pub mod console;
 pub mod control;
 pub mod cpu;
 pub mod interrupts;
+pub mod jail;
 pub mod legacy;
 pub mod lifecycle;
 pub mod limits;

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Console, Surroundings, chain};
 use hearth_vmm::open;
 use hearth_vmm::spec::{Outcome, VmSpec};
@@ -26,6 +27,9 @@ struct Arguments {
     /// The inherited descriptor that the machine's description is read from, as JSON
     #[arg(long, required = true)]
     spec_fd: Option<RawFd>,
+    /// Be confined: own namespaces, an empty root, no privileges, and this number as user and group
+    #[arg(long, value_name = "UID", requires = "spec_fd")]
+    jail: Option<u32>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -50,11 +54,11 @@ fn main() -> ExitCode {
     end_on_panic();
     match arguments.command {
         Some(Command::Run(arguments)) => run::run(arguments, started),
-        None => monitor(arguments.spec_fd.unwrap_or(-1), started),
+        None => monitor(arguments.spec_fd.unwrap_or(-1), arguments.jail, started),
     }
 }
 
-fn monitor(spec_fd: RawFd, started: Instant) -> ExitCode {
+fn monitor(spec_fd: RawFd, uid: Option<u32>, started: Instant) -> ExitCode {
     let spec: VmSpec = match read_spec(spec_fd) {
         Ok(spec) => spec,
         Err(error) => {
@@ -71,20 +75,31 @@ fn monitor(spec_fd: RawFd, started: Instant) -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let outcome = match open::open(spec) {
-        Ok(opened) => lifecycle::run(
-            &opened.plan,
-            Surroundings {
-                started,
-                control: Some(opened.control),
-                console: Console::Ring(opened.console),
-            },
-        ),
-        Err(error) => Outcome::StartFailed {
-            message: chain(&error),
-        },
-    };
+    let outcome = run_confined(spec, spec_fd, uid, started).unwrap_or_else(|error| Outcome::StartFailed {
+        message: chain(error.as_ref()),
+    });
     report(&outcome)
+}
+
+/// What the spec's descriptors hold is the guest's: it is read only after the doors are shut. The spec's own is
+/// the last of those that the agent hands over.
+fn run_confined(
+    spec: VmSpec,
+    last_fd: RawFd,
+    uid: Option<u32>,
+    started: Instant,
+) -> Result<Outcome, Box<dyn std::error::Error>> {
+    if let Some(uid) = uid {
+        jail::enter(uid, last_fd)?;
+    }
+    jail::filter_threads(Role::Control)?;
+    let opened = open::open(spec)?;
+    let surroundings = Surroundings {
+        started,
+        control: Some(opened.control),
+        console: Console::Ring(opened.console),
+    };
+    Ok(lifecycle::run(&opened.plan, surroundings))
 }
 
 fn read_spec(fd: RawFd) -> io::Result<VmSpec> {

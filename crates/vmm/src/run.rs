@@ -12,6 +12,7 @@ use std::time::Instant;
 use clap::Args;
 use hearth_block::{Disk, RawDisk};
 use hearth_vmm::boot::Source;
+use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Console, Surroundings, chain};
 use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
 use hearth_vmm::metrics::Registry;
@@ -48,6 +49,9 @@ pub(crate) struct Arguments {
     mac: Vec<String>,
     #[arg(long, default_value_t = 1500)]
     mtu: u16,
+    /// Let every thread make any system call: to debug, or to learn which ones a new device needs
+    #[arg(long)]
+    no_seccomp: bool,
 }
 
 pub(crate) fn run(arguments: Arguments, started: Instant) -> ExitCode {
@@ -56,10 +60,21 @@ pub(crate) fn run(arguments: Arguments, started: Instant) -> ExitCode {
         control: None,
         console: Console::Terminal,
     };
+    let filtered = !arguments.no_seccomp;
     let outcome = match plan(arguments) {
         Ok(plan) => {
             let terminal = RawTerminal::new();
-            let outcome = lifecycle::run(&plan, surroundings);
+            let filters = if filtered {
+                jail::filter_threads(Role::Terminal)
+            } else {
+                Ok(())
+            };
+            let outcome = match filters {
+                Ok(()) => lifecycle::run(&plan, surroundings),
+                Err(error) => Outcome::StartFailed {
+                    message: chain(&error),
+                },
+            };
             drop(terminal);
             outcome
         }

@@ -13,6 +13,7 @@ use vmm_sys_util::errno;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
+use crate::jail::{self, Role};
 use crate::metrics::{Exit, Vcpu, VcpuMeter};
 use crate::notices::{Ending, Notices};
 
@@ -45,18 +46,18 @@ impl VcpuThread {
         metrics: Arc<Vcpu>,
     ) -> io::Result<Self> {
         install_kick_handler()?;
-        let thread = thread::Builder::new()
+        let builder = thread::Builder::new()
             .name(format!("vcpu{index}"))
-            .stack_size(STACK_SIZE)
-            .spawn(move || {
-                let meter = metrics.on_this_thread();
-                let ending = catch_unwind(AssertUnwindSafe(|| run(index, vcpu, &bus, &notices, meter)));
-                match ending {
-                    Ok(Some(ending)) => notices.end(ending),
-                    Ok(None) => {}
-                    Err(_) => notices.end(Ending::Crash(format!("vCPU {index}'s thread panicked"))),
-                }
-            })?;
+            .stack_size(STACK_SIZE);
+        let thread = jail::spawn(Role::Vcpu, builder, move || {
+            let meter = metrics.on_this_thread();
+            let ending = catch_unwind(AssertUnwindSafe(|| run(index, vcpu, &bus, &notices, meter)));
+            match ending {
+                Ok(Some(ending)) => notices.end(ending),
+                Ok(None) => {}
+                Err(_) => notices.end(Ending::Crash(format!("vCPU {index}'s thread panicked"))),
+            }
+        })?;
         Ok(Self { thread })
     }
 

@@ -16,6 +16,7 @@ use super::GuestMemory;
 use super::chain::{Chain, Malformed};
 use super::interrupt::ConfigInterrupt;
 use super::queue::{QueueError, Virtqueue};
+use crate::jail::{self, Role};
 
 /// How a worker learns that it shall end.
 pub struct Stop {
@@ -102,17 +103,19 @@ pub struct Worker<T> {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// Starts a thread `name` (at most 15 bytes) that ends soon after `stop` is requested.
+    /// Starts a thread `name` (at most 15 bytes) that may do what `role` may, and ends soon after `stop` is
+    /// requested.
     ///
     /// # Errors
     /// The process may not have another thread.
     pub fn spawn(
+        role: Role,
         name: &str,
         stop: Arc<Stop>,
         run: impl FnOnce(&Stop) -> T + Send + 'static,
     ) -> io::Result<Self> {
         let seen = Arc::clone(&stop);
-        let thread = Builder::new().name(name.to_owned()).spawn(move || {
+        let thread = jail::spawn(role, Builder::new().name(name.to_owned()), move || {
             catch_unwind(AssertUnwindSafe(|| run(&seen))).unwrap_or_else(|payload| on_panic(payload.as_ref()))
         })?;
         Ok(Self {

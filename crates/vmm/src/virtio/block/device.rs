@@ -10,6 +10,7 @@ use virtio_bindings::virtio_blk::{
 
 use super::request::SERIAL_LEN;
 use super::worker::BlockHandler;
+use crate::jail::Role;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker, serve};
 use crate::virtio::{Activation, DeviceType, VirtioDevice, feature, read_config};
@@ -94,7 +95,7 @@ impl VirtioDevice for Block {
         let stop = Stop::new()?;
         let doorbell = stop.waiter(&queue)?;
         let config_interrupt = activation.config_interrupt;
-        self.worker = Some(Worker::spawn("virtio-block", stop, move |stop| {
+        self.worker = Some(Worker::spawn(Role::Block, "virtio-block", stop, move |stop| {
             serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
             queue
         })?);

@@ -11,6 +11,7 @@ use virtio_bindings::virtio_net::{
 use super::rx::Receiver;
 use super::tap;
 use super::tx::TxHandler;
+use crate::jail::Role;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker, serve};
 use crate::virtio::{Activation, DeviceType, VirtioDevice, feature, read_config};
@@ -81,7 +82,7 @@ impl VirtioDevice for Net {
             let stop = Stop::new()?;
             let config_interrupt = activation.config_interrupt.clone();
             let receiver = Receiver::new(Arc::clone(&self.tap), queue, &stop)?;
-            workers.push(Worker::spawn("virtio-net-rx", stop, move |stop| {
+            workers.push(Worker::spawn(Role::Net, "virtio-net-rx", stop, move |stop| {
                 receiver.run(stop, &config_interrupt)
             })?);
         }
@@ -90,7 +91,7 @@ impl VirtioDevice for Net {
             let doorbell = stop.waiter(&queue)?;
             let config_interrupt = activation.config_interrupt.clone();
             let mut handler = TxHandler::new(Arc::clone(&self.tap), self.mtu);
-            workers.push(Worker::spawn("virtio-net-tx", stop, move |stop| {
+            workers.push(Worker::spawn(Role::Net, "virtio-net-tx", stop, move |stop| {
                 serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
                 queue
             })?);

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::worker::RngHandler;
+use crate::jail::Role;
 use crate::metrics::Device;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker, serve};
@@ -56,7 +57,7 @@ impl VirtioDevice for Rng {
         let doorbell = stop.waiter(&queue)?;
         let config_interrupt = activation.config_interrupt;
         let mut handler = RngHandler::new(self.metrics.queue(0));
-        self.worker = Some(Worker::spawn("virtio-rng", stop, move |stop| {
+        self.worker = Some(Worker::spawn(Role::Rng, "virtio-rng", stop, move |stop| {
             serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
             queue
         })?);

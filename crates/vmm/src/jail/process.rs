@@ -1,0 +1,150 @@
+//! What the monitor gives up, once and for ever: the host's names, files, devices, privileges.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::RawFd;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
+
+/// The machine's largest set of devices takes a few hundred: interrupts, doorbells, queues.
+const DESCRIPTORS: u64 = 4096;
+/// Where the empty root is mounted before it becomes the root: a directory that every host has, and that is
+/// covered in the monitor's own mount namespace only.
+const STAGE: &str = "/proc";
+const NAME: &CStr = c"hearth-vmm";
+const LAST_CAPABILITY: u64 = 63;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub struct EnterError {
+    doing: &'static str,
+    #[source]
+    source: io::Error,
+}
+
+/// Takes from this process all that a monitor does not need: every descriptor above `last_fd`, the host's mounts,
+/// networks, IPC and names (the pid namespace is the agent's to make), its files, root's identity and
+/// capabilities. `uid` is user and group from here on.
+///
+/// # Errors
+/// Root's privileges are not there, or a kernel feature is not. Part of it may have been done: the process
+/// should end.
+pub fn enter(uid: u32, last_fd: RawFd) -> Result<(), EnterError> {
+    close_above(last_fd).map_err(failed("closing descriptors"))?;
+    limit_resources()?;
+    let namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    unshare(namespaces).map_err(failed("making namespaces"))?;
+    // Kernels may lack it. It hides names only.
+    let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
+    rename_host().map_err(failed("naming the namespace"))?;
+    empty_root().map_err(failed("going to an empty root"))?;
+    umask(Mode::from_bits_truncate(0o077));
+    drop_privileges(uid)
+}
+
+fn failed<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> EnterError {
+    move |error| EnterError {
+        doing,
+        source: error.into(),
+    }
+}
+
+fn close_above(last: RawFd) -> io::Result<()> {
+    let first = u32::try_from(last.saturating_add(1)).map_err(io::Error::other)?;
+    // SAFETY: no descriptor above the handed-over ones is owned by anything in this process yet.
+    check(unsafe { libc::close_range(first, u32::MAX, 0) })
+}
+
+/// Memory and threads are the cgroup's to limit, where there is one.
+fn limit_resources() -> Result<(), EnterError> {
+    let limits = [
+        (Resource::RLIMIT_NOFILE, DESCRIPTORS),
+        // A dump would hold the guest's memory.
+        (Resource::RLIMIT_CORE, 0),
+        // Buffers that io_uring pins are guest memory: all of it at most.
+        (Resource::RLIMIT_MEMLOCK, RLIM_INFINITY),
+        (Resource::RLIMIT_MSGQUEUE, 0),
+        (Resource::RLIMIT_RTPRIO, 0),
+    ];
+    limits.into_iter().try_for_each(|(resource, limit)| {
+        setrlimit(resource, limit, limit).map_err(failed("setting resource limits"))
+    })
+}
+
+fn rename_host() -> io::Result<()> {
+    // SAFETY: the name is valid for the length given.
+    check(unsafe { libc::sethostname(NAME.as_ptr(), NAME.count_bytes()) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::setdomainname(NAME.as_ptr(), NAME.count_bytes()) })
+}
+
+/// A read-only file system with nothing in it becomes the root, and all others are let go.
+fn empty_root() -> nix::Result<()> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(
+        Some("empty"),
+        STAGE,
+        Some("tmpfs"),
+        flags,
+        Some("size=4k,nr_inodes=1,mode=0555"),
+    )?;
+    chdir(STAGE)?;
+    // The old root lies upon the new one until it is let go; no directory for it is needed.
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")
+}
+
+fn drop_privileges(uid: u32) -> Result<(), EnterError> {
+    for capability in 0..=LAST_CAPABILITY {
+        // SAFETY: numbers only.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+            // This kernel knows no more.
+            break;
+        }
+    }
+    // SAFETY: numbers only.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) })
+        .map_err(failed("clearing ambient capabilities"))?;
+    setgroups(&[]).map_err(failed("leaving groups"))?;
+    let gid = Gid::from_raw(uid);
+    setresgid(gid, gid, gid).map_err(failed("changing the group"))?;
+    // Clears the permitted and effective capabilities, too.
+    let user = Uid::from_raw(uid);
+    setresuid(user, user, user).map_err(failed("changing the user"))?;
+    clear_capabilities().map_err(failed("clearing capabilities"))?;
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|error| failed("forbidding new privileges")(io::Error::from(error)))?;
+    // No ptrace, no core, and /proc/PID is root's.
+    // SAFETY: numbers only.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map_err(failed("becoming undumpable"))
+}
+
+/// What is left are inheritable ones.
+fn clear_capabilities() -> rustix::io::Result<()> {
+    let none = rustix::thread::CapabilitySet::empty();
+    rustix::thread::set_capabilities(
+        None,
+        rustix::thread::CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
