@@ -58,15 +58,20 @@ impl Network {
         vpc.apply(plan, &self.host).await
     }
 
-    /// Creates the interface's TAP inside the VPC's namespace and configures it. The TAP lives as long as a
-    /// descriptor of it; the interface must be in the applied specification. The descriptor is non-blocking and
-    /// close-on-exec, and its frames begin with a 12-byte `virtio_net_hdr_v1`; offloads are off until its holder sets
+    /// Creates the interface's TAP with so many queues inside the VPC's namespace and configures it. The TAP lives as
+    /// long as a descriptor of it; the interface must be in the applied specification. The descriptors, one for each
+    /// queue, are non-blocking and close-on-exec, and their frames begin with a 12-byte `virtio_net_hdr_v1`; offloads are off until its holder sets
     /// them (`TUNSETOFFLOAD`).
-    pub async fn open_tap(&self, vpc_id: &str, eni_id: &str) -> Result<OwnedFd, NetworkError> {
+    pub async fn open_tap(
+        &self,
+        vpc_id: &str,
+        eni_id: &str,
+        queues: usize,
+    ) -> Result<Vec<OwnedFd>, NetworkError> {
         let slot = self.slot(vpc_id).await;
         let mut vpc = slot.lock().await;
         match &mut *vpc {
-            Some(vpc) => vpc.open_tap(eni_id, &self.host).await,
+            Some(vpc) => vpc.open_tap(eni_id, queues, &self.host).await,
             None => Err(NetworkError::UnknownVpc(vpc_id.to_owned())),
         }
     }

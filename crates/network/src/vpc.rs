@@ -180,7 +180,12 @@ impl Vpc {
         self.configure_tap(index, eni, host).await
     }
 
-    pub(crate) async fn open_tap(&mut self, eni_id: &str, host: &Host) -> Result<OwnedFd, NetworkError> {
+    pub(crate) async fn open_tap(
+        &mut self,
+        eni_id: &str,
+        queues: usize,
+        host: &Host,
+    ) -> Result<Vec<OwnedFd>, NetworkError> {
         let plan = self
             .plan
             .read()
@@ -196,7 +201,7 @@ impl Vpc {
         })?;
         let (tap, id) = (tap_name(eni_id), eni_id.to_owned());
         let opened = self.netns.run(move || {
-            let descriptor = crate::tap::create(&tap).map_err(|e| match e.raw_os_error() {
+            let descriptors = crate::tap::create(&tap, queues).map_err(|e| match e.raw_os_error() {
                 Some(libc::EBUSY) => NetworkError::TapBusy {
                     tap: tap.clone(),
                     eni_id: id,
@@ -207,13 +212,13 @@ impl Vpc {
             sysctl(&format!("net/ipv4/neigh/{tap}/proxy_delay"), "0")?;
             let index = nix::net::if_::if_nametoindex(tap.as_str())
                 .map_err(|e| system_error(format!("looking for {tap}"), e.into()))?;
-            Ok((descriptor, index, open_dhcp(&tap)?))
+            Ok((descriptors, index, open_dhcp(&tap)?))
         });
-        let (descriptor, index, socket) = opened.await?;
+        let (descriptors, index, socket) = opened.await?;
         // The server first: a guest may ask as soon as the link is up.
         self.start_dhcp(eni, lease(eni, &plan, host), socket);
         self.configure_tap(index, eni, host).await?;
-        Ok(descriptor)
+        Ok(descriptors)
     }
 
     async fn configure_tap(&self, index: u32, eni: &EniSpec, host: &Host) -> Result<(), NetworkError> {

@@ -22,7 +22,7 @@ use crate::smbios;
 use crate::vcpu::VcpuThread;
 use crate::virtio::VirtioDevice;
 use crate::virtio::block::Block;
-use crate::virtio::net::Net;
+use crate::virtio::net::{Net, NetConfig, NetLimits};
 use crate::virtio::pci::VirtioPci;
 use crate::virtio::rng::Rng;
 use crate::vm::Vm;
@@ -68,9 +68,10 @@ pub struct DiskPlan {
 }
 
 pub struct NicPlan {
-    pub tap: File,
-    pub mac: [u8; 6],
-    pub mtu: u16,
+    /// One for each queue pair.
+    pub taps: Vec<File>,
+    pub config: NetConfig,
+    pub limits: NetLimits,
 }
 
 /// A machine between power-on and its end.
@@ -213,7 +214,13 @@ fn devices(plan: &Plan) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
         )));
     }
     for nic in &plan.nics {
-        devices.push(Box::new(Net::new(nic.tap.try_clone()?, nic.mac, nic.mtu)?));
+        let taps = nic.taps.iter().map(File::try_clone).collect::<io::Result<_>>()?;
+        let metrics = plan.metrics.device("net", &nic.config.mac_text());
+        devices.push(Box::new(
+            Net::new(taps, nic.config)?
+                .limited_by(nic.limits.clone())
+                .counted_in(metrics),
+        ));
     }
     devices.push(Box::new(Rng::new().counted_in(plan.metrics.device("rng", ""))));
     Ok(devices)

@@ -11,8 +11,10 @@ use hearth_block::{Disk, Overlay, RawDisk};
 use kvm_ioctls::Kvm;
 
 use crate::boot::Source;
+use crate::limits::Limiter;
 use crate::machine::{DiskPlan, NicPlan, Plan};
 use crate::metrics::Registry;
+use crate::virtio::net::{NetConfig, NetLimits};
 use crate::spec::{BootSpec, DiskBacking, VmSpec};
 
 /// vCPU limits, as [`VmSpec::vcpus`] says.
@@ -78,9 +80,19 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
         .into_iter()
         .map(|nic| {
             Ok(NicPlan {
-                tap: fds.take(nic.tap_fd, "TAP")?.into(),
-                mac: parse_mac(&nic.mac)?,
-                mtu: nic.mtu,
+                taps: nic
+                    .tap_fds
+                    .into_iter()
+                    .map(|fd| Ok(fds.take(fd, "TAP")?.into()))
+                    .collect::<Result<_, OpenError>>()?,
+                config: NetConfig {
+                    mac: parse_mac(&nic.mac)?,
+                    mtu: nic.mtu,
+                },
+                limits: NetLimits {
+                    receive: Limiter::new(&nic.receive_limit),
+                    transmit: Limiter::new(&nic.transmit_limit),
+                },
             })
         })
         .collect::<Result<Vec<_>, OpenError>>()?;

@@ -18,6 +18,7 @@ use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
 use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
 use hearth_vmm::spec::Outcome;
+use hearth_vmm::virtio::net::{NetConfig, NetLimits};
 use kvm_ioctls::Kvm;
 
 use nix::sys::termios::{self, LocalFlags, OutputFlags, SetArg, Termios};
@@ -105,9 +106,12 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
             None => [0x02, 0, 0, 0, 0, index + 1],
         };
         nics.push(NicPlan {
-            tap: open_tap(name)?,
-            mac,
-            mtu: arguments.mtu,
+            taps: vec![open_tap(name)?],
+            config: NetConfig {
+                mac,
+                mtu: arguments.mtu,
+            },
+            limits: NetLimits::default(),
         });
     }
     let source = match (&arguments.kernel, disks.first()) {
@@ -143,7 +147,7 @@ fn open_file(path: &Path, write: bool) -> Result<File, Error> {
         .map_err(|error| format!("opening {}: {error}", path.display()).into())
 }
 
-/// Attaches to a TAP as [`hearth_vmm::spec::NicSpec::tap_fd`] wants it.
+/// Attaches to a TAP as [`hearth_vmm::spec::NicSpec::tap_fds`] wants them.
 fn open_tap(name: &str) -> Result<File, Error> {
     let failed = |error: io::Error| -> Error { format!("opening TAP {name}: {error}").into() };
     let file = File::options()

@@ -8,6 +8,8 @@ use std::os::fd::RawFd;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::RateLimit;
+
 /// A whole virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,10 +79,17 @@ pub enum DiskBacking {
 pub struct NicSpec {
     /// `02:...`, six hex octets.
     pub mac: String,
-    /// A TAP opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, non-blocking.
-    pub tap_fd: RawFd,
+    /// The queues of one TAP, 1 to 8, each opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, and with
+    /// `IFF_MULTI_QUEUE` if they are several. The guest gets as many queue pairs.
+    pub tap_fds: Vec<RawFd>,
     /// Bytes of IP packet; told to the guest by VIRTIO_NET_F_MTU.
     pub mtu: u16,
+    /// Frames on the wire, and their bytes, to the guest.
+    #[serde(default)]
+    pub receive_limit: RateLimit,
+    /// The same from the guest.
+    #[serde(default)]
+    pub transmit_limit: RateLimit,
 }
 
 /// How a monitor ended, as it says itself. One that was killed says nothing.

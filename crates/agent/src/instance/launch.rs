@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hearth_api::agent::{InstanceIntent, NetworkInterface, RootVolume};
+use hearth_vmm::virtio::net::MAX_PAIRS;
 use tokio::time::Instant;
 
 use super::spawn::{self, Parts, SpawnError};
@@ -120,8 +121,11 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
         volume::open(&dir, &volume.volume_id, &volume.image_id)
     });
     // Neither needs the other.
-    let tap = context.networks.open_tap(&eni.vpc_id, &eni.network_interface_id);
-    let (volume, tap) = tokio::join!(laid, tap);
+    let queues = usize::from(vcpus).clamp(1, MAX_PAIRS);
+    let taps = context
+        .networks
+        .open_tap(&eni.vpc_id, &eni.network_interface_id, queues);
+    let (volume, taps) = tokio::join!(laid, taps);
     Ok(Parts {
         instance_id: intent.instance_id.clone(),
         launch,
@@ -131,7 +135,7 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
         volume: volume??,
         mac: eni.mac_address.clone(),
         mtu: MTU,
-        tap: tap?,
+        taps: taps?,
         kvm: spawn::open_kvm(context.kvm)?,
     })
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
 use rustix::fs::MemfdFlags;
 
@@ -39,7 +40,8 @@ pub struct Parts {
     pub volume: Volume,
     pub mac: String,
     pub mtu: u16,
-    pub tap: OwnedFd,
+    /// One for each queue pair of the interface.
+    pub taps: Vec<OwnedFd>,
     pub kvm: File,
 }
 
@@ -89,8 +91,10 @@ pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, Spa
         }],
         nics: vec![NicSpec {
             mac: parts.mac,
-            tap_fd: fds.give(parts.tap),
+            tap_fds: parts.taps.into_iter().map(|tap| fds.give(tap)).collect(),
             mtu: parts.mtu,
+            receive_limit: RateLimit::default(),
+            transmit_limit: RateLimit::default(),
         }],
         kvm_fd: fds.give(parts.kvm),
         console_fd: fds.give(console),

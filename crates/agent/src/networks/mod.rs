@@ -166,22 +166,27 @@ impl Networks {
         Ok(())
     }
 
-    /// The TAP of an interface, in its VPC as it is wanted now.
+    /// The TAP of an interface, with so many queues, in its VPC as it is wanted now.
     ///
     /// # Errors
     /// The VPC cannot be made, or the TAP not be opened.
-    pub async fn open_tap(&self, vpc_id: &str, eni_id: &str) -> Result<OwnedFd, NetworksError> {
+    pub async fn open_tap(
+        &self,
+        vpc_id: &str,
+        eni_id: &str,
+        queues: usize,
+    ) -> Result<Vec<OwnedFd>, NetworksError> {
         self.converge(vpc_id).await?;
         match &self.host {
             Host::Simulated => std::fs::File::options()
                 .read(true)
                 .write(true)
                 .open("/dev/null")
-                .map(OwnedFd::from)
+                .map(|null| vec![null.into()])
                 .map_err(NetworksError::Simulated),
             Host::Real(network) => {
                 network
-                    .open_tap(vpc_id, eni_id)
+                    .open_tap(vpc_id, eni_id, queues)
                     .await
                     .map_err(|source| NetworksError::Tap {
                         eni_id: eni_id.to_owned(),

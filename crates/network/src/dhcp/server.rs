@@ -25,8 +25,29 @@ pub(crate) fn open_socket(tap: &str) -> io::Result<OwnedFd> {
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     setsockopt(&socket, sockopt::Broadcast, &true)?;
     setsockopt(&socket, sockopt::BindToDevice, &OsString::from(tap))?;
+    no_checksums(&socket)?;
     bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, SERVER_PORT))?;
     Ok(socket)
+}
+
+/// Sends without UDP checksums, which IPv4 allows. Otherwise the kernel would leave them to the TAP's guest, and not
+/// every client that reads whole frames knows to look away.
+fn no_checksums(socket: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads an int from a live reference.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if set < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Answers for as long as it is polled. Must be called in a runtime's context.

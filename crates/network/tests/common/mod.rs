@@ -109,9 +109,9 @@ impl TestHost {
 
     pub async fn guest(&self, spec: &VpcSpec, index: usize) -> Guest {
         let eni = &spec.enis[index];
-        let tap = self.network.open_tap(&spec.vpc_id, &eni.eni_id).await.unwrap();
+        let mut taps = self.network.open_tap(&spec.vpc_id, &eni.eni_id, 1).await.unwrap();
         Guest {
-            tap: File::from(tap),
+            tap: File::from(taps.remove(0)),
             mac: eni.mac,
             ip: eni.private_ip,
         }

@@ -47,7 +47,7 @@ pub struct OperationReport {
     pub operations: u64,
     /// Moved by those that did not fail.
     pub bytes: u64,
-    /// How many the driver was told have failed.
+    /// How many the driver was told have failed; packets that were dropped.
     pub errors: u64,
     /// How many a rate limit kept waiting, and for how long in all.
     pub throttled: u64,

@@ -12,6 +12,11 @@ use super::GuestMemory;
 use super::chain::{Chain, Malformed};
 use super::interrupt::QueueInterrupt;
 
+/// Flags and index of the used ring; a used element; flags and index of the available ring.
+const USED_HEADER_LEN: u64 = 4;
+const USED_ELEMENT_LEN: u64 = 8;
+const AVAILABLE_HEADER_LEN: u64 = 4;
+
 /// Why a queue cannot be served any more.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
@@ -91,8 +96,10 @@ pub struct Virtqueue {
     memory: GuestMemory,
     interrupt: QueueInterrupt,
     doorbell: EventFd,
-    /// Chains were completed since the last [`Self::notify`].
-    completed: bool,
+    /// Used elements that are written behind the used index, so that the driver does not see them yet.
+    filled: u16,
+    /// Chains were completed since the last [`Self::notify`], the first as this used index.
+    completed_from: Option<u16>,
 }
 
 impl Virtqueue {
@@ -109,7 +116,8 @@ impl Virtqueue {
             memory,
             interrupt,
             doorbell,
-            completed: false,
+            filled: 0,
+            completed_from: None,
         }
     }
 
@@ -155,10 +163,41 @@ impl Virtqueue {
     /// # Errors
     /// The used ring cannot be written.
     pub fn complete(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
-        self.completed = true;
+        self.fill(chain, written)?;
+        self.publish()
+    }
+
+    /// Like [`Self::complete`], but the driver sees it with the next [`Self::publish`]: for what spans several
+    /// chains and must be seen as one.
+    ///
+    /// # Errors
+    /// The used ring cannot be written.
+    pub fn fill(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
         chain.writable.mark_written(&self.memory, written);
-        self.queue
-            .add_used(&self.memory, chain.head, written)
+        let slot = self.queue.next_used().wrapping_add(self.filled) % self.queue.size();
+        // It cannot overflow: the ring was checked to lie in memory.
+        let address = GuestAddress(self.queue.used_ring() + USED_HEADER_LEN + USED_ELEMENT_LEN * u64::from(slot));
+        let element = u64::from(written) << 32 | u64::from(chain.head);
+        self.memory
+            .write_obj(element.to_le(), address)
+            .map_err(virtio_queue::Error::GuestMemory)
+            .map_err(ring_error(self.index))?;
+        self.filled += 1;
+        Ok(())
+    }
+
+    /// Shows the driver what was filled.
+    ///
+    /// # Errors
+    /// The used ring cannot be written.
+    pub fn publish(&mut self) -> Result<(), QueueError> {
+        let from = self.queue.next_used();
+        let next = from.wrapping_add(std::mem::take(&mut self.filled));
+        self.completed_from.get_or_insert(from);
+        self.queue.set_next_used(next);
+        self.memory
+            .store(next.to_le(), GuestAddress(self.queue.used_ring() + 2), Ordering::Release)
+            .map_err(virtio_queue::Error::GuestMemory)
             .map_err(ring_error(self.index))
     }
 
@@ -167,7 +206,9 @@ impl Virtqueue {
     /// # Errors
     /// The rings cannot be read.
     pub fn notify(&mut self) -> Result<(), QueueError> {
-        if std::mem::take(&mut self.completed) && self.driver_wants_interrupt()? {
+        if let Some(from) = self.completed_from.take()
+            && self.driver_wants_interrupt(from)?
+        {
             self.interrupt.signal();
         }
         Ok(())
@@ -209,23 +250,26 @@ impl Virtqueue {
         }
     }
 
-    fn driver_wants_interrupt(&mut self) -> Result<bool, QueueError> {
-        let index = self.index;
-        if self.queue.event_idx_enabled() {
-            return self
-                .queue
-                .needs_notification(&self.memory)
-                .map_err(ring_error(index));
-        }
-        // The flags are read after the used index is visible, or a driver that has just re-enabled interrupts
-        // and seen an empty ring would wait for ever.
+    /// Whether the driver wants to know of the chains that were completed since used index `from` (2.7.7).
+    fn driver_wants_interrupt(&self, from: u16) -> Result<bool, QueueError> {
+        // The driver's wish is read after the used index is visible, or a driver that has just re-enabled
+        // interrupts and seen an empty ring would wait for ever.
         std::sync::atomic::fence(Ordering::SeqCst);
-        let flags: u16 = self
-            .memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+        if self.queue.event_idx_enabled() {
+            let used_event = self.available_ring_field(AVAILABLE_HEADER_LEN + 2 * u64::from(self.queue.size()))?;
+            let next = self.queue.next_used();
+            return Ok(next.wrapping_sub(used_event).wrapping_sub(1) < next.wrapping_sub(from));
+        }
+        let flags = self.available_ring_field(0)?;
+        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    fn available_ring_field(&self, offset: u64) -> Result<u16, QueueError> {
+        self.memory
+            .load(GuestAddress(self.queue.avail_ring() + offset), Ordering::Relaxed)
+            .map(u16::from_le)
             .map_err(virtio_queue::Error::GuestMemory)
-            .map_err(ring_error(index))?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+            .map_err(ring_error(self.index))
     }
 }
 

@@ -5,56 +5,206 @@ use std::io;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 
+use super::control::ControlHandler;
+use super::offloads;
+use super::pairs::Pairs;
 use super::rx::Receiver;
-use super::tap;
-use super::tx::TxHandler;
+use super::tap::Tap;
+use super::tx::Transmitter;
 use crate::jail::Role;
+use crate::limits::{Limiter, RateLimit, Throttle};
+use crate::metrics::{self, QueueMeter};
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker, serve};
 use crate::virtio::{Activation, DeviceType, VirtioDevice, feature, read_config};
 
 pub(super) const QUEUE_SIZE: u16 = 256;
-const RX: usize = 0;
-const TX: usize = 1;
+/// Queue pairs of one interface: each has two threads.
+pub const MAX_PAIRS: usize = 8;
+
+/// What a network interface is to its guest.
+#[derive(Debug, Clone, Copy)]
+pub struct NetConfig {
+    pub mac: [u8; 6],
+    /// Bytes of IP packet.
+    pub mtu: u16,
+}
+
+impl NetConfig {
+    /// The MAC address as one writes it.
+    #[must_use]
+    pub fn mac_text(&self) -> String {
+        self.mac.map(|octet| format!("{octet:02x}")).join(":")
+    }
+}
+
+/// The rate limits of a network interface, an operation being a frame on the wire. They can be changed at any time.
+#[derive(Debug, Clone)]
+pub struct NetLimits {
+    /// To the guest.
+    pub receive: Arc<Limiter>,
+    /// From the guest.
+    pub transmit: Arc<Limiter>,
+}
+
+impl Default for NetLimits {
+    fn default() -> Self {
+        Self {
+            receive: Limiter::new(&RateLimit::default()),
+            transmit: Limiter::new(&RateLimit::default()),
+        }
+    }
+}
 
 /// A network interface to the guest.
 pub struct Net {
-    tap: Arc<File>,
-    mac: [u8; 6],
-    mtu: u16,
+    pairs: Arc<Pairs>,
+    config: NetConfig,
+    queue_sizes: Vec<u16>,
+    limits: NetLimits,
+    metrics: Arc<metrics::Device>,
     workers: Vec<Worker<Virtqueue>>,
 }
 
+/// What a worker of a queue pair works with.
+pub(super) struct Activated {
+    pub(super) tap: Arc<Tap>,
+    /// That the driver accepted.
+    pub(super) features: u64,
+    pub(super) mtu: u16,
+    pub(super) throttle: Throttle,
+    pub(super) meter: QueueMeter,
+}
+
+impl Activated {
+    pub(super) fn has(&self, bit: u32) -> bool {
+        self.features & feature(bit) != 0
+    }
+}
+
 impl Net {
-    /// `tap` was opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`. Bytes of IP packet: `mtu`.
+    /// Each of `taps` is a queue of the same interface, opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, and with
+    /// `IFF_MULTI_QUEUE` if they are several.
     ///
     /// # Errors
-    /// `tap` is no such TAP.
-    pub fn new(tap: File, mac: [u8; 6], mtu: u16) -> io::Result<Self> {
-        tap::configure(&tap)?;
-        Ok(Self::on(tap, mac, mtu))
+    /// `taps` are no such TAP, or none, or more than [`MAX_PAIRS`].
+    pub fn new(taps: Vec<File>, config: NetConfig) -> io::Result<Self> {
+        if !(1..=MAX_PAIRS).contains(&taps.len()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a network interface has 1 to 8 queues",
+            ));
+        }
+        let taps = taps.into_iter().map(Tap::new).collect::<io::Result<_>>()?;
+        Ok(Self::on(taps, config))
     }
 
-    /// On anything that moves a packet behind its header per call, and is non-blocking.
-    pub(super) fn on(tap: File, mac: [u8; 6], mtu: u16) -> Self {
+    pub(super) fn on(taps: Vec<Tap>, config: NetConfig) -> Self {
+        let control = usize::from(taps.len() > 1);
         Self {
-            tap: Arc::new(tap),
-            mac,
-            mtu,
+            queue_sizes: vec![QUEUE_SIZE; 2 * taps.len() + control],
+            pairs: Arc::new(Pairs::new(taps)),
+            config,
+            limits: NetLimits::default(),
+            metrics: Arc::default(),
             workers: Vec::new(),
         }
+    }
+
+    #[must_use]
+    pub fn limited_by(self, limits: NetLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Counts in `metrics`; its errors are frames that were dropped.
+    #[must_use]
+    pub fn counted_in(self, metrics: Arc<metrics::Device>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    fn activated(&self, tap: &Arc<Tap>, features: u64, limiter: &Arc<Limiter>, queue: u16) -> io::Result<Activated> {
+        Ok(Activated {
+            tap: Arc::clone(tap),
+            features,
+            mtu: self.config.mtu,
+            throttle: Throttle::new(Arc::clone(limiter))?,
+            meter: self.metrics.queue(queue),
+        })
+    }
+
+    /// Starts the two workers of a queue pair, if the driver enabled them.
+    fn start_pair(&mut self, pair: u16, tap: &Arc<Tap>, activation: &mut Activation) -> io::Result<()> {
+        let (rx, tx) = (2 * pair, 2 * pair + 1);
+        let config_interrupt = activation.config_interrupt.clone();
+        if let Some(queue) = activation.take_queue(rx.into()) {
+            let stop = Stop::new()?;
+            let with = self.activated(tap, activation.features, &self.limits.receive, rx)?;
+            let receiver = Receiver::new(queue, with, &stop)?;
+            let config_interrupt = config_interrupt.clone();
+            let run = move |stop: &Stop| receiver.run(stop, &config_interrupt);
+            self.workers.push(Worker::spawn(Role::Net, &format!("net-rx{pair}"), stop, run)?);
+        }
+        if let Some(queue) = activation.take_queue(tx.into()) {
+            let stop = Stop::new()?;
+            let with = self.activated(tap, activation.features, &self.limits.transmit, tx)?;
+            let transmitter = Transmitter::new(queue, with, &stop)?;
+            let run = move |stop: &Stop| transmitter.run(stop, &config_interrupt);
+            self.workers.push(Worker::spawn(Role::Net, &format!("net-tx{pair}"), stop, run)?);
+        }
+        Ok(())
+    }
+
+    /// Starts the control queue's worker. It is the queue behind all pairs that the driver knows of (5.1.2).
+    fn start_control(&mut self, pairs: u16, activation: &mut Activation) -> io::Result<()> {
+        let Some(mut queue) = activation.take_queue(2 * usize::from(pairs)) else {
+            return Ok(());
+        };
+        let stop = Stop::new()?;
+        let doorbell = stop.waiter(&queue)?;
+        let config_interrupt = activation.config_interrupt.clone();
+        let mut handler = ControlHandler::new(Arc::clone(&self.pairs), pairs);
+        self.workers.push(Worker::spawn(Role::Net, "net-control", stop, move |stop| {
+            serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
+            queue
+        })?);
+        Ok(())
+    }
+
+    fn start(&mut self, mut activation: Activation) -> io::Result<()> {
+        let pairs = if activation.has(VIRTIO_NET_F_MQ) {
+            self.pairs.len()
+        } else {
+            1
+        };
+        // A TAP that was deleted refuses; its workers will see it.
+        let set = self
+            .pairs
+            .set_offloads(offloads::received(activation.features))
+            .and_then(|()| self.pairs.set(1));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a TAP could not be set up");
+        }
+        let taps: Vec<_> = self.pairs.taps().to_vec();
+        for (pair, tap) in (0..pairs).zip(&taps) {
+            self.start_pair(pair, tap, &mut activation)?;
+        }
+        if activation.has(VIRTIO_NET_F_CTRL_VQ) {
+            self.start_control(pairs, &mut activation)?;
+        }
+        Ok(())
     }
 
     /// `struct virtio_net_config` up to the MTU.
     fn config(&self) -> [u8; 12] {
         let mut config = [0; 12];
-        config[0..6].copy_from_slice(&self.mac);
+        config[0..6].copy_from_slice(&self.config.mac);
         config[6..8].copy_from_slice(&(VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
-        config[8..10].copy_from_slice(&1u16.to_le_bytes());
-        config[10..12].copy_from_slice(&self.mtu.to_le_bytes());
+        config[8..10].copy_from_slice(&self.pairs.len().to_le_bytes());
+        config[10..12].copy_from_slice(&self.config.mtu.to_le_bytes());
         config
     }
 }
@@ -65,42 +215,41 @@ impl VirtioDevice for Net {
     }
 
     fn features(&self) -> u64 {
-        feature(VIRTIO_NET_F_MAC) | feature(VIRTIO_NET_F_MTU) | feature(VIRTIO_NET_F_STATUS)
+        let multi_queue = if self.pairs.len() > 1 {
+            feature(VIRTIO_NET_F_CTRL_VQ) | feature(VIRTIO_NET_F_MQ)
+        } else {
+            0
+        };
+        feature(VIRTIO_NET_F_MAC)
+            | feature(VIRTIO_NET_F_MTU)
+            | feature(VIRTIO_NET_F_STATUS)
+            | feature(VIRTIO_NET_F_MRG_RXBUF)
+            | offloads::features(self.pairs.offloads())
+            | multi_queue
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE, QUEUE_SIZE]
+        &self.queue_sizes
     }
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
         read_config(&self.config(), offset, data);
     }
 
-    fn activate(&mut self, mut activation: Activation) -> io::Result<()> {
-        let mut workers = Vec::new();
-        if let Some(queue) = activation.take_queue(RX) {
-            let stop = Stop::new()?;
-            let config_interrupt = activation.config_interrupt.clone();
-            let receiver = Receiver::new(Arc::clone(&self.tap), queue, &stop)?;
-            workers.push(Worker::spawn(Role::Net, "virtio-net-rx", stop, move |stop| {
-                receiver.run(stop, &config_interrupt)
-            })?);
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let started = self.start(activation);
+        if started.is_err() {
+            self.workers.clear();
         }
-        if let Some(mut queue) = activation.take_queue(TX) {
-            let stop = Stop::new()?;
-            let doorbell = stop.waiter(&queue)?;
-            let config_interrupt = activation.config_interrupt.clone();
-            let mut handler = TxHandler::new(Arc::clone(&self.tap), self.mtu);
-            workers.push(Worker::spawn(Role::Net, "virtio-net-tx", stop, move |stop| {
-                serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
-                queue
-            })?);
-        }
-        self.workers = workers;
-        Ok(())
+        started
     }
 
     fn stop(&mut self) -> Vec<Virtqueue> {
-        self.workers.drain(..).filter_map(Worker::stop).collect()
+        let queues = self.workers.drain(..).filter_map(Worker::stop).collect();
+        // Nobody reads until the next activation, which may accept less.
+        if let Err(error) = self.pairs.set_offloads(0) {
+            tracing::debug!(%error, "a TAP could not be set back");
+        }
+        queues
     }
 }

@@ -1,46 +1,67 @@
-//! Receives packets for the guest.
+//! Receives packets for the guest, each by one system call straight into the guest's buffers.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::device::QUEUE_SIZE;
-use super::packet::{HEADER_LEN, RX_HEADER, Slices};
-use super::tap;
-use crate::virtio::chain::{Chain, Malformed};
+use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U16;
+
+use super::device::{Activated, QUEUE_SIZE};
+use super::offloads::{HEADER_LEN, Header, MAX_RECEIVED};
+use super::posted::Posted;
+use super::tap::{self, Tap};
+use crate::limits::Throttle;
+use crate::metrics::{Operation, QueueMeter};
 use crate::virtio::interrupt::ConfigInterrupt;
 use crate::virtio::queue::{QueueError, Virtqueue};
 use crate::virtio::worker::{Stop, Waiter};
 
 /// Packets after which the guest is interrupted even though more are waiting.
 const BATCH: u32 = 64;
+/// `num_buffers` in the header.
+const NUM_BUFFERS_OFFSET: u64 = 10;
 
 pub(super) struct Receiver {
-    tap: Arc<File>,
+    tap: Arc<Tap>,
     queue: Virtqueue,
+    posted: Posted,
+    /// Bytes of buffers that are wanted before a packet is read.
+    wanted: u64,
+    mergeable: bool,
+    checksums: bool,
+    throttle: Throttle,
+    meter: QueueMeter,
     doorbell: Waiter,
     packets: Waiter,
-    chain: Chain,
+    throttle_over: Waiter,
 }
 
 /// What became of an attempt to receive.
 enum Received {
-    /// Bytes written, header included.
-    Packet(u32),
-    /// A packet that does not fit the buffer; it is lost, as on a wire.
-    Oversize,
+    Packet,
+    /// A packet that was lost, as on a wire.
+    Dropped,
     Nothing,
-    /// The TAP was deleted.
-    Gone,
+    /// The TAP was deleted, or the worker shall stop.
+    End,
 }
 
 impl Receiver {
-    pub(super) fn new(tap: Arc<File>, queue: Virtqueue, stop: &Stop) -> io::Result<Self> {
+    pub(super) fn new(queue: Virtqueue, with: Activated, stop: &Stop) -> io::Result<Self> {
+        let mergeable = with.has(VIRTIO_NET_F_MRG_RXBUF);
         Ok(Self {
             doorbell: stop.waiter(&queue)?,
-            packets: stop.waiter(&*tap)?,
-            chain: Chain::default(),
-            tap,
+            packets: stop.waiter(&*with.tap)?,
+            throttle_over: stop.waiter(&with.throttle)?,
+            posted: Posted::new(queue.memory().clone()),
+            wanted: if mergeable { MAX_RECEIVED } else { 1 },
+            mergeable,
+            checksums: with.has(VIRTIO_NET_F_GUEST_CSUM),
+            throttle: with.throttle,
+            meter: with.meter,
+            tap: with.tap,
             queue,
         })
     }
@@ -49,99 +70,145 @@ impl Receiver {
         if let Err(error) = self.receive_all(stop) {
             config_interrupt.needs_reset(&error);
         }
+        self.throttle.end_wait(Instant::now());
+        // The next worker finds the buffers where this one did.
+        while self.posted.take().is_some() {
+            self.queue.undo_pop();
+        }
         self.queue
     }
 
     /// Sleeps for whichever is missing, a buffer or a packet, and never for both.
     fn receive_all(&mut self, stop: &Stop) -> Result<(), QueueError> {
-        while self.take_buffer(stop)? {
-            let outcome = self.fill_buffer(stop);
-            self.queue.notify()?;
-            if !outcome? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the next buffer of the guest; false: the worker ends.
-    fn take_buffer(&mut self, stop: &Stop) -> Result<bool, QueueError> {
-        loop {
-            if stop.requested() {
-                return Ok(false);
-            }
-            if self.queue.pop(&mut self.chain, QUEUE_SIZE.into())? {
-                self.queue.disable_doorbell()?;
-                return Ok(true);
-            }
-            if !self.queue.enable_doorbell()? {
-                if !self.doorbell.wait() {
-                    return Ok(false);
+        let mut batch = 0;
+        while !stop.requested() && self.take_buffers()? {
+            match self.receive(stop)? {
+                Received::Packet if batch < BATCH => batch += 1,
+                Received::Dropped => {}
+                Received::Packet => {
+                    self.queue.notify()?;
+                    batch = 0;
                 }
-                self.queue.silence_doorbell();
-            }
-        }
-    }
-
-    /// Fills the buffer in hand and those after it, up to a batch; false: the worker ends.
-    fn fill_buffer(&mut self, stop: &Stop) -> Result<bool, QueueError> {
-        let mut filled = 0;
-        loop {
-            if stop.requested() {
-                self.queue.undo_pop();
-                return Ok(false);
-            }
-            match self.receive()? {
-                Received::Packet(len) => {
-                    self.queue.complete(&self.chain, len)?;
-                    filled += 1;
-                    if filled == BATCH || !self.queue.pop(&mut self.chain, QUEUE_SIZE.into())? {
-                        return Ok(true);
-                    }
-                }
-                Received::Oversize => {}
                 Received::Nothing => {
                     self.queue.notify()?;
-                    filled = 0;
+                    batch = 0;
                     // A stop is seen at the top.
                     let _ = self.packets.wait();
                 }
-                Received::Gone => {
-                    self.queue.undo_pop();
-                    return Ok(false);
-                }
+                Received::End => break,
             }
         }
+        self.queue.notify()
     }
 
-    fn receive(&self) -> Result<Received, QueueError> {
-        let refuse = |source| self.queue.malformed(source);
-        if !self.chain.readable.is_empty() {
-            return Err(refuse(Malformed::Direction));
+    /// Takes buffers until there are enough for any packet, or no more of them; waits for the first. False: the
+    /// worker ends.
+    fn take_buffers(&mut self) -> Result<bool, QueueError> {
+        while self.posted.len() < self.wanted && self.posted.has_room() {
+            let mut chain = self.posted.blank();
+            if self.queue.pop(&mut chain, QUEUE_SIZE.into())? {
+                self.posted.push(chain).map_err(|source| self.queue.malformed(source))?;
+                continue;
+            }
+            self.posted.recycle(chain);
+            if !self.posted.is_empty() {
+                break;
+            }
+            if !self.wait_for_buffer()? {
+                return Ok(false);
+            }
         }
-        let header_len = HEADER_LEN as u64;
-        let room = self
-            .chain
-            .writable
-            .len()
-            .checked_sub(header_len)
-            .ok_or(Malformed::TooShort);
-        let room = room.map_err(refuse)?;
-        let memory = self.queue.memory();
-        // The TAP's own header says nothing without offloads. The byte behind the guest's buffers tells a packet
-        // that fits from one that was cut off.
-        let (mut header, mut overflow) = ([0; HEADER_LEN], [0]);
-        let buffers = self.chain.writable.slices(memory, header_len);
-        let packet = match Slices::new(&mut header, buffers, &mut overflow).read_from(&self.tap) {
-            Ok(0) => return Ok(Received::Gone),
-            Ok(len) => len.saturating_sub(HEADER_LEN) as u64,
+        Ok(true)
+    }
+
+    fn receive(&mut self, stop: &Stop) -> Result<Received, QueueError> {
+        let len = match self.posted.read_from(self.tap.file()) {
+            Ok(0) => return Ok(Received::End),
+            Ok(len) => len,
             Err(error) => return Ok(failed(&error)),
         };
-        if packet > room {
-            return Ok(Received::Oversize);
+        let begin = Instant::now();
+        if len < HEADER_LEN as u64 || !self.find_room(len)? {
+            self.meter.failed(Operation::Receive, begin.elapsed());
+            return Ok(if stop.requested() { Received::End } else { Received::Dropped });
         }
-        self.chain.writable.write(memory, 0, &RX_HEADER).map_err(refuse)?;
-        Ok(Received::Packet((packet + header_len) as u32))
+        let frame = len - HEADER_LEN as u64;
+        if !self.throttle.admit(1, frame) {
+            let since = Instant::now();
+            // The packets of the batch do not wait with this one.
+            self.queue.notify()?;
+            while !self.throttle.admit(1, frame) {
+                if !self.throttle_over.wait() {
+                    return Ok(Received::End);
+                }
+            }
+            self.meter.throttled(Operation::Receive, since.elapsed());
+        }
+        self.finish(len)?;
+        self.meter.completed(Operation::Receive, frame, begin.elapsed());
+        Ok(Received::Packet)
+    }
+
+    /// Makes sure that all of a packet of `len` bytes is in buffers; false: it cannot be, or the worker ends.
+    fn find_room(&mut self, len: u64) -> Result<bool, QueueError> {
+        if len <= self.posted.len() {
+            return Ok(true);
+        }
+        if !self.mergeable {
+            return Ok(false);
+        }
+        while self.posted.has_room() {
+            let mut chain = self.posted.blank();
+            if self.queue.pop(&mut chain, QUEUE_SIZE.into())? {
+                let all = self.posted.spill_into(chain);
+                if all.map_err(|source| self.queue.malformed(source))? {
+                    return Ok(true);
+                }
+                continue;
+            }
+            self.posted.recycle(chain);
+            // A ring whose buffers together are too small never brings one more.
+            let all_posted = self.posted.count() == usize::from(self.queue.size());
+            if all_posted || !self.wait_for_buffer()? {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Completes the header of a packet of `len` bytes, and gives the packet to the driver.
+    fn finish(&mut self, len: u64) -> Result<(), QueueError> {
+        let buffers = self.posted.filled_by(len);
+        if let Some(first) = self.posted.first() {
+            let header = Header {
+                num_buffers: U16::new(buffers),
+                ..Header::default()
+            };
+            // Without checksum offload the header says nothing else, not even that a checksum was found good.
+            let from = if self.checksums { NUM_BUFFERS_OFFSET } else { 0 };
+            let bytes = header.as_bytes().get(from as usize..).unwrap_or_default();
+            let written = first.writable.write(self.queue.memory(), from, bytes);
+            written.map_err(|source| self.queue.malformed(source))?;
+        }
+        let mut left = len;
+        for _ in 0..buffers {
+            let Some(chain) = self.posted.take() else { break };
+            let part = left.min(chain.writable.len());
+            left -= part;
+            self.queue.fill(&chain, u32::try_from(part).unwrap_or(u32::MAX))?;
+            self.posted.recycle(chain);
+        }
+        // All buffers of a packet at once: a driver that saw only the first would drop it (5.1.6.4.1).
+        self.queue.publish()
+    }
+
+    /// Sleeps until the driver has posted a buffer; false: the worker ends.
+    fn wait_for_buffer(&mut self) -> Result<bool, QueueError> {
+        self.queue.notify()?;
+        let go_on = self.queue.enable_doorbell()? || self.doorbell.wait();
+        self.queue.silence_doorbell();
+        self.queue.disable_doorbell()?;
+        Ok(go_on)
     }
 }
 
@@ -152,7 +219,7 @@ fn failed(error: &io::Error) -> Received {
             if !tap::is_gone(error) {
                 tracing::error!(%error, "a TAP cannot be read any more");
             }
-            Received::Gone
+            Received::End
         }
     }
 }

@@ -5,12 +5,20 @@ use std::os::fd::OwnedFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::Net;
-use super::packet::{HEADER_LEN, RX_HEADER};
-use crate::virtio::testing::{BREAKAGES, DATA, Driver, EVENT_IDX, HIGH_START, NEEDS_RESET, Ring};
+use super::offloads::HEADER_LEN;
+use super::tap::Tap;
+use super::{Net, NetConfig};
+use crate::virtio::testing::{BREAKAGES, DATA, Driver, EVENT_IDX, HIGH_START, NEEDS_RESET, Ring, VERSION_1};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const MTU: u16 = 1500;
+const CONFIG: NetConfig = NetConfig { mac: MAC, mtu: MTU };
+/// All `TUN_F_*` of a new kernel.
+const OFFLOADS: u32 = 0x7f;
+/// What a simple driver accepts: no offloads, no mergeable buffers, no EVENT_IDX.
+const PLAIN: u64 = VERSION_1 | 1 << 3 | 1 << 5 | 1 << 16;
+/// A received packet's header without offloads, in one buffer.
+const RX_HEADER: [u8; HEADER_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 const RX: usize = 0;
 const TX: usize = 1;
 
@@ -25,7 +33,9 @@ fn wire() -> (File, File) {
 
 fn start() -> (Driver, File) {
     let (tap, peer) = wire();
-    (Driver::start(Net::on(tap, MAC, MTU)), peer)
+    let mut driver = Driver::probe(Net::on(vec![Tap::on(tap, OFFLOADS)], CONFIG));
+    driver.initialise(PLAIN, 16);
+    (driver, peer)
 }
 
 /// What the peer puts on the wire: a header, and a frame.
@@ -107,8 +117,10 @@ fn says_what_it_is() {
         driver.device_config(12),
         [2, 0, 0, 0, 0, 1, 1, 0, 1, 0, 0xdc, 0x05]
     );
-    let expected = 1 << 3 | 1 << 5 | 1 << 16;
-    assert_eq!(driver.offered() & 0xff_ffff, expected);
+    let offloads = 0b11 | 0b111 << 7 | 0b1111 << 11 | 0b111 << 54;
+    let (mac, mtu, status, mergeable) = (1 << 5, 1 << 3, 1 << 16, 1 << 15);
+    let transport = 0b11 << 28 | 1 << 32;
+    assert_eq!(driver.offered(), mac | mtu | status | mergeable | offloads | transport);
 }
 
 #[test]
@@ -190,7 +202,7 @@ fn each_breakage_of_either_queue_needs_a_reset_and_the_device_works_after_it() {
             break_it(driver.ring(queue));
             driver.ring(queue).kick(&driver);
             driver.wait_needs_reset();
-            driver.initialise(!EVENT_IDX, 16);
+            driver.initialise(PLAIN, 16);
             assert_eq!(driver.status() & NEEDS_RESET, 0);
             assert_receives(&driver, &mut peer);
             send(&driver, &frame(60, 4));
@@ -202,11 +214,11 @@ fn each_breakage_of_either_queue_needs_a_reset_and_the_device_works_after_it() {
 #[test]
 fn a_reset_stops_a_receiver_that_waits_for_packets_or_buffers() {
     let (mut driver, mut peer) = start();
-    driver.initialise(u64::MAX, 16);
+    driver.initialise(PLAIN | EVENT_IDX, 16);
     offer_buffer(&driver, 0, 1600);
-    driver.initialise(u64::MAX, 16);
+    driver.initialise(PLAIN | EVENT_IDX, 16);
     peer.write_all(&packet(&frame(60, 1))).unwrap();
-    driver.initialise(!EVENT_IDX, 16);
+    driver.initialise(PLAIN, 16);
     // The packet that was waiting comes first.
     offer_buffer(&driver, 0, 1600);
     driver.ring(RX).wait_used(1);

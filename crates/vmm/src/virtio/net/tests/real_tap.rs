@@ -56,7 +56,8 @@ fn packets_go_both_ways_until_the_tap_is_deleted() {
     }
     // Of this thread and those it starts.
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    let driver = Driver::start(Net::new(open_tap("hearth-t0"), MAC, MTU).unwrap());
+    let mut driver = Driver::probe(Net::new(vec![open_tap("hearth-t0")], CONFIG).unwrap());
+    driver.initialise(PLAIN, 16);
     ip("addr add 10.0.0.1/24 dev hearth-t0");
     ip("link set hearth-t0 up");
     send(&driver, &arp_request());
@@ -84,5 +85,5 @@ fn packets_go_both_ways_until_the_tap_is_deleted() {
 #[test]
 fn what_is_no_tap_is_refused() {
     let (socket, _peer) = wire();
-    assert!(Net::new(socket, MAC, MTU).is_err());
+    assert!(Net::new(vec![socket], CONFIG).is_err());
 }
