@@ -14,8 +14,8 @@ use crate::boot::Source;
 use crate::limits::Limiter;
 use crate::machine::{DiskPlan, NicPlan, Plan};
 use crate::metrics::Registry;
-use crate::virtio::net::{NetConfig, NetLimits};
 use crate::spec::{BootSpec, DiskBacking, VmSpec};
+use crate::virtio::net::{NetConfig, NetLimits};
 
 /// vCPU limits, as [`VmSpec::vcpus`] says.
 const MAX_VCPUS: u8 = 32;

@@ -176,7 +176,8 @@ impl Virtqueue {
         chain.writable.mark_written(&self.memory, written);
         let slot = self.queue.next_used().wrapping_add(self.filled) % self.queue.size();
         // It cannot overflow: the ring was checked to lie in memory.
-        let address = GuestAddress(self.queue.used_ring() + USED_HEADER_LEN + USED_ELEMENT_LEN * u64::from(slot));
+        let address =
+            GuestAddress(self.queue.used_ring() + USED_HEADER_LEN + USED_ELEMENT_LEN * u64::from(slot));
         let element = u64::from(written) << 32 | u64::from(chain.head);
         self.memory
             .write_obj(element.to_le(), address)
@@ -196,7 +197,11 @@ impl Virtqueue {
         self.completed_from.get_or_insert(from);
         self.queue.set_next_used(next);
         self.memory
-            .store(next.to_le(), GuestAddress(self.queue.used_ring() + 2), Ordering::Release)
+            .store(
+                next.to_le(),
+                GuestAddress(self.queue.used_ring() + 2),
+                Ordering::Release,
+            )
             .map_err(virtio_queue::Error::GuestMemory)
             .map_err(ring_error(self.index))
     }
@@ -256,7 +261,8 @@ impl Virtqueue {
         // interrupts and seen an empty ring would wait for ever.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.queue.event_idx_enabled() {
-            let used_event = self.available_ring_field(AVAILABLE_HEADER_LEN + 2 * u64::from(self.queue.size()))?;
+            let used_event =
+                self.available_ring_field(AVAILABLE_HEADER_LEN + 2 * u64::from(self.queue.size()))?;
             let next = self.queue.next_used();
             return Ok(next.wrapping_sub(used_event).wrapping_sub(1) < next.wrapping_sub(from));
         }

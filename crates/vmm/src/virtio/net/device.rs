@@ -126,7 +126,13 @@ impl Net {
         Self { metrics, ..self }
     }
 
-    fn activated(&self, tap: &Arc<Tap>, features: u64, limiter: &Arc<Limiter>, queue: u16) -> io::Result<Activated> {
+    fn activated(
+        &self,
+        tap: &Arc<Tap>,
+        features: u64,
+        limiter: &Arc<Limiter>,
+        queue: u16,
+    ) -> io::Result<Activated> {
         Ok(Activated {
             tap: Arc::clone(tap),
             features,
@@ -146,14 +152,16 @@ impl Net {
             let receiver = Receiver::new(queue, with, &stop)?;
             let config_interrupt = config_interrupt.clone();
             let run = move |stop: &Stop| receiver.run(stop, &config_interrupt);
-            self.workers.push(Worker::spawn(Role::Net, &format!("net-rx{pair}"), stop, run)?);
+            self.workers
+                .push(Worker::spawn(Role::Net, &format!("net-rx{pair}"), stop, run)?);
         }
         if let Some(queue) = activation.take_queue(tx.into()) {
             let stop = Stop::new()?;
             let with = self.activated(tap, activation.features, &self.limits.transmit, tx)?;
             let transmitter = Transmitter::new(queue, with, &stop)?;
             let run = move |stop: &Stop| transmitter.run(stop, &config_interrupt);
-            self.workers.push(Worker::spawn(Role::Net, &format!("net-tx{pair}"), stop, run)?);
+            self.workers
+                .push(Worker::spawn(Role::Net, &format!("net-tx{pair}"), stop, run)?);
         }
         Ok(())
     }
@@ -167,10 +175,11 @@ impl Net {
         let doorbell = stop.waiter(&queue)?;
         let config_interrupt = activation.config_interrupt.clone();
         let mut handler = ControlHandler::new(Arc::clone(&self.pairs), pairs);
-        self.workers.push(Worker::spawn(Role::Net, "net-control", stop, move |stop| {
-            serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
-            queue
-        })?);
+        self.workers
+            .push(Worker::spawn(Role::Net, "net-control", stop, move |stop| {
+                serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
+                queue
+            })?);
         Ok(())
     }
 

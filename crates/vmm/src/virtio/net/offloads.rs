@@ -61,7 +61,11 @@ const SENT: [(u32, u32); 6] = [
 /// The features to offer on a TAP whose kernel knows the offloads `known`, a mask of `TUN_F_*`.
 pub(super) fn features(known: u32) -> u64 {
     let offered = |(bit, tun)| if known & tun != 0 { feature(bit) } else { 0 };
-    RECEIVED.into_iter().chain(SENT).map(offered).fold(0, |all, one| all | one)
+    RECEIVED
+        .into_iter()
+        .chain(SENT)
+        .map(offered)
+        .fold(0, |all, one| all | one)
 }
 
 /// What a TAP may leave to a guest that accepted `features`, as a mask of `TUN_F_*`.
@@ -187,9 +191,19 @@ mod tests {
     fn a_kernel_is_asked_for_nothing_that_it_would_refuse() {
         let bits = |bits: &[u32]| bits.iter().fold(0, |mask, &bit| mask | feature(bit));
         assert_eq!(received(0), 0);
-        assert_eq!(received(bits(&[VIRTIO_NET_F_GUEST_TSO4])), 0, "it needs checksums");
-        assert_eq!(received(bits(&[VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4])), 3);
-        assert_eq!(received(bits(&[VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_USO4])), 1);
+        assert_eq!(
+            received(bits(&[VIRTIO_NET_F_GUEST_TSO4])),
+            0,
+            "it needs checksums"
+        );
+        assert_eq!(
+            received(bits(&[VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4])),
+            3
+        );
+        assert_eq!(
+            received(bits(&[VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_USO4])),
+            1
+        );
         assert_eq!(received(features(ALL)), ALL & !libc::TUN_F_UFO);
         assert_eq!(features(0), 0);
     }
@@ -208,8 +222,14 @@ mod tests {
         assert_eq!(refused(&|h| h.gso_size = U16::ZERO), Some(Refused::Header));
         assert_eq!(refused(&|h| h.flags = 0), Some(Refused::Header));
         assert_eq!(refused(&|h| h.gso_type = 2), Some(Refused::Header));
-        assert_eq!(refused(&|h| h.csum_start = U16::new(39_999)), Some(Refused::Header));
-        assert_eq!(refused(&|h| h.csum_offset = U16::new(u16::MAX)), Some(Refused::Header));
+        assert_eq!(
+            refused(&|h| h.csum_start = U16::new(39_999)),
+            Some(Refused::Header)
+        );
+        assert_eq!(
+            refused(&|h| h.csum_offset = U16::new(u16::MAX)),
+            Some(Refused::Header)
+        );
         assert_eq!(refused(&|h| h.hdr_len = U16::new(40_001)), Some(Refused::Header));
         assert_eq!(refused(&|h| h.gso_type = 0), Some(Refused::Oversize));
         let only_checksums = Sending::new(feature(VIRTIO_NET_F_CSUM), 1500);

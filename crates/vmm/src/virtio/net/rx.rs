@@ -107,7 +107,9 @@ impl Receiver {
         while self.posted.len() < self.wanted && self.posted.has_room() {
             let mut chain = self.posted.blank();
             if self.queue.pop(&mut chain, QUEUE_SIZE.into())? {
-                self.posted.push(chain).map_err(|source| self.queue.malformed(source))?;
+                self.posted
+                    .push(chain)
+                    .map_err(|source| self.queue.malformed(source))?;
                 continue;
             }
             self.posted.recycle(chain);
@@ -130,7 +132,11 @@ impl Receiver {
         let begin = Instant::now();
         if len < HEADER_LEN as u64 || !self.find_room(len)? {
             self.meter.failed(Operation::Receive, begin.elapsed());
-            return Ok(if stop.requested() { Received::End } else { Received::Dropped });
+            return Ok(if stop.requested() {
+                Received::End
+            } else {
+                Received::Dropped
+            });
         }
         let frame = len - HEADER_LEN as u64;
         if !self.throttle.admit(1, frame) {

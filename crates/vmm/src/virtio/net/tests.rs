@@ -120,7 +120,10 @@ fn says_what_it_is() {
     let offloads = 0b11 | 0b111 << 7 | 0b1111 << 11 | 0b111 << 54;
     let (mac, mtu, status, mergeable) = (1 << 5, 1 << 3, 1 << 16, 1 << 15);
     let transport = 0b11 << 28 | 1 << 32;
-    assert_eq!(driver.offered(), mac | mtu | status | mergeable | offloads | transport);
+    assert_eq!(
+        driver.offered(),
+        mac | mtu | status | mergeable | offloads | transport
+    );
 }
 
 #[test]

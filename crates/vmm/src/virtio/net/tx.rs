@@ -125,7 +125,8 @@ impl Transmitter {
         self.vectors.clear();
         self.vectors.push_own(header.as_mut_bytes());
         let memory = self.queue.memory();
-        self.vectors.extend_guest(chain.readable.slices(memory, HEADER_LEN as u64));
+        self.vectors
+            .extend_guest(chain.readable.slices(memory, HEADER_LEN as u64));
         // SAFETY: the header and the queue's memory outlive the call.
         let sent = unsafe { self.vectors.write_to(self.tap.file()) };
         sent.map(drop).map_err(drop)
@@ -149,7 +150,11 @@ impl Packet {
         if !chain.writable.is_empty() {
             return Err(Malformed::Direction);
         }
-        let len = chain.readable.len().checked_sub(HEADER_LEN as u64).ok_or(Malformed::TooShort)?;
+        let len = chain
+            .readable
+            .len()
+            .checked_sub(HEADER_LEN as u64)
+            .ok_or(Malformed::TooShort)?;
         let mut header = Header::default();
         chain.readable.read(memory, 0, header.as_mut_bytes())?;
         Ok(sending.check(header, len).map(|header| Self { header, len }))
