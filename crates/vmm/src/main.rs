@@ -99,7 +99,7 @@ fn run_confined(
         control: Some(opened.control),
         console: Console::Ring(opened.console),
     };
-    Ok(lifecycle::run(&opened.plan, surroundings))
+    Ok(lifecycle::run(opened.plan, surroundings))
 }
 
 fn read_spec(fd: RawFd) -> io::Result<VmSpec> {

@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: Arguments, started: Instant) -> ExitCode {
                 Ok(())
             };
             let outcome = match filters {
-                Ok(()) => lifecycle::run(&plan, surroundings),
+                Ok(()) => lifecycle::run(plan, surroundings),
                 Err(error) => Outcome::StartFailed {
                     message: chain(&error),
                 },

@@ -77,6 +77,8 @@ pub enum VmState {
     Starting,
     /// A vCPU has been entered.
     Running,
+    /// No vCPU runs and no device works, until it is resumed.
+    Paused,
     /// On its way out.
     Ending,
 }

@@ -1,0 +1,215 @@
+//! The life of an instance's process: boots, resets in place, the control socket, the outcome.
+//!
+//! One thread does all of it. It waits for its clients and for the machine, tells the [`queue`] what they want,
+//! and takes the steps that the queue hands out.
+
+mod keyboard;
+pub mod queue;
+mod serve;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::time::Instant;
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use crate::console::Ring;
+use crate::control::Event;
+use crate::machine::{Machine, Plan};
+use crate::notices::Notice;
+use crate::server::{ClientId, Server, watch};
+use crate::spec::Outcome;
+use keyboard::Keyboard;
+use queue::{RequestQueue, Step};
+
+/// How the process is driven and where its output goes.
+pub struct Surroundings {
+    /// When the process started.
+    pub started: Instant,
+    pub control: Option<UnixListener>,
+    pub console: Console,
+}
+
+/// Where the serial port leads.
+pub enum Console {
+    /// The ring file.
+    Ring(File),
+    /// Standard output, with standard input typed into the guest.
+    Terminal,
+}
+
+impl Console {
+    fn output(&self) -> io::Result<Box<dyn Write + Send>> {
+        Ok(match self {
+            Self::Ring(file) => Box::new(Ring::open(file.try_clone()?)?),
+            Self::Terminal => Box::new(io::stdout()),
+        })
+    }
+}
+
+/// Runs the machine through all its boots.
+#[must_use]
+pub fn run(plan: Plan, surroundings: Surroundings) -> Outcome {
+    match Lifecycle::new(plan, surroundings).and_then(|mut lifecycle| lifecycle.run()) {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::StartFailed {
+            message: chain(&error),
+        },
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+struct Lifecycle {
+    plan: Plan,
+    started: Instant,
+    console: Console,
+    epoll: Epoll,
+    server: Option<Server>,
+    keyboard: Option<Keyboard>,
+    queue: RequestQueue<ClientId>,
+    /// Boots of this process.
+    boots: u64,
+    /// Of the first boot.
+    first_entry_micros: u64,
+}
+
+impl Lifecycle {
+    fn new(plan: Plan, surroundings: Surroundings) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let server = match surroundings.control {
+            Some(listener) => Some(Server::new(listener, &epoll)?),
+            None => None,
+        };
+        Ok(Self {
+            plan,
+            started: surroundings.started,
+            console: surroundings.console,
+            epoll,
+            server,
+            keyboard: None,
+            queue: RequestQueue::new(),
+            boots: 0,
+            first_entry_micros: 0,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<Outcome> {
+        let mut machine = match self.boot()? {
+            Ok(machine) => machine,
+            Err(outcome) => return Ok(outcome),
+        };
+        loop {
+            self.wait(&machine)?;
+            while let Some(asked) = self.next_request() {
+                self.serve(asked, &machine);
+            }
+            self.send_answers();
+            while let Some(step) = self.queue.next_step() {
+                let result = match step {
+                    Step::Pause | Step::Resume => Err(io::ErrorKind::Unsupported.into()),
+                    Step::PressPowerButton => machine.press_power_button(),
+                    Step::Restart => {
+                        machine.stop();
+                        let boots = self.boots + 1;
+                        self.announce(&Event::Reset { boots });
+                        machine = match self.boot()? {
+                            Ok(machine) => machine,
+                            Err(outcome) => return Ok(outcome),
+                        };
+                        Ok(())
+                    }
+                    Step::End(outcome) => {
+                        machine.stop();
+                        self.flush_disks();
+                        return Ok(outcome);
+                    }
+                };
+                self.queue.finished(result.map_err(|error| chain(&error)));
+                self.send_answers();
+            }
+        }
+    }
+
+    /// Builds the next boot and starts it; the inner error is the outcome of a machine that cannot be built.
+    fn boot(&mut self) -> io::Result<Result<Machine, Outcome>> {
+        self.boots += 1;
+        let machine = match Machine::start(&self.plan, self.console.output()?) {
+            Ok(machine) => machine,
+            Err(error) => {
+                return Ok(Err(Outcome::StartFailed {
+                    message: chain(&error),
+                }));
+            }
+        };
+        // Closing the descriptors of the boot before took them out of the epoll set.
+        let notices = machine.notices.as_raw_fd();
+        watch(&self.epoll, ControlOperation::Add, notices, EventSet::IN)?;
+        self.keyboard = match self.console {
+            Console::Terminal => Keyboard::attach(&self.epoll, &machine),
+            Console::Ring(_) => None,
+        };
+        Ok(Ok(machine))
+    }
+
+    /// Waits until something happens, and takes note of it.
+    fn wait(&mut self, machine: &Machine) -> io::Result<()> {
+        let mut ready = [EpollEvent::default(); 16];
+        let count = match self.epoll.wait(-1, &mut ready) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        for event in &ready[..count] {
+            let fd = event.data() as RawFd;
+            if fd == machine.notices.as_raw_fd() {
+                self.read_notices(machine);
+            } else if let Some(keyboard) = self.keyboard.as_ref().filter(|keyboard| keyboard.owns(fd)) {
+                keyboard.handle(fd, &self.epoll, machine);
+            } else if let Some(server) = &mut self.server {
+                server.handle(event, &self.epoll);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_notices(&mut self, machine: &Machine) {
+        for notice in machine.notices.take() {
+            match notice {
+                Notice::Entered(at) => {
+                    if self.boots == 1 {
+                        let micros = at.duration_since(self.started).as_micros();
+                        self.first_entry_micros = u64::try_from(micros).unwrap_or(u64::MAX);
+                    }
+                    self.queue.entered();
+                    let (boots, first_entry_micros) = (self.boots, self.first_entry_micros);
+                    tracing::info!(boots, first_entry_micros, "guest entered");
+                    self.announce(&Event::Entered {
+                        boots,
+                        first_entry_micros,
+                    });
+                }
+                Notice::Ending(ending) => self.queue.end(ending),
+            }
+        }
+    }
+
+    fn flush_disks(&self) {
+        for disk in &self.plan.disks {
+            if let Err(error) = disk.disk.flush() {
+                tracing::error!(%error, serial = disk.serial, "last flush of a disk");
+            }
+        }
+    }
+}

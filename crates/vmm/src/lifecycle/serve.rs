@@ -1,0 +1,60 @@
+//! What the control socket's clients ask for, and their answers.
+
+use super::Lifecycle;
+use super::queue::Ask;
+use crate::control::{Event, Reply, Request, Status};
+use crate::machine::Machine;
+use crate::server::{Asked, ClientId};
+
+impl Lifecycle {
+    pub(super) fn next_request(&mut self) -> Option<Asked> {
+        self.server.as_mut()?.next_request(&self.epoll)
+    }
+
+    /// Does what is done at once; what concerns the machine as a whole goes into the queue.
+    pub(super) fn serve(&mut self, asked: Asked, _machine: &Machine) {
+        let client = asked.client;
+        let reply = match asked.request {
+            Request::Status => Reply::Status(self.status()),
+            Request::Metrics => Reply::Metrics(self.plan.metrics.report()),
+            Request::PowerButton => return self.queue.ask(Ask::PowerButton, client),
+            Request::Reset => return self.queue.ask(Ask::Reset, client),
+            Request::Stop => return self.queue.ask(Ask::Stop, client),
+        };
+        self.reply(client, reply);
+    }
+
+    /// Answers those whose requests went through the queue.
+    pub(super) fn send_answers(&mut self) {
+        for (client, result) in self.queue.answers() {
+            let reply = match result {
+                Ok(()) => Reply::Ok,
+                Err(refusal) => Reply::Error {
+                    message: refusal.to_string(),
+                },
+            };
+            self.reply(client, reply);
+        }
+    }
+
+    pub(super) fn announce(&mut self, event: &Event) {
+        if let Some(server) = &mut self.server {
+            server.announce(event, &self.epoll);
+        }
+    }
+
+    fn reply(&mut self, client: ClientId, reply: Reply) {
+        if let Some(server) = &mut self.server {
+            server.reply(client, reply, &self.epoll);
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            instance_id: self.plan.instance_id.clone(),
+            state: self.queue.state(),
+            boots: self.boots,
+            first_entry_micros: self.first_entry_micros,
+        }
+    }
+}
