@@ -70,6 +70,16 @@ impl Bus {
         }
     }
 
+    /// Stops all workers; no vCPU runs as long.
+    pub fn pause(&self) {
+        self.pci.pause();
+    }
+
+    /// Lets all workers go on.
+    pub fn resume(&self) {
+        self.pci.resume();
+    }
+
     /// Stops all devices; no vCPU runs any more.
     pub fn reset(&self) {
         self.pci.reset();

@@ -25,6 +25,7 @@ pub mod open;
 pub mod pci;
 mod server;
 pub mod smbios;
+pub mod snapshot;
 pub mod spec;
 pub mod vcpu;
 pub mod virtio;

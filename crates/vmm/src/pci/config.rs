@@ -6,6 +6,7 @@
 //! its size.
 
 use super::{Bar, Decoding};
+use crate::snapshot::StateError;
 
 /// Bytes that a function really has; the extended space up to 4095 reads as zeroes.
 const SIZE: usize = 256;
@@ -191,6 +192,32 @@ impl ConfigSpace {
     /// Back to the state after power-on, BARs assigned by [`Self::set_bar_address`] included.
     pub fn reset(&mut self) {
         self.bytes = self.power_on;
+    }
+
+    /// All bytes, for [`Self::restore`].
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        self.bytes.to_vec()
+    }
+
+    /// Takes over what a guest wrote to a function like this one.
+    ///
+    /// # Errors
+    /// Read-only bytes differ: it is another function.
+    pub fn restore(&mut self, saved: &[u8]) -> Result<(), StateError> {
+        let saved: [u8; SIZE] = saved
+            .try_into()
+            .map_err(|_| StateError::Unfit(format!("{} bytes of configuration space", saved.len())))?;
+        let now = self.bytes.iter().zip(&self.writable);
+        let fixed = saved.iter().zip(now);
+        if let Some(at) = fixed.into_iter().position(|(saved, (now, mask))| (saved ^ now) & !mask != 0) {
+            return Err(StateError::Unfit(format!(
+                "a PCI function's read-only byte {at:#x} is {:#x} in it and {:#x} here",
+                saved[at], self.bytes[at]
+            )));
+        }
+        self.bytes = saved;
+        Ok(())
     }
 
     fn put(&mut self, offset: usize, data: &[u8]) {

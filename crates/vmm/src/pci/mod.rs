@@ -8,6 +8,8 @@ use std::io;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::snapshot::{Saved, StateError};
+
 /// A PCI function on bus 0. vCPU threads call it concurrently; what it keeps behind a lock is its register
 /// file only, never its data path.
 pub trait PciFunction: Send + Sync {
@@ -24,6 +26,29 @@ pub trait PciFunction: Send + Sync {
     fn doorbells(&self) -> Vec<Doorbell>;
     /// Back to the state after power-on; workers have stopped when it returns.
     fn reset(&self);
+
+    /// Stops workers without the driver's noticing; no vCPU runs. A function without workers does nothing.
+    fn pause(&self) {}
+
+    /// Goes on after [`Self::pause`] or [`Self::restore`]; no vCPU runs yet.
+    fn resume(&self) {}
+
+    /// All that the driver can see of the function; called while it is paused.
+    ///
+    /// # Errors
+    /// The state cannot be encoded, or what the guest keeps of it cannot be read.
+    fn save(&self) -> Result<Saved, StateError> {
+        Ok(Saved::default())
+    }
+
+    /// Takes over what [`Self::save`] gave, and is paused then. The bytes may be a stranger's.
+    ///
+    /// # Errors
+    /// It is not the state of such a function.
+    fn restore(&self, state: &Saved) -> Result<(), StateError> {
+        let _ = state;
+        Ok(())
+    }
 }
 
 /// What a configuration write did to the function's address decoding.

@@ -8,7 +8,10 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::Interrupt;
+use crate::snapshot::StateError;
 
 /// Capability id for [`super::config::ConfigSpace::add_capability`].
 pub const CAPABILITY_ID: u8 = 0x11;
@@ -158,6 +161,45 @@ impl Msix {
         }
     }
 
+    /// The table and the pending bits; the control word is in configuration space.
+    #[must_use]
+    pub fn save(&self) -> Vec<SavedVector> {
+        let vectors = self.vectors.iter();
+        vectors
+            .map(|vector| {
+                let state = lock(&vector.state);
+                SavedVector {
+                    entry: state.entry(),
+                    pending: state.pending,
+                }
+            })
+            .collect()
+    }
+
+    /// Takes over table and pending bits, and connects the vectors that are in use under `control`.
+    ///
+    /// # Errors
+    /// The function has another number of vectors.
+    pub fn restore(&self, saved: &[SavedVector], control: u16) -> Result<(), StateError> {
+        if saved.len() != self.vectors.len() {
+            return Err(StateError::Unfit(format!(
+                "a PCI function has {} MSI-X vectors in it and {} here",
+                saved.len(),
+                self.vectors.len()
+            )));
+        }
+        self.reset();
+        for (vector, saved) in self.vectors.iter().zip(saved) {
+            let mut state = lock(&vector.state);
+            state.set_entry(&saved.entry);
+            state.pending = saved.pending;
+            // As `control_write` will leave it, or the pending bit would be lost on the way.
+            state.enabled = control & CONTROL_ENABLE != 0;
+        }
+        self.control_write(control);
+        Ok(())
+    }
+
     fn locate(&self, offset: u64, len: usize) -> Option<(&Arc<Vector>, usize)> {
         let aligned = matches!(len, 4 | 8) && offset.is_multiple_of(len as u64);
         let index = usize::try_from(offset / ENTRY_SIZE).ok()?;
@@ -178,6 +220,13 @@ impl Msix {
             tracing::warn!(%error, message = ?state.message, "MSI-X vector not connected");
         }
     }
+}
+
+/// A table entry and its pending bit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedVector {
+    entry: [u8; ENTRY_SIZE as usize],
+    pending: bool,
 }
 
 #[derive(Default)]

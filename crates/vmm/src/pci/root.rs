@@ -120,6 +120,20 @@ impl PciRoot {
         }
     }
 
+    /// Stops all functions' workers; no vCPU runs.
+    pub fn pause(&self) {
+        for function in &self.functions {
+            function.pause();
+        }
+    }
+
+    /// Lets all functions go on.
+    pub fn resume(&self) {
+        for function in &self.functions {
+            function.resume();
+        }
+    }
+
     fn function(&self, ecam_offset: u32) -> Option<(usize, &Arc<dyn PciFunction>)> {
         let slot = (ecam_offset >> ECAM_DEVICE_SHIFT) as usize;
         let function = self.functions.get(slot)?;

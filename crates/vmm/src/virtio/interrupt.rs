@@ -7,6 +7,8 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use serde::{Deserialize, Serialize};
+
 use crate::pci::Interrupt;
 
 const ISR_QUEUE: u8 = 1 << 0;
@@ -59,6 +61,24 @@ impl Signals {
         self.config_generation.load(Ordering::Acquire)
     }
 
+    /// ISR and configuration generation, without clearing ISR.
+    pub(super) fn save(&self) -> SavedSignals {
+        SavedSignals {
+            isr: self.isr.load(Ordering::Acquire),
+            needs_reset: self.needs_reset(),
+            driver_ok: self.driver_ok.load(Ordering::Acquire),
+            config_generation: self.config_generation(),
+        }
+    }
+
+    pub(super) fn restore(&self, saved: SavedSignals) {
+        self.isr.store(saved.isr, Ordering::Release);
+        self.needs_reset.store(saved.needs_reset, Ordering::Release);
+        self.driver_ok.store(saved.driver_ok, Ordering::Release);
+        self.config_generation
+            .store(saved.config_generation, Ordering::Release);
+    }
+
     /// From now on a broken device is announced by an interrupt too.
     pub(super) fn set_driver_ok(&self) {
         self.driver_ok.store(true, Ordering::Release);
@@ -79,6 +99,15 @@ impl Signals {
         self.isr.fetch_or(ISR_CONFIG, Ordering::AcqRel);
         self.config_vector.signal();
     }
+}
+
+/// What a snapshot keeps of [`Signals`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedSignals {
+    isr: u8,
+    needs_reset: bool,
+    driver_ok: bool,
+    config_generation: u8,
 }
 
 /// Tells the driver about the device as a whole.

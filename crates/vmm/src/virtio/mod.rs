@@ -26,6 +26,7 @@ use interrupt::ConfigInterrupt;
 use queue::Virtqueue;
 
 pub use crate::memory::GuestMemory;
+use crate::snapshot::{Saved, StateError};
 
 /// Device types of virtio 1.2, section 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +65,28 @@ pub trait VirtioDevice: Send {
     /// A thread or descriptor could not be made; no worker runs then.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
-    /// Stops the workers, waits until their last request has ended, and returns their queues as they left
-    /// them. Without workers it returns none.
+    /// Stops the workers, waits until their last request has ended and is in the used ring, and returns their
+    /// queues as they left them. Without workers it returns none; a queue that nobody served may be missing.
     fn stop(&mut self) -> Vec<Virtqueue>;
+
+    /// What a snapshot keeps of the device beside its registers and queues; called while it is stopped. Most
+    /// devices have nothing: their configuration space is what they are made with.
+    ///
+    /// # Errors
+    /// The state cannot be encoded ([`Saved::of`]).
+    fn save(&self) -> Result<Saved, StateError> {
+        Ok(Saved::default())
+    }
+
+    /// Takes over what [`Self::save`] gave, perhaps in another process, for another disk or TAP; called before
+    /// the first activation. The bytes may be a stranger's.
+    ///
+    /// # Errors
+    /// It is not the state of such a device.
+    fn restore(&mut self, state: &Saved) -> Result<(), StateError> {
+        let _ = state;
+        Ok(())
+    }
 }
 
 /// What a driver and the transport have agreed upon when the driver sets `DRIVER_OK`.

@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
@@ -28,7 +29,7 @@ pub enum QueueError {
 }
 
 /// The registers of a queue that the driver wrote, not yet checked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct QueueAddresses {
     pub(super) size: u16,
     pub(super) descriptor_table: u64,
@@ -89,6 +90,30 @@ impl QueueAddresses {
     }
 }
 
+/// How far a device has come in a queue's rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    next_available: u16,
+    next_used: u16,
+}
+
+impl Progress {
+    /// That of a queue that nobody serves: whatever was taken from it has been used.
+    pub(super) fn of_used_ring(addresses: &QueueAddresses, memory: &GuestMemory) -> Result<Self, InvalidQueue> {
+        let address = addresses.used_ring.wrapping_add(2);
+        let index = memory.load::<u16>(GuestAddress(address), Ordering::Acquire);
+        let outside = |_| InvalidQueue::OutsideMemory {
+            area: "used ring",
+            address,
+        };
+        let index = u16::from_le(index.map_err(outside)?);
+        Ok(Self {
+            next_available: index,
+            next_used: index,
+        })
+    }
+}
+
 /// A running virtqueue, owned by one worker.
 pub struct Virtqueue {
     index: u16,
@@ -119,6 +144,23 @@ impl Virtqueue {
             filled: 0,
             completed_from: None,
         }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            next_available: self.queue.next_avail(),
+            next_used: self.queue.next_used(),
+        }
+    }
+
+    pub(super) fn go_on_from(&mut self, progress: Progress) {
+        self.queue.set_next_avail(progress.next_available);
+        self.queue.set_next_used(progress.next_used);
+    }
+
+    /// Interrupts the driver whether there is something new or not: it looks and finds out.
+    pub(super) fn interrupt_anyway(&self) {
+        self.interrupt.signal();
     }
 
     /// The queue's number within its device.

@@ -323,6 +323,15 @@ impl Ring {
         ring
     }
 
+    /// The same ring, as a clone of the machine has it.
+    pub(super) fn of(&self, clone: &Driver) -> Self {
+        Self {
+            memory: clone.memory.clone(),
+            interrupts: Arc::clone(&clone.interrupts),
+            ..*self
+        }
+    }
+
     /// Writes the queue's registers, and enables it.
     pub(super) fn enable(&self, driver: &Driver) {
         driver.common_write(0x16, &self.queue.to_le_bytes());

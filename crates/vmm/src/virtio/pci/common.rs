@@ -7,8 +7,11 @@ use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::super::feature;
 use super::super::queue::QueueAddresses;
+use crate::snapshot::StateError;
 
 /// "No vector": events of this kind are not signalled.
 pub(super) const NO_VECTOR: u16 = 0xffff;
@@ -63,7 +66,7 @@ pub(super) enum Effect {
 }
 
 /// One queue's registers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct QueueRegisters {
     pub(super) max_size: u16,
     pub(super) addresses: QueueAddresses,
@@ -92,7 +95,7 @@ pub(super) struct Live {
     pub(super) config_generation: u8,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CommonConfig {
     device_features: u64,
     /// MSI-X vectors that exist.
@@ -125,6 +128,43 @@ impl CommonConfig {
     pub(super) fn reset(&mut self) {
         let sizes: Vec<u16> = self.queues.iter().map(|queue| queue.max_size).collect();
         *self = Self::new(self.device_features, &sizes, self.vectors);
+    }
+
+    /// Whether the driver has said `DRIVER_OK`.
+    pub(super) fn is_driven(&self) -> bool {
+        self.status & DRIVER_OK != 0
+    }
+
+    pub(super) fn config_vector(&self) -> u16 {
+        self.config_vector
+    }
+
+    /// Takes over the registers of a device like this one.
+    ///
+    /// # Errors
+    /// That device has other queues, or its driver has accepted what this one does not offer.
+    pub(super) fn restore(&mut self, mut saved: Self) -> Result<(), StateError> {
+        let max_sizes = |registers: &Self| -> Vec<u16> {
+            registers.queues.iter().map(|queue| queue.max_size).collect()
+        };
+        if max_sizes(&saved) != max_sizes(self) {
+            return Err(StateError::Unfit("a virtio device has other queues here".into()));
+        }
+        saved.device_features = self.device_features;
+        saved.vectors = self.vectors;
+        if saved.status & FEATURES_OK != 0 && !saved.features_hold() {
+            return Err(StateError::Unfit(format!(
+                "a driver has accepted the features {:#x}, of which {:#x} are offered here",
+                saved.driver_features, saved.device_features
+            )));
+        }
+        saved.config_vector = saved.vector(saved.config_vector);
+        for index in 0..saved.queues.len() {
+            let vector = saved.vector(saved.queues[index].vector);
+            saved.queues[index].vector = vector;
+        }
+        *self = saved;
+        Ok(())
     }
 
     pub(super) fn driver_features(&self) -> u64 {

@@ -5,6 +5,7 @@
 
 mod common;
 mod layout;
+mod state;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +18,14 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::pci::config::ConfigSpace;
 use crate::pci::msix::{CONTROL_OFFSET, MsiRouter, Msix};
 use crate::pci::{Bar, Decoding, Doorbell, Interrupt, PciFunction};
+use crate::snapshot::{Saved, StateError};
 
 use super::interrupt::{ConfigInterrupt, QueueInterrupt, Signals, VectorSlot};
 use super::queue::Virtqueue;
 use super::{Activation, GuestMemory, VirtioDevice, feature};
-use common::{CommonConfig, Effect, Live};
+use common::{CommonConfig, Effect, Live, QueueRegisters};
 use layout::Region;
+use state::Paused;
 
 /// What the transport and its rings can do with every device.
 const TRANSPORT_FEATURES: u64 =
@@ -50,6 +53,8 @@ struct Registers {
     config: ConfigSpace,
     common: CommonConfig,
     device: Box<dyn VirtioDevice>,
+    /// While the function is paused.
+    paused: Option<Paused>,
 }
 
 impl VirtioPci {
@@ -95,6 +100,7 @@ impl VirtioPci {
                 config: layout.config,
                 common,
                 device,
+                paused: None,
             }),
         }))
     }
@@ -145,51 +151,58 @@ impl VirtioPci {
             return;
         }
         let outcome = self
-            .activation(&registers.common)
+            .queues(&registers.common)
+            .map(|queues| self.activation(&registers.common, queues))
             .and_then(|activation| registers.device.activate(activation));
+        self.check_activated(outcome);
+    }
+
+    fn check_activated(&self, outcome: io::Result<()>) {
         if let Err(error) = outcome {
             tracing::error!(%error, "a virtio device could not be activated");
             self.config_interrupt().needs_reset(&error);
         }
     }
 
-    fn activation(&self, common: &CommonConfig) -> io::Result<Activation> {
-        let features = common.driver_features();
-        let queues = (0..)
-            .zip(common.queues())
-            .zip(&self.queues)
-            .map(|((index, registers), lines)| {
-                if !registers.enabled {
-                    return Ok(None);
-                }
-                let mut queue = registers
-                    .addresses
-                    .validate(registers.max_size, &self.memory)
-                    .map_err(io::Error::other)?;
-                queue.set_event_idx(features & feature(VIRTIO_RING_F_EVENT_IDX) != 0);
-                let interrupt = QueueInterrupt::new(Arc::clone(&self.signals), Arc::clone(&lines.vector));
-                let doorbell = lines.doorbell.try_clone()?;
-                Ok(Some(Virtqueue::new(
-                    index,
-                    queue,
-                    self.memory.clone(),
-                    interrupt,
-                    doorbell,
-                )))
-            })
-            .collect::<io::Result<_>>()?;
-        Ok(Activation {
+    fn activation(&self, common: &CommonConfig, queues: Vec<Option<Virtqueue>>) -> Activation {
+        Activation {
             memory: self.memory.clone(),
-            features,
+            features: common.driver_features(),
             queues,
             config_interrupt: self.config_interrupt(),
-        })
+        }
+    }
+
+    /// The queues that the driver enabled, at the start of their rings.
+    fn queues(&self, common: &CommonConfig) -> io::Result<Vec<Option<Virtqueue>>> {
+        let queues = common.queues().iter();
+        (0..)
+            .zip(queues)
+            .map(|(index, registers)| {
+                let enabled = registers.enabled;
+                enabled.then(|| self.queue(common, index, registers)).transpose()
+            })
+            .collect()
+    }
+
+    fn queue(&self, common: &CommonConfig, index: u16, registers: &QueueRegisters) -> io::Result<Virtqueue> {
+        let lines = self.queues.get(usize::from(index));
+        let lines = lines.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut queue = registers
+            .addresses
+            .validate(registers.max_size, &self.memory)
+            .map_err(io::Error::other)?;
+        queue.set_event_idx(common.driver_features() & feature(VIRTIO_RING_F_EVENT_IDX) != 0);
+        let interrupt = QueueInterrupt::new(Arc::clone(&self.signals), Arc::clone(&lines.vector));
+        let doorbell = lines.doorbell.try_clone()?;
+        Ok(Virtqueue::new(index, queue, self.memory.clone(), interrupt, doorbell))
     }
 
     /// Workers have stopped before the registers say so: status reads 0 only once the device touches no
     /// memory any more (2.4.1, 4.1.4.3.1).
     fn reset_device(&self, registers: &mut Registers) {
         drop(registers.device.stop());
+        registers.paused = None;
         registers.common.reset();
         self.signals.reset();
         for lines in &self.queues {
@@ -317,6 +330,22 @@ impl PciFunction for VirtioPci {
         self.reset_device(&mut registers);
         registers.config.reset();
         self.msix.reset();
+    }
+
+    fn pause(&self) {
+        self.pause_device();
+    }
+
+    fn resume(&self) {
+        self.resume_device();
+    }
+
+    fn save(&self) -> Result<Saved, StateError> {
+        self.save_registers()
+    }
+
+    fn restore(&self, state: &Saved) -> Result<(), StateError> {
+        self.restore_registers(state)
     }
 }
 

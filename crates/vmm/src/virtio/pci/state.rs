@@ -1,0 +1,164 @@
+//! A function that rests: paused with its queues kept, saved as all that its driver can see, restored.
+//!
+//! The driver notices nothing of a pause. After a restore it may get an interrupt without news: one that was on
+//! its way when the snapshot was made is not in it, so each queue and the configuration interrupt once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::pci::msix::{CONTROL_OFFSET, SavedVector};
+use crate::snapshot::{Saved, StateError};
+
+use super::super::interrupt::SavedSignals;
+use super::super::queue::{Progress, Virtqueue};
+use super::common::CommonConfig;
+use super::{Registers, VirtioPci};
+
+const PART: &str = "virtio device";
+
+/// What a paused function keeps for the time when it goes on.
+pub(super) struct Paused {
+    /// By number; those that the driver enabled, if it drives the device.
+    queues: Vec<Option<Virtqueue>>,
+    /// Nobody knows which interrupts got lost.
+    restored: bool,
+}
+
+impl Paused {
+    fn progress(&self) -> Vec<Option<Progress>> {
+        let queues = self.queues.iter();
+        queues
+            .map(|queue| queue.as_ref().map(Virtqueue::progress))
+            .collect()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    device_type: u16,
+    config: Vec<u8>,
+    msix: Vec<SavedVector>,
+    signals: SavedSignals,
+    common: CommonConfig,
+    /// Of the enabled queues, if the device is driven.
+    progress: Vec<Option<Progress>>,
+    device: Saved,
+}
+
+impl VirtioPci {
+    pub(super) fn pause_device(&self) {
+        let mut registers = self.registers();
+        if registers.paused.is_some() {
+            return;
+        }
+        let stopped = registers.device.stop();
+        let mut queues = self.queues_as_used(&registers);
+        for queue in stopped {
+            if let Some(place) = queues.get_mut(usize::from(queue.index())) {
+                *place = Some(queue);
+            }
+        }
+        registers.paused = Some(Paused {
+            queues,
+            restored: false,
+        });
+    }
+
+    pub(super) fn resume_device(&self) {
+        let mut registers = self.registers();
+        let Some(paused) = registers.paused.take() else {
+            return;
+        };
+        // What needs a reset waits for it, and not for requests.
+        if !registers.common.is_driven() || self.signals.needs_reset() {
+            return;
+        }
+        if paused.restored {
+            for queue in paused.queues.iter().flatten() {
+                queue.interrupt_anyway();
+            }
+        }
+        let activation = self.activation(&registers.common, paused.queues);
+        let outcome = registers.device.activate(activation);
+        self.check_activated(outcome);
+        if paused.restored {
+            // Also because a clone's disk may have another size.
+            self.config_changed();
+        }
+    }
+
+    pub(super) fn save_registers(&self) -> Result<Saved, StateError> {
+        let registers = self.registers();
+        let state = State {
+            device_type: registers.device.device_type() as u16,
+            config: registers.config.save(),
+            msix: self.msix.save(),
+            signals: self.signals.save(),
+            progress: registers.paused.as_ref().map_or_else(Vec::new, Paused::progress),
+            common: registers.common.clone(),
+            device: registers.device.save()?,
+        };
+        Saved::of(PART, &state)
+    }
+
+    /// The enabled queues of a driven device, as far as their used rings say.
+    fn queues_as_used(&self, registers: &Registers) -> Vec<Option<Virtqueue>> {
+        if !registers.common.is_driven() {
+            return Vec::new();
+        }
+        // Where it fails now it failed when the driver enabled the queue.
+        let mut queues = self.queues(&registers.common).unwrap_or_default();
+        for (queue, registers) in queues.iter_mut().zip(registers.common.queues()) {
+            if let Some(queue) = queue
+                && let Ok(progress) = Progress::of_used_ring(&registers.addresses, &self.memory)
+            {
+                queue.go_on_from(progress);
+            }
+        }
+        queues
+    }
+
+    pub(super) fn restore_registers(&self, saved: &Saved) -> Result<(), StateError> {
+        let state: State = saved.read(PART)?;
+        let mut registers = self.registers();
+        let device_type = registers.device.device_type() as u16;
+        if state.device_type != device_type {
+            return Err(StateError::Unfit(format!(
+                "a virtio device is of type {} in it and {device_type} here",
+                state.device_type
+            )));
+        }
+        registers.config.restore(&state.config)?;
+        registers.common.restore(state.common)?;
+        registers.device.restore(&state.device)?;
+        self.signals.restore(state.signals);
+        let mut control = [0; 2];
+        registers
+            .config
+            .read(self.msix_capability + CONTROL_OFFSET, &mut control);
+        self.msix.restore(&state.msix, u16::from_le_bytes(control))?;
+        let vector = registers.common.config_vector();
+        self.signals.config_vector.set(self.interrupt(vector));
+        for (lines, queue) in self.queues.iter().zip(registers.common.queues()) {
+            lines.vector.set(self.interrupt(queue.vector));
+        }
+        let mut queues = match registers.common.is_driven() {
+            true => self
+                .queues(&registers.common)
+                .map_err(StateError::host("taking over virtqueues"))?,
+            false => Vec::new(),
+        };
+        for (queue, progress) in queues.iter_mut().zip(&state.progress) {
+            if let (Some(queue), Some(progress)) = (queue, progress) {
+                queue.go_on_from(*progress);
+            }
+        }
+        registers.paused = Some(Paused {
+            queues,
+            restored: true,
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
