@@ -19,7 +19,7 @@ use crate::notices::Notices;
 use crate::pci::msix::MsiRouter;
 use crate::pci::root::PciRoot;
 use crate::smbios;
-use crate::vcpu::VcpuThread;
+use crate::vcpu::{Resting, Stopping, VcpuThread};
 use crate::virtio::VirtioDevice;
 use crate::virtio::block::Block;
 use crate::virtio::net::{Net, NetConfig, NetLimits};
@@ -47,6 +47,11 @@ pub enum BuildError {
     #[error("writing firmware tables into guest memory")]
     Firmware(#[from] vm_memory::GuestMemoryError),
 }
+
+/// The boot has ended while something was asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the machine is ending")]
+pub struct Ended;
 
 /// Everything that boots have in common: what was opened once, and the machine's shape.
 pub struct Plan {
@@ -83,6 +88,8 @@ pub struct Machine {
     power_button: EventFd,
     bus: Arc<Bus>,
     threads: Vec<VcpuThread>,
+    /// The vCPUs of a paused machine.
+    paused: Option<Vec<Resting>>,
     _vm: Vm,
 }
 
@@ -145,6 +152,7 @@ impl Machine {
             power_button,
             bus,
             threads: Vec::new(),
+            paused: None,
             _vm: vm,
         };
         for (index, vcpu) in (0..).zip(vcpus) {
@@ -168,10 +176,39 @@ impl Machine {
         self.power_button.write(1)
     }
 
+    /// Stops the vCPUs, then the devices' workers, each with its last request ended. What the guest sees of it is
+    /// that time has passed. A paused machine stays as it is.
+    ///
+    /// # Errors
+    /// A vCPU's thread has ended: so does the boot, and its notice says why.
+    pub fn pause(&mut self) -> Result<(), Ended> {
+        if self.paused.is_none() {
+            let stopping: Vec<_> = self.threads.iter().map(VcpuThread::rest).collect();
+            let resting: Option<Vec<_>> = stopping.into_iter().map(Stopping::wait).collect();
+            self.paused = Some(resting.ok_or(Ended)?);
+            self.bus.pause();
+        }
+        Ok(())
+    }
+
+    /// Lets devices and vCPUs go on, if they are paused.
+    pub fn resume(&mut self) {
+        if let Some(vcpus) = self.paused.take() {
+            self.bus.resume();
+            for resting in vcpus {
+                // The guest's watchdog shall not bark at the time that has passed. A guest without a kvmclock has
+                // no use for it, and KVM refuses.
+                let _ = resting.vcpu.kvmclock_ctrl();
+                resting.resume();
+            }
+        }
+    }
+
     /// Stops vCPUs, then devices. An [`Ending`](crate::notices::Ending) that nobody has posted yet becomes
     /// `Stop`.
     pub fn stop(self) {
         self.notices.end(crate::notices::Ending::Stop);
+        drop(self.paused);
         for thread in &self.threads {
             thread.kick();
         }

@@ -1,10 +1,14 @@
-//! A vCPU's thread: enters the guest, serves its exits, ends when the boot ends.
+//! A vCPU's thread: enters the guest, serves its exits, rests while the machine is paused, ends when the boot ends.
+//!
+//! A thread that rests has given its vCPU away, to whoever paused the machine: the state is read there, without a
+//! lock, and the thread itself needs no system call for it.
 
 use std::cell::Cell;
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
@@ -30,6 +34,46 @@ thread_local! {
 /// A running vCPU.
 pub struct VcpuThread {
     thread: JoinHandle<()>,
+    rests: Sender<Rest>,
+}
+
+/// Where a thread gives its vCPU, and where it gets it back.
+struct Rest {
+    give: Sender<VcpuFd>,
+    back: Receiver<VcpuFd>,
+}
+
+/// A vCPU on its way out of the guest.
+pub struct Stopping {
+    given: Receiver<VcpuFd>,
+    back: Sender<VcpuFd>,
+}
+
+impl Stopping {
+    /// Waits until the vCPU is out of the guest, and what it was doing on the bus is done. `None`: its thread has
+    /// ended, and the boot ends.
+    #[must_use]
+    pub fn wait(self) -> Option<Resting> {
+        let vcpu = self.given.recv().ok()?;
+        Some(Resting {
+            vcpu,
+            back: self.back,
+        })
+    }
+}
+
+/// A vCPU that does not run. Dropping it ends its thread.
+pub struct Resting {
+    pub vcpu: VcpuFd,
+    back: Sender<VcpuFd>,
+}
+
+impl Resting {
+    /// Lets the vCPU go on.
+    pub fn resume(self) {
+        // A thread that is gone has said why.
+        let _ = self.back.send(self.vcpu);
+    }
 }
 
 impl VcpuThread {
@@ -46,28 +90,42 @@ impl VcpuThread {
         metrics: Arc<Vcpu>,
     ) -> io::Result<Self> {
         install_kick_handler()?;
+        let (rests, asked) = channel();
         let builder = thread::Builder::new()
             .name(format!("vcpu{index}"))
             .stack_size(STACK_SIZE);
         let thread = jail::spawn(Role::Vcpu, builder, move || {
             let meter = metrics.on_this_thread();
-            let ending = catch_unwind(AssertUnwindSafe(|| run(index, vcpu, &bus, &notices, meter)));
+            let ending = catch_unwind(AssertUnwindSafe(|| {
+                run(index, vcpu, &bus, &notices, meter, &asked)
+            }));
             match ending {
                 Ok(Some(ending)) => notices.end(ending),
                 Ok(None) => {}
                 Err(_) => notices.end(Ending::Crash(format!("vCPU {index}'s thread panicked"))),
             }
         })?;
-        Ok(Self { thread })
+        Ok(Self { thread, rests })
     }
 
-    /// Makes the vCPU leave the guest, where it looks whether the boot ends.
+    /// Asks the thread to rest, without waiting for it: so all vCPUs of a machine stop at about the same time.
+    #[must_use]
+    pub fn rest(&self) -> Stopping {
+        let (give, given) = channel();
+        let (back, returned) = channel();
+        // A thread that is gone drops it, which `wait` sees.
+        let _ = self.rests.send(Rest { give, back: returned });
+        self.kick();
+        Stopping { given, back }
+    }
+
+    /// Makes the vCPU leave the guest, and look whether it shall rest or the boot ends.
     pub fn kick(&self) {
         // SAFETY: the handle is not joined yet, so the thread's id is valid, even if it has returned.
         unsafe { libc::pthread_kill(self.thread.as_pthread_t(), SIGRTMIN()) };
     }
 
-    /// Waits for the thread's end; [`Self::kick`] it first.
+    /// Waits for the thread's end; [`Self::kick`] it first, or drop what it gave when it rested.
     pub fn join(self) {
         // Its panic is a notice already.
         let _ = self.thread.join();
@@ -106,40 +164,101 @@ impl Drop for KickTarget {
 }
 
 /// Runs until the boot ends: `None` when someone else ended it.
-fn run(index: u8, mut vcpu: VcpuFd, bus: &Bus, notices: &Notices, mut meter: VcpuMeter) -> Option<Ending> {
-    let _kickable = KickTarget::new(&mut vcpu);
+fn run(
+    index: u8,
+    mut vcpu: VcpuFd,
+    bus: &Bus,
+    notices: &Notices,
+    mut meter: VcpuMeter,
+    asked: &Receiver<Rest>,
+) -> Option<Ending> {
     if index == 0 {
         notices.entered();
     }
-    while !notices.is_ending() {
-        let exit = vcpu.run();
-        meter.count(kind(&exit));
-        match exit {
-            Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
-            Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
-            Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
-            Ok(VcpuExit::MmioWrite(address, data)) => bus.mmio_write(address, data),
-            // A triple fault: a PC resets.
-            Ok(VcpuExit::Shutdown) => return Some(Ending::Reset),
-            Ok(VcpuExit::SystemEvent(kind, _)) => return Some(system_event(kind)),
-            Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
-            Ok(VcpuExit::InternalError) => {
-                return Some(Ending::Crash(internal_error(index, &mut vcpu)));
+    loop {
+        match run_until_rest(index, &mut vcpu, bus, notices, &mut meter, asked) {
+            Left::Resting(rest) => {
+                // Either fails when the machine is ended meanwhile.
+                rest.give.send(vcpu).ok()?;
+                vcpu = rest.back.recv().ok()?;
             }
-            Ok(exit) => {
-                let what = format!("{exit:?}");
-                return Some(Ending::Crash(crash(index, &what, &vcpu)));
-            }
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-                vcpu.set_kvm_immediate_exit(0);
-            }
-            Err(error) => {
-                let what = format!("KVM_RUN failed: {error}");
-                return Some(Ending::Crash(crash(index, &what, &vcpu)));
-            }
+            Left::Ended(ending) => return ending,
         }
     }
-    None
+}
+
+/// Why a thread has left the guest.
+enum Left {
+    Resting(Rest),
+    Ended(Option<Ending>),
+}
+
+fn run_until_rest(
+    index: u8,
+    vcpu: &mut VcpuFd,
+    bus: &Bus,
+    notices: &Notices,
+    meter: &mut VcpuMeter,
+    asked: &Receiver<Rest>,
+) -> Left {
+    let _kickable = KickTarget::new(vcpu);
+    while !notices.is_ending() {
+        let rest = asked.try_recv().ok();
+        if rest.is_some() {
+            // KVM carries out what it has been told about the last exit when it is entered, and only then is the
+            // vCPU's state whole; it leaves again before the guest runs.
+            vcpu.set_kvm_immediate_exit(1);
+        }
+        loop {
+            match (step(index, vcpu, bus, meter), rest.is_some()) {
+                (Step::Ended(ending), _) => return Left::Ended(Some(ending)),
+                (Step::Served, true) => {}
+                (Step::Served, false) | (Step::Interrupted, _) => break,
+            }
+        }
+        if let Some(rest) = rest {
+            return Left::Resting(rest);
+        }
+    }
+    Left::Ended(None)
+}
+
+/// What came of entering the guest once.
+enum Step {
+    Served,
+    Interrupted,
+    Ended(Ending),
+}
+
+fn step(index: u8, vcpu: &mut VcpuFd, bus: &Bus, meter: &mut VcpuMeter) -> Step {
+    let exit = vcpu.run();
+    meter.count(kind(&exit));
+    match exit {
+        Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
+        Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
+        Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
+        Ok(VcpuExit::MmioWrite(address, data)) => bus.mmio_write(address, data),
+        // A triple fault: a PC resets.
+        Ok(VcpuExit::Shutdown) => return Step::Ended(Ending::Reset),
+        Ok(VcpuExit::SystemEvent(kind, _)) => return Step::Ended(system_event(kind)),
+        Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
+        Ok(VcpuExit::InternalError) => {
+            return Step::Ended(Ending::Crash(internal_error(index, vcpu)));
+        }
+        Ok(exit) => {
+            let what = format!("{exit:?}");
+            return Step::Ended(Ending::Crash(crash(index, &what, vcpu)));
+        }
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+            vcpu.set_kvm_immediate_exit(0);
+            return Step::Interrupted;
+        }
+        Err(error) => {
+            let what = format!("KVM_RUN failed: {error}");
+            return Step::Ended(Ending::Crash(crash(index, &what, vcpu)));
+        }
+    }
+    Step::Served
 }
 
 fn kind(exit: &Result<VcpuExit<'_>, errno::Error>) -> Exit {

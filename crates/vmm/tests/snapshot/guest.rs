@@ -1,0 +1,154 @@
+//! A guest of a few instructions that counts for ever: it prints one letter for each number, keeps the count in a
+//! register and in memory, and says `!` if the two differ. It writes to a page in 256 in turn.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use hearth_vmm::boot::Source;
+use hearth_vmm::machine::{Machine, Plan};
+
+/// Pages that it writes to, from 4 MiB on.
+#[allow(dead_code)]
+pub const PAGES: u64 = 256;
+const LOAD_ADDRESS: u64 = 0x10_0000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[rustfmt::skip]
+const PROGRAM: &[u8] = &[
+    0x31, 0xdb,                               //       xor ebx, ebx
+    0x8b, 0x04, 0x25, 0x00, 0x00, 0x30, 0x00, // next: mov eax, [0x300000]
+    0x39, 0xd8,                               //       cmp eax, ebx
+    0x75, 0x39,                               //       jne wrong
+    0x31, 0xd2,                               //       xor edx, edx
+    0xb9, 0x1a, 0x00, 0x00, 0x00,             //       mov ecx, 26
+    0xf7, 0xf1,                               //       div ecx
+    0x8d, 0x42, 0x61,                         //       lea eax, [rdx + 'a']
+    0x66, 0xba, 0xf8, 0x03,                   //       mov dx, 0x3f8
+    0xee,                                     //       out dx, al
+    0x89, 0xd8,                               //       mov eax, ebx
+    0x25, 0xff, 0x00, 0x00, 0x00,             //       and eax, 255
+    0xc1, 0xe0, 0x0c,                         //       shl eax, 12
+    0x89, 0x98, 0x00, 0x00, 0x40, 0x00,       //       mov [rax + 0x400000], ebx
+    0xff, 0xc3,                               //       inc ebx
+    0x89, 0x1c, 0x25, 0x00, 0x00, 0x30, 0x00, //       mov [0x300000], ebx
+    0xb9, 0x00, 0x02, 0x00, 0x00,             //       mov ecx, 512
+    0xff, 0xc9,                               // wait: dec ecx
+    0x75, 0xfc,                               //       jnz wait
+    0xeb, 0xc0,                               //       jmp next
+    0x90, 0x90, 0x90, 0x90,
+    0xb0, 0x21,                               // wrong: mov al, '!'
+    0x66, 0xba, 0xf8, 0x03,                   //       mov dx, 0x3f8
+    0xee,                                     //       out dx, al
+    0xeb, 0xf7,                               //       jmp wrong
+];
+
+/// What the guest has printed.
+#[derive(Clone, Default)]
+pub struct Console(Arc<(Mutex<Vec<u8>>, Condvar)>);
+
+impl Console {
+    pub fn len(&self) -> usize {
+        self.0.0.lock().unwrap().len()
+    }
+
+    pub fn text(&self) -> Vec<u8> {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// Waits until there are `more` letters than `seen`.
+    pub fn wait_for(&self, more: usize, seen: usize) {
+        let (text, changed) = &*self.0;
+        let few = |text: &mut Vec<u8>| text.len() < seen + more;
+        let (text, timeout) = changed
+            .wait_timeout_while(text.lock().unwrap(), PATIENCE, few)
+            .unwrap();
+        assert!(
+            !timeout.timed_out(),
+            "the guest prints nothing after {:?}",
+            String::from_utf8_lossy(&text)
+        );
+    }
+
+    /// Checks that it is the alphabet over and over, beginning where `before` ended.
+    pub fn assert_counts_on_from(&self, before: usize) {
+        let text = self.text();
+        for (number, letter) in (before..).zip(&text) {
+            let expected = b'a' + (number % 26) as u8;
+            assert_eq!(
+                *letter as char, expected as char,
+                "number {number} in {:?}",
+                String::from_utf8_lossy(&text)
+            );
+        }
+    }
+}
+
+impl Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.1.notify_all();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `None`, loudly, without KVM.
+pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
+    let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+        eprintln!("SKIPPED: {test}: absent: /dev/kvm");
+        return None;
+    };
+    let mut kernel = tempfile::tempfile().unwrap();
+    kernel.write_all(&elf(PROGRAM)).unwrap();
+    Some(Plan {
+        kvm,
+        instance_id: "i-0123456789abcdef0".into(),
+        uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
+        vcpus,
+        memory_mib: 64,
+        source: Source::Files {
+            kernel: Arc::new(kernel),
+            initrd: None,
+            cmdline: String::new(),
+        },
+        disks: Vec::new(),
+        nics: Vec::new(),
+        metrics: Default::default(),
+    })
+}
+
+pub fn start(plan: &Plan) -> (Machine, Console) {
+    let console = Console::default();
+    let machine = Machine::start(plan, Box::new(console.clone())).unwrap();
+    (machine, console)
+}
+
+/// An ELF file with one segment, which begins with the entry.
+fn elf(program: &[u8]) -> Vec<u8> {
+    const HEADERS: u64 = 64 + 56;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let half = |file: &mut Vec<u8>, values: &[u16]| {
+        values.iter().for_each(|value| file.extend(value.to_le_bytes()));
+    };
+    half(&mut file, &[2, 62]);
+    file.extend(1_u32.to_le_bytes());
+    for value in [LOAD_ADDRESS, 64, 0] {
+        file.extend(value.to_le_bytes());
+    }
+    file.extend(0_u32.to_le_bytes());
+    half(&mut file, &[64, 56, 1, 0, 0, 0]);
+    // PT_LOAD, readable, writable, executable.
+    file.extend(1_u32.to_le_bytes());
+    file.extend(7_u32.to_le_bytes());
+    let len = program.len() as u64;
+    for value in [HEADERS, LOAD_ADDRESS, LOAD_ADDRESS, len, len, 0x1000] {
+        file.extend(value.to_le_bytes());
+    }
+    file.extend(program);
+    file
+}
+
