@@ -210,7 +210,10 @@ impl ConfigSpace {
             .map_err(|_| StateError::Unfit(format!("{} bytes of configuration space", saved.len())))?;
         let now = self.bytes.iter().zip(&self.writable);
         let fixed = saved.iter().zip(now);
-        if let Some(at) = fixed.into_iter().position(|(saved, (now, mask))| (saved ^ now) & !mask != 0) {
+        if let Some(at) = fixed
+            .into_iter()
+            .position(|(saved, (now, mask))| (saved ^ now) & !mask != 0)
+        {
             return Err(StateError::Unfit(format!(
                 "a PCI function's read-only byte {at:#x} is {:#x} in it and {:#x} here",
                 saved[at], self.bytes[at]

@@ -99,7 +99,10 @@ pub(super) struct Progress {
 
 impl Progress {
     /// That of a queue that nobody serves: whatever was taken from it has been used.
-    pub(super) fn of_used_ring(addresses: &QueueAddresses, memory: &GuestMemory) -> Result<Self, InvalidQueue> {
+    pub(super) fn of_used_ring(
+        addresses: &QueueAddresses,
+        memory: &GuestMemory,
+    ) -> Result<Self, InvalidQueue> {
         let address = addresses.used_ring.wrapping_add(2);
         let index = memory.load::<u16>(GuestAddress(address), Ordering::Acquire);
         let outside = |_| InvalidQueue::OutsideMemory {

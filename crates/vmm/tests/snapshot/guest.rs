@@ -76,7 +76,8 @@ impl Console {
         for (number, letter) in (before..).zip(&text) {
             let expected = b'a' + (number % 26) as u8;
             assert_eq!(
-                *letter as char, expected as char,
+                *letter as char,
+                expected as char,
                 "number {number} in {:?}",
                 String::from_utf8_lossy(&text)
             );
@@ -151,4 +152,3 @@ fn elf(program: &[u8]) -> Vec<u8> {
     file.extend(program);
     file
 }
-

@@ -8,7 +8,9 @@ use guest::{plan, start};
 
 #[test]
 fn a_paused_guest_prints_nothing_and_counts_on_when_resumed() {
-    let Some(plan) = plan("a_paused_guest", 2) else { return };
+    let Some(plan) = plan("a_paused_guest", 2) else {
+        return;
+    };
     let (mut machine, console) = start(&plan);
     for _ in 0..20 {
         console.wait_for(3, console.len());
@@ -26,7 +28,9 @@ fn a_paused_guest_prints_nothing_and_counts_on_when_resumed() {
 
 #[test]
 fn a_paused_machine_can_be_stopped() {
-    let Some(plan) = plan("a_paused_machine_can_be_stopped", 2) else { return };
+    let Some(plan) = plan("a_paused_machine_can_be_stopped", 2) else {
+        return;
+    };
     let (mut machine, console) = start(&plan);
     console.wait_for(1, 0);
     machine.pause().unwrap();

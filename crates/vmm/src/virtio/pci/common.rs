@@ -144,9 +144,8 @@ impl CommonConfig {
     /// # Errors
     /// That device has other queues, or its driver has accepted what this one does not offer.
     pub(super) fn restore(&mut self, mut saved: Self) -> Result<(), StateError> {
-        let max_sizes = |registers: &Self| -> Vec<u16> {
-            registers.queues.iter().map(|queue| queue.max_size).collect()
-        };
+        let max_sizes =
+            |registers: &Self| -> Vec<u16> { registers.queues.iter().map(|queue| queue.max_size).collect() };
         if max_sizes(&saved) != max_sizes(self) {
             return Err(StateError::Unfit("a virtio device has other queues here".into()));
         }

@@ -195,7 +195,13 @@ impl VirtioPci {
         queue.set_event_idx(common.driver_features() & feature(VIRTIO_RING_F_EVENT_IDX) != 0);
         let interrupt = QueueInterrupt::new(Arc::clone(&self.signals), Arc::clone(&lines.vector));
         let doorbell = lines.doorbell.try_clone()?;
-        Ok(Virtqueue::new(index, queue, self.memory.clone(), interrupt, doorbell))
+        Ok(Virtqueue::new(
+            index,
+            queue,
+            self.memory.clone(),
+            interrupt,
+            doorbell,
+        ))
     }
 
     /// Workers have stopped before the registers say so: status reads 0 only once the device touches no
