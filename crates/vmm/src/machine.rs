@@ -21,6 +21,7 @@ use crate::pci::root::PciRoot;
 use crate::smbios;
 use crate::vcpu::{Resting, Stopping, VcpuThread};
 use crate::virtio::VirtioDevice;
+use crate::virtio::balloon::{self, Balloon};
 use crate::virtio::block::Block;
 use crate::virtio::net::{Net, NetConfig, NetLimits};
 use crate::virtio::pci::VirtioPci;
@@ -63,6 +64,7 @@ pub struct Plan {
     pub source: boot::Source,
     pub disks: Vec<DiskPlan>,
     pub nics: Vec<NicPlan>,
+    pub balloon: Option<Arc<balloon::Handle>>,
     pub metrics: Registry,
 }
 
@@ -137,7 +139,7 @@ impl Machine {
         let generation = VmGenId::new(memory.clone(), generation);
 
         let mut pci = PciRoot::new(Arc::clone(&vm.fd), layout.pci_window_64());
-        for device in devices(plan).map_err(host("making devices"))? {
+        for device in devices(plan, &notices).map_err(host("making devices"))? {
             let msi = Arc::clone(&vm.router) as Arc<dyn MsiRouter>;
             let function =
                 VirtioPci::new(device, memory.clone(), msi).map_err(host("making a PCI function"))?;
@@ -240,8 +242,8 @@ fn make_vcpus(plan: &Plan, vm: &Vm) -> io::Result<Vec<VcpuFd>> {
         .collect()
 }
 
-/// Disks, NICs, entropy: in this order, which is the order of their slots.
-fn devices(plan: &Plan) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
+/// Disks, NICs, entropy, balloon: in this order, which is the order of their slots.
+fn devices(plan: &Plan, notices: &Arc<Notices>) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for disk in &plan.disks {
         devices.push(Box::new(Block::new(
@@ -260,5 +262,9 @@ fn devices(plan: &Plan) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
         ));
     }
     devices.push(Box::new(Rng::new().counted_in(plan.metrics.device("rng", ""))));
+    if let Some(handle) = &plan.balloon {
+        let balloon = Balloon::new(Arc::clone(handle), Arc::clone(notices));
+        devices.push(Box::new(balloon.counted_in(plan.metrics.device("balloon", ""))));
+    }
     Ok(devices)
 }

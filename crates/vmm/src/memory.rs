@@ -12,6 +12,7 @@
 //! Nothing here touches a guest page: the host's memory is taken as the guest writes.
 
 pub mod dirty;
+pub mod release;
 
 use std::io;
 

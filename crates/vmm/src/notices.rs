@@ -26,6 +26,8 @@ pub enum Notice {
     /// The boot processor is about to run guest code for the first time.
     Entered(Instant),
     Ending(Ending),
+    /// The statistics that someone asked for have come.
+    BalloonStatistics,
 }
 
 /// The letter box of one boot. The first [`Ending`] counts; later ones are echoes of it.
@@ -68,7 +70,7 @@ impl Notices {
         std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn post(&self, notice: Notice) {
+    pub fn post(&self, notice: Notice) {
         self.queue
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -15,6 +15,7 @@ use crate::limits::Limiter;
 use crate::machine::{DiskPlan, NicPlan, Plan};
 use crate::metrics::Registry;
 use crate::spec::{BootSpec, DiskBacking, VmSpec};
+use crate::virtio::balloon;
 use crate::virtio::net::{NetConfig, NetLimits};
 
 /// vCPU limits, as [`VmSpec::vcpus`] says.
@@ -45,6 +46,8 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    #[error("making the balloon")]
+    Balloon(#[source] io::Error),
     #[error("the KVM descriptor speaks version {0} of its interface, and not 12")]
     Kvm(i32),
 }
@@ -116,6 +119,11 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             cmdline,
         },
     };
+    let balloon = spec
+        .balloon
+        .map(|options| balloon::Handle::new(options, spec.memory_mib))
+        .transpose()
+        .map_err(OpenError::Balloon)?;
     Ok(Opened {
         console: fds.take(spec.console_fd, "console")?.into(),
         control: fds.take(spec.control_fd, "control socket")?.into(),
@@ -128,6 +136,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             source,
             disks,
             nics,
+            balloon,
             metrics: Registry::default(),
         },
     })

@@ -17,7 +17,8 @@ use hearth_vmm::lifecycle::{self, Console, Surroundings, chain};
 use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
 use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
-use hearth_vmm::spec::Outcome;
+use hearth_vmm::spec::{BalloonOptions, Outcome};
+use hearth_vmm::virtio::balloon;
 use hearth_vmm::virtio::net::{NetConfig, NetLimits};
 use kvm_ioctls::Kvm;
 
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     disk: Vec<PathBuf>,
     #[arg(long, default_value_t = 128)]
     memory_mib: u64,
+    /// Gives the guest a balloon, by which free memory goes back to the host
+    #[arg(long)]
+    balloon: bool,
     #[arg(long, default_value_t = 1)]
     vcpus: u8,
     /// An existing TAP interface; give it again for more NICs
@@ -54,6 +58,13 @@ pub(crate) struct Arguments {
     #[arg(long)]
     no_seccomp: bool,
 }
+
+/// A balloon that nobody inflates: what the guest frees is all that comes back.
+const OPEN_HANDED: BalloonOptions = BalloonOptions {
+    target_mib: 0,
+    deflate_on_oom: true,
+    free_page_reporting: true,
+};
 
 pub(crate) fn run(arguments: Arguments, started: Instant) -> ExitCode {
     let surroundings = Surroundings {
@@ -135,6 +146,10 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         source,
         disks,
         nics,
+        balloon: arguments
+            .balloon
+            .then(|| balloon::Handle::new(OPEN_HANDED, arguments.memory_mib))
+            .transpose()?,
         metrics: Registry::default(),
     })
 }

@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::RateLimit;
+pub use crate::virtio::balloon::BalloonOptions;
 
 /// A whole virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct VmSpec {
     pub disks: Vec<DiskSpec>,
     /// In the guest's order.
     pub nics: Vec<NicSpec>,
+    /// A memory balloon, if the guest shall have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonOptions>,
     /// `/dev/kvm`, opened for reading and writing.
     pub kvm_fd: RawFd,
     /// The console ring file (see [`crate::console`]), opened for reading and writing.

@@ -21,6 +21,7 @@ pub use socket::{DESCRIPTOR_LIMIT, receive, send};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Report;
+use crate::virtio::balloon::BalloonStatus;
 
 /// Bytes of a request's line.
 pub const LINE_LIMIT: usize = 16 << 10;
@@ -31,6 +32,14 @@ pub enum Request {
     Status,
     /// Asks for what has been counted so far; nothing stops for it.
     Metrics,
+    /// Asks what is known of the balloon.
+    Balloon,
+    /// Sets how many MiB the guest shall give up; the driver does it when it can.
+    SetBalloonTarget {
+        mib: u64,
+    },
+    /// Asks the guest for fresh statistics of its memory; [`Event::BalloonStatistics`] brings them, if it answers.
+    RefreshBalloonStatistics,
     /// Presses the ACPI power button.
     PowerButton,
     /// Pulls the reset line: a fresh boot in the same process, with the same disks and NICs.
@@ -41,7 +50,16 @@ pub enum Request {
 
 impl Request {
     /// What a client may ask for, by its name on the wire.
-    pub const NAMES: &[&str] = &["status", "metrics", "power_button", "reset", "stop"];
+    pub const NAMES: &[&str] = &[
+        "status",
+        "metrics",
+        "balloon",
+        "set_balloon_target",
+        "refresh_balloon_statistics",
+        "power_button",
+        "reset",
+        "stop",
+    ];
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +74,7 @@ pub enum Message {
 pub enum Reply {
     Status(Status),
     Metrics(Report),
+    Balloon(BalloonStatus),
     Ok,
     Error { message: String },
 }
@@ -90,6 +109,8 @@ pub enum Event {
     Entered { boots: u64, first_entry_micros: u64 },
     /// The guest (or a client) reset the machine; boot number `boots` comes next.
     Reset { boots: u64 },
+    /// Statistics that a client asked for have come from the guest.
+    BalloonStatistics(BalloonStatus),
 }
 
 #[cfg(test)]

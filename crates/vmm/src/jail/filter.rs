@@ -14,6 +14,7 @@ fn program(role: Role) -> &'static [libc::sock_filter] {
         Role::Block => &BLOCK,
         Role::Net => &NET,
         Role::Rng => &RNG,
+        Role::Balloon => &BALLOON,
         Role::Starter => &STARTER,
     }
 }

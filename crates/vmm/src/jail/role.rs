@@ -14,6 +14,8 @@ pub enum Role {
     /// Serves a NIC's queue.
     Net,
     Rng,
+    /// Serves a balloon's queues.
+    Balloon,
     /// Starts the threads of all other roles.
     Starter,
 }

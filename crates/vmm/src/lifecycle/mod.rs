@@ -200,6 +200,11 @@ impl Lifecycle {
                         first_entry_micros,
                     });
                 }
+                Notice::BalloonStatistics => {
+                    if let Some(balloon) = &self.plan.balloon {
+                        self.announce(&Event::BalloonStatistics(balloon.status()));
+                    }
+                }
                 Notice::Ending(ending) => self.queue.end(ending),
             }
         }

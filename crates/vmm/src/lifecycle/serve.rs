@@ -5,6 +5,7 @@ use super::queue::Ask;
 use crate::control::{Event, Reply, Request, Status};
 use crate::machine::Machine;
 use crate::server::{Asked, ClientId};
+use crate::virtio::balloon;
 
 impl Lifecycle {
     pub(super) fn next_request(&mut self) -> Option<Asked> {
@@ -17,6 +18,17 @@ impl Lifecycle {
         let reply = match asked.request {
             Request::Status => Reply::Status(self.status()),
             Request::Metrics => Reply::Metrics(self.plan.metrics.report()),
+            Request::Balloon => self.with_balloon(|balloon| Reply::Balloon(balloon.status())),
+            Request::SetBalloonTarget { mib } => self.with_balloon(|balloon| match balloon.set_target(mib) {
+                Ok(()) => Reply::Ok,
+                Err(error) => Reply::Error {
+                    message: error.to_string(),
+                },
+            }),
+            Request::RefreshBalloonStatistics => self.with_balloon(|balloon| {
+                balloon.ask_for_statistics();
+                Reply::Ok
+            }),
             Request::PowerButton => return self.queue.ask(Ask::PowerButton, client),
             Request::Reset => return self.queue.ask(Ask::Reset, client),
             Request::Stop => return self.queue.ask(Ask::Stop, client),
@@ -46,6 +58,15 @@ impl Lifecycle {
     fn reply(&mut self, client: ClientId, reply: Reply) {
         if let Some(server) = &mut self.server {
             server.reply(client, reply, &self.epoll);
+        }
+    }
+
+    fn with_balloon(&self, answer: impl FnOnce(&balloon::Handle) -> Reply) -> Reply {
+        match &self.plan.balloon {
+            Some(balloon) => answer(balloon),
+            None => Reply::Error {
+                message: "the machine has no balloon".to_owned(),
+            },
         }
     }
 

@@ -22,6 +22,8 @@ pub enum Malformed {
     Order,
     #[error("a buffer of {len} bytes at {address:#x} is not in guest memory")]
     OutsideMemory { address: u64, len: u32 },
+    #[error("the request is longer than {0} bytes")]
+    TooLarge(usize),
     #[error("the buffers are too short for the request")]
     TooShort,
     #[error("the request has a buffer in the wrong direction")]
@@ -52,6 +54,13 @@ impl Buffers {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The buffers, for requests that are about memory and not about what is in it.
+    pub fn ranges(&self) -> impl Iterator<Item = (GuestAddress, u64)> {
+        self.segments
+            .iter()
+            .map(|segment| (segment.address, segment.len.into()))
     }
 
     /// Copies `data.len()` bytes from `offset` out of guest memory.

@@ -1,13 +1,14 @@
 //! virtio 1.2 devices: what a device is, and how the transport and its workers deal with it.
 //!
 //! Three parties share a device. The **transport** ([`pci`]) owns the registers that vCPUs touch. The
-//! **device** ([`block`], [`net`], [`rng`]) knows its features and configuration space. Its **workers**
+//! **device** ([`block`], [`net`], [`rng`], [`balloon`]) knows its features and configuration space. Its **workers**
 //! ([`worker`], one thread per virtqueue) own the queues and the data path, from activation until they are
 //! stopped; nobody else touches a queue in between, so the data path has no lock.
 //!
 //! What the guest wrote is hostile: [`chain`] checks every descriptor chain once, and a broken one ends in
 //! `DEVICE_NEEDS_RESET`.
 
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod interrupt;
@@ -35,6 +36,7 @@ pub enum DeviceType {
     Net = 1,
     Block = 2,
     Entropy = 4,
+    Balloon = 5,
 }
 
 /// A virtio device without its transport.

@@ -251,6 +251,11 @@ impl Driver {
         data
     }
 
+    pub(super) fn device_config_write(&self, offset: u64, data: &[u8]) {
+        self.function
+            .bar_write(0, self.capabilities.structures[&4].0 + offset, data);
+    }
+
     pub(super) fn wait_needs_reset(&self) {
         self.interrupts
             .wait_until("NEEDS_RESET", || self.status() & NEEDS_RESET != 0);

@@ -209,7 +209,7 @@ fn run<H: Handler>(
     }
 }
 
-enum Batch {
+pub(super) enum Batch {
     /// There may be more chains.
     Full,
     Empty,
@@ -219,7 +219,7 @@ enum Batch {
 
 /// Serves at most a ring's worth of chains, so that a driver that never stops adding gets its interrupts, and
 /// interrupts once.
-fn serve_batch<H: Handler>(
+pub(super) fn serve_batch<H: Handler>(
     queue: &mut Virtqueue,
     stop: &Stop,
     handler: &mut H,

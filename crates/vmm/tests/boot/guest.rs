@@ -84,6 +84,7 @@ impl Guest {
             boot,
             disks,
             nics: Vec::new(),
+            balloon: None,
             kvm_fd: give(open_kvm().into()),
             console_fd: give(console.into()),
             control_fd: give(control.into()),

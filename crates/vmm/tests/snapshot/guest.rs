@@ -118,6 +118,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         },
         disks: Vec::new(),
         nics: Vec::new(),
+        balloon: None,
         metrics: Default::default(),
     })
 }
