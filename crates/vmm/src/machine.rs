@@ -1,7 +1,7 @@
 //! One boot of a virtual machine: built from a [`Plan`], run, torn down. A reset is the next one.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::thread;
 
@@ -11,6 +11,7 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use crate::acpi;
 use crate::boot::{self, BootError};
 use crate::bus::Bus;
+use crate::console::Line;
 use crate::cpu::{self, CpuModel};
 use crate::legacy::serial::Serial;
 use crate::memory::{GuestMemory, Layout, MIB};
@@ -96,11 +97,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Builds the machine and starts its vCPUs; `console` takes what the serial port prints.
+    /// Builds the machine, whose serial port leads to `line`, and starts its vCPUs.
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub fn start(plan: &Plan, console: Box<dyn Write + Send>) -> Result<Self, BuildError> {
+    pub fn start(plan: &Plan, line: &Line) -> Result<Self, BuildError> {
         let host = |doing| move |source| BuildError::Host { doing, source };
         let notices = Arc::new(Notices::new().map_err(host("making an event descriptor"))?);
         let layout = Layout::new(plan.memory_mib * MIB);
@@ -127,7 +128,7 @@ impl Machine {
             .router
             .pin(acpi::SERIAL_GSI)
             .map_err(host("wiring the serial port"))?;
-        let serial = Arc::new(Serial::new(interrupt, console).map_err(host("making the serial port"))?);
+        let serial = Arc::new(Serial::new(interrupt, line));
         let power_button = vm
             .router
             .pin(acpi::POWER_BUTTON_GSI)

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use hearth_vmm::jail::{self, Role};
-use hearth_vmm::lifecycle::{self, Console, Surroundings, chain};
+use hearth_vmm::lifecycle::{self, Surroundings, chain};
 use hearth_vmm::open;
 use hearth_vmm::spec::{Outcome, VmSpec};
 use tracing_subscriber::EnvFilter;
@@ -97,7 +97,7 @@ fn run_confined(
     let surroundings = Surroundings {
         started,
         control: Some(opened.control),
-        console: Console::Ring(opened.console),
+        console: opened.console,
     };
     Ok(lifecycle::run(opened.plan, surroundings))
 }

@@ -11,6 +11,7 @@ use hearth_block::{Disk, Overlay, RawDisk};
 use kvm_ioctls::Kvm;
 
 use crate::boot::Source;
+use crate::console::Console;
 use crate::limits::Limiter;
 use crate::machine::{DiskPlan, NicPlan, Plan};
 use crate::metrics::Registry;
@@ -48,6 +49,8 @@ pub enum OpenError {
     },
     #[error("making the balloon")]
     Balloon(#[source] io::Error),
+    #[error("starting the console")]
+    Console(#[source] io::Error),
     #[error("the KVM descriptor speaks version {0} of its interface, and not 12")]
     Kvm(i32),
 }
@@ -55,7 +58,7 @@ pub enum OpenError {
 /// A spec's descriptors, owned.
 pub struct Opened {
     pub plan: Plan,
-    pub console: File,
+    pub console: Console,
     pub control: UnixListener,
 }
 
@@ -124,8 +127,13 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
         .map(|options| balloon::Handle::new(options, spec.memory_mib))
         .transpose()
         .map_err(OpenError::Balloon)?;
+    let ring = fds.take(spec.console_fd, "console")?.into();
+    let console_socket = match spec.console_socket_fd {
+        Some(fd) => Some(fds.take(fd, "console socket")?.into()),
+        None => None,
+    };
     Ok(Opened {
-        console: fds.take(spec.console_fd, "console")?.into(),
+        console: Console::start(ring, console_socket, None).map_err(OpenError::Console)?,
         control: fds.take(spec.control_fd, "control socket")?.into(),
         plan: Plan {
             kvm: fds.take_kvm(spec.kvm_fd)?,

@@ -1,19 +1,23 @@
 //! `hearth-vmm run`: a machine from files, on the terminal.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use clap::Args;
 use hearth_block::{Disk, RawDisk};
 use hearth_vmm::boot::Source;
+use hearth_vmm::console::Console;
 use hearth_vmm::jail::{self, Role};
-use hearth_vmm::lifecycle::{self, Console, Surroundings, chain};
+use hearth_vmm::lifecycle::{self, Surroundings, chain};
 use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
 use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
@@ -23,6 +27,7 @@ use hearth_vmm::virtio::net::{NetConfig, NetLimits};
 use kvm_ioctls::Kvm;
 
 use nix::sys::termios::{self, LocalFlags, OutputFlags, SetArg, Termios};
+use rustix::fs::MemfdFlags;
 
 use crate::report;
 
@@ -67,37 +72,36 @@ const OPEN_HANDED: BalloonOptions = BalloonOptions {
 };
 
 pub(crate) fn run(arguments: Arguments, started: Instant) -> ExitCode {
-    let surroundings = Surroundings {
-        started,
-        control: None,
-        console: Console::Terminal,
-    };
-    let filtered = !arguments.no_seccomp;
-    let outcome = match plan(arguments) {
-        Ok(plan) => {
-            let terminal = RawTerminal::new();
-            let filters = if filtered {
-                jail::filter_threads(Role::Terminal)
-            } else {
-                Ok(())
-            };
-            let outcome = match filters {
-                Ok(()) => lifecycle::run(plan, surroundings),
-                Err(error) => Outcome::StartFailed {
-                    message: chain(&error),
-                },
-            };
-            drop(terminal);
-            outcome
-        }
-        Err(error) => Outcome::StartFailed {
-            message: chain(error.as_ref()),
-        },
-    };
+    let outcome = on_terminal(arguments, started).unwrap_or_else(|error| Outcome::StartFailed {
+        message: chain(error.as_ref()),
+    });
     report(&outcome)
 }
 
 type Error = Box<dyn std::error::Error>;
+
+fn on_terminal(arguments: Arguments, started: Instant) -> Result<Outcome, Error> {
+    let filtered = !arguments.no_seccomp;
+    let plan = plan(arguments)?;
+    let history = File::from(rustix::fs::memfd_create("console", MemfdFlags::CLOEXEC)?);
+    let (connection, terminal) = UnixStream::pair()?;
+    let _mode = RawMode::new();
+    if filtered {
+        jail::filter_threads(Role::Terminal)?;
+    }
+    let output = connect(terminal)?;
+    let outcome = lifecycle::run(
+        plan,
+        Surroundings {
+            started,
+            control: None,
+            console: Console::start(history, None, Some(connection))?,
+        },
+    );
+    // The console has ended, and with it the connection: this is the last of the output.
+    let _ = output.join();
+    Ok(outcome)
+}
 
 fn plan(arguments: Arguments) -> Result<Plan, Error> {
     open::check_shape(arguments.vcpus, arguments.memory_mib)?;
@@ -187,12 +191,38 @@ fn open_tap(name: &str) -> Result<File, Error> {
     Ok(file)
 }
 
+/// Makes standard input and output a connection to the console: two threads copy, and may wait for a slow
+/// pipe. The second, which is returned, ends with the connection.
+fn connect(mut console: UnixStream) -> io::Result<JoinHandle<()>> {
+    let mut keys = console.try_clone()?;
+    jail::spawn(Role::Terminal, Builder::new().name("stdin".into()), move || {
+        let _ = copy(&mut io::stdin(), &mut keys);
+        let _ = keys.shutdown(Shutdown::Write);
+    })?;
+    jail::spawn(Role::Terminal, Builder::new().name("stdout".into()), move || {
+        let _ = copy(&mut console, &mut io::stdout());
+    })
+}
+
+/// Passes on what comes at once, also half a line.
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut chunk = [0; 4096];
+    loop {
+        match from.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(len) => to.write_all(&chunk[..len]).and_then(|()| to.flush())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Standard input in raw mode, so that the guest sees each key; restored on drop. Ctrl-C still ends us.
-struct RawTerminal {
+struct RawMode {
     before: Option<Termios>,
 }
 
-impl RawTerminal {
+impl RawMode {
     fn new() -> Self {
         let before = termios::tcgetattr(io::stdin()).ok();
         if let Some(mut raw) = before.clone() {
@@ -205,7 +235,7 @@ impl RawTerminal {
     }
 }
 
-impl Drop for RawTerminal {
+impl Drop for RawMode {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, before);

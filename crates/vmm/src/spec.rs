@@ -35,6 +35,9 @@ pub struct VmSpec {
     pub kvm_fd: RawFd,
     /// The console ring file (see [`crate::console`]), opened for reading and writing.
     pub console_fd: RawFd,
+    /// A bound, listening Unix stream socket on which the monitor serves the [`crate::console`].
+    #[serde(default)]
+    pub console_socket_fd: Option<RawFd>,
     /// A bound, listening Unix stream socket on which the monitor serves [`crate::control`].
     pub control_fd: RawFd,
     /// A file into which the monitor writes its [`Outcome`] as JSON before it exits on its own account.

@@ -9,37 +9,15 @@
 #[path = "boot/guest.rs"]
 mod guest;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use guest::{Guest, Root};
+use guest::{Guest, Root, files};
 use hearth_vmm::control::{Event, Reply, Request, VmState};
 use hearth_vmm::spec::Outcome;
 
 /// Ten seconds where KVM interprets the guest kernel, minutes if the machine is busy as well.
 const BOOT: Duration = Duration::from_secs(500);
 const FIRST_LINE: &str = "hearth-init: first line";
-
-/// The files that the variables name; `None`, loudly, where something is missing.
-fn files<const N: usize>(test: &str, names: [&str; N]) -> Option<[PathBuf; N]> {
-    let mut missing: Vec<&str> = names
-        .into_iter()
-        .filter(|name| std::env::var_os(name).is_none())
-        .collect();
-    if std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_err()
-    {
-        missing.push("/dev/kvm");
-    }
-    if missing.is_empty() {
-        return Some(names.map(|name| std::env::var_os(name).unwrap().into()));
-    }
-    eprintln!("SKIPPED: {test}: absent: {}", missing.join(", "));
-    None
-}
 
 fn kernel(test: &str, vcpus: u8, init_arguments: &str) -> Option<Guest> {
     let [kernel, initrd] = files(test, ["HEARTH_KERNEL", "HEARTH_INITRD"])?;

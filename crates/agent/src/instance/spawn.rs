@@ -99,6 +99,7 @@ pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, Spa
         balloon: None,
         kvm_fd: fds.give(parts.kvm),
         console_fd: fds.give(console),
+        console_socket_fd: None,
         control_fd: fds.give(control),
         outcome_fd: fds.give(outcome),
     };

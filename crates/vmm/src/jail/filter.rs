@@ -10,6 +10,7 @@ fn program(role: Role) -> &'static [libc::sock_filter] {
     match role {
         Role::Control => &CONTROL,
         Role::Terminal => &TERMINAL,
+        Role::Console => &CONSOLE,
         Role::Vcpu => &VCPU,
         Role::Block => &BLOCK,
         Role::Net => &NET,

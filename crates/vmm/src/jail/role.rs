@@ -7,6 +7,8 @@ pub enum Role {
     Control,
     /// The same for `hearth-vmm run`.
     Terminal,
+    /// Serves the serial console.
+    Console,
     /// Runs the guest.
     Vcpu,
     /// Serves a disk's queue.

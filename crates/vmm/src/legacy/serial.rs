@@ -1,14 +1,18 @@
 //! COM1: a 16550 whose output goes to the console.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_superio::Trigger;
-use vm_superio::serial::SerialEvents;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::console::Line;
 
 pub const BASE: u16 = 0x3f8;
 pub const PORTS: u16 = 8;
+
+/// Bytes that the receive FIFO holds.
+pub const FIFO_SIZE: usize = 64;
 
 /// The serial port's interrupt: one edge for each event.
 struct Edge(EventFd);
@@ -21,46 +25,26 @@ impl Trigger for Edge {
     }
 }
 
-/// Tells whoever types that the receive FIFO has room again.
-struct Drained(EventFd);
-
-impl SerialEvents for Drained {
-    fn buffer_read(&self) {}
-    fn out_byte(&self) {}
-    fn tx_lost_byte(&self) {}
-    fn in_buffer_empty(&self) {
-        // A full counter has told it already.
-        let _ = self.0.write(1);
-    }
-}
-
-type Uart = vm_superio::Serial<Edge, Drained, Box<dyn Write + Send>>;
+type Uart = vm_superio::Serial<Edge, Line, Line>;
 
 /// The first serial port.
 pub struct Serial {
     uart: Mutex<Uart>,
-    /// Readable once the guest has read all of its input; non-blocking.
-    pub drained: EventFd,
 }
 
 impl Serial {
-    /// # Errors
-    /// The process is out of descriptors.
-    pub fn new(interrupt: EventFd, output: Box<dyn Write + Send>) -> io::Result<Self> {
-        let drained = EventFd::new(EFD_NONBLOCK)?;
-        let events = Drained(drained.try_clone()?);
-        let uart = vm_superio::Serial::with_events(Edge(interrupt), events, output);
-        Ok(Self {
+    #[must_use]
+    pub fn new(interrupt: EventFd, line: &Line) -> Self {
+        let uart = vm_superio::Serial::with_events(Edge(interrupt), line.clone(), line.clone());
+        Self {
             uart: Mutex::new(uart),
-            drained,
-        })
+        }
     }
 
     pub fn read(&self, offset: u8) -> u8 {
         self.uart().read(offset)
     }
 
-    /// A byte that the console could not take is lost, as on a loose cable.
     pub fn write(&self, offset: u8, value: u8) {
         if let Err(error) = self.uart().write(offset, value) {
             tracing::debug!(?error, "serial port");
@@ -81,5 +65,28 @@ impl Serial {
 
     fn uart(&self) -> MutexGuard<'_, Uart> {
         self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+
+    const DATA: u8 = 0;
+    const INTERRUPT_ENABLE: u8 = 1;
+    const RECEIVED_DATA: u8 = 1;
+
+    #[test]
+    fn input_from_before_the_interrupt_was_enabled_interrupts() {
+        let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
+        let serial = Serial::new(interrupt.try_clone().unwrap(), &Line::new().unwrap());
+        serial.type_in(b"early");
+        assert!(interrupt.read().is_err());
+        serial.write(INTERRUPT_ENABLE, RECEIVED_DATA);
+        assert_eq!(interrupt.read().unwrap(), 1);
+        let input: Vec<u8> = (0..5).map(|_| serial.read(DATA)).collect();
+        assert_eq!(input, b"early");
     }
 }

@@ -3,25 +3,22 @@
 //! One thread does all of it. It waits for its clients and for the machine, tells the [`queue`] what they want,
 //! and takes the steps that the queue hands out.
 
-mod keyboard;
 pub mod queue;
 mod serve;
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::console::Ring;
+use crate::console::Console;
 use crate::control::Event;
 use crate::machine::{Machine, Plan};
 use crate::notices::Notice;
 use crate::server::{ClientId, Server, watch};
 use crate::spec::Outcome;
-use keyboard::Keyboard;
 use queue::{RequestQueue, Step};
 
 /// How the process is driven and where its output goes.
@@ -29,24 +26,8 @@ pub struct Surroundings {
     /// When the process started.
     pub started: Instant,
     pub control: Option<UnixListener>,
+    /// It ends, with all output in it, before the outcome is told.
     pub console: Console,
-}
-
-/// Where the serial port leads.
-pub enum Console {
-    /// The ring file.
-    Ring(File),
-    /// Standard output, with standard input typed into the guest.
-    Terminal,
-}
-
-impl Console {
-    fn output(&self) -> io::Result<Box<dyn Write + Send>> {
-        Ok(match self {
-            Self::Ring(file) => Box::new(Ring::open(file.try_clone()?)?),
-            Self::Terminal => Box::new(io::stdout()),
-        })
-    }
 }
 
 /// Runs the machine through all its boots.
@@ -77,7 +58,6 @@ struct Lifecycle {
     console: Console,
     epoll: Epoll,
     server: Option<Server>,
-    keyboard: Option<Keyboard>,
     queue: RequestQueue<ClientId>,
     /// Boots of this process.
     boots: u64,
@@ -98,7 +78,6 @@ impl Lifecycle {
             console: surroundings.console,
             epoll,
             server,
-            keyboard: None,
             queue: RequestQueue::new(),
             boots: 0,
             first_entry_micros: 0,
@@ -145,7 +124,7 @@ impl Lifecycle {
     /// Builds the next boot and starts it; the inner error is the outcome of a machine that cannot be built.
     fn boot(&mut self) -> io::Result<Result<Machine, Outcome>> {
         self.boots += 1;
-        let machine = match Machine::start(&self.plan, self.console.output()?) {
+        let machine = match Machine::start(&self.plan, &self.console.line()) {
             Ok(machine) => machine,
             Err(error) => {
                 return Ok(Err(Outcome::StartFailed {
@@ -153,13 +132,10 @@ impl Lifecycle {
                 }));
             }
         };
+        self.console.attach(&machine.serial);
         // Closing the descriptors of the boot before took them out of the epoll set.
         let notices = machine.notices.as_raw_fd();
         watch(&self.epoll, ControlOperation::Add, notices, EventSet::IN)?;
-        self.keyboard = match self.console {
-            Console::Terminal => Keyboard::attach(&self.epoll, &machine),
-            Console::Ring(_) => None,
-        };
         Ok(Ok(machine))
     }
 
@@ -175,8 +151,6 @@ impl Lifecycle {
             let fd = event.data() as RawFd;
             if fd == machine.notices.as_raw_fd() {
                 self.read_notices(machine);
-            } else if let Some(keyboard) = self.keyboard.as_ref().filter(|keyboard| keyboard.owns(fd)) {
-                keyboard.handle(fd, &self.epoll, machine);
             } else if let Some(server) = &mut self.server {
                 server.handle(event, &self.epoll);
             }

@@ -124,7 +124,8 @@ impl Connection {
     }
 }
 
-fn is_later(error: &io::Error) -> bool {
+/// Whether a non-blocking descriptor can go on at another time.
+pub(crate) fn is_later(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted

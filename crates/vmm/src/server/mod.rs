@@ -14,6 +14,7 @@ use std::os::unix::net::UnixListener;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::control::{Event, Message, Reply, Request};
+pub(crate) use connection::is_later;
 use connection::{Connection, Line};
 
 const CLIENT_LIMIT: usize = 32;

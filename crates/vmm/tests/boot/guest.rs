@@ -1,5 +1,7 @@
 //! A monitor with its guest, as tests hold it: killed when dropped.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -15,7 +17,32 @@ use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, Outcome, VmSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=k";
+/// What a kernel is told, with `HEARTH_CMDLINE` at its end.
+pub fn cmdline() -> String {
+    let more = std::env::var("HEARTH_CMDLINE").unwrap_or_default();
+    format!("console=ttyS0 quiet panic=-1 reboot=k {more}")
+}
+
+/// The files that the variables name; `None`, loudly, where something is missing.
+pub fn files<const N: usize>(test: &str, names: [&str; N]) -> Option<[PathBuf; N]> {
+    let mut missing: Vec<&str> = names
+        .into_iter()
+        .filter(|name| std::env::var_os(name).is_none())
+        .collect();
+    if std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_err()
+    {
+        missing.push("/dev/kvm");
+    }
+    if missing.is_empty() {
+        return Some(names.map(|name| std::env::var_os(name).unwrap().into()));
+    }
+    eprintln!("SKIPPED: {test}: absent: {}", missing.join(", "));
+    None
+}
 
 pub enum Root<'a> {
     Kernel {
@@ -34,8 +61,50 @@ pub struct Guest {
     dir: tempfile::TempDir,
 }
 
+/// Descriptors that a monitor inherits.
+#[derive(Default)]
+pub struct Inherited(Vec<OwnedFd>);
+
+impl Inherited {
+    /// Its number, for the spec.
+    pub fn give(&mut self, fd: impl Into<OwnedFd>) -> RawFd {
+        let fd = fd.into();
+        let number = fd.as_raw_fd();
+        self.0.push(fd);
+        number
+    }
+}
+
 impl Guest {
     pub fn start(vcpus: u8, root: &Root<'_>) -> Self {
+        Self::launch(|spec, fds| {
+            spec.vcpus = vcpus;
+            match root {
+                Root::Kernel {
+                    kernel,
+                    initrd,
+                    init_arguments,
+                } => {
+                    spec.boot = BootSpec::Kernel {
+                        kernel_fd: fds.give(File::open(kernel).unwrap()),
+                        initrd_fd: Some(fds.give(File::open(initrd).unwrap())),
+                        cmdline: format!("{} -- {init_arguments}", cmdline()),
+                    };
+                }
+                Root::Disk(path) => {
+                    let file = File::options().read(true).write(true).open(path).unwrap();
+                    spec.disks.push(DiskSpec {
+                        serial: "vol0123456789abcdef0".into(),
+                        read_only: false,
+                        backing: DiskBacking::Raw { fd: fds.give(file) },
+                    });
+                }
+            }
+        })
+    }
+
+    /// A monitor whose spec `fill` completes.
+    pub fn launch(fill: impl FnOnce(&mut VmSpec, &mut Inherited)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let create = |name: &str| {
             let mut options = File::options();
@@ -43,63 +112,45 @@ impl Guest {
             options.open(dir.path().join(name)).unwrap()
         };
         let (console, outcome, spec_file) = (create("console"), create("outcome"), create("spec"));
-        let control_path = dir.path().join("control");
-        let control = UnixListener::bind(&control_path).unwrap();
-        let mut inherited: Vec<OwnedFd> = Vec::new();
-        let mut give = |fd: OwnedFd| {
-            inherited.push(fd);
-            inherited[inherited.len() - 1].as_raw_fd()
-        };
-        let (boot, disks) = match root {
-            Root::Kernel {
-                kernel,
-                initrd,
-                init_arguments,
-            } => {
-                let more = std::env::var("HEARTH_CMDLINE").unwrap_or_default();
-                let boot = BootSpec::Kernel {
-                    kernel_fd: give(File::open(kernel).unwrap().into()),
-                    initrd_fd: Some(give(File::open(initrd).unwrap().into())),
-                    cmdline: format!("{CMDLINE} {more} -- {init_arguments}"),
-                };
-                (boot, Vec::new())
-            }
-            Root::Disk(path) => {
-                let file = File::options().read(true).write(true).open(path).unwrap();
-                let disk = DiskSpec {
-                    serial: "vol0123456789abcdef0".into(),
-                    read_only: false,
-                    backing: DiskBacking::Raw {
-                        fd: give(file.into()),
-                    },
-                };
-                (BootSpec::Disk, vec![disk])
-            }
-        };
-        let spec = VmSpec {
+        let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
+        let (control, console_socket) = (listen("control.sock"), listen("console.sock"));
+        let mut fds = Inherited::default();
+        let mut spec = VmSpec {
             instance_id: "i-0123456789abcdef0".into(),
             uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
-            vcpus,
+            vcpus: 1,
             memory_mib: 128,
-            boot,
-            disks,
+            boot: BootSpec::Disk,
+            disks: Vec::new(),
             nics: Vec::new(),
             balloon: None,
-            kvm_fd: give(open_kvm().into()),
-            console_fd: give(console.into()),
-            control_fd: give(control.into()),
-            outcome_fd: give(outcome.into()),
+            kvm_fd: fds.give(open_kvm()),
+            console_fd: fds.give(console),
+            console_socket_fd: Some(fds.give(console_socket)),
+            control_fd: fds.give(control),
+            outcome_fd: fds.give(outcome),
         };
+        fill(&mut spec, &mut fds);
         serde_json::to_writer(&spec_file, &spec).unwrap();
-        let spec_fd = give(File::open(dir.path().join("spec")).unwrap().into());
-        let child = spawn(spec_fd, inherited.iter().map(AsRawFd::as_raw_fd).collect());
-        let control = BufReader::new(UnixStream::connect(control_path).unwrap());
+        let spec_fd = fds.give(File::open(dir.path().join("spec")).unwrap());
+        let child = spawn(spec_fd, fds.0.iter().map(AsRawFd::as_raw_fd).collect());
+        let control = BufReader::new(UnixStream::connect(dir.path().join("control.sock")).unwrap());
         Self {
             child,
             control,
             events: Vec::new(),
             dir,
         }
+    }
+
+    /// The monitor's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A new connection to the serial console.
+    pub fn connect_console(&self) -> UnixStream {
+        UnixStream::connect(self.dir.path().join("console.sock")).unwrap()
     }
 
     /// `None` when the monitor has ended.
@@ -129,7 +180,7 @@ impl Guest {
 
     /// How many descriptors the monitor has open.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .unwrap()
             .count()
     }

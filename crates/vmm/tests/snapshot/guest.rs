@@ -1,12 +1,16 @@
 //! A guest of a few instructions that counts for ever: it prints one letter for each number, keeps the count in a
 //! register and in memory, and says `!` if the two differ. It writes to a page in 256 in turn.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex};
+use std::collections::VecDeque;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use hearth_vmm::boot::Source;
+use hearth_vmm::console::Line;
 use hearth_vmm::machine::{Machine, Plan};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 /// Pages that it writes to, from 4 MiB on.
 #[allow(dead_code)]
@@ -44,25 +48,61 @@ const PROGRAM: &[u8] = &[
 ];
 
 /// What the guest has printed.
-#[derive(Clone, Default)]
-pub struct Console(Arc<(Mutex<Vec<u8>>, Condvar)>);
+#[derive(Clone)]
+pub struct Console(Arc<Shared>);
+
+struct Shared {
+    line: Line,
+    text: Mutex<Vec<u8>>,
+    changed: Condvar,
+}
 
 impl Console {
+    fn new() -> Self {
+        let console = Self(Arc::new(Shared {
+            line: Line::new().unwrap(),
+            text: Mutex::default(),
+            changed: Condvar::new(),
+        }));
+        let listener = console.clone();
+        let bell = Epoll::new().unwrap();
+        let any = EpollEvent::new(EventSet::IN, 0);
+        bell.ctl(ControlOperation::Add, listener.0.line.as_raw_fd(), any)
+            .unwrap();
+        std::thread::spawn(move || {
+            while bell.wait(-1, &mut [any]).is_ok() {
+                listener.0.line.quiet();
+                while listener.0.line.await_output() {
+                    drop(listener.take());
+                }
+            }
+        });
+        console
+    }
+
+    /// All that was printed until now.
+    fn take(&self) -> MutexGuard<'_, Vec<u8>> {
+        let mut text = self.0.text.lock().unwrap();
+        let mut new = VecDeque::new();
+        assert_eq!(self.0.line.take(&mut new), 0, "nobody looked for too long");
+        text.extend(new);
+        self.0.changed.notify_all();
+        text
+    }
+
     pub fn len(&self) -> usize {
-        self.0.0.lock().unwrap().len()
+        self.take().len()
     }
 
     pub fn text(&self) -> Vec<u8> {
-        self.0.0.lock().unwrap().clone()
+        self.take().clone()
     }
 
     /// Waits until there are `more` letters than `seen`.
     pub fn wait_for(&self, more: usize, seen: usize) {
-        let (text, changed) = &*self.0;
         let few = |text: &mut Vec<u8>| text.len() < seen + more;
-        let (text, timeout) = changed
-            .wait_timeout_while(text.lock().unwrap(), PATIENCE, few)
-            .unwrap();
+        let changed = &self.0.changed;
+        let (text, timeout) = changed.wait_timeout_while(self.take(), PATIENCE, few).unwrap();
         assert!(
             !timeout.timed_out(),
             "the guest prints nothing after {:?}",
@@ -82,18 +122,6 @@ impl Console {
                 String::from_utf8_lossy(&text)
             );
         }
-    }
-}
-
-impl Write for Console {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.0.lock().unwrap().extend_from_slice(bytes);
-        self.0.1.notify_all();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -124,8 +152,8 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
 }
 
 pub fn start(plan: &Plan) -> (Machine, Console) {
-    let console = Console::default();
-    let machine = Machine::start(plan, Box::new(console.clone())).unwrap();
+    let console = Console::new();
+    let machine = Machine::start(plan, &console.0.line).unwrap();
     (machine, console)
 }
 

@@ -9,13 +9,15 @@
 //! | 24 | 8 | zero |
 //! | 32 | 65536 | the ring: byte number n is at offset n modulo the capacity |
 //!
-//! There is one writer. It writes the byte before the count, so that a reader, or the next writer after a
+//! There is one writer. It writes the bytes before the count, so that a reader, or the next writer after a
 //! kill, finds a whole ring at any moment. It uses `pwrite`, not a mapping: a file that someone cuts short
 //! must not kill the machine with SIGBUS.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// Bytes that are kept.
 pub const CAPACITY: usize = 65536;
@@ -23,10 +25,13 @@ pub const CAPACITY: usize = 65536;
 const MAGIC: &[u8; 8] = b"HEARTHCR";
 const VERSION: u32 = 1;
 const HEADER_SIZE: u64 = 32;
+const SIZE: u64 = HEADER_SIZE + CAPACITY as u64;
+/// More than any guest prints; a file that says more is no ring, and counting on does not overflow.
+const WRITTEN_LIMIT: u64 = 1 << 62;
 const WRITTEN_OFFSET: u64 = 16;
 
 /// The writer's end.
-pub struct Ring {
+pub(super) struct Ring {
     file: File,
     written: u64,
 }
@@ -36,34 +41,67 @@ impl Ring {
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub fn open(file: File) -> io::Result<Self> {
+    pub(super) fn open(file: File) -> io::Result<Self> {
         let written = match read_header(&file)? {
             Some(written) => written,
             None => {
                 file.set_len(0)?;
-                file.set_len(HEADER_SIZE + CAPACITY as u64)?;
+                file.set_len(SIZE)?;
                 file.write_all_at(&header(0), 0)?;
                 0
             }
         };
+        // A disk that fills up later does not lose the console then. Not every file system can promise it.
+        let _ = fallocate(&file, FallocateFlags::empty(), 0, SIZE);
         Ok(Self { file, written })
+    }
+
+    /// The number of the oldest byte that is kept.
+    pub(super) fn oldest(&self) -> u64 {
+        self.written.saturating_sub(CAPACITY as u64)
+    }
+
+    /// Counts bytes that nobody has any more; at least [`CAPACITY`] bytes are appended next.
+    pub(super) fn skip(&mut self, bytes: u64) {
+        self.written += bytes;
+    }
+
+    /// Writes `bytes`, of which the ring keeps what it has room for.
+    ///
+    /// # Errors
+    /// The file cannot be written; the bytes count all the same.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let from = self.written;
+        self.written += bytes.len() as u64;
+        let kept = &bytes[bytes.len().saturating_sub(CAPACITY)..];
+        let at = offset(from + (bytes.len() - kept.len()) as u64);
+        let (to_the_end, rest) = kept.split_at(kept.len().min(CAPACITY - at as usize));
+        self.file.write_all_at(to_the_end, HEADER_SIZE + at)?;
+        self.file.write_all_at(rest, HEADER_SIZE)?;
+        self.file
+            .write_all_at(&self.written.to_le_bytes(), WRITTEN_OFFSET)
+    }
+
+    /// Copies output from byte number `position` on, and says how much; 0 at the end. Pieces may be short.
+    pub(super) fn read_at(&self, position: u64, buffer: &mut [u8]) -> usize {
+        let at = offset(position);
+        let left = self.written.saturating_sub(position).min(CAPACITY as u64 - at) as usize;
+        let len = left.min(buffer.len());
+        let buffer = &mut buffer[..len];
+        match self.file.read_at(buffer, HEADER_SIZE + at) {
+            Ok(len) if len > 0 => len,
+            // Someone cut the file short, or its disk fails: the bytes are gone, their places are not.
+            _ => {
+                buffer.fill(b'?');
+                len
+            }
+        }
     }
 }
 
-impl Write for Ring {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let at = (self.written % CAPACITY as u64) as usize;
-        let len = bytes.len().min(CAPACITY - at);
-        self.file.write_all_at(&bytes[..len], HEADER_SIZE + at as u64)?;
-        self.written += len as u64;
-        self.file
-            .write_all_at(&self.written.to_le_bytes(), WRITTEN_OFFSET)?;
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Where in the ring byte number `position` is.
+fn offset(position: u64) -> u64 {
+    position % CAPACITY as u64
 }
 
 /// The last 64 KiB of output, oldest byte first. The guest chose the bytes; whatever the file is, the
@@ -115,7 +153,7 @@ fn read_header(file: &File) -> io::Result<Option<u64>> {
     let mut written = [0; 8];
     written.copy_from_slice(&found[16..24]);
     let written = u64::from_le_bytes(written);
-    Ok((found == header(written)).then_some(written))
+    Ok((written <= WRITTEN_LIMIT && found == header(written)).then_some(written))
 }
 
 #[cfg(test)]
@@ -133,7 +171,7 @@ mod tests {
         let file = file();
         for text in ["first", " second"] {
             let mut ring = Ring::open(file.try_clone().unwrap()).unwrap();
-            ring.write_all(text.as_bytes()).unwrap();
+            ring.append(text.as_bytes()).unwrap();
         }
         assert_eq!(read(&file).unwrap(), b"first second");
     }
@@ -148,22 +186,38 @@ mod tests {
         wild.extend(b"cut short");
         file.write_all_at(&wild, 0).unwrap();
         assert!(read(&file).unwrap().len() <= CAPACITY);
-        Ring::open(file).unwrap();
+        let mut ring = Ring::open(file.try_clone().unwrap()).unwrap();
+        ring.append(b"begun anew").unwrap();
+        assert_eq!(read(&file).unwrap(), b"begun anew");
+        file.set_len(0).unwrap();
+        assert_eq!(ring.read_at(0, &mut [0; 100]), 10);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn the_last_bytes_come_back_in_order(chunks in prop::collection::vec(0_usize..30_000, 0..8)) {
+        fn the_last_bytes_come_back_in_order(chunks in prop::collection::vec(0_usize..70_000, 0..8)) {
             let file = file();
             let mut ring = Ring::open(file.try_clone().unwrap()).unwrap();
             let mut all = Vec::new();
             for len in chunks {
                 let chunk: Vec<u8> = (0..len).map(|n| ((all.len() + n) / 7) as u8).collect();
-                ring.write_all(&chunk).unwrap();
+                ring.append(&chunk).unwrap();
                 all.extend(chunk);
             }
+            let mut position = ring.oldest();
+            let mut told: Vec<u8> = Vec::new();
+            let mut piece = [0; 5000];
+            loop {
+                let len = ring.read_at(position, &mut piece);
+                if len == 0 {
+                    break;
+                }
+                told.extend(&piece[..len]);
+                position += len as u64;
+            }
             let tail = all.split_off(all.len().saturating_sub(CAPACITY));
+            prop_assert_eq!(&told, &tail);
             prop_assert_eq!(read(&file).unwrap(), tail);
         }
     }
