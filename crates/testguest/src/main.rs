@@ -9,8 +9,8 @@
 #![no_main]
 
 mod acpi;
-mod boot;
 mod bench;
+mod boot;
 mod console;
 mod cpu;
 mod memory;
@@ -23,11 +23,23 @@ mod virtio;
 use core::panic::PanicInfo;
 
 use boot::Boot;
+use pci::Function;
+use virtio::Device;
 
 /// What the tests have at hand.
 struct Machine {
     boot: Boot,
     tables: acpi::Tables,
+}
+
+impl Machine {
+    /// The `nth` virtio device of a type.
+    fn device(&self, kind: u16, nth: usize) -> Option<Device> {
+        Function::all(self.tables.ecam)
+            .filter_map(Device::probe)
+            .filter(|device| device.kind == kind)
+            .nth(nth)
+    }
 }
 
 /// Ring 3 starts here; `address` is that of Linux's boot parameters (0) or PVH's start information (1).

@@ -62,7 +62,9 @@ pub fn copy_out(address: u64, bytes: &mut [u8]) {
 }
 
 pub fn equal(address: u64, bytes: &[u8]) -> bool {
-    (address..).zip(bytes).all(|(at, &byte)| cpu::read::<u8>(at) == byte)
+    (address..)
+        .zip(bytes)
+        .all(|(at, &byte)| cpu::read::<u8>(at) == byte)
 }
 
 /// Makes device memory usable, one to one and uncached. Below 4 GiB all is.

@@ -44,7 +44,9 @@ impl Function {
 
     /// All that are there.
     pub fn all(ecam: u64) -> impl Iterator<Item = Self> {
-        (0..SLOTS).map(move |slot| Self::at(ecam, slot)).filter(Self::is_there)
+        (0..SLOTS)
+            .map(move |slot| Self::at(ecam, slot))
+            .filter(Self::is_there)
     }
 
     pub fn is_there(&self) -> bool {
@@ -67,7 +69,11 @@ impl Function {
     /// The configuration offset of each capability, with its id.
     pub fn capabilities(&self) -> impl Iterator<Item = (u8, u64)> {
         let present = self.read::<u16>(STATUS) & HAS_CAPABILITIES != 0;
-        let first = if present { self.read::<u8>(CAPABILITIES) & !3 } else { 0 };
+        let first = if present {
+            self.read::<u8>(CAPABILITIES) & !3
+        } else {
+            0
+        };
         let this = *self;
         core::iter::successors(Some(first), move |&at| {
             Some(this.read::<u8>(u64::from(at) + 1) & !3)
@@ -87,7 +93,11 @@ impl Function {
         let command: u16 = self.read(COMMAND);
         self.write(
             COMMAND,
-            if on { command | MEMORY_SPACE } else { command & !MEMORY_SPACE },
+            if on {
+                command | MEMORY_SPACE
+            } else {
+                command & !MEMORY_SPACE
+            },
         );
     }
 
@@ -113,7 +123,11 @@ impl Function {
 
     pub fn bar_address(&self, index: u8) -> u64 {
         let register = BARS + 4 * u64::from(index);
-        let high = if self.is_64_bit(index) { self.read::<u32>(register + 4) } else { 0 };
+        let high = if self.is_64_bit(index) {
+            self.read::<u32>(register + 4)
+        } else {
+            0
+        };
         (u64::from(high) << 32 | u64::from(self.read::<u32>(register))) & !BAR_FLAGS
     }
 
@@ -127,16 +141,26 @@ impl Function {
 
     /// Bytes; `None` for a register without a BAR.
     pub fn bar_size(&self, index: u8) -> Option<u64> {
-        let before = self.bar_address(index);
+        let register = BARS + 4 * u64::from(index);
+        let is_64_bit = self.is_64_bit(index);
         let command: u16 = self.read(COMMAND);
         self.write(COMMAND, command & !MEMORY_SPACE);
-        self.set_bar_address(index, u64::MAX);
-        let mut mask = self.bar_address(index);
-        if !self.is_64_bit(index) {
-            mask |= 0xffff_ffff << 32;
-        }
-        self.set_bar_address(index, before);
+        let low = u64::from(self.size_register(register)) & !BAR_FLAGS;
+        let high = if is_64_bit {
+            self.size_register(register + 4)
+        } else {
+            u32::MAX
+        };
         self.write(COMMAND, command);
-        (mask << 32 != 0).then(|| mask.wrapping_neg())
+        (low != 0).then(|| (u64::from(high) << 32 | low).wrapping_neg())
+    }
+
+    /// One half after the other, as Linux does it: there are monitors that know no other way.
+    fn size_register(&self, register: u64) -> u32 {
+        let before: u32 = self.read(register);
+        self.write(register, u32::MAX);
+        let mask = self.read(register);
+        self.write(register, before);
+        mask
     }
 }

@@ -11,13 +11,12 @@ mod queue;
 mod rng;
 mod transport;
 
-use crate::pci::Function;
 use crate::report::{End, Outcome};
 use crate::virtio::{self, Device};
 use crate::{Machine, memory, println};
 
 /// A test of a device.
-struct Case {
+pub struct Case {
     name: &'static str,
     run: fn(&Device) -> Outcome,
 }
@@ -54,7 +53,11 @@ const KINDS: &[Kind] = &[
         name: "block",
         id: virtio::BLOCK,
         nth: 0,
-        cases: &[block::requests::CASES, block::malformed::CASES, block::stress::CASES],
+        cases: &[
+            block::requests::CASES,
+            block::malformed::CASES,
+            block::stress::CASES,
+        ],
         works: block::works,
     },
     Kind {
@@ -97,7 +100,7 @@ pub fn run(machine: &Machine) {
     };
     suite.test(&["root"], "enumerates", || pci::enumerates(machine));
     for kind in KINDS {
-        let device = find(machine, kind);
+        let device = machine.device(kind.id, kind.nth);
         suite.kind(kind, device);
     }
     let Tally {
@@ -166,7 +169,9 @@ impl Suite<'_> {
 
     fn is_selected(&self, name: &Name<'_>) -> bool {
         let text: crate::console::Text<120> = crate::console::Text::format(format_args!("{name}"));
-        self.only.split(',').any(|start| text.bytes().starts_with(start.as_bytes()))
+        self.only
+            .split(',')
+            .any(|start| text.bytes().starts_with(start.as_bytes()))
     }
 }
 
@@ -183,11 +188,4 @@ impl core::fmt::Display for Name<'_> {
         }
         f.write_str(self.name)
     }
-}
-
-fn find(machine: &Machine, kind: &Kind) -> Option<Device> {
-    Function::all(machine.tables.ecam?)
-        .filter_map(Device::probe)
-        .filter(|device| device.kind == kind.id)
-        .nth(kind.nth)
 }

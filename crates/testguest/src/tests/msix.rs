@@ -117,11 +117,19 @@ fn a_vector_that_does_not_exist_reads_back_as_none(device: &Device) -> Outcome {
     device.negotiate(u64::MAX)?;
     for vector in [device.vectors, 0x1234, NO_VECTOR] {
         device.set(register::CONFIG_VECTOR, vector);
-        same!(device.get::<u16>(register::CONFIG_VECTOR), NO_VECTOR, "after {vector:#x}");
+        same!(
+            device.get::<u16>(register::CONFIG_VECTOR),
+            NO_VECTOR,
+            "after {vector:#x}"
+        );
     }
     let last = device.vectors - 1;
     device.set(register::CONFIG_VECTOR, last);
-    same!(device.get::<u16>(register::CONFIG_VECTOR), last, "the last vector");
+    same!(
+        device.get::<u16>(register::CONFIG_VECTOR),
+        last,
+        "the last vector"
+    );
     Ok(())
 }
 

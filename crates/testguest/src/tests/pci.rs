@@ -20,17 +20,18 @@ pub const CASES: &[Case] = cases![
 
 /// Prints what is there; everything else answers with ones.
 pub fn enumerates(machine: &Machine) -> Outcome {
-    let Some(ecam) = machine.tables.ecam else {
-        return Err(End::Absent("no MCFG"));
-    };
     for slot in 0..SLOTS {
-        let function = Function::at(ecam, slot);
+        let function = Function::at(machine.tables.ecam, slot);
         if function.is_there() {
             let (vendor, device) = function.id();
             println!("00:{slot:02x}.0 {vendor:04x}:{device:04x}");
         } else {
             for at in [0, 4, 0x10, 0xff8] {
-                same!(function.read::<u64>(at), u64::MAX, "offset {at:#x} of empty slot {slot}");
+                same!(
+                    function.read::<u64>(at),
+                    u64::MAX,
+                    "offset {at:#x} of empty slot {slot}"
+                );
                 function.write(at, 0u64);
             }
         }
@@ -81,7 +82,11 @@ fn bars_tell_their_size(device: &Device) -> Outcome {
     same!(address % size, 0, "the address's alignment");
     for index in 2..6 {
         device.function.write(BARS + 4 * index, u32::MAX);
-        same!(device.function.read::<u32>(BARS + 4 * index), 0, "register {index}");
+        same!(
+            device.function.read::<u32>(BARS + 4 * index),
+            0,
+            "register {index}"
+        );
     }
     Ok(())
 }
@@ -103,7 +108,11 @@ fn a_bar_can_be_moved(device: &Device) -> Outcome {
         function.set_bar_address(0, there);
         function.decode_memory(true);
         same!(elsewhere.queues(), device.vectors - 1, "queues at {there:#x}");
-        same!(device.get::<u16>(register::NUM_QUEUES), 0xffff, "queues where the BAR was");
+        same!(
+            device.get::<u16>(register::NUM_QUEUES),
+            0xffff,
+            "queues where the BAR was"
+        );
         function.set_bar_address(0, home);
         same!(device.queues(), device.vectors - 1, "queues at home");
     }

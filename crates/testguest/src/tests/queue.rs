@@ -40,7 +40,10 @@ fn refused(device: &Device, size: u16, addresses: [u64; 3]) -> Outcome {
     device.add_status(DRIVER_OK);
     let enabled: u16 = device.get(register::QUEUE_ENABLE);
     let broken = device.status() & NEEDS_RESET != 0;
-    ensure!(broken || enabled == 0, "a queue of size {size} at {addresses:x?} runs");
+    ensure!(
+        broken || enabled == 0,
+        "a queue of size {size} at {addresses:x?} runs"
+    );
     cpu::write(device.doorbell(0), 0u16);
     Ok(())
 }
@@ -59,7 +62,14 @@ fn sizes_that_are_no_power_of_two_are_refused(device: &Device) -> Outcome {
 
 fn rings_outside_of_memory_are_refused(device: &Device) -> Outcome {
     for area in 0..3 {
-        for address in [0, cpu::LOCAL_APIC, 0xc000_0000, 1 << 45, u64::MAX & !0xf, u64::MAX & !0xfff] {
+        for address in [
+            0,
+            cpu::LOCAL_APIC,
+            0xc000_0000,
+            1 << 45,
+            u64::MAX & !0xf,
+            u64::MAX & !0xfff,
+        ] {
             let mut addresses = areas();
             addresses[area] = address;
             refused(device, 16, addresses)?;
@@ -85,7 +95,12 @@ fn rings_may_be_as_large_as_the_device_says(device: &Device) -> Outcome {
     });
     for ring in rings {
         ring.enable(device);
-        same!(device.get::<u16>(register::QUEUE_ENABLE), 1, "queue {}", ring.queue);
+        same!(
+            device.get::<u16>(register::QUEUE_ENABLE),
+            1,
+            "queue {}",
+            ring.queue
+        );
     }
     device.add_status(DRIVER_OK);
     same!(device.status() & NEEDS_RESET, 0, "NEEDS_RESET");
@@ -97,7 +112,11 @@ fn an_enabled_queue_cannot_be_moved(device: &Device) -> Outcome {
     let ring = Ring::new(device, 0, 16, 0);
     ring.enable(device);
     device.set(register::QUEUE_DESCRIPTORS, 0x1234_5670u32);
-    same!(device.get::<u32>(register::QUEUE_DESCRIPTORS), ring.descriptors as u32, "its table");
+    same!(
+        device.get::<u32>(register::QUEUE_DESCRIPTORS),
+        ring.descriptors as u32,
+        "its table"
+    );
     Ok(())
 }
 
@@ -107,7 +126,11 @@ fn a_running_queue_cannot_be_changed(device: &Device) -> Outcome {
     device.set(register::QUEUE_DESCRIPTORS, 0x1234_5670u32);
     device.set(register::QUEUE_SIZE, 8u16);
     device.set(register::QUEUE_ENABLE, 0u16);
-    same!(device.get::<u32>(register::QUEUE_DESCRIPTORS), ring.descriptors as u32, "its table");
+    same!(
+        device.get::<u32>(register::QUEUE_DESCRIPTORS),
+        ring.descriptors as u32,
+        "its table"
+    );
     same!(device.get::<u16>(register::QUEUE_SIZE), 16, "its size");
     same!(device.get::<u16>(register::QUEUE_ENABLE), 1, "queue_enable");
     Ok(())

@@ -19,8 +19,15 @@ const ALL_BUT_EVENT_IDX: u64 = !feature::EVENT_IDX;
 pub fn works(device: &Device) -> Outcome {
     let [mut ring] = device.start(ALL_BUT_EVENT_IDX, 16)?;
     let buffer = allocate(16);
-    same!(ring.request("16 random bytes", &[into(buffer, 16)])?, 16, "bytes written");
-    ensure!(read::<u64>(buffer) != 0 && read::<u64>(buffer + 8) != 0, "they are zeroes");
+    same!(
+        ring.request("16 random bytes", &[into(buffer, 16)])?,
+        16,
+        "bytes written"
+    );
+    ensure!(
+        read::<u64>(buffer) != 0 && read::<u64>(buffer + 8) != 0,
+        "they are zeroes"
+    );
     Ok(())
 }
 
@@ -44,8 +51,15 @@ fn bounds_a_huge_request(device: &Device) -> Outcome {
     let len = 4 << 20;
     let buffer = allocate(len);
     let written = ring.request("4 MiB", &[into(buffer, len as u32)])?;
-    ensure!(written > 0 && written <= 65536, "{written} bytes are written at once");
-    same!(read::<u64>(buffer + u64::from(written)), 0, "behind the bytes written");
+    ensure!(
+        written > 0 && written <= 65536,
+        "{written} bytes are written at once"
+    );
+    same!(
+        read::<u64>(buffer + u64::from(written)),
+        0,
+        "behind the bytes written"
+    );
     Ok(())
 }
 

@@ -25,12 +25,20 @@ pub const CASES: &[Case] = cases![
 fn a_reset_clears_what_the_driver_wrote(device: &Device) -> Outcome {
     let [_ring] = device.start(u64::MAX, 16)?;
     device.reset()?;
-    same!(device.get::<u16>(register::CONFIG_VECTOR), 0xffff, "configuration vector");
+    same!(
+        device.get::<u16>(register::CONFIG_VECTOR),
+        0xffff,
+        "configuration vector"
+    );
     let size = device.queue_size(0);
     ensure!(size > 16, "the queue's size is {size}, not the largest");
     same!(device.get::<u16>(register::QUEUE_ENABLE), 0, "queue_enable");
     same!(device.get::<u16>(register::QUEUE_VECTOR), 0xffff, "queue vector");
-    same!(device.get::<u32>(register::QUEUE_DESCRIPTORS), 0, "descriptor table");
+    same!(
+        device.get::<u32>(register::QUEUE_DESCRIPTORS),
+        0,
+        "descriptor table"
+    );
     Ok(())
 }
 
@@ -64,7 +72,11 @@ fn features_are_settled_by_features_ok(device: &Device) -> Outcome {
     same!(features, feature::VERSION_1, "features");
     device.accept(u64::MAX);
     device.set(register::DRIVER_FEATURE_SELECT, 0u32);
-    same!(device.get::<u32>(register::DRIVER_FEATURE), 0, "the accepted features' low half");
+    same!(
+        device.get::<u32>(register::DRIVER_FEATURE),
+        0,
+        "the accepted features' low half"
+    );
     Ok(())
 }
 
@@ -88,7 +100,11 @@ fn a_queue_that_does_not_exist_has_no_size(device: &Device) -> Outcome {
         device.set(register::QUEUE_SIZE, 16u16);
         device.set(register::QUEUE_DESCRIPTORS, 0x60_0000u64);
         device.set(register::QUEUE_ENABLE, 1u16);
-        same!(device.get::<u16>(register::QUEUE_ENABLE), 0, "queue {queue} is enabled");
+        same!(
+            device.get::<u16>(register::QUEUE_ENABLE),
+            0,
+            "queue {queue} is enabled"
+        );
     }
     Ok(())
 }
@@ -119,7 +135,11 @@ fn read_only_registers_stay(device: &Device) -> Outcome {
     same!(device.offered(), offered, "offered features");
     same!(device.queues(), queues, "queues");
     device.set(register::QUEUE_SELECT, 0u16);
-    same!(device.get::<u16>(register::QUEUE_NOTIFY_OFF), notify_off, "notify offset");
+    same!(
+        device.get::<u16>(register::QUEUE_NOTIFY_OFF),
+        notify_off,
+        "notify offset"
+    );
     Ok(())
 }
 
@@ -158,7 +178,14 @@ fn the_window_reaches_the_registers(device: &Device) -> Outcome {
     device.reset()?;
     function.write(data, ACKNOWLEDGE);
     same!(device.status(), ACKNOWLEDGE, "status");
-    for (bar, offset, len) in [(0, u32::MAX, 4), (5, 0, 4), (0, 1, 4), (0, 0, 3), (0, 0, u32::MAX), (255, 0, 1)] {
+    for (bar, offset, len) in [
+        (0, u32::MAX, 4),
+        (5, 0, 4),
+        (0, 1, 4),
+        (0, 0, 3),
+        (0, 0, u32::MAX),
+        (255, 0, 1),
+    ] {
         function.write(device.window + 4, bar as u8);
         function.write(device.window + 8, offset);
         function.write(device.window + 12, len);

@@ -1,5 +1,6 @@
 //! A virtio driver over PCI, as far as any device needs one. Virtio 1.2, sections 2, 3 and 4.1.
 
+pub mod block;
 pub mod ring;
 
 use crate::cpu::{self, Word, read, write};
@@ -9,7 +10,10 @@ use crate::{ensure, same};
 use ring::Ring;
 
 pub const VENDOR: u16 = 0x1af4;
+/// Devices that old drivers know too; their type is the subsystem.
+const TRANSITIONAL_DEVICES: core::ops::Range<u16> = 0x1000..0x1040;
 const FIRST_MODERN_DEVICE: u16 = 0x1040;
+const SUBSYSTEM: u64 = 0x2e;
 
 /// Device types.
 pub const NET: u16 = 1;
@@ -97,7 +101,11 @@ impl Device {
         }
         let mut found = Self {
             function,
-            kind: device.checked_sub(FIRST_MODERN_DEVICE)?,
+            kind: if TRANSITIONAL_DEVICES.contains(&device) {
+                function.read(SUBSYSTEM)
+            } else {
+                device.checked_sub(FIRST_MODERN_DEVICE)?
+            },
             common: 0,
             isr: 0,
             config: 0,
@@ -291,7 +299,10 @@ impl Device {
     pub fn wait_needs_reset(&self, interrupts: u64) -> Outcome {
         let said = cpu::wait_for(PATIENCE, || self.interrupts(CONFIG_INTERRUPT) > interrupts);
         let status = self.status();
-        ensure!(status & NEEDS_RESET != 0, "status {status:#x} without NEEDS_RESET");
+        ensure!(
+            status & NEEDS_RESET != 0,
+            "status {status:#x} without NEEDS_RESET"
+        );
         ensure!(said, "no interrupt tells of NEEDS_RESET");
         Ok(())
     }

@@ -99,7 +99,13 @@ impl Ring {
     /// Makes descriptor `at` an indirect chain whose table is at `address`.
     pub fn indirect(&self, at: u16, address: u64, buffers: &[Buffer]) {
         table(address, 0, buffers);
-        self.descriptor(at, address, DESCRIPTOR_LEN as u32 * buffers.len() as u32, INDIRECT, 0);
+        self.descriptor(
+            at,
+            address,
+            DESCRIPTOR_LEN as u32 * buffers.len() as u32,
+            INDIRECT,
+            0,
+        );
     }
 
     /// Makes the chain at `head` available.
@@ -130,6 +136,16 @@ impl Ring {
     /// Asks for an interrupt once the used index has passed `index`.
     pub fn set_used_event(&self, index: u16) {
         write(self.available + 4 + 2 * u64::from(self.size), index);
+    }
+
+    /// For a driver that polls: until [`Self::take`] asks for the next one again.
+    pub fn want_no_interrupt(&self) {
+        if self.event_idx {
+            // Passed only after another 65,535 completions.
+            self.set_used_event(self.next_used.wrapping_sub(1));
+        } else {
+            self.silence(true);
+        }
     }
 
     /// Rings the doorbell, whether or not the device wants it.

@@ -4,7 +4,13 @@ use super::*;
 use crate::tests::{Case, cases};
 use crate::virtio::CONFIG_INTERRUPT;
 
-pub const CASES: &[Case] = cases![no_status, no_header, a_short_header, a_header_in_a_writable_buffer, nothing];
+pub const CASES: &[Case] = cases![
+    no_status,
+    no_header,
+    a_short_header,
+    a_header_in_a_writable_buffer,
+    nothing
+];
 
 /// The device says NEEDS_RESET, answers nothing, and works again after a reset.
 fn breaks(device: &Device, buffers: fn(&Disk) -> [Buffer; 2]) -> Outcome {
@@ -28,11 +34,15 @@ fn no_header(device: &Device) -> Outcome {
 }
 
 fn a_short_header(device: &Device) -> Outcome {
-    breaks(device, |disk| [out(disk.header, HEADER_LEN - 1), into(disk.status, 1)])
+    breaks(device, |disk| {
+        [out(disk.header, HEADER_LEN - 1), into(disk.status, 1)]
+    })
 }
 
 fn a_header_in_a_writable_buffer(device: &Device) -> Outcome {
-    breaks(device, |disk| [into(disk.header, HEADER_LEN), into(disk.status, 1)])
+    breaks(device, |disk| {
+        [into(disk.header, HEADER_LEN), into(disk.status, 1)]
+    })
 }
 
 fn nothing(device: &Device) -> Outcome {

@@ -11,29 +11,17 @@ pub mod stress;
 use crate::cpu::{read, write};
 use crate::memory::allocate;
 use crate::report::Outcome;
+use crate::virtio::block::*;
 use crate::virtio::ring::{Buffer, Ring, into, out};
 use crate::virtio::{Device, feature};
 use crate::{ensure, same};
 
-pub const SECTOR: u64 = 512;
 /// From here on tests may write.
 const SCRATCH: u64 = 8 << 20 >> 9;
 
-/// Types of requests.
-pub const IN: u32 = 0;
-const OUT: u32 = 1;
-const FLUSH: u32 = 4;
-const GET_ID: u32 = 8;
-const ID_LEN: u32 = 20;
-
-/// Answers.
-pub const OK: u8 = 0;
-const IO_ERROR: u8 = 1;
-const UNSUPPORTED: u8 = 2;
 /// What the status byte is before a request.
 const UNANSWERED: u8 = 0xee;
 
-pub const HEADER_LEN: u32 = 16;
 const MAX_BUFFERS: usize = 32;
 const DATA_LEN: u64 = 1 << 20;
 
@@ -77,15 +65,14 @@ impl Disk {
     }
 }
 
-pub fn write_header(address: u64, kind: u32, sector: u64) {
-    write(address, u64::from(kind));
-    write(address + 8, sector);
-}
-
 pub fn works(device: &Device) -> Outcome {
     let mut disk = Disk::start(device)?;
     let data = disk.data;
-    same!(disk.request(IN, 1, &[into(data, SECTOR as u32)])?, OK, "status of a read");
+    same!(
+        disk.request(IN, 1, &[into(data, SECTOR as u32)])?,
+        OK,
+        "status of a read"
+    );
     holds_pattern(data, 1, 1)
 }
 
@@ -103,9 +90,16 @@ fn holds_pattern(address: u64, first: u64, sectors: u64) -> Outcome {
 /// Neither the device nor its queue took offence: the next request is answered.
 fn still_works(device: &Device, disk: &mut Disk) -> Outcome {
     let data = disk.data;
-    same!(disk.request(IN, 2, &[into(data, SECTOR as u32)])?, OK, "status of the next read");
+    same!(
+        disk.request(IN, 2, &[into(data, SECTOR as u32)])?,
+        OK,
+        "status of the next read"
+    );
     holds_pattern(data, 2, 1)?;
     let status = device.status();
-    ensure!(status & crate::virtio::status::NEEDS_RESET == 0, "the device needs a reset");
+    ensure!(
+        status & crate::virtio::status::NEEDS_RESET == 0,
+        "the device needs a reset"
+    );
     Ok(())
 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::memory::{copy_in, copy_out, equal, fill};
 use crate::tests::{Case, cases};
-use crate::virtio::ring::table_entry;
 use crate::virtio::ring::descriptor_flag::{INDIRECT, NEXT};
+use crate::virtio::ring::table_entry;
 
 pub const CASES: &[Case] = cases![
     says_its_capacity,
@@ -38,7 +38,11 @@ fn reads_what_is_on_the_disk(device: &Device) -> Outcome {
     for (sector, count) in [(0, 1), (7, 9), (Disk::capacity(device) - 1, 1)] {
         disk.write_header(IN, sector);
         let len = (count * SECTOR) as u32;
-        let parts = [out(disk.header, HEADER_LEN), into(data, len), into(disk.status, 1)];
+        let parts = [
+            out(disk.header, HEADER_LEN),
+            into(data, len),
+            into(disk.status, 1),
+        ];
         same!(disk.ring.request("a read", &parts)?, len + 1, "bytes written");
         same!(read::<u8>(disk.status), OK, "status");
         if sector < SCRATCH {
@@ -53,9 +57,17 @@ fn writes_and_reads_back(device: &Device) -> Outcome {
     let data = disk.data;
     for round in 1..4u8 {
         fill(data, 8 * SECTOR, 0xa0 + round);
-        same!(disk.request(OUT, SCRATCH, &[out(data, 8 * SECTOR as u32)])?, OK, "write");
+        same!(
+            disk.request(OUT, SCRATCH, &[out(data, 8 * SECTOR as u32)])?,
+            OK,
+            "write"
+        );
         fill(data, 8 * SECTOR, 0);
-        same!(disk.request(IN, SCRATCH + 1, &[into(data, 7 * SECTOR as u32)])?, OK, "read");
+        same!(
+            disk.request(IN, SCRATCH + 1, &[into(data, 7 * SECTOR as u32)])?,
+            OK,
+            "read"
+        );
         let expected = [0xa0 + round; 7 * SECTOR as usize];
         ensure!(equal(data, &expected), "other bytes come back");
         same!(read::<u8>(data + 7 * SECTOR), 0, "the byte behind the buffer");
@@ -123,7 +135,11 @@ fn takes_an_indirect_chain(device: &Device) -> Outcome {
     disk.ring.indirect(9, table, &parts);
     disk.ring.offer(9);
     disk.ring.kick();
-    same!(disk.ring.wait("an indirect chain")?, (9, SECTOR as u32 + 1), "used element");
+    same!(
+        disk.ring.wait("an indirect chain")?,
+        (9, SECTOR as u32 + 1),
+        "used element"
+    );
     same!(read::<u8>(disk.status), OK, "status");
     holds_pattern(disk.data, 6, 1)
 }
@@ -133,7 +149,8 @@ fn takes_an_indirect_table_behind_a_direct_buffer(device: &Device) -> Outcome {
     let mut disk = Disk::start(device)?;
     disk.write_header(IN, 8);
     let table = allocate(4096);
-    disk.ring.indirect(1, table, &[into(disk.data, SECTOR as u32), into(disk.status, 1)]);
+    disk.ring
+        .indirect(1, table, &[into(disk.data, SECTOR as u32), into(disk.status, 1)]);
     table_entry(disk.ring.descriptors, 0, disk.header, HEADER_LEN, NEXT, 1);
     disk.ring.descriptor(1, table, 32, INDIRECT, 0);
     disk.ring.offer(0);
@@ -146,7 +163,11 @@ fn takes_an_indirect_table_behind_a_direct_buffer(device: &Device) -> Outcome {
 fn reads_a_whole_mebibyte(device: &Device) -> Outcome {
     let mut disk = Disk::start(device)?;
     let data = disk.data;
-    same!(disk.request(IN, 100, &[into(data, DATA_LEN as u32)])?, OK, "status");
+    same!(
+        disk.request(IN, 100, &[into(data, DATA_LEN as u32)])?,
+        OK,
+        "status"
+    );
     holds_pattern(data, 100, DATA_LEN / SECTOR)
 }
 
@@ -163,7 +184,11 @@ fn tells_its_serial_number(device: &Device) -> Outcome {
     same!(disk.request(GET_ID, 0, &[into(data, ID_LEN)])?, OK, "status");
     ensure!(equal(data, b"vol0000000000000000"), "another serial number");
     same!(read::<u8>(data + u64::from(ID_LEN)), 0xff, "the byte behind it");
-    same!(disk.request(GET_ID, 0, &[into(data, ID_LEN - 1)])?, IO_ERROR, "without room");
+    same!(
+        disk.request(GET_ID, 0, &[into(data, ID_LEN - 1)])?,
+        IO_ERROR,
+        "without room"
+    );
     still_works(device, &mut disk)
 }
 
@@ -180,8 +205,16 @@ fn refuses_what_is_beyond_the_end(device: &Device) -> Outcome {
     ] {
         let len = (sectors * SECTOR) as u32;
         fill(data, sectors * SECTOR, 0x77);
-        same!(disk.request(IN, sector, &[into(data, len)])?, IO_ERROR, "read at {sector:#x}");
-        same!(disk.request(OUT, sector, &[out(data, len)])?, IO_ERROR, "write at {sector:#x}");
+        same!(
+            disk.request(IN, sector, &[into(data, len)])?,
+            IO_ERROR,
+            "read at {sector:#x}"
+        );
+        same!(
+            disk.request(OUT, sector, &[out(data, len)])?,
+            IO_ERROR,
+            "write at {sector:#x}"
+        );
         same!(read::<u8>(data), 0x77, "the buffer");
     }
     still_works(device, &mut disk)
@@ -191,8 +224,16 @@ fn refuses_a_part_of_a_sector(device: &Device) -> Outcome {
     let mut disk = Disk::start(device)?;
     let data = disk.data;
     for len in [1, 511, 513] {
-        same!(disk.request(IN, 0, &[into(data, len)])?, IO_ERROR, "read of {len} bytes");
-        same!(disk.request(OUT, SCRATCH, &[out(data, len)])?, IO_ERROR, "write of {len} bytes");
+        same!(
+            disk.request(IN, 0, &[into(data, len)])?,
+            IO_ERROR,
+            "read of {len} bytes"
+        );
+        same!(
+            disk.request(OUT, SCRATCH, &[out(data, len)])?,
+            IO_ERROR,
+            "write of {len} bytes"
+        );
     }
     still_works(device, &mut disk)
 }
@@ -201,9 +242,17 @@ fn refuses_data_in_the_wrong_direction(device: &Device) -> Outcome {
     let mut disk = Disk::start(device)?;
     let data = disk.data;
     fill(data, SECTOR, 0x55);
-    same!(disk.request(IN, 3, &[out(data, 512)])?, IO_ERROR, "read into a readable buffer");
+    same!(
+        disk.request(IN, 3, &[out(data, 512)])?,
+        IO_ERROR,
+        "read into a readable buffer"
+    );
     same!(read::<u8>(data), 0x55, "a buffer that the device may only read");
-    same!(disk.request(OUT, 3, &[into(data, 512)])?, IO_ERROR, "write from a writable buffer");
+    same!(
+        disk.request(OUT, 3, &[into(data, 512)])?,
+        IO_ERROR,
+        "write from a writable buffer"
+    );
     same!(disk.request(IN, 3, &[into(data, 512)])?, OK, "read");
     holds_pattern(data, 3, 1)
 }
@@ -212,7 +261,11 @@ fn refuses_an_unknown_type(device: &Device) -> Outcome {
     let mut disk = Disk::start(device)?;
     let data = disk.data;
     for kind in [2, 3, 99, u32::MAX] {
-        same!(disk.request(kind, 0, &[into(data, 512)])?, UNSUPPORTED, "type {kind}");
+        same!(
+            disk.request(kind, 0, &[into(data, 512)])?,
+            UNSUPPORTED,
+            "type {kind}"
+        );
     }
     still_works(device, &mut disk)
 }

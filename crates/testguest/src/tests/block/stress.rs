@@ -26,7 +26,11 @@ fn wrap_around(device: &Device, features: u64) -> Outcome {
         let answer = answers + 32 * u64::from(nth);
         ring.chain(
             3 * nth,
-            &[out(header, HEADER_LEN), into(answer, ID_LEN), into(answer + 31, 1)],
+            &[
+                out(header, HEADER_LEN),
+                into(answer, ID_LEN),
+                into(answer + 31, 1),
+            ],
         );
     }
     let mut done = 0;
@@ -53,7 +57,10 @@ fn wraps_around_all_indices(device: &Device) -> Outcome {
 }
 
 fn wraps_around_with_event_idx(device: &Device) -> Outcome {
-    ensure!(device.offered() & feature::EVENT_IDX != 0, "EVENT_IDX is not offered");
+    ensure!(
+        device.offered() & feature::EVENT_IDX != 0,
+        "EVENT_IDX is not offered"
+    );
     wrap_around(device, u64::MAX)
 }
 
@@ -62,7 +69,11 @@ fn offer_batch(disk: &Disk, count: u16) {
     write_header(disk.header, IN, 1);
     for nth in 0..count {
         let data = disk.data + SECTOR * u64::from(nth);
-        let parts = [out(disk.header, HEADER_LEN), into(data, SECTOR as u32), into(disk.status, 1)];
+        let parts = [
+            out(disk.header, HEADER_LEN),
+            into(data, SECTOR as u32),
+            into(disk.status, 1),
+        ];
         disk.ring.chain(3 * nth, &parts);
         disk.ring.offer(3 * nth);
     }
@@ -80,7 +91,11 @@ fn interrupts_once_for_a_batch_with_event_idx(device: &Device) -> Outcome {
     offer_batch(&disk, 10);
     let came = cpu::wait_for(crate::virtio::PATIENCE, || device.interrupts(vector) > before);
     ensure!(came, "no interrupt");
-    ensure!(disk.ring.used_index() >= 9, "it came after {} requests", disk.ring.used_index());
+    ensure!(
+        disk.ring.used_index() >= 9,
+        "it came after {} requests",
+        disk.ring.used_index()
+    );
     cpu::wait_for(crate::virtio::PATIENCE, || disk.ring.used_index() == 10);
     cpu::sleep(1);
     same!(device.interrupts(vector), before + 1, "interrupts");
@@ -121,7 +136,11 @@ fn touches_no_memory_after_a_reset_in_flight(device: &Device) -> Outcome {
         fill(disk.data, DATA_LEN, 0xcc);
         for nth in 0..REQUESTS {
             let data = disk.data + LEN * u64::from(nth);
-            let parts = [out(disk.header, HEADER_LEN), into(data, LEN as u32), into(disk.status, 1)];
+            let parts = [
+                out(disk.header, HEADER_LEN),
+                into(data, LEN as u32),
+                into(disk.status, 1),
+            ];
             disk.ring.chain(3 * nth, &parts);
             disk.ring.offer(3 * nth);
         }
@@ -134,7 +153,10 @@ fn touches_no_memory_after_a_reset_in_flight(device: &Device) -> Outcome {
         let (used, before) = (disk.ring.used_index(), sum(disk.data, DATA_LEN));
         cpu::sleep(2);
         same!(disk.ring.used_index(), used, "the used index after the reset");
-        ensure!(sum(disk.data, DATA_LEN) == before, "memory changed after the reset");
+        ensure!(
+            sum(disk.data, DATA_LEN) == before,
+            "memory changed after the reset"
+        );
     }
     works(device)
 }
@@ -145,7 +167,11 @@ fn survives_resets_in_the_middle_of_writes(device: &Device) -> Outcome {
         let disk = Disk::start(device)?;
         write_header(disk.header, OUT, SCRATCH);
         for nth in 0..20 {
-            let parts = [out(disk.header, HEADER_LEN), out(disk.data, 64 << 10), into(disk.status, 1)];
+            let parts = [
+                out(disk.header, HEADER_LEN),
+                out(disk.data, 64 << 10),
+                into(disk.status, 1),
+            ];
             disk.ring.chain(3 * nth, &parts);
             disk.ring.offer(3 * nth);
         }

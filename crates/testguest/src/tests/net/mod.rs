@@ -63,7 +63,11 @@ impl Link {
     fn send(&mut self, frame: &[u8]) -> Outcome {
         copy_in(self.tx_buffer + u64::from(HEADER_LEN), frame);
         let whole = out(self.tx_buffer, HEADER_LEN + frame.len() as u32);
-        same!(self.tx.request("sending", &[whole])?, 0, "bytes written by sending");
+        same!(
+            self.tx.request("sending", &[whole])?,
+            0,
+            "bytes written by sending"
+        );
         Ok(())
     }
 
@@ -83,7 +87,10 @@ impl Link {
         let Some((head, len)) = self.rx.take() else {
             return Ok(None);
         };
-        ensure!(len >= HEADER_LEN && len <= BUFFER_LEN, "{len} bytes were received");
+        ensure!(
+            len >= HEADER_LEN && len <= BUFFER_LEN,
+            "{len} bytes were received"
+        );
         let at = self.rx_buffer(head as u16);
         same!(read::<u16>(at + 10), 1, "num_buffers");
         let mut frame = [0; BUFFER_LEN as usize];
@@ -113,7 +120,11 @@ fn in_pieces<const N: usize>(start: u64, len: u32, make: fn(u64, u32) -> Buffer)
     let mut at = 0;
     core::array::from_fn(|nth| {
         let left = len - at;
-        let piece = if nth == N - 1 { left } else { left.min(2 * nth as u32 + 1) };
+        let piece = if nth == N - 1 {
+            left
+        } else {
+            left.min(2 * nth as u32 + 1)
+        };
         at += piece;
         make(start + u64::from(at - piece), piece)
     })

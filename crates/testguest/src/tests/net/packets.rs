@@ -100,7 +100,11 @@ fn drops_what_the_buffer_has_no_room_for(device: &Device) -> Outcome {
     cpu::sleep(2);
     same!(link.rx.used_index(), 0, "used index");
     for at in u64::from(ROOM)..4096 {
-        same!(read::<u8>(link.rx_buffers + at), 0xcc, "byte {at}, behind the buffer");
+        same!(
+            read::<u8>(link.rx_buffers + at),
+            0xcc,
+            "byte {at}, behind the buffer"
+        );
     }
     works(device)
 }
@@ -142,7 +146,8 @@ fn survives_resets_under_load(device: &Device) -> Outcome {
         let request = frames::arp_request(&link.mac);
         copy_in(link.tx_buffer + u64::from(HEADER_LEN), &request);
         for nth in 0..32 {
-            link.tx.chain(nth, &[out(link.tx_buffer, HEADER_LEN + request.len() as u32)]);
+            link.tx
+                .chain(nth, &[out(link.tx_buffer, HEADER_LEN + request.len() as u32)]);
             link.tx.offer(nth);
         }
         link.tx.kick();
@@ -152,7 +157,11 @@ fn survives_resets_under_load(device: &Device) -> Outcome {
         device.reset()?;
         let (rx, tx) = (link.rx.used_index(), link.tx.used_index());
         cpu::sleep(1);
-        same!((link.rx.used_index(), link.tx.used_index()), (rx, tx), "used indices after the reset");
+        same!(
+            (link.rx.used_index(), link.tx.used_index()),
+            (rx, tx),
+            "used indices after the reset"
+        );
     }
     works(device)
 }

@@ -1,0 +1,94 @@
+//! The test guest (`crates/testguest`) under the real monitor: each test here boots it with two disks, entropy and,
+//! if need be, a NIC, and has it run the tests of one device.
+//!
+//! To see what it prints: `hearth-vmm run --kernel TESTGUEST --cmdline only=rng`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../boot/guest.rs"]
+mod monitor;
+mod program;
+mod report;
+mod tap;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome};
+use monitor::{Guest, files};
+use report::Report;
+
+/// The guest's own patience is shorter: this is for a guest that does not run at all.
+const PATIENCE: Duration = Duration::from_secs(300);
+const DISK_SECTORS: u64 = 16 << 20 >> 9;
+
+/// Has the guest run the tests of `group`, at least as many as that.
+fn run(group: &str, at_least: usize, tap: Option<OwnedFd>) {
+    let Some([]) = files(group, []) else {
+        return;
+    };
+    let program = program::build();
+    let mut guest = Guest::launch(|spec, fds| {
+        spec.memory_mib = 64;
+        spec.boot = BootSpec::Kernel {
+            kernel_fd: fds.give(File::open(program).unwrap()),
+            initrd_fd: None,
+            cmdline: format!("only=root::,{group}::"),
+        };
+        spec.disks = (0..2)
+            .map(|index| DiskSpec {
+                serial: format!("vol{index:017}"),
+                read_only: index == 1,
+                backing: DiskBacking::Raw {
+                    fd: fds.give(pattern_disk()),
+                },
+            })
+            .collect();
+        spec.nics = tap
+            .into_iter()
+            .map(|tap| NicSpec {
+                mac: "02:00:00:00:00:02".into(),
+                tap_fd: fds.give(tap),
+                mtu: 1500,
+            })
+            .collect();
+    });
+    while guest.next_event(PATIENCE).is_some() {}
+    let console = guest.console();
+    let outcome = guest.outcome();
+    assert_eq!(outcome, Outcome::GuestPowerOff, "{console}");
+    Report::parse(&console).assert_passed(at_least);
+}
+
+/// Each sector holds its number, over and over.
+fn pattern_disk() -> File {
+    let mut disk = BufWriter::new(tempfile::tempfile().unwrap());
+    for sector in 0..DISK_SECTORS {
+        disk.write_all(&sector.to_le_bytes().repeat(64)).unwrap();
+    }
+    disk.into_inner().unwrap()
+}
+
+#[test]
+fn block() {
+    run("block", 80, None);
+}
+
+#[test]
+fn read_only_block() {
+    run("read_only_block", 55, None);
+}
+
+#[test]
+fn rng() {
+    run("rng", 55, None);
+}
+
+#[test]
+fn net() {
+    if let Some(tap) = tap::in_a_namespace("net") {
+        run("net", 60, Some(tap));
+    }
+}
