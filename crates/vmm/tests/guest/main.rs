@@ -16,6 +16,7 @@ use std::io::{BufWriter, Write};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome};
 use monitor::{Guest, files};
 use report::Report;
@@ -50,8 +51,10 @@ fn run(group: &str, at_least: usize, tap: Option<OwnedFd>) {
             .into_iter()
             .map(|tap| NicSpec {
                 mac: "02:00:00:00:00:02".into(),
-                tap_fd: fds.give(tap),
+                tap_fds: vec![fds.give(tap)],
                 mtu: 1500,
+                receive_limit: RateLimit::default(),
+                transmit_limit: RateLimit::default(),
             })
             .collect();
     });
