@@ -14,6 +14,7 @@ use crate::bus::Bus;
 use crate::console::Line;
 use crate::cpu::{self, CpuModel};
 use crate::legacy::serial::Serial;
+use crate::limits::Limiter;
 use crate::memory::{GuestMemory, Layout, MIB};
 use crate::metrics::Registry;
 use crate::notices::Notices;
@@ -65,6 +66,7 @@ pub struct Plan {
     pub source: boot::Source,
     pub disks: Vec<DiskPlan>,
     pub nics: Vec<NicPlan>,
+    pub rng_limiter: Arc<Limiter>,
     pub balloon: Option<Arc<balloon::Handle>>,
     pub metrics: Registry,
 }
@@ -262,7 +264,11 @@ fn devices(plan: &Plan, notices: &Arc<Notices>) -> io::Result<Vec<Box<dyn Virtio
                 .counted_in(metrics),
         ));
     }
-    devices.push(Box::new(Rng::new().counted_in(plan.metrics.device("rng", ""))));
+    devices.push(Box::new(
+        Rng::new()
+            .limited_by(Arc::clone(&plan.rng_limiter))
+            .counted_in(plan.metrics.device("rng", "")),
+    ));
     if let Some(handle) = &plan.balloon {
         let balloon = Balloon::new(Arc::clone(handle), Arc::clone(notices));
         devices.push(Box::new(balloon.counted_in(plan.metrics.device("balloon", ""))));

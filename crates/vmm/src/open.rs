@@ -144,6 +144,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             source,
             disks,
             nics,
+            rng_limiter: Limiter::new(&spec.rng_limit),
             balloon,
             metrics: Registry::default(),
         },

@@ -18,6 +18,7 @@ use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Surroundings, chain};
+use hearth_vmm::limits::{Limiter, RateLimit};
 use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
 use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
@@ -150,6 +151,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         source,
         disks,
         nics,
+        rng_limiter: Limiter::new(&RateLimit::default()),
         balloon: arguments
             .balloon
             .then(|| balloon::Handle::new(OPEN_HANDED, arguments.memory_mib))

@@ -28,6 +28,9 @@ pub struct VmSpec {
     pub disks: Vec<DiskSpec>,
     /// In the guest's order.
     pub nics: Vec<NicSpec>,
+    /// Of the entropy device; operations of at most 4096 bytes.
+    #[serde(default)]
+    pub rng_limit: RateLimit,
     /// A memory balloon, if the guest shall have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonOptions>,

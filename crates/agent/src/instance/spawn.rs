@@ -96,6 +96,7 @@ pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, Spa
             receive_limit: RateLimit::default(),
             transmit_limit: RateLimit::default(),
         }],
+        rng_limit: Default::default(),
         balloon: None,
         kvm_fd: fds.give(parts.kvm),
         console_fd: fds.give(console),

@@ -164,6 +164,18 @@ pub trait Handler {
     /// A longer chain is broken.
     const MAX_DESCRIPTORS: usize;
 
+    /// Whether a rate limit lets the request pass now.
+    fn admits(&mut self, chain: &Chain) -> bool {
+        let _ = chain;
+        true
+    }
+
+    /// Sleeps until a request that was not admitted is; false: the worker ends.
+    fn wait_until_admitted(&mut self, chain: &Chain) -> bool {
+        let _ = chain;
+        true
+    }
+
     /// Serves one request, and says how many bytes it wrote from the start of the writable buffers.
     ///
     /// # Errors
@@ -243,6 +255,14 @@ fn serve_chains<H: Handler>(
         }
         if !queue.pop(chain, H::MAX_DESCRIPTORS)? {
             return Ok(Batch::Empty);
+        }
+        if !handler.admits(chain) {
+            // The requests before it do not wait with this one.
+            queue.notify()?;
+            if !handler.wait_until_admitted(chain) {
+                queue.undo_pop();
+                return Ok(Batch::Last);
+            }
         }
         match handler.handle(chain, queue.memory()) {
             Ok(written) => queue.complete(chain, written)?,

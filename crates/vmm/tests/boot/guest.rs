@@ -123,6 +123,7 @@ impl Guest {
             boot: BootSpec::Disk,
             disks: Vec::new(),
             nics: Vec::new(),
+            rng_limit: Default::default(),
             balloon: None,
             kvm_fd: fds.give(open_kvm()),
             console_fd: fds.give(console),

@@ -146,6 +146,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         },
         disks: Vec::new(),
         nics: Vec::new(),
+        rng_limiter: hearth_vmm::limits::Limiter::new(&Default::default()),
         balloon: None,
         metrics: Default::default(),
     })

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::handle::Handle;
 use super::pages::PageHandler;
+use super::state;
 use super::statistics::StatisticsQueue;
 use super::worker::{BalloonWorker, PageQueue};
 use crate::jail::Role;
 use crate::metrics::{Device, Operation};
 use crate::notices::Notices;
+use crate::snapshot::{Saved, StateError};
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker};
 use crate::virtio::{Activation, DeviceType, VirtioDevice, feature, read_config};
@@ -150,5 +152,13 @@ impl VirtioDevice for Balloon {
     fn stop(&mut self) -> Vec<Virtqueue> {
         self.handle.detach();
         self.worker.take().and_then(Worker::stop).unwrap_or_default()
+    }
+
+    fn save(&self) -> Result<Saved, StateError> {
+        state::save(&self.handle)
+    }
+
+    fn restore(&mut self, state: &Saved) -> Result<(), StateError> {
+        state::restore(&self.handle, state)
     }
 }

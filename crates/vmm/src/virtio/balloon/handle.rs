@@ -153,6 +153,17 @@ impl Handle {
         )
     }
 
+    /// Takes both over from a snapshot; false if the target is more than the machine has. What a driver says of
+    /// itself is not judged.
+    pub(super) fn set_pages(&self, target: u32, actual: u32) -> bool {
+        let fits = target <= pages(self.memory_mib);
+        if fits {
+            self.target.store(target, Ordering::Release);
+            self.set_actual(actual);
+        }
+        fits
+    }
+
     pub(super) fn set_actual(&self, actual: u32) {
         self.actual.store(actual, Ordering::Release);
     }

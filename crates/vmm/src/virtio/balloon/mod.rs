@@ -10,6 +10,7 @@
 mod device;
 mod handle;
 mod pages;
+mod state;
 mod statistics;
 mod worker;
 

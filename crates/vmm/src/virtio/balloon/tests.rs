@@ -12,10 +12,11 @@ use super::*;
 use crate::memory::release::PAGE;
 use crate::metrics::{Operation, OperationReport, Registry};
 use crate::notices::{Notice, Notices};
-use crate::virtio::feature;
+use crate::pci::PciFunction as _;
 use crate::virtio::testing::{
     BREAKAGES, DATA, Driver, EVENT_IDX, HIGH_END, HIGH_START, LOW_END, NEEDS_RESET, PATIENCE,
 };
+use crate::virtio::{VirtioDevice as _, feature};
 
 const INFLATE: usize = 0;
 const DEFLATE: usize = 1;
@@ -422,4 +423,62 @@ fn a_plain_balloon_offers_what_its_options_say() {
         offered(&Guest::start()),
         feature(F_STATS_VQ) | feature(F_DEFLATE_ON_OOM) | feature(F_REPORTING)
     );
+}
+
+#[test]
+fn over_a_pause_the_drivers_buffer_is_kept_and_news_wait() {
+    let guest = Guest::start();
+    let ring = guest.driver.ring(STATISTICS);
+    guest.send_statistics(&[(4, 1)]);
+    for round in 1..4 {
+        guest.handle.ask_for_statistics();
+        ring.wait_used(round);
+        guest.send_statistics(&[(4, round.into())]);
+        assert_eq!(guest.wait_for_notice(), [Notice::BalloonStatistics]);
+        guest.driver.function.pause();
+        let before = guest.driver.interrupts.count(0);
+        guest.handle.set_target(u64::from(round)).unwrap();
+        assert_eq!(guest.driver.interrupts.count(0), before);
+        guest.driver.function.resume();
+        guest
+            .driver
+            .interrupts
+            .wait_until("a configuration interrupt", || {
+                guest.driver.interrupts.count(0) > before
+            });
+    }
+}
+
+#[test]
+fn a_wish_during_a_pause_is_granted_after_it() {
+    let guest = Guest::start();
+    guest.send_statistics(&[(4, 1)]);
+    guest.driver.function.pause();
+    guest.handle.ask_for_statistics();
+    guest.driver.function.resume();
+    guest.driver.ring(STATISTICS).wait_used(1);
+}
+
+#[test]
+fn a_snapshot_keeps_target_and_actual_size() {
+    let guest = Guest::start();
+    guest.handle.set_target(3).unwrap();
+    let notices = Arc::new(Notices::new().unwrap());
+    let balloon = |memory_mib| {
+        let handle = Handle::new(BalloonOptions::default(), memory_mib).unwrap();
+        (Balloon::new(Arc::clone(&handle), Arc::clone(&notices)), handle)
+    };
+    let saved = Balloon::new(Arc::clone(&guest.handle), Arc::clone(&notices));
+    guest.driver.device_config_write(4, &0x2ff_u32.to_le_bytes());
+    let saved = saved.save().unwrap();
+    let (mut same, handle) = balloon(MEMORY_MIB);
+    same.restore(&saved).unwrap();
+    let status = handle.status();
+    assert_eq!((status.target_mib, status.actual_mib), (3, 2));
+    let (mut smaller, handle) = balloon(2);
+    assert!(smaller.restore(&saved).is_err());
+    assert_eq!(handle.status().target_mib, 0);
+    for wrong in [&b""[..], b"\xff", b"\x01\x01\x01"] {
+        assert!(same.restore(&wrong.to_vec().into()).is_err());
+    }
 }

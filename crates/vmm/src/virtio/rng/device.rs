@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::worker::RngHandler;
 use crate::jail::Role;
+use crate::limits::{Limiter, RateLimit, Throttle};
 use crate::metrics::Device;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker, serve};
@@ -13,8 +14,8 @@ use crate::virtio::{Activation, DeviceType, VirtioDevice};
 const QUEUE_SIZE: u16 = 64;
 
 /// Random bytes of the host's kernel to the guest.
-#[derive(Default)]
 pub struct Rng {
+    limiter: Arc<Limiter>,
     metrics: Arc<Device>,
     worker: Option<Worker<Virtqueue>>,
 }
@@ -22,13 +23,29 @@ pub struct Rng {
 impl Rng {
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            limiter: Limiter::new(&RateLimit::default()),
+            metrics: Arc::default(),
+            worker: None,
+        }
+    }
+
+    /// Gives as much as `limiter` lets pass.
+    #[must_use]
+    pub fn limited_by(self, limiter: Arc<Limiter>) -> Self {
+        Self { limiter, ..self }
     }
 
     /// Counts in `metrics`.
     #[must_use]
     pub fn counted_in(self, metrics: Arc<Device>) -> Self {
         Self { metrics, ..self }
+    }
+}
+
+impl Default for Rng {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -56,7 +73,8 @@ impl VirtioDevice for Rng {
         let stop = Stop::new()?;
         let doorbell = stop.waiter(&queue)?;
         let config_interrupt = activation.config_interrupt;
-        let mut handler = RngHandler::new(self.metrics.queue(0));
+        let throttle = Throttle::new(Arc::clone(&self.limiter))?;
+        let mut handler = RngHandler::new(throttle, &stop, self.metrics.queue(0))?;
         self.worker = Some(Worker::spawn(Role::Rng, "virtio-rng", stop, move |stop| {
             serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
             queue

@@ -1,7 +1,12 @@
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
 use vm_memory::{Bytes, GuestAddress};
 
 use super::Rng;
+use crate::limits::{Limiter, Rate, RateLimit};
 use crate::metrics::{Operation, Registry};
+use crate::pci::PciFunction as _;
 use crate::virtio::testing::{BREAKAGES, DATA, Driver, EVENT_IDX, NEEDS_RESET};
 
 fn ask(driver: &Driver, len: u32) -> Vec<u8> {
@@ -48,6 +53,36 @@ fn counts_requests_and_bytes_over_resets_of_the_device() {
     let report = registry.report();
     let reads = &report.devices[0].operations[&Operation::Read];
     assert_eq!((reads.operations, reads.bytes, reads.errors), (2, 164, 0));
+}
+
+#[test]
+fn a_rate_limit_holds_requests_back_until_it_is_lifted_or_the_device_stops() {
+    let registry = Registry::default();
+    let slow = RateLimit {
+        operations: None,
+        bytes: NonZeroU64::new(1).map(|per_second| Rate { per_second, burst: 0 }),
+    };
+    let limiter = Limiter::new(&slow);
+    let device = Rng::new().limited_by(Arc::clone(&limiter));
+    let mut driver = Driver::start(device.counted_in(registry.device("rng", "")));
+    // No debt yet; after it an hour's.
+    assert_eq!(ask(&driver, 3600).len(), 3600);
+    driver.ring(0).chain(0, &[(DATA, 64, true)]);
+    driver.ring(0).offer(0);
+    driver.ring(0).kick(&driver);
+    driver.function.pause();
+    assert_eq!(driver.ring(0).used_index(), 1);
+    driver.function.resume();
+    limiter.set(&RateLimit::default());
+    driver.ring(0).wait_used(2);
+    limiter.set(&slow);
+    assert_eq!(ask(&driver, 3600).len(), 3600);
+    driver.ring(0).offer(0);
+    driver.ring(0).kick(&driver);
+    driver.initialise(!EVENT_IDX, 16);
+    let report = registry.report();
+    let reads = &report.devices[0].operations[&Operation::Read];
+    assert_eq!((reads.operations, reads.bytes), (3, 7264));
 }
 
 #[test]
