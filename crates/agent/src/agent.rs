@@ -14,6 +14,7 @@ use crate::capacity::Reserve;
 use crate::identity::{self, Identity};
 use crate::images::Images;
 use crate::instance;
+use crate::jail::{self, Jail};
 use crate::link::Link;
 use crate::networks::{self, Host, Metadata, Networks};
 use crate::paths::DataDir;
@@ -40,7 +41,8 @@ pub struct Config {
     /// A named namespace instead of the one this process was started in.
     pub host_network_namespace: Option<String>,
     pub stop_patience: Duration,
-    /// No checks and no network: for tests with stand-in monitors.
+    pub jail: jail::Settings,
+    /// No checks, no jail and no network: for tests with stand-in monitors.
     pub simulate_host: bool,
 }
 
@@ -90,6 +92,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         } else {
             "/dev/kvm"
         },
+        jail: (!config.simulate_host).then(|| Jail::new(&config.jail, &dir)),
         stop_patience: config.stop_patience,
     });
     let supervisor = Supervisor::start(context).await?;

@@ -1,4 +1,4 @@
-//! `hearth-agent cleanup`: ends every monitor and removes every network of a data directory.
+//! `hearth-agent cleanup`: ends every monitor and removes every cgroup and network of a data directory.
 //!
 //! Volumes, images and records stay: the instances are as after a power failure.
 
@@ -13,14 +13,14 @@ use hearth_vmm::control::Request;
 use crate::monitor::MonitorHandle;
 use crate::networks::{self, Metadata};
 use crate::paths::DataDir;
-use crate::{chain, lock};
+use crate::{chain, jail, lock};
 
 /// What a monitor needs to flush its disks.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// # Errors
 /// An agent still works there, or something could not be ended.
-pub async fn cleanup(data_dir: &Path, host_namespace: Option<&str>) -> anyhow::Result<()> {
+pub async fn cleanup(data_dir: &Path, host_namespace: Option<&str>, cgroup: &str) -> anyhow::Result<()> {
     if !data_dir.exists() {
         return Ok(());
     }
@@ -42,6 +42,7 @@ pub async fn cleanup(data_dir: &Path, host_namespace: Option<&str>) -> anyhow::R
     for ended in futures::future::join_all(endings).await {
         ended?;
     }
+    jail::demolish(cgroup, &dir);
     let settings = networks::config(&dir, host_namespace)?;
     let network = Network::new(settings, Arc::new(Metadata::default())).await?;
     let vpcs = network.vpcs().await?;

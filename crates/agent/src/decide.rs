@@ -180,13 +180,27 @@ fn ended(intent: Option<&InstanceIntent>, record: &Record, outcome: Option<&Outc
         Some(Outcome::StartFailed { message }) => End::new(Cause::StartFailed, message),
         Some(Outcome::Crashed { message }) => End::new(Cause::GuestCrashed, message),
         // Killed after the ladder's end: what was wanted came about.
-        None if wish == Wish::End => End::new(Cause::Requested, ""),
+        None | Some(Outcome::Killed { .. }) if wish == Wish::End => End::new(Cause::Requested, ""),
+        Some(Outcome::Killed { signal }) => End::new(Cause::MonitorDied, killed_by(*signal)),
         None => End::new(
             Cause::MonitorDied,
             "the instance's monitor process ended without a word (it was killed, or the host restarted)",
         ),
     };
     Action::RecordEnd { run: record.run, end }
+}
+
+fn killed_by(signal: i32) -> String {
+    let how = match signal {
+        libc::SIGSYS => {
+            "was ended by its seccomp filter: it asked for a system call that is forbidden to it (the host's kernel \
+             log names it, with type=1326)"
+        }
+        libc::SIGKILL => "was killed: by someone on its host, or because its memory ran out",
+        libc::SIGBUS => "could not reach a page of its memory (SIGBUS)",
+        _ => return format!("the instance's monitor process was ended by signal {signal}"),
+    };
+    format!("the instance's monitor process {how}")
 }
 
 /// No run is going on.

@@ -17,6 +17,7 @@ mod fault;
 pub mod identity;
 pub mod images;
 pub mod instance;
+pub mod jail;
 pub mod link;
 pub mod lock;
 pub mod monitor;

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use hearth_agent::agent::{self, Config};
 use hearth_agent::capacity::Reserve;
+use hearth_agent::jail::{self, uid::UidRange};
 use hearth_api::join::JoinToken;
 use tracing_subscriber::EnvFilter;
 
@@ -37,6 +38,14 @@ struct Place {
     /// The named network namespace that has the way out, instead of the one this process is started in.
     #[arg(long, env = "HEARTH_AGENT_HOST_NETWORK_NAMESPACE", value_name = "NAME")]
     host_network_namespace: Option<String>,
+    /// The cgroup below the root of the hierarchy that holds every monitor's.
+    #[arg(
+        long,
+        env = "HEARTH_AGENT_CGROUP",
+        default_value = "hearth",
+        value_name = "NAME"
+    )]
+    cgroup: String,
 }
 
 #[derive(Args)]
@@ -71,10 +80,16 @@ struct AgentArgs {
         value_name = "SECONDS"
     )]
     stop_patience: u64,
+    /// Users that monitors run as, one for each: FIRST-LAST, numbers that nobody else uses.
+    #[arg(long, env = "HEARTH_AGENT_MONITOR_UIDS", default_value = UidRange::DEFAULT, value_name = "RANGE")]
+    monitor_uids: UidRange,
+    /// Pin each vCPU to a CPU of the host, and keep its monitor to these CPUs.
+    #[arg(long, env = "HEARTH_AGENT_PIN_VCPUS")]
+    pin_vcpus: bool,
     /// The monitor program; `hearth-vmm` beside this program unless said.
     #[arg(long, env = "HEARTH_AGENT_VMM", value_name = "PATH")]
     vmm: Option<PathBuf>,
-    /// No checks of the host and no network: for tests with a stand-in monitor.
+    /// No checks of the host, no jail and no network: for tests with a stand-in monitor.
     #[arg(long, hide = true)]
     simulate_host: bool,
 }
@@ -94,7 +109,7 @@ async fn main() -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Cleanup { place }) => {
             let namespace = place.host_network_namespace.as_deref();
-            hearth_agent::cleanup::cleanup(&place.data_dir, namespace).await
+            hearth_agent::cleanup::cleanup(&place.data_dir, namespace, &place.cgroup).await
         }
         None => agent::run(config(cli.agent)?).await,
     }
@@ -117,6 +132,11 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
             memory_mib: args.memory_reserve_mib,
         },
         monitor,
+        jail: jail::Settings {
+            uids: args.monitor_uids,
+            cgroup: args.place.cgroup,
+            pin_vcpus: args.pin_vcpus,
+        },
         host_network_namespace: args.place.host_network_namespace,
         stop_patience: Duration::from_secs(args.stop_patience),
         simulate_host: args.simulate_host,

@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_vmm::control::{Event, Message, Reply, Request, VmState};
+use hearth_vmm::spec::Outcome;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Interest};
@@ -48,6 +49,7 @@ pub struct Told {
 #[derive(Debug)]
 pub struct MonitorHandle {
     pidfd: AsyncFd<OwnedFd>,
+    launch_dir: PathBuf,
     requests: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
     told: watch::Receiver<Told>,
 }
@@ -69,6 +71,7 @@ impl MonitorHandle {
         tokio::spawn(converse(launch_dir.to_owned(), inbox, tell));
         Ok(MonitorHandle {
             pidfd,
+            launch_dir: launch_dir.to_owned(),
             requests,
             told,
         })
@@ -113,7 +116,9 @@ impl MonitorHandle {
         tokio::select! {
             // A pidfd is readable from its process's end on; there is nothing to read.
             _ = self.pidfd.readable() => {
-                reap(self.pidfd.get_ref().as_fd());
+                if let Some(signal) = reap(self.pidfd.get_ref().as_fd()) {
+                    speak_for_the_dead(&self.launch_dir, signal);
+                }
                 true
             }
             () = told => false,
@@ -158,13 +163,27 @@ pub fn open_pidfd(pid: i32) -> Result<OwnedFd, MonitorError> {
     pidfd_open(pid, PidfdFlags::empty()).map_err(failed)
 }
 
-/// An adopted monitor is init's child: then there is nothing for us to reap.
-fn reap(pidfd: std::os::fd::BorrowedFd<'_>) {
+/// The signal that ended it, if one did. An adopted monitor is init's child: then there is nothing for us to reap,
+/// and the signal is not known.
+fn reap(pidfd: std::os::fd::BorrowedFd<'_>) -> Option<i32> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
-    let _ = waitid(
-        WaitId::PidFd(pidfd),
-        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-    );
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let status = waitid(WaitId::PidFd(pidfd), options).ok()??;
+    status.terminating_signal()
+}
+
+/// Writes the outcome of a monitor that a signal ended, unless it did so itself before.
+fn speak_for_the_dead(launch_dir: &Path, signal: i32) {
+    let path = launch_dir.join("outcome");
+    if std::fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
+        return;
+    }
+    let written = serde_json::to_vec(&Outcome::Killed { signal })
+        .map_err(io::Error::from)
+        .and_then(|json| std::fs::write(&path, json));
+    if let Err(error) = written {
+        tracing::warn!(%error, signal, "writing how a monitor ended");
+    }
 }
 
 /// The process at the other end of the control socket, if any lives.
@@ -203,7 +222,7 @@ async fn connect(launch_dir: &Path) -> io::Result<UnixStream> {
 
 /// Keeps a connection up until the handle is dropped or the monitor is gone.
 async fn converse(
-    launch_dir: std::path::PathBuf,
+    launch_dir: PathBuf,
     mut inbox: mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
     tell: watch::Sender<Told>,
 ) {

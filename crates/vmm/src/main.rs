@@ -1,6 +1,7 @@
 //! `hearth-vmm`: an instance's monitor, started by the agent with `--spec-fd`; or, with `run`, a virtual
 //! machine on the terminal for whoever develops or learns.
 
+mod probe;
 mod run;
 
 use std::fs::File;
@@ -38,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Run a machine on this terminal until it powers off
     Run(run::Arguments),
+    /// Show what a guest could do that has broken out into its monitor
+    ProbeJail(probe::Arguments),
 }
 
 /// Where the outcome goes, also from a panic in whatever thread.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     end_on_panic();
     match arguments.command {
         Some(Command::Run(arguments)) => run::run(arguments, started),
+        Some(Command::ProbeJail(arguments)) => probe::probe(&arguments),
         None => monitor(arguments.spec_fd.unwrap_or(-1), arguments.jail, started),
     }
 }
@@ -119,6 +123,7 @@ fn report(outcome: &Outcome) -> ExitCode {
     }
     match outcome {
         Outcome::GuestPowerOff | Outcome::Stopped => ExitCode::SUCCESS,
+        Outcome::Killed { .. } => ExitCode::FAILURE,
         Outcome::StartFailed { message } | Outcome::Crashed { message } => {
             eprintln!("hearth-vmm: {message}");
             ExitCode::FAILURE

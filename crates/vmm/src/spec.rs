@@ -102,7 +102,8 @@ pub struct NicSpec {
     pub transmit_limit: RateLimit,
 }
 
-/// How a monitor ended, as it says itself. One that was killed says nothing.
+/// How a monitor ended, as it says itself, or as its parent says of one that was killed. Without either, nothing
+/// is said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
@@ -114,4 +115,6 @@ pub enum Outcome {
     StartFailed { message: String },
     /// The guest or the processor did what cannot be continued.
     Crashed { message: String },
+    /// A signal ended the process.
+    Killed { signal: i32 },
 }

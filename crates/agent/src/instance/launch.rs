@@ -81,12 +81,13 @@ impl Actor {
     }
 
     async fn spawn(&self, parts: Parts) -> Result<MonitorHandle, LaunchError> {
-        let (dir, program) = (self.context.dir.clone(), self.context.monitor.clone());
+        let context = Arc::clone(&self.context);
         let (id, launch) = (parts.instance_id.clone(), parts.launch);
         let pidfd = tokio::task::spawn_blocking(move || {
-            let pidfd = spawn::spawn(&dir, &program, parts)?;
+            let dir = &context.dir;
+            let pidfd = spawn::spawn(dir, context.jail.as_ref(), &context.monitor, parts)?;
             // Old launches' traces have served.
-            if let Err(error) = spawn::sweep_launches(&dir, &id, launch) {
+            if let Err(error) = spawn::sweep_launches(dir, &id, launch) {
                 tracing::warn!(instance = id, %error, "sweeping old launches");
             }
             Ok::<_, SpawnError>(pidfd)

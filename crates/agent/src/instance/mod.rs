@@ -36,6 +36,7 @@ use tokio::time::Instant;
 use crate::board::Board;
 use crate::decide::{Action, Effort, Goal, Monitor, Step, decide, observe};
 use crate::images::Images;
+use crate::jail::Jail;
 use crate::monitor::MonitorHandle;
 use crate::networks::Networks;
 use crate::paths::DataDir;
@@ -56,6 +57,8 @@ pub struct Context {
     pub monitor: PathBuf,
     /// The device that monitors are given as KVM.
     pub kvm: &'static str,
+    /// Absent only where monitors are stand-ins.
+    pub jail: Option<Jail>,
     /// How long a guest has to obey the power button.
     pub stop_patience: Duration,
 }
@@ -232,6 +235,7 @@ impl Actor {
             tracing::info!(instance = self.record.instance_id, "its monitor ended");
             self.monitor = None;
             self.effort = None;
+            self.vacate();
             fault::point("monitor-ended");
         }
         true
@@ -332,7 +336,14 @@ impl Actor {
         self.remember(record).await;
     }
 
+    fn vacate(&self) {
+        if let Some(jail) = &self.context.jail {
+            jail.vacate(&self.record.instance_id);
+        }
+    }
+
     async fn start_failed(&mut self, run: u64, error: launch::LaunchError) {
+        self.vacate();
         self.record_end(run, End::new(Cause::StartFailed, chain(&error)))
             .await;
     }

@@ -17,6 +17,8 @@ use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
 use rustix::fs::MemfdFlags;
 
+use crate::jail::cgroup::Limits;
+use crate::jail::{Jail, JailError};
 use crate::monitor::{MonitorError, open_pidfd};
 use crate::paths::DataDir;
 use crate::volume::Volume;
@@ -25,6 +27,8 @@ use crate::volume::Volume;
 pub enum SpawnError {
     #[error("{doing}")]
     Io { doing: &'static str, source: io::Error },
+    #[error(transparent)]
+    Jail(#[from] JailError),
     #[error("taking hold of the new monitor")]
     Monitor(#[from] MonitorError),
 }
@@ -53,7 +57,16 @@ const FIRST_FD: RawFd = 3;
 ///
 /// # Errors
 /// Files cannot be made, or the program cannot be executed. Nothing runs then.
-pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, SpawnError> {
+pub fn spawn(
+    dir: &DataDir,
+    jail: Option<&Jail>,
+    program: &Path,
+    parts: Parts,
+) -> Result<OwnedFd, SpawnError> {
+    let limits = Limits::of(parts.vcpus, parts.memory_mib);
+    let cell = jail
+        .map(|jail| jail.cell(&parts.instance_id, &limits))
+        .transpose()?;
     let launch = dir.launch(&parts.instance_id, parts.launch);
     fresh_dir(&launch)?;
     let control = bind(&launch)?;
@@ -104,12 +117,23 @@ pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, Spa
         control_fd: fds.give(control),
         outcome_fd: fds.give(outcome),
     };
+    if let Some(cell) = &cell {
+        fds.give(
+            cell.uid_lock()
+                .map_err(io_error("duplicating the lock of the monitor's user"))?,
+        );
+    }
+    // The last one: what comes after it is not the monitor's, and it closes that.
     let spec_fd = fds.give(memory_file(&spec)?);
 
     let mut command = Command::new(program);
     command
         .arg("--spec-fd")
         .arg(spec_fd.to_string())
+        .args(
+            cell.iter()
+                .flat_map(|cell| ["--jail".to_owned(), cell.uid().to_string()]),
+        )
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
@@ -136,9 +160,11 @@ pub fn spawn(dir: &DataDir, program: &Path, parts: Parts) -> Result<OwnedFd, Spa
             source: io::Error::other(collision),
         })?;
     crate::fault::point("before-spawn");
-    let child = command
-        .spawn()
-        .map_err(io_error("executing the monitor program"))?;
+    let spawned = match &cell {
+        Some(cell) => cell.spawn(&mut command),
+        None => command.spawn(),
+    };
+    let child = spawned.map_err(io_error("executing the monitor program"))?;
     crate::fault::point("after-spawn");
     // The child is reaped by its pidfd.
     let pid = i32::try_from(child.id()).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
 
@@ -35,7 +35,7 @@ pub struct EnterError {
 /// should end.
 pub fn enter(uid: u32, last_fd: RawFd) -> Result<(), EnterError> {
     close_above(last_fd).map_err(failed("closing descriptors"))?;
-    limit_resources()?;
+    limit_resources().map_err(failed("setting resource limits"))?;
     let namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWIPC
@@ -63,7 +63,7 @@ fn close_above(last: RawFd) -> io::Result<()> {
 }
 
 /// Memory and threads are the cgroup's to limit, where there is one.
-fn limit_resources() -> Result<(), EnterError> {
+fn limit_resources() -> nix::Result<()> {
     let limits = [
         (Resource::RLIMIT_NOFILE, DESCRIPTORS),
         // A dump would hold the guest's memory.
@@ -74,7 +74,9 @@ fn limit_resources() -> Result<(), EnterError> {
         (Resource::RLIMIT_RTPRIO, 0),
     ];
     limits.into_iter().try_for_each(|(resource, limit)| {
-        setrlimit(resource, limit, limit).map_err(failed("setting resource limits"))
+        // A root without CAP_SYS_RESOURCE cannot go above what it was given.
+        let (_, highest) = getrlimit(resource)?;
+        setrlimit(resource, limit.min(highest), limit.min(highest))
     })
 }
 

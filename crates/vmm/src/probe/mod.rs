@@ -1,0 +1,156 @@
+//! `hearth-vmm probe-jail`: what could a guest do that has broken out into its monitor?
+//!
+//! Each attempt is made by a process of its own that goes to jail as a monitor does: first by its namespaces and
+//! lost privileges alone, then under the filter of each role of thread as well.
+
+mod attempt;
+
+use std::io::{self, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::thread;
+
+use attempt::Attempt;
+use clap::{Args, ValueEnum};
+use hearth_vmm::jail::{self, Role};
+use hearth_vmm::lifecycle::chain;
+use nix::sched::{CloneFlags, unshare};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// User and group of the jailed process
+    #[arg(long, default_value_t = 1_900_065_535)]
+    jail: u32,
+    /// Make this attempt here and now, in this process
+    #[arg(long, hide = true)]
+    attempt: Option<Attempt>,
+    /// Under the filter of a thread that does this
+    #[arg(long, hide = true)]
+    role: Option<RoleName>,
+}
+
+/// Roles of monitors' threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RoleName {
+    Control,
+    Vcpu,
+    Block,
+    Net,
+    Rng,
+}
+
+impl RoleName {
+    fn role(self) -> Role {
+        match self {
+            Self::Control => Role::Control,
+            Self::Vcpu => Role::Vcpu,
+            Self::Block => Role::Block,
+            Self::Net => Role::Net,
+            Self::Rng => Role::Rng,
+        }
+    }
+}
+
+pub(crate) fn probe(arguments: &Arguments) -> ExitCode {
+    let done = match arguments.attempt {
+        Some(attempt) => inside(attempt, arguments.jail, arguments.role),
+        None => tabulate(arguments.jail),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hearth-vmm: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Error = Box<dyn std::error::Error>;
+
+/// Goes to jail, tries, and says on standard output what came of it.
+fn inside(attempt: Attempt, uid: u32, role: Option<RoleName>) -> Result<(), Error> {
+    jail::enter(uid, libc::STDERR_FILENO)?;
+    let try_it = move || println!("{}", attempt.make().unwrap_or_else(|error| error.to_string()));
+    let Some(name) = role else {
+        try_it();
+        return Ok(());
+    };
+    jail::filter_threads(Role::Control)?;
+    if name == RoleName::Control {
+        try_it();
+    } else {
+        let thread = jail::spawn(name.role(), thread::Builder::new(), try_it)?;
+        thread.join().map_err(|_| "the thread panicked")?;
+    }
+    Ok(())
+}
+
+/// All attempts in a table.
+fn tabulate(uid: u32) -> Result<(), Error> {
+    println!(
+        "{:<24} {:<44} with a filter",
+        "attempt", "in the empty root without privileges"
+    );
+    for attempt in Attempt::value_variants()
+        .iter()
+        .filter(|attempt| attempt.is_harmless())
+    {
+        let bare = run(*attempt, uid, None)?;
+        let filtered = RoleName::value_variants()
+            .iter()
+            .map(|&role| run(*attempt, uid, Some(role)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let roles = RoleName::value_variants()
+            .iter()
+            .map(|role| format!("{role:?}").to_lowercase());
+        let filtered = match filtered.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|other| other == first) => first.clone(),
+            _ => roles
+                .zip(&filtered)
+                .map(|(role, what)| format!("{role}: {what}"))
+                .collect::<Vec<_>>()
+                .join("; "),
+        };
+        println!("{:<24} {bare:<44} {filtered}", attempt.name());
+    }
+    Ok(())
+}
+
+/// Makes an attempt in another process, and says how it went.
+fn run(attempt: Attempt, uid: u32, role: Option<RoleName>) -> io::Result<String> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args([
+        "probe-jail",
+        "--jail",
+        &uid.to_string(),
+        "--attempt",
+        &attempt.name(),
+    ]);
+    if let Some(role) = role {
+        command.args(["--role", &format!("{role:?}").to_lowercase()]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // A pid namespace is for the children of the thread that made it.
+    let mut child = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWPID)?;
+            command.spawn()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })?;
+    let mut said = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        output.read_to_string(&mut said)?;
+    }
+    Ok(outcome(child.wait()?, said.trim()))
+}
+
+fn outcome(status: ExitStatus, said: &str) -> String {
+    match status.signal() {
+        Some(libc::SIGSYS) => "killed".to_owned(),
+        Some(signal) => format!("signal {signal}"),
+        None => said.to_owned(),
+    }
+}
