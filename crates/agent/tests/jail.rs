@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use hearth_agent::jail::cgroup::Limits;
 use hearth_agent::jail::{Cell, Jail, Settings, demolish};
 use hearth_agent::paths::DataDir;
+use hearth_vmm::jail::Role;
 
 /// What a filter forbids to every thread, and what becomes of it where there is only the empty root without
 /// privileges: empty where that is no wall.
@@ -31,7 +32,6 @@ const ATTEMPTS: [(&str, &str); 16] = [
     ("executable-memory", ""),
     ("load-bpf", "not permitted"),
 ];
-const ROLES: [&str; 5] = ["control", "vcpu", "block", "net", "rng"];
 
 /// A jail of the test's own; nothing of it is left when it is dropped.
 struct Prison {
@@ -109,8 +109,8 @@ fn nothing_is_in_reach_and_the_filter_kills_who_reaches() {
             status.success() && said.contains(wall),
             "{attempt}: {status}: {said}"
         );
-        for role in ROLES {
-            let (status, said) = prison.attempt(&cell, attempt, Some(role));
+        for role in Role::EXPOSED.map(Role::name) {
+            let (status, said) = prison.attempt(&cell, attempt, Some(&role));
             assert_eq!(status.signal(), Some(libc::SIGSYS), "{attempt} as {role}: {said}");
         }
     }

@@ -1,5 +1,7 @@
 //! The kinds of threads, as `seccomp/filters.list` names them.
 
+use std::str::FromStr;
+
 /// What a thread is for, which decides what it may ask of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -20,4 +22,32 @@ pub enum Role {
     Balloon,
     /// Starts the threads of all other roles.
     Starter,
+}
+
+impl Role {
+    /// Of the threads that a guest could break into.
+    pub const EXPOSED: [Self; 7] = [
+        Self::Control,
+        Self::Console,
+        Self::Vcpu,
+        Self::Block,
+        Self::Net,
+        Self::Rng,
+        Self::Balloon,
+    ];
+
+    /// As in the list of filters.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::EXPOSED.into_iter().find(|role| role.name() == text);
+        found.ok_or_else(|| format!("no role {text:?}"))
+    }
 }

@@ -26,29 +26,7 @@ pub(crate) struct Arguments {
     attempt: Option<Attempt>,
     /// Under the filter of a thread that does this
     #[arg(long, hide = true)]
-    role: Option<RoleName>,
-}
-
-/// Roles of monitors' threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum RoleName {
-    Control,
-    Vcpu,
-    Block,
-    Net,
-    Rng,
-}
-
-impl RoleName {
-    fn role(self) -> Role {
-        match self {
-            Self::Control => Role::Control,
-            Self::Vcpu => Role::Vcpu,
-            Self::Block => Role::Block,
-            Self::Net => Role::Net,
-            Self::Rng => Role::Rng,
-        }
-    }
+    role: Option<Role>,
 }
 
 pub(crate) fn probe(arguments: &Arguments) -> ExitCode {
@@ -68,18 +46,18 @@ pub(crate) fn probe(arguments: &Arguments) -> ExitCode {
 type Error = Box<dyn std::error::Error>;
 
 /// Goes to jail, tries, and says on standard output what came of it.
-fn inside(attempt: Attempt, uid: u32, role: Option<RoleName>) -> Result<(), Error> {
+fn inside(attempt: Attempt, uid: u32, role: Option<Role>) -> Result<(), Error> {
     jail::enter(uid, libc::STDERR_FILENO)?;
     let try_it = move || println!("{}", attempt.make().unwrap_or_else(|error| error.to_string()));
-    let Some(name) = role else {
+    let Some(role) = role else {
         try_it();
         return Ok(());
     };
     jail::filter_threads(Role::Control)?;
-    if name == RoleName::Control {
+    if role == Role::Control {
         try_it();
     } else {
-        let thread = jail::spawn(name.role(), thread::Builder::new(), try_it)?;
+        let thread = jail::spawn(role, thread::Builder::new(), try_it)?;
         thread.join().map_err(|_| "the thread panicked")?;
     }
     Ok(())
@@ -96,18 +74,16 @@ fn tabulate(uid: u32) -> Result<(), Error> {
         .filter(|attempt| attempt.is_harmless())
     {
         let bare = run(*attempt, uid, None)?;
-        let filtered = RoleName::value_variants()
-            .iter()
-            .map(|&role| run(*attempt, uid, Some(role)))
+        let filtered = Role::EXPOSED
+            .into_iter()
+            .map(|role| run(*attempt, uid, Some(role)))
             .collect::<Result<Vec<_>, _>>()?;
-        let roles = RoleName::value_variants()
-            .iter()
-            .map(|role| format!("{role:?}").to_lowercase());
         let filtered = match filtered.as_slice() {
             [first, rest @ ..] if rest.iter().all(|other| other == first) => first.clone(),
-            _ => roles
+            _ => Role::EXPOSED
+                .iter()
                 .zip(&filtered)
-                .map(|(role, what)| format!("{role}: {what}"))
+                .map(|(role, what)| format!("{}: {what}", role.name()))
                 .collect::<Vec<_>>()
                 .join("; "),
         };
@@ -117,7 +93,7 @@ fn tabulate(uid: u32) -> Result<(), Error> {
 }
 
 /// Makes an attempt in another process, and says how it went.
-fn run(attempt: Attempt, uid: u32, role: Option<RoleName>) -> io::Result<String> {
+fn run(attempt: Attempt, uid: u32, role: Option<Role>) -> io::Result<String> {
     let mut command = Command::new("/proc/self/exe");
     command.args([
         "probe-jail",
@@ -127,7 +103,7 @@ fn run(attempt: Attempt, uid: u32, role: Option<RoleName>) -> io::Result<String>
         &attempt.name(),
     ]);
     if let Some(role) = role {
-        command.args(["--role", &format!("{role:?}").to_lowercase()]);
+        command.args(["--role", &role.name()]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     // A pid namespace is for the children of the thread that made it.

@@ -44,6 +44,9 @@ pub fn files<const N: usize>(test: &str, names: [&str; N]) -> Option<[PathBuf; N
     None
 }
 
+/// Greater than any other descriptor here.
+const AFTER_ALL: RawFd = 100;
+
 pub enum Root<'a> {
     Kernel {
         kernel: PathBuf,
@@ -133,7 +136,9 @@ impl Guest {
         };
         fill(&mut spec, &mut fds);
         serde_json::to_writer(&spec_file, &spec).unwrap();
-        let spec_fd = fds.give(File::open(dir.path().join("spec")).unwrap());
+        let spec_file = File::open(dir.path().join("spec")).unwrap();
+        // In jail, what comes after it is closed.
+        let spec_fd = fds.give(rustix::io::fcntl_dupfd_cloexec(spec_file, AFTER_ALL).unwrap());
         let child = spawn(spec_fd, fds.0.iter().map(AsRawFd::as_raw_fd).collect());
         let control = BufReader::new(UnixStream::connect(dir.path().join("control.sock")).unwrap());
         Self {
@@ -240,9 +245,13 @@ fn open_kvm() -> File {
     options.read(true).write(true).open("/dev/kvm").unwrap()
 }
 
+/// In jail, but for the agent's part of it, where the test may.
 fn spawn(spec_fd: RawFd, inherited: Vec<RawFd>) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth-vmm"));
     command.arg("--spec-fd").arg(spec_fd.to_string());
+    if rustix::process::geteuid().is_root() {
+        command.args(["--jail", "1899998999"]);
+    }
     // SAFETY: fcntl is async-signal-safe.
     unsafe {
         command.pre_exec(move || {
