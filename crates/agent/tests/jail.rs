@@ -127,8 +127,8 @@ fn two_monitors_share_nothing_with_each_other_or_the_host() {
     for cell in &cells {
         children.push(prison.spawn(cell, "stay", Some("control")));
     }
-    for (child, cell) in children.iter().zip(&cells) {
-        let status = until_filtered(child.id());
+    let statuses: Vec<String> = children.iter().map(|child| until_filtered(child.id())).collect();
+    for ((child, cell), status) in children.iter().zip(&cells).zip(&statuses) {
         let uid = cell.uid();
         let ids = format!("\t{uid}\t{uid}\t{uid}\t{uid}");
         for (field, value) in [
@@ -145,7 +145,7 @@ fn two_monitors_share_nothing_with_each_other_or_the_host() {
             ("Seccomp", "\t2"),
             ("CoreDumping", "\t0"),
         ] {
-            assert_eq!(of(&status, field), Some(value), "{field} in\n{status}");
+            assert_eq!(of(status, field), Some(value), "{field} in\n{status}");
         }
         let proc = format!("/proc/{}", child.id());
         for namespace in ["mnt", "pid", "net", "ipc", "uts"] {
