@@ -1,17 +1,23 @@
 //! The disk data path: what a virtio block worker reads and writes.
 //!
 //! Two kinds of [`Disk`]: a [`raw`] file, and an [`overlay`] (a sparse file and a chunk map over a read-only
-//! base). [`DiskReader`] lends a disk to code that wants `std::io`.
+//! base). Code that wants one thing after the other calls a disk's methods, or lends it to `std::io` with
+//! [`DiskReader`]; a device that has many requests in flight drives an [`engine`], which asks the disk where its
+//! bytes are and moves them without it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 use std::io;
 
+mod backing;
+pub mod engine;
 pub mod overlay;
 pub mod raw;
 mod reader;
+mod scratch;
 mod store;
 
+pub use backing::Backing;
 pub use overlay::Overlay;
 pub use raw::RawDisk;
 pub use reader::DiskReader;
@@ -19,6 +25,30 @@ pub use store::Store;
 
 /// The sector of virtio block, and the unit of a disk's size. Bytes.
 pub const SECTOR: u64 = 512;
+
+/// What is going to be done with a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
+
+/// A run of a disk's bytes that lie together, or that only the disk's own methods can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes.
+    pub len: u64,
+    /// Where they are, until the disk is dropped; `None`: ask the disk itself.
+    pub place: Option<Place>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The number in [`Disk::backings`].
+    pub backing: usize,
+    /// Bytes into the backing.
+    pub offset: u64,
+}
 
 /// A virtual disk of 512-byte sectors. Shared by the queues of one device, so all methods take `&self`.
 ///
@@ -31,11 +61,48 @@ pub trait Disk: Send + Sync {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     fn flush(&self) -> io::Result<()>;
+
+    /// Whether [`Disk::discard`] gives space back.
+    fn can_discard(&self) -> bool {
+        false
+    }
+
+    /// Forgets what a range holds. It reads as zeros or as before.
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        check_range(self.size(), offset, len)?;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes a range read as zeros; only with `unmap` may its space be given back.
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+
+    /// Looks at the backing's size again, and returns the disk's.
+    fn refresh_size(&self) -> io::Result<u64> {
+        Ok(self.size())
+    }
+
+    /// Switches I/O past the host's page cache on, where the backing allows it, or off. Nobody may be using the
+    /// disk meanwhile.
+    fn set_direct(&self, on: bool) {
+        let _ = on;
+    }
+
+    /// The files that [`Disk::locate`] points into: the same ones in the same order as long as the disk lives.
+    fn backings(&self) -> Vec<&Backing> {
+        Vec::new()
+    }
+
+    /// The extent at `offset`, of which the first `len` bytes are of interest: it has at least one byte, and at
+    /// most `len`.
+    fn locate(&self, offset: u64, len: u64, access: Access) -> Extent {
+        let _ = (offset, access);
+        Extent { len, place: None }
+    }
 }
 
 /// Refuses a range that does not lie inside a disk of `size` bytes.
-fn check_range(size: u64, offset: u64, len: usize) -> io::Result<()> {
-    match offset.checked_add(len as u64) {
+fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
+    match offset.checked_add(len) {
         Some(end) if end <= size => Ok(()),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,

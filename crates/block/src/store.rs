@@ -4,8 +4,10 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Positioned reads and writes with an explicit barrier. A [`File`] in production; the overlay's tests put a
-/// file here that loses power.
+use crate::backing::{Backing, punch_hole, write_zeros};
+
+/// Positioned reads and writes with an explicit barrier. A [`Backing`] in production, a [`File`] to tools; the
+/// overlay's tests put a file here that loses power.
 pub trait Store: Send + Sync {
     /// Bytes.
     fn size(&self) -> io::Result<u64>;
@@ -15,6 +17,15 @@ pub trait Store: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Takes the advisory lock that lasts as long as the open file does. False: somebody else has it.
     fn try_lock(&self) -> io::Result<bool>;
+    /// Gives the space of a range back; it reads as zeros from then on.
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Makes a range read as zeros; with `unmap` its space may be given back.
+    fn zero(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+
+    /// What an I/O engine may read and write without asking further.
+    fn backing(&self) -> Option<&Backing> {
+        None
+    }
 }
 
 impl Store for File {
@@ -40,5 +51,13 @@ impl Store for File {
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(e)) => Err(e),
         }
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        punch_hole(self, offset, len)
+    }
+
+    fn zero(&self, offset: u64, len: u64, _unmap: bool) -> io::Result<()> {
+        write_zeros(self, offset, len)
     }
 }

@@ -18,8 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use crate::backing::Backing;
 use crate::store::Store;
-use crate::{Disk, check_range};
+use crate::{Access, Disk, Extent, Place, check_range};
 
 mod error;
 mod map;
@@ -34,6 +35,10 @@ use map::{Geometry, Presence, check_base, check_len, write_states};
 const SMALL_CHUNK: u64 = 16 << 10;
 /// Bytes. More would be felt at each launch, when the map is read, and in the monitor's memory.
 const MAP_LIMIT: u64 = 2 << 20;
+
+/// The numbers of an overlay's [`Disk::backings`].
+const DATA: usize = 0;
+const BASE: usize = 1;
 
 /// Fills of different chunks run side by side when they fall on different locks.
 const FILL_LOCKS: usize = 32;
@@ -173,9 +178,9 @@ impl<F: Store> Overlay<F> {
 
     /// Bytes of `len` at `offset` that lie in the same chunk, or in neighbours of the same presence. Returns the
     /// presence too.
-    fn run(&self, offset: u64, len: usize) -> (usize, bool) {
+    fn run(&self, offset: u64, len: u64) -> (u64, bool) {
         let chunk_size = self.geometry.chunk_size;
-        let end = offset + len as u64;
+        let end = offset + len;
         let mut chunk = offset / chunk_size;
         let present = self.present.contains(chunk);
         let mut run_end = end.min((chunk + 1) * chunk_size);
@@ -186,7 +191,14 @@ impl<F: Store> Overlay<F> {
             }
             run_end = end.min((chunk + 1) * chunk_size);
         }
-        ((run_end - offset) as usize, present)
+        (run_end - offset, present)
+    }
+
+    /// As [`Self::run`], but chunks that are to be filled come one at a time.
+    fn writable_run(&self, offset: u64, len: u64) -> (u64, bool) {
+        let (run, present) = self.run(offset, len);
+        let in_chunk = self.geometry.chunk_size - offset % self.geometry.chunk_size;
+        (if present { run } else { run.min(in_chunk) }, present)
     }
 
     /// Reads from the base; beyond its end there are zeros.
@@ -222,10 +234,40 @@ impl<F: Store> Overlay<F> {
             self.read_base(tail, offset + buf.len() as u64)?;
             self.data.write_all_at(&whole, start)?;
         }
+        self.publish(chunk);
+        Ok(())
+    }
+
+    /// Makes zeros of a range that lies in one chunk, and the chunk present.
+    fn fill_zeros(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        let Geometry {
+            size,
+            chunk_size,
+            base_size,
+        } = self.geometry;
+        let chunk = offset / chunk_size;
+        let start = chunk * chunk_size;
+        if len < chunk_size.min(size - start) {
+            return self.fill(&vec![0; len as usize], offset);
+        }
+        let _filling = lock(&self.fills[chunk as usize % FILL_LOCKS]);
+        let present = self.present.contains(chunk);
+        if !present && start >= base_size {
+            // Zeros already.
+            return Ok(());
+        }
+        self.data.zero(start, len, unmap)?;
+        if !present {
+            self.publish(chunk);
+        }
+        Ok(())
+    }
+
+    /// Makes a chunk present whose data were just written, under its fill lock.
+    fn publish(&self, chunk: u64) {
         // First the list, then the bit: once a write to this chunk can return, a flush finds it here.
         lock(&self.unmapped).push(chunk);
         self.present.insert(chunk);
-        Ok(())
     }
 
     fn sync(&self, file: &F) -> io::Result<()> {
@@ -240,33 +282,31 @@ impl<F: Store> Disk for Overlay<F> {
     }
 
     fn read_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-        check_range(self.geometry.size, offset, buf.len())?;
+        check_range(self.geometry.size, offset, buf.len() as u64)?;
         while !buf.is_empty() {
-            let (len, present) = self.run(offset, buf.len());
-            let (now, rest) = buf.split_at_mut(len);
+            let (len, present) = self.run(offset, buf.len() as u64);
+            let (now, rest) = buf.split_at_mut(len as usize);
             if present {
                 self.data.read_exact_at(now, offset)?;
             } else {
                 self.read_base(now, offset)?;
             }
-            (buf, offset) = (rest, offset + len as u64);
+            (buf, offset) = (rest, offset + len);
         }
         Ok(())
     }
 
     fn write_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
-        check_range(self.geometry.size, offset, buf.len())?;
+        check_range(self.geometry.size, offset, buf.len() as u64)?;
         while !buf.is_empty() {
-            let (run, present) = self.run(offset, buf.len());
-            let in_chunk = self.geometry.chunk_size - offset % self.geometry.chunk_size;
-            let len = if present { run } else { run.min(in_chunk as usize) };
-            let (now, rest) = buf.split_at(len);
+            let (len, present) = self.writable_run(offset, buf.len() as u64);
+            let (now, rest) = buf.split_at(len as usize);
             if present {
                 self.data.write_all_at(now, offset)?;
             } else {
                 self.fill(now, offset)?;
             }
-            (buf, offset) = (rest, offset + len as u64);
+            (buf, offset) = (rest, offset + len);
         }
         Ok(())
     }
@@ -291,6 +331,75 @@ impl<F: Store> Disk for Overlay<F> {
             lock(&self.unmapped).extend(chunks);
         }
         flushed
+    }
+
+    fn can_discard(&self) -> bool {
+        self.data.backing().is_some_and(Backing::punches_holes)
+    }
+
+    fn discard(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
+        check_range(self.geometry.size, offset, len)?;
+        while len > 0 {
+            let (run, present) = self.run(offset, len);
+            // An absent chunk takes no space.
+            if present {
+                self.data.punch_hole(offset, run)?;
+            }
+            (offset, len) = (offset + run, len - run);
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(&self, mut offset: u64, mut len: u64, unmap: bool) -> io::Result<()> {
+        check_range(self.geometry.size, offset, len)?;
+        while len > 0 {
+            let (run, present) = self.writable_run(offset, len);
+            if present {
+                self.data.zero(offset, run, unmap)?;
+            } else {
+                self.fill_zeros(offset, run, unmap)?;
+            }
+            (offset, len) = (offset + run, len - run);
+        }
+        Ok(())
+    }
+
+    /// The data file's alone: the base is shared by many disks, and so is its place in the page cache.
+    fn set_direct(&self, on: bool) {
+        if let Some(data) = self.data.backing() {
+            data.set_direct(on);
+        }
+    }
+
+    fn backings(&self) -> Vec<&Backing> {
+        // In the order of `DATA` and `BASE`.
+        match (self.data.backing(), self.base.backing()) {
+            (Some(data), Some(base)) => vec![data, base],
+            _ => Vec::new(),
+        }
+    }
+
+    /// A present chunk stays where it is; an absent one may be filled while it is read from the base, which keeps
+    /// what the reader came for.
+    fn locate(&self, offset: u64, len: u64, access: Access) -> Extent {
+        let Geometry { size, base_size, .. } = self.geometry;
+        let itself = Extent { len, place: None };
+        if check_range(size, offset, len).is_err() || self.backings().is_empty() {
+            return itself;
+        }
+        let (run, present) = self.run(offset, len);
+        let at = |backing, len| Extent {
+            len,
+            place: Some(Place { backing, offset }),
+        };
+        match access {
+            _ if present => at(DATA, run),
+            Access::Read if offset < base_size => at(BASE, run.min(base_size - offset)),
+            _ => Extent {
+                len: run,
+                place: None,
+            },
+        }
     }
 }
 

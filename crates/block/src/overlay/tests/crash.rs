@@ -19,6 +19,14 @@ enum Op {
         offset: u64,
         len: usize,
     },
+    Zero {
+        offset: u64,
+        len: usize,
+    },
+    Discard {
+        offset: u64,
+        len: usize,
+    },
     Flush,
     /// `kill -9`: the page cache survives, the process does not.
     Kill,
@@ -35,6 +43,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         6 => range().prop_map(|(offset, len)| Op::Write { offset, len }),
         6 => aligned().prop_map(|(offset, len)| Op::Write { offset, len }),
         3 => range().prop_map(|(offset, len)| Op::Read { offset, len }),
+        2 => range().prop_map(|(offset, len)| Op::Zero { offset, len }),
+        2 => aligned().prop_map(|(offset, len)| Op::Zero { offset, len }),
+        3 => aligned().prop_map(|(offset, len)| Op::Discard { offset, len }),
         3 => Just(Op::Flush),
         1 => Just(Op::Kill),
         2 => (0..12u32).prop_map(|after| Op::Cut { after }),
@@ -69,6 +80,16 @@ impl Model {
     fn write(&mut self, buf: &[u8], offset: u64) {
         self.now[offset as usize..][..buf.len()].copy_from_slice(buf);
         self.remember();
+    }
+
+    fn write_or_cut(&mut self, buf: &[u8], offset: u64, whole: bool) {
+        let before = self.now.clone();
+        self.write(buf, offset);
+        if !whole {
+            // Cut short: each sector has the old content or the new one.
+            self.now = before;
+            self.remember();
+        }
     }
 
     fn flushed(&mut self) {
@@ -146,12 +167,30 @@ fn run(ops: Vec<Op>, seed: u64) -> Result<(), TestCaseError> {
                 let len = len.min((SIZE - offset) as usize);
                 let buf: Vec<u8> = (0..len).map(|i| (count * 31 + i / 97 + 3) as u8).collect();
                 alive = disk.write_at(&buf, offset).is_ok();
+                model.write_or_cut(&buf, offset, alive);
+            }
+            Op::Zero { offset, len } => {
+                let len = len.min((SIZE - offset) as usize);
+                alive = disk.write_zeroes(offset, len as u64, true).is_ok();
+                model.write_or_cut(&vec![0; len], offset, alive);
+            }
+            Op::Discard { offset, len } => {
+                let len = len.min((SIZE - offset) as usize);
+                alive = disk.discard(offset, len as u64).is_ok();
+                let before = model.now.clone();
+                model.write(&vec![0; len], offset);
                 if alive {
-                    model.write(&buf, offset);
-                } else {
-                    // Cut short: each sector has the old content or the new one.
-                    let before = model.now.clone();
-                    model.write(&buf, offset);
+                    let mut found = vec![0; len];
+                    alive = disk.read_at(&mut found, offset).is_ok();
+                    if alive {
+                        let before = &before[offset as usize..][..len];
+                        for (old, new) in before.chunks(512).zip(found.chunks(512)) {
+                            prop_assert!(new == old || new.iter().all(|&byte| byte == 0));
+                        }
+                        model.write(&found, offset);
+                    }
+                }
+                if !alive {
                     model.now = before;
                     model.remember();
                 }

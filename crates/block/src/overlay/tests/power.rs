@@ -108,4 +108,12 @@ impl Store for PowerFile {
     fn try_lock(&self) -> io::Result<bool> {
         Ok(true)
     }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.write_all_at(&vec![0; len as usize], offset)
+    }
+
+    fn zero(&self, offset: u64, len: u64, _unmap: bool) -> io::Result<()> {
+        self.write_all_at(&vec![0; len as usize], offset)
+    }
 }

@@ -1,0 +1,114 @@
+//! Engines: many requests to a disk in flight at once.
+//!
+//! A worker submits [`Request`]s, sleeps until one of the engine's descriptors is readable, and reaps what has
+//! ended, in whatever order. [`Uring`] hands reads and writes to the kernel through an `io_uring`; what a disk
+//! must do itself (filling an overlay's chunk, flushing, discarding) and what direct I/O does not take goes to
+//! threads of a [`Pool`]. Where `io_uring` is refused, [`Pooled`] gives the threads everything. Neither opens a
+//! file.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+mod buffers;
+mod pool;
+#[cfg(test)]
+mod tests;
+mod uring;
+
+pub use buffers::Segment;
+pub use pool::{Pool, Pooled};
+pub use uring::Uring;
+
+use crate::{Disk, SECTOR};
+
+/// What a disk is asked to do with a range; a flush has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Into the buffers.
+    Read,
+    /// From the buffers.
+    Write,
+    /// Covers the writes that were reaped before it was submitted.
+    Flush,
+    Discard,
+    WriteZeroes {
+        /// Space may be given back.
+        unmap: bool,
+    },
+}
+
+/// One thing to do. It comes back with its [`Completion`], so that its memory can be used again.
+#[derive(Debug)]
+pub struct Request {
+    /// The submitter's name for it.
+    pub token: usize,
+    pub operation: Operation,
+    /// Bytes into the disk.
+    pub offset: u64,
+    /// Bytes; those of `buffers` together for reads and writes.
+    pub len: u64,
+    pub buffers: Vec<Segment>,
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub struct Completion {
+    pub request: Request,
+    pub result: io::Result<()>,
+}
+
+/// Carries requests out. Owned by one thread; dropping it waits for what is in flight.
+pub trait Engine: Send {
+    /// Takes a request; it may wait for [`Self::kick`] to begin. What cannot be done ends in its completion.
+    ///
+    /// # Safety
+    /// Until the request was reaped or the engine dropped, its buffers stay mapped, and Rust code has no
+    /// references to them. Their content may change at any time.
+    unsafe fn submit(&mut self, request: Request);
+
+    /// Sets off what was submitted.
+    ///
+    /// # Errors
+    /// The engine is broken: what is in flight may never end.
+    fn kick(&mut self) -> io::Result<()>;
+
+    /// Appends what has ended. Never waits.
+    fn reap(&mut self, ended: &mut Vec<Completion>);
+
+    /// Requests that were submitted and not reaped.
+    fn in_flight(&self) -> usize;
+
+    /// Readable when something may be there to be reaped, until it is.
+    fn event(&self) -> BorrowedFd<'_>;
+
+    /// Sleeps until there may be something to be reaped; not if nothing is in flight.
+    fn wait(&self) {
+        if self.in_flight() > 0 {
+            let event = self.event();
+            while poll(&mut [PollFd::new(&event, PollFlags::IN)], None) == Err(Errno::INTR) {}
+        }
+    }
+}
+
+/// Makes the best engine that the kernel allows, for a queue of `depth` requests.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn start(disk: &Arc<dyn Disk>, pool: &Arc<Pool>, depth: u16) -> io::Result<Box<dyn Engine>> {
+    if !disk.backings().is_empty() {
+        match Uring::new(Arc::clone(disk), pool, depth) {
+            Ok(uring) => return Ok(Box::new(uring)),
+            Err(_refused) => {}
+        }
+    }
+    Ok(Box::new(Pooled::new(pool)?))
+}
+
+/// Whether the kernel moves the buffers' bytes to and from `offset` of a backing by itself.
+fn fits(direct: bool, offset: u64, buffers: &[Segment]) -> bool {
+    !direct || offset.is_multiple_of(SECTOR) && buffers.iter().all(Segment::is_aligned)
+}

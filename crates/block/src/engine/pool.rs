@@ -1,0 +1,273 @@
+//! Threads that carry requests out one at a time each, with plain system calls.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::buffers::{as_iovecs, gather, scatter, slice};
+use super::{Completion, Engine, Operation, Request, Segment, fits};
+use crate::scratch::Scratch;
+use crate::{Access, Backing, Disk, Place};
+
+/// Bytes that are copied at once where the kernel does not move them itself.
+const PIECE: u64 = 256 << 10;
+/// Bytes; the threads need little, and there are some for each disk.
+const STACK: usize = 128 << 10;
+/// `IOV_MAX` of Linux.
+const MAX_PIECES: usize = 1024;
+
+/// Threads for the requests of one disk, shared by its queues. Dropping it waits for its threads.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    disk: Arc<dyn Disk>,
+    jobs: Mutex<Jobs>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<(Request, Arc<Mailbox>)>,
+    closed: bool,
+}
+
+impl Pool {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// The process may not have more of them.
+    pub fn new(disk: Arc<dyn Disk>, threads: usize) -> io::Result<Arc<Pool>> {
+        let mut pool = Pool {
+            shared: Arc::new(Shared {
+                disk,
+                jobs: Mutex::default(),
+                more: Condvar::new(),
+            }),
+            threads: Vec::new(),
+        };
+        for _ in 0..threads {
+            let shared = Arc::clone(&pool.shared);
+            let builder = Builder::new().name("disk-pool".into()).stack_size(STACK);
+            pool.threads.push(builder.spawn(move || shared.work())?);
+        }
+        Ok(Arc::new(pool))
+    }
+
+    fn push(&self, request: Request, mailbox: Arc<Mailbox>) {
+        lock(&self.shared.jobs).waiting.push_back((request, mailbox));
+        self.shared.more.notify_one();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        lock(&self.shared.jobs).closed = true;
+        self.shared.more.notify_all();
+        for thread in self.threads.drain(..) {
+            // One that panicked has ended the process, or a test.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        while let Some((request, mailbox)) = self.next() {
+            let result = execute(&*self.disk, &request);
+            mailbox.put(Completion { request, result });
+        }
+    }
+
+    fn next(&self) -> Option<(Request, Arc<Mailbox>)> {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                return Some(job);
+            }
+            if jobs.closed {
+                return None;
+            }
+            jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Where one engine's completions wait for it.
+struct Mailbox {
+    ended: Mutex<Vec<Completion>>,
+    /// Readable while something is there.
+    event: OwnedFd,
+}
+
+impl Mailbox {
+    fn put(&self, completion: Completion) {
+        let mut ended = lock(&self.ended);
+        ended.push(completion);
+        // The first is enough: whoever reads the event takes all.
+        if ended.len() == 1 {
+            // It could only fail after 2^64 events that nobody reads.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// An engine that gives everything to a pool.
+pub struct Pooled {
+    pool: Arc<Pool>,
+    mailbox: Arc<Mailbox>,
+    in_flight: usize,
+}
+
+impl Pooled {
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(pool: &Arc<Pool>) -> io::Result<Pooled> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Pooled {
+            pool: Arc::clone(pool),
+            mailbox: Arc::new(Mailbox {
+                ended: Mutex::default(),
+                event,
+            }),
+            in_flight: 0,
+        })
+    }
+}
+
+impl Engine for Pooled {
+    unsafe fn submit(&mut self, request: Request) {
+        self.in_flight += 1;
+        self.pool.push(request, Arc::clone(&self.mailbox));
+    }
+
+    fn kick(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reap(&mut self, ended: &mut Vec<Completion>) {
+        // Before the look: who puts something in after it makes it readable again.
+        let _ = rustix::io::read(&self.mailbox.event, &mut [0; 8]);
+        if self.in_flight > 0 {
+            let mut mail = lock(&self.mailbox.ended);
+            self.in_flight -= mail.len();
+            ended.append(&mut mail);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn event(&self) -> BorrowedFd<'_> {
+        self.mailbox.event.as_fd()
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        // The buffers may be gone after this.
+        let mut ended = Vec::new();
+        while self.in_flight > 0 {
+            self.wait();
+            self.reap(&mut ended);
+        }
+    }
+}
+
+/// Carries a request out.
+fn execute(disk: &dyn Disk, request: &Request) -> io::Result<()> {
+    let Request { offset, len, .. } = *request;
+    match request.operation {
+        Operation::Read => transfer(disk, request, Access::Read),
+        Operation::Write => transfer(disk, request, Access::Write),
+        Operation::Flush => disk.flush(),
+        Operation::Discard => disk.discard(offset, len),
+        Operation::WriteZeroes { unmap } => disk.write_zeroes(offset, len, unmap),
+    }
+}
+
+fn transfer(disk: &dyn Disk, request: &Request, access: Access) -> io::Result<()> {
+    let backings = disk.backings();
+    let (mut done, mut pieces) = (0, Vec::new());
+    while done < request.len {
+        let extent = disk.locate(request.offset + done, request.len - done, access);
+        pieces.clear();
+        slice(&request.buffers, done, extent.len, &mut pieces);
+        match extent.place {
+            Some(place) if fits(backings[place.backing].is_direct(), place.offset, &pieces) => {
+                move_bytes(backings[place.backing], place, &mut pieces, access)?;
+            }
+            _ => copy_bytes(disk, request.offset + done, extent.len, &pieces, access)?,
+        }
+        done += extent.len;
+    }
+    Ok(())
+}
+
+/// Lets the kernel read or write the pieces themselves.
+fn move_bytes(backing: &Backing, place: Place, pieces: &mut Vec<Segment>, access: Access) -> io::Result<()> {
+    let fd = backing.as_fd().as_raw_fd();
+    let mut offset = place.offset;
+    while !pieces.is_empty() {
+        let at = i64::try_from(offset).map_err(io::Error::other)?;
+        let count = pieces.len().min(MAX_PIECES) as libc::c_int;
+        // SAFETY: the pieces are mapped by the contract of `submit`, and the kernel checks access to them.
+        let moved = unsafe {
+            match access {
+                Access::Read => libc::preadv(fd, as_iovecs(pieces), count, at),
+                Access::Write => libc::pwritev(fd, as_iovecs(pieces), count, at),
+            }
+        };
+        match u64::try_from(moved) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(moved) => {
+                offset += moved;
+                let rest = std::mem::take(pieces);
+                slice(&rest, moved, u64::MAX, pieces);
+            }
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the disk's own way, through memory of ours.
+fn copy_bytes(disk: &dyn Disk, offset: u64, len: u64, pieces: &[Segment], access: Access) -> io::Result<()> {
+    let mut scratch = Scratch::new(len.min(PIECE) as usize);
+    let mut done = 0;
+    while done < len {
+        let now = (len - done).min(PIECE);
+        let bytes = &mut scratch.bytes()[..now as usize];
+        match access {
+            Access::Read => {
+                disk.read_at(bytes, offset + done)?;
+                // SAFETY: mapped and without references, by the contract of `submit`.
+                unsafe { scatter(bytes, pieces, done) };
+            }
+            Access::Write => {
+                // SAFETY: as above.
+                unsafe { gather(pieces, done, bytes) };
+                disk.write_at(bytes, offset + done)?;
+            }
+        }
+        done += now;
+    }
+    Ok(())
+}
+
+/// Nothing panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,331 @@
+//! The engine that hands reads and writes to the kernel in batches.
+//!
+//! A request whose bytes lie in the disk's backings becomes one operation of the ring for each extent; all else,
+//! and what the kernel did only half, goes to the pool. Guest memory is not registered with the ring: that would
+//! pin every page of it, so that the balloon could give none back, and a page that was given back and came anew
+//! would not be the one that the kernel writes to.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::thread;
+
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, Probe, opcode, types};
+
+use super::buffers::{as_iovecs, slice};
+use super::{Completion, Engine, Operation, Pool, Pooled, Request, Segment, fits};
+use crate::{Access, Disk, Place};
+
+/// Extents of a request that are worth an operation each.
+const MAX_PARTS: usize = 64;
+/// `user_data` holds the number of a request here, and above it the bytes that the operation moves.
+const NUMBER_BITS: u32 = 20;
+
+pub struct Uring {
+    ring: IoUring,
+    /// A ring belongs to the thread that enables it.
+    enabled: bool,
+    disk: Arc<dyn Disk>,
+    /// Whether each backing does direct I/O.
+    direct: Vec<bool>,
+    requests: Vec<Option<InFlight>>,
+    free: Vec<usize>,
+    in_ring: usize,
+    /// Empty, and kept for its memory.
+    results: Vec<(u64, i32)>,
+    /// Does what the ring cannot.
+    pool: Pooled,
+}
+
+/// A request whose operations the kernel has.
+struct InFlight {
+    request: Request,
+    /// Each extent's share of the buffers, where there is more than one extent. Here because the kernel reads
+    /// them until the operations are set off.
+    shares: Vec<Vec<Segment>>,
+    operations: usize,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Good,
+    /// The pool shall do it again from the start.
+    Again,
+    Bad(io::Error),
+}
+
+impl Uring {
+    /// # Errors
+    /// The kernel has no `io_uring`, or one that is too old, or does not let us have it.
+    pub fn new(disk: Arc<dyn Disk>, pool: &Arc<Pool>, depth: u16) -> io::Result<Uring> {
+        let entries = u32::from(depth).max(1);
+        let ring = IoUring::builder()
+            .dontfork()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_r_disabled()
+            .build(entries)
+            // Before Linux 6.1.
+            .or_else(|_| IoUring::builder().dontfork().setup_r_disabled().build(entries))?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        let needed = [
+            opcode::Read::CODE,
+            opcode::Write::CODE,
+            opcode::Readv::CODE,
+            opcode::Writev::CODE,
+        ];
+        if !ring.params().is_feature_nodrop() || !needed.iter().all(|&code| probe.is_supported(code)) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let backings = disk.backings();
+        let direct = backings.iter().map(|backing| backing.is_direct()).collect();
+        let files: Vec<RawFd> = backings.iter().map(|it| it.as_fd().as_raw_fd()).collect();
+        ring.submitter().register_files(&files)?;
+        drop(backings);
+        let pool = Pooled::new(pool)?;
+        // Waiting for the ring itself would miss what the kernel puts off for us.
+        ring.submitter().register_eventfd(pool.event().as_raw_fd())?;
+        Ok(Uring {
+            ring,
+            enabled: false,
+            disk,
+            direct,
+            requests: Vec::new(),
+            free: Vec::new(),
+            in_ring: 0,
+            results: Vec::new(),
+            pool,
+        })
+    }
+
+    /// The extents of a transfer, if the ring can move them all.
+    fn plan(&self, request: &Request, access: Access) -> Option<(Vec<Place>, Vec<Vec<Segment>>)> {
+        let (mut places, mut shares) = (Vec::new(), Vec::new());
+        let mut done = 0;
+        while done < request.len {
+            let extent = self
+                .disk
+                .locate(request.offset + done, request.len - done, access);
+            let place = extent.place?;
+            let direct = *self.direct.get(place.backing)?;
+            if done == 0 && extent.len == request.len {
+                return fits(direct, place.offset, &request.buffers).then(|| (vec![place], Vec::new()));
+            }
+            let mut share = Vec::new();
+            slice(&request.buffers, done, extent.len, &mut share);
+            if places.len() == MAX_PARTS || !fits(direct, place.offset, &share) {
+                return None;
+            }
+            places.push(place);
+            shares.push(share);
+            done += extent.len;
+        }
+        Some((places, shares))
+    }
+
+    /// Puts a planned request into the ring.
+    fn begin(&mut self, request: Request, access: Access, places: &[Place], shares: Vec<Vec<Segment>>) {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.requests.push(None);
+            self.requests.len() - 1
+        });
+        let mut in_flight = InFlight {
+            request,
+            shares,
+            operations: 0,
+            outcome: Outcome::Good,
+        };
+        for (part, &place) in places.iter().enumerate() {
+            let share = in_flight.shares.get(part).unwrap_or(&in_flight.request.buffers);
+            let entry = entry(access, place, share, number);
+            // SAFETY: the buffers are mapped until the request is reaped, by the contract of `submit`; their
+            // list is not touched before that.
+            if unsafe { self.push(&entry) }.is_err() {
+                in_flight.outcome = Outcome::Again;
+                break;
+            }
+            in_flight.operations += 1;
+        }
+        if in_flight.operations == 0 {
+            self.free.push(number);
+            self.to_pool(in_flight.request);
+            return;
+        }
+        self.in_ring += 1;
+        self.requests[number] = Some(in_flight);
+    }
+
+    /// # Safety
+    /// What the entry points to stays valid until its completion.
+    unsafe fn push(&mut self, entry: &Entry) -> io::Result<()> {
+        // SAFETY: by contract.
+        if unsafe { self.ring.submission().push(entry) }.is_ok() {
+            return Ok(());
+        }
+        self.enter(0)?;
+        // SAFETY: by contract.
+        unsafe { self.ring.submission().push(entry) }.map_err(|_| io::ErrorKind::QuotaExceeded.into())
+    }
+
+    fn to_pool(&mut self, request: Request) {
+        // SAFETY: our caller's promise is the one that is asked for.
+        unsafe { self.pool.submit(request) };
+    }
+
+    /// Lets the kernel take what is in the ring, and do what it has put off for us.
+    fn enter(&mut self, wait_for: usize) -> io::Result<()> {
+        if !self.enabled {
+            self.ring.submitter().register_enable_rings()?;
+            self.enabled = true;
+        }
+        loop {
+            match self.ring.submit_and_wait(wait_for) {
+                Ok(_) => return Ok(()),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    // The kernel has too much to do, or too little memory; what it has taken will end.
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy if wait_for == 0 => {
+                        thread::yield_now();
+                        if !self.ring.completion().is_empty() {
+                            return Ok(());
+                        }
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// One operation has ended.
+    fn end(&mut self, user_data: u64, result: i32, ended: &mut Vec<Completion>) {
+        let number = (user_data & ((1 << NUMBER_BITS) - 1)) as usize;
+        let Some(in_flight) = self.requests.get_mut(number).and_then(Option::as_mut) else {
+            return;
+        };
+        match u64::try_from(result) {
+            Ok(moved) if moved == user_data >> NUMBER_BITS => {}
+            // Less than all: the end of a medium, a full one, a signal. The pool finds out.
+            Ok(_) => in_flight.outcome = Outcome::Again,
+            Err(_) => {
+                let error = io::Error::from_raw_os_error(-result);
+                in_flight.outcome = match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Outcome::Again,
+                    _ => Outcome::Bad(error),
+                };
+            }
+        }
+        in_flight.operations -= 1;
+        if in_flight.operations > 0 {
+            return;
+        }
+        if let Some(InFlight { request, outcome, .. }) = self.requests[number].take() {
+            self.free.push(number);
+            self.in_ring -= 1;
+            match outcome {
+                Outcome::Good => ended.push(Completion {
+                    request,
+                    result: Ok(()),
+                }),
+                Outcome::Bad(error) => ended.push(Completion {
+                    request,
+                    result: Err(error),
+                }),
+                Outcome::Again => self.to_pool(request),
+            }
+        }
+    }
+}
+
+impl Engine for Uring {
+    unsafe fn submit(&mut self, request: Request) {
+        let access = match request.operation {
+            Operation::Read => Access::Read,
+            Operation::Write => Access::Write,
+            _ => return self.to_pool(request),
+        };
+        match self.plan(&request, access) {
+            Some((places, shares)) if self.requests.len() < 1 << NUMBER_BITS => {
+                self.begin(request, access, &places, shares);
+            }
+            _ => self.to_pool(request),
+        }
+    }
+
+    fn kick(&mut self) -> io::Result<()> {
+        if self.ring.submission().is_empty() {
+            return Ok(());
+        }
+        self.enter(0)
+    }
+
+    fn reap(&mut self, ended: &mut Vec<Completion>) {
+        // First of all: it silences the event.
+        self.pool.reap(ended);
+        let mut results = std::mem::take(&mut self.results);
+        loop {
+            let completions = self.ring.completion();
+            results.extend(completions.map(|entry| (entry.user_data(), entry.result())));
+            for (user_data, result) in results.drain(..) {
+                self.end(user_data, result, ended);
+            }
+            let submission = self.ring.submission();
+            let more = submission.taskrun() || submission.cq_overflow();
+            drop(submission);
+            // That it fails shows at the next `kick`.
+            if !more || self.enter(0).is_err() {
+                break;
+            }
+        }
+        self.results = results;
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_ring + self.pool.in_flight()
+    }
+
+    fn event(&self) -> BorrowedFd<'_> {
+        self.pool.event()
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        let mut ended = Vec::new();
+        while self.in_ring > 0 {
+            if self.enter(1).is_err() {
+                // The kernel may still write to memory that is about to be unmapped.
+                std::process::abort();
+            }
+            self.reap(&mut ended);
+        }
+    }
+}
+
+fn entry(access: Access, place: Place, share: &[Segment], number: usize) -> Entry {
+    let file = types::Fixed(place.backing as u32);
+    let bytes: u64 = share.iter().map(|segment| segment.len() as u64).sum();
+    let entry = match (access, share) {
+        // One piece needs no list.
+        (Access::Read, [one]) if u32::try_from(one.len()).is_ok() => {
+            opcode::Read::new(file, one.address(), one.len() as u32)
+                .offset(place.offset)
+                .build()
+        }
+        (Access::Write, [one]) if u32::try_from(one.len()).is_ok() => {
+            opcode::Write::new(file, one.address(), one.len() as u32)
+                .offset(place.offset)
+                .build()
+        }
+        (Access::Read, _) => opcode::Readv::new(file, as_iovecs(share), share.len() as u32)
+            .offset(place.offset)
+            .build(),
+        (Access::Write, _) => opcode::Writev::new(file, as_iovecs(share), share.len() as u32)
+            .offset(place.offset)
+            .build(),
+    };
+    entry.user_data(bytes << NUMBER_BITS | number as u64)
+}
