@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use hearth_block::{Disk, Overlay, RawDisk};
+use hearth_block::{Backing, Disk, Overlay, RawDisk};
 use kvm_ioctls::Kvm;
 
 use crate::boot::Source;
@@ -204,9 +204,16 @@ fn open_disk(
             map_fd,
             base_fd,
         } => {
-            let data: File = fds.take(data_fd, "overlay's data")?.into();
-            let map: File = fds.take(map_fd, "overlay's map")?.into();
-            let base: File = fds.take(base_fd, "overlay's base")?.into();
+            let mut take = |fd, what| {
+                let file: File = fds.take(fd, what)?.into();
+                Backing::new(file).map_err(|source| OpenError::Raw {
+                    serial: serial.to_owned(),
+                    source,
+                })
+            };
+            let data = take(data_fd, "overlay's data")?;
+            let map = take(map_fd, "overlay's map")?;
+            let base = take(base_fd, "overlay's base")?;
             let overlay = Overlay::open(data, map, base).map_err(|source| OpenError::Overlay {
                 serial: serial.to_owned(),
                 source,

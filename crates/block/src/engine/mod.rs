@@ -20,7 +20,7 @@ mod tests;
 mod uring;
 
 pub use buffers::Segment;
-pub use pool::{Pool, Pooled};
+pub use pool::{Pool, Pooled, Spawn};
 pub use uring::Uring;
 
 use crate::{Disk, SECTOR};
@@ -82,7 +82,7 @@ pub trait Engine: Send {
     /// Requests that were submitted and not reaped.
     fn in_flight(&self) -> usize;
 
-    /// Readable when something may be there to be reaped, until it is.
+    /// Becomes readable each time that there is something to be reaped; watch it edge-triggered.
     fn event(&self) -> BorrowedFd<'_>;
 
     /// Sleeps until there may be something to be reaped; not if nothing is in flight.
@@ -90,6 +90,8 @@ pub trait Engine: Send {
         if self.in_flight() > 0 {
             let event = self.event();
             while poll(&mut [PollFd::new(&event, PollFlags::IN)], None) == Err(Errno::INTR) {}
+            // Whatever comes from here on makes it readable again.
+            let _ = rustix::io::read(event, &mut [0; 8]);
         }
     }
 }

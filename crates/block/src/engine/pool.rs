@@ -38,12 +38,15 @@ struct Jobs {
     closed: bool,
 }
 
+/// Starts a thread: [`Builder::spawn`], or one that also puts the thread under the process's rules.
+pub type Spawn<'a> = &'a dyn Fn(Builder, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
+
 impl Pool {
-    /// Starts `threads` threads.
+    /// Starts `threads` threads by `spawn`.
     ///
     /// # Errors
     /// The process may not have more of them.
-    pub fn new(disk: Arc<dyn Disk>, threads: usize) -> io::Result<Arc<Pool>> {
+    pub fn new(disk: Arc<dyn Disk>, threads: usize, spawn: Spawn<'_>) -> io::Result<Arc<Pool>> {
         let mut pool = Pool {
             shared: Arc::new(Shared {
                 disk,
@@ -55,7 +58,8 @@ impl Pool {
         for _ in 0..threads {
             let shared = Arc::clone(&pool.shared);
             let builder = Builder::new().name("disk-pool".into()).stack_size(STACK);
-            pool.threads.push(builder.spawn(move || shared.work())?);
+            pool.threads
+                .push(spawn(builder, Box::new(move || shared.work()))?);
         }
         Ok(Arc::new(pool))
     }
@@ -102,7 +106,7 @@ impl Shared {
 /// Where one engine's completions wait for it.
 struct Mailbox {
     ended: Mutex<Vec<Completion>>,
-    /// Readable while something is there.
+    /// Becomes readable each time that something is there again.
     event: OwnedFd,
 }
 
@@ -110,7 +114,7 @@ impl Mailbox {
     fn put(&self, completion: Completion) {
         let mut ended = lock(&self.ended);
         ended.push(completion);
-        // The first is enough: whoever reads the event takes all.
+        // The first is enough: whoever wakes up takes all.
         if ended.len() == 1 {
             // It could only fail after 2^64 events that nobody reads.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
@@ -152,8 +156,6 @@ impl Engine for Pooled {
     }
 
     fn reap(&mut self, ended: &mut Vec<Completion>) {
-        // Before the look: who puts something in after it makes it readable again.
-        let _ = rustix::io::read(&self.mailbox.event, &mut [0; 8]);
         if self.in_flight > 0 {
             let mut mail = lock(&self.mailbox.ended);
             self.in_flight -= mail.len();

@@ -22,7 +22,7 @@ enum Kind {
 }
 
 fn engine(kind: Kind, disk: &Arc<dyn Disk>) -> Box<dyn Engine> {
-    let pool = Pool::new(Arc::clone(disk), 4).unwrap();
+    let pool = Pool::new(Arc::clone(disk), 4, &|builder, run| builder.spawn(run)).unwrap();
     match kind {
         Kind::Uring => Box::new(Uring::new(Arc::clone(disk), &pool, DEPTH).unwrap()),
         Kind::Pooled => Box::new(Pooled::new(&pool).unwrap()),

@@ -263,7 +263,6 @@ impl Engine for Uring {
     }
 
     fn reap(&mut self, ended: &mut Vec<Completion>) {
-        // First of all: it silences the event.
         self.pool.reap(ended);
         let mut results = std::mem::take(&mut self.results);
         loop {

@@ -82,6 +82,10 @@ impl Disk for MemoryDisk {
         self.flushes.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
+
+    fn write_zeroes(&self, offset: u64, len: u64, _unmap: bool) -> io::Result<()> {
+        self.write_at(&vec![0; len as usize], offset)
+    }
 }
 
 fn start(disk: &Arc<MemoryDisk>) -> Driver {
