@@ -12,6 +12,7 @@ pub mod bus;
 pub mod console;
 pub mod control;
 pub mod cpu;
+pub mod devices;
 pub mod interrupts;
 pub mod jail;
 pub mod legacy;

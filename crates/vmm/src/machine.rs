@@ -1,11 +1,9 @@
 //! One boot of a virtual machine: built from a [`Plan`], run, torn down. A reset is the next one.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use hearth_block::Disk;
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use crate::acpi;
@@ -13,8 +11,8 @@ use crate::boot::{self, BootError};
 use crate::bus::Bus;
 use crate::console::Line;
 use crate::cpu::{self, CpuModel};
+use crate::devices::Devices;
 use crate::legacy::serial::Serial;
-use crate::limits::Limiter;
 use crate::memory::{GuestMemory, Layout, MIB};
 use crate::metrics::Registry;
 use crate::notices::Notices;
@@ -22,12 +20,7 @@ use crate::pci::msix::MsiRouter;
 use crate::pci::root::PciRoot;
 use crate::smbios;
 use crate::vcpu::{Resting, Stopping, VcpuThread};
-use crate::virtio::VirtioDevice;
-use crate::virtio::balloon::{self, Balloon};
-use crate::virtio::block::Block;
-use crate::virtio::net::{Net, NetConfig, NetLimits};
 use crate::virtio::pci::VirtioPci;
-use crate::virtio::rng::Rng;
 use crate::vm::Vm;
 use crate::vmgenid::{self, VmGenId};
 use vmm_sys_util::eventfd::EventFd;
@@ -64,24 +57,8 @@ pub struct Plan {
     pub vcpus: u8,
     pub memory_mib: u64,
     pub source: boot::Source,
-    pub disks: Vec<DiskPlan>,
-    pub nics: Vec<NicPlan>,
-    pub rng_limiter: Arc<Limiter>,
-    pub balloon: Option<Arc<balloon::Handle>>,
+    pub devices: Devices,
     pub metrics: Registry,
-}
-
-pub struct DiskPlan {
-    pub disk: Arc<dyn Disk>,
-    pub serial: String,
-    pub read_only: bool,
-}
-
-pub struct NicPlan {
-    /// One for each queue pair.
-    pub taps: Vec<File>,
-    pub config: NetConfig,
-    pub limits: NetLimits,
 }
 
 /// A machine between power-on and its end.
@@ -141,12 +118,16 @@ impl Machine {
             .map_err(host("wiring the generation id"))?;
         let generation = VmGenId::new(memory.clone(), generation);
 
-        let mut pci = PciRoot::new(Arc::clone(&vm.fd), layout.pci_window_64());
-        for device in devices(plan, &notices).map_err(host("making devices"))? {
+        let pci = PciRoot::new(Arc::clone(&vm.fd), layout.pci_window_64());
+        for (slot, entry) in plan.devices.iter() {
+            let device = entry
+                .build(&plan.metrics, &notices)
+                .map_err(host("making devices"))?;
             let msi = Arc::clone(&vm.router) as Arc<dyn MsiRouter>;
             let function =
                 VirtioPci::new(device, memory.clone(), msi).map_err(host("making a PCI function"))?;
-            pci.add(function).map_err(host("adding a PCI function"))?;
+            pci.insert(slot, function)
+                .map_err(host("adding a PCI function"))?;
         }
         let bus = Arc::new(Bus::new(Arc::clone(&serial), pci, Arc::clone(&notices)));
 
@@ -243,35 +224,4 @@ fn make_vcpus(plan: &Plan, vm: &Vm) -> io::Result<Vec<VcpuFd>> {
             Ok(vcpu)
         })
         .collect()
-}
-
-/// Disks, NICs, entropy, balloon: in this order, which is the order of their slots.
-fn devices(plan: &Plan, notices: &Arc<Notices>) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
-    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
-    for disk in &plan.disks {
-        devices.push(Box::new(Block::new(
-            Arc::clone(&disk.disk),
-            &disk.serial,
-            disk.read_only,
-        )));
-    }
-    for nic in &plan.nics {
-        let taps = nic.taps.iter().map(File::try_clone).collect::<io::Result<_>>()?;
-        let metrics = plan.metrics.device("net", &nic.config.mac_text());
-        devices.push(Box::new(
-            Net::new(taps, nic.config)?
-                .limited_by(nic.limits.clone())
-                .counted_in(metrics),
-        ));
-    }
-    devices.push(Box::new(
-        Rng::new()
-            .limited_by(Arc::clone(&plan.rng_limiter))
-            .counted_in(plan.metrics.device("rng", "")),
-    ));
-    if let Some(handle) = &plan.balloon {
-        let balloon = Balloon::new(Arc::clone(handle), Arc::clone(notices));
-        devices.push(Box::new(balloon.counted_in(plan.metrics.device("balloon", ""))));
-    }
-    Ok(devices)
 }

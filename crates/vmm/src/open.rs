@@ -12,10 +12,11 @@ use kvm_ioctls::Kvm;
 
 use crate::boot::Source;
 use crate::console::Console;
+use crate::devices::{Backend, DeviceError, Devices, DiskPlan, NicPlan};
 use crate::limits::Limiter;
-use crate::machine::{DiskPlan, NicPlan, Plan};
+use crate::machine::Plan;
 use crate::metrics::Registry;
-use crate::spec::{BootSpec, DiskBacking, VmSpec};
+use crate::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, VmSpec};
 use crate::virtio::balloon;
 use crate::virtio::net::{NetConfig, NetLimits};
 
@@ -51,6 +52,8 @@ pub enum OpenError {
     Balloon(#[source] io::Error),
     #[error("starting the console")]
     Console(#[source] io::Error),
+    #[error("the machine's devices")]
+    Devices(#[from] DeviceError),
     #[error("the KVM descriptor speaks version {0} of its interface, and not 12")]
     Kvm(i32),
 }
@@ -70,44 +73,30 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
     check_shape(spec.vcpus, spec.memory_mib)?;
     let mut fds = Fds::default();
     fds.taken.insert(spec.outcome_fd);
-    let disks = spec
-        .disks
-        .into_iter()
-        .map(|disk| {
-            Ok(DiskPlan {
-                disk: open_disk(&mut fds, &disk.serial, disk.read_only, &disk.backing)?,
-                serial: disk.serial,
-                read_only: disk.read_only,
-            })
-        })
-        .collect::<Result<Vec<_>, OpenError>>()?;
-    let nics = spec
-        .nics
-        .into_iter()
-        .map(|nic| {
-            Ok(NicPlan {
-                taps: nic
-                    .tap_fds
-                    .into_iter()
-                    .map(|fd| Ok(fds.take(fd, "TAP")?.into()))
-                    .collect::<Result<_, OpenError>>()?,
-                config: NetConfig {
-                    mac: parse_mac(&nic.mac)?,
-                    mtu: nic.mtu,
-                },
-                limits: NetLimits {
-                    receive: Limiter::new(&nic.receive_limit),
-                    transmit: Limiter::new(&nic.transmit_limit),
-                },
-            })
-        })
-        .collect::<Result<Vec<_>, OpenError>>()?;
+    let mut devices = Devices::default();
+    for disk in spec.disks {
+        let plan = open_disk(&mut fds, &disk)?;
+        devices.add(&disk.id, Backend::Disk(plan))?;
+    }
+    for nic in spec.nics {
+        let plan = open_nic(&mut fds, &nic)?;
+        devices.add(&nic.id, Backend::Nic(plan))?;
+    }
+    let rng = devices.add("rng", Backend::Rng(Limiter::new(&spec.rng_limit)))?;
+    devices.fix(rng);
+    if let Some(options) = spec.balloon {
+        let handle = balloon::Handle::new(options, spec.memory_mib).map_err(OpenError::Balloon)?;
+        let balloon = devices.add("balloon", Backend::Balloon(handle))?;
+        devices.fix(balloon);
+    }
     let source = match spec.boot {
         BootSpec::Disk => {
-            let root = disks
-                .first()
+            let (slot, root) = devices
+                .first_disk()
                 .ok_or_else(|| OpenError::Spec("booting from a disk needs one".into()))?;
-            Source::Disk(Arc::clone(&root.disk))
+            let root = Arc::clone(&root.disk);
+            devices.fix(slot);
+            Source::Disk(root)
         }
         BootSpec::Kernel {
             kernel_fd,
@@ -122,11 +111,6 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             cmdline,
         },
     };
-    let balloon = spec
-        .balloon
-        .map(|options| balloon::Handle::new(options, spec.memory_mib))
-        .transpose()
-        .map_err(OpenError::Balloon)?;
     let ring = fds.take(spec.console_fd, "console")?.into();
     let console_socket = match spec.console_socket_fd {
         Some(fd) => Some(fds.take(fd, "console socket")?.into()),
@@ -142,10 +126,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
             source,
-            disks,
-            nics,
-            rng_limiter: Limiter::new(&spec.rng_limit),
-            balloon,
+            devices,
             metrics: Registry::default(),
         },
     })
@@ -181,23 +162,23 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6], OpenError> {
         .ok_or_else(|| OpenError::Spec(format!("{text:?} is no MAC address")))
 }
 
-fn open_disk(
-    fds: &mut Fds,
-    serial: &str,
-    read_only: bool,
-    backing: &DiskBacking,
-) -> Result<Arc<dyn Disk>, OpenError> {
-    match *backing {
+/// Takes a disk's descriptors from `fds`.
+///
+/// # Errors
+/// They are no such disk.
+pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan, OpenError> {
+    let serial = spec.serial.clone();
+    let disk: Arc<dyn Disk> = match spec.backing {
         DiskBacking::Raw { fd } => {
             let disk = RawDisk::new(fds.take(fd, "disk")?.into()).map_err(|source| OpenError::Raw {
-                serial: serial.to_owned(),
+                serial: serial.clone(),
                 source,
             })?;
-            Ok(if read_only {
+            if spec.read_only {
                 Arc::new(disk.read_only())
             } else {
                 Arc::new(disk)
-            })
+            }
         }
         DiskBacking::Overlay {
             data_fd,
@@ -215,11 +196,61 @@ fn open_disk(
             let map = take(map_fd, "overlay's map")?;
             let base = take(base_fd, "overlay's base")?;
             let overlay = Overlay::open(data, map, base).map_err(|source| OpenError::Overlay {
-                serial: serial.to_owned(),
+                serial: serial.clone(),
                 source,
             })?;
-            Ok(Arc::new(overlay))
+            Arc::new(overlay)
         }
+    };
+    Ok(DiskPlan {
+        disk,
+        serial,
+        read_only: spec.read_only,
+    })
+}
+
+/// Takes a NIC's descriptors from `fds`.
+///
+/// # Errors
+/// They are absent, or the address is none.
+pub fn open_nic(fds: &mut impl Descriptors, spec: &NicSpec) -> Result<NicPlan, OpenError> {
+    let taps = spec.tap_fds.iter().map(|&fd| Ok(fds.take(fd, "TAP")?.into()));
+    Ok(NicPlan {
+        taps: taps.collect::<Result<_, OpenError>>()?,
+        config: NetConfig {
+            mac: parse_mac(&spec.mac)?,
+            mtu: spec.mtu,
+        },
+        limits: NetLimits {
+            receive: Limiter::new(&spec.receive_limit),
+            transmit: Limiter::new(&spec.transmit_limit),
+        },
+    })
+}
+
+/// Where the descriptors are that a spec names by number. Each can be taken once.
+pub trait Descriptors {
+    /// # Errors
+    /// There is none of this number, or it was taken.
+    fn take(&mut self, fd: RawFd, what: &'static str) -> Result<OwnedFd, OpenError>;
+}
+
+/// Those that came with a control request: numbers are places.
+pub struct Passed(Vec<Option<OwnedFd>>);
+
+impl Passed {
+    #[must_use]
+    pub fn new(descriptors: Vec<OwnedFd>) -> Self {
+        Self(descriptors.into_iter().map(Some).collect())
+    }
+}
+
+impl Descriptors for Passed {
+    fn take(&mut self, fd: RawFd, what: &'static str) -> Result<OwnedFd, OpenError> {
+        let place = usize::try_from(fd).ok().and_then(|place| self.0.get_mut(place));
+        place
+            .and_then(Option::take)
+            .ok_or(OpenError::Descriptor { fd, what })
     }
 }
 
@@ -229,14 +260,16 @@ struct Fds {
     taken: BTreeSet<RawFd>,
 }
 
-impl Fds {
+impl Descriptors for Fds {
     fn take(&mut self, fd: RawFd, what: &'static str) -> Result<OwnedFd, OpenError> {
         if fd < FIRST_FREE_FD || !self.taken.insert(fd) {
             return Err(OpenError::Descriptor { fd, what });
         }
         adopt(fd).map_err(|_| OpenError::Descriptor { fd, what })
     }
+}
 
+impl Fds {
     fn take_kvm(&mut self, fd: RawFd) -> Result<Kvm, OpenError> {
         let fd = self.take(fd, "KVM")?;
         // SAFETY: ours alone; a descriptor of something else only answers with errors.

@@ -16,10 +16,11 @@ use clap::Args;
 use hearth_block::{Disk, RawDisk};
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
+use hearth_vmm::devices::{Backend, Devices, DiskPlan, NicPlan};
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Surroundings, chain};
 use hearth_vmm::limits::{Limiter, RateLimit};
-use hearth_vmm::machine::{DiskPlan, NicPlan, Plan};
+use hearth_vmm::machine::Plan;
 use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
 use hearth_vmm::spec::{BalloonOptions, Outcome};
@@ -106,31 +107,38 @@ fn on_terminal(arguments: Arguments, started: Instant) -> Result<Outcome, Error>
 
 fn plan(arguments: Arguments) -> Result<Plan, Error> {
     open::check_shape(arguments.vcpus, arguments.memory_mib)?;
-    let mut disks = Vec::new();
+    let mut devices = Devices::default();
     for (path, index) in arguments.disk.iter().zip(0..) {
         let file = open_file(path, true)?;
-        disks.push(DiskPlan {
+        let serial = format!("disk{index}");
+        let plan = DiskPlan {
             disk: Arc::new(RawDisk::new(file)?) as Arc<dyn Disk>,
-            serial: format!("disk{index}"),
+            serial: serial.clone(),
             read_only: false,
-        });
+        };
+        devices.add(&serial, Backend::Disk(plan))?;
     }
-    let mut nics = Vec::new();
     for (name, index) in arguments.tap.iter().zip(0_u8..) {
         let mac = match arguments.mac.get(usize::from(index)) {
             Some(mac) => open::parse_mac(mac)?,
             None => [0x02, 0, 0, 0, 0, index + 1],
         };
-        nics.push(NicPlan {
+        let plan = NicPlan {
             taps: vec![open_tap(name)?],
             config: NetConfig {
                 mac,
                 mtu: arguments.mtu,
             },
             limits: NetLimits::default(),
-        });
+        };
+        devices.add(name, Backend::Nic(plan))?;
     }
-    let source = match (&arguments.kernel, disks.first()) {
+    devices.add("rng", Backend::Rng(Limiter::new(&RateLimit::default())))?;
+    if arguments.balloon {
+        let handle = balloon::Handle::new(OPEN_HANDED, arguments.memory_mib)?;
+        devices.add("balloon", Backend::Balloon(handle))?;
+    }
+    let source = match (&arguments.kernel, devices.first_disk()) {
         (Some(kernel), _) => Source::Files {
             kernel: Arc::new(open_file(kernel, false)?),
             initrd: match &arguments.initrd {
@@ -139,7 +147,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
             },
             cmdline: arguments.cmdline,
         },
-        (None, Some(root)) => Source::Disk(Arc::clone(&root.disk)),
+        (None, Some((_, root))) => Source::Disk(Arc::clone(&root.disk)),
         (None, None) => return Err("neither a kernel nor a disk".into()),
     };
     Ok(Plan {
@@ -149,13 +157,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         vcpus: arguments.vcpus,
         memory_mib: arguments.memory_mib,
         source,
-        disks,
-        nics,
-        rng_limiter: Limiter::new(&RateLimit::default()),
-        balloon: arguments
-            .balloon
-            .then(|| balloon::Handle::new(OPEN_HANDED, arguments.memory_mib))
-            .transpose()?,
+        devices,
         metrics: Registry::default(),
     })
 }

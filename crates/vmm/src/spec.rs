@@ -64,6 +64,8 @@ pub enum BootSpec {
 /// A virtio block device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskSpec {
+    /// What control requests, events and metrics call it: the volume's id.
+    pub id: String,
     /// At most 20 bytes: the virtio block serial, by which `/dev/disk/by-id` names it.
     /// A volume id does not fit with its dash: EC2 drops it (`vol0123456789abcdef0`).
     pub serial: String,
@@ -87,6 +89,8 @@ pub enum DiskBacking {
 /// A virtio net device on a TAP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicSpec {
+    /// What control requests, events and metrics call it: the interface's id.
+    pub id: String,
     /// `02:...`, six hex octets.
     pub mac: String,
     /// The queues of one TAP, 1 to 8, each opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, and with

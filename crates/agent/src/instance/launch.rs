@@ -134,6 +134,7 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
         memory_mib: intent.memory_mib,
         volume_id: root.volume_id.clone(),
         volume: volume??,
+        network_interface_id: eni.network_interface_id.clone(),
         mac: eni.mac_address.clone(),
         mtu: MTU,
         taps: taps?,

@@ -42,6 +42,7 @@ pub struct Parts {
     pub memory_mib: u64,
     pub volume_id: String,
     pub volume: Volume,
+    pub network_interface_id: String,
     pub mac: String,
     pub mtu: u16,
     /// One for each queue pair of the interface.
@@ -94,6 +95,7 @@ pub fn spawn(
         memory_mib: parts.memory_mib,
         boot: BootSpec::Disk,
         disks: vec![DiskSpec {
+            id: parts.volume_id.clone(),
             serial: parts.volume_id.replacen('-', "", 1),
             read_only: false,
             backing: DiskBacking::Overlay {
@@ -103,6 +105,7 @@ pub fn spawn(
             },
         }],
         nics: vec![NicSpec {
+            id: parts.network_interface_id,
             mac: parts.mac,
             tap_fds: parts.taps.into_iter().map(|tap| fds.give(tap)).collect(),
             mtu: parts.mtu,

@@ -32,6 +32,9 @@ pub enum Request {
     Status,
     /// Asks for what has been counted so far; nothing stops for it.
     Metrics,
+    /// Stops the vCPUs and the devices, until [`Self::Resume`].
+    Pause,
+    Resume,
     /// Asks what is known of the balloon.
     Balloon,
     /// Sets how many MiB the guest shall give up; the driver does it when it can.
@@ -53,6 +56,8 @@ impl Request {
     pub const NAMES: &[&str] = &[
         "status",
         "metrics",
+        "pause",
+        "resume",
         "balloon",
         "set_balloon_target",
         "refresh_balloon_statistics",

@@ -15,6 +15,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::console::Console;
 use crate::control::Event;
+use crate::devices::Backend;
 use crate::machine::{Machine, Plan};
 use crate::notices::Notice;
 use crate::server::{ClientId, Server, watch};
@@ -97,7 +98,11 @@ impl Lifecycle {
             self.send_answers();
             while let Some(step) = self.queue.next_step() {
                 let result = match step {
-                    Step::Pause | Step::Resume => Err(io::ErrorKind::Unsupported.into()),
+                    Step::Pause => machine.pause().map_err(io::Error::other),
+                    Step::Resume => {
+                        machine.resume();
+                        Ok(())
+                    }
                     Step::PressPowerButton => machine.press_power_button(),
                     Step::Restart => {
                         machine.stop();
@@ -175,7 +180,7 @@ impl Lifecycle {
                     });
                 }
                 Notice::BalloonStatistics => {
-                    if let Some(balloon) = &self.plan.balloon {
+                    if let Some(balloon) = self.plan.devices.balloon() {
                         self.announce(&Event::BalloonStatistics(balloon.status()));
                     }
                 }
@@ -185,9 +190,11 @@ impl Lifecycle {
     }
 
     fn flush_disks(&self) {
-        for disk in &self.plan.disks {
-            if let Err(error) = disk.disk.flush() {
-                tracing::error!(%error, serial = disk.serial, "last flush of a disk");
+        for (_, entry) in self.plan.devices.iter() {
+            if let Backend::Disk(plan) = &entry.backend
+                && let Err(error) = plan.disk.flush()
+            {
+                tracing::error!(%error, disk = entry.id, "last flush of a disk");
             }
         }
     }

@@ -19,8 +19,8 @@
 //!   says how the machine ended. What waits is refused.
 //! - Reset and stop are answered when they are accepted; pause, resume and power button when they are done.
 //! - A request like the last one that waits is merged with it.
-//! - A pause or resume that fails ends the machine as crashed: a machine that is half paused is not to be
-//!   trusted. A reset whose boot cannot be built ends it as not started.
+//! - A pause fails if the boot is ending by itself: it is refused, and how the boot ends comes as ever. A reset
+//!   whose boot cannot be built ends the machine as not started.
 
 use std::collections::VecDeque;
 
@@ -163,10 +163,8 @@ impl<T> RequestQueue<T> {
             (Step::Pause, Ok(())) => self.state = VmState::Paused,
             (Step::Resume, Ok(())) => self.state = VmState::Running,
             (Step::Restart, Ok(())) => self.state = VmState::Starting,
-            (Step::PressPowerButton, _) | (Step::End(_), _) => {}
-            (Step::Pause, Err(message)) => self.end(Ending::Crash(format!("pausing: {message}"))),
-            (Step::Resume, Err(message)) => self.end(Ending::Crash(format!("resuming: {message}"))),
             (Step::Restart, Err(_)) => self.state = VmState::Ending,
+            (Step::PressPowerButton | Step::End(_), _) | (Step::Pause | Step::Resume, Err(_)) => {}
         }
         self.answer(tickets, &result.map_err(Refusal::Failed));
         if self.is_ending() {

@@ -18,6 +18,8 @@ impl Lifecycle {
         let reply = match asked.request {
             Request::Status => Reply::Status(self.status()),
             Request::Metrics => Reply::Metrics(self.plan.metrics.report()),
+            Request::Pause => return self.queue.ask(Ask::Pause, client),
+            Request::Resume => return self.queue.ask(Ask::Resume, client),
             Request::Balloon => self.with_balloon(|balloon| Reply::Balloon(balloon.status())),
             Request::SetBalloonTarget { mib } => self.with_balloon(|balloon| match balloon.set_target(mib) {
                 Ok(()) => Reply::Ok,
@@ -62,7 +64,7 @@ impl Lifecycle {
     }
 
     fn with_balloon(&self, answer: impl FnOnce(&balloon::Handle) -> Reply) -> Reply {
-        match &self.plan.balloon {
+        match self.plan.devices.balloon() {
             Some(balloon) => answer(balloon),
             None => Reply::Error {
                 message: "the machine has no balloon".to_owned(),

@@ -35,7 +35,7 @@ pub struct VcpuReport {
 pub struct DeviceReport {
     /// `block`, `net`, `rng`, `balloon` or `vsock`.
     pub kind: String,
-    /// A disk's serial, a NIC's MAC address; empty where a machine has one device of the kind.
+    /// What the machine's description calls it: a volume's id, an interface's id, `rng`.
     pub id: String,
     /// What it has done, all queues together; an operation that was never asked for is absent.
     pub operations: BTreeMap<Operation, OperationReport>,

@@ -9,8 +9,11 @@ use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use super::config::ConfigSpace;
 use super::{Bar, Decoding, Doorbell, PciFunction};
 
-/// Devices on a bus.
-const SLOTS: usize = 32;
+/// Devices on a bus: slots 0 to 31.
+pub const SLOTS: u8 = 32;
+/// The first one that is free for devices: slot 0 has the host bridge.
+pub const FIRST_SLOT: u8 = 1;
+
 const ECAM_DEVICE_SHIFT: u32 = 15;
 const ECAM_FUNCTION_MASK: u32 = 0x7000;
 const ECAM_REGISTER_MASK: u32 = 0xfff;
@@ -26,42 +29,44 @@ const CLASS_HOST_BRIDGE: u32 = 0x06_00_00;
 /// Bus 0, with its host bridge at 00:00.0.
 pub struct PciRoot {
     vm: Arc<VmFd>,
-    /// By slot number.
-    functions: Vec<Arc<dyn PciFunction>>,
-    /// Free addresses in the 64-bit window.
-    next_bar: u64,
-    window_end: u64,
+    /// By slot number. Where both locks are taken, `mappings` is the first.
+    functions: RwLock<[Option<Arc<dyn PciFunction>>; SLOTS as usize]>,
+    /// Where BARs are assigned: (start, bytes).
+    window: (u64, u64),
     mappings: RwLock<BTreeMap<u64, Mapping>>,
 }
 
 /// A decoded BAR, by its address; KVM knows its doorbells.
 struct Mapping {
-    slot: usize,
+    slot: u8,
+    function: Arc<dyn PciFunction>,
     bar: Bar,
     doorbells: Vec<Doorbell>,
 }
 
 impl PciRoot {
-    /// BARs are assigned within `window`, (start, bytes).
+    /// BARs are assigned within `window`, (start, bytes), of which each slot has an equal share: a slot's
+    /// addresses do not depend on what was attached and detached before.
     #[must_use]
     pub fn new(vm: Arc<VmFd>, window: (u64, u64)) -> Self {
+        let mut functions = [const { None }; SLOTS as usize];
+        functions[0] = Some(Arc::new(HostBridge::new()) as Arc<dyn PciFunction>);
         Self {
             vm,
-            functions: vec![Arc::new(HostBridge::new())],
-            next_bar: window.0,
-            window_end: window.0 + window.1,
+            functions: RwLock::new(functions),
+            window,
             mappings: RwLock::default(),
         }
     }
 
-    /// Puts a function into the next slot and assigns its BARs, as firmware would, by sizing them.
+    /// Puts a function into a slot and assigns its BARs, as firmware would, by sizing them.
     ///
     /// # Errors
-    /// All slots or the address window are taken.
-    pub fn add(&mut self, function: Arc<dyn PciFunction>) -> io::Result<()> {
-        if self.functions.len() == SLOTS {
-            return Err(io::Error::other("all 32 PCI slots are taken"));
-        }
+    /// There is no such slot, or it is taken, or its share of the address window is too small.
+    pub fn insert(&self, slot: u8, function: Arc<dyn PciFunction>) -> io::Result<()> {
+        let share = self.window.1 / u64::from(SLOTS);
+        let mut next = self.window.0 + share * u64::from(slot);
+        let end = next + share;
         let mut register = 0;
         while register + 1 < BAR_REGISTERS {
             let offset = HEADER_BARS + 4 * u16::from(register);
@@ -69,16 +74,41 @@ impl PciRoot {
                 register += 1;
                 continue;
             };
-            let address = self.next_bar.next_multiple_of(size);
-            self.next_bar = address
+            let address = next.next_multiple_of(size);
+            next = address
                 .checked_add(size)
-                .filter(|&end| end <= self.window_end)
-                .ok_or_else(|| io::Error::other("the 64-bit PCI window is full"))?;
+                .filter(|&next| next <= end)
+                .ok_or_else(|| io::Error::other("the BARs do not fit into the slot's addresses"))?;
             write_bar(function.as_ref(), offset, address);
             register += 2;
         }
-        self.functions.push(function);
+        let mut functions = self.functions.write().unwrap_or_else(PoisonError::into_inner);
+        match functions.get_mut(usize::from(slot)) {
+            Some(free @ None) => *free = Some(function),
+            Some(Some(_)) => return Err(io::Error::other(format!("PCI slot {slot} is taken"))),
+            None => return Err(io::Error::other(format!("there is no PCI slot {slot}"))),
+        }
         Ok(())
+    }
+
+    /// Takes a function out, unmaps its BARs and stops it. Says whether there was one.
+    pub fn remove(&self, slot: u8) -> bool {
+        let taken = {
+            let mut functions = self.functions.write().unwrap_or_else(PoisonError::into_inner);
+            functions.get_mut(usize::from(slot)).and_then(Option::take)
+        };
+        let Some(function) = taken else {
+            return false;
+        };
+        self.remap(slot);
+        // A vCPU may be at one of its registers still; what it does there ends when it lets the function go.
+        function.reset();
+        true
+    }
+
+    /// Whether a slot has a function.
+    pub fn is_taken(&self, slot: u8) -> bool {
+        self.in_slot(slot).is_some()
     }
 
     /// Reads configuration space; `offset` is into the ECAM range. Nobody there: all ones.
@@ -114,7 +144,7 @@ impl PciRoot {
 
     /// Stops all functions and unmaps their BARs.
     pub fn reset(&self) {
-        for (slot, function) in self.functions.iter().enumerate() {
+        for (slot, function) in self.all() {
             function.reset();
             self.remap(slot);
         }
@@ -122,44 +152,57 @@ impl PciRoot {
 
     /// Stops all functions' workers; no vCPU runs.
     pub fn pause(&self) {
-        for function in &self.functions {
+        for (_, function) in self.all() {
             function.pause();
         }
     }
 
     /// Lets all functions go on.
     pub fn resume(&self) {
-        for function in &self.functions {
+        for (_, function) in self.all() {
             function.resume();
         }
     }
 
-    fn function(&self, ecam_offset: u32) -> Option<(usize, &Arc<dyn PciFunction>)> {
-        let slot = (ecam_offset >> ECAM_DEVICE_SHIFT) as usize;
-        let function = self.functions.get(slot)?;
+    /// All functions with their slots.
+    fn all(&self) -> Vec<(u8, Arc<dyn PciFunction>)> {
+        (0..SLOTS)
+            .filter_map(|slot| Some((slot, self.in_slot(slot)?)))
+            .collect()
+    }
+
+    fn in_slot(&self, slot: u8) -> Option<Arc<dyn PciFunction>> {
+        let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner);
+        functions.get(usize::from(slot))?.clone()
+    }
+
+    fn function(&self, ecam_offset: u32) -> Option<(u8, Arc<dyn PciFunction>)> {
+        let slot = u8::try_from(ecam_offset >> ECAM_DEVICE_SHIFT).ok()?;
+        let function = self.in_slot(slot)?;
         (ecam_offset & ECAM_FUNCTION_MASK == 0).then_some((slot, function))
     }
 
-    fn locate(&self, address: u64, len: usize) -> Option<(&Arc<dyn PciFunction>, u8, u64)> {
+    fn locate(&self, address: u64, len: usize) -> Option<(Arc<dyn PciFunction>, u8, u64)> {
         let mappings = self.mappings.read().unwrap_or_else(PoisonError::into_inner);
         let (start, mapping) = mappings.range(..=address).next_back()?;
         let offset = address - start;
-        let (slot, bar) = (mapping.slot, mapping.bar);
-        drop(mappings);
-        (offset + len as u64 <= bar.size).then_some(())?;
-        Some((self.functions.get(slot)?, bar.index, offset))
+        (offset + len as u64 <= mapping.bar.size).then_some(())?;
+        Some((Arc::clone(&mapping.function), mapping.bar.index, offset))
     }
 
-    /// Brings the mappings of a slot in step with what its function decodes.
-    fn remap(&self, slot: usize) {
-        let Some(function) = self.functions.get(slot) else {
-            return;
-        };
+    /// Brings the mappings of a slot in step with what its function decodes, if it has one.
+    fn remap(&self, slot: u8) {
         let mut mappings = self.mappings.write().unwrap_or_else(PoisonError::into_inner);
-        // Read under the lock: of two vCPUs that move BARs, the later one sees the final state.
-        let wanted = function.bars();
+        // Looked at under the lock: of two vCPUs that move BARs, the later one sees the final state.
+        let function = self.in_slot(slot);
+        let wanted = function
+            .as_ref()
+            .map_or_else(Vec::new, |function| function.bars());
         mappings.retain(|_, mapping| {
-            let keep = mapping.slot != slot || wanted.contains(&mapping.bar);
+            let current = function
+                .as_ref()
+                .is_some_and(|it| Arc::ptr_eq(it, &mapping.function));
+            let keep = mapping.slot != slot || (current && wanted.contains(&mapping.bar));
             if !keep {
                 for bell in &mapping.doorbells {
                     self.unregister(&mapping.bar, bell);
@@ -167,6 +210,9 @@ impl PciRoot {
             }
             keep
         });
+        let Some(function) = function else {
+            return;
+        };
         let mut doorbells = function.doorbells();
         for bar in wanted {
             let end = bar.address.saturating_add(bar.size);
@@ -181,8 +227,13 @@ impl PciRoot {
             for bell in &mine {
                 self.register(&bar, bell);
             }
-            let doorbells = mine;
-            mappings.insert(bar.address, Mapping { slot, bar, doorbells });
+            let mapping = Mapping {
+                slot,
+                function: Arc::clone(&function),
+                bar,
+                doorbells: mine,
+            };
+            mappings.insert(bar.address, mapping);
         }
     }
 

@@ -97,6 +97,7 @@ impl Guest {
                 Root::Disk(path) => {
                     let file = File::options().read(true).write(true).open(path).unwrap();
                     spec.disks.push(DiskSpec {
+                        id: "vol-0123456789abcdef0".into(),
                         serial: "vol0123456789abcdef0".into(),
                         read_only: false,
                         backing: DiskBacking::Raw { fd: fds.give(file) },

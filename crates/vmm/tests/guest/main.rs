@@ -40,6 +40,7 @@ fn run(group: &str, at_least: usize, tap: Option<OwnedFd>) {
         };
         spec.disks = (0..2)
             .map(|index| DiskSpec {
+                id: format!("vol-{index:017}"),
                 serial: format!("vol{index:017}"),
                 read_only: index == 1,
                 backing: DiskBacking::Raw {
@@ -50,6 +51,7 @@ fn run(group: &str, at_least: usize, tap: Option<OwnedFd>) {
         spec.nics = tap
             .into_iter()
             .map(|tap| NicSpec {
+                id: "eni-0123456789abcdef0".into(),
                 mac: "02:00:00:00:00:02".into(),
                 tap_fds: vec![fds.give(tap)],
                 mtu: 1500,

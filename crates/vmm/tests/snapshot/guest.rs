@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Line;
+use hearth_vmm::devices::Devices;
 use hearth_vmm::machine::{Machine, Plan};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -144,10 +145,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
             initrd: None,
             cmdline: String::new(),
         },
-        disks: Vec::new(),
-        nics: Vec::new(),
-        rng_limiter: hearth_vmm::limits::Limiter::new(&Default::default()),
-        balloon: None,
+        devices: Devices::default(),
         metrics: Default::default(),
     })
 }

@@ -104,16 +104,17 @@ fn the_first_end_counts_and_goes_before_a_reset() {
 }
 
 #[test]
-fn a_failed_pause_is_a_crash() {
+fn a_pause_that_fails_leaves_the_boot_to_its_end() {
     let mut queue = at(VmState::Running);
     queue.ask(Ask::Pause, 1);
     queue.next_step();
     queue.ask(Ask::Resume, 2);
-    queue.finished(Err("a vCPU is stuck".into()));
-    let message = "pausing: a vCPU is stuck".into();
-    assert_eq!(queue.next_step(), Some(Step::End(Outcome::Crashed { message })));
-    let failed = Err(Refusal::Failed("a vCPU is stuck".into()));
-    assert_eq!(queue.answers(), [(1, failed), (2, Err(Refusal::Ending))]);
+    queue.finished(Err("the machine is ending".into()));
+    assert_eq!(queue.state(), VmState::Running);
+    queue.end(Ending::Reset);
+    assert_eq!(queue.next_step(), Some(Step::Restart));
+    let failed = Err(Refusal::Failed("the machine is ending".into()));
+    assert_eq!(queue.answers(), [(1, failed)]);
 }
 
 #[derive(Debug, Clone)]

@@ -71,6 +71,8 @@ fn root(test: &str) -> Option<PciRoot> {
     }
 }
 
+/// Of a slot, in the window.
+const SHARE: u64 = WINDOW.1 / SLOTS as u64;
 const SLOT_1: u32 = 1 << ECAM_DEVICE_SHIFT;
 
 fn read64(root: &PciRoot, offset: u32) -> u64 {
@@ -83,32 +85,32 @@ fn read64(root: &PciRoot, offset: u32) -> u64 {
 
 #[test]
 fn functions_get_slots_and_addresses() {
-    let Some(mut root) = root("functions_get_slots_and_addresses") else {
+    let Some(root) = root("functions_get_slots_and_addresses") else {
         return;
     };
-    root.add(Probe::new()).unwrap();
-    root.add(Probe::new()).unwrap();
+    root.insert(1, Probe::new()).unwrap();
+    root.insert(2, Probe::new()).unwrap();
     assert_eq!(read64(&root, 0) as u32, 0x0008_1b36);
     assert_eq!(read64(&root, SLOT_1) as u32, 0x1041_1af4);
     assert_eq!(read64(&root, 3 * SLOT_1), u64::MAX);
     assert_eq!(read64(&root, SLOT_1 | 0x1000), u64::MAX, "function 1");
-    assert_eq!(read64(&root, SLOT_1 + 0x10), WINDOW.0 | 4);
-    assert_eq!(read64(&root, SLOT_1 + 0x18), (WINDOW.0 + 0x10_0000) | 4);
-    assert_eq!(read64(&root, 2 * SLOT_1 + 0x10), (WINDOW.0 + 0x20_0000) | 4);
-    for _ in 3..SLOTS {
-        root.add(Probe::new()).unwrap();
+    assert_eq!(read64(&root, SLOT_1 + 0x10), (WINDOW.0 + SHARE) | 4);
+    assert_eq!(read64(&root, SLOT_1 + 0x18), (WINDOW.0 + SHARE + 0x10_0000) | 4);
+    assert_eq!(read64(&root, 2 * SLOT_1 + 0x10), (WINDOW.0 + 2 * SHARE) | 4);
+    root.insert(31, Probe::new()).unwrap();
+    for wrong in [0, 1, 31, 32, 255] {
+        assert!(root.insert(wrong, Probe::new()).is_err(), "slot {wrong}");
     }
-    assert!(root.add(Probe::new()).is_err());
 }
 
 #[test]
 fn bars_answer_while_decoded_and_move_with_their_doorbells() {
-    let Some(mut root) = root("bars_answer_while_decoded_and_move_with_their_doorbells") else {
+    let Some(root) = root("bars_answer_while_decoded_and_move_with_their_doorbells") else {
         return;
     };
     let probe = Probe::new();
-    root.add(probe.clone()).unwrap();
-    let bar_2 = WINDOW.0 + 0x10_0000;
+    root.insert(1, probe.clone()).unwrap();
+    let bar_2 = WINDOW.0 + SHARE + 0x10_0000;
     let read = |root: &PciRoot, address: u64| {
         let mut data = [0];
         root.memory_read(address, &mut data);
@@ -145,15 +147,15 @@ fn bars_answer_while_decoded_and_move_with_their_doorbells() {
 
 #[test]
 fn of_two_bars_at_one_address_the_first_answers() {
-    let Some(mut root) = root("of_two_bars_at_one_address_the_first_answers") else {
+    let Some(root) = root("of_two_bars_at_one_address_the_first_answers") else {
         return;
     };
-    root.add(Probe::new()).unwrap();
+    root.insert(1, Probe::new()).unwrap();
     let second = Probe::new();
-    root.add(second.clone()).unwrap();
+    root.insert(2, second.clone()).unwrap();
     root.config_write(SLOT_1 + 4, &[2, 0]);
-    write_bar(second.as_ref(), 0x10, WINDOW.0);
+    write_bar(second.as_ref(), 0x10, WINDOW.0 + SHARE);
     root.config_write(2 * SLOT_1 + 4, &[2, 0]);
-    root.memory_write(WINDOW.0, &[1]);
+    root.memory_write(WINDOW.0 + SHARE, &[1]);
     assert!(second.last.lock().unwrap().is_empty());
 }

@@ -34,14 +34,6 @@ pub struct NetConfig {
     pub mtu: u16,
 }
 
-impl NetConfig {
-    /// The MAC address as one writes it.
-    #[must_use]
-    pub fn mac_text(&self) -> String {
-        self.mac.map(|octet| format!("{octet:02x}")).join(":")
-    }
-}
-
 /// The rate limits of a network interface, an operation being a frame on the wire. They can be changed at any time.
 #[derive(Debug, Clone)]
 pub struct NetLimits {

@@ -1,0 +1,269 @@
+//! The devices of a machine and their PCI slots, over all of its boots: who is attached stays so when the guest
+//! resets, in the same slot.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use hearth_block::Disk;
+
+use crate::limits::Limiter;
+use crate::metrics::Registry;
+use crate::notices::Notices;
+use crate::pci::root::{FIRST_SLOT, SLOTS};
+use crate::virtio::VirtioDevice;
+use crate::virtio::balloon::{self, Balloon};
+use crate::virtio::block::Block;
+use crate::virtio::net::{Net, NetConfig, NetLimits};
+use crate::virtio::rng::Rng;
+
+/// Bytes of a device's id.
+const ID_LIMIT: usize = 64;
+
+/// What a device is made of, anew for each boot.
+pub enum Backend {
+    Disk(DiskPlan),
+    Nic(NicPlan),
+    Rng(Arc<Limiter>),
+    Balloon(Arc<balloon::Handle>),
+}
+
+pub struct DiskPlan {
+    pub disk: Arc<dyn Disk>,
+    pub serial: String,
+    pub read_only: bool,
+}
+
+pub struct NicPlan {
+    /// One for each queue pair.
+    pub taps: Vec<File>,
+    pub config: NetConfig,
+    pub limits: NetLimits,
+}
+
+/// A device in its slot.
+pub struct Entry {
+    /// What clients call it: a volume's id, an interface's id.
+    pub id: String,
+    pub backend: Backend,
+    /// The machine cannot be without it.
+    pub fixed: bool,
+    /// The guest was asked to let it go.
+    pub leaving: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    #[error("all {} slots of the machine are taken: detach a device first", SLOTS - FIRST_SLOT)]
+    Full,
+    #[error("a device {0:?} is attached already")]
+    Taken(String),
+    #[error("no device {0:?} is attached")]
+    Unknown(String),
+    #[error("device {0:?} cannot be detached: the machine needs it")]
+    Fixed(String),
+    #[error("{0:?} is no device's id: it has 1 to {ID_LIMIT} bytes")]
+    Id(String),
+}
+
+/// What is in which slot.
+#[derive(Default)]
+pub struct Devices {
+    slots: BTreeMap<u8, Entry>,
+}
+
+impl Devices {
+    /// Gives a device the first free slot.
+    ///
+    /// # Errors
+    /// No slot is free, or the id is another device's, or none.
+    pub fn add(&mut self, id: &str, backend: Backend) -> Result<u8, DeviceError> {
+        let slot = self.free_slot(id)?;
+        let entry = Entry {
+            id: id.to_owned(),
+            backend,
+            fixed: false,
+            leaving: false,
+        };
+        self.slots.insert(slot, entry);
+        Ok(slot)
+    }
+
+    /// The slot that a device of this id would get.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn free_slot(&self, id: &str) -> Result<u8, DeviceError> {
+        if id.is_empty() || id.len() > ID_LIMIT {
+            return Err(DeviceError::Id(id.chars().take(ID_LIMIT).collect()));
+        }
+        if self.find(id).is_some() {
+            return Err(DeviceError::Taken(id.to_owned()));
+        }
+        let mut slots = FIRST_SLOT..SLOTS;
+        slots
+            .find(|slot| !self.slots.contains_key(slot))
+            .ok_or(DeviceError::Full)
+    }
+
+    /// A device that the machine cannot be without: it is not detached.
+    pub fn fix(&mut self, slot: u8) {
+        if let Some(entry) = self.slots.get_mut(&slot) {
+            entry.fixed = true;
+        }
+    }
+
+    /// The device of an id, and its slot.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, id: &str) -> Result<(u8, &Entry), DeviceError> {
+        self.find(id).ok_or_else(|| DeviceError::Unknown(id.to_owned()))
+    }
+
+    /// Notes that a device is to leave, and says from which slot.
+    ///
+    /// # Errors
+    /// There is no such device, or it has to stay.
+    pub fn ask_to_leave(&mut self, id: &str) -> Result<u8, DeviceError> {
+        let slot = self.get(id)?.0;
+        match self.slots.get_mut(&slot) {
+            Some(entry) if !entry.fixed => {
+                entry.leaving = true;
+                Ok(slot)
+            }
+            _ => Err(DeviceError::Fixed(id.to_owned())),
+        }
+    }
+
+    /// Empties a slot.
+    pub fn remove(&mut self, slot: u8) -> Option<Entry> {
+        self.slots.remove(&slot)
+    }
+
+    /// The slots of devices that are to leave.
+    #[must_use]
+    pub fn leaving(&self) -> Vec<u8> {
+        let leaving = self.iter().filter(|(_, entry)| entry.leaving);
+        leaving.map(|(slot, _)| slot).collect()
+    }
+
+    /// The guest's first disk.
+    #[must_use]
+    pub fn first_disk(&self) -> Option<(u8, &DiskPlan)> {
+        self.iter().find_map(|(slot, entry)| match &entry.backend {
+            Backend::Disk(plan) => Some((slot, plan)),
+            _ => None,
+        })
+    }
+
+    #[must_use]
+    pub fn balloon(&self) -> Option<&Arc<balloon::Handle>> {
+        self.iter().find_map(|(_, entry)| match &entry.backend {
+            Backend::Balloon(handle) => Some(handle),
+            _ => None,
+        })
+    }
+
+    /// In the order of slots.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &Entry)> {
+        self.slots.iter().map(|(&slot, entry)| (slot, entry))
+    }
+
+    fn find(&self, id: &str) -> Option<(u8, &Entry)> {
+        self.iter().find(|(_, entry)| entry.id == id)
+    }
+}
+
+impl Entry {
+    /// Makes the device for a boot; it counts in `metrics` by its id.
+    ///
+    /// # Errors
+    /// Its TAP is none, or no descriptor is left.
+    pub fn build(&self, metrics: &Registry, notices: &Arc<Notices>) -> io::Result<Box<dyn VirtioDevice>> {
+        let counters = || metrics.device(self.backend.kind(), &self.id);
+        Ok(match &self.backend {
+            Backend::Disk(plan) => Box::new(Block::new(Arc::clone(&plan.disk), &plan.serial, plan.read_only)),
+            Backend::Nic(plan) => {
+                let taps = plan.taps.iter().map(File::try_clone).collect::<io::Result<_>>()?;
+                let net = Net::new(taps, plan.config)?.limited_by(plan.limits.clone());
+                Box::new(net.counted_in(counters()))
+            }
+            Backend::Rng(limiter) => {
+                Box::new(Rng::new().limited_by(Arc::clone(limiter)).counted_in(counters()))
+            }
+            Backend::Balloon(handle) => {
+                let balloon = Balloon::new(Arc::clone(handle), Arc::clone(notices));
+                Box::new(balloon.counted_in(counters()))
+            }
+        })
+    }
+}
+
+impl Backend {
+    /// As metrics call it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Disk(_) => "block",
+            Self::Nic(_) => "net",
+            Self::Rng(_) => "rng",
+            Self::Balloon(_) => "balloon",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend() -> Backend {
+        Backend::Rng(Limiter::new(&Default::default()))
+    }
+
+    #[test]
+    fn slots_are_given_in_order_and_used_again() {
+        let mut devices = Devices::default();
+        for n in FIRST_SLOT..SLOTS {
+            assert_eq!(devices.add(&format!("vol-{n}"), backend()), Ok(n));
+        }
+        assert_eq!(devices.add("vol-more", backend()), Err(DeviceError::Full));
+        assert!(DeviceError::Full.to_string().contains("31 slots"));
+        assert_eq!(devices.remove(7).unwrap().id, "vol-7");
+        assert_eq!(devices.add("vol-more", backend()), Ok(7));
+    }
+
+    #[test]
+    fn ids_name_one_device() {
+        let mut devices = Devices::default();
+        let slot = devices.add("vol-1", backend()).unwrap();
+        assert_eq!(
+            devices.add("vol-1", backend()),
+            Err(DeviceError::Taken("vol-1".into()))
+        );
+        assert!(matches!(devices.add("", backend()), Err(DeviceError::Id(_))));
+        assert!(matches!(
+            devices.add(&"x".repeat(65), backend()),
+            Err(DeviceError::Id(_))
+        ));
+        assert_eq!(
+            devices.ask_to_leave("vol-2"),
+            Err(DeviceError::Unknown("vol-2".into()))
+        );
+        assert_eq!(devices.ask_to_leave("vol-1"), Ok(slot));
+        assert_eq!(devices.leaving(), [slot]);
+    }
+
+    #[test]
+    fn fixed_devices_stay() {
+        let mut devices = Devices::default();
+        let slot = devices.add("vol-1", backend()).unwrap();
+        devices.fix(slot);
+        assert_eq!(
+            devices.ask_to_leave("vol-1"),
+            Err(DeviceError::Fixed("vol-1".into()))
+        );
+        assert!(devices.leaving().is_empty());
+    }
+}
