@@ -1,10 +1,12 @@
 //! Benchmarks: ratios against named peers, all in one run. `scripts/bench` builds and starts this.
 
 mod boot;
+mod disk;
 mod firecracker;
 mod launch;
 mod monitors;
 mod resident;
+mod running;
 mod snapshot;
 mod stats;
 mod stub;
@@ -18,11 +20,14 @@ fn main() -> Result<()> {
     match which.as_str() {
         "boot" => boot::run(&Monitor::all(false)?).and_then(|()| launch::run()),
         "launch" => launch::run(),
+        "disk" => disk::run(&Monitor::all(true)?),
+        "snapshot" => snapshot::run(&Monitor::all(true)?),
         "vmm" => {
             let monitors = Monitor::all(true)?;
             boot::run(&monitors)?;
-            snapshot::run(&monitors)
+            snapshot::run(&monitors)?;
+            disk::run(&monitors)
         }
-        _ => bail!("usage: scripts/bench boot|launch|vmm"),
+        _ => bail!("usage: scripts/bench boot|launch|vmm|disk|snapshot"),
     }
 }

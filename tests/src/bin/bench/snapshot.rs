@@ -1,16 +1,16 @@
 //! Snapshots: from a process's start to the restored guest's first output, and how long a diff snapshot keeps
 //! the guest from running.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::boot::runs;
 use crate::firecracker::Api;
 use crate::monitors::{Guest, Monitor, firecracker_config};
+use crate::running::Running;
 use crate::stats::{Row, Samples, print};
 use crate::stub;
 
@@ -47,43 +47,6 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
         ],
     );
     Ok(())
-}
-
-/// A monitor that is ended with its owner, and its guest's output.
-struct Running {
-    child: Child,
-    output: ChildStdout,
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        let output = child.stdout.take().context("stdout")?;
-        Ok(Self { child, output })
-    }
-
-    /// Waits until the guest has said `!` once more than what had been read before.
-    fn wait_for_output(&mut self) -> Result<()> {
-        let mut buffer = [0; 4096];
-        loop {
-            let n = self.output.read(&mut buffer)?;
-            ensure!(n > 0, "the monitor ended");
-            if buffer[..n].contains(&b'!') {
-                return Ok(());
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 fn of_firecracker(binary: &Path, dir: &Path) -> Result<Figures> {

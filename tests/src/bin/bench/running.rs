@@ -1,0 +1,82 @@
+//! A monitor while it runs, and what its guest prints.
+
+use std::io::Read;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// How hearth-vmm, Firecracker and QEMU call their vCPUs' threads.
+const VCPU_NAMES: [&str; 3] = ["vcpu", "fc_vcpu", "CPU "];
+
+/// A monitor that is ended with its owner, and its guest's output.
+pub struct Running {
+    child: Child,
+    output: ChildStdout,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        let output = child.stdout.take().context("stdout")?;
+        Ok(Self { child, output })
+    }
+
+    /// Waits until the guest has said `!` once more than what had been read before.
+    pub fn wait_for_output(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            let n = self.output.read(&mut buffer)?;
+            ensure!(n > 0, "the monitor ended");
+            if buffer[..n].contains(&b'!') {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Running {
+    /// The next line that the guest prints; `None` at the monitor's end.
+    pub fn next_line(&mut self) -> Result<Option<String>> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while self.output.read(&mut byte)? > 0 {
+            if byte[0] == b'\n' {
+                return Ok(Some(String::from_utf8_lossy(&line).trim().to_owned()));
+            }
+            line.push(byte[0]);
+        }
+        Ok(None)
+    }
+
+    /// Seconds of processor time that the monitor's threads have taken, but for its vCPUs' threads, which run
+    /// the guest.
+    pub fn cpu_without_vcpus(&self) -> Result<f64> {
+        let mut seconds = 0.0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?.path();
+            let (Ok(name), Ok(schedstat)) = (
+                std::fs::read_to_string(task.join("comm")),
+                std::fs::read_to_string(task.join("schedstat")),
+            ) else {
+                continue; // It has ended just now.
+            };
+            if VCPU_NAMES.iter().any(|prefix| name.starts_with(prefix)) {
+                continue;
+            }
+            let nanoseconds: f64 = schedstat.split(' ').next().context("schedstat")?.parse()?;
+            seconds += nanoseconds / 1e9;
+        }
+        Ok(seconds)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
