@@ -1,12 +1,12 @@
 //! Measurements: the same guest under each monitor, with nothing of an operating system in between.
 //!
 //! `bench=random_read,sequential_write depth=1,32 operations=20000 length=4096 wait=poll` prints a line for each
-//! combination. `wait=interrupt` sleeps between completions; `poll` looks all the time and asks for no interrupts.
+//! combination. What writes take includes a flush after the last one. `wait=interrupt` sleeps between completions; `poll` looks all the time and asks for no interrupts.
 //! Ticks are the processor's time stamp counter, whose rate the host knows.
 
 use crate::memory::allocate;
 use crate::report::{End, Outcome};
-use crate::virtio::block::{HEADER_LEN, IN, OK, OUT, SECTOR, write_header};
+use crate::virtio::block::{FLUSH, HEADER_LEN, IN, OK, OUT, SECTOR, write_header};
 use crate::virtio::ring::{Ring, into, out};
 use crate::virtio::{self, PATIENCE};
 use crate::{Machine, cpu, ensure, memory, println};
@@ -82,6 +82,9 @@ fn measure(machine: &Machine, plan: &Plan) -> Outcome<u64> {
     load.run(u64::from(plan.depth))?;
     let start = cpu::ticks();
     load.run(plan.operations)?;
+    if plan.kind == OUT {
+        load.flush()?;
+    }
     let ticks = cpu::ticks() - start;
     device.reset()?;
     Ok(ticks)
@@ -121,6 +124,21 @@ impl Load<'_> {
                 self.ring.kick_if_wanted(before);
             }
         }
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    fn flush(&mut self) -> Outcome {
+        let (request, before) = (self.request(0), self.ring.available_index());
+        write_header(request, FLUSH, 0);
+        self.ring
+            .chain(0, &[out(request, HEADER_LEN), into(request + STATUS_AT, 1)]);
+        self.ring.offer(0);
+        self.ring.kick_if_wanted(before);
+        self.wait()?;
+        self.ring.take();
+        let status: u8 = cpu::read(request + STATUS_AT);
+        ensure!(status == OK, "the flush has status {status}");
         Ok(())
     }
 
