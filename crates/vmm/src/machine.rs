@@ -55,6 +55,8 @@ pub struct Plan {
     pub instance_id: String,
     pub uuid: String,
     pub vcpus: u8,
+    /// As [`crate::spec::VmSpec::cpus`].
+    pub cpus: Vec<u16>,
     pub memory_mib: u64,
     pub source: boot::Source,
     pub devices: Devices,
@@ -143,7 +145,8 @@ impl Machine {
         };
         for (index, vcpu) in (0..).zip(vcpus) {
             let (bus, notices) = (Arc::clone(&machine.bus), Arc::clone(&machine.notices));
-            match VcpuThread::start(index, vcpu, bus, notices, plan.metrics.vcpu(index)) {
+            let cpu = plan.cpus.iter().copied().cycle().nth(usize::from(index));
+            match VcpuThread::start(index, cpu, vcpu, bus, notices, plan.metrics.vcpu(index)) {
                 Ok(thread) => machine.threads.push(thread),
                 Err(source) => {
                     machine.stop();

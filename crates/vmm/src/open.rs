@@ -124,6 +124,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             instance_id: spec.instance_id,
             uuid: spec.uuid,
             vcpus: spec.vcpus,
+            cpus: spec.cpus,
             memory_mib: spec.memory_mib,
             source,
             devices,

@@ -155,6 +155,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         instance_id: "i-00000000000000000".into(),
         uuid: "ec200000-0000-4000-8000-000000000000".into(),
         vcpus: arguments.vcpus,
+        cpus: Vec::new(),
         memory_mib: arguments.memory_mib,
         source,
         devices,

@@ -21,6 +21,10 @@ pub struct VmSpec {
     pub uuid: String,
     /// 1 to 32.
     pub vcpus: u8,
+    /// The host's CPU that each vCPU's thread stays on; empty: wherever the host puts it. vCPUs begin again with
+    /// the first where there are fewer CPUs.
+    #[serde(default)]
+    pub cpus: Vec<u16>,
     /// MiB, at least 32.
     pub memory_mib: u64,
     pub boot: BootSpec,

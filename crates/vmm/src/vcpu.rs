@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
@@ -77,13 +78,14 @@ impl Resting {
 }
 
 impl VcpuThread {
-    /// Starts vCPU `index`; the first one (0) says so in `notices` when it is about to enter the guest. Exits are
+    /// Starts vCPU `index`, on the host's `cpu` if that is said; the first one (0) says so in `notices` when it is about to enter the guest. Exits are
     /// counted in `metrics`.
     ///
     /// # Errors
     /// The host has no thread left.
     pub fn start(
         index: u8,
+        cpu: Option<u16>,
         vcpu: VcpuFd,
         bus: Arc<Bus>,
         notices: Arc<Notices>,
@@ -95,6 +97,9 @@ impl VcpuThread {
             .name(format!("vcpu{index}"))
             .stack_size(STACK_SIZE);
         let thread = jail::spawn(Role::Vcpu, builder, move || {
+            if let Some(cpu) = cpu {
+                pin(index, cpu);
+            }
             let meter = metrics.on_this_thread();
             let ending = catch_unwind(AssertUnwindSafe(|| {
                 run(index, vcpu, &bus, &notices, meter, &asked)
@@ -129,6 +134,17 @@ impl VcpuThread {
     pub fn join(self) {
         // Its panic is a notice already.
         let _ = self.thread.join();
+    }
+}
+
+/// Keeps the calling thread on a CPU. A guest is better off elsewhere than nowhere, if the host took it offline.
+fn pin(index: u8, cpu: u16) {
+    let mut cpus = CpuSet::new();
+    if usize::from(cpu) < CpuSet::MAX_CPU {
+        cpus.set(usize::from(cpu));
+    }
+    if let Err(error) = sched_setaffinity(None, &cpus) {
+        tracing::warn!(%error, index, cpu, "pinning a vCPU");
     }
 }
 
@@ -304,4 +320,30 @@ fn internal_error(index: u8, vcpu: &mut VcpuFd) -> String {
         what += &format!(", instruction {:02x?}", &bytes.insn_bytes[..len]);
     }
     crash(index, &what, vcpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::thread::sched_getaffinity;
+
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_stays_on_its_cpu() {
+        thread::spawn(|| {
+            let allowed = sched_getaffinity(None).unwrap();
+            let last = (0..CpuSet::MAX_CPU)
+                .rev()
+                .find(|&cpu| allowed.is_set(cpu))
+                .unwrap();
+            pin(0, u16::try_from(last).unwrap());
+            let pinned = sched_getaffinity(None).unwrap();
+            assert!(pinned.is_set(last) && pinned.count() == 1);
+            // No host has it: the thread stays where it was.
+            pin(0, u16::MAX);
+            assert_eq!(sched_getaffinity(None).unwrap(), pinned);
+        })
+        .join()
+        .unwrap();
+    }
 }

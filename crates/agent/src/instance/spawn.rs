@@ -92,6 +92,7 @@ pub fn spawn(
         instance_id: parts.instance_id.clone(),
         uuid: system_uuid(&parts.instance_id),
         vcpus: parts.vcpus,
+        cpus: cell.as_ref().map_or_else(Vec::new, |cell| cell.cpus.clone()),
         memory_mib: parts.memory_mib,
         boot: BootSpec::Disk,
         disks: vec![DiskSpec {

@@ -123,6 +123,7 @@ impl Guest {
             instance_id: "i-0123456789abcdef0".into(),
             uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
             vcpus: 1,
+            cpus: Vec::new(),
             memory_mib: 128,
             boot: BootSpec::Disk,
             disks: Vec::new(),
