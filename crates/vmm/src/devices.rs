@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hearth_block::Disk;
@@ -17,6 +19,7 @@ use crate::virtio::balloon::{self, Balloon};
 use crate::virtio::block::Block;
 use crate::virtio::net::{Net, NetConfig, NetLimits};
 use crate::virtio::rng::Rng;
+use crate::virtio::vsock::Vsock;
 
 /// Bytes of a device's id.
 const ID_LIMIT: usize = 64;
@@ -27,6 +30,7 @@ pub enum Backend {
     Nic(NicPlan),
     Rng(Arc<Limiter>),
     Balloon(Arc<balloon::Handle>),
+    Vsock(VsockPlan),
 }
 
 pub struct DiskPlan {
@@ -40,6 +44,13 @@ pub struct NicPlan {
     pub taps: Vec<File>,
     pub config: NetConfig,
     pub limits: NetLimits,
+}
+
+pub struct VsockPlan {
+    pub guest_cid: u32,
+    pub listener: UnixListener,
+    /// Of the host's sockets, relative to the working directory or not.
+    pub prefix: PathBuf,
 }
 
 /// A device in its slot.
@@ -197,6 +208,10 @@ impl Entry {
                 let balloon = Balloon::new(Arc::clone(handle), Arc::clone(notices));
                 Box::new(balloon.counted_in(counters()))
             }
+            Backend::Vsock(plan) => {
+                let vsock = Vsock::new(plan.guest_cid, plan.listener.try_clone()?, plan.prefix.clone())?;
+                Box::new(vsock.counted_in(counters()))
+            }
         })
     }
 }
@@ -210,6 +225,7 @@ impl Backend {
             Self::Nic(_) => "net",
             Self::Rng(_) => "rng",
             Self::Balloon(_) => "balloon",
+            Self::Vsock(_) => "vsock",
         }
     }
 }

@@ -12,11 +12,11 @@ use kvm_ioctls::Kvm;
 
 use crate::boot::Source;
 use crate::console::Console;
-use crate::devices::{Backend, DeviceError, Devices, DiskPlan, NicPlan};
+use crate::devices::{Backend, DeviceError, Devices, DiskPlan, NicPlan, VsockPlan};
 use crate::limits::Limiter;
 use crate::machine::Plan;
 use crate::metrics::Registry;
-use crate::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, VmSpec};
+use crate::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, VmSpec, VsockSpec};
 use crate::virtio::balloon;
 use crate::virtio::net::{NetConfig, NetLimits};
 
@@ -50,6 +50,8 @@ pub enum OpenError {
     },
     #[error("making the balloon")]
     Balloon(#[source] io::Error),
+    #[error("making the vsock device's directory the working directory")]
+    VsockDirectory(#[source] io::Error),
     #[error("starting the console")]
     Console(#[source] io::Error),
     #[error("the machine's devices")]
@@ -88,6 +90,11 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
         let handle = balloon::Handle::new(options, spec.memory_mib).map_err(OpenError::Balloon)?;
         let balloon = devices.add("balloon", Backend::Balloon(handle))?;
         devices.fix(balloon);
+    }
+    if let Some(vsock) = spec.vsock {
+        let plan = open_vsock(&mut fds, vsock)?;
+        let vsock = devices.add("vsock", Backend::Vsock(plan))?;
+        devices.fix(vsock);
     }
     let source = match spec.boot {
         BootSpec::Disk => {
@@ -226,6 +233,28 @@ pub fn open_nic(fds: &mut impl Descriptors, spec: &NicSpec) -> Result<NicPlan, O
             receive: Limiter::new(&spec.receive_limit),
             transmit: Limiter::new(&spec.transmit_limit),
         },
+    })
+}
+
+/// Longer ones do not fit a Unix socket's address with a port behind them.
+const MAX_VSOCK_NAME: usize = 96;
+
+fn open_vsock(fds: &mut Fds, spec: VsockSpec) -> Result<VsockPlan, OpenError> {
+    if !(3..u32::MAX).contains(&spec.guest_cid) {
+        return Err(OpenError::Spec(format!(
+            "{} is no guest's context id",
+            spec.guest_cid
+        )));
+    }
+    if spec.name.is_empty() || spec.name.len() > MAX_VSOCK_NAME || spec.name.contains(['/', '\0']) {
+        return Err(OpenError::Spec(format!("{:?} is no name of a socket", spec.name)));
+    }
+    let directory = fds.take(spec.directory_fd, "vsock directory")?;
+    nix::unistd::fchdir(&directory).map_err(|error| OpenError::VsockDirectory(error.into()))?;
+    Ok(VsockPlan {
+        guest_cid: spec.guest_cid,
+        listener: fds.take(spec.listener_fd, "vsock socket")?.into(),
+        prefix: spec.name.into(),
     })
 }
 

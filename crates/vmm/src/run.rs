@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use clap::Args;
 use hearth_block::{Disk, RawDisk};
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
-use hearth_vmm::devices::{Backend, Devices, DiskPlan, NicPlan};
+use hearth_vmm::devices::{Backend, Devices, DiskPlan, NicPlan, VsockPlan};
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Surroundings, chain};
 use hearth_vmm::limits::{Limiter, RateLimit};
@@ -51,6 +51,13 @@ pub(crate) struct Arguments {
     /// Gives the guest a balloon, by which free memory goes back to the host
     #[arg(long)]
     balloon: bool,
+    /// Gives the guest a vsock device on this Unix socket, which is made and must not exist yet; the guest's
+    /// connections to port P of the host go to the socket PATH_P
+    #[arg(long, value_name = "PATH")]
+    vsock: Option<PathBuf>,
+    /// The guest's vsock context id
+    #[arg(long, default_value_t = 3)]
+    vsock_cid: u32,
     #[arg(long, default_value_t = 1)]
     vcpus: u8,
     /// An existing TAP interface; give it again for more NICs
@@ -137,6 +144,15 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
     if arguments.balloon {
         let handle = balloon::Handle::new(OPEN_HANDED, arguments.memory_mib)?;
         devices.add("balloon", Backend::Balloon(handle))?;
+    }
+    if let Some(path) = arguments.vsock {
+        let failed = |error| format!("making the socket {}: {error}", path.display());
+        let plan = VsockPlan {
+            guest_cid: arguments.vsock_cid,
+            listener: UnixListener::bind(&path).map_err(failed)?,
+            prefix: path,
+        };
+        devices.add("vsock", Backend::Vsock(plan))?;
     }
     let source = match (&arguments.kernel, devices.first_disk()) {
         (Some(kernel), _) => Source::Files {

@@ -38,6 +38,9 @@ pub struct VmSpec {
     /// A memory balloon, if the guest shall have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonOptions>,
+    /// Stream sockets between guest and host, if the guest shall have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockSpec>,
     /// `/dev/kvm`, opened for reading and writing.
     pub kvm_fd: RawFd,
     /// The console ring file (see [`crate::console`]), opened for reading and writing.
@@ -108,6 +111,23 @@ pub struct NicSpec {
     /// The same from the guest.
     #[serde(default)]
     pub transmit_limit: RateLimit,
+}
+
+/// A virtio vsock device (see [`crate::virtio::vsock`]).
+///
+/// The monitor has no paths, so the host's sockets come as a directory that it makes its working directory: it
+/// connects to names in it. Hand over a clone of the directory's mount (`open_tree(2)` with `OPEN_TREE_CLONE`):
+/// there is no way up from that one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VsockSpec {
+    /// The guest's context id: 3 to 2^32 - 2.
+    pub guest_cid: u32,
+    /// A bound, listening Unix stream socket: where host programs connect.
+    pub listener_fd: RawFd,
+    /// A directory; `O_PATH` will do.
+    pub directory_fd: RawFd,
+    /// The guest's connection to port `P` of the host goes to the socket `<name>_<P>` of the directory.
+    pub name: String,
 }
 
 /// How a monitor ended, as it says itself, or as its parent says of one that was killed. Without either, nothing

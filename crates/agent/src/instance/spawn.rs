@@ -115,6 +115,7 @@ pub fn spawn(
         }],
         rng_limit: Default::default(),
         balloon: None,
+        vsock: None,
         kvm_fd: fds.give(parts.kvm),
         console_fd: fds.give(console),
         console_socket_fd: None,

@@ -16,6 +16,7 @@ fn program(role: Role) -> &'static [libc::sock_filter] {
         Role::Net => &NET,
         Role::Rng => &RNG,
         Role::Balloon => &BALLOON,
+        Role::Vsock => &VSOCK,
         Role::Starter => &STARTER,
     }
 }

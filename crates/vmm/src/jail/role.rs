@@ -20,6 +20,8 @@ pub enum Role {
     Rng,
     /// Serves a balloon's queues.
     Balloon,
+    /// Serves all of a vsock device.
+    Vsock,
     /// Starts the threads of all other roles.
     Starter,
 }

@@ -1,9 +1,9 @@
 //! virtio 1.2 devices: what a device is, and how the transport and its workers deal with it.
 //!
 //! Three parties share a device. The **transport** ([`pci`]) owns the registers that vCPUs touch. The
-//! **device** ([`block`], [`net`], [`rng`], [`balloon`]) knows its features and configuration space. Its **workers**
-//! ([`worker`], one thread per virtqueue) own the queues and the data path, from activation until they are
-//! stopped; nobody else touches a queue in between, so the data path has no lock.
+//! **device** ([`block`], [`net`], [`rng`], [`balloon`], [`vsock`]) knows its features and configuration space. Its
+//! **workers** ([`worker`], one thread per virtqueue) own the queues and the data path, from activation until they
+//! are stopped; nobody else touches a queue in between, so the data path has no lock.
 //!
 //! What the guest wrote is hostile: [`chain`] checks every descriptor chain once, and a broken one ends in
 //! `DEVICE_NEEDS_RESET`.
@@ -16,6 +16,8 @@ pub mod net;
 pub mod pci;
 pub mod queue;
 pub mod rng;
+mod vectors;
+pub mod vsock;
 pub mod worker;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub enum DeviceType {
     Block = 2,
     Entropy = 4,
     Balloon = 5,
+    Vsock = 19,
 }
 
 /// A virtio device without its transport.
@@ -60,6 +63,9 @@ pub trait VirtioDevice: Send {
     fn config_write(&mut self, offset: u64, data: &[u8]) {
         let _ = (offset, data);
     }
+
+    /// Forgets what belongs to a driver that has reset the device; called while it is stopped.
+    fn reset(&mut self) {}
 
     /// Starts the workers.
     ///

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +58,13 @@ impl Stop {
         if let Err(error) = self.event.write(1) {
             tracing::error!(%error, "a worker could not be woken to stop");
         }
+    }
+}
+
+impl AsRawFd for Stop {
+    /// Readable once the stop is requested, for those that wait for more than a [`Waiter`] can.
+    fn as_raw_fd(&self) -> RawFd {
+        self.event.as_raw_fd()
     }
 }
 

@@ -130,6 +130,7 @@ impl Guest {
             nics: Vec::new(),
             rng_limit: Default::default(),
             balloon: None,
+            vsock: None,
             kvm_fd: fds.give(open_kvm()),
             console_fd: fds.give(console),
             console_socket_fd: Some(fds.give(console_socket)),

@@ -16,7 +16,6 @@ mod posted;
 mod rx;
 mod tap;
 mod tx;
-mod vectors;
 
 pub use device::{MAX_PAIRS, Net, NetConfig, NetLimits};
 

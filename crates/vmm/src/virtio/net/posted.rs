@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io;
 
 use super::offloads::{HEADER_LEN, MAX_RECEIVED};
-use super::vectors::{MAX_VECTORS, Vectors};
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
+use crate::virtio::vectors::{MAX_VECTORS, Vectors};
 
 /// Vectors that one more chain and the spill may take.
 const VECTORS_LEFT: usize = 2 * super::device::QUEUE_SIZE as usize + 1;

@@ -9,13 +9,13 @@ use zerocopy::IntoBytes;
 use super::device::{Activated, QUEUE_SIZE};
 use super::offloads::{HEADER_LEN, Header, Refused, Sending, segments};
 use super::tap::Tap;
-use super::vectors::Vectors;
 use crate::limits::Throttle;
 use crate::metrics::{Operation, QueueMeter};
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::interrupt::ConfigInterrupt;
 use crate::virtio::queue::{QueueError, Virtqueue};
+use crate::virtio::vectors::Vectors;
 use crate::virtio::worker::{Stop, Waiter};
 
 pub(super) struct Transmitter {

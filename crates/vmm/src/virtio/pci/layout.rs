@@ -129,6 +129,6 @@ fn class(device: DeviceType) -> u32 {
     match device {
         DeviceType::Net => 0x02_00_00,
         DeviceType::Block => 0x01_80_00,
-        DeviceType::Entropy | DeviceType::Balloon => 0xff_00_00,
+        DeviceType::Entropy | DeviceType::Balloon | DeviceType::Vsock => 0xff_00_00,
     }
 }

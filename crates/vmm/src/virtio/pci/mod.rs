@@ -209,6 +209,7 @@ impl VirtioPci {
     fn reset_device(&self, registers: &mut Registers) {
         drop(registers.device.stop());
         registers.paused = None;
+        registers.device.reset();
         registers.common.reset();
         self.signals.reset();
         for lines in &self.queues {

@@ -1,8 +1,7 @@
 //! Host memory that one system call gathers from or scatters to, so that a packet moves between guest memory
-//! and a TAP without a copy in between.
+//! and a TAP or socket without a copy in between.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -42,6 +41,20 @@ impl Vectors {
         }));
     }
 
+    /// The first `len` bytes of `slices`.
+    pub(super) fn extend_guest_up_to<'m>(
+        &mut self,
+        slices: impl Iterator<Item = VolatileSlice<'m>>,
+        len: usize,
+    ) {
+        let mut left = len;
+        self.extend_guest(slices.map_while(|slice| {
+            let part = slice.subslice(0, left.min(slice.len())).ok()?;
+            left -= part.len();
+            (part.len() > 0).then_some(part)
+        }));
+    }
+
     pub(super) fn pop_front(&mut self, count: usize) {
         self.0.drain(..count.min(self.0.len()));
     }
@@ -57,7 +70,7 @@ impl Vectors {
     ///
     /// # Errors
     /// Those of `readv(2)`.
-    pub(super) unsafe fn read_from(&mut self, file: &File) -> io::Result<usize> {
+    pub(super) unsafe fn read_from(&mut self, file: &impl AsRawFd) -> io::Result<usize> {
         let vectors = self.0.make_contiguous();
         let count = count(vectors)?;
         // SAFETY: the kernel writes to what the caller vouches for; nobody holds a reference into guest memory.
@@ -72,7 +85,7 @@ impl Vectors {
     ///
     /// # Errors
     /// Those of `writev(2)`.
-    pub(super) unsafe fn write_to(&mut self, file: &File) -> io::Result<usize> {
+    pub(super) unsafe fn write_to(&mut self, file: &impl AsRawFd) -> io::Result<usize> {
         let vectors = self.0.make_contiguous();
         let count = count(vectors)?;
         // SAFETY: the kernel reads what the caller vouches for.
