@@ -146,7 +146,11 @@ impl Connection {
         self.established = true;
         self.readable = true;
         // A new socket takes so few bytes.
-        if self.socket.write_all(format!("OK {host_port}\n").as_bytes()).is_err() {
+        if self
+            .socket
+            .write_all(format!("OK {host_port}\n").as_bytes())
+            .is_err()
+        {
             self.reset();
         }
     }
@@ -177,7 +181,11 @@ impl Connection {
         } else if done < len as usize {
             let mut rest = vec![0; len as usize - done];
             // It was checked to be there.
-            if chain.readable.read(memory, (HEADER_LEN + done) as u64, &mut rest).is_ok() {
+            if chain
+                .readable
+                .read(memory, (HEADER_LEN + done) as u64, &mut rest)
+                .is_ok()
+            {
                 self.buffer.extend(rest);
             }
         }
@@ -311,7 +319,9 @@ impl Connection {
         if !self.readable || self.host.sending || self.guest.receiving {
             return None;
         }
-        let room = usize::try_from(chain.writable.len()).unwrap_or(MAX_PAYLOAD).saturating_sub(HEADER_LEN);
+        let room = usize::try_from(chain.writable.len())
+            .unwrap_or(MAX_PAYLOAD)
+            .saturating_sub(HEADER_LEN);
         let limit = room.min(MAX_PAYLOAD).min(self.credit.may_send() as usize);
         if limit == 0 {
             if room > 0 && !self.credit_requested {

@@ -124,14 +124,22 @@ impl Mux {
     ///
     /// # Errors
     /// The chain has no room for a header.
-    pub(super) fn next_packet(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<Option<u32>, Malformed> {
+    pub(super) fn next_packet(
+        &mut self,
+        chain: &Chain,
+        memory: &GuestMemory,
+    ) -> Result<Option<u32>, Malformed> {
         if !chain.readable.is_empty() {
             return Err(Malformed::Direction);
         }
         if chain.writable.len() < HEADER_LEN as u64 {
             return Err(Malformed::TooShort);
         }
-        let Some(header) = self.resets.pop_front().or_else(|| self.next_of_line(chain, memory)) else {
+        let Some(header) = self
+            .resets
+            .pop_front()
+            .or_else(|| self.next_of_line(chain, memory))
+        else {
             return Ok(None);
         };
         chain.writable.write(memory, 0, header.as_bytes())?;
@@ -255,7 +263,9 @@ impl Mux {
             let socket: UnixStream = unsafe { OwnedFd::from_raw_fd(fd) }.into();
             // One more than may be is hung up upon.
             if self.greeting.len() < MAX_GREETING
-                && self.watch(&socket, Token::Greeting(fd), ControlOperation::Add).is_ok()
+                && self
+                    .watch(&socket, Token::Greeting(fd), ControlOperation::Add)
+                    .is_ok()
             {
                 self.greeting.insert(fd, socket);
             }
@@ -312,7 +322,9 @@ impl AsRawFd for Mux {
 
 fn following_port(port: u32) -> u32 {
     // The last one is no port.
-    port.checked_add(1).filter(|&port| port != NO_PORT).unwrap_or(FIRST_HOST_PORT)
+    port.checked_add(1)
+        .filter(|&port| port != NO_PORT)
+        .unwrap_or(FIRST_HOST_PORT)
 }
 
 /// Reads `CONNECT <port>` and a line feed, and not a byte more; nothing if the line is not complete yet.
@@ -335,7 +347,11 @@ fn read_greeting(socket: &UnixStream) -> io::Result<Option<u32>> {
         .and_then(|port| port.trim_end().parse().ok())
         .ok_or_else(wrong)?;
     let taken = recv(fd, buffer.get_mut(..=end).ok_or_else(wrong)?, MsgFlags::empty())?;
-    if taken == end + 1 { Ok(Some(port)) } else { Err(wrong()) }
+    if taken == end + 1 {
+        Ok(Some(port))
+    } else {
+        Err(wrong())
+    }
 }
 
 /// What a descriptor in the epoll is.
@@ -351,7 +367,10 @@ impl From<u64> for Token {
         match (high, value) {
             (_, LISTENER) => Self::Listener,
             (NO_PORT, _) => Self::Greeting(low as RawFd),
-            _ => Self::Connection(Ports { guest: high, host: low }),
+            _ => Self::Connection(Ports {
+                guest: high,
+                host: low,
+            }),
         }
     }
 }

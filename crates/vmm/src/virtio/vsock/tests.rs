@@ -136,7 +136,9 @@ impl Guest {
     fn receive(&mut self) -> (Header, Vec<u8>) {
         let ring = self.driver.ring(RX);
         let nth = self.received;
-        self.driver.interrupts.wait_until("a packet", || ring.used_index() != nth);
+        self.driver
+            .interrupts
+            .wait_until("a packet", || ring.used_index() != nth);
         let (head, len) = ring.used_element(nth);
         let mut bytes = vec![0; len as usize];
         let address = GuestAddress(rx_buffer(head as u16));
@@ -176,7 +178,10 @@ impl Guest {
 
     /// The device does as it should, with a new connection.
     fn assert_works(&mut self) {
-        let ports = Ports { guest: 4000, host: 4001 };
+        let ports = Ports {
+            guest: 4000,
+            host: 4001,
+        };
         let mut stream = self.connect(ports);
         self.send_data(ports, b"ping");
         assert_eq!(read(&mut stream, 4), b"ping");
@@ -212,7 +217,10 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 251 + at) as u8).collect()
 }
 
-const PORTS: Ports = Ports { guest: 1024, host: 52 };
+const PORTS: Ports = Ports {
+    guest: 1024,
+    host: 52,
+};
 
 #[test]
 fn says_what_it_is() {
@@ -282,7 +290,14 @@ fn nobody_who_listens_is_a_reset_on_either_side() {
 #[test]
 fn a_greeting_that_is_none_is_hung_up_upon() {
     let mut guest = start();
-    for wrong in ["\n", "CONNECT\n", "CONNECT x\n", "CONNECT 4294967295\n", "CONNECT -1\n", "GET / HTTP/1.1\r\nHost: a.b.c.d.e.f\r\n\r\n"] {
+    for wrong in [
+        "\n",
+        "CONNECT\n",
+        "CONNECT x\n",
+        "CONNECT 4294967295\n",
+        "CONNECT -1\n",
+        "GET / HTTP/1.1\r\nHost: a.b.c.d.e.f\r\n\r\n",
+    ] {
         assert!(ends_soon(&mut guest.dial(wrong.as_bytes())), "{wrong}");
     }
     let mut slow = guest.dial(b"CONN");
@@ -401,10 +416,28 @@ fn packets_that_break_the_protocol_reset_their_connection_alone() {
     assert_eq!(ends(&guest.expect(op::RST).0), PORTS);
     guest.send(PORTS, op::RST);
     let header = guest.header(PORTS, op::REQUEST);
-    guest.send_packet(Header { dst_cid: 3.into(), ..header }, &[]);
-    guest.send_packet(Header { src_cid: 3.into(), ..header }, &[]);
+    guest.send_packet(
+        Header {
+            dst_cid: 3.into(),
+            ..header
+        },
+        &[],
+    );
+    guest.send_packet(
+        Header {
+            src_cid: 3.into(),
+            ..header
+        },
+        &[],
+    );
     // SEQPACKET was not offered.
-    guest.send_packet(Header { kind: 2.into(), ..header }, &[]);
+    guest.send_packet(
+        Header {
+            kind: 2.into(),
+            ..header
+        },
+        &[],
+    );
     let (reset, _) = guest.expect(op::RST);
     assert_eq!(reset.kind, 2);
     guest.send_data(other, b"untouched");
@@ -438,7 +471,11 @@ fn without_receive_buffers_the_guest_waits_and_nothing_is_lost() {
     guest.received = 0;
     let ring = guest.driver.ring(TX);
     let header = guest.header(PORTS, op::RW);
-    guest.driver.memory.write_slice(header.as_bytes(), GuestAddress(DATA)).unwrap();
+    guest
+        .driver
+        .memory
+        .write_slice(header.as_bytes(), GuestAddress(DATA))
+        .unwrap();
     for nth in 0..300u16 {
         ring.chain(nth % RING, &[(DATA, HEADER_LEN as u32, false)]);
         ring.offer(nth % RING);
@@ -449,7 +486,11 @@ fn without_receive_buffers_the_guest_waits_and_nothing_is_lost() {
             break;
         }
     }
-    assert_eq!(ring.used_index(), 256, "256 resets are owed, and the guest has room for none");
+    assert_eq!(
+        ring.used_index(),
+        256,
+        "256 resets are owed, and the guest has room for none"
+    );
     (0..RING).for_each(|head| guest.post(head));
     for _ in 0..256 + RING {
         guest.expect(op::RST);

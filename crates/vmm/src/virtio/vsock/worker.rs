@@ -117,7 +117,8 @@ impl VsockWorker {
             let begin = Instant::now();
             let len = self.mux.on_packet(&self.chain, tx.memory());
             let len = len.map_err(|source| tx.malformed(source))?;
-            self.tx_meter.completed(Operation::Transmit, len.into(), begin.elapsed());
+            self.tx_meter
+                .completed(Operation::Transmit, len.into(), begin.elapsed());
             tx.complete(&self.chain, 0)?;
             any = true;
         }
