@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::legacy::serial::Serial;
 use crate::legacy::{
     KEYBOARD_CONTROLLER_COMMAND, KEYBOARD_CONTROLLER_DATA, KEYBOARD_CONTROLLER_RESET, power, serial,
@@ -9,9 +11,18 @@ use crate::legacy::{
 use crate::memory::{ECAM_BASE, ECAM_SIZE};
 use crate::notices::{Ending, Notices};
 use crate::pci::root::PciRoot;
+use crate::snapshot::{Saved, StateError};
 
 /// The last port of a COM port's eight.
 const SERIAL_LAST: u16 = serial::BASE + serial::PORTS - 1;
+
+/// The devices of a saved machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SavedDevices {
+    pub serial: Saved,
+    /// By PCI slot.
+    functions: Vec<(u8, Saved)>,
+}
 
 pub struct Bus {
     serial: Arc<Serial>,
@@ -73,6 +84,25 @@ impl Bus {
     /// Stops all workers; no vCPU runs as long.
     pub fn pause(&self) {
         self.pci.pause();
+    }
+
+    /// What a snapshot keeps of the devices.
+    ///
+    /// # Errors
+    /// A device cannot be saved.
+    pub fn save(&self) -> Result<SavedDevices, StateError> {
+        Ok(SavedDevices {
+            serial: self.serial.save()?,
+            functions: self.pci.save()?,
+        })
+    }
+
+    /// Gives the PCI functions their states; the serial port was made with its own.
+    ///
+    /// # Errors
+    /// There are other devices here.
+    pub fn restore(&self, saved: &SavedDevices) -> Result<(), StateError> {
+        self.pci.restore(&saved.functions)
     }
 
     /// Lets all workers go on.

@@ -19,6 +19,7 @@ use crate::notices::Notices;
 use crate::pci::msix::MsiRouter;
 use crate::pci::root::PciRoot;
 use crate::smbios;
+use crate::snapshot::{Restore, SnapshotError, Tracking};
 use crate::vcpu::{Resting, Stopping, VcpuThread};
 use crate::virtio::pci::VirtioPci;
 use crate::vm::Vm;
@@ -40,6 +41,8 @@ pub enum BuildError {
     Boot(#[from] BootError),
     #[error("setting the generation id")]
     Generation(#[from] vmgenid::RenewError),
+    #[error("restoring the snapshot")]
+    Snapshot(#[from] SnapshotError),
     #[error("writing firmware tables into guest memory")]
     Firmware(#[from] vm_memory::GuestMemoryError),
 }
@@ -70,11 +73,19 @@ pub struct Machine {
     /// To be renewed when this machine's past is another's too.
     pub generation: VmGenId,
     power_button: EventFd,
-    bus: Arc<Bus>,
+    pub(crate) bus: Arc<Bus>,
     threads: Vec<VcpuThread>,
     /// The vCPUs of a paused machine.
-    paused: Option<Vec<Resting>>,
-    _vm: Vm,
+    pub(crate) paused: Option<Vec<Resting>>,
+    pub(crate) tracking: Option<Tracking>,
+    pub(crate) vm: Vm,
+}
+
+/// Where a machine comes from.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    Boot,
+    Snapshot(&'a Restore),
 }
 
 impl Machine {
@@ -83,25 +94,49 @@ impl Machine {
     /// # Errors
     /// See [`BuildError`].
     pub fn start(plan: &Plan, line: &Line) -> Result<Self, BuildError> {
-        let host = |doing| move |source| BuildError::Host { doing, source };
+        let memory = plan.layout().map();
+        let memory = memory.map_err(host("mapping guest memory"))?;
+        Self::build(plan, line, memory, Origin::Boot)
+    }
+
+    /// Builds the machine as it was when the snapshot was made, and lets it go on: with the plan's disks, NICs and
+    /// console, and with a new generation id.
+    ///
+    /// # Errors
+    /// See [`BuildError`]; the snapshot may not fit the plan.
+    pub fn restore(plan: &Plan, line: &Line, restore: &Restore) -> Result<Self, BuildError> {
+        restore.snapshot.check(plan.vcpus, plan.memory_mib)?;
+        let memory = restore.map(&plan.layout())?;
+        Self::build(plan, line, memory, Origin::Snapshot(restore))
+    }
+
+    fn build(plan: &Plan, line: &Line, memory: GuestMemory, origin: Origin<'_>) -> Result<Self, BuildError> {
         let notices = Arc::new(Notices::new().map_err(host("making an event descriptor"))?);
-        let layout = Layout::new(plan.memory_mib * MIB);
-        let memory = layout.map().map_err(host("mapping guest memory"))?;
+        let layout = plan.layout();
         let vm = Vm::new(&plan.kvm, &memory).map_err(host("making a KVM machine"))?;
         let (vcpus, entry) = thread::scope(|scope| {
             let slots = thread::Builder::new()
                 .stack_size(SMALL_STACK)
                 .spawn_scoped(scope, || vm.plug_memory())
                 .map_err(host("starting a thread"))?;
-            let vcpus = make_vcpus(plan, &vm).map_err(host("making vCPUs"))?;
-            let entry = fill_memory(plan, &layout, &memory)?;
+            let (vcpus, entry) = match origin {
+                Origin::Boot => {
+                    let vcpus = make_vcpus(plan, &vm).map_err(host("making vCPUs"))?;
+                    (vcpus, Some(fill_memory(plan, &layout, &memory)?))
+                }
+                Origin::Snapshot(_) => {
+                    let vcpus = (0..plan.vcpus).map(|id| Ok(vm.fd.create_vcpu(id.into())?));
+                    let vcpus = vcpus.collect::<io::Result<_>>();
+                    (vcpus.map_err(host("making vCPUs"))?, None)
+                }
+            };
             slots
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
                 .map_err(host("giving the KVM machine its memory"))?;
-            Ok::<_, BuildError>((vcpus, entry))
+            Ok::<(Vec<VcpuFd>, _), BuildError>((vcpus, entry))
         })?;
-        if let Some(first) = vcpus.first() {
+        if let (Some(first), Some(entry)) = (vcpus.first(), entry) {
             cpu::enter_long_mode(first, &entry).map_err(host("setting the boot processor up"))?;
         }
 
@@ -109,7 +144,10 @@ impl Machine {
             .router
             .pin(acpi::SERIAL_GSI)
             .map_err(host("wiring the serial port"))?;
-        let serial = Arc::new(Serial::new(interrupt, line));
+        let serial = Arc::new(match origin {
+            Origin::Boot => Serial::new(interrupt, line),
+            Origin::Snapshot(restore) => restore.serial(interrupt, line)?,
+        });
         let power_button = vm
             .router
             .pin(acpi::POWER_BUTTON_GSI)
@@ -141,8 +179,12 @@ impl Machine {
             bus,
             threads: Vec::new(),
             paused: None,
-            _vm: vm,
+            tracking: None,
+            vm,
         };
+        if let Origin::Snapshot(restore) = origin {
+            machine.take_over(plan, &vcpus, restore)?;
+        }
         for (index, vcpu) in (0..).zip(vcpus) {
             let (bus, notices) = (Arc::clone(&machine.bus), Arc::clone(&machine.notices));
             let cpu = plan.cpus.iter().copied().cycle().nth(usize::from(index));
@@ -206,6 +248,16 @@ impl Machine {
         }
         self.bus.reset();
     }
+}
+
+impl Plan {
+    fn layout(&self) -> Layout {
+        Layout::new(self.memory_mib * MIB)
+    }
+}
+
+fn host(doing: &'static str) -> impl FnOnce(io::Error) -> BuildError {
+    move |source| BuildError::Host { doing, source }
 }
 
 /// What is in RAM when the first processor starts: kernel, initrd, firmware tables.

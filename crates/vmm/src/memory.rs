@@ -14,11 +14,13 @@
 pub mod dirty;
 pub mod release;
 
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice};
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
 
 use dirty::DirtyPages;
 
@@ -44,6 +46,8 @@ pub const LOCAL_APIC_BASE: u64 = 0xfee0_0000;
 /// Three pages that KVM needs on some processors; the identity map's page is right before them.
 pub const KVM_TSS_BASE: u64 = 0xfffb_d000;
 pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
+
+const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
 
 /// Bytes of the 64-bit PCI window.
 const PCI_WINDOW_64_SIZE: u64 = 64 * GIB;
@@ -94,16 +98,37 @@ impl Layout {
     /// # Errors
     /// The host refused the mapping.
     pub fn map(&self) -> io::Result<GuestMemory> {
+        self.map_with(|builder, _| builder.with_mmap_flags(PRIVATE | libc::MAP_ANONYMOUS))
+    }
+
+    /// Maps the RAM as it is in `file`, one range after the other: read when it is looked at, and never written
+    /// back. The file must be as long as the RAM and stay so: beyond its end is SIGBUS.
+    ///
+    /// # Errors
+    /// The host refused the mapping.
+    pub fn map_file(&self, file: File) -> io::Result<GuestMemory> {
+        let file = Arc::new(file);
+        self.map_with(|builder, offset| {
+            builder
+                .with_mmap_flags(PRIVATE)
+                .with_file_offset(FileOffset::from_arc(Arc::clone(&file), offset))
+        })
+    }
+
+    fn map_with(
+        &self,
+        back: impl Fn(MmapRegionBuilder<DirtyPages>, u64) -> MmapRegionBuilder<DirtyPages>,
+    ) -> io::Result<GuestMemory> {
+        let mut offset = 0;
         let regions = self
             .ram()
             .into_iter()
-            .map(|(start, size)| {
-                let size = usize::try_from(size).map_err(io::Error::other)?;
-                let mapping = MmapRegionBuilder::new_with_bitmap(size, DirtyPages::with_len(size))
-                    .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-                    .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-                    .build()
-                    .map_err(io::Error::other)?;
+            .map(|(start, bytes)| {
+                let size = usize::try_from(bytes).map_err(io::Error::other)?;
+                let builder = MmapRegionBuilder::new_with_bitmap(size, DirtyPages::with_len(size))
+                    .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
+                let mapping = back(builder, offset).build().map_err(io::Error::other)?;
+                offset += bytes;
                 GuestRegionMmap::new(mapping, GuestAddress(start))
                     .ok_or_else(|| io::Error::other("guest RAM beyond the address space"))
             })

@@ -3,6 +3,10 @@
 //! A thread that rests has given its vCPU away, to whoever paused the machine: the state is read there, without a
 //! lock, and the thread itself needs no system call for it.
 
+mod state;
+
+pub use state::{Shape, VcpuState};
+
 use std::cell::Cell;
 use std::io;
 use std::os::unix::thread::JoinHandleExt;

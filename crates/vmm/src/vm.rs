@@ -3,12 +3,27 @@
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::kvm_userspace_memory_region;
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_bindings::{
+    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MEM_LOG_DIRTY_PAGES,
+    kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use serde::{Deserialize, Serialize};
+use vm_memory::mmap::MmapRegion;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::interrupts::Router;
 use crate::memory::{GuestMemory, KVM_IDENTITY_MAP, KVM_TSS_BASE};
+use crate::snapshot::StateError;
+use crate::vcpu::Shape;
+
+/// Interrupt controllers and clock: what a machine has beside its vCPUs, memory and devices. Interrupt routes are
+/// not in it; they follow from the devices' MSI-X tables.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VmState {
+    chips: Vec<kvm_irqchip>,
+    clock: kvm_clock_data,
+}
 
 /// A KVM virtual machine without vCPUs yet.
 pub struct Vm {
@@ -42,6 +57,93 @@ impl Vm {
     /// # Errors
     /// KVM refused a slot.
     pub fn plug_memory(&self) -> io::Result<()> {
+        self.set_memory(0)
+    }
+
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// Has KVM log from now on which pages the guest writes, or stop it. Turning it on costs the guest a fault
+    /// for each page that it writes between two looks.
+    ///
+    /// # Errors
+    /// KVM refused a slot.
+    pub fn log_dirty_pages(&self, on: bool) -> io::Result<()> {
+        self.set_memory(if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 })
+    }
+
+    /// Takes the pages that guest and devices have written since the last call, 64 a word, of one region of RAM
+    /// after the other. Neither may be running.
+    ///
+    /// # Errors
+    /// KVM keeps no log.
+    pub fn take_dirty_pages(&self) -> io::Result<Vec<u64>> {
+        let mut words = Vec::new();
+        for (slot, region) in (0..).zip(self.memory.iter()) {
+            let by_guest = self.fd.get_dirty_log(slot, MmapRegion::size(region))?;
+            let by_devices = MmapRegion::bitmap(region).take();
+            words.extend(by_guest.iter().zip(by_devices).map(|(guest, devices)| guest | devices));
+        }
+        Ok(words)
+    }
+
+    /// What this host's KVM keeps of a vCPU.
+    ///
+    /// # Errors
+    /// KVM does not say.
+    pub fn vcpu_shape(&self, kvm: &Kvm) -> io::Result<Shape> {
+        const CLASSICAL: usize = 4096;
+        let xsave = usize::try_from(self.fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
+        Ok(Shape {
+            msrs: kvm.get_msr_index_list()?.as_slice().to_vec(),
+            xsave_extra: xsave.saturating_sub(CLASSICAL).div_ceil(4),
+        })
+    }
+
+    /// Reads interrupt controllers and clock; no vCPU runs.
+    ///
+    /// # Errors
+    /// KVM refused.
+    pub fn save(&self) -> Result<VmState, StateError> {
+        let save = || -> io::Result<VmState> {
+            let chips = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
+            let chip = |chip_id| -> io::Result<kvm_irqchip> {
+                let mut chip = kvm_irqchip {
+                    chip_id,
+                    ..Default::default()
+                };
+                self.fd.get_irqchip(&mut chip)?;
+                Ok(chip)
+            };
+            Ok(VmState {
+                chips: chips.into_iter().map(chip).collect::<io::Result<_>>()?,
+                clock: self.fd.get_clock()?,
+            })
+        };
+        save().map_err(StateError::host("reading interrupt controllers and clock"))
+    }
+
+    /// Gives a fresh machine this state. Its kvmclock goes on where it was.
+    ///
+    /// # Errors
+    /// KVM refused: the state is no machine's.
+    pub fn restore(&self, state: &VmState) -> Result<(), StateError> {
+        let restore = || -> io::Result<()> {
+            for chip in &state.chips {
+                self.fd.set_irqchip(chip)?;
+            }
+            let clock = kvm_clock_data {
+                clock: state.clock.clock,
+                ..Default::default()
+            };
+            Ok(self.fd.set_clock(&clock)?)
+        };
+        restore().map_err(StateError::host("setting interrupt controllers and clock"))
+    }
+
+    fn set_memory(&self, flags: u32) -> io::Result<()> {
         let memory = &self.memory;
         for (slot, region) in (0..).zip(memory.iter()) {
             let host = memory
@@ -49,7 +151,7 @@ impl Vm {
                 .map_err(io::Error::other)?;
             let slot = kvm_userspace_memory_region {
                 slot,
-                flags: 0,
+                flags,
                 guest_phys_addr: region.start_addr().raw_value(),
                 memory_size: region.len(),
                 userspace_addr: host as u64,

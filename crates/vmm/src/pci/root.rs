@@ -8,6 +8,7 @@ use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 
 use super::config::ConfigSpace;
 use super::{Bar, Decoding, Doorbell, PciFunction};
+use crate::snapshot::{Saved, StateError};
 
 /// Devices on a bus: slots 0 to 31.
 pub const SLOTS: u8 = 32;
@@ -155,6 +156,37 @@ impl PciRoot {
         for (_, function) in self.all() {
             function.pause();
         }
+    }
+
+    /// The state of each function, by its slot; they are paused.
+    ///
+    /// # Errors
+    /// A function cannot be saved.
+    pub fn save(&self) -> Result<Vec<(u8, Saved)>, StateError> {
+        let slots = self.all().into_iter();
+        slots.map(|(slot, function)| Ok((slot, function.save()?))).collect()
+    }
+
+    /// Gives the functions the states that they had in the same slots, and maps their BARs where the guest had
+    /// put them.
+    ///
+    /// # Errors
+    /// There are other functions here.
+    pub fn restore(&self, saved: &[(u8, Saved)]) -> Result<(), StateError> {
+        let here: Vec<u8> = self.all().into_iter().map(|(slot, _)| slot).collect();
+        let there: Vec<u8> = saved.iter().map(|(slot, _)| *slot).collect();
+        if here != there {
+            return Err(StateError::Unfit(format!(
+                "it has PCI functions in the slots {there:?}, and here they are in {here:?}"
+            )));
+        }
+        for (slot, state) in saved {
+            if let Some(function) = self.in_slot(*slot) {
+                function.restore(state)?;
+                self.remap(*slot);
+            }
+        }
+        Ok(())
     }
 
     /// Lets all functions go on.

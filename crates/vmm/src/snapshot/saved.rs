@@ -54,6 +54,11 @@ impl Saved {
     }
 
     #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Line;
 use hearth_vmm::devices::Devices;
-use hearth_vmm::machine::{Machine, Plan};
+use hearth_vmm::machine::{BuildError, Machine, Plan};
+use hearth_vmm::snapshot::Restore;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 /// Pages that it writes to, from 4 MiB on.
-#[allow(dead_code)]
 pub const PAGES: u64 = 256;
 const LOAD_ADDRESS: u64 = 0x10_0000;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -155,6 +155,19 @@ pub fn start(plan: &Plan) -> (Machine, Console) {
     let console = Console::new();
     let machine = Machine::start(plan, &console.0.line).unwrap();
     (machine, console)
+}
+
+pub fn restore(plan: &Plan, restore: &Restore) -> (Machine, Console) {
+    let console = Console::new();
+    (restore_onto(plan, &console, restore), console)
+}
+
+pub fn restore_onto(plan: &Plan, console: &Console, restore: &Restore) -> Machine {
+    Machine::restore(plan, &console.0.line, restore).unwrap()
+}
+
+pub fn try_restore(plan: &Plan, restore: &Restore) -> Result<Machine, BuildError> {
+    Machine::restore(plan, &Line::new().unwrap(), restore)
 }
 
 /// An ELF file with one segment, which begins with the entry.
