@@ -84,7 +84,12 @@ impl Vm {
         for (slot, region) in (0..).zip(self.memory.iter()) {
             let by_guest = self.fd.get_dirty_log(slot, MmapRegion::size(region))?;
             let by_devices = MmapRegion::bitmap(region).take();
-            words.extend(by_guest.iter().zip(by_devices).map(|(guest, devices)| guest | devices));
+            words.extend(
+                by_guest
+                    .iter()
+                    .zip(by_devices)
+                    .map(|(guest, devices)| guest | devices),
+            );
         }
         Ok(words)
     }

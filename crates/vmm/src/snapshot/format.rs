@@ -108,7 +108,9 @@ impl<'a> Sections<'a> {
     /// There is no such section.
     pub fn get(&self, name: Name) -> Result<&'a [u8], SnapshotError> {
         let found = self.0.iter().find(|section| section.0 == name);
-        found.map(|section| section.1).ok_or(SnapshotError::Damaged(describe(name)))
+        found
+            .map(|section| section.1)
+            .ok_or(SnapshotError::Damaged(describe(name)))
     }
 }
 
@@ -162,7 +164,7 @@ mod tests {
         fn any_flip_is_refused(sections in sections(), at in any::<prop::sample::Index>(), bit in 0..8) {
             let mut file = encode(&sections);
             let at = at.index(file.len());
-            file[at] ^= 1 << bit;
+            file[at] ^= 1_u8 << bit;
             prop_assert!(Sections::decode(&file).is_err());
         }
 

@@ -124,7 +124,10 @@ impl Snapshot {
         let failed = SnapshotError::io("writing the state file");
         let sections = [
             (ABOUT, encode("description", &self.about)?),
-            (PAGES, encode("page table", &(self.pages.encoded(), &self.checksums))?),
+            (
+                PAGES,
+                encode("page table", &(self.pages.encoded(), &self.checksums))?,
+            ),
             (VCPUS, encode("vCPUs", &self.vcpus)?),
             (MACHINE, encode("machine", &self.machine)?),
             (DEVICES, encode("devices", &self.devices)?),
@@ -204,7 +207,6 @@ fn encode<T: Serialize>(part: &'static str, value: &T) -> Result<Vec<u8>, Snapsh
 fn decode<T: DeserializeOwned>(part: &'static str, bytes: &[u8]) -> Result<T, SnapshotError> {
     Ok(Saved::from(bytes.to_vec()).read(part)?)
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,9 @@ impl PageSet {
 
     #[must_use]
     pub fn contains(&self, page: u64) -> bool {
-        let word = usize::try_from(page / BITS).ok().and_then(|at| self.words.get(at));
+        let word = usize::try_from(page / BITS)
+            .ok()
+            .and_then(|at| self.words.get(at));
         word.is_some_and(|word| word & 1 << (page % BITS) != 0)
     }
 
@@ -87,7 +89,11 @@ impl PageSet {
             while page < end && !self.contains(page) {
                 // Whole words of nothing at a time.
                 let word = self.words.get((page / BITS) as usize).copied().unwrap_or(0);
-                page = if word >> (page % BITS) == 0 { (page / BITS + 1) * BITS } else { page + 1 };
+                page = if word >> (page % BITS) == 0 {
+                    (page / BITS + 1) * BITS
+                } else {
+                    page + 1
+                };
             }
             let start = page;
             while page < end && self.contains(page) {

@@ -89,7 +89,10 @@ impl VcpuState {
         set("setting a vCPU's system registers", vcpu.set_sregs(&self.sregs))?;
         self.set_xsave(vcpu, shape)?;
         set("setting a vCPU's XCRs", vcpu.set_xcrs(&self.xcrs))?;
-        set("setting a vCPU's debug registers", vcpu.set_debug_regs(&self.debug_regs))?;
+        set(
+            "setting a vCPU's debug registers",
+            vcpu.set_debug_regs(&self.debug_regs),
+        )?;
         set("setting a vCPU's local APIC", vcpu.set_lapic(&self.lapic))?;
         set_msrs(vcpu, &self.msrs).map_err(StateError::host("setting a vCPU's MSRs"))?;
         set("setting a vCPU's events", vcpu.set_vcpu_events(&self.events))

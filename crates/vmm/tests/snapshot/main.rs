@@ -44,7 +44,9 @@ fn two_clones_count_on_from_where_the_snapshot_was_made() {
 
 #[test]
 fn a_snapshot_of_a_clone_and_diffs_of_both() {
-    let Some(plan) = plan("a_snapshot_of_a_clone", 1) else { return };
+    let Some(plan) = plan("a_snapshot_of_a_clone", 1) else {
+        return;
+    };
     let (mut machine, console) = start(&plan);
     console.wait_for(5, 0);
     machine.pause().unwrap();
@@ -73,7 +75,13 @@ fn a_snapshot_of_a_clone_and_diffs_of_both() {
         Err(SnapshotError::Diff { .. })
     ));
     let wrong = full.copy();
-    let refused = merge(&full.snapshot(), &last.snapshot(), &last.memory, &wrong.memory, &wrong.state);
+    let refused = merge(
+        &full.snapshot(),
+        &last.snapshot(),
+        &last.memory,
+        &wrong.memory,
+        &wrong.state,
+    );
     assert!(matches!(refused, Err(SnapshotError::WrongBase { .. })));
 
     let merged = full.merged_with(&diff);
@@ -85,7 +93,10 @@ fn a_snapshot_of_a_clone_and_diffs_of_both() {
     clone.stop();
     console.assert_counts_on_from(counted);
 
-    for (base, diff, counted) in [(&merged, &last, counted_last), (&merged, &of_clone, counted_clone)] {
+    for (base, diff, counted) in [
+        (&merged, &last, counted_last),
+        (&merged, &of_clone, counted_clone),
+    ] {
         let (machine, console) = restore(&plan, &base.merged_with(diff).restore(true));
         console.wait_for(20, 0);
         machine.stop();
@@ -95,7 +106,9 @@ fn a_snapshot_of_a_clone_and_diffs_of_both() {
 
 #[test]
 fn a_flipped_bit_in_memory_is_found_and_another_shape_refused() {
-    let Some(mut plan) = plan("a_flipped_bit", 1) else { return };
+    let Some(mut plan) = plan("a_flipped_bit", 1) else {
+        return;
+    };
     let (mut machine, console) = start(&plan);
     console.wait_for(1, 0);
     machine.pause().unwrap();
@@ -113,7 +126,10 @@ fn a_flipped_bit_in_memory_is_found_and_another_shape_refused() {
     files.memory.read_exact_at(&mut byte, 0x30_0000).unwrap();
     files.memory.write_all_at(&[byte[0] ^ 0x10], 0x30_0000).unwrap();
     let error = refusal(&plan, &files);
-    assert!(matches!(error, SnapshotError::DamagedMemory { at: 0x30_0000 }), "{error}");
+    assert!(
+        matches!(error, SnapshotError::DamagedMemory { at: 0x30_0000 }),
+        "{error}"
+    );
     files.memory.write_all_at(&byte, 0x30_0000).unwrap();
     files.memory.set_len(63 << 20).unwrap();
     assert!(matches!(refusal(&plan, &files), SnapshotError::Cut { .. }));
@@ -125,7 +141,9 @@ fn a_flipped_bit_in_memory_is_found_and_another_shape_refused() {
 
 #[test]
 fn a_state_file_that_is_cut_or_flipped_anywhere_is_refused() {
-    let Some(plan) = plan("a_state_file", 1) else { return };
+    let Some(plan) = plan("a_state_file", 1) else {
+        return;
+    };
     let (mut machine, console) = start(&plan);
     console.wait_for(1, 0);
     machine.pause().unwrap();
@@ -146,7 +164,9 @@ fn a_state_file_that_is_cut_or_flipped_anywhere_is_refused() {
 #[test]
 fn a_hundred_snapshots_and_restores_leave_nothing_behind() {
     const CYCLES: usize = 100;
-    let Some(mut plan) = plan("a_hundred_snapshots", 2) else { return };
+    let Some(mut plan) = plan("a_hundred_snapshots", 2) else {
+        return;
+    };
     plan.memory_mib = 32;
     let (mut machine, console) = start(&plan);
     let mut before = None;
@@ -165,7 +185,10 @@ fn a_hundred_snapshots_and_restores_leave_nothing_behind() {
         }
     }
     let (descriptors, resident) = before.unwrap();
-    eprintln!("{resident} KiB after a quarter, {} at the end", files::resident_kib());
+    eprintln!(
+        "{resident} KiB after a quarter, {} at the end",
+        files::resident_kib()
+    );
     assert_eq!(files::descriptors(), descriptors);
     assert!(files::resident_kib() < resident + 2048, "it was {resident} KiB");
     machine.stop();

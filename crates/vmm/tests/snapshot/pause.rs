@@ -2,7 +2,9 @@ use crate::guest::{plan, start};
 
 #[test]
 fn a_paused_guest_prints_nothing_and_counts_on_when_resumed() {
-    let Some(plan) = plan("a_paused_guest", 2) else { return };
+    let Some(plan) = plan("a_paused_guest", 2) else {
+        return;
+    };
     let (mut machine, console) = start(&plan);
     for _ in 0..20 {
         console.wait_for(3, console.len());
