@@ -164,7 +164,9 @@ impl PciRoot {
     /// A function cannot be saved.
     pub fn save(&self) -> Result<Vec<(u8, Saved)>, StateError> {
         let slots = self.all().into_iter();
-        slots.map(|(slot, function)| Ok((slot, function.save()?))).collect()
+        slots
+            .map(|(slot, function)| Ok((slot, function.save()?)))
+            .collect()
     }
 
     /// Gives the functions the states that they had in the same slots, and maps their BARs where the guest had
