@@ -8,7 +8,8 @@ use hearth_vmm::metrics::{Exit, Operation, Registry};
 
 fn metrics(c: &mut Criterion) {
     let registry = Registry::default();
-    let mut queue = registry.device("block", "vol0").queue(0);
+    let device = registry.device("block", "vol0");
+    let mut queue = device.queue(0);
     let mut vcpu = registry.vcpu(0).on_this_thread();
     c.bench_function("count an exit", |b| {
         b.iter(|| vcpu.count(black_box(Exit::MmioWrite)))
@@ -28,9 +29,14 @@ fn metrics(c: &mut Criterion) {
             queue.completed(black_box(Operation::Read), black_box(4096), begin.elapsed());
         });
     });
+    let mut attached = vec![device];
     for id in 0..32 {
         registry.vcpu(id);
-        registry.device("block", &format!("vol{id}")).queue(0);
+        let device = registry.device("block", &format!("vol-{id}"));
+        device
+            .queue(0)
+            .completed(Operation::Read, 4096, Duration::from_micros(80));
+        attached.push(device);
     }
     c.bench_function("report 32 vCPUs and 33 disks", |b| b.iter(|| registry.report()));
 }

@@ -6,12 +6,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hearth_block::Disk;
 
 use crate::limits::Limiter;
-use crate::metrics::Registry;
+use crate::metrics::{self, Registry};
 use crate::notices::Notices;
 use crate::pci::root::{FIRST_SLOT, SLOTS};
 use crate::virtio::VirtioDevice;
@@ -62,6 +62,8 @@ pub struct Entry {
     pub fixed: bool,
     /// The guest was asked to let it go.
     pub leaving: bool,
+    /// They go on over boots, and end when it is detached.
+    counters: OnceLock<Arc<metrics::Device>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +98,7 @@ impl Devices {
             backend,
             fixed: false,
             leaving: false,
+            counters: OnceLock::new(),
         };
         self.slots.insert(slot, entry);
         Ok(slot)
@@ -193,7 +196,10 @@ impl Entry {
     /// # Errors
     /// Its TAP is none, or no descriptor is left.
     pub fn build(&self, metrics: &Registry, notices: &Arc<Notices>) -> io::Result<Box<dyn VirtioDevice>> {
-        let counters = || metrics.device(self.backend.kind(), &self.id);
+        let counters = || {
+            let new = || metrics.device(self.backend.kind(), &self.id);
+            Arc::clone(self.counters.get_or_init(new))
+        };
         Ok(match &self.backend {
             Backend::Disk(plan) => Box::new(Block::new(Arc::clone(&plan.disk), &plan.serial, plan.read_only)),
             Backend::Nic(plan) => {

@@ -21,7 +21,7 @@ pub use socket::{DESCRIPTOR_LIMIT, receive, send};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Report;
-use crate::virtio::balloon::BalloonStatus;
+pub use crate::virtio::balloon::BalloonStatus;
 
 /// Bytes of a request's line.
 pub const LINE_LIMIT: usize = 16 << 10;

@@ -6,8 +6,8 @@
 //! numbers of one answer may be an operation apart from each other.
 //!
 //! All numbers begin at zero with the process, or with the device's attachment, and only grow: they go on over
-//! resets of the guest. The [`Registry`] knows the blocks; it is locked when one is added or removed, or when
-//! someone reads, never to count. What an answer looks like: [`Report`].
+//! resets of the guest. The [`Registry`] knows the blocks; it is locked when one is added, or when someone
+//! reads, never to count. What an answer looks like: [`Report`].
 
 mod cells;
 mod device;
@@ -15,7 +15,7 @@ mod report;
 mod vcpu;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub use device::{Device, Operation, QueueMeter};
 pub use report::{DeviceReport, LatencyReport, OperationReport, Report, VcpuReport};
@@ -25,7 +25,8 @@ pub use vcpu::{Exit, Vcpu, VcpuMeter};
 #[derive(Default)]
 pub struct Registry {
     vcpus: Mutex<BTreeMap<u8, Arc<Vcpu>>>,
-    devices: Mutex<BTreeMap<DeviceName, Arc<Device>>>,
+    /// They are their devices', and gone with them.
+    devices: Mutex<BTreeMap<DeviceName, Weak<Device>>>,
 }
 
 /// A kind, and what tells devices of one kind apart.
@@ -37,15 +38,17 @@ impl Registry {
         Arc::clone(lock(&self.vcpus).entry(id).or_default())
     }
 
-    /// A device's numbers, which are made when first asked for; the next boot counts on in them. `kind` is one
-    /// that [`DeviceReport::kind`] lists.
+    /// A device's numbers, to be kept as long as it is attached; they are forgotten with the last that is held of
+    /// them. `kind` is one that [`DeviceReport::kind`] lists.
     pub fn device(&self, kind: &'static str, id: &str) -> Arc<Device> {
-        Arc::clone(lock(&self.devices).entry((kind, id.to_owned())).or_default())
-    }
-
-    /// Forgets a device that was detached.
-    pub fn remove_device(&self, kind: &'static str, id: &str) {
-        lock(&self.devices).remove(&(kind, id.to_owned()));
+        let name = (kind, id.to_owned());
+        let mut devices = lock(&self.devices);
+        devices.retain(|_, device| device.strong_count() > 0);
+        devices.get(&name).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let device = Arc::default();
+            devices.insert(name, Arc::downgrade(&device));
+            device
+        })
     }
 
     #[must_use]
@@ -56,7 +59,7 @@ impl Registry {
             .collect();
         let devices = lock(&self.devices)
             .iter()
-            .map(|((kind, id), device)| device.report(kind, id))
+            .filter_map(|((kind, id), device)| Some(device.upgrade()?.report(kind, id)))
             .collect();
         Report { vcpus, devices }
     }

@@ -11,3 +11,4 @@ mod guest;
 mod harness;
 
 mod console;
+mod memory;
