@@ -11,4 +11,5 @@ mod guest;
 mod harness;
 
 mod console;
+mod generation;
 mod memory;
