@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
     VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
@@ -18,6 +19,7 @@ use super::tx::Transmitter;
 use crate::jail::Role;
 use crate::limits::{Limiter, RateLimit, Throttle};
 use crate::metrics::{self, QueueMeter};
+use crate::snapshot::{Saved, StateError};
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker, serve};
 use crate::virtio::{Activation, DeviceType, VirtioDevice, feature, read_config};
@@ -60,6 +62,15 @@ pub struct Net {
     limits: NetLimits,
     metrics: Arc<metrics::Device>,
     workers: Vec<Worker<Virtqueue>>,
+}
+
+/// As snapshots' errors call it.
+const PART: &str = "network interface";
+
+/// What a snapshot keeps of the device; the offloads follow from the features.
+#[derive(Serialize, Deserialize)]
+struct State {
+    pairs_in_use: u16,
 }
 
 /// What a worker of a queue pair works with.
@@ -185,7 +196,7 @@ impl Net {
         let set = self
             .pairs
             .set_offloads(offloads::received(activation.features))
-            .and_then(|()| self.pairs.set(1));
+            .and_then(|()| self.pairs.set(self.pairs.in_use()));
         if let Err(error) = set {
             tracing::debug!(%error, "a TAP could not be set up");
         }
@@ -237,6 +248,10 @@ impl VirtioDevice for Net {
         read_config(&self.config(), offset, data);
     }
 
+    fn reset(&mut self) {
+        self.pairs.note(1);
+    }
+
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let started = self.start(activation);
         if started.is_err() {
@@ -252,5 +267,22 @@ impl VirtioDevice for Net {
             tracing::debug!(%error, "a TAP could not be set back");
         }
         queues
+    }
+
+    fn save(&self) -> Result<Saved, StateError> {
+        let state = State {
+            pairs_in_use: self.pairs.in_use(),
+        };
+        Saved::of(PART, &state)
+    }
+
+    fn restore(&mut self, state: &Saved) -> Result<(), StateError> {
+        let State { pairs_in_use } = state.read(PART)?;
+        if !(1..=self.pairs.len()).contains(&pairs_in_use) {
+            let fault = format!("a network interface used {pairs_in_use} queue pairs");
+            return Err(StateError::Unfit(fault));
+        }
+        self.pairs.note(pairs_in_use);
+        Ok(())
     }
 }

@@ -2,18 +2,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::tap::Tap;
 
 /// All queues of one TAP interface.
 pub(super) struct Pairs {
     taps: Vec<Arc<Tap>>,
+    in_use: AtomicU16,
 }
 
 impl Pairs {
     pub(super) fn new(taps: Vec<Tap>) -> Self {
         Self {
             taps: taps.into_iter().map(Arc::new).collect(),
+            in_use: AtomicU16::new(1),
         }
     }
 
@@ -26,6 +29,16 @@ impl Pairs {
         &self.taps
     }
 
+    /// How many the driver uses.
+    pub(super) fn in_use(&self) -> u16 {
+        self.in_use.load(Ordering::Acquire)
+    }
+
+    /// Notes how many the driver uses, for the next [`Self::set`].
+    pub(super) fn note(&self, pairs: u16) {
+        self.in_use.store(pairs, Ordering::Release);
+    }
+
     /// Uses the first `pairs`: the kernel gives packets to no other.
     ///
     /// # Errors
@@ -34,6 +47,7 @@ impl Pairs {
         for (index, tap) in (0..).zip(&self.taps) {
             tap.set_attached(index < pairs)?;
         }
+        self.note(pairs);
         Ok(())
     }
 

@@ -17,6 +17,11 @@ const CONFIG: NetConfig = NetConfig { mac: MAC, mtu: MTU };
 const OFFLOADS: u32 = 0x7f;
 /// What a simple driver accepts: no offloads, no mergeable buffers, no EVENT_IDX.
 const PLAIN: u64 = VERSION_1 | 1 << 3 | 1 << 5 | 1 << 16;
+/// Checksums, segmentation, mergeable buffers; several queues.
+const CSUM: u64 = 0b11;
+const SEGMENTATION: u64 = 0b111 << 7 | 0b1111 << 11 | 0b111 << 54;
+const MERGEABLE: u64 = 1 << 15;
+const MULTI_QUEUE: u64 = 1 << 17 | 1 << 22;
 /// A received packet's header without offloads, in one buffer.
 const RX_HEADER: [u8; HEADER_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 const RX: usize = 0;
@@ -240,4 +245,5 @@ fn a_wire_that_goes_away_ends_the_workers_quietly() {
     assert_eq!(driver.status(), 0);
 }
 
+mod features;
 mod real_tap;
