@@ -31,14 +31,22 @@ fn counted(registry: &Registry, operation: Operation) -> (u64, u64) {
 /// The packet in `buffers` buffers from the used element that came `nth`, each of `len` bytes or the rest.
 fn gather(driver: &Driver, nth: u16, buffers: u16) -> Vec<u8> {
     let elements = (nth..nth + buffers).map(|nth| driver.ring(RX).used_element(nth));
-    elements.flat_map(|(head, len)| buffer(driver, head as u16, len)).collect()
+    elements
+        .flat_map(|(head, len)| buffer(driver, head as u16, len))
+        .collect()
 }
 
 pub(super) fn send_with(driver: &Driver, header: Header, frame: &[u8]) {
     let ring = driver.ring(TX);
     let nth = ring.used_index();
-    driver.memory.write_slice(header.as_bytes(), GuestAddress(DATA)).unwrap();
-    driver.memory.write_slice(frame, GuestAddress(HIGH_START)).unwrap();
+    driver
+        .memory
+        .write_slice(header.as_bytes(), GuestAddress(DATA))
+        .unwrap();
+    driver
+        .memory
+        .write_slice(frame, GuestAddress(HIGH_START))
+        .unwrap();
     ring.chain(0, &[(DATA, 12, false), (HIGH_START, frame.len() as u32, false)]);
     ring.offer(0);
     ring.kick(driver);
@@ -122,7 +130,8 @@ fn the_hosts_header_reaches_a_guest_that_accepted_checksum_offload() {
         let (driver, mut peer, _) = start_with(wanted);
         let header = [1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0];
         offer_buffer(&driver, 0, 9000);
-        peer.write_all(&[&header[..], &[0xee; 2], &frame(6000, 1)].concat()).unwrap();
+        peer.write_all(&[&header[..], &[0xee; 2], &frame(6000, 1)].concat())
+            .unwrap();
         driver.ring(RX).wait_used(1);
         let got = gather(&driver, 0, 1);
         let expected = if kept { header } else { [0; 10] };
@@ -148,9 +157,23 @@ fn large_packets_leave_with_their_header_and_bad_ones_are_dropped() {
     let got = received(&mut peer);
     assert_eq!(got[..10], good.as_bytes()[..10]);
     assert!(got[10..12] == [0, 0] && got[12..] == sent);
-    send_with(&driver, Header { gso_size: 0.into(), ..good }, &sent);
+    send_with(
+        &driver,
+        Header {
+            gso_size: 0.into(),
+            ..good
+        },
+        &sent,
+    );
     send_with(&driver, Header { gso_type: 0, ..good }, &sent);
-    send_with(&driver, Header { csum_start: 40_000.into(), ..good }, &sent);
+    send_with(
+        &driver,
+        Header {
+            csum_start: 40_000.into(),
+            ..good
+        },
+        &sent,
+    );
     send_with(&driver, Header { gso_type: 9, ..good }, &sent);
     send_with(&driver, good, &frame(65_554, 1));
     send_with(&driver, Header::default(), &frame(60, 2));
@@ -195,14 +218,20 @@ pub(super) fn command(driver: &Driver, queue: usize, command: &[u8]) -> u8 {
     let ring = driver.ring(queue);
     let nth = ring.used_index();
     driver.memory.write_slice(command, GuestAddress(DATA)).unwrap();
-    driver.memory.write_slice(&[0xee], GuestAddress(DATA + 0x100)).unwrap();
+    driver
+        .memory
+        .write_slice(&[0xee], GuestAddress(DATA + 0x100))
+        .unwrap();
     ring.chain(0, &[(DATA, command.len() as u32, false), (DATA + 0x100, 1, true)]);
     ring.offer(0);
     ring.kick(driver);
     ring.wait_used(nth + 1);
     assert_eq!(ring.used_element(nth), (0, 1));
     let mut ack = [0];
-    driver.memory.read_slice(&mut ack, GuestAddress(DATA + 0x100)).unwrap();
+    driver
+        .memory
+        .read_slice(&mut ack, GuestAddress(DATA + 0x100))
+        .unwrap();
     ack[0]
 }
 
@@ -242,7 +271,9 @@ fn the_driver_says_how_many_pairs_it_uses() {
     ] {
         assert_eq!(command(&driver, 4, &bytes), ack, "{bytes:?}");
     }
-    driver.ring(4).chain(0, &[(DATA, 3, false), (DATA + 0x100, 1, true)]);
+    driver
+        .ring(4)
+        .chain(0, &[(DATA, 3, false), (DATA + 0x100, 1, true)]);
     driver.memory.write_slice(&[4, 0, 1], GuestAddress(DATA)).unwrap();
     driver.ring(4).offer(0);
     driver.ring(4).kick(&driver);

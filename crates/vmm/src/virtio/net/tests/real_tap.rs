@@ -57,16 +57,28 @@ fn enter_namespace(test: &str) -> bool {
 fn set_up(name: &str) {
     ip(&format!("addr add 10.0.0.1/24 dev {name}"));
     ip(&format!("link set {name} up"));
-    ip(&format!("neigh replace 10.0.0.2 lladdr 02:00:00:00:00:01 nud permanent dev {name}"));
+    ip(&format!(
+        "neigh replace 10.0.0.2 lladdr 02:00:00:00:00:01 nud permanent dev {name}"
+    ));
 }
 
 /// The TAP's own MAC address.
 fn mac_of(name: &str) -> [u8; 6] {
     // Not from `/sys`, which shows another namespace's.
-    let output = Command::new("ip").args(["-o", "link", "show", name]).output().unwrap();
+    let output = Command::new("ip")
+        .args(["-o", "link", "show", name])
+        .output()
+        .unwrap();
     let line = String::from_utf8(output.stdout).unwrap();
-    let text = line.split_whitespace().skip_while(|&word| word != "link/ether").nth(1).unwrap();
-    let octets: Vec<u8> = text.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
+    let text = line
+        .split_whitespace()
+        .skip_while(|&word| word != "link/ether")
+        .nth(1)
+        .unwrap();
+    let octets: Vec<u8> = text
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+        .collect();
     octets.try_into().unwrap()
 }
 
@@ -88,7 +100,9 @@ fn udp_packet(to_mac: [u8; 6], payload: &[u8]) -> Vec<u8> {
 
 /// The Internet checksum's sum, not inverted.
 fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
+    let words = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -230,7 +244,9 @@ fn next_udp(driver: &Driver) -> Vec<u8> {
     let ring = driver.ring(RX);
     let mut nth = 0;
     loop {
-        driver.interrupts.wait_until("a packet", || ring.used_index() > nth);
+        driver
+            .interrupts
+            .wait_until("a packet", || ring.used_index() > nth);
         let (head, len) = ring.used_element(nth);
         let mut got = buffer(driver, head as u16, len);
         let buffers = u16::from_le_bytes([got[10], got[11]]);
