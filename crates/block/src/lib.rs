@@ -5,12 +5,14 @@
 //! [`DiskReader`]; a device that has many requests in flight drives an [`engine`], which asks the disk where its
 //! bytes are and moves them without it.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(any(test, feature = "testing"), allow(clippy::unwrap_used, clippy::expect_used))]
 
 use std::io;
 
 mod backing;
 pub mod engine;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod overlay;
 pub mod raw;
 mod reader;

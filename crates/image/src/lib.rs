@@ -6,7 +6,7 @@
 //! The road of [`find_boot`]: [`partitions`] cuts the disk into regions, [`filesystem`] opens those that hold
 //! ext4, [`entry`] reads the boot loader's configuration, [`kernel`] unpacks what it names.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(any(test, feature = "testing"), allow(clippy::unwrap_used, clippy::expect_used))]
 
 use std::io::{Read, Seek};
 
@@ -14,6 +14,8 @@ mod entry;
 mod filesystem;
 mod find;
 mod format;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod inspect;
 pub mod kernel;
 mod partitions;

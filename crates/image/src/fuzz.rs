@@ -1,0 +1,72 @@
+//! Fuzz targets: hostile kernels, boot loaders' configurations, disks. `scripts/fuzz` runs them; the tests here,
+//! on the corpus only.
+
+use std::io::Cursor;
+
+use crate::entry::{Variables, bls, extlinux, grub};
+use crate::partitions::{has_ext_magic, regions};
+use crate::{kernel, sniff};
+
+/// By name.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("kernel_image", kernel_image),
+    ("extlinux", extlinux_configuration),
+    ("boot_loader_entry", boot_loader_entry),
+    ("grub_configuration", grub_configuration),
+    ("partition_table", partition_table),
+];
+
+fn kernel_image(input: &[u8]) {
+    // How an unpacked kernel may end is the caller's promise to the monitor: an ELF file for x86-64.
+    if let Ok(elf) = kernel::unpack(input.to_vec()) {
+        assert!(elf.starts_with(b"\x7fELF\x02\x01"));
+    }
+}
+
+fn extlinux_configuration(input: &[u8]) {
+    let _ = extlinux::parse(&String::from_utf8_lossy(input), "/boot/extlinux");
+}
+
+/// The first line is the entry's file name.
+fn boot_loader_entry(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let mut variables = Variables::new();
+    let entries: Vec<_> = rest
+        .split("\0")
+        .filter_map(|entry| bls::parse(name, entry, &mut variables))
+        .collect();
+    let _ = bls::choose(entries, bls::loader_default(rest));
+}
+
+/// The environment block is behind the first NUL.
+fn grub_configuration(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (configuration, environment) = text.split_once('\0').unwrap_or((&text, ""));
+    let _ = grub::parse(configuration, Variables::from_grubenv(environment));
+}
+
+fn partition_table(input: &[u8]) {
+    let mut disk = Cursor::new(input.to_vec());
+    let _ = sniff(&mut disk);
+    for region in regions(&mut disk).unwrap() {
+        let end = region.start.checked_add(region.len).unwrap();
+        assert!(end <= input.len() as u64, "{region:?} is not on the disk");
+        has_ext_magic(&mut disk, region.start).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_corpus_passes() {
+        for (name, target) in super::TARGETS {
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
+            for file in std::fs::read_dir(corpus).unwrap() {
+                target(&std::fs::read(file.unwrap().path()).unwrap());
+            }
+        }
+    }
+}
