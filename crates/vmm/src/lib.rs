@@ -13,6 +13,8 @@ pub mod console;
 pub mod control;
 pub mod cpu;
 pub mod devices;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod interrupts;
 pub mod jail;
 pub mod legacy;

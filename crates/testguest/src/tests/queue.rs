@@ -62,14 +62,7 @@ fn sizes_that_are_no_power_of_two_are_refused(device: &Device) -> Outcome {
 
 fn rings_outside_of_memory_are_refused(device: &Device) -> Outcome {
     for area in 0..3 {
-        for address in [
-            0,
-            cpu::LOCAL_APIC,
-            0xc000_0000,
-            1 << 45,
-            u64::MAX & !0xf,
-            u64::MAX & !0xfff,
-        ] {
+        for address in [0, cpu::LOCAL_APIC, 0xc000_0000, 1 << 45, !0xf, !0xfff] {
             let mut addresses = areas();
             addresses[area] = address;
             refused(device, 16, addresses)?;

@@ -5,6 +5,8 @@
 //! page tables again, is saved. What the kernel file says about addresses is a stranger's word: a segment
 //! that does not fit into RAM, or that would overwrite the low megabyte, is refused.
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 mod params;
 pub mod tables;
 

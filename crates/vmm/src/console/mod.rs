@@ -18,6 +18,8 @@
 //! is the bound.
 
 mod client;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 mod line;
 mod ring;
 mod worker;

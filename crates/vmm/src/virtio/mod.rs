@@ -11,6 +11,8 @@
 pub mod balloon;
 pub mod block;
 pub mod chain;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 pub mod interrupt;
 pub mod net;
 pub mod pci;
@@ -20,7 +22,8 @@ mod vectors;
 pub mod vsock;
 pub mod worker;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzing uses a part of it"))]
 mod testing;
 
 use std::io;

@@ -88,7 +88,7 @@ impl Link {
             return Ok(None);
         };
         ensure!(
-            len >= HEADER_LEN && len <= BUFFER_LEN,
+            (HEADER_LEN..=BUFFER_LEN).contains(&len),
             "{len} bytes were received"
         );
         let at = self.rx_buffer(head as u16);
