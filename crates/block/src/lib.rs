@@ -5,7 +5,10 @@
 //! [`DiskReader`]; a device that has many requests in flight drives an [`engine`], which asks the disk where its
 //! bytes are and moves them without it.
 
-#![cfg_attr(any(test, feature = "testing"), allow(clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(
+    any(test, feature = "testing"),
+    allow(clippy::unwrap_used, clippy::expect_used)
+)]
 
 use std::io;
 

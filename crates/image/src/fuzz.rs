@@ -63,7 +63,9 @@ mod tests {
     #[test]
     fn the_corpus_passes() {
         for (name, target) in super::TARGETS {
-            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../../fuzz/corpus")
+                .join(name);
             for file in std::fs::read_dir(corpus).unwrap() {
                 target(&std::fs::read(file.unwrap().path()).unwrap());
             }

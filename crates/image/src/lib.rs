@@ -6,7 +6,10 @@
 //! The road of [`find_boot`]: [`partitions`] cuts the disk into regions, [`filesystem`] opens those that hold
 //! ext4, [`entry`] reads the boot loader's configuration, [`kernel`] unpacks what it names.
 
-#![cfg_attr(any(test, feature = "testing"), allow(clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(
+    any(test, feature = "testing"),
+    allow(clippy::unwrap_used, clippy::expect_used)
+)]
 
 use std::io::{Read, Seek};
 

@@ -13,6 +13,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("virtio_net", virtio::fuzz::net),
     ("virtio_rng", virtio::fuzz::rng),
     ("virtio_balloon", virtio::fuzz::balloon),
+    ("virtio_vsock", virtio::fuzz::vsock),
     ("pci_function", virtio::fuzz::registers),
     ("virtio_state", virtio::fuzz::state),
     ("control_request", control_request),

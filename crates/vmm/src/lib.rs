@@ -4,7 +4,10 @@
 //! boot until the instance ends. While a guest runs, [`vcpu`] threads pass its accesses through the [`bus`]
 //! to [`legacy`] devices and [`pci`] functions, whose [`virtio`] workers have threads of their own.
 
-#![cfg_attr(any(test, feature = "testing"), allow(clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(
+    any(test, feature = "testing"),
+    allow(clippy::unwrap_used, clippy::expect_used)
+)]
 
 pub mod acpi;
 pub mod boot;

@@ -3,7 +3,9 @@
 //! Whatever it has done, after a reset the device can be driven again, and says nothing of a reset that it needs.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use super::block::Block;
 use super::net::{Net, NetConfig};
 use super::rng::Rng;
 use super::testing::{DATA, Driver, HIGH_END, HIGH_START, LOW_END, NEEDS_RESET};
+use super::vsock::Vsock;
 use crate::fuzz::Input;
 use crate::notices::Notices;
 use crate::pci::PciFunction as _;
@@ -63,6 +66,25 @@ pub(crate) fn balloon(input: &[u8]) {
     };
     let handle = Handle::new(options, 4).unwrap();
     drive(Balloon::new(handle, Arc::new(Notices::new().unwrap())), input);
+}
+
+/// Of the host, one program listens on port 5, and another asks for the guest's port 5.
+pub(crate) fn vsock(input: &[u8]) {
+    let thread = rustix::thread::gettid().as_raw_nonzero();
+    let guest = std::env::temp_dir().join(format!("hearth-fuzz-{thread}"));
+    let host = guest.with_file_name(format!("hearth-fuzz-{thread}_5"));
+    let sockets = [&guest, &host].map(|path| {
+        // Of a process that was killed.
+        let _ = std::fs::remove_file(path);
+        UnixListener::bind(path).unwrap()
+    });
+    let mut asking = UnixStream::connect(&guest).unwrap();
+    asking.write_all(b"CONNECT 5\nhello").unwrap();
+    let [guest_socket, _host_socket] = sockets;
+    drive(Vsock::new(77, guest_socket, guest.clone()).unwrap(), input);
+    for path in [guest, host] {
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 /// The first byte takes features away.
@@ -177,7 +199,11 @@ pub(crate) fn registers(input: &[u8]) {
         let (offset, len) = (input.number(2), usize::from(what >> 4) % 9);
         let bytes = &mut [0; 8][..len];
         match what % 4 {
-            0 => drop(driver.function.config_write((offset % 4096) as u16, input.bytes(len))),
+            0 => drop(
+                driver
+                    .function
+                    .config_write((offset % 4096) as u16, input.bytes(len)),
+            ),
             1 => driver.function.config_read((offset % 4096) as u16, bytes),
             2 => driver.function.bar_write(what >> 2 & 1, offset, input.bytes(len)),
             _ => driver.function.bar_read(what >> 2 & 1, offset, bytes),
