@@ -78,6 +78,18 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.zero(offset, len, true)
+    }
+
+    fn zero(&self, offset: u64, len: u64, _unmap: bool) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let mut bytes = self.bytes();
+        let space = range(offset, len).and_then(|range| bytes.get_mut(range));
+        space.ok_or(io::ErrorKind::WriteZero)?.fill(0);
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
