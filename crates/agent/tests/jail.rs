@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,10 +15,11 @@ use hearth_vmm::jail::Role;
 
 /// What a filter forbids to every thread, and what becomes of it where there is only the empty root without
 /// privileges: empty where that is no wall.
-const ATTEMPTS: [(&str, &str); 16] = [
+const ATTEMPTS: [(&str, &str); 17] = [
     ("open-file", "No such file"),
     ("open-device", "No such file"),
     ("list-root", "0 entries"),
+    ("climb", "0 entries"),
     ("write-file", "Read-only file system"),
     ("see-processes", "No such file"),
     ("signal-processes", "No such process"),
@@ -69,7 +71,7 @@ impl Prison {
         self.jail.cell(id, &Limits::of(1, 64)).unwrap()
     }
 
-    fn spawn(&self, cell: &Cell, attempt: &str, role: Option<&str>) -> Child {
+    fn command(&self, cell: &Cell, attempt: &str, role: Option<&str>) -> Command {
         let mut command = Command::new(&self.monitor);
         command
             .args([
@@ -82,7 +84,11 @@ impl Prison {
             .args(role.iter().flat_map(|role| ["--role", role]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        cell.spawn(&mut command).unwrap()
+        command
+    }
+
+    fn spawn(&self, cell: &Cell, attempt: &str, role: Option<&str>) -> Child {
+        cell.spawn(&mut self.command(cell, attempt, role)).unwrap()
     }
 
     fn attempt(&self, cell: &Cell, attempt: &str, role: Option<&str>) -> (ExitStatus, String) {
@@ -110,9 +116,37 @@ fn nothing_is_in_reach_and_the_filter_kills_who_reaches() {
             "{attempt}: {status}: {said}"
         );
         for role in Role::EXPOSED.map(Role::name) {
+            // A guest's connections to sockets of its directory are its business.
+            if (attempt, role.as_str()) == ("unix-socket", "vsock") {
+                continue;
+            }
             let (status, said) = prison.attempt(&cell, attempt, Some(&role));
             assert_eq!(status.signal(), Some(libc::SIGSYS), "{attempt} as {role}: {said}");
         }
+    }
+}
+
+/// As a monitor has it whose guest's vsock connections go to the sockets of a directory.
+#[test]
+fn a_directory_that_is_handed_over_is_all_there_is() {
+    let Some(prison) = Prison::new("a_directory_that_is_handed_over", false) else {
+        return;
+    };
+    let cell = prison.cell("i-1");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    for (attempt, wall) in [
+        ("list-root", "1 entries"),
+        ("climb", "1 entries"),
+        ("open-file", "No such file"),
+        ("write-file", "Read-only file system"),
+    ] {
+        let mut command = prison.command(&cell, attempt, None);
+        command.arg("--directory").arg(directory.path());
+        let output = cell.spawn(&mut command).unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(wall), "{attempt}: {output:?}");
     }
 }
 

@@ -93,10 +93,13 @@ fn run_confined(
     uid: Option<u32>,
     started: Instant,
 ) -> Result<Outcome, Box<dyn std::error::Error>> {
+    let began = Instant::now();
     if let Some(uid) = uid {
-        jail::enter(uid, last_fd)?;
+        jail::enter(uid, last_fd, spec.vsock.as_ref().map(|vsock| vsock.directory_fd))?;
     }
+    let entered = began.elapsed();
     jail::filter_threads(Role::Control)?;
+    tracing::info!(?entered, filtered = ?began.elapsed(), "in jail");
     let opened = open::open(spec)?;
     let surroundings = Surroundings {
         started,

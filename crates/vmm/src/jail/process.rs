@@ -2,19 +2,20 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
+use rustix::fs::OFlags;
 
 /// The machine's largest set of devices takes a few hundred: interrupts, doorbells, queues.
 const DESCRIPTORS: u64 = 4096;
 /// Where the empty root is mounted before it becomes the root: a directory that every host has, and that is
 /// covered in the monitor's own mount namespace only.
-const STAGE: &str = "/proc";
+const STAGE: &CStr = c"/proc";
 const NAME: &CStr = c"hearth-vmm";
 const LAST_CAPABILITY: u64 = 63;
 
@@ -30,12 +31,20 @@ pub struct EnterError {
 /// networks, IPC and names (the pid namespace is the agent's to make), its files, root's identity and
 /// capabilities. `uid` is user and group from here on.
 ///
+/// The root is empty. Or it is `directory`, a handed-over descriptor, with what is in it and nothing above it;
+/// the descriptor is then one of the new root.
+///
 /// # Errors
 /// Root's privileges are not there, or a kernel feature is not. Part of it may have been done: the process
 /// should end.
-pub fn enter(uid: u32, last_fd: RawFd) -> Result<(), EnterError> {
+pub fn enter(uid: u32, last_fd: RawFd, directory: Option<RawFd>) -> Result<(), EnterError> {
     close_above(last_fd).map_err(failed("closing descriptors"))?;
     limit_resources().map_err(failed("setting resource limits"))?;
+    // In a namespace of mounts that is not theirs, directories cannot be mounted.
+    let tree = directory
+        .map(open_tree)
+        .transpose()
+        .map_err(failed("cloning the directory's mount"))?;
     let namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWIPC
@@ -44,7 +53,10 @@ pub fn enter(uid: u32, last_fd: RawFd) -> Result<(), EnterError> {
     // Kernels may lack it. It hides names only.
     let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
     rename_host().map_err(failed("naming the namespace"))?;
-    empty_root().map_err(failed("going to an empty root"))?;
+    change_root(tree).map_err(failed("changing the root"))?;
+    if let Some(directory) = directory {
+        point_at_root(directory).map_err(failed("letting go of the directory outside"))?;
+    }
     umask(Mode::from_bits_truncate(0o077));
     drop_privileges(uid)
 }
@@ -87,23 +99,63 @@ fn rename_host() -> io::Result<()> {
     check(unsafe { libc::setdomainname(NAME.as_ptr(), NAME.count_bytes()) })
 }
 
-/// A read-only file system with nothing in it becomes the root, and all others are let go.
-fn empty_root() -> nix::Result<()> {
+/// A tree of the mount that `directory` is in, from it downwards, which is mounted nowhere yet.
+fn open_tree(directory: RawFd) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    // SAFETY: an empty name, and numbers.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, directory, c"".as_ptr(), flags) };
+    let tree = RawFd::try_from(tree).map_err(io::Error::other)?;
+    check(tree)?;
+    // SAFETY: the call made it, for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(tree) })
+}
+
+/// `tree`, or a file system with nothing in it, becomes the root, read-only, and all others are let go.
+fn change_root(tree: Option<OwnedFd>) -> io::Result<()> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(
-        Some("empty"),
-        STAGE,
-        Some("tmpfs"),
-        flags,
-        Some("size=4k,nr_inodes=1,mode=0555"),
-    )?;
+    match tree {
+        Some(tree) => {
+            move_mount(&tree)?;
+            let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags;
+            mount(none, STAGE, none, again, none)?;
+        }
+        None => {
+            let options = Some("size=4k,nr_inodes=1,mode=0555");
+            mount(Some("empty"), STAGE, Some("tmpfs"), flags, options)?;
+        }
+    }
     chdir(STAGE)?;
     // The old root lies upon the new one until it is let go; no directory for it is needed.
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
-    chdir("/")
+    Ok(chdir("/")?)
+}
+
+fn move_mount(tree: &OwnedFd) -> io::Result<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+    let (from, here, to) = (tree.as_raw_fd(), libc::AT_FDCWD, c"".as_ptr());
+    // SAFETY: names that end in zero, and numbers.
+    let moved = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from,
+            to,
+            here,
+            STAGE.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    check(moved as libc::c_int)
+}
+
+/// Otherwise whoever goes to the directory it was could climb to the host's root from there.
+fn point_at_root(directory: RawFd) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, rustix::fs::Mode::empty())?;
+    // SAFETY: the descriptor is replaced by one that is open, whoever owns it.
+    check(unsafe { libc::dup3(root.as_raw_fd(), directory, libc::O_CLOEXEC) })
 }
 
 fn drop_privileges(uid: u32) -> Result<(), EnterError> {

@@ -28,7 +28,7 @@ pub enum Role {
 
 impl Role {
     /// Of the threads that a guest could break into.
-    pub const EXPOSED: [Self; 7] = [
+    pub const EXPOSED: [Self; 8] = [
         Self::Control,
         Self::Console,
         Self::Vcpu,
@@ -36,6 +36,7 @@ impl Role {
         Self::Net,
         Self::Rng,
         Self::Balloon,
+        Self::Vsock,
     ];
 
     /// As in the list of filters.

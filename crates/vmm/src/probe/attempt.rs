@@ -16,6 +16,8 @@ pub(super) enum Attempt {
     OpenFile,
     OpenDevice,
     ListRoot,
+    /// From the working directory upwards.
+    Climb,
     WriteFile,
     SeeProcesses,
     SignalProcesses,
@@ -59,6 +61,7 @@ impl Attempt {
             Self::OpenFile => File::open("/etc/passwd").map(|_| "opened".into()),
             Self::OpenDevice => File::open("/dev/kvm").map(|_| "opened".into()),
             Self::ListRoot => Ok(format!("{} entries", fs::read_dir("/")?.count())),
+            Self::Climb => Ok(format!("{} entries", fs::read_dir("../../../../..")?.count())),
             Self::WriteFile => File::create("/file").map(|_| "created".into()),
             Self::SeeProcesses => Ok(format!("{} entries", fs::read_dir("/proc")?.count())),
             Self::SignalProcesses => signal_processes(),

@@ -5,8 +5,11 @@
 
 mod attempt;
 
+use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 
@@ -15,6 +18,7 @@ use clap::{Args, ValueEnum};
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::chain;
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::fchdir;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -27,11 +31,14 @@ pub(crate) struct Arguments {
     /// Under the filter of a thread that does this
     #[arg(long, hide = true)]
     role: Option<Role>,
+    /// Have this directory as the root, and be in it
+    #[arg(long, hide = true)]
+    directory: Option<PathBuf>,
 }
 
 pub(crate) fn probe(arguments: &Arguments) -> ExitCode {
     let done = match arguments.attempt {
-        Some(attempt) => inside(attempt, arguments.jail, arguments.role),
+        Some(attempt) => inside(attempt, arguments),
         None => tabulate(arguments.jail),
     };
     match done {
@@ -46,10 +53,15 @@ pub(crate) fn probe(arguments: &Arguments) -> ExitCode {
 type Error = Box<dyn std::error::Error>;
 
 /// Goes to jail, tries, and says on standard output what came of it.
-fn inside(attempt: Attempt, uid: u32, role: Option<Role>) -> Result<(), Error> {
-    jail::enter(uid, libc::STDERR_FILENO)?;
+fn inside(attempt: Attempt, arguments: &Arguments) -> Result<(), Error> {
+    let directory = arguments.directory.as_ref().map(File::open).transpose()?;
+    let fd = directory.as_ref().map(AsRawFd::as_raw_fd);
+    jail::enter(arguments.jail, fd.unwrap_or(libc::STDERR_FILENO), fd)?;
+    if let Some(directory) = directory {
+        fchdir(directory)?;
+    }
     let try_it = move || println!("{}", attempt.make().unwrap_or_else(|error| error.to_string()));
-    let Some(role) = role else {
+    let Some(role) = arguments.role else {
         try_it();
         return Ok(());
     };
