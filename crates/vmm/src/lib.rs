@@ -1,8 +1,27 @@
 //! The microVM monitor: one process per instance, synchronous, no tokio.
 //!
-//! [`open`] takes what the agent hands over, [`machine`] builds one boot of it, [`lifecycle`] runs boot after
-//! boot until the instance ends. While a guest runs, [`vcpu`] threads pass its accesses through the [`bus`]
-//! to [`legacy`] devices and [`pci`] functions, whose [`virtio`] workers have threads of their own.
+//! To read it as a story, take the modules in this order.
+//!
+//! **What comes in.** The agent starts `hearth-vmm` with a [`spec`] and open descriptors; [`open`] checks and takes
+//! them, and the process shuts itself in its [`jail`]. What is attached, and in which slot, is in [`devices`].
+//!
+//! **One boot.** [`machine`] builds it: the guest's [`memory`], a KVM [`vm`], its processors ([`cpu`]), the kernel
+//! and its parameters ([`boot`]), and the tables by which the guest finds the rest ([`acpi`], [`smbios`]).
+//!
+//! **While the guest runs.** Each [`vcpu`] has a thread. What the guest reads and writes beside its memory comes out
+//! of KVM there and goes over the [`bus`] to the [`legacy`] ports or to [`pci`] functions. Behind those are
+//! [`virtio`] devices, whose workers have threads and queues of their own: a disk that is slow holds up nobody else.
+//! They wake the guest by [`interrupts`], keep to their [`limits`], and count in [`metrics`] what they do. The serial
+//! port's output has a thread too, in [`console`].
+//!
+//! **Who is in charge.** [`lifecycle`] runs boot after boot until the instance ends. It hears the guest through
+//! [`notices`], and clients by the [`control`] protocol.
+//!
+//! **Out of time.** A [`snapshot`] keeps a paused machine in files; a machine that is restored from one gets a new
+//! generation id ([`vmgenid`]), so that it knows of its twins.
+//!
+//! Nothing that comes from the guest, from a client or out of a file is trusted: it is parsed once, into a type
+//! that holds no wrong values.
 
 #![cfg_attr(
     any(test, feature = "testing"),

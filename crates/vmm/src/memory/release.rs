@@ -8,6 +8,9 @@
 //! zero it, at the price of a mapping for every hole, of which a process may have 65,530: a guest could use
 //! them up.
 //!
+//! By the same argument a released page does not count as written: what a diff snapshot leaves out of it, its
+//! base has.
+//!
 //! Pages that the kernel holds for someone else, as buffers registered with io_uring, would be torn from the guest here:
 //! guest memory must not be registered in a machine with a balloon.
 

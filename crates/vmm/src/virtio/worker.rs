@@ -83,7 +83,7 @@ impl Waiter {
     /// `source` cannot be waited for.
     pub fn also_edges_of(&self, source: &impl AsRawFd) -> io::Result<()> {
         let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, SOURCE);
-        Ok(self.epoll.ctl(ControlOperation::Add, source.as_raw_fd(), event)?)
+        self.epoll.ctl(ControlOperation::Add, source.as_raw_fd(), event)
     }
 
     /// Sleeps until the source is readable or gone (true), or the stop is requested (false).

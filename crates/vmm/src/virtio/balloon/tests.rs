@@ -31,6 +31,9 @@ const EVERYTHING: BalloonOptions = BalloonOptions {
 };
 const MEMORY_MIB: u64 = 4;
 
+/// Address, length, whether the device may write to it.
+type Buffer = (u64, u32, bool);
+
 struct Guest {
     driver: Driver,
     handle: Arc<Handle>,
@@ -57,7 +60,7 @@ impl Guest {
     }
 
     /// Offers one chain and waits until it is used.
-    fn ask(&self, queue: usize, buffers: &[(u64, u32, bool)]) {
+    fn ask(&self, queue: usize, buffers: &[Buffer]) {
         let ring = self.driver.ring(queue);
         let nth = ring.used_index();
         ring.chain(0, buffers);
@@ -300,7 +303,7 @@ fn each_breakage_of_each_queue_needs_a_reset_and_the_device_works_after_it() {
 
 #[test]
 fn requests_in_the_wrong_direction_or_without_end_need_a_reset() {
-    let requests: [(usize, &[(u64, u32, bool)]); 6] = [
+    let requests: [(usize, &[Buffer]); 6] = [
         (INFLATE, &[(DATA, 4, true)]),
         (DEFLATE, &[(DATA, 4, false), (DATA, 4, true)]),
         (INFLATE, &[(DATA, 0x1_0004, false)]),
