@@ -1,4 +1,4 @@
-//! Where port and memory accesses of vCPUs go. Built once for a boot; only PCI BARs move afterwards.
+//! Where port and memory accesses of vCPUs go. Built once for a boot; only PCI functions come, move and go afterwards.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::legacy::{
 };
 use crate::memory::{ECAM_BASE, ECAM_SIZE};
 use crate::notices::{Ending, Notices};
+use crate::pci::hotplug::{self, HotPlug};
 use crate::pci::root::PciRoot;
 use crate::snapshot::{Saved, StateError};
 
@@ -26,13 +27,19 @@ pub struct SavedDevices {
 
 pub struct Bus {
     serial: Arc<Serial>,
-    pci: PciRoot,
+    pci: Arc<PciRoot>,
+    hotplug: Arc<HotPlug>,
     notices: Arc<Notices>,
 }
 
 impl Bus {
-    pub fn new(serial: Arc<Serial>, pci: PciRoot, notices: Arc<Notices>) -> Self {
-        Self { serial, pci, notices }
+    pub fn new(serial: Arc<Serial>, pci: Arc<PciRoot>, hotplug: Arc<HotPlug>, notices: Arc<Notices>) -> Self {
+        Self {
+            serial,
+            pci,
+            hotplug,
+            notices,
+        }
     }
 
     /// Ports are bytes: a wider access reads as many ports in a row. Nobody there: all ones.
@@ -43,6 +50,7 @@ impl Bus {
                 // Output buffer empty, input buffer empty: ready for the reset command.
                 KEYBOARD_CONTROLLER_COMMAND | KEYBOARD_CONTROLLER_DATA => 0,
                 power::SLEEP_CONTROL_PORT..=power::RESET_PORT => 0,
+                hotplug::FIRST_PORT..=hotplug::LAST_PORT => self.hotplug.read(port),
                 _ => 0xff,
             };
         }
@@ -62,6 +70,7 @@ impl Bus {
                         self.notices.end(ending);
                     }
                 }
+                hotplug::FIRST_PORT..=hotplug::LAST_PORT => self.hotplug.write(port, byte),
                 _ => {}
             }
         }

@@ -1,5 +1,7 @@
 //! One boot of a virtual machine: built from a [`Plan`], run, torn down. A reset is the next one.
 
+mod slots;
+
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -16,15 +18,15 @@ use crate::legacy::serial::Serial;
 use crate::memory::{GuestMemory, Layout, MIB};
 use crate::metrics::Registry;
 use crate::notices::Notices;
-use crate::pci::msix::MsiRouter;
 use crate::pci::root::PciRoot;
 use crate::smbios;
 use crate::snapshot::{Restore, SnapshotError, Tracking};
 use crate::vcpu::{Resting, Stopping, VcpuThread};
-use crate::virtio::pci::VirtioPci;
 use crate::vm::Vm;
 use crate::vmgenid::{self, VmGenId};
 use vmm_sys_util::eventfd::EventFd;
+
+pub use slots::Slots;
 
 /// Of a thread that makes one system call.
 const SMALL_STACK: usize = 64 << 10;
@@ -72,6 +74,7 @@ pub struct Machine {
     pub notices: Arc<Notices>,
     /// To be renewed when this machine's past is another's too.
     pub generation: VmGenId,
+    pub slots: Slots,
     power_button: EventFd,
     pub(crate) bus: Arc<Bus>,
     threads: Vec<VcpuThread>,
@@ -158,23 +161,37 @@ impl Machine {
             .map_err(host("wiring the generation id"))?;
         let generation = VmGenId::new(memory.clone(), generation);
 
-        let pci = PciRoot::new(Arc::clone(&vm.fd), layout.pci_window_64());
+        let hotplug = vm
+            .router
+            .pin(acpi::HOTPLUG_GSI)
+            .map_err(host("wiring hot-plug"))?;
+        let mut slots = Slots::new(
+            PciRoot::new(Arc::clone(&vm.fd), layout.pci_window_64()),
+            Arc::clone(&vm.router) as _,
+            memory.clone(),
+            Arc::clone(&notices),
+            hotplug,
+        );
         for (slot, entry) in plan.devices.iter() {
             let device = entry
                 .build(&plan.metrics, &notices)
                 .map_err(host("making devices"))?;
-            let msi = Arc::clone(&vm.router) as Arc<dyn MsiRouter>;
-            let function =
-                VirtioPci::new(device, memory.clone(), msi).map_err(host("making a PCI function"))?;
-            pci.insert(slot, function)
+            slots
+                .insert(slot, device)
                 .map_err(host("adding a PCI function"))?;
         }
-        let bus = Arc::new(Bus::new(Arc::clone(&serial), pci, Arc::clone(&notices)));
+        let bus = Arc::new(Bus::new(
+            Arc::clone(&serial),
+            Arc::clone(&slots.root),
+            Arc::clone(&slots.hotplug),
+            Arc::clone(&notices),
+        ));
 
         let mut machine = Self {
             serial,
             notices,
             generation,
+            slots,
             power_button,
             bus,
             threads: Vec::new(),

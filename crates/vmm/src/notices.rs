@@ -26,6 +26,8 @@ pub enum Notice {
     /// The boot processor is about to run guest code for the first time.
     Entered(Instant),
     Ending(Ending),
+    /// The guest has let a device go, which was asked of it.
+    Ejected,
     /// The statistics that someone asked for have come.
     BalloonStatistics,
 }

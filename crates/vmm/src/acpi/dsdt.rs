@@ -8,7 +8,8 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::ged::{self, Event};
-use super::{GENERATION_GSI, OEM, OEM_REVISION, OEM_TABLE, POWER_BUTTON_GSI, SERIAL_GSI};
+use super::hotplug;
+use super::{GENERATION_GSI, HOTPLUG_GSI, OEM, OEM_REVISION, OEM_TABLE, POWER_BUTTON_GSI, SERIAL_GSI};
 use crate::legacy::{power, serial};
 use crate::memory::{ECAM_BASE, ECAM_SIZE, Layout, PCI_WINDOW_32};
 use crate::vmgenid;
@@ -50,6 +51,8 @@ fn pci_root(layout: &Layout, body: &mut Vec<u8>) {
     let (start_32, size_32) = PCI_WINDOW_32;
     let (start_64, size_64) = layout.pci_window_64();
     let uncached = AddressSpaceCacheable::NotCacheable;
+    let mut slots = Vec::new();
+    hotplug::write(&mut slots);
     Device::new(
         Path::new("PCI0"),
         vec![
@@ -72,6 +75,7 @@ fn pci_root(layout: &Layout, body: &mut Vec<u8>) {
                     &AddressSpace::new_memory(uncached, true, start_64, start_64 + size_64 - 1, None),
                 ]),
             ),
+            &hotplug::Raw(slots),
         ],
     )
     .to_aml_bytes(body);
@@ -151,6 +155,10 @@ fn events(body: &mut Vec<u8>) {
             Event {
                 gsi: POWER_BUTTON_GSI,
                 terms: vec![&Notify::new(&Path::new("PWRB"), &BUTTON_PRESSED)],
+            },
+            Event {
+                gsi: HOTPLUG_GSI,
+                terms: vec![&hotplug::scan()],
             },
             Event {
                 gsi: GENERATION_GSI,

@@ -4,6 +4,7 @@
 
 mod dsdt;
 mod ged;
+mod hotplug;
 
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
@@ -27,6 +28,8 @@ pub const SERIAL_GSI: u32 = 4;
 pub const POWER_BUTTON_GSI: u32 = 5;
 /// The GSI by which it hears of a new generation id.
 pub const GENERATION_GSI: u32 = 6;
+/// The GSI by which it hears of PCI functions that come and go.
+pub const HOTPLUG_GSI: u32 = 7;
 
 const OEM: [u8; 6] = *b"HEARTH";
 const OEM_TABLE: [u8; 8] = *b"HEARTHVM";

@@ -21,6 +21,7 @@ pub use socket::{DESCRIPTOR_LIMIT, receive, send};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Report;
+use crate::spec::{DiskSpec, NicSpec};
 pub use crate::virtio::balloon::BalloonStatus;
 
 /// Bytes of a request's line.
@@ -32,6 +33,22 @@ pub enum Request {
     Status,
     /// Asks for what has been counted so far; nothing stops for it.
     Metrics,
+    /// Asks what is attached.
+    Devices,
+    /// Attaches a disk to the running machine, and for its boots to come.
+    AttachDisk(DiskSpec),
+    AttachNic(NicSpec),
+    /// Detaches a device. The guest is asked to let it go, and [`Event::DeviceDetached`] says when it has; it can
+    /// be asked again. With `force` the device is gone at once, whatever the guest thinks of it.
+    Detach {
+        device: String,
+        #[serde(default)]
+        force: bool,
+    },
+    /// Looks at the size of a disk's files again and tells the guest; [`Reply::Resized`].
+    Resize {
+        device: String,
+    },
     /// Stops the vCPUs and the devices, until [`Self::Resume`].
     Pause,
     Resume,
@@ -56,6 +73,11 @@ impl Request {
     pub const NAMES: &[&str] = &[
         "status",
         "metrics",
+        "devices",
+        "attach_disk",
+        "attach_nic",
+        "detach",
+        "resize",
         "pause",
         "resume",
         "balloon",
@@ -80,8 +102,15 @@ pub enum Reply {
     Status(Status),
     Metrics(Report),
     Balloon(BalloonStatus),
+    Devices(Vec<DeviceStatus>),
+    /// The disk's size now, in bytes.
+    Resized {
+        bytes: u64,
+    },
     Ok,
-    Error { message: String },
+    Error {
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +121,17 @@ pub struct Status {
     pub boots: u64,
     /// Microseconds from the process's start to the first vCPU entry of the first boot; 0 before it.
     pub first_entry_micros: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    pub device: String,
+    /// As in [`crate::metrics::DeviceReport::kind`].
+    pub kind: String,
+    /// On PCI bus 0.
+    pub slot: u8,
+    /// The guest was asked to let it go and has not done so yet.
+    pub leaving: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +154,8 @@ pub enum Event {
     Entered { boots: u64, first_entry_micros: u64 },
     /// The guest (or a client) reset the machine; boot number `boots` comes next.
     Reset { boots: u64 },
+    /// A device that was to be detached is gone, and its descriptors are closed.
+    DeviceDetached { device: String },
     /// Statistics that a client asked for have come from the guest.
     BalloonStatistics(BalloonStatus),
 }

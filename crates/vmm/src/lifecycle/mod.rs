@@ -3,6 +3,7 @@
 //! One thread does all of it. It waits for its clients and for the machine, tells the [`queue`] what they want,
 //! and takes the steps that the queue hands out.
 
+mod devices;
 pub mod queue;
 mod serve;
 
@@ -91,9 +92,9 @@ impl Lifecycle {
             Err(outcome) => return Ok(outcome),
         };
         loop {
-            self.wait(&machine)?;
+            self.wait(&mut machine)?;
             while let Some(asked) = self.next_request() {
-                self.serve(asked, &machine);
+                self.serve(asked, &mut machine);
             }
             self.send_answers();
             while let Some(step) = self.queue.next_step() {
@@ -106,6 +107,7 @@ impl Lifecycle {
                     Step::PressPowerButton => machine.press_power_button(),
                     Step::Restart => {
                         machine.stop();
+                        self.finish_all_leaves();
                         let boots = self.boots + 1;
                         self.announce(&Event::Reset { boots });
                         machine = match self.boot()? {
@@ -145,7 +147,7 @@ impl Lifecycle {
     }
 
     /// Waits until something happens, and takes note of it.
-    fn wait(&mut self, machine: &Machine) -> io::Result<()> {
+    fn wait(&mut self, machine: &mut Machine) -> io::Result<()> {
         let mut ready = [EpollEvent::default(); 16];
         let count = match self.epoll.wait(-1, &mut ready) {
             Ok(count) => count,
@@ -163,7 +165,7 @@ impl Lifecycle {
         Ok(())
     }
 
-    fn read_notices(&mut self, machine: &Machine) {
+    fn read_notices(&mut self, machine: &mut Machine) {
         for notice in machine.notices.take() {
             match notice {
                 Notice::Entered(at) => {
@@ -184,6 +186,7 @@ impl Lifecycle {
                         self.announce(&Event::BalloonStatistics(balloon.status()));
                     }
                 }
+                Notice::Ejected => self.finish_leaves(machine),
                 Notice::Ending(ending) => self.queue.end(ending),
             }
         }

@@ -1,7 +1,8 @@
 //! What the control socket's clients ask for, and their answers.
 
-use super::Lifecycle;
+use super::devices::ChangeError;
 use super::queue::Ask;
+use super::{Lifecycle, chain};
 use crate::control::{Event, Reply, Request, Status};
 use crate::machine::Machine;
 use crate::server::{Asked, ClientId};
@@ -13,11 +14,19 @@ impl Lifecycle {
     }
 
     /// Does what is done at once; what concerns the machine as a whole goes into the queue.
-    pub(super) fn serve(&mut self, asked: Asked, _machine: &Machine) {
+    pub(super) fn serve(&mut self, asked: Asked, machine: &mut Machine) {
         let client = asked.client;
         let reply = match asked.request {
             Request::Status => Reply::Status(self.status()),
             Request::Metrics => Reply::Metrics(self.plan.metrics.report()),
+            Request::Devices => Reply::Devices(self.device_list()),
+            Request::AttachDisk(spec) => done(self.attach_disk(&spec, asked.descriptors, machine)),
+            Request::AttachNic(spec) => done(self.attach_nic(&spec, asked.descriptors, machine)),
+            Request::Detach { device, force } => done(self.detach(&device, force, machine)),
+            Request::Resize { device } => match self.resize(&device, machine) {
+                Ok(bytes) => Reply::Resized { bytes },
+                Err(error) => refused(&error),
+            },
             Request::Pause => return self.queue.ask(Ask::Pause, client),
             Request::Resume => return self.queue.ask(Ask::Resume, client),
             Request::Balloon => self.with_balloon(|balloon| Reply::Balloon(balloon.status())),
@@ -79,5 +88,18 @@ impl Lifecycle {
             boots: self.boots,
             first_entry_micros: self.first_entry_micros,
         }
+    }
+}
+
+fn done(result: Result<(), ChangeError>) -> Reply {
+    match result {
+        Ok(()) => Reply::Ok,
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &ChangeError) -> Reply {
+    Reply::Error {
+        message: chain(error),
     }
 }

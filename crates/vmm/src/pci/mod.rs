@@ -1,6 +1,7 @@
 //! The PCI root: one bus, ECAM configuration space, 64-bit BARs, MSI-X. PCI Local Bus 3.0, PCIe base 5.0.
 
 pub mod config;
+pub mod hotplug;
 pub mod msix;
 pub mod root;
 

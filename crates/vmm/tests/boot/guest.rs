@@ -3,8 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -12,7 +11,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use hearth_vmm::console;
-use hearth_vmm::control::{Event, Message, Reply, Request};
+use hearth_vmm::control::{Client, Event, Reply, Request};
 use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, Outcome, VmSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
@@ -44,6 +43,8 @@ pub fn files<const N: usize>(test: &str, names: [&str; N]) -> Option<[PathBuf; N
     None
 }
 
+/// Far more than any request takes.
+const REPLY: Duration = Duration::from_secs(60);
 /// Greater than any other descriptor here.
 const AFTER_ALL: RawFd = 100;
 
@@ -58,9 +59,7 @@ pub enum Root<'a> {
 
 pub struct Guest {
     child: Child,
-    control: BufReader<UnixStream>,
-    /// Events that came in while a reply was waited for.
-    events: Vec<Event>,
+    control: Client,
     dir: tempfile::TempDir,
 }
 
@@ -143,13 +142,8 @@ impl Guest {
         // In jail, what comes after it is closed.
         let spec_fd = fds.give(rustix::io::fcntl_dupfd_cloexec(spec_file, AFTER_ALL).unwrap());
         let child = spawn(spec_fd, fds.0.iter().map(AsRawFd::as_raw_fd).collect());
-        let control = BufReader::new(UnixStream::connect(dir.path().join("control.sock")).unwrap());
-        Self {
-            child,
-            control,
-            events: Vec::new(),
-            dir,
-        }
+        let control = Client::connect(dir.path().join("control.sock")).unwrap();
+        Self { child, control, dir }
     }
 
     /// The monitor's process id.
@@ -164,27 +158,20 @@ impl Guest {
 
     /// `None` when the monitor has ended.
     pub fn next_event(&mut self, timeout: Duration) -> Option<Event> {
-        if !self.events.is_empty() {
-            return Some(self.events.remove(0));
-        }
-        match self.message(timeout)? {
-            Message::Event(event) => Some(event),
-            Message::Reply(reply) => panic!("reply without request: {reply:?}"),
-        }
+        self.control.set_patience(Some(timeout)).unwrap();
+        let event = self.control.next_event();
+        event.unwrap_or_else(|error| panic!("control socket: {error}; console:\n{}", self.console()))
     }
 
     pub fn request(&mut self, request: &Request) -> Reply {
-        let line = serde_json::to_string(request).unwrap() + "\n";
-        self.control.get_mut().write_all(line.as_bytes()).unwrap();
-        loop {
-            match self
-                .message(Duration::from_secs(60))
-                .expect("the monitor has ended")
-            {
-                Message::Reply(reply) => return reply,
-                Message::Event(event) => self.events.push(event),
-            }
-        }
+        self.request_with(request, &[])
+    }
+
+    /// A request with the descriptors that it names.
+    pub fn request_with(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Reply {
+        self.control.set_patience(Some(REPLY)).unwrap();
+        let reply = self.control.request_with(request, descriptors);
+        reply.unwrap_or_else(|error| panic!("control socket: {error}; console:\n{}", self.console()))
     }
 
     /// How many descriptors the monitor has open.
@@ -221,17 +208,6 @@ impl Guest {
         let json = std::fs::read(self.dir.path().join("outcome")).unwrap();
         serde_json::from_slice(&json)
             .unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&json)))
-    }
-
-    fn message(&mut self, timeout: Duration) -> Option<Message> {
-        self.control.get_ref().set_read_timeout(Some(timeout)).unwrap();
-        let mut line = String::new();
-        match self.control.read_line(&mut line) {
-            Ok(0) => None,
-            Ok(_) => Some(serde_json::from_str(&line).unwrap()),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
-            Err(error) => panic!("control socket: {error}; console:\n{}", self.console()),
-        }
     }
 }
 

@@ -9,7 +9,10 @@
 mod guest;
 #[path = "linux.rs"]
 mod harness;
+#[path = "../guest/tap.rs"]
+mod tap;
 
 mod console;
 mod generation;
+mod hotplug;
 mod memory;

@@ -159,3 +159,55 @@ fn of_two_bars_at_one_address_the_first_answers() {
     root.memory_write(WINDOW.0 + SHARE, &[1]);
     assert!(second.last.lock().unwrap().is_empty());
 }
+
+/// vCPUs at work on a slot whose function comes and goes: nothing deadlocks, leaks or answers for another slot.
+#[test]
+fn functions_come_and_go_under_running_vcpus() {
+    const ROUNDS: usize = 300;
+    let Some(root) = root("functions_come_and_go_under_running_vcpus") else {
+        return;
+    };
+    let stays = Probe::new();
+    root.insert(1, stays.clone()).unwrap();
+    root.config_write(SLOT_1 + 4, &[2, 0]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let bars = [
+        WINDOW.0 + SHARE,
+        WINDOW.0 + 2 * SHARE,
+        WINDOW.0 + 2 * SHARE + 0x10_0040,
+    ];
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Acquire) {
+                    root.config_write(2 * SLOT_1 + 4, &[2, 0]);
+                    for address in bars {
+                        let mut data = [0; 4];
+                        root.memory_read(address, &mut data);
+                        root.memory_write(address, &data);
+                    }
+                    let mut there = [0; 4];
+                    root.config_read(SLOT_1, &mut there);
+                    assert_eq!(there, 0x1041_1af4_u32.to_le_bytes());
+                    root.config_write(2 * SLOT_1 + 4, &[0, 0]);
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            let probe = Probe::new();
+            root.insert(2, probe.clone()).unwrap();
+            assert!(root.insert(2, Probe::new()).is_err());
+            // The one whose life ends here is mapped, or not yet, or not any more.
+            std::thread::yield_now();
+            assert!(root.remove(2) && !root.remove(2));
+            // vCPUs let go of it; then nobody has it.
+            while Arc::strong_count(&probe) > 1 {
+                std::thread::yield_now();
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Release);
+    });
+    assert_eq!(root.mappings.read().unwrap().len(), 2);
+    root.reset();
+    assert_eq!(root.mappings.read().unwrap().len(), 0);
+}

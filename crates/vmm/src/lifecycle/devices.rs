@@ -1,0 +1,164 @@
+//! Devices that come, go and grow while the machine runs.
+//!
+//! What is attached is in the plan, and so also in the boots to come. A device that the guest was asked to let go
+//! is gone from the plan when the guest has done so, when a client forces it, or when the guest resets: the next
+//! boot is built without it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::Lifecycle;
+use crate::control::{DeviceStatus, Event};
+use crate::devices::{Backend, DeviceError};
+use crate::machine::Machine;
+use crate::open::{OpenError, Passed, open_disk, open_nic};
+use crate::spec::{DiskSpec, NicSpec};
+
+/// Why the machine's devices stay as they are.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChangeError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("opening device {device:?}")]
+    Open {
+        device: String,
+        #[source]
+        source: OpenError,
+    },
+    #[error("{doing} device {device:?}")]
+    Host {
+        doing: &'static str,
+        device: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("device {0:?} is no disk")]
+    NoDisk(String),
+}
+
+impl Lifecycle {
+    pub(super) fn device_list(&self) -> Vec<DeviceStatus> {
+        let devices = self.plan.devices.iter();
+        devices
+            .map(|(slot, entry)| DeviceStatus {
+                device: entry.id.clone(),
+                kind: entry.backend.kind().to_owned(),
+                slot,
+                leaving: entry.leaving,
+            })
+            .collect()
+    }
+
+    pub(super) fn attach_disk(
+        &mut self,
+        spec: &DiskSpec,
+        descriptors: Vec<OwnedFd>,
+        machine: &mut Machine,
+    ) -> Result<(), ChangeError> {
+        let opened = open_disk(&mut Passed::new(descriptors), spec);
+        self.attach(&spec.id, opened.map(Backend::Disk), machine)
+    }
+
+    pub(super) fn attach_nic(
+        &mut self,
+        spec: &NicSpec,
+        descriptors: Vec<OwnedFd>,
+        machine: &mut Machine,
+    ) -> Result<(), ChangeError> {
+        let opened = open_nic(&mut Passed::new(descriptors), spec);
+        self.attach(&spec.id, opened.map(Backend::Nic), machine)
+    }
+
+    fn attach(
+        &mut self,
+        id: &str,
+        opened: Result<Backend, OpenError>,
+        machine: &mut Machine,
+    ) -> Result<(), ChangeError> {
+        let backend = opened.map_err(|source| ChangeError::Open {
+            device: id.to_owned(),
+            source,
+        })?;
+        let slot = self.plan.devices.add(id, backend)?;
+        let (_, entry) = self.plan.devices.get(id)?;
+        let attached = entry
+            .build(&self.plan.metrics, &machine.notices)
+            .and_then(|device| machine.slots.attach(slot, device));
+        attached.map_err(|source| {
+            self.forget(slot);
+            ChangeError::Host {
+                doing: "attaching",
+                device: id.to_owned(),
+                source,
+            }
+        })
+    }
+
+    /// Asks the guest to let a device go, or takes it out without asking.
+    pub(super) fn detach(&mut self, id: &str, force: bool, machine: &mut Machine) -> Result<(), ChangeError> {
+        let slot = self.plan.devices.ask_to_leave(id)?;
+        if force {
+            machine.slots.remove(slot);
+            self.finish_leave(slot);
+            return Ok(());
+        }
+        machine
+            .slots
+            .ask_to_eject(slot)
+            .map_err(|source| ChangeError::Host {
+                doing: "asking the guest to let go",
+                device: id.to_owned(),
+                source,
+            })
+    }
+
+    /// Takes on the size that a disk's files have now.
+    pub(super) fn resize(&self, id: &str, machine: &Machine) -> Result<u64, ChangeError> {
+        let (slot, entry) = self.plan.devices.get(id)?;
+        let Backend::Disk(plan) = &entry.backend else {
+            return Err(ChangeError::NoDisk(id.to_owned()));
+        };
+        let bytes = plan.disk.refresh_size().map_err(|source| ChangeError::Host {
+            doing: "looking at the size of",
+            device: id.to_owned(),
+            source,
+        })?;
+        machine.slots.config_changed(slot);
+        Ok(bytes)
+    }
+
+    /// After the guest has emptied slots.
+    pub(super) fn finish_leaves(&mut self, machine: &mut Machine) {
+        for slot in self.plan.devices.leaving() {
+            // The slot itself knows; the notice may be about a device that was taken out by force meanwhile.
+            if !machine.slots.is_taken(slot) {
+                machine.slots.remove(slot);
+                self.finish_leave(slot);
+            }
+        }
+    }
+
+    /// Between two boots: who was to leave does not come back.
+    pub(super) fn finish_all_leaves(&mut self) {
+        for slot in self.plan.devices.leaving() {
+            self.finish_leave(slot);
+        }
+    }
+
+    /// The slot's device is out: closes what it was made of, and says so.
+    fn finish_leave(&mut self, slot: u8) {
+        if let Some(device) = self.forget(slot) {
+            self.announce(&Event::DeviceDetached { device });
+        }
+    }
+
+    fn forget(&mut self, slot: u8) -> Option<String> {
+        let entry = self.plan.devices.remove(slot)?;
+        if let Backend::Disk(plan) = &entry.backend
+            && let Err(error) = plan.disk.flush()
+        {
+            tracing::error!(%error, disk = entry.id, "last flush of a disk");
+        }
+        Some(entry.id)
+    }
+}

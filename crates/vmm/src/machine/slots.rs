@@ -1,0 +1,94 @@
+//! The PCI slots of one boot: virtio functions in them, which come and go while the guest runs.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::memory::GuestMemory;
+use crate::notices::Notices;
+use crate::pci::hotplug::HotPlug;
+use crate::pci::msix::MsiRouter;
+use crate::pci::root::PciRoot;
+use crate::virtio::VirtioDevice;
+use crate::virtio::pci::VirtioPci;
+
+pub struct Slots {
+    pub(super) root: Arc<PciRoot>,
+    pub(super) hotplug: Arc<HotPlug>,
+    msi: Arc<dyn MsiRouter>,
+    memory: GuestMemory,
+    /// Also of slots that the guest has emptied, until [`Self::remove`].
+    functions: BTreeMap<u8, Arc<VirtioPci>>,
+}
+
+impl Slots {
+    /// All empty; `interrupt` tells the guest to look at them.
+    pub(super) fn new(
+        root: PciRoot,
+        msi: Arc<dyn MsiRouter>,
+        memory: GuestMemory,
+        notices: Arc<Notices>,
+        interrupt: EventFd,
+    ) -> Self {
+        let root = Arc::new(root);
+        Self {
+            hotplug: Arc::new(HotPlug::new(Arc::clone(&root), notices, interrupt)),
+            root,
+            msi,
+            memory,
+            functions: BTreeMap::new(),
+        }
+    }
+
+    /// Puts a device into a slot, for the guest to find when it boots.
+    pub(super) fn insert(&mut self, slot: u8, device: Box<dyn VirtioDevice>) -> io::Result<()> {
+        let function = VirtioPci::new(device, self.memory.clone(), Arc::clone(&self.msi))?;
+        self.root.insert(slot, Arc::clone(&function) as _)?;
+        self.functions.insert(slot, function);
+        Ok(())
+    }
+
+    /// Puts a device into a slot of the running machine and tells the guest.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the slot is taken. Nothing is attached then.
+    pub fn attach(&mut self, slot: u8, device: Box<dyn VirtioDevice>) -> io::Result<()> {
+        self.insert(slot, device)?;
+        let announced = self.hotplug.announce(slot);
+        if announced.is_err() {
+            self.remove(slot);
+        }
+        announced
+    }
+
+    /// Asks the guest to let a slot's device go; [`Notice::Ejected`](crate::notices::Notice::Ejected) comes when
+    /// it has done so.
+    ///
+    /// # Errors
+    /// The interrupt's descriptor failed.
+    pub fn ask_to_eject(&self, slot: u8) -> io::Result<()> {
+        self.hotplug.ask(slot)
+    }
+
+    /// Whether a slot's device is there for the guest.
+    #[must_use]
+    pub fn is_taken(&self, slot: u8) -> bool {
+        self.root.is_taken(slot)
+    }
+
+    /// Takes a slot's device out, whether the guest has let it go or not. Its workers have stopped then.
+    pub fn remove(&mut self, slot: u8) {
+        self.hotplug.forget(slot);
+        self.root.remove(slot);
+        self.functions.remove(&slot);
+    }
+
+    /// Tells the driver of a slot's device that its configuration space has changed.
+    pub fn config_changed(&self, slot: u8) {
+        if let Some(function) = self.functions.get(&slot) {
+            function.config_changed();
+        }
+    }
+}

@@ -1,0 +1,129 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kvm_ioctls::Kvm;
+use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+use super::*;
+use crate::pci::{Bar, Decoding, Doorbell, PciFunction};
+
+/// A function that counts its resets.
+#[derive(Default)]
+struct Probe {
+    resets: AtomicU32,
+}
+
+impl PciFunction for Probe {
+    fn config_read(&self, _offset: u16, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn config_write(&self, _offset: u16, _data: &[u8]) -> Decoding {
+        Decoding::Same
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        Vec::new()
+    }
+
+    fn bar_read(&self, _bar: u8, _offset: u64, _data: &mut [u8]) {}
+
+    fn bar_write(&self, _bar: u8, _offset: u64, _data: &[u8]) {}
+
+    fn doorbells(&self) -> Vec<Doorbell> {
+        Vec::new()
+    }
+
+    fn reset(&self) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Bench {
+    hotplug: HotPlug,
+    root: Arc<PciRoot>,
+    notices: Arc<Notices>,
+    interrupt: EventFd,
+}
+
+impl Bench {
+    /// `None`, loudly, where there is no KVM.
+    fn new(test: &str) -> Option<Self> {
+        let Ok(vm) = Kvm::new().and_then(|kvm| kvm.create_vm()) else {
+            eprintln!("SKIPPED: {test}: no KVM");
+            return None;
+        };
+        let root = Arc::new(PciRoot::new(Arc::new(vm), (1 << 40, 1 << 30)));
+        let notices = Arc::new(Notices::new().unwrap());
+        let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
+        let line = interrupt.try_clone().unwrap();
+        Some(Self {
+            hotplug: HotPlug::new(Arc::clone(&root), Arc::clone(&notices), line),
+            root,
+            notices,
+            interrupt,
+        })
+    }
+
+    /// As AML reads it: a double word, which arrives as four bytes.
+    fn register(&self, offset: u16) -> u32 {
+        let byte = |n| self.hotplug.read(FIRST_PORT + offset + n);
+        u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)])
+    }
+
+    fn eject(&self, slot: u8) {
+        self.hotplug.write(FIRST_PORT + EJECT, slot);
+    }
+}
+
+#[test]
+fn arrivals_are_read_once() {
+    let Some(bench) = Bench::new("arrivals_are_read_once") else {
+        return;
+    };
+    bench.hotplug.announce(3).unwrap();
+    bench.hotplug.announce(31).unwrap();
+    assert_eq!(bench.interrupt.read().unwrap(), 2);
+    assert_eq!(bench.register(ARRIVED), 1 << 3 | 1 << 31);
+    assert_eq!(bench.register(ARRIVED), 0);
+    assert_eq!(bench.register(LEAVING), 0);
+}
+
+#[test]
+fn an_ejection_that_was_asked_for_empties_the_slot_at_once() {
+    let Some(bench) = Bench::new("an_ejection_that_was_asked_for") else {
+        return;
+    };
+    let probe = Arc::new(Probe::default());
+    bench.root.insert(5, Arc::clone(&probe) as _).unwrap();
+    bench.hotplug.ask(5).unwrap();
+    assert_eq!(bench.register(LEAVING), 1 << 5);
+    assert_eq!(bench.register(LEAVING), 0);
+    bench.hotplug.ask(5).unwrap();
+    assert_eq!(bench.register(LEAVING), 1 << 5, "asked again");
+    bench.eject(5);
+    assert!(!bench.root.is_taken(5));
+    assert_eq!(probe.resets.load(Ordering::Relaxed), 1);
+    assert_eq!(bench.notices.take(), [Notice::Ejected]);
+    assert_eq!(Arc::strong_count(&probe), 1);
+}
+
+#[test]
+fn other_ejections_are_ignored() {
+    let Some(bench) = Bench::new("other_ejections_are_ignored") else {
+        return;
+    };
+    bench.root.insert(5, Arc::new(Probe::default())).unwrap();
+    bench.hotplug.ask(6).unwrap();
+    for slot in [0, 5, 31, 32, 255] {
+        bench.eject(slot);
+    }
+    bench.hotplug.write(FIRST_PORT, 5);
+    assert!(bench.root.is_taken(0) && bench.root.is_taken(5));
+    // What was asked of a device that is gone does not concern the next one in its slot.
+    bench.hotplug.ask(5).unwrap();
+    bench.hotplug.forget(5);
+    bench.eject(5);
+    assert!(bench.root.is_taken(5));
+    assert_eq!(bench.register(LEAVING), 1 << 6);
+    assert!(bench.notices.take().is_empty());
+}

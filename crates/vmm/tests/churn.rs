@@ -1,0 +1,203 @@
+//! Devices that come and go over and over: the monitor does not grow. The guest sleeps and knows nothing of them,
+//! so each is taken out by force.
+//!
+//! `HEARTH_CHURN` says how many times; 1,000 without it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "boot/guest.rs"]
+mod guest;
+#[path = "guest/tap.rs"]
+mod tap;
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use guest::{Guest, files};
+use hearth_vmm::control::{Event, Reply, Request};
+use hearth_vmm::limits::RateLimit;
+use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec};
+
+/// `cli; 1: hlt; jmp 1b`
+const SLEEP: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Slots that are free beside entropy.
+const FREE_SLOTS: usize = 30;
+
+/// An ELF file with one segment, which begins with the entry.
+fn elf(program: &[u8]) -> Vec<u8> {
+    const HEADERS: u64 = 64 + 56;
+    const ENTRY: u64 = 1 << 20;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    for value in [ENTRY, 64, 0] {
+        file.extend(u64::to_le_bytes(value));
+    }
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    // PT_LOAD, readable and executable.
+    file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    let len = program.len() as u64;
+    for value in [HEADERS, ENTRY, ENTRY, len, len, 0x1000] {
+        file.extend(u64::to_le_bytes(value));
+    }
+    file.extend(program);
+    file
+}
+
+fn start(test: &str) -> Option<Guest> {
+    let [] = files(test, [])?;
+    let mut kernel = tempfile::tempfile().unwrap();
+    kernel.write_all(&elf(SLEEP)).unwrap();
+    let mut guest = Guest::launch(|spec, fds| {
+        spec.memory_mib = 32;
+        spec.boot = BootSpec::Kernel {
+            kernel_fd: fds.give(kernel),
+            initrd_fd: None,
+            cmdline: String::new(),
+        };
+    });
+    assert!(matches!(guest.next_event(PATIENCE), Some(Event::Entered { .. })));
+    Some(guest)
+}
+
+fn disk(id: &str) -> Request {
+    Request::AttachDisk(DiskSpec {
+        id: id.into(),
+        serial: id.into(),
+        read_only: false,
+        backing: DiskBacking::Raw { fd: 0 },
+    })
+}
+
+fn nic(id: &str) -> Request {
+    Request::AttachNic(NicSpec {
+        id: id.into(),
+        mac: "02:00:00:00:00:02".into(),
+        tap_fds: vec![0],
+        mtu: 1500,
+        receive_limit: RateLimit::default(),
+        transmit_limit: RateLimit::default(),
+    })
+}
+
+/// Takes a device out by force, and waits for the news.
+fn take_out(guest: &mut Guest, device: &str) {
+    let device = device.to_owned();
+    let request = Request::Detach {
+        device: device.clone(),
+        force: true,
+    };
+    assert_eq!(guest.request(&request), Reply::Ok);
+    assert_eq!(guest.next_event(PATIENCE), Some(Event::DeviceDetached { device }));
+}
+
+/// KiB of `field`.
+fn memory(guest: &Guest, field: &str) -> u64 {
+    let path = format!("/proc/{}/smaps_rollup", guest.pid());
+    let rollup = std::fs::read_to_string(path).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix(field));
+    line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_monitor_does_not_grow_by_what_comes_and_goes() {
+    const WARM_UP: u64 = 200;
+    let test = "a_monitor_does_not_grow_by_what_comes_and_goes";
+    let Some(mut guest) = start(test) else {
+        return;
+    };
+    let tap = tap::in_a_namespace(test);
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let rounds: u64 = std::env::var("HEARTH_CHURN").map_or(1000, |rounds| rounds.parse().unwrap());
+    let mut before = (0, 0);
+    let mut since = Instant::now();
+    for round in 0..WARM_UP + rounds {
+        if round == WARM_UP {
+            before = (guest.descriptors(), memory(&guest, "Anonymous:"));
+            since = Instant::now();
+        }
+        // Ids never come again: nothing may be kept by name.
+        let id = format!("vol-{round:017x}");
+        assert_eq!(guest.request_with(&disk(&id), &[file.as_fd()]), Reply::Ok);
+        take_out(&mut guest, &id);
+        if let Some(tap) = &tap {
+            let id = format!("eni-{round:017x}");
+            assert_eq!(guest.request_with(&nic(&id), &[tap.as_fd()]), Reply::Ok);
+            take_out(&mut guest, &id);
+        }
+    }
+    let after = (guest.descriptors(), memory(&guest, "Anonymous:"));
+    eprintln!(
+        "{rounds} rounds in {:.1} s; descriptors {} -> {}, anonymous memory {} -> {} KiB",
+        since.elapsed().as_secs_f32(),
+        before.0,
+        after.0,
+        before.1,
+        after.1
+    );
+    assert_eq!(after.0, before.0, "descriptors");
+    assert!(after.1 <= before.1 + 64, "{} KiB, before {}", after.1, before.1);
+}
+
+#[test]
+fn a_full_machine_and_wrong_requests_say_so() {
+    let Some(mut guest) = start("a_full_machine_and_wrong_requests") else {
+        return;
+    };
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let descriptors = guest.descriptors();
+    let refused = |guest: &mut Guest, request: &Request, why: &str| {
+        let Reply::Error { message } = guest.request_with(request, &[file.as_fd()]) else {
+            panic!("{request:?} was not refused");
+        };
+        assert!(message.contains(why), "{message}");
+    };
+    for n in 0..FREE_SLOTS {
+        let reply = guest.request_with(&disk(&format!("vol-{n}")), &[file.as_fd()]);
+        assert_eq!(reply, Reply::Ok);
+    }
+    refused(
+        &mut guest,
+        &disk("vol-more"),
+        "all 31 slots of the machine are taken",
+    );
+    refused(&mut guest, &disk("vol-7"), "attached already");
+    take_out(&mut guest, "vol-7");
+    let mut wrong = disk("vol-x");
+    if let Request::AttachDisk(spec) = &mut wrong {
+        spec.backing = DiskBacking::Raw { fd: 1 };
+    }
+    refused(&mut guest, &wrong, "descriptor 1 for the disk");
+    refused(&mut guest, &nic("eni-x"), "attaching device \"eni-x\"");
+    let gone = |device: &str, force| Request::Detach {
+        device: device.into(),
+        force,
+    };
+    refused(
+        &mut guest,
+        &gone("vol-7", false),
+        "no device \"vol-7\" is attached",
+    );
+    refused(&mut guest, &gone("rng", true), "the machine needs it");
+    let device = "rng".to_owned();
+    refused(&mut guest, &Request::Resize { device }, "is no disk");
+    // A guest that does not answer is asked again, and then not any more.
+    for _ in 0..2 {
+        assert_eq!(guest.request(&gone("vol-8", false)), Reply::Ok);
+    }
+    let Reply::Devices(devices) = guest.request(&Request::Devices) else {
+        panic!("no list");
+    };
+    let leaving: Vec<_> = devices
+        .iter()
+        .filter(|it| it.leaving)
+        .map(|it| &it.device[..])
+        .collect();
+    assert_eq!(leaving, ["vol-8"]);
+    for device in devices.iter().filter(|it| it.kind == "block") {
+        take_out(&mut guest, &device.device);
+    }
+    assert_eq!(guest.descriptors(), descriptors);
+}
