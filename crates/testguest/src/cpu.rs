@@ -89,6 +89,13 @@ fn halt(seen: u64) {
     unsafe { asm!("hlt", in("rdi") seen) };
 }
 
+pub fn port_read(port: u16) -> u8 {
+    let value;
+    // SAFETY: ports are devices' registers, not memory.
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value) };
+    value
+}
+
 pub fn port_write(port: u16, bytes: &[u8]) {
     // SAFETY: it reads the bytes, and ports are devices' registers, not memory.
     unsafe {

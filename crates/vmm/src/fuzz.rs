@@ -5,7 +5,7 @@
 
 use crate::control::Request;
 use crate::spec::VmSpec;
-use crate::{boot, console, open, virtio};
+use crate::{boot, console, open, snapshot, virtio};
 
 /// By name.
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
@@ -16,6 +16,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("virtio_vsock", virtio::fuzz::vsock),
     ("pci_function", virtio::fuzz::registers),
     ("virtio_state", virtio::fuzz::state),
+    ("snapshot_state", snapshot::fuzz::state_file),
     ("control_request", control_request),
     ("vm_spec", vm_spec),
     ("kernel_elf", boot::fuzz::kernel_elf),

@@ -4,6 +4,7 @@
 
 mod block;
 mod broken;
+mod hotplug;
 mod msix;
 mod net;
 mod pci;
@@ -102,6 +103,12 @@ pub fn run(machine: &Machine) {
     for kind in KINDS {
         let device = machine.device(kind.id, kind.nth);
         suite.kind(kind, device);
+    }
+    // It needs a host that plays along.
+    if let Some(rounds) = machine.boot.option("hotplug=") {
+        suite.test(&["hotplug"], "disks_come_and_go", || {
+            hotplug::disks_come_and_go(machine, rounds.parse().unwrap_or(1))
+        });
     }
     let Tally {
         passed,

@@ -9,6 +9,8 @@
 //! when the monitor says that they are whole and on the disk. What is half written was never renamed.
 
 pub mod format;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 pub mod image;
 mod machine;
 mod merge;
