@@ -27,16 +27,21 @@ const DISK_SECTORS: u64 = 16 << 20 >> 9;
 
 /// Has the guest run the tests of `group`, at least as many as that.
 fn run(group: &str, at_least: usize, tap: Option<OwnedFd>) {
-    let Some([]) = files(group, []) else {
-        return;
-    };
+    if let Some(guest) = start(group, &format!("only=root::,{group}::"), tap) {
+        finish(guest, at_least);
+    }
+}
+
+/// `None`, loudly, where there is no KVM.
+fn start(test: &str, cmdline: &str, tap: Option<OwnedFd>) -> Option<Guest> {
+    let [] = files(test, [])?;
     let program = program::build();
-    let mut guest = Guest::launch(|spec, fds| {
+    Some(Guest::launch(|spec, fds| {
         spec.memory_mib = 64;
         spec.boot = BootSpec::Kernel {
             kernel_fd: fds.give(File::open(program).unwrap()),
             initrd_fd: None,
-            cmdline: format!("only=root::,{group}::"),
+            cmdline: cmdline.into(),
         };
         spec.disks = (0..2)
             .map(|index| DiskSpec {
@@ -59,7 +64,11 @@ fn run(group: &str, at_least: usize, tap: Option<OwnedFd>) {
                 transmit_limit: RateLimit::default(),
             })
             .collect();
-    });
+    }))
+}
+
+/// The guest powers off, and all its tests have passed.
+fn finish(mut guest: Guest, at_least: usize) {
     while guest.next_event(PATIENCE).is_some() {}
     let console = guest.console();
     let outcome = guest.outcome();
