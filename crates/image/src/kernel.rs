@@ -127,7 +127,7 @@ fn decompress(payload: &[u8]) -> Result<Vec<u8>, UnpackError> {
         [0x1f, 0x8b, ..] => ("gzip", drain(flate2::bufread::GzDecoder::new(payload), &mut elf)),
         [0xfd, b'7', b'z', b'X'] => ("xz", unpack_xz(body, &mut elf)),
         [0x28, 0xb5, 0x2f, 0xfd] => ("zstd", unpack_zstd(body, &mut elf)),
-        [0x02, 0x21, 0x4c, 0x18] => ("lz4", unpack_lz4(&body[4..], &mut elf)),
+        [0x02, 0x21, 0x4c, 0x18] => ("lz4", unpack_lz4(body.get(4..).unwrap_or_default(), &mut elf)),
         other => return Err(UnpackError::NoMagic(other)),
     };
     decoded.map_err(|e| UnpackError::Decompress(name, e))?;

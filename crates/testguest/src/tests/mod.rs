@@ -57,6 +57,7 @@ const KINDS: &[Kind] = &[
         cases: &[
             block::requests::CASES,
             block::malformed::CASES,
+            block::space::CASES,
             block::stress::CASES,
         ],
         works: block::works,

@@ -6,6 +6,7 @@
 pub mod malformed;
 pub mod read_only;
 pub mod requests;
+pub mod space;
 pub mod stress;
 
 use crate::cpu::{read, write};

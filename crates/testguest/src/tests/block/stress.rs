@@ -3,6 +3,7 @@
 use super::*;
 use crate::cpu;
 use crate::memory::fill;
+use crate::report::End;
 use crate::tests::{Case, cases};
 use crate::virtio::status::DRIVER_OK;
 
@@ -13,6 +14,7 @@ pub const CASES: &[Case] = cases![
     does_not_interrupt_when_asked_not_to,
     touches_no_memory_after_a_reset_in_flight,
     survives_resets_in_the_middle_of_writes,
+    serves_two_queues_at_once,
 ];
 
 /// More requests than a 16-bit index counts, in batches as large as the ring allows.
@@ -41,9 +43,15 @@ fn wrap_around(device: &Device, features: u64) -> Outcome {
             ring.offer(3 * nth);
         }
         ring.kick_if_wanted(before);
-        for nth in 0..batch {
-            let element = ring.wait("a batch")?;
-            same!(element, (3 * u32::from(nth), ID_LEN + 1), "used element {done}");
+        // In whatever order, each once.
+        let mut seen = 0u128;
+        for _ in 0..batch {
+            let (head, written) = ring.wait("a batch")?;
+            same!(written, ID_LEN + 1, "bytes written by request {done}");
+            let nth = head / 3;
+            ensure!(head % 3 == 0 && nth < u32::from(batch), "used head {head}");
+            ensure!(seen >> nth & 1 == 0, "head {head} is used twice");
+            seen |= 1 << nth;
             let status: u8 = read(answers + 32 * u64::from(nth) + 31);
             same!(status, OK, "status of request {done}");
             done += 1;
@@ -183,4 +191,40 @@ fn survives_resets_in_the_middle_of_writes(device: &Device) -> Outcome {
         same!(device.status() & DRIVER_OK, 0, "DRIVER_OK");
     }
     works(device)
+}
+
+/// VIRTIO_BLK_F_MQ.
+fn serves_two_queues_at_once(device: &Device) -> Outcome {
+    const ROUNDS: u32 = 200;
+    if device.queues() < 2 {
+        return Err(End::Absent("it has one queue"));
+    }
+    let mut rings: [Ring; 2] = device.start(!feature::EVENT_IDX, 64)?;
+    let (header, data) = (allocate(HEADER_LEN.into()), allocate(4096));
+    write_header(header, IN, 1);
+    for (ring, at) in rings.iter().zip([data, data + 2048]) {
+        let parts = [
+            out(header, HEADER_LEN),
+            into(at, SECTOR as u32),
+            into(at + 1024, 1),
+        ];
+        ring.chain(0, &parts);
+    }
+    for round in 0..ROUNDS {
+        for ring in &rings {
+            ring.offer(0);
+            ring.kick();
+        }
+        for ring in &mut rings {
+            let element = ring.wait("a read")?;
+            same!(element, (0, SECTOR as u32 + 1), "used element of round {round}");
+        }
+    }
+    for (nth, at) in (0..).zip([data, data + 2048]) {
+        same!(read::<u8>(at + 1024), OK, "status of queue {nth}");
+        holds_pattern(at, 1, 1)?;
+        let interrupts = device.interrupts(device.vector_of(nth));
+        ensure!(interrupts > 0, "queue {nth} never interrupts");
+    }
+    Ok(())
 }
