@@ -137,15 +137,17 @@ impl VirtioDevice for Balloon {
         let waiter = stop.waiter(&*self.handle)?;
         let worker = self.make_worker(&mut activation);
         worker.wake(&waiter)?;
-        let config_interrupt = activation.config_interrupt.clone();
-        self.worker = Some(Worker::spawn(
-            Role::Balloon,
-            "virtio-balloon",
-            stop,
-            move |stop| worker.run(stop, &waiter, &config_interrupt),
-        )?);
+        let config_interrupt = activation.config_interrupt;
+        // Before the worker runs: it may have something to announce at once.
         self.handle
-            .attach(activation.config_interrupt, Arc::clone(&self.notices));
+            .attach(config_interrupt.clone(), Arc::clone(&self.notices));
+        let spawned = Worker::spawn(Role::Balloon, "virtio-balloon", stop, move |stop| {
+            worker.run(stop, &waiter, &config_interrupt)
+        });
+        if spawned.is_err() {
+            self.handle.detach();
+        }
+        self.worker = Some(spawned?);
         Ok(())
     }
 
