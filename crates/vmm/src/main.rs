@@ -145,10 +145,11 @@ fn end_on_panic() {
     const EXIT_CODE: i32 = 101;
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        default(panic);
         report(&Outcome::Crashed {
             message: format!("the monitor panicked: {panic}"),
         });
+        // A backtrace, if one is wanted, reads files: a filter may end it.
+        default(panic);
         std::process::exit(EXIT_CODE);
     }));
 }

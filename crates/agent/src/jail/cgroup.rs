@@ -100,6 +100,7 @@ impl Cgroups {
         for tree in &mut trees {
             tree.controllers.retain(|&name| with_cpusets || name != "cpuset");
         }
+        trees.retain(|tree| !tree.controllers.is_empty());
         let tag = blake3::hash(agent_dir.as_os_str().as_encoded_bytes()).to_hex();
         let parent = PathBuf::from(parent.trim_matches('/'));
         let place = (parent.clone(), parent.join(&tag[..16]));
