@@ -12,7 +12,7 @@ use crate::acpi;
 use crate::boot::{self, BootError};
 use crate::bus::Bus;
 use crate::console::Line;
-use crate::cpu::{self, CpuModel};
+use crate::cpu::{self, CpuError, CpuModel, CpuSpec};
 use crate::devices::Devices;
 use crate::legacy::serial::Serial;
 use crate::memory::{GuestMemory, Layout, MIB};
@@ -39,6 +39,8 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    #[error("making the processors")]
+    Cpu(#[from] CpuError),
     #[error("booting")]
     Boot(#[from] BootError),
     #[error("setting the generation id")]
@@ -62,6 +64,7 @@ pub struct Plan {
     pub vcpus: u8,
     /// As [`crate::spec::VmSpec::cpus`].
     pub cpus: Vec<u16>,
+    pub cpu: CpuSpec,
     pub memory_mib: u64,
     pub source: boot::Source,
     pub devices: Devices,
@@ -124,7 +127,7 @@ impl Machine {
                 .map_err(host("starting a thread"))?;
             let (vcpus, entry) = match origin {
                 Origin::Boot => {
-                    let vcpus = make_vcpus(plan, &vm).map_err(host("making vCPUs"))?;
+                    let vcpus = make_vcpus(plan, &vm)?;
                     (vcpus, Some(fill_memory(plan, &layout, &memory)?))
                 }
                 Origin::Snapshot(_) => {
@@ -286,13 +289,15 @@ fn fill_memory(plan: &Plan, layout: &Layout, memory: &GuestMemory) -> Result<boo
     Ok(entry)
 }
 
-fn make_vcpus(plan: &Plan, vm: &Vm) -> io::Result<Vec<VcpuFd>> {
-    let mut model = CpuModel::new(&plan.kvm, plan.vcpus)?;
+fn make_vcpus(plan: &Plan, vm: &Vm) -> Result<Vec<VcpuFd>, BuildError> {
+    let host = |doing| move |source| BuildError::Host { doing, source };
+    let mut model = CpuModel::new(&plan.kvm, &plan.cpu, plan.vcpus)?;
     (0..plan.vcpus)
         .map(|id| {
-            let vcpu = vm.fd.create_vcpu(u64::from(id))?;
+            let vcpu = vm.fd.create_vcpu(u64::from(id));
+            let vcpu = vcpu.map_err(|error| host("making a vCPU")(error.into()))?;
             model.apply(&vcpu, id)?;
-            cpu::set_memory_type(&vcpu)?;
+            cpu::set_memory_type(&vcpu).map_err(host("setting the memory type"))?;
             Ok(vcpu)
         })
         .collect()

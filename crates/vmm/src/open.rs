@@ -132,6 +132,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             uuid: spec.uuid,
             vcpus: spec.vcpus,
             cpus: spec.cpus,
+            cpu: spec.cpu,
             memory_mib: spec.memory_mib,
             source,
             devices,

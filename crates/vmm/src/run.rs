@@ -16,6 +16,7 @@ use clap::Args;
 use hearth_block::{Disk, RawDisk};
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
+use hearth_vmm::cpu::{CpuSpec, Model};
 use hearth_vmm::devices::{Backend, Devices, DiskPlan, NicPlan, VsockPlan};
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Surroundings, chain};
@@ -60,6 +61,11 @@ pub(crate) struct Arguments {
     vsock_cid: u32,
     #[arg(long, default_value_t = 1)]
     vcpus: u8,
+    /// `host`, or a baseline: x86-64-v1 to x86-64-v4
+    #[arg(long, default_value = "host", value_parser = parse_model)]
+    cpu_model: Model,
+    #[arg(long, default_value_t = 1)]
+    threads_per_core: u8,
     /// An existing TAP interface; give it again for more NICs
     #[arg(long)]
     tap: Vec<String>,
@@ -172,11 +178,20 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         uuid: "ec200000-0000-4000-8000-000000000000".into(),
         vcpus: arguments.vcpus,
         cpus: Vec::new(),
+        cpu: CpuSpec {
+            model: arguments.cpu_model,
+            threads_per_core: arguments.threads_per_core,
+        },
         memory_mib: arguments.memory_mib,
         source,
         devices,
         metrics: Registry::default(),
     })
+}
+
+fn parse_model(name: &str) -> Result<Model, String> {
+    let found = Model::ALL.into_iter().find(|model| model.name() == name);
+    found.ok_or_else(|| format!("the models are {}", Model::ALL.map(Model::name).join(", ")))
 }
 
 fn open_file(path: &Path, write: bool) -> Result<File, Error> {

@@ -8,6 +8,8 @@ use std::os::fd::RawFd;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::CpuSpec;
+
 use crate::limits::RateLimit;
 pub use crate::virtio::balloon::BalloonOptions;
 
@@ -25,6 +27,8 @@ pub struct VmSpec {
     /// the first where there are fewer CPUs.
     #[serde(default)]
     pub cpus: Vec<u16>,
+    #[serde(default)]
+    pub cpu: CpuSpec,
     /// MiB, at least 32.
     pub memory_mib: u64,
     pub boot: BootSpec,

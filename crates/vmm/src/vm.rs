@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
+use crate::cpu::msrs;
 use crate::interrupts::Router;
 use crate::memory::{GuestMemory, KVM_IDENTITY_MAP, KVM_TSS_BASE};
 use crate::snapshot::StateError;
@@ -44,6 +45,7 @@ impl Vm {
         fd.set_identity_map_address(KVM_IDENTITY_MAP)?;
         fd.set_tss_address(KVM_TSS_BASE as usize)?;
         fd.create_irq_chip()?;
+        msrs::filter(&fd)?;
         Ok(Self {
             router: Arc::new(Router::new(Arc::clone(&fd))),
             fd,

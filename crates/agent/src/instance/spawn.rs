@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
 use rustix::fs::MemfdFlags;
@@ -70,7 +71,8 @@ pub fn spawn(
         .transpose()?;
     let launch = dir.launch(&parts.instance_id, parts.launch);
     fresh_dir(&launch)?;
-    let control = bind(&launch)?;
+    let control = bind(&launch, "control.sock")?;
+    let console_socket = bind(&launch, "console.sock")?;
     let outcome = create(&launch.join("outcome"), "creating the outcome file")?;
     let mark = create(&launch.join("spawned"), "creating the launch's mark")?;
     let console = File::options()
@@ -93,6 +95,7 @@ pub fn spawn(
         uuid: system_uuid(&parts.instance_id),
         vcpus: parts.vcpus,
         cpus: cell.as_ref().map_or_else(Vec::new, |cell| cell.cpus.clone()),
+        cpu: CpuSpec::default(),
         memory_mib: parts.memory_mib,
         boot: BootSpec::Disk,
         disks: vec![DiskSpec {
@@ -118,7 +121,7 @@ pub fn spawn(
         vsock: None,
         kvm_fd: fds.give(parts.kvm),
         console_fd: fds.give(console),
-        console_socket_fd: None,
+        console_socket_fd: Some(fds.give(console_socket)),
         control_fd: fds.give(control),
         outcome_fd: fds.give(outcome),
     };
@@ -236,13 +239,13 @@ fn fresh_dir(launch: &Path) -> Result<(), SpawnError> {
 }
 
 /// By way of /proc: `sun_path` holds 108 bytes, a data directory's path may be longer.
-fn bind(launch: &Path) -> Result<UnixListener, SpawnError> {
-    let failed = io_error("binding the control socket");
+fn bind(launch: &Path, name: &str) -> Result<UnixListener, SpawnError> {
+    let failed = io_error("binding the monitor's sockets");
     let dir = match File::open(launch) {
         Ok(dir) => dir,
         Err(source) => return Err(failed(source)),
     };
-    UnixListener::bind(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd())).map_err(failed)
+    UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())).map_err(failed)
 }
 
 fn create(path: &Path, doing: &'static str) -> Result<File, SpawnError> {

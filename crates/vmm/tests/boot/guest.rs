@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use hearth_vmm::console;
 use hearth_vmm::control::{Client, Event, Reply, Request};
+use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, Outcome, VmSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
@@ -123,6 +124,7 @@ impl Guest {
             uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
             vcpus: 1,
             cpus: Vec::new(),
+            cpu: CpuSpec::default(),
             memory_mib: 128,
             boot: BootSpec::Disk,
             disks: Vec::new(),

@@ -56,6 +56,7 @@ fn a_new_generation_reseeds_the_guests_random_numbers() {
         uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
         vcpus: 1,
         cpus: Vec::new(),
+        cpu: Default::default(),
         memory_mib: 96,
         source: Source::Files {
             kernel: open(kernel),

@@ -13,6 +13,7 @@ mod harness;
 mod tap;
 
 mod console;
+mod cpu;
 mod generation;
 mod hotplug;
 mod memory;

@@ -140,6 +140,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
         vcpus,
         cpus: Vec::new(),
+        cpu: Default::default(),
         memory_mib: 64,
         source: Source::Files {
             kernel: Arc::new(kernel),
