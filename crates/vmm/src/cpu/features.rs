@@ -142,7 +142,7 @@ pub(super) const PERFORMANCE_COUNTERS: &[Feature] = &[
     feature(Extended1Ecx, 28, "perfctr_llc"),
 ];
 
-/// What makes an x86-64 PC under KVM, whatever its age.
+/// What makes an x86-64 PC under KVM, whatever its age; the host's kernel is Linux 5.2 or later.
 pub(super) const PLATFORM: &[Feature] = &[
     feature(Leaf1Edx, 0, "fpu"),
     feature(Leaf1Edx, 1, "vme"),
@@ -176,6 +176,11 @@ pub(super) const PLATFORM: &[Feature] = &[
     feature(KvmEax, 0, "kvm_clock"),
     feature(KvmEax, 3, "kvm_clock2"),
     feature(KvmEax, 5, "kvm_steal_time"),
+    feature(KvmEax, 6, "kvm_pv_eoi"),
+    feature(KvmEax, 7, "kvm_pv_unhalt"),
+    feature(KvmEax, 9, "kvm_pv_tlb_flush"),
+    feature(KvmEax, 11, "kvm_pv_ipi"),
+    feature(KvmEax, 13, "kvm_pv_sched_yield"),
     feature(KvmEax, 24, "kvm_clock_stable"),
 ];
 
