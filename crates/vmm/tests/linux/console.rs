@@ -50,7 +50,7 @@ fn the_console_has_many_readers_one_writer_and_bears_a_flood() {
 
     // A flood of more than the history; the control socket answers while it goes on.
     let deaf = linux.control().connect_console();
-    linux.ok("(head -c 70000 /dev/zero | tr "\\0" x; echo the flood is over) > /dev/ttyS0 &");
+    linux.ok(r"(head -c 70000 /dev/zero | tr '\0' x; echo the flood is over) > /dev/ttyS0 &");
     for _ in 0..20 {
         let Reply::Status(status) = linux.control().request(&Request::Status) else {
             panic!("no status");
