@@ -76,6 +76,8 @@ pub enum DeviceError {
     Unknown(String),
     #[error("device {0:?} cannot be detached: the machine needs it")]
     Fixed(String),
+    #[error("the snapshot has other devices: {saved}")]
+    Arrangement { saved: String },
     #[error("{0:?} is no device's id: it has 1 to {ID_LIMIT} bytes")]
     Id(String),
 }
@@ -154,6 +156,37 @@ impl Devices {
     /// Empties a slot.
     pub fn remove(&mut self, slot: u8) -> Option<Entry> {
         self.slots.remove(&slot)
+    }
+
+    /// The kind of the device in each slot, for [`Self::arranged_as`].
+    #[must_use]
+    pub fn arrangement(&self) -> Vec<(u8, String)> {
+        let kind = |(slot, entry): (u8, &Entry)| (slot, entry.backend.kind().to_owned());
+        self.iter().map(kind).collect()
+    }
+
+    /// The same devices in the slots that a snapshot has them in: the first disk where its first disk was, and so
+    /// on for each kind.
+    ///
+    /// # Errors
+    /// They are of other kinds or numbers than the snapshot's.
+    pub fn arranged_as(self, arrangement: &[(u8, String)]) -> Result<Self, DeviceError> {
+        let other = || DeviceError::Arrangement {
+            saved: arrangement.iter().map(|(_, kind)| kind.as_str()).collect::<Vec<_>>().join(" "),
+        };
+        let mut left: Vec<Entry> = self.slots.into_values().collect();
+        let mut slots = BTreeMap::new();
+        for (slot, kind) in arrangement {
+            let next = left.iter().position(|entry| entry.backend.kind() == kind);
+            let entry = left.remove(next.ok_or_else(other)?);
+            if !(FIRST_SLOT..SLOTS).contains(slot) || slots.insert(*slot, entry).is_some() {
+                return Err(other());
+            }
+        }
+        if !left.is_empty() {
+            return Err(other());
+        }
+        Ok(Self { slots })
     }
 
     /// The slots of devices that are to leave.
@@ -275,6 +308,32 @@ mod tests {
         );
         assert_eq!(devices.ask_to_leave("vol-1"), Ok(slot));
         assert_eq!(devices.leaving(), [slot]);
+    }
+
+    #[test]
+    fn a_snapshots_slots_are_taken_by_the_same_kinds_in_order() {
+        let devices = || {
+            let mut devices = Devices::default();
+            devices.add("rng", backend()).unwrap();
+            devices.add("rng2", backend()).unwrap();
+            devices
+        };
+        let kind = |slot: u8| (slot, "rng".to_owned());
+        let arranged = devices().arranged_as(&[kind(4), kind(9)]).unwrap();
+        let ids: Vec<_> = arranged.iter().map(|(slot, entry)| (slot, entry.id.as_str())).collect();
+        assert_eq!(ids, [(4, "rng"), (9, "rng2")]);
+        assert_eq!(arranged.arrangement(), [kind(4), kind(9)]);
+        let nonsense = [
+            vec![kind(4)],
+            vec![kind(4), kind(4)],
+            vec![kind(0), kind(4)],
+            vec![kind(4), kind(32)],
+            vec![kind(4), kind(5), kind(6)],
+            vec![kind(4), (5, "block".to_owned())],
+        ];
+        for arrangement in nonsense {
+            assert!(devices().arranged_as(&arrangement).is_err(), "{arrangement:?}");
+        }
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct Plan {
     pub cpu: CpuSpec,
     pub memory_mib: u64,
     pub source: boot::Source,
+    /// What the first boot goes on from, if it is none.
+    pub restore: Option<Restore>,
     pub devices: Devices,
     pub metrics: Registry,
 }

@@ -16,7 +16,8 @@ use crate::devices::{Backend, DeviceError, Devices, DiskPlan, NicPlan, VsockPlan
 use crate::limits::Limiter;
 use crate::machine::Plan;
 use crate::metrics::Registry;
-use crate::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, VmSpec, VsockSpec};
+use crate::snapshot::{MemorySource, Restore, Snapshot, SnapshotError};
+use crate::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, VmSpec, VsockSpec, MemorySpec, RestoreSpec};
 use crate::virtio::balloon;
 use crate::virtio::net::{NetConfig, NetLimits};
 
@@ -52,6 +53,8 @@ pub enum OpenError {
     Balloon(#[source] io::Error),
     #[error("making the vsock device's directory the working directory")]
     VsockDirectory(#[source] io::Error),
+    #[error("the snapshot to restore")]
+    Snapshot(#[source] SnapshotError),
     #[error("starting the console")]
     Console(#[source] io::Error),
     #[error("the machine's devices")]
@@ -118,6 +121,13 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             cmdline,
         },
     };
+    let restore = match spec.restore {
+        Some(restore) => Some(open_restore(&mut fds, restore)?),
+        None => None,
+    };
+    if let Some(restore) = &restore {
+        devices = devices.arranged_as(&restore.snapshot.about.devices)?;
+    }
     let ring = fds.take(spec.console_fd, "console")?.into();
     let console_socket = match spec.console_socket_fd {
         Some(fd) => Some(fds.take(fd, "console socket")?.into()),
@@ -135,9 +145,24 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             cpu: spec.cpu,
             memory_mib: spec.memory_mib,
             source,
+            restore,
             devices,
             metrics: Registry::default(),
         },
+    })
+}
+
+fn open_restore(fds: &mut impl Descriptors, spec: RestoreSpec) -> Result<Restore, OpenError> {
+    let state: File = fds.take(spec.state_fd, "snapshot's state")?.into();
+    Ok(Restore {
+        snapshot: Snapshot::read(&state).map_err(OpenError::Snapshot)?,
+        memory: match spec.memory {
+            MemorySpec::File { fd, verify } => MemorySource::File {
+                file: fds.take(fd, "snapshot's memory")?.into(),
+                verify,
+            },
+        },
+        track: spec.track,
     })
 }
 

@@ -184,6 +184,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         },
         memory_mib: arguments.memory_mib,
         source,
+        restore: None,
         devices,
         metrics: Registry::default(),
     })

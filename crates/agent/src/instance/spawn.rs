@@ -98,6 +98,7 @@ pub fn spawn(
         cpu: CpuSpec::default(),
         memory_mib: parts.memory_mib,
         boot: BootSpec::Disk,
+        restore: None,
         disks: vec![DiskSpec {
             id: parts.volume_id.clone(),
             serial: parts.volume_id.replacen('-', "", 1),

@@ -18,9 +18,13 @@ mod socket;
 pub use client::Client;
 pub use socket::{DESCRIPTOR_LIMIT, receive, send};
 
+use std::os::fd::RawFd;
+
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::metrics::Report;
+use crate::snapshot::Kind;
 use crate::spec::{DiskSpec, NicSpec};
 pub use crate::virtio::balloon::BalloonStatus;
 
@@ -60,6 +64,9 @@ pub enum Request {
     },
     /// Asks the guest for fresh statistics of its memory; [`Event::BalloonStatistics`] brings them, if it answers.
     RefreshBalloonStatistics,
+    /// Writes a snapshot to two files that come along. A machine that runs is paused meanwhile, one that is paused
+    /// stays so. Answered with [`Reply::Snapshot`] when both files are on the disk.
+    Snapshot(SnapshotRequest),
     /// Presses the ACPI power button.
     PowerButton,
     /// Pulls the reset line: a fresh boot in the same process, with the same disks and NICs.
@@ -83,6 +90,7 @@ impl Request {
         "balloon",
         "set_balloon_target",
         "refresh_balloon_statistics",
+        "snapshot",
         "power_button",
         "reset",
         "stop",
@@ -107,10 +115,32 @@ pub enum Reply {
     Resized {
         bytes: u64,
     },
+    Snapshot(SnapshotTaken),
     Ok,
     Error {
         message: String,
     },
+}
+
+/// Which snapshot to make, and where to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRequest {
+    pub kind: Kind,
+    /// The state file's descriptor, opened for reading and writing; what is in it is replaced.
+    pub state: RawFd,
+    /// The memory file's, of a file system with sparse files.
+    pub memory: RawFd,
+}
+
+/// A snapshot that is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotTaken {
+    pub id: Uuid,
+    /// The one that a diff is a diff to.
+    pub base: Option<Uuid>,
+    /// How long neither vCPUs nor devices worked.
+    pub paused_micros: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -131,7 +131,12 @@ impl Lifecycle {
     /// Builds the next boot and starts it; the inner error is the outcome of a machine that cannot be built.
     fn boot(&mut self) -> io::Result<Result<Machine, Outcome>> {
         self.boots += 1;
-        let machine = match Machine::start(&self.plan, &self.console.line()) {
+        let line = self.console.line();
+        let machine = match self.plan.restore.take() {
+            Some(restore) => Machine::restore(&self.plan, &line, &restore),
+            None => Machine::start(&self.plan, &line),
+        };
+        let machine = match machine {
             Ok(machine) => machine,
             Err(error) => {
                 return Ok(Err(Outcome::StartFailed {

@@ -1,10 +1,15 @@
 //! What the control socket's clients ask for, and their answers.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
 use super::devices::ChangeError;
 use super::queue::Ask;
 use super::{Lifecycle, chain};
-use crate::control::{Event, Reply, Request, Status};
+use crate::control::{Event, Reply, Request, SnapshotRequest, SnapshotTaken, Status, VmState};
 use crate::machine::Machine;
+use crate::open::{Descriptors, Passed};
 use crate::server::{Asked, ClientId};
 use crate::virtio::balloon;
 
@@ -40,6 +45,7 @@ impl Lifecycle {
                 balloon.ask_for_statistics();
                 Reply::Ok
             }),
+            Request::Snapshot(what) => self.snapshot(machine, &what, asked.descriptors),
             Request::PowerButton => return self.queue.ask(Ask::PowerButton, client),
             Request::Reset => return self.queue.ask(Ask::Reset, client),
             Request::Stop => return self.queue.ask(Ask::Stop, client),
@@ -72,6 +78,48 @@ impl Lifecycle {
         }
     }
 
+    /// A machine that runs is paused only as long as its state and memory are read: the files are synced while it
+    /// runs again. This thread is not there for anyone else until all is done.
+    fn snapshot(
+        &mut self,
+        machine: &mut Machine,
+        what: &SnapshotRequest,
+        descriptors: Vec<OwnedFd>,
+    ) -> Reply {
+        let runs = match self.queue.state() {
+            VmState::Running => true,
+            VmState::Paused => false,
+            VmState::Starting | VmState::Ending => return refuse("the machine does not run"),
+        };
+        let mut descriptors = Passed::new(descriptors);
+        let mut take = |place, name| descriptors.take(place, name).map(File::from);
+        let (state, memory) = match (take(what.state, "state file"), take(what.memory, "memory file")) {
+            (Ok(state), Ok(memory)) => (state, memory),
+            (Err(error), _) | (_, Err(error)) => return refuse(&chain(&error)),
+        };
+        let begun = Instant::now();
+        if let Err(error) = machine.pause() {
+            return refuse(&error.to_string());
+        }
+        let written = machine.snapshot(&self.plan, what.kind, &state, &memory);
+        if runs {
+            machine.resume();
+        }
+        let paused_micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let about = match written {
+            Ok(about) => about,
+            Err(error) => return refuse(&chain(&error)),
+        };
+        match memory.sync_all().and_then(|()| state.sync_all()) {
+            Ok(()) => Reply::Snapshot(SnapshotTaken {
+                id: about.id,
+                base: about.base,
+                paused_micros,
+            }),
+            Err(error) => refuse(&format!("syncing the snapshot: {error}")),
+        }
+    }
+
     fn with_balloon(&self, answer: impl FnOnce(&balloon::Handle) -> Reply) -> Reply {
         match self.plan.devices.balloon() {
             Some(balloon) => answer(balloon),
@@ -101,5 +149,11 @@ fn done(result: Result<(), ChangeError>) -> Reply {
 fn refused(error: &ChangeError) -> Reply {
     Reply::Error {
         message: chain(error),
+    }
+}
+
+fn refuse(message: &str) -> Reply {
+    Reply::Error {
+        message: message.to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 
 use kvm_ioctls::VcpuFd;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -15,7 +16,8 @@ use crate::memory::{GuestMemory, Layout};
 use crate::vcpu::VcpuState;
 
 /// What a snapshot has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// All memory. With `track`, pages that are written from now on are kept account of, so that a diff can follow.
     Full { track: bool },
@@ -102,6 +104,7 @@ impl Machine {
             instance_id: plan.instance_id.clone(),
             vcpus: plan.vcpus,
             memory_mib: plan.memory_mib,
+            devices: plan.devices.arrangement(),
         };
         let pages = match kind {
             Kind::Full { track } => {

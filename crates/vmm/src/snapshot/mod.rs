@@ -96,6 +96,8 @@ pub struct About {
     pub instance_id: String,
     pub vcpus: u8,
     pub memory_mib: u64,
+    /// The kind of the device in each PCI slot.
+    pub devices: Vec<(u8, String)>,
 }
 
 impl About {

@@ -127,6 +127,7 @@ impl Guest {
             cpu: CpuSpec::default(),
             memory_mib: 128,
             boot: BootSpec::Disk,
+            restore: None,
             disks: Vec::new(),
             nics: Vec::new(),
             rng_limit: Default::default(),

@@ -147,6 +147,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
             initrd: None,
             cmdline: String::new(),
         },
+        restore: None,
         devices: Devices::default(),
         metrics: Default::default(),
     })
