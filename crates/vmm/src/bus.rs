@@ -23,6 +23,7 @@ pub struct SavedDevices {
     pub serial: Saved,
     /// By PCI slot.
     functions: Vec<(u8, Saved)>,
+    hotplug: Saved,
 }
 
 pub struct Bus {
@@ -103,6 +104,7 @@ impl Bus {
         Ok(SavedDevices {
             serial: self.serial.save()?,
             functions: self.pci.save()?,
+            hotplug: self.hotplug.save()?,
         })
     }
 
@@ -111,7 +113,8 @@ impl Bus {
     /// # Errors
     /// There are other devices here.
     pub fn restore(&self, saved: &SavedDevices) -> Result<(), StateError> {
-        self.pci.restore(&saved.functions)
+        self.pci.restore(&saved.functions)?;
+        self.hotplug.restore(&saved.hotplug)
     }
 
     /// Lets all workers go on.

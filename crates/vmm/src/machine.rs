@@ -16,6 +16,7 @@ use crate::cpu::{self, CpuError, CpuModel, CpuSpec};
 use crate::devices::Devices;
 use crate::legacy::serial::Serial;
 use crate::memory::{GuestMemory, Layout, MIB};
+use crate::memory::userfault::PageServer;
 use crate::metrics::Registry;
 use crate::notices::Notices;
 use crate::pci::root::PciRoot;
@@ -86,6 +87,8 @@ pub struct Machine {
     /// The vCPUs of a paused machine.
     pub(crate) paused: Option<Vec<Resting>>,
     pub(crate) tracking: Option<Tracking>,
+    /// Who brings the memory's pages; if it hangs up, the machine cannot go on, nor be stopped in order.
+    pub(crate) page_server: Option<PageServer>,
     pub(crate) vm: Vm,
 }
 
@@ -114,8 +117,10 @@ impl Machine {
     /// See [`BuildError`]; the snapshot may not fit the plan.
     pub fn restore(plan: &Plan, line: &Line, restore: &Restore) -> Result<Self, BuildError> {
         restore.snapshot.check(plan.vcpus, plan.memory_mib)?;
-        let memory = restore.map(&plan.layout())?;
-        Self::build(plan, line, memory, Origin::Snapshot(restore))
+        let (memory, page_server) = restore.map(&plan.layout())?;
+        let mut machine = Self::build(plan, line, memory, Origin::Snapshot(restore))?;
+        machine.page_server = page_server;
+        Ok(machine)
     }
 
     fn build(plan: &Plan, line: &Line, memory: GuestMemory, origin: Origin<'_>) -> Result<Self, BuildError> {
@@ -202,6 +207,7 @@ impl Machine {
             threads: Vec::new(),
             paused: None,
             tracking: None,
+            page_server: None,
             vm,
         };
         if let Origin::Snapshot(restore) = origin {

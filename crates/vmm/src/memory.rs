@@ -13,6 +13,7 @@
 
 pub mod dirty;
 pub mod release;
+pub mod userfault;
 
 use std::fs::File;
 use std::io;

@@ -161,6 +161,13 @@ fn open_restore(fds: &mut impl Descriptors, spec: RestoreSpec) -> Result<Restore
                 file: fds.take(fd, "snapshot's memory")?.into(),
                 verify,
             },
+            MemorySpec::Userfault { socket_fd, device_fd } => MemorySource::Userfault {
+                socket: fds.take(socket_fd, "page server")?.into(),
+                device: match device_fd {
+                    Some(fd) => Some(fds.take(fd, "userfaultfd device")?.into()),
+                    None => None,
+                },
+            },
         },
         track: spec.track,
     })

@@ -87,6 +87,14 @@ pub enum MemorySpec {
         #[serde(default = "yes")]
         verify: bool,
     },
+    /// Brought page by page by a [page server](crate::memory::userfault).
+    Userfault {
+        /// A connected Unix stream socket with the server at its other end.
+        socket_fd: RawFd,
+        /// `/dev/userfaultfd`, opened for reading and writing: without it the kernel may refuse.
+        #[serde(default)]
+        device_fd: Option<RawFd>,
+    },
 }
 
 fn yes() -> bool {

@@ -65,6 +65,8 @@ struct Lifecycle {
     boots: u64,
     /// Of the first boot.
     first_entry_micros: u64,
+    /// Whoever brings the pages of a restored guest's memory has hung up.
+    pages_lost: bool,
 }
 
 impl Lifecycle {
@@ -83,6 +85,7 @@ impl Lifecycle {
             queue: RequestQueue::new(),
             boots: 0,
             first_entry_micros: 0,
+            pages_lost: false,
         })
     }
 
@@ -93,6 +96,13 @@ impl Lifecycle {
         };
         loop {
             self.wait(&mut machine)?;
+            if self.pages_lost {
+                // Its threads may be waiting for pages for ever: nobody waits for them, they end with the process.
+                std::mem::forget(machine);
+                return Ok(Outcome::Crashed {
+                    message: "the server of the guest's memory pages has gone".to_owned(),
+                });
+            }
             while let Some(asked) = self.next_request() {
                 self.serve(asked, &mut machine);
             }
@@ -148,6 +158,10 @@ impl Lifecycle {
         // Closing the descriptors of the boot before took them out of the epoll set.
         let notices = machine.notices.as_raw_fd();
         watch(&self.epoll, ControlOperation::Add, notices, EventSet::IN)?;
+        if let Some(server) = &machine.page_server {
+            // A hang-up is always told.
+            watch(&self.epoll, ControlOperation::Add, server.as_raw_fd(), EventSet::empty())?;
+        }
         Ok(Ok(machine))
     }
 
@@ -163,6 +177,8 @@ impl Lifecycle {
             let fd = event.data() as RawFd;
             if fd == machine.notices.as_raw_fd() {
                 self.read_notices(machine);
+            } else if machine.page_server.as_ref().is_some_and(|server| server.as_raw_fd() == fd) {
+                self.pages_lost = true;
             } else if let Some(server) = &mut self.server {
                 server.handle(event, &self.epoll);
             }

@@ -16,10 +16,14 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::root::PciRoot;
 use crate::notices::{Notice, Notices};
+use crate::snapshot::{Saved, StateError};
+
+const PART: &str = "hot-plug registers";
 
 pub const FIRST_PORT: u16 = 0x620;
 pub const PORTS: u16 = 9;
@@ -39,7 +43,7 @@ pub struct HotPlug {
 }
 
 /// A bit for each slot.
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Slots {
     arrived: u32,
     leaving: u32,
@@ -111,6 +115,28 @@ impl HotPlug {
             self.root.remove(slot);
             self.notices.post(Notice::Ejected);
         }
+    }
+
+    /// # Errors
+    /// The registers cannot be encoded.
+    pub fn save(&self) -> Result<Saved, StateError> {
+        Saved::of(PART, &*self.slots())
+    }
+
+    /// Takes over the registers. A guest that has not read them yet is told again.
+    ///
+    /// # Errors
+    /// It is no state of these registers.
+    pub fn restore(&self, saved: &Saved) -> Result<(), StateError> {
+        let slots: Slots = saved.read(PART)?;
+        let unread = slots.arrived | slots.leaving != 0;
+        *self.slots() = slots;
+        if unread {
+            self.interrupt
+                .write(1)
+                .map_err(StateError::host("telling the guest of its PCI slots"))?;
+        }
+        Ok(())
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {

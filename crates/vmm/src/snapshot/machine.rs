@@ -1,6 +1,7 @@
 //! A paused machine's way into a snapshot, and a new machine's way out of one.
 
 use std::fs::File;
+use std::os::unix::net::UnixStream;
 
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::{About, Snapshot, SnapshotError, image};
 use crate::console::Line;
 use crate::legacy::serial::Serial;
 use crate::machine::{Machine, Plan};
+use crate::memory::userfault::PageServer;
 use crate::memory::{GuestMemory, Layout};
 use crate::vcpu::VcpuState;
 
@@ -46,10 +48,17 @@ pub enum MemorySource {
     /// The memory file, mapped: a page is read when it is looked at, and the file never written. It must stay as
     /// it is as long as the machine lives. `verify` reads it all before, and finds each flipped bit.
     File { file: File, verify: bool },
+    /// A [page server](crate::memory::userfault), which sees to it that pages are as they were written. If it dies
+    /// before the machine does, the machine ends.
+    Userfault {
+        socket: UnixStream,
+        /// `/dev/userfaultfd`, opened for reading and writing.
+        device: Option<File>,
+    },
 }
 
 impl Restore {
-    pub(crate) fn map(&self, layout: &Layout) -> Result<GuestMemory, SnapshotError> {
+    pub(crate) fn map(&self, layout: &Layout) -> Result<(GuestMemory, Option<PageServer>), SnapshotError> {
         let failed = SnapshotError::io("mapping the memory file");
         match &self.memory {
             MemorySource::File { file, verify } => {
@@ -58,7 +67,14 @@ impl Restore {
                     image::verify(file, &self.snapshot.pages, &self.snapshot.checksums)?;
                 }
                 let file = file.try_clone().map_err(&failed)?;
-                layout.map_file(file).map_err(&failed)
+                Ok((layout.map_file(file).map_err(&failed)?, None))
+            }
+            MemorySource::Userfault { socket, device } => {
+                let memory = layout.map().map_err(&failed)?;
+                let failed = SnapshotError::io("connecting the page server");
+                let socket = socket.try_clone().map_err(&failed)?;
+                let server = PageServer::new(&memory, socket, device.as_ref()).map_err(&failed)?;
+                Ok((memory, Some(server)))
             }
         }
     }

@@ -58,6 +58,20 @@ impl Linux {
         Some(linux)
     }
 
+    /// A guest that goes on from a snapshot which `fill` names, and whose shell was waiting for commands.
+    pub fn restore(fill: impl FnOnce(&mut VmSpec, &mut Inherited)) -> Self {
+        let guest = Guest::launch(|spec, fds| {
+            spec.memory_mib = 96;
+            fill(spec, fds);
+        });
+        Self {
+            console: guest.connect_console(),
+            guest,
+            unread: Vec::new(),
+            commands: 0,
+        }
+    }
+
     /// Waits until /init is ready for commands, after a boot.
     pub fn wait_for_shell(&mut self) {
         self.read_to(&format!("\n{MARK}ready\n"), Instant::now() + BOOT);

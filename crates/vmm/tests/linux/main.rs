@@ -17,3 +17,4 @@ mod cpu;
 mod generation;
 mod hotplug;
 mod memory;
+mod snapshot;

@@ -4,6 +4,7 @@
 
 mod files;
 mod guest;
+mod pages;
 mod pause;
 
 use std::os::unix::fs::FileExt;
