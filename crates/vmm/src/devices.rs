@@ -172,7 +172,11 @@ impl Devices {
     /// They are of other kinds or numbers than the snapshot's.
     pub fn arranged_as(self, arrangement: &[(u8, String)]) -> Result<Self, DeviceError> {
         let other = || DeviceError::Arrangement {
-            saved: arrangement.iter().map(|(_, kind)| kind.as_str()).collect::<Vec<_>>().join(" "),
+            saved: arrangement
+                .iter()
+                .map(|(_, kind)| kind.as_str())
+                .collect::<Vec<_>>()
+                .join(" "),
         };
         let mut left: Vec<Entry> = self.slots.into_values().collect();
         let mut slots = BTreeMap::new();
@@ -320,7 +324,10 @@ mod tests {
         };
         let kind = |slot: u8| (slot, "rng".to_owned());
         let arranged = devices().arranged_as(&[kind(4), kind(9)]).unwrap();
-        let ids: Vec<_> = arranged.iter().map(|(slot, entry)| (slot, entry.id.as_str())).collect();
+        let ids: Vec<_> = arranged
+            .iter()
+            .map(|(slot, entry)| (slot, entry.id.as_str()))
+            .collect();
         assert_eq!(ids, [(4, "rng"), (9, "rng2")]);
         assert_eq!(arranged.arrangement(), [kind(4), kind(9)]);
         let nonsense = [

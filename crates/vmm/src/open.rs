@@ -17,7 +17,7 @@ use crate::limits::Limiter;
 use crate::machine::Plan;
 use crate::metrics::Registry;
 use crate::snapshot::{MemorySource, Restore, Snapshot, SnapshotError};
-use crate::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, VmSpec, VsockSpec, MemorySpec, RestoreSpec};
+use crate::spec::{BootSpec, DiskBacking, DiskSpec, MemorySpec, NicSpec, RestoreSpec, VmSpec, VsockSpec};
 use crate::virtio::balloon;
 use crate::virtio::net::{NetConfig, NetLimits};
 

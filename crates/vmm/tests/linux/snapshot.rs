@@ -81,11 +81,17 @@ fn a_running_guest_is_saved_and_goes_on_as_two_clones_with_other_disks() {
         })
         .collect();
     for (clone, text) in clones.iter_mut().zip(["a second disk", "and a third"]) {
-        let Some(Event::Entered { first_entry_micros, .. }) = clone.control().next_event(PATIENCE) else {
+        let Some(Event::Entered {
+            first_entry_micros, ..
+        }) = clone.control().next_event(PATIENCE)
+        else {
             panic!("it was not restored: {:?}", clone.control().outcome());
         };
         assert_eq!(clone.ok("cat /tmp/what"), "remembered");
-        eprintln!("entered after {first_entry_micros} µs, a command answered after {:?}", begun.elapsed());
+        eprintln!(
+            "entered after {first_entry_micros} µs, a command answered after {:?}",
+            begun.elapsed()
+        );
         assert_eq!(clone.ok(&format!("head -c {} /dev/vda", text.len())), text);
         clone.ok("echo written > /dev/vda; sync");
         clone.ok("dmesg | grep -q 'due to virtual machine fork'");
@@ -93,5 +99,9 @@ fn a_running_guest_is_saved_and_goes_on_as_two_clones_with_other_disks() {
     // What the clones do is theirs.
     assert_eq!(linux.ok("cat /tmp/what"), "remembered");
     assert!(std::fs::read(disks[0].path()).unwrap().starts_with(b"written\n"));
-    assert!(std::fs::read(first.path()).unwrap().starts_with(b"the first disk"));
+    assert!(
+        std::fs::read(first.path())
+            .unwrap()
+            .starts_with(b"the first disk")
+    );
 }
