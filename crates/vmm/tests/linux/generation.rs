@@ -64,6 +64,7 @@ fn a_new_generation_reseeds_the_guests_random_numbers() {
             // Notices, which are the kernel's words for it.
             cmdline: cmdline().replace("quiet", "loglevel=6"),
         },
+        restore: None,
         devices,
         metrics: Default::default(),
     };
