@@ -160,7 +160,12 @@ impl Lifecycle {
         watch(&self.epoll, ControlOperation::Add, notices, EventSet::IN)?;
         if let Some(server) = &machine.page_server {
             // A hang-up is always told.
-            watch(&self.epoll, ControlOperation::Add, server.as_raw_fd(), EventSet::empty())?;
+            watch(
+                &self.epoll,
+                ControlOperation::Add,
+                server.as_raw_fd(),
+                EventSet::empty(),
+            )?;
         }
         Ok(Ok(machine))
     }
@@ -177,7 +182,11 @@ impl Lifecycle {
             let fd = event.data() as RawFd;
             if fd == machine.notices.as_raw_fd() {
                 self.read_notices(machine);
-            } else if machine.page_server.as_ref().is_some_and(|server| server.as_raw_fd() == fd) {
+            } else if machine
+                .page_server
+                .as_ref()
+                .is_some_and(|server| server.as_raw_fd() == fd)
+            {
                 self.pages_lost = true;
             } else if let Some(server) = &mut self.server {
                 server.handle(event, &self.epoll);

@@ -74,7 +74,10 @@ fn serve(socket: UnixStream, memory: File) -> JoinHandle<u64> {
             } else {
                 // Two vCPUs wanted the same page, or the machine is gone.
                 let error = io::Error::last_os_error().raw_os_error();
-                assert!(matches!(error, Some(libc::EEXIST | libc::ESRCH | libc::ENOENT)), "{error:?}");
+                assert!(
+                    matches!(error, Some(libc::EEXIST | libc::ESRCH | libc::ENOENT)),
+                    "{error:?}"
+                );
             }
         }
     })
@@ -92,7 +95,11 @@ fn pages_come_from_a_server_one_by_one() {
     console.wait_for(300, 0);
     machine.pause().unwrap();
     let counted = console.len();
-    let files = Files::of(&mut machine, &plan, hearth_vmm::snapshot::Kind::Full { track: false });
+    let files = Files::of(
+        &mut machine,
+        &plan,
+        hearth_vmm::snapshot::Kind::Full { track: false },
+    );
     machine.stop();
 
     let (ours, theirs) = UnixStream::pair().unwrap();
