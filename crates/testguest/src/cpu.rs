@@ -27,6 +27,8 @@ const TICKS_PER_SECOND: u64 = 100;
 /// Looks before sleeping. A device usually answers within that time.
 const SPINS: u32 = 200;
 
+/// The interrupt masks of the two 8259s.
+const PIC_MASKS: [u16; 2] = [0x21, 0xa1];
 const KEYBOARD_CONTROLLER: u16 = 0x64;
 const PULSE_RESET: u8 = 0xfe;
 
@@ -40,6 +42,10 @@ unsafe extern "C" {
 
 /// From now on interrupts arrive, and one each tick, so that nobody sleeps for ever.
 pub fn enable_interrupts() {
+    // What comes by the old controller would look like an exception.
+    for mask in PIC_MASKS {
+        port_write(mask, &[0xff]);
+    }
     write(SPURIOUS, SOFTWARE_ENABLED | u32::from(SPURIOUS_VECTOR));
     write(TIMER_DIVIDE, DIVIDE_BY_1);
     write(TIMER, PERIODIC | u32::from(TICK_VECTOR));

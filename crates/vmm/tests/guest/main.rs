@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod hotplug;
 #[path = "../boot/guest.rs"]
 mod monitor;
 mod program;
