@@ -1,8 +1,9 @@
 //! The guest's side of PCI hot-plug, in AML: a device for each slot, and what the Generic Event Device calls. The
-//! registers are [`crate::pci::hotplug`]'s. ACPI 6.5, sections 6.1.1 (`_ADR`), 6.1.11 (`_SUN`), 6.3.3 (`_EJ0`) and
-//! 5.6.6 (notifications).
+//! registers are [`crate::pci::hotplug`]'s. ACPI 6.5, sections 6.1.1 (`_ADR`), 6.3.3 (`_EJ0`) and 5.6.6
+//! (notifications).
 //!
-//! Slots have no `_STA`: a guest without it asks the slot itself, by reading its configuration space.
+//! Slots have no more than they need, for each object costs the guest time when it boots. Without `_STA` it asks
+//! the slot itself, by reading its configuration space; without `_SUN` Linux counts the slots, from 1 as we do.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -31,12 +32,11 @@ pub(super) fn write(body: &mut Vec<u8>) {
             name(slot),
             vec![
                 &Name::new(Path::new("_ADR"), &(u32::from(slot) << DEVICE_SHIFT)),
-                &Name::new(Path::new("_SUN"), &slot),
                 &Method::new(
                     Path::new("_EJ0"),
                     1,
                     true,
-                    vec![&Store::new(&Path::new("EJCT"), &Path::new("_SUN"))],
+                    vec![&Store::new(&Path::new("EJCT"), &slot)],
                 ),
             ],
         )
