@@ -18,3 +18,4 @@ mod generation;
 mod hotplug;
 mod memory;
 mod snapshot;
+mod sockets;

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::features::{command, send_with};
 use super::*;
@@ -330,3 +330,6 @@ fn no_header_breaks_the_device_on_a_real_tap() {
     let mut data = [0; 9];
     assert_eq!(socket.recv(&mut data).unwrap(), 5);
 }
+
+#[path = "throughput.rs"]
+mod throughput;
