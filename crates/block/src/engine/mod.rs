@@ -8,7 +8,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -101,13 +101,19 @@ pub trait Engine: Send {
 /// # Errors
 /// No descriptor is left.
 pub fn start(disk: &Arc<dyn Disk>, pool: &Arc<Pool>, depth: u16) -> io::Result<Box<dyn Engine>> {
-    if !disk.backings().is_empty() {
-        match Uring::new(Arc::clone(disk), pool, depth) {
-            Ok(uring) => return Ok(Box::new(uring)),
-            Err(_refused) => {}
-        }
+    if is_uring_allowed()
+        && !disk.backings().is_empty()
+        && let Ok(uring) = Uring::new(Arc::clone(disk), pool, depth)
+    {
+        return Ok(Box::new(uring));
     }
     Ok(Box::new(Pooled::new(pool)?))
+}
+
+/// Whether the kernel lets this process have an `io_uring` that is new enough. Asked once.
+pub fn is_uring_allowed() -> bool {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| uring::probe().is_ok())
 }
 
 /// Whether the kernel moves the buffers' bytes to and from `offset` of a backing by itself.

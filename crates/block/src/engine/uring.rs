@@ -59,28 +59,7 @@ impl Uring {
     /// # Errors
     /// The kernel has no `io_uring`, or one that is too old, or does not let us have it.
     pub fn new(disk: Arc<dyn Disk>, pool: &Arc<Pool>, depth: u16) -> io::Result<Uring> {
-        let entries = u32::from(depth).max(1);
-        let ring = IoUring::builder()
-            .dontfork()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .setup_r_disabled()
-            .build(entries)
-            // Before Linux 6.1.
-            .or_else(|_| IoUring::builder().dontfork().setup_r_disabled().build(entries))?;
-        let mut probe = Probe::new();
-        ring.submitter().register_probe(&mut probe)?;
-        let needed = [
-            opcode::Read::CODE,
-            opcode::Write::CODE,
-            opcode::Readv::CODE,
-            opcode::Writev::CODE,
-        ];
-        if !ring.params().is_feature_nodrop() || !needed.iter().all(|&code| probe.is_supported(code)) {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
+        let ring = ring(depth)?;
         let backings = disk.backings();
         let direct = backings.iter().map(|backing| backing.is_direct()).collect();
         let files: Vec<RawFd> = backings.iter().map(|it| it.as_fd().as_raw_fd()).collect();
@@ -327,4 +306,37 @@ fn entry(access: Access, place: Place, share: &[Segment], number: usize) -> Entr
             .build(),
     };
     entry.user_data(bytes << NUMBER_BITS | number as u64)
+}
+
+/// A ring that no thread has enabled yet.
+fn ring(depth: u16) -> io::Result<IoUring> {
+    let entries = u32::from(depth).max(1);
+    IoUring::builder()
+        .dontfork()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_r_disabled()
+        .build(entries)
+        // Before Linux 6.1.
+        .or_else(|_| IoUring::builder().dontfork().setup_r_disabled().build(entries))
+}
+
+/// Fails if there is no `io_uring` for us that can do what we need.
+pub(super) fn probe() -> io::Result<()> {
+    let ring = ring(1)?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    let needed = [
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::Readv::CODE,
+        opcode::Writev::CODE,
+    ];
+    if ring.params().is_feature_nodrop() && needed.iter().all(|&code| probe.is_supported(code)) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }

@@ -3,58 +3,145 @@
 use std::io;
 use std::sync::Arc;
 
+use hearth_block::engine::{self, Pool};
 use hearth_block::{Disk, SECTOR};
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 
-use super::request::SERIAL_LEN;
-use super::worker::BlockHandler;
-use crate::jail::Role;
+use super::handle::Handle;
+use super::request::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_ZEROES_SECTORS, SERIAL_LEN, SIZE_MAX};
+use super::worker::{BlockWorker, Served};
+use crate::jail::{self, Role};
+use crate::limits::{RateLimit, Throttle};
+use crate::metrics;
 use crate::virtio::queue::Virtqueue;
-use crate::virtio::worker::{Stop, Worker, serve};
+use crate::virtio::worker::{Stop, Worker};
 use crate::virtio::{Activation, DeviceType, VirtioDevice, feature, read_config};
 
 pub(super) const QUEUE_SIZE: u16 = 256;
 /// Data buffers per request: what a whole ring holds, less the buffers of header and status.
-const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+pub(super) const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// Queues of one disk: each has a thread.
+pub const MAX_QUEUES: u16 = 4;
 /// 4 KiB: the block of the host's file systems, as a power of two of sectors and in sectors.
 const PHYSICAL_BLOCK_EXP: u8 = 3;
 const MIN_IO_SIZE: u16 = 1 << PHYSICAL_BLOCK_EXP;
+/// Bytes of `struct virtio_blk_config` up to the limits of zeroing.
+const CONFIG_LEN: usize = 60;
+/// Threads of a disk for what an `io_uring` does not do, and for everything.
+const HELPERS: usize = 2;
+const POOL: usize = 8;
 
 /// A disk to the guest.
 pub struct Block {
-    disk: Arc<dyn Disk>,
+    handle: Arc<Handle>,
     serial: [u8; SERIAL_LEN],
     read_only: bool,
-    worker: Option<Worker<Virtqueue>>,
+    queue_sizes: Vec<u16>,
+    threads: usize,
+    metrics: Arc<metrics::Device>,
+    workers: Vec<Worker<Virtqueue>>,
 }
 
 impl Block {
     /// `serial` is cut to 20 bytes.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, serial: &str, read_only: bool) -> Self {
+        Self::with_handle(Handle::new(disk, &RateLimit::default()), serial, read_only)
+    }
+
+    /// A disk that its owner can limit and resize by `handle`.
+    #[must_use]
+    pub fn with_handle(handle: Arc<Handle>, serial: &str, read_only: bool) -> Self {
         let mut bytes = [0; SERIAL_LEN];
         for (byte, value) in bytes.iter_mut().zip(serial.bytes()) {
             *byte = value;
         }
         Self {
-            disk,
+            handle,
             serial: bytes,
             read_only,
-            worker: None,
+            queue_sizes: vec![QUEUE_SIZE],
+            threads: if engine::is_uring_allowed() { HELPERS } else { POOL },
+            metrics: Arc::default(),
+            workers: Vec::new(),
         }
     }
 
-    /// `struct virtio_blk_config` up to the topology.
-    fn config(&self) -> [u8; 32] {
-        let mut config = [0; 32];
-        config[0..8].copy_from_slice(&(self.disk.size() / SECTOR).to_le_bytes());
-        config[12..16].copy_from_slice(&SEG_MAX.to_le_bytes());
-        config[20..24].copy_from_slice(&(SECTOR as u32).to_le_bytes());
-        config[24] = PHYSICAL_BLOCK_EXP;
-        config[26..28].copy_from_slice(&MIN_IO_SIZE.to_le_bytes());
+    /// With `queues` queues, but at least one and at most [`MAX_QUEUES`].
+    #[must_use]
+    pub fn queues(self, queues: u16) -> Self {
+        Self {
+            queue_sizes: vec![QUEUE_SIZE; queues.clamp(1, MAX_QUEUES).into()],
+            ..self
+        }
+    }
+
+    /// Counts in `metrics`.
+    #[must_use]
+    pub fn counted_in(self, metrics: Arc<metrics::Device>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    fn can_discard(&self) -> bool {
+        !self.read_only && self.handle.disk().can_discard()
+    }
+
+    fn config(&self) -> [u8; CONFIG_LEN] {
+        let mut config = [0; CONFIG_LEN];
+        let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &(self.handle.disk().size() / SECTOR).to_le_bytes());
+        put(8, &SIZE_MAX.to_le_bytes());
+        put(12, &SEG_MAX.to_le_bytes());
+        put(20, &(SECTOR as u32).to_le_bytes());
+        put(24, &[PHYSICAL_BLOCK_EXP]);
+        put(26, &MIN_IO_SIZE.to_le_bytes());
+        put(34, &(self.queue_sizes.len() as u16).to_le_bytes());
+        if self.can_discard() {
+            put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
+            put(40, &MAX_RANGES.to_le_bytes());
+            put(44, &u32::from(MIN_IO_SIZE).to_le_bytes());
+        }
+        if !self.read_only {
+            put(48, &MAX_ZEROES_SECTORS.to_le_bytes());
+            put(52, &MAX_RANGES.to_le_bytes());
+            put(56, &[u8::from(self.can_discard())]);
+        }
         config
+    }
+
+    fn start(&mut self, mut activation: Activation) -> io::Result<()> {
+        // Between boots the host reads kernels from it, which profits from the page cache.
+        self.handle.disk().set_direct(true);
+        let pool = Pool::new(Arc::clone(self.handle.disk()), self.threads, &|builder, run| {
+            jail::spawn(Role::Block, builder, run)
+        })?;
+        for index in 0..self.queue_sizes.len() {
+            let Some(queue) = activation.take_queue(index) else {
+                continue;
+            };
+            let served = Served {
+                disk: Arc::clone(self.handle.disk()),
+                pool: Arc::clone(&pool),
+                serial: self.serial,
+                read_only: self.read_only,
+                // A driver that cannot flush expects each completed write to be durable (5.2.6.2).
+                write_through: !activation.has(VIRTIO_BLK_F_FLUSH),
+                discards: activation.has(VIRTIO_BLK_F_DISCARD),
+                zeroes: activation.has(VIRTIO_BLK_F_WRITE_ZEROES),
+                throttle: Throttle::new(Arc::clone(self.handle.limiter()))?,
+                meter: self.metrics.queue(index as u16),
+            };
+            let config_interrupt = activation.config_interrupt.clone();
+            let run = move |stop: &Stop| BlockWorker::run(queue, served, stop, &config_interrupt);
+            let name = format!("virtio-block{index}");
+            self.workers
+                .push(Worker::spawn(Role::Block, &name, Stop::new()?, run)?);
+        }
+        self.handle.set_driver(Some(activation.config_interrupt));
+        Ok(())
     }
 }
 
@@ -64,45 +151,38 @@ impl VirtioDevice for Block {
     }
 
     fn features(&self) -> u64 {
-        let read_only = if self.read_only {
-            feature(VIRTIO_BLK_F_RO)
-        } else {
-            0
-        };
+        let only_if = |condition: bool, bit| if condition { feature(bit) } else { 0 };
         feature(VIRTIO_BLK_F_FLUSH)
+            | feature(VIRTIO_BLK_F_SIZE_MAX)
             | feature(VIRTIO_BLK_F_SEG_MAX)
             | feature(VIRTIO_BLK_F_BLK_SIZE)
             | feature(VIRTIO_BLK_F_TOPOLOGY)
-            | read_only
+            | only_if(self.read_only, VIRTIO_BLK_F_RO)
+            | only_if(self.queue_sizes.len() > 1, VIRTIO_BLK_F_MQ)
+            | only_if(self.can_discard(), VIRTIO_BLK_F_DISCARD)
+            | only_if(!self.read_only, VIRTIO_BLK_F_WRITE_ZEROES)
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE]
+        &self.queue_sizes
     }
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
         read_config(&self.config(), offset, data);
     }
 
-    fn activate(&mut self, mut activation: Activation) -> io::Result<()> {
-        // A driver that cannot flush expects each completed write to be durable (5.2.6.2).
-        let write_through = !activation.has(VIRTIO_BLK_F_FLUSH);
-        let Some(mut queue) = activation.take_queue(0) else {
-            return Ok(());
-        };
-        let mut handler =
-            BlockHandler::new(Arc::clone(&self.disk), self.serial, self.read_only, write_through);
-        let stop = Stop::new()?;
-        let doorbell = stop.waiter(&queue)?;
-        let config_interrupt = activation.config_interrupt;
-        self.worker = Some(Worker::spawn(Role::Block, "virtio-block", stop, move |stop| {
-            serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
-            queue
-        })?);
-        Ok(())
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let started = self.start(activation);
+        if started.is_err() {
+            self.stop();
+        }
+        started
     }
 
     fn stop(&mut self) -> Vec<Virtqueue> {
-        self.worker.take().and_then(Worker::stop).into_iter().collect()
+        self.handle.set_driver(None);
+        let queues = self.workers.drain(..).filter_map(Worker::stop).collect();
+        self.handle.disk().set_direct(false);
+        queues
     }
 }

@@ -2,10 +2,12 @@
 
 use hearth_block::SECTOR;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
-    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
+    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 
+use super::device::SEG_MAX;
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
 
@@ -13,6 +15,17 @@ pub(super) const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
 /// Type, reserved, sector.
 pub(super) const HEADER_LEN: u64 = 16;
 const STATUS_LEN: u64 = 1;
+/// `struct virtio_blk_discard_write_zeroes`: sector, sectors, flags.
+const RANGE_LEN: u64 = 16;
+
+/// Bytes of one data buffer, and of all of a request's.
+pub(super) const SIZE_MAX: u32 = 1 << 20;
+const LEN_MAX: u64 = SIZE_MAX as u64 * SEG_MAX as u64;
+/// Ranges of a request.
+pub(super) const MAX_RANGES: u32 = 16;
+/// Sectors of a range: 1 GiB to be forgotten, 64 MiB to be zeroed, which may mean to be written.
+pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 21;
+pub(super) const MAX_ZEROES_SECTORS: u32 = 1 << 17;
 
 /// The answer in the last byte of the writable buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,16 +37,37 @@ pub(super) enum Status {
 }
 
 /// A request that can be carried out. Offsets and lengths are bytes; they are inside the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request {
     Read { offset: u64, len: u64 },
     Write { offset: u64, len: u64 },
     Flush,
     GetId,
+    Discard(Vec<Range>),
+    WriteZeroes(Vec<Range>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    /// Its space may be given back.
+    pub(super) unmap: bool,
+}
+
+/// The disk that a request is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    /// Bytes.
+    pub(super) size: u64,
+    pub(super) read_only: bool,
+    /// The driver may discard, and write zeroes.
+    pub(super) discards: bool,
+    pub(super) zeroes: bool,
 }
 
 /// A parsed chain: somewhere to put the answer, and the request or the answer that refuses it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parsed {
     /// Where the status byte is in the writable buffers; all before it is for data.
     pub(super) status_at: u64,
@@ -43,7 +77,7 @@ pub(super) struct Parsed {
 impl Parsed {
     /// # Errors
     /// There is no whole header, or no room for a status: such a request cannot even be refused.
-    pub(super) fn parse(chain: &Chain, memory: &GuestMemory, disk_size: u64) -> Result<Self, Malformed> {
+    pub(super) fn parse(chain: &Chain, memory: &GuestMemory, target: &Target) -> Result<Self, Malformed> {
         let mut kind = [0; 4];
         let mut sector = [0; 8];
         chain.readable.read(memory, 0, &mut kind)?;
@@ -55,21 +89,27 @@ impl Parsed {
             .ok_or(Malformed::TooShort)?;
         let sector = u64::from_le_bytes(sector);
         let data_out = chain.readable.len() - HEADER_LEN;
+        let range = |len| match range(sector, len, target.size) {
+            Ok(offset) if len <= LEN_MAX => Ok((offset, len)),
+            _ => Err(Status::IoErr),
+        };
         let request = match u32::from_le_bytes(kind) {
             VIRTIO_BLK_T_IN if data_out == 0 => {
-                range(sector, status_at, disk_size).map(|offset| Request::Read {
-                    offset,
-                    len: status_at,
-                })
+                range(status_at).map(|(offset, len)| Request::Read { offset, len })
             }
-            VIRTIO_BLK_T_OUT if status_at == 0 => {
-                range(sector, data_out, disk_size).map(|offset| Request::Write {
-                    offset,
-                    len: data_out,
-                })
+            VIRTIO_BLK_T_OUT if status_at == 0 && !target.read_only => {
+                range(data_out).map(|(offset, len)| Request::Write { offset, len })
             }
             VIRTIO_BLK_T_FLUSH => Ok(Request::Flush),
             VIRTIO_BLK_T_GET_ID if status_at >= SERIAL_LEN as u64 => Ok(Request::GetId),
+            VIRTIO_BLK_T_DISCARD if target.discards => {
+                // There is no way to discard and keep the space (5.2.6.2).
+                ranges(chain, memory, target, MAX_DISCARD_SECTORS, 0)?.map(Request::Discard)
+            }
+            VIRTIO_BLK_T_WRITE_ZEROES if target.zeroes => {
+                let flags = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+                ranges(chain, memory, target, MAX_ZEROES_SECTORS, flags)?.map(Request::WriteZeroes)
+            }
             // The data lie in the wrong direction, or have no room.
             VIRTIO_BLK_T_IN | VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_GET_ID => Err(Status::IoErr),
             _ => Err(Status::Unsupported),
@@ -88,4 +128,43 @@ fn range(sector: u64, len: u64, disk_size: u64) -> Result<u64, Status> {
     } else {
         Err(Status::IoErr)
     }
+}
+
+/// The ranges behind the header, each of at most `max_sectors`, with no flags but `flags`.
+fn ranges(
+    chain: &Chain,
+    memory: &GuestMemory,
+    target: &Target,
+    max_sectors: u32,
+    flags: u32,
+) -> Result<Result<Vec<Range>, Status>, Malformed> {
+    let data = chain.readable.len() - HEADER_LEN;
+    let count = data / RANGE_LEN;
+    let fits = (1..=u64::from(MAX_RANGES)).contains(&count) && data.is_multiple_of(RANGE_LEN);
+    if !fits || chain.writable.len() != STATUS_LEN || target.read_only {
+        return Ok(Err(Status::IoErr));
+    }
+    let mut ranges = Vec::new();
+    for nth in 0..count {
+        let (mut sector, mut sectors, mut set) = ([0; 8], [0; 4], [0; 4]);
+        let at = HEADER_LEN + nth * RANGE_LEN;
+        chain.readable.read(memory, at, &mut sector)?;
+        chain.readable.read(memory, at + 8, &mut sectors)?;
+        chain.readable.read(memory, at + 12, &mut set)?;
+        let (sectors, set) = (u32::from_le_bytes(sectors), u32::from_le_bytes(set));
+        if set & !flags != 0 {
+            return Ok(Err(Status::Unsupported));
+        }
+        let len = u64::from(sectors) * SECTOR;
+        match range(u64::from_le_bytes(sector), len, target.size) {
+            Ok(_) if sectors == 0 => {}
+            Ok(offset) if sectors <= max_sectors => ranges.push(Range {
+                offset,
+                len,
+                unmap: set != 0,
+            }),
+            _ => return Ok(Err(Status::IoErr)),
+        }
+    }
+    Ok(Ok(ranges))
 }

@@ -1,146 +1,396 @@
-//! The I/O of a block queue: requests in order, each through a bounded buffer.
+//! The I/O of a block queue: takes what is available, keeps the engine busy, gives back what has ended, and
+//! interrupts once for all of that.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hearth_block::Disk;
+use hearth_block::engine::{self, Completion, Engine, Operation, Pool, Segment};
 
 use super::device::QUEUE_SIZE;
-use super::request::{Parsed, Request, SERIAL_LEN, Status};
-use crate::virtio::GuestMemory;
-use crate::virtio::chain::{Chain, Malformed};
-use crate::virtio::worker::Handler;
+use super::in_flight::{InFlight, Requests};
+use super::request::{HEADER_LEN, Parsed, Range, Request, SERIAL_LEN, Status, Target};
+use crate::limits::Throttle;
+use crate::metrics::QueueMeter;
+use crate::virtio::chain::{Buffers, Chain};
+use crate::virtio::interrupt::ConfigInterrupt;
+use crate::virtio::queue::{QueueError, Virtqueue};
+use crate::virtio::worker::{Stop, Waiter};
 
-/// Bytes that one call to the disk moves at most; longer requests take several.
-const BUFFER_LEN: usize = 256 * 1024;
+/// Requests in flight: a driver that plays by the rules has no more.
+const DEPTH: usize = QUEUE_SIZE as usize;
 /// Failed requests that are logged, per activation: a full disk fails every write.
 const LOGGED_FAILURES: u32 = 16;
 
-pub(super) struct BlockHandler {
-    disk: Arc<dyn Disk>,
-    serial: [u8; SERIAL_LEN],
-    read_only: bool,
+/// What a queue's worker works with.
+pub(super) struct Served {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) serial: [u8; SERIAL_LEN],
+    pub(super) read_only: bool,
     /// Flush after each write, for a driver that does not do it.
-    write_through: bool,
-    buffer: Vec<u8>,
+    pub(super) write_through: bool,
+    /// The driver may discard, and write zeroes.
+    pub(super) discards: bool,
+    pub(super) zeroes: bool,
+    pub(super) throttle: Throttle,
+    pub(super) meter: QueueMeter,
+}
+
+/// Why a queue is served no more.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("the disk's engine failed: {0}")]
+    Engine(#[from] io::Error),
+}
+
+enum Popped {
+    Request(usize),
+    /// It is answered.
+    Refused,
+    Nothing,
+}
+
+pub(super) struct BlockWorker {
+    /// Before the queue, whose guest memory it writes to until it is dropped.
+    engine: Box<dyn Engine>,
+    queue: Virtqueue,
+    with: Served,
+    requests: Requests,
+    /// The request that waits for the rate limit.
+    held: Option<usize>,
+    /// Chains are in the used ring that the driver has not been shown.
+    answered: bool,
+    ended: Vec<Completion>,
+    /// Empty, and kept for their memory.
+    buffers: Vec<Vec<Segment>>,
     failures: u32,
 }
 
-/// Why a request was not carried out.
-enum Failure {
-    Disk(io::Error),
-    Malformed(Malformed),
-}
-
-impl From<io::Error> for Failure {
-    fn from(source: io::Error) -> Self {
-        Self::Disk(source)
-    }
-}
-
-impl From<Malformed> for Failure {
-    fn from(source: Malformed) -> Self {
-        Self::Malformed(source)
-    }
-}
-
-impl BlockHandler {
-    pub(super) fn new(
-        disk: Arc<dyn Disk>,
-        serial: [u8; SERIAL_LEN],
-        read_only: bool,
-        write_through: bool,
-    ) -> Self {
-        Self {
-            disk,
-            serial,
-            read_only,
-            write_through,
-            buffer: vec![0; BUFFER_LEN],
+impl BlockWorker {
+    /// Serves the queue until it is stopped or broken, and then says so to the driver.
+    pub(super) fn run(
+        queue: Virtqueue,
+        with: Served,
+        stop: &Stop,
+        config_interrupt: &ConfigInterrupt,
+    ) -> Virtqueue {
+        // Here and not where the thread is started: a ring is this thread's own.
+        let started = engine::start(&with.disk, &with.pool, QUEUE_SIZE).and_then(|engine| {
+            let waiter = stop.waiter(&queue)?;
+            waiter.also_edges_of(&with.throttle)?;
+            waiter.also_edges_of(&engine.event())?;
+            Ok((engine, waiter))
+        });
+        let (engine, waiter) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                config_interrupt.needs_reset(&error);
+                return queue;
+            }
+        };
+        let mut worker = Self {
+            engine,
+            queue,
+            with,
+            requests: Requests::default(),
+            held: None,
+            answered: false,
+            ended: Vec::new(),
+            buffers: Vec::new(),
             failures: 0,
+        };
+        let served = worker.serve(stop, &waiter);
+        if let Err(error) = served.and(worker.drain()) {
+            config_interrupt.needs_reset(&error);
+        }
+        let Self { engine, queue, .. } = worker;
+        drop(engine);
+        queue
+    }
+
+    fn serve(&mut self, stop: &Stop, waiter: &Waiter) -> Result<(), Fault> {
+        self.queue.disable_doorbell()?;
+        loop {
+            let taken = self.take(stop);
+            self.engine.kick()?;
+            let ended = self.give_back()?;
+            if stop.requested() {
+                return Ok(());
+            }
+            // What was taken before a broken chain is under way; it is answered before the driver hears.
+            if taken? > 0 || ended > 0 {
+                continue;
+            }
+            let wants_more = self.held.is_none() && self.requests.len() < DEPTH;
+            if wants_more && self.queue.enable_doorbell()? {
+                self.queue.disable_doorbell()?;
+                continue;
+            }
+            if !waiter.wait() {
+                return Ok(());
+            }
+            self.queue.silence_doorbell();
+            self.queue.disable_doorbell()?;
         }
     }
 
-    /// Carries a request out and says how many bytes of data it put into the writable buffers.
-    fn execute(&mut self, request: Request, chain: &Chain, memory: &GuestMemory) -> Result<u64, Failure> {
-        match request {
-            Request::Read { offset, len } => {
-                self.in_pieces(len, |disk, at, piece| {
-                    disk.read_at(piece, offset + at)?;
-                    Ok(chain.writable.write(memory, at, piece)?)
-                })?;
-                Ok(len)
-            }
-            Request::Write { .. } if self.read_only => {
-                Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem).into())
-            }
-            Request::Write { offset, len } => {
-                self.in_pieces(len, |disk, at, piece| {
-                    chain
-                        .readable
-                        .read(memory, super::request::HEADER_LEN + at, piece)?;
-                    Ok(disk.write_at(piece, offset + at)?)
-                })?;
-                if self.write_through {
-                    self.disk.flush()?;
-                }
-                Ok(0)
-            }
-            Request::Flush => {
-                self.disk.flush()?;
-                Ok(0)
-            }
-            Request::GetId => {
-                chain.writable.write(memory, 0, &self.serial)?;
-                Ok(SERIAL_LEN as u64)
-            }
+    /// Ends what is in flight; puts back what waits for the rate limit.
+    fn drain(&mut self) -> Result<(), Fault> {
+        if let Some(number) = self.held.take() {
+            self.requests.remove(number);
+            self.queue.undo_pop();
+            self.with.throttle.end_wait(Instant::now());
         }
-    }
-
-    /// Calls `step` for each piece of a request of `len` bytes, with its offset in the request and the buffer.
-    fn in_pieces(
-        &mut self,
-        len: u64,
-        mut step: impl FnMut(&dyn Disk, u64, &mut [u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let mut at = 0;
-        while at < len {
-            let piece_len = usize::try_from(len - at).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
-            let piece = &mut self.buffer[..piece_len];
-            step(self.disk.as_ref(), at, piece)?;
-            at += piece_len as u64;
+        self.engine.kick()?;
+        while self.engine.in_flight() > 0 {
+            self.engine.wait();
+            self.give_back()?;
+            self.engine.kick()?;
         }
         Ok(())
     }
 
-    fn log(&mut self, request: Request, error: &io::Error) {
+    /// Takes at most a ring's worth of requests, so that a driver that never stops adding gets its answers, and
+    /// says how many.
+    fn take(&mut self, stop: &Stop) -> Result<usize, QueueError> {
+        for taken in 0..DEPTH {
+            let number = match self.held.take() {
+                Some(number) => number,
+                None if stop.requested() || self.requests.len() >= DEPTH => return Ok(taken),
+                None => match self.pop()? {
+                    Popped::Request(number) => number,
+                    Popped::Refused => continue,
+                    Popped::Nothing => return Ok(taken),
+                },
+            };
+            if !self.admit(number) {
+                self.held = Some(number);
+                return Ok(taken);
+            }
+            self.begin(number)?;
+        }
+        Ok(DEPTH)
+    }
+
+    /// Takes one chain, and answers it if it can be no request.
+    fn pop(&mut self) -> Result<Popped, QueueError> {
+        let mut chain = self.requests.chain();
+        if !self.queue.pop(&mut chain, QUEUE_SIZE.into())? {
+            self.requests.recycle(chain);
+            return Ok(Popped::Nothing);
+        }
+        let target = Target {
+            size: self.with.disk.size(),
+            read_only: self.with.read_only,
+            discards: self.with.discards,
+            zeroes: self.with.zeroes,
+        };
+        let parsed = Parsed::parse(&chain, self.queue.memory(), &target);
+        let Parsed { status_at, request } = parsed.map_err(|source| self.queue.malformed(source))?;
+        match request {
+            Ok(request) => Ok(Popped::Request(self.requests.insert(InFlight {
+                chain,
+                request,
+                status_at,
+                parts: 0,
+                failure: None,
+                flushing: false,
+                begun: Instant::now(),
+            }))),
+            Err(status) => {
+                self.answer(chain, status_at, status, 0)?;
+                Ok(Popped::Refused)
+            }
+        }
+    }
+
+    fn admit(&mut self, number: usize) -> bool {
+        let Some(request) = self.requests.get(number) else {
+            return true;
+        };
+        let was_held = self.with.throttle.is_holding();
+        let admitted = self.with.throttle.admit(1, request.len());
+        if admitted
+            && was_held
+            && let Some(operation) = request.operation()
+        {
+            self.with.meter.throttled(operation, request.begun.elapsed());
+        }
+        admitted
+    }
+
+    /// Gives a request to the engine, or does at once what needs none.
+    fn begin(&mut self, number: usize) -> Result<(), QueueError> {
+        let Some(in_flight) = self.requests.get(number) else {
+            return Ok(());
+        };
+        match in_flight.request.clone() {
+            Request::Read { offset, len } => self.submit_data(number, Operation::Read, offset, len),
+            Request::Write { offset, len } => self.submit_data(number, Operation::Write, offset, len),
+            Request::Flush => self.submit_range(number, Operation::Flush, 0, 0),
+            Request::Discard(ranges) => {
+                for Range { offset, len, .. } in ranges {
+                    self.submit_range(number, Operation::Discard, offset, len);
+                }
+            }
+            Request::WriteZeroes(ranges) => {
+                for Range { offset, len, unmap } in ranges {
+                    self.submit_range(number, Operation::WriteZeroes { unmap }, offset, len);
+                }
+            }
+            Request::GetId => {
+                let written = in_flight
+                    .chain
+                    .writable
+                    .write(self.queue.memory(), 0, &self.with.serial);
+                written.map_err(|source| self.queue.malformed(source))?;
+            }
+        }
+        // Nothing to ask of the engine: its name, or no ranges.
+        if self
+            .requests
+            .get(number)
+            .is_some_and(|request| request.parts == 0)
+        {
+            self.finish(number)?;
+        }
+        Ok(())
+    }
+
+    fn submit_data(&mut self, number: usize, operation: Operation, offset: u64, len: u64) {
+        let mut buffers = self.buffers.pop().unwrap_or_default();
+        buffers.clear();
+        if let Some(in_flight) = self.requests.get(number) {
+            let chain = &in_flight.chain;
+            let (from, skip) = match operation {
+                Operation::Read => (&chain.writable, 0),
+                _ => (&chain.readable, HEADER_LEN),
+            };
+            segments(from, &self.queue, skip, len, &mut buffers);
+        }
+        self.submit(number, operation, offset, len, buffers);
+    }
+
+    fn submit_range(&mut self, number: usize, operation: Operation, offset: u64, len: u64) {
+        self.submit(number, operation, offset, len, Vec::new());
+    }
+
+    fn submit(&mut self, number: usize, operation: Operation, offset: u64, len: u64, buffers: Vec<Segment>) {
+        if let Some(in_flight) = self.requests.get(number) {
+            in_flight.parts += 1;
+        }
+        let request = engine::Request {
+            token: number,
+            operation,
+            offset,
+            len,
+            buffers,
+        };
+        // SAFETY: the buffers were checked to lie in guest memory, which is mapped as long as the queue has it;
+        // the queue outlives the engine. Nobody makes references into guest memory.
+        unsafe { self.engine.submit(request) };
+    }
+
+    /// Gives back what has ended, interrupts the driver, and says how many parts have ended.
+    fn give_back(&mut self) -> Result<usize, QueueError> {
+        let mut ended = std::mem::take(&mut self.ended);
+        self.engine.reap(&mut ended);
+        let count = ended.len();
+        for Completion { request, result } in ended.drain(..) {
+            self.buffers.push(request.buffers);
+            if let Some(in_flight) = self.requests.get(request.token) {
+                in_flight.parts -= 1;
+                if let Err(error) = result {
+                    in_flight.failure.get_or_insert(error);
+                }
+                if in_flight.parts == 0 {
+                    self.finish(request.token)?;
+                }
+            }
+        }
+        self.ended = ended;
+        if std::mem::take(&mut self.answered) {
+            self.queue.publish()?;
+            self.queue.notify()?;
+        }
+        Ok(count)
+    }
+
+    /// All parts of a request have ended.
+    fn finish(&mut self, number: usize) -> Result<(), QueueError> {
+        let Some(in_flight) = self.requests.get(number) else {
+            return Ok(());
+        };
+        let is_write = matches!(in_flight.request, Request::Write { .. } | Request::WriteZeroes(_));
+        if self.with.write_through && is_write && in_flight.failure.is_none() && !in_flight.flushing {
+            in_flight.flushing = true;
+            self.submit_range(number, Operation::Flush, 0, 0);
+            return Ok(());
+        }
+        let Some(request) = self.requests.remove(number) else {
+            return Ok(());
+        };
+        let took = request.begun.elapsed();
+        let (status, data) = match &request.failure {
+            Some(error) => {
+                self.log(&request.request, error);
+                // An engine that failed may have filled a part.
+                let memory = self.queue.memory();
+                request.chain.writable.mark_written(memory, u32::MAX);
+                (Status::IoErr, 0)
+            }
+            None => match request.request {
+                Request::Read { len, .. } => (Status::Ok, len),
+                Request::GetId => (Status::Ok, SERIAL_LEN as u64),
+                _ => (Status::Ok, 0),
+            },
+        };
+        if let Some(operation) = request.operation() {
+            match status {
+                Status::Ok => self.with.meter.completed(operation, request.len(), took),
+                _ => self.with.meter.failed(operation, took),
+            }
+        }
+        self.answer(request.chain, request.status_at, status, data)
+    }
+
+    /// Writes the status and puts the chain into the used ring; the driver sees it with the batch.
+    fn answer(&mut self, chain: Chain, status_at: u64, status: Status, data: u64) -> Result<(), QueueError> {
+        let written = chain
+            .writable
+            .write(self.queue.memory(), status_at, &[status as u8]);
+        written.map_err(|source| self.queue.malformed(source))?;
+        // The used length counts bytes from the start without a gap: the status only if all before it is filled.
+        let written = if data == status_at { data + 1 } else { data };
+        self.queue
+            .fill(&chain, u32::try_from(written).unwrap_or(u32::MAX))?;
+        self.answered = true;
+        self.requests.recycle(chain);
+        Ok(())
+    }
+
+    fn log(&mut self, request: &Request, error: &io::Error) {
         self.failures = self.failures.saturating_add(1);
         if self.failures <= LOGGED_FAILURES {
-            let serial = String::from_utf8_lossy(&self.serial);
+            let serial = String::from_utf8_lossy(&self.with.serial);
             tracing::warn!(%error, ?request, serial = serial.trim_end_matches('\0'), "a disk request failed");
         }
     }
 }
 
-impl Handler for BlockHandler {
-    const MAX_DESCRIPTORS: usize = QUEUE_SIZE as usize;
-
-    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed> {
-        let Parsed { status_at, request } = Parsed::parse(chain, memory, self.disk.size())?;
-        let (status, data) = match request {
-            Ok(request) => match self.execute(request, chain, memory) {
-                Ok(data) => (Status::Ok, data),
-                Err(Failure::Disk(error)) => {
-                    self.log(request, &error);
-                    (Status::IoErr, 0)
-                }
-                Err(Failure::Malformed(source)) => return Err(source),
-            },
-            Err(status) => (status, 0),
-        };
-        chain.writable.write(memory, status_at, &[status as u8])?;
-        // The used length counts bytes from the start without a gap: the status only if all before it is filled.
-        let written = if data == status_at { data + 1 } else { data };
-        Ok(u32::try_from(written).unwrap_or(u32::MAX))
+/// Appends the host's addresses of `len` bytes of `from`, beginning at `skip`.
+fn segments(from: &Buffers, queue: &Virtqueue, skip: u64, len: u64, buffers: &mut Vec<Segment>) {
+    let mut left = usize::try_from(len).unwrap_or(usize::MAX);
+    for slice in from.slices(queue.memory(), skip) {
+        let now = slice.len().min(left);
+        if now == 0 {
+            break;
+        }
+        buffers.push(Segment::new(slice.ptr_guard_mut().as_ptr(), now));
+        left -= now;
     }
 }
