@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use hearth_block::Disk;
 
-use crate::limits::Limiter;
+use crate::limits::{Limiter, RateLimit};
 use crate::metrics::{self, Registry};
 use crate::notices::Notices;
 use crate::pci::root::{FIRST_SLOT, SLOTS};
@@ -35,6 +35,7 @@ pub enum Backend {
 
 pub struct DiskPlan {
     pub disk: Arc<dyn Disk>,
+    pub limiter: Arc<Limiter>,
     pub serial: String,
     pub read_only: bool,
 }
@@ -78,6 +79,8 @@ pub enum DeviceError {
     Fixed(String),
     #[error("the snapshot has other devices: {saved}")]
     Arrangement { saved: String },
+    #[error("device {0:?} has no such rate limit")]
+    Limit(String),
     #[error("{0:?} is no device's id: it has 1 to {ID_LIMIT} bytes")]
     Id(String),
 }
@@ -200,6 +203,37 @@ impl Devices {
         leaving.map(|(slot, _)| slot).collect()
     }
 
+    /// Sets the rate limit of a disk or of the entropy device.
+    ///
+    /// # Errors
+    /// There is no such device, or it is another kind.
+    pub fn set_rate_limit(&self, id: &str, limit: &RateLimit) -> Result<(), DeviceError> {
+        match &self.get(id)?.1.backend {
+            Backend::Disk(plan) => plan.limiter.set(limit),
+            Backend::Rng(limiter) => limiter.set(limit),
+            Backend::Nic(_) | Backend::Balloon(_) => return Err(DeviceError::Limit(id.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Sets the rate limits of a NIC.
+    ///
+    /// # Errors
+    /// There is no such device, or it is another kind.
+    pub fn set_nic_rate_limits(
+        &self,
+        id: &str,
+        receive: &RateLimit,
+        transmit: &RateLimit,
+    ) -> Result<(), DeviceError> {
+        let Backend::Nic(plan) = &self.get(id)?.1.backend else {
+            return Err(DeviceError::Limit(id.to_owned()));
+        };
+        plan.limits.receive.set(receive);
+        plan.limits.transmit.set(transmit);
+        Ok(())
+    }
+
     /// The guest's first disk.
     #[must_use]
     pub fn first_disk(&self) -> Option<(u8, &DiskPlan)> {
@@ -228,17 +262,27 @@ impl Devices {
 }
 
 impl Entry {
-    /// Makes the device for a boot; it counts in `metrics` by its id.
+    /// Makes the device for a boot of a machine with so many vCPUs; it counts in `metrics` by its id.
     ///
     /// # Errors
     /// Its TAP is none, or no descriptor is left.
-    pub fn build(&self, metrics: &Registry, notices: &Arc<Notices>) -> io::Result<Box<dyn VirtioDevice>> {
+    pub fn build(
+        &self,
+        vcpus: u8,
+        metrics: &Registry,
+        notices: &Arc<Notices>,
+    ) -> io::Result<Box<dyn VirtioDevice>> {
         let counters = || {
             let new = || metrics.device(self.backend.kind(), &self.id);
             Arc::clone(self.counters.get_or_init(new))
         };
         Ok(match &self.backend {
-            Backend::Disk(plan) => Box::new(Block::new(Arc::clone(&plan.disk), &plan.serial, plan.read_only)),
+            Backend::Disk(plan) => {
+                let block = Block::new(Arc::clone(&plan.disk), &plan.serial, plan.read_only)
+                    .queues(vcpus.into())
+                    .limited_by(Arc::clone(&plan.limiter));
+                Box::new(block.counted_in(counters()))
+            }
             Backend::Nic(plan) => {
                 let taps = plan.taps.iter().map(File::try_clone).collect::<io::Result<_>>()?;
                 let net = Net::new(taps, plan.config)?.limited_by(plan.limits.clone());
@@ -341,6 +385,22 @@ mod tests {
         for arrangement in nonsense {
             assert!(devices().arranged_as(&arrangement).is_err(), "{arrangement:?}");
         }
+    }
+
+    #[test]
+    fn rate_limits_are_those_of_a_kind() {
+        let mut devices = Devices::default();
+        devices.add("rng", backend()).unwrap();
+        let limit = RateLimit::default();
+        assert_eq!(devices.set_rate_limit("rng", &limit), Ok(()));
+        assert_eq!(
+            devices.set_nic_rate_limits("rng", &limit, &limit),
+            Err(DeviceError::Limit("rng".into()))
+        );
+        assert_eq!(
+            devices.set_rate_limit("vol-1", &limit),
+            Err(DeviceError::Unknown("vol-1".into()))
+        );
     }
 
     #[test]

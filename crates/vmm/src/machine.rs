@@ -184,7 +184,7 @@ impl Machine {
         );
         for (slot, entry) in plan.devices.iter() {
             let device = entry
-                .build(&plan.metrics, &notices)
+                .build(plan.vcpus, &plan.metrics, &notices)
                 .map_err(host("making devices"))?;
             slots
                 .insert(slot, device)

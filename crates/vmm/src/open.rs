@@ -245,6 +245,7 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
     };
     Ok(DiskPlan {
         disk,
+        limiter: Limiter::new(&spec.rate_limit),
         serial,
         read_only: spec.read_only,
     })

@@ -13,7 +13,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use clap::Args;
-use hearth_block::{Disk, RawDisk};
+use hearth_block::RawDisk;
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
 use hearth_vmm::cpu::{CpuSpec, Model};
@@ -125,7 +125,8 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         let file = open_file(path, true)?;
         let serial = format!("disk{index}");
         let plan = DiskPlan {
-            disk: Arc::new(RawDisk::new(file)?) as Arc<dyn Disk>,
+            disk: Arc::new(RawDisk::new(file)?),
+            limiter: Limiter::new(&RateLimit::default()),
             serial: serial.clone(),
             read_only: false,
         };

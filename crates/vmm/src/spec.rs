@@ -124,6 +124,9 @@ pub struct DiskSpec {
     /// A volume id does not fit with its dash: EC2 drops it (`vol0123456789abcdef0`).
     pub serial: String,
     pub read_only: bool,
+    /// Requests, and the bytes that they read or write.
+    #[serde(default)]
+    pub rate_limit: RateLimit,
     pub backing: DiskBacking,
 }
 

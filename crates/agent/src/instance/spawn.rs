@@ -103,6 +103,7 @@ pub fn spawn(
             id: parts.volume_id.clone(),
             serial: parts.volume_id.replacen('-', "", 1),
             read_only: false,
+            rate_limit: RateLimit::default(),
             backing: DiskBacking::Overlay {
                 data_fd: fds.give(parts.volume.data),
                 map_fd: fds.give(parts.volume.map),

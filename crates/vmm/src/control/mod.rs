@@ -23,6 +23,7 @@ use std::os::fd::RawFd;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::limits::RateLimit;
 use crate::metrics::Report;
 use crate::snapshot::Kind;
 use crate::spec::{DiskSpec, NicSpec};
@@ -67,6 +68,17 @@ pub enum Request {
     /// Writes a snapshot to two files that come along. A machine that runs is paused meanwhile, one that is paused
     /// stays so. Answered with [`Reply::Snapshot`] when both files are on the disk.
     Snapshot(SnapshotRequest),
+    /// Limits a disk or the entropy device from now on.
+    SetRateLimit {
+        device: String,
+        limit: RateLimit,
+    },
+    /// Limits a NIC from now on, for each direction as the guest sees it.
+    SetNicRateLimits {
+        device: String,
+        receive: RateLimit,
+        transmit: RateLimit,
+    },
     /// Presses the ACPI power button.
     PowerButton,
     /// Pulls the reset line: a fresh boot in the same process, with the same disks and NICs.
@@ -91,6 +103,8 @@ impl Request {
         "set_balloon_target",
         "refresh_balloon_statistics",
         "snapshot",
+        "set_rate_limit",
+        "set_nic_rate_limits",
         "power_button",
         "reset",
         "stop",

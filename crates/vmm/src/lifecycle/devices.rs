@@ -82,7 +82,7 @@ impl Lifecycle {
         let slot = self.plan.devices.add(id, backend)?;
         let (_, entry) = self.plan.devices.get(id)?;
         let attached = entry
-            .build(&self.plan.metrics, &machine.notices)
+            .build(self.plan.vcpus, &self.plan.metrics, &machine.notices)
             .and_then(|device| machine.slots.attach(slot, device));
         attached.map_err(|source| {
             self.forget(slot);

@@ -46,6 +46,21 @@ impl Lifecycle {
                 Reply::Ok
             }),
             Request::Snapshot(what) => self.snapshot(machine, &what, asked.descriptors),
+            Request::SetRateLimit { device, limit } => {
+                let set = self.plan.devices.set_rate_limit(&device, &limit);
+                done(set.map_err(ChangeError::from))
+            }
+            Request::SetNicRateLimits {
+                device,
+                receive,
+                transmit,
+            } => {
+                let set = self
+                    .plan
+                    .devices
+                    .set_nic_rate_limits(&device, &receive, &transmit);
+                done(set.map_err(ChangeError::from))
+            }
             Request::PowerButton => return self.queue.ask(Ask::PowerButton, client),
             Request::Reset => return self.queue.ask(Ask::Reset, client),
             Request::Stop => return self.queue.ask(Ask::Stop, client),

@@ -100,6 +100,7 @@ impl Guest {
                         id: "vol-0123456789abcdef0".into(),
                         serial: "vol0123456789abcdef0".into(),
                         read_only: false,
+                        rate_limit: Default::default(),
                         backing: DiskBacking::Raw { fd: fds.give(file) },
                     });
                 }

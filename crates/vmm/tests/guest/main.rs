@@ -51,6 +51,7 @@ fn start(test: &str, cmdline: &str, tap: Option<OwnedFd>) -> Option<Guest> {
                 id: format!("vol-{index:017}"),
                 serial: format!("vol{index:017}"),
                 read_only: index == 1,
+                rate_limit: Default::default(),
                 backing: DiskBacking::Raw {
                     fd: fds.give(pattern_disk()),
                 },

@@ -10,11 +10,10 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 
-use super::handle::Handle;
 use super::request::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_ZEROES_SECTORS, SERIAL_LEN, SIZE_MAX};
 use super::worker::{BlockWorker, Served};
 use crate::jail::{self, Role};
-use crate::limits::{RateLimit, Throttle};
+use crate::limits::{Limiter, RateLimit, Throttle};
 use crate::metrics;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Stop, Worker};
@@ -36,7 +35,8 @@ const POOL: usize = 8;
 
 /// A disk to the guest.
 pub struct Block {
-    handle: Arc<Handle>,
+    disk: Arc<dyn Disk>,
+    limiter: Arc<Limiter>,
     serial: [u8; SERIAL_LEN],
     read_only: bool,
     queue_sizes: Vec<u16>,
@@ -49,18 +49,13 @@ impl Block {
     /// `serial` is cut to 20 bytes.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, serial: &str, read_only: bool) -> Self {
-        Self::with_handle(Handle::new(disk, &RateLimit::default()), serial, read_only)
-    }
-
-    /// A disk that its owner can limit and resize by `handle`.
-    #[must_use]
-    pub fn with_handle(handle: Arc<Handle>, serial: &str, read_only: bool) -> Self {
         let mut bytes = [0; SERIAL_LEN];
         for (byte, value) in bytes.iter_mut().zip(serial.bytes()) {
             *byte = value;
         }
         Self {
-            handle,
+            disk,
+            limiter: Limiter::new(&RateLimit::default()),
             serial: bytes,
             read_only,
             queue_sizes: vec![QUEUE_SIZE],
@@ -79,6 +74,12 @@ impl Block {
         }
     }
 
+    /// Moves as much as `limiter` lets pass: requests, and the bytes of reads and writes.
+    #[must_use]
+    pub fn limited_by(self, limiter: Arc<Limiter>) -> Self {
+        Self { limiter, ..self }
+    }
+
     /// Counts in `metrics`.
     #[must_use]
     pub fn counted_in(self, metrics: Arc<metrics::Device>) -> Self {
@@ -86,13 +87,13 @@ impl Block {
     }
 
     fn can_discard(&self) -> bool {
-        !self.read_only && self.handle.disk().can_discard()
+        !self.read_only && self.disk.can_discard()
     }
 
     fn config(&self) -> [u8; CONFIG_LEN] {
         let mut config = [0; CONFIG_LEN];
         let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &(self.handle.disk().size() / SECTOR).to_le_bytes());
+        put(0, &(self.disk.size() / SECTOR).to_le_bytes());
         put(8, &SIZE_MAX.to_le_bytes());
         put(12, &SEG_MAX.to_le_bytes());
         put(20, &(SECTOR as u32).to_le_bytes());
@@ -114,8 +115,8 @@ impl Block {
 
     fn start(&mut self, mut activation: Activation) -> io::Result<()> {
         // Between boots the host reads kernels from it, which profits from the page cache.
-        self.handle.disk().set_direct(true);
-        let pool = Pool::new(Arc::clone(self.handle.disk()), self.threads, &|builder, run| {
+        self.disk.set_direct(true);
+        let pool = Pool::new(Arc::clone(&self.disk), self.threads, &|builder, run| {
             jail::spawn(Role::Block, builder, run)
         })?;
         for index in 0..self.queue_sizes.len() {
@@ -123,7 +124,7 @@ impl Block {
                 continue;
             };
             let served = Served {
-                disk: Arc::clone(self.handle.disk()),
+                disk: Arc::clone(&self.disk),
                 pool: Arc::clone(&pool),
                 serial: self.serial,
                 read_only: self.read_only,
@@ -131,7 +132,7 @@ impl Block {
                 write_through: !activation.has(VIRTIO_BLK_F_FLUSH),
                 discards: activation.has(VIRTIO_BLK_F_DISCARD),
                 zeroes: activation.has(VIRTIO_BLK_F_WRITE_ZEROES),
-                throttle: Throttle::new(Arc::clone(self.handle.limiter()))?,
+                throttle: Throttle::new(Arc::clone(&self.limiter))?,
                 meter: self.metrics.queue(index as u16),
             };
             let config_interrupt = activation.config_interrupt.clone();
@@ -140,7 +141,6 @@ impl Block {
             self.workers
                 .push(Worker::spawn(Role::Block, &name, Stop::new()?, run)?);
         }
-        self.handle.set_driver(Some(activation.config_interrupt));
         Ok(())
     }
 }
@@ -180,9 +180,8 @@ impl VirtioDevice for Block {
     }
 
     fn stop(&mut self) -> Vec<Virtqueue> {
-        self.handle.set_driver(None);
         let queues = self.workers.drain(..).filter_map(Worker::stop).collect();
-        self.handle.disk().set_direct(false);
+        self.disk.set_direct(false);
         queues
     }
 }

@@ -1,13 +1,11 @@
 //! The virtio block device. Virtio 1.2, section 5.2.
 
 mod device;
-mod handle;
 mod in_flight;
 mod request;
 mod worker;
 
 pub use device::{Block, MAX_QUEUES};
-pub use handle::Handle;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use hearth_block::RawDisk;
 
 use super::*;
-use crate::limits::{Rate, RateLimit};
+use crate::limits::{Limiter, Rate, RateLimit};
 use crate::metrics::{Operation, Registry};
 
 const DEPTH: u16 = 64;
@@ -119,9 +119,9 @@ fn writes_reach_the_file_and_a_flush_comes_after_them() {
 #[test]
 fn a_limit_holds_requests_back_until_it_is_lifted() {
     let file = file();
-    let handle = Handle::new(disk(&file), &limit(1));
+    let limiter = Limiter::new(&limit(1));
     let registry = Registry::default();
-    let device = Block::with_handle(Arc::clone(&handle), "", false);
+    let device = Block::new(disk(&file), "", false).limited_by(Arc::clone(&limiter));
     let mut driver = Driver::probe(device.counted_in(registry.device("block", "vol-1")));
     driver.initialise(!EVENT_IDX, 256);
     for slot in 0..DEPTH {
@@ -130,7 +130,7 @@ fn a_limit_holds_requests_back_until_it_is_lifted() {
     driver.ring(0).kick(&driver);
     driver.ring(0).wait_used(1);
     assert!(driver.ring(0).used_index() < 5);
-    handle.limiter().set(&RateLimit::default());
+    limiter.set(&RateLimit::default());
     driver.ring(0).wait_used(DEPTH);
     let report = registry.report();
     let reads = &report.devices[0].operations[&Operation::Read];
@@ -141,8 +141,9 @@ fn a_limit_holds_requests_back_until_it_is_lifted() {
 #[test]
 fn a_pause_puts_what_is_held_back_into_the_ring() {
     let file = file();
-    let handle = Handle::new(disk(&file), &limit(1));
-    let mut driver = Driver::probe(Block::with_handle(Arc::clone(&handle), "", false));
+    let limiter = Limiter::new(&limit(1));
+    let device = Block::new(disk(&file), "", false).limited_by(Arc::clone(&limiter));
+    let mut driver = Driver::probe(device);
     driver.initialise(!EVENT_IDX, 256);
     for slot in 0..4 {
         offer(&driver, 0, slot, IN, 0);
@@ -151,23 +152,21 @@ fn a_pause_puts_what_is_held_back_into_the_ring() {
     driver.ring(0).wait_used(1);
     driver.function.pause();
     let used = driver.ring(0).used_index();
-    handle.limiter().set(&RateLimit::default());
+    limiter.set(&RateLimit::default());
     assert_eq!(driver.ring(0).used_index(), used);
     driver.function.resume();
     driver.ring(0).wait_used(4);
 }
 
 #[test]
-fn growth_is_told_to_the_driver() {
+fn a_disk_that_grew_is_as_large_as_its_file() {
     let file = file();
-    let handle = Handle::new(disk(&file), &RateLimit::default());
-    let driver = Driver::start(Block::with_handle(Arc::clone(&handle), "", false));
+    let disk = disk(&file);
+    let driver = Driver::start(Block::new(Arc::clone(&disk), "", false));
     let beyond = [(BUFFER, 512, true)];
     assert_eq!(request(&driver, IN, SECTORS, &beyond).0, IOERR);
     file.set_len((SECTORS + 8) * 512).unwrap();
-    let interrupts = driver.interrupts.count(0);
-    assert_eq!(handle.refresh_size().unwrap(), (SECTORS + 8) * 512);
-    assert_eq!(driver.interrupts.count(0), interrupts + 1);
+    assert_eq!(disk.refresh_size().unwrap(), (SECTORS + 8) * 512);
     assert_eq!(driver.device_config(8), (SECTORS + 8).to_le_bytes());
     assert_eq!(request(&driver, IN, SECTORS, &beyond), (OK, 513));
 }
