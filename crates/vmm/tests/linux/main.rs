@@ -13,6 +13,7 @@ mod harness;
 mod tap;
 
 mod console;
+mod disks;
 mod cpu;
 mod generation;
 mod hotplug;
