@@ -129,7 +129,7 @@ impl Store for Backing {
         let end = offset + buf.len() as u64;
         let mut around = Scratch::new((round_up(end) - start) as usize);
         let bytes = around.bytes();
-        if start < offset || end % SECTOR != 0 {
+        if start < offset || !end.is_multiple_of(SECTOR) {
             // Whoever writes parts of sectors has the disk for himself: there is no guest.
             FileExt::read_exact_at(&self.file, bytes, start)?;
         }

@@ -131,7 +131,7 @@ impl Uring {
         }
         if in_flight.operations == 0 {
             self.free.push(number);
-            self.to_pool(in_flight.request);
+            self.hand_over(in_flight.request);
             return;
         }
         self.in_ring += 1;
@@ -150,7 +150,7 @@ impl Uring {
         unsafe { self.ring.submission().push(entry) }.map_err(|_| io::ErrorKind::QuotaExceeded.into())
     }
 
-    fn to_pool(&mut self, request: Request) {
+    fn hand_over(&mut self, request: Request) {
         // SAFETY: our caller's promise is the one that is asked for.
         unsafe { self.pool.submit(request) };
     }
@@ -213,7 +213,7 @@ impl Uring {
                     request,
                     result: Err(error),
                 }),
-                Outcome::Again => self.to_pool(request),
+                Outcome::Again => self.hand_over(request),
             }
         }
     }
@@ -224,13 +224,13 @@ impl Engine for Uring {
         let access = match request.operation {
             Operation::Read => Access::Read,
             Operation::Write => Access::Write,
-            _ => return self.to_pool(request),
+            _ => return self.hand_over(request),
         };
         match self.plan(&request, access) {
             Some((places, shares)) if self.requests.len() < 1 << NUMBER_BITS => {
                 self.begin(request, access, &places, shares);
             }
-            _ => self.to_pool(request),
+            _ => self.hand_over(request),
         }
     }
 
