@@ -211,7 +211,7 @@ impl Devices {
         match &self.get(id)?.1.backend {
             Backend::Disk(plan) => plan.limiter.set(limit),
             Backend::Rng(limiter) => limiter.set(limit),
-            Backend::Nic(_) | Backend::Balloon(_) => return Err(DeviceError::Limit(id.to_owned())),
+            _ => return Err(DeviceError::Limit(id.to_owned())),
         }
         Ok(())
     }

@@ -65,6 +65,7 @@ fn disk(id: &str) -> Request {
         id: id.into(),
         serial: id.into(),
         read_only: false,
+        rate_limit: Default::default(),
         backing: DiskBacking::Raw { fd: 0 },
     })
 }

@@ -22,6 +22,7 @@ fn attach_disk(id: &str) -> Request {
         id: id.into(),
         serial: id.replacen('-', "", 1),
         read_only: false,
+        rate_limit: Default::default(),
         backing: DiskBacking::Raw { fd: 0 },
     })
 }
@@ -77,6 +78,7 @@ fn disks_and_nics_come_and_go() {
             id: "vol-root".into(),
             serial: "volroot".into(),
             read_only: false,
+            rate_limit: Default::default(),
             backing: DiskBacking::Raw { fd: fds.give(root) },
         });
     }) else {
