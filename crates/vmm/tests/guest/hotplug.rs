@@ -26,6 +26,7 @@ fn hotplug() {
             id: id.clone(),
             serial: "attached".into(),
             read_only: false,
+            rate_limit: Default::default(),
             backing: DiskBacking::Raw { fd: 0 },
         });
         assert_eq!(guest.request_with(&attach, &[pattern_disk().as_fd()]), Reply::Ok);

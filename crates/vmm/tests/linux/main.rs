@@ -13,8 +13,8 @@ mod harness;
 mod tap;
 
 mod console;
-mod disks;
 mod cpu;
+mod disks;
 mod generation;
 mod hotplug;
 mod memory;
