@@ -26,6 +26,7 @@ fn attach(spec: &mut VmSpec, fds: &mut Inherited, disk: &tempfile::NamedTempFile
         id: "vol-0123456789abcdef0".into(),
         serial: "vol0123456789abcdef0".into(),
         read_only: false,
+        rate_limit: Default::default(),
         backing: DiskBacking::Raw {
             fd: fds.give(disk.reopen().unwrap()),
         },
