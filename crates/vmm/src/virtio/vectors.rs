@@ -51,7 +51,7 @@ impl Vectors {
         self.extend_guest(slices.map_while(|slice| {
             let part = slice.subslice(0, left.min(slice.len())).ok()?;
             left -= part.len();
-            (part.len() > 0).then_some(part)
+            (!part.is_empty()).then_some(part)
         }));
     }
 
