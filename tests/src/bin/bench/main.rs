@@ -3,6 +3,7 @@
 mod boot;
 mod disk;
 mod firecracker;
+mod hearth;
 mod launch;
 mod monitors;
 mod resident;

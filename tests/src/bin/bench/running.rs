@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,7 +14,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// A monitor that is ended with its owner, and its guest's output.
 pub struct Running {
     child: Child,
-    output: ChildStdout,
+    output: Box<dyn Read>,
 }
 
 impl Running {
@@ -25,7 +25,15 @@ impl Running {
             .stderr(Stdio::null());
         let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let output = child.stdout.take().context("stdout")?;
-        Ok(Self { child, output })
+        Ok(Self::new(child, output))
+    }
+
+    /// A monitor whose guest's output comes elsewhere.
+    pub fn new(child: Child, output: impl Read + 'static) -> Self {
+        Self {
+            child,
+            output: Box::new(output),
+        }
     }
 
     /// Waits until the guest has said `!` once more than what had been read before.

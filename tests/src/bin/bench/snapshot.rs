@@ -6,15 +6,21 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Result;
+use hearth_vmm::control::Client;
+use hearth_vmm::snapshot::Kind;
 
 use crate::boot::runs;
 use crate::firecracker::Api;
+use crate::hearth::{self, Snapshot};
 use crate::monitors::{Guest, Monitor, firecracker_config};
 use crate::running::Running;
 use crate::stats::{Row, Samples, print};
 use crate::stub;
 
 const MEMORY_MIB: u64 = 128;
+/// Outputs to wait for until all of the guest's pages are dirty again: the first may be old, and the second belong to
+/// a round that had begun before.
+const ROUNDS: usize = 3;
 
 #[derive(Default)]
 struct Figures {
@@ -28,7 +34,8 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
     for monitor in monitors {
         figures.push(match monitor {
             Monitor::Firecracker(binary) => of_firecracker(binary, dir.path())?,
-            Monitor::Hearth(_) | Monitor::Qemu(_) => Figures::default(),
+            Monitor::Hearth(binary) => of_hearth(binary, dir.path())?,
+            Monitor::Qemu(_) => Figures::default(),
         });
     }
     println!("\nsnapshots: 1 vCPU, {MEMORY_MIB} MiB, {} runs\n", runs()?);
@@ -47,6 +54,47 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
         ],
     );
     Ok(())
+}
+
+fn of_hearth(binary: &Path, dir: &Path) -> Result<Figures> {
+    let file = |name: &str| -> PathBuf { dir.join(format!("hearth-{name}")) };
+    let start = |code: &[u8]| -> Result<(Running, Client)> {
+        let kernel = file("stub");
+        std::fs::write(&kernel, stub::elf(code))?;
+        let (mut running, client) = hearth::start(binary, dir, &kernel, None, MEMORY_MIB)?;
+        running.wait_for_output()?;
+        Ok((running, client))
+    };
+    let full = Kind::Full { track: true };
+    let mut figures = Figures::default();
+
+    let (mut running, mut client) = start(stub::DIRTIER)?;
+    hearth::snapshot(&mut client, full, &file("state"), &file("memory"))?;
+    for _ in 0..runs()? {
+        for _ in 0..ROUNDS {
+            running.wait_for_output()?;
+        }
+        let begin = Instant::now();
+        hearth::snapshot(&mut client, Kind::Diff, &file("diff-state"), &file("diff-memory"))?;
+        figures.diff.add(begin.elapsed().as_secs_f64() * 1000.0);
+    }
+    drop((running, client));
+
+    let (running, mut client) = start(stub::TICKER)?;
+    let (state, memory) = (file("state"), file("memory"));
+    hearth::snapshot(&mut client, full, &state, &memory)?;
+    drop((running, client));
+    let snapshot = Snapshot {
+        state: &state,
+        memory: &memory,
+    };
+    for _ in 0..runs()? {
+        let begin = Instant::now();
+        let (mut running, _client) = hearth::start(binary, dir, &file("stub"), Some(&snapshot), MEMORY_MIB)?;
+        running.wait_for_output()?;
+        figures.restore.add(begin.elapsed().as_secs_f64() * 1000.0);
+    }
+    Ok(figures)
 }
 
 fn of_firecracker(binary: &Path, dir: &Path) -> Result<Figures> {
@@ -81,8 +129,7 @@ fn of_firecracker(binary: &Path, dir: &Path) -> Result<Figures> {
     api.create_snapshot("Full", &file("state"), &file("memory"))?;
     api.resume()?;
     for _ in 0..runs()? {
-        // The first may be old, and the second belong to a round that had begun before.
-        for _ in 0..3 {
+        for _ in 0..ROUNDS {
             running.wait_for_output()?;
         }
         let begin = Instant::now();
