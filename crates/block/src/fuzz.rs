@@ -6,8 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::overlay::Overlay;
 use crate::{Disk, Store};
 
-/// By name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("overlay_map", overlay_map)];
+/// A name, and what is done with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[("overlay_map", overlay_map)];
 
 /// Bytes. Larger disks only take longer.
 const LARGEST: u64 = 1 << 20;

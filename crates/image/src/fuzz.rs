@@ -7,8 +7,10 @@ use crate::entry::{Variables, bls, extlinux, grub};
 use crate::partitions::{has_ext_magic, regions};
 use crate::{kernel, sniff};
 
-/// By name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A name, and what is done with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[
     ("kernel_image", kernel_image),
     ("extlinux", extlinux_configuration),
     ("boot_loader_entry", boot_loader_entry),

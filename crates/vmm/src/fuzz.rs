@@ -7,8 +7,10 @@ use crate::control::Request;
 use crate::spec::VmSpec;
 use crate::{boot, console, open, snapshot, virtio};
 
-/// By name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A name, and what is done with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[
     ("virtio_block", virtio::fuzz::block),
     ("virtio_net", virtio::fuzz::net),
     ("virtio_rng", virtio::fuzz::rng),
