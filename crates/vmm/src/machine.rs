@@ -71,6 +71,8 @@ pub struct Plan {
     /// What the first boot goes on from, if it is none.
     pub restore: Option<Restore>,
     pub devices: Devices,
+    /// Whether the guest is told that devices may come and go.
+    pub hotplug: bool,
     pub metrics: Registry,
 }
 
@@ -291,7 +293,7 @@ fn host(doing: &'static str) -> impl FnOnce(io::Error) -> BuildError {
 /// What is in RAM when the first processor starts: kernel, initrd, firmware tables.
 fn fill_memory(plan: &Plan, layout: &Layout, memory: &GuestMemory) -> Result<boot::Entry, BuildError> {
     let entry = boot::load(&plan.source, layout, memory)?;
-    acpi::write(memory, layout, plan.vcpus)?;
+    acpi::write(memory, layout, plan.vcpus, plan.hotplug)?;
     vmgenid::write(memory)?;
     smbios::write(memory, &plan.uuid, &plan.instance_id)?;
     Ok(entry)

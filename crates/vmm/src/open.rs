@@ -147,6 +147,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             source,
             restore,
             devices,
+            hotplug: true,
             metrics: Registry::default(),
         },
     })

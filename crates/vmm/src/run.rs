@@ -187,6 +187,8 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         source,
         restore: None,
         devices,
+        // Nobody could ask for it: there is no control socket.
+        hotplug: false,
         metrics: Registry::default(),
     })
 }

@@ -22,9 +22,9 @@ const BUTTON_PRESSED: u8 = 0x80;
 /// `Notify` value of a generation id that has changed.
 const GENERATION_CHANGED: u8 = 0x80;
 
-pub(super) fn dsdt(layout: &Layout) -> Sdt {
+pub(super) fn dsdt(layout: &Layout, hotplug: bool) -> Sdt {
     let mut body = Vec::new();
-    system_bus(layout, &mut body);
+    system_bus(layout, hotplug, &mut body);
     Name::new(
         Path::new("_S5_"),
         &Package::new(vec![&power::SLEEP_TYPE_S5, &ZERO]),
@@ -35,24 +35,26 @@ pub(super) fn dsdt(layout: &Layout) -> Sdt {
     dsdt
 }
 
-fn system_bus(layout: &Layout, body: &mut Vec<u8>) {
+fn system_bus(layout: &Layout, hotplug: bool, body: &mut Vec<u8>) {
     let mut devices = Vec::new();
-    pci_root(layout, &mut devices);
+    pci_root(layout, hotplug, &mut devices);
     ecam_reservation(&mut devices);
     serial_port(&mut devices);
     power_button(&mut devices);
     generation_id(&mut devices);
-    events(&mut devices);
+    events(hotplug, &mut devices);
     body.extend(Scope::raw(Path::new("_SB_"), devices));
 }
 
 /// PCI Express root, answering to drivers of plain PCI roots too. No `_PRT`: nothing here has INTx.
-fn pci_root(layout: &Layout, body: &mut Vec<u8>) {
+fn pci_root(layout: &Layout, hotplug: bool, body: &mut Vec<u8>) {
     let (start_32, size_32) = PCI_WINDOW_32;
     let (start_64, size_64) = layout.pci_window_64();
     let uncached = AddressSpaceCacheable::NotCacheable;
     let mut slots = Vec::new();
-    hotplug::write(&mut slots);
+    if hotplug {
+        hotplug::write(&mut slots);
+    }
     Device::new(
         Path::new("PCI0"),
         vec![
@@ -149,22 +151,26 @@ fn generation_id(body: &mut Vec<u8>) {
     .to_aml_bytes(body);
 }
 
-fn events(body: &mut Vec<u8>) {
-    ged::write(
-        vec![
-            Event {
-                gsi: POWER_BUTTON_GSI,
-                terms: vec![&Notify::new(&Path::new("PWRB"), &BUTTON_PRESSED)],
-            },
-            Event {
-                gsi: HOTPLUG_GSI,
-                terms: vec![&hotplug::scan()],
-            },
-            Event {
-                gsi: GENERATION_GSI,
-                terms: vec![&Notify::new(&Path::new("VGEN"), &GENERATION_CHANGED)],
-            },
-        ],
-        body,
-    );
+fn events(hotplug: bool, body: &mut Vec<u8>) {
+    let (button, generation) = (Path::new("PWRB"), Path::new("VGEN"));
+    let pressed = Notify::new(&button, &BUTTON_PRESSED);
+    let renewed = Notify::new(&generation, &GENERATION_CHANGED);
+    let scan = hotplug::scan();
+    let mut events = vec![
+        Event {
+            gsi: POWER_BUTTON_GSI,
+            terms: vec![&pressed],
+        },
+        Event {
+            gsi: GENERATION_GSI,
+            terms: vec![&renewed],
+        },
+    ];
+    if hotplug {
+        events.push(Event {
+            gsi: HOTPLUG_GSI,
+            terms: vec![&scan],
+        });
+    }
+    ged::write(events, body);
 }

@@ -38,16 +38,22 @@ const OEM_REVISION: u32 = 1;
 /// FADT, IA-PC boot architecture: neither VGA nor CMOS clock (KVM's clock tells the time); no i8042 flag.
 const BOOT_ARCHITECTURE: u16 = 1 << 2 | 1 << 5;
 
-/// Writes all tables.
+/// Writes all tables. With `hotplug` the guest learns of slots whose devices come and go; each costs it some time
+/// when it boots.
 ///
 /// # Errors
 /// Guest memory does not reach there, which [`Layout`] rules out.
-pub fn write(memory: &GuestMemory, layout: &Layout, vcpus: u8) -> Result<(), GuestMemoryError> {
+pub fn write(
+    memory: &GuestMemory,
+    layout: &Layout,
+    vcpus: u8,
+    hotplug: bool,
+) -> Result<(), GuestMemoryError> {
     let mut writer = Writer {
         memory,
         next: TABLES_ADDRESS,
     };
-    let dsdt = writer.write(&dsdt::dsdt(layout))?;
+    let dsdt = writer.write(&dsdt::dsdt(layout, hotplug))?;
     let entries = [
         writer.write(&fadt(dsdt))?,
         writer.write(&madt(vcpus))?,

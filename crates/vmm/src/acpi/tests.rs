@@ -25,7 +25,7 @@ fn tables_are_chained_and_checked() {
     for vcpus in [1, 32] {
         let layout = Layout::new(64 * MIB);
         let memory = layout.map().unwrap();
-        write(&memory, &layout, vcpus).unwrap();
+        write(&memory, &layout, vcpus, vcpus > 1).unwrap();
         let rsdp = read(&memory, RSDP_ADDRESS, 36);
         assert_eq!(&rsdp[..8], b"RSD PTR ");
         let xsdt = table(&memory, address(&rsdp, 24));

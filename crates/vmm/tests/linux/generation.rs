@@ -66,6 +66,7 @@ fn a_new_generation_reseeds_the_guests_random_numbers() {
         },
         restore: None,
         devices,
+        hotplug: false,
         metrics: Default::default(),
     };
     let line = Line::new().unwrap();

@@ -149,6 +149,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         },
         restore: None,
         devices: Devices::default(),
+        hotplug: false,
         metrics: Default::default(),
     })
 }
