@@ -44,8 +44,9 @@ impl Vm {
         let fd = Arc::new(kvm.create_vm()?);
         fd.set_identity_map_address(KVM_IDENTITY_MAP)?;
         fd.set_tss_address(KVM_TSS_BASE as usize)?;
-        fd.create_irq_chip()?;
+        // Before the controllers: what they leave to be freed would have it wait for a grace period.
         msrs::filter(&fd)?;
+        fd.create_irq_chip()?;
         Ok(Self {
             router: Arc::new(Router::new(Arc::clone(&fd))),
             fd,

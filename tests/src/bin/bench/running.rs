@@ -70,7 +70,9 @@ impl Running {
         let mut ticks = ticks(&process)?;
         for task in std::fs::read_dir(process.join("task"))? {
             let task = task?.path();
-            let name = std::fs::read_to_string(task.join("comm"))?;
+            let Ok(name) = std::fs::read_to_string(task.join("comm")) else {
+                continue; // It has ended just now.
+            };
             if VCPU_NAMES.iter().any(|prefix| name.starts_with(prefix)) {
                 ticks -= self::ticks(&task)?;
             }
