@@ -15,7 +15,7 @@ use hearth_vmm::control::{Event, Message, Reply, Request, VmState};
 use hearth_vmm::spec::Outcome;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -269,6 +269,8 @@ async fn exchange(
     }
     let mut spoken = false;
     loop {
+        // A monitor is not trusted: it may send a line without end.
+        let mut limited = (&mut reader).take((MAX_LINE + 1 - line.len()) as u64);
         tokio::select! {
             request = inbox.recv() => {
                 let Some((request, sender)) = request else { return Ended::Dropped };
@@ -278,7 +280,7 @@ async fn exchange(
                 awaited.push_back(Some(sender));
             }
             // `read_until` keeps what it has read in `line` when another branch wins.
-            read = reader.read_until(b'\n', &mut line) => {
+            read = limited.read_until(b'\n', &mut line) => {
                 if !matches!(read, Ok(1..)) || line.len() > MAX_LINE {
                     return Ended::Closed { spoken };
                 }

@@ -82,8 +82,8 @@ impl Resting {
 }
 
 impl VcpuThread {
-    /// Starts vCPU `index`, on the host's `cpu` if that is said; the first one (0) says so in `notices` when it is about to enter the guest. Exits are
-    /// counted in `metrics`.
+    /// Starts vCPU `index`, on the host's `cpu` if that is said; the first one (0) says so in `notices` when it is
+    /// about to enter the guest. Exits are counted in `metrics`.
     ///
     /// # Errors
     /// The host has no thread left.

@@ -5,7 +5,7 @@
 //! that is recorded but bears no such mark, and whose socket nobody serves, never had a monitor.
 
 use std::fs::File;
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
@@ -23,6 +23,9 @@ use crate::jail::{Jail, JailError};
 use crate::monitor::{MonitorError, open_pidfd};
 use crate::paths::DataDir;
 use crate::volume::Volume;
+
+/// Bytes; no outcome comes near it.
+const MAX_OUTCOME: u64 = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
@@ -192,9 +195,11 @@ pub fn open_kvm(path: &str) -> Result<File, SpawnError> {
 pub fn traces(dir: &DataDir, instance_id: &str, launch: u64) -> (bool, Option<Outcome>) {
     let launch = dir.launch(instance_id, launch);
     let spawned = std::fs::metadata(launch.join("spawned")).is_ok_and(|meta| meta.len() > 0);
-    let outcome = std::fs::read(launch.join("outcome"))
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let mut outcome = Vec::new();
+    // A monitor is not trusted: it may have written more than there is room for.
+    let read =
+        File::open(launch.join("outcome")).and_then(|file| file.take(MAX_OUTCOME).read_to_end(&mut outcome));
+    let outcome = read.ok().and_then(|_| serde_json::from_slice(&outcome).ok());
     (spawned, outcome)
 }
 

@@ -6,13 +6,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
 use rustix::fs::OFlags;
 
 /// The machine's largest set of devices takes a few hundred: interrupts, doorbells, queues.
 const DESCRIPTORS: u64 = 4096;
+/// Bytes: before Linux 5.12 io_uring's rings count as locked memory. Guest memory is not registered with them.
+const RINGS: u64 = 8 << 20;
 /// Where the empty root is mounted before it becomes the root: a directory that every host has, and that is
 /// covered in the monitor's own mount namespace only.
 const STAGE: &CStr = c"/proc";
@@ -80,8 +82,7 @@ fn limit_resources() -> nix::Result<()> {
         (Resource::RLIMIT_NOFILE, DESCRIPTORS),
         // A dump would hold the guest's memory.
         (Resource::RLIMIT_CORE, 0),
-        // Buffers that io_uring pins are guest memory: all of it at most.
-        (Resource::RLIMIT_MEMLOCK, RLIM_INFINITY),
+        (Resource::RLIMIT_MEMLOCK, RINGS),
         (Resource::RLIMIT_MSGQUEUE, 0),
         (Resource::RLIMIT_RTPRIO, 0),
     ];

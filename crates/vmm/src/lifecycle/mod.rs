@@ -122,7 +122,10 @@ impl Lifecycle {
                         self.announce(&Event::Reset { boots });
                         machine = match self.boot()? {
                             Ok(machine) => machine,
-                            Err(outcome) => return Ok(outcome),
+                            Err(outcome) => {
+                                self.flush_disks();
+                                return Ok(outcome);
+                            }
                         };
                         Ok(())
                     }

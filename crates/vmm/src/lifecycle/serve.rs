@@ -131,7 +131,11 @@ impl Lifecycle {
                 base: about.base,
                 paused_micros,
             }),
-            Err(error) => refuse(&format!("syncing the snapshot: {error}")),
+            Err(error) => {
+                // What it has may be lost, and a diff to it would be a diff to nothing.
+                machine.tracking = None;
+                refuse(&format!("syncing the snapshot: {error}"))
+            }
         }
     }
 

@@ -68,18 +68,12 @@ pub fn verify(file: &File, set: &PageSet, checksums: &[u32]) -> Result<(), Snaps
             next_data = seek_data(file, first * PAGE).map_err(&failed)?;
         }
         let whole = set.runs(first, end).next() == Some((first, CHUNK_PAGES));
-        let checksum = if whole && next_data >= end * PAGE {
+        let found = if whole && next_data >= end * PAGE {
             zeroes
         } else {
-            let mut checksum = crc32fast::Hasher::new();
-            for (page, len) in set.runs(first, end) {
-                let bytes = &mut buffer[..(len * PAGE) as usize];
-                file.read_exact_at(bytes, page * PAGE).map_err(&failed)?;
-                checksum.update(bytes);
-            }
-            checksum.finalize()
+            checksum(file, set, (first, end), &mut buffer).map_err(&failed)?
         };
-        if checksum != *expected {
+        if found != *expected {
             return Err(SnapshotError::DamagedMemory { at: first * PAGE });
         }
     }
@@ -125,16 +119,19 @@ pub fn checksums(file: &File, set: &PageSet) -> Result<Vec<u32>, SnapshotError> 
     let failed = SnapshotError::io("reading the memory file");
     let mut buffer = vec![0; CHUNK as usize];
     chunks(set)
-        .map(|(first, end)| {
-            let mut checksum = crc32fast::Hasher::new();
-            for (page, len) in set.runs(first, end) {
-                let bytes = &mut buffer[..(len * PAGE) as usize];
-                file.read_exact_at(bytes, page * PAGE).map_err(&failed)?;
-                checksum.update(bytes);
-            }
-            Ok(checksum.finalize())
-        })
+        .map(|chunk| checksum(file, set, chunk, &mut buffer).map_err(&failed))
         .collect()
+}
+
+/// Of the pages that `set` has of a chunk, (first, end); `buffer` has room for a chunk.
+fn checksum(file: &File, set: &PageSet, (first, end): (u64, u64), buffer: &mut [u8]) -> io::Result<u32> {
+    let mut checksum = crc32fast::Hasher::new();
+    for (page, len) in set.runs(first, end) {
+        let bytes = &mut buffer[..(len * PAGE) as usize];
+        file.read_exact_at(bytes, page * PAGE)?;
+        checksum.update(bytes);
+    }
+    Ok(checksum.finalize())
 }
 
 fn chunks(set: &PageSet) -> impl Iterator<Item = (u64, u64)> + use<> {
