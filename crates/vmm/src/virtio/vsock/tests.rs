@@ -628,6 +628,8 @@ proptest! {
         let _full = UnixListener::bind(guest.path(2)).unwrap();
         keeps.set_nonblocking(true).unwrap();
         let _caller = guest.dial(b"CONNECT 3\n");
+        // The device hears of the caller in its own time: not after the reset below.
+        guest.expect(op::REQUEST);
         for (nth, (header, len)) in packets.into_iter().enumerate() {
             guest.send_packet(header, &vec![nth as u8; len]);
             if let Ok((mut stream, _)) = keeps.accept()
