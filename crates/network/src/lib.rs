@@ -4,10 +4,17 @@
 //! Everything that must outlive the agent (namespaces, links, routes, rules) is the kernel's; the servers (DHCP, DNS,
 //! IMDS) are the agent's own tasks on sockets opened inside the namespace, and come back with it.
 
+#![cfg_attr(
+    any(test, feature = "testing"),
+    allow(clippy::unwrap_used, clippy::expect_used)
+)]
+
 mod config;
 mod dhcp;
 mod dns;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod host;
 mod imds;
 mod links;

@@ -5,7 +5,7 @@
 
 use crate::control::Request;
 use crate::spec::VmSpec;
-use crate::{boot, console, open, snapshot, virtio};
+use crate::{boot, console, open, pci, server, snapshot, virtio};
 
 /// A name, and what is done with an input.
 pub type Target = (&'static str, fn(&[u8]));
@@ -17,9 +17,11 @@ pub const TARGETS: &[Target] = &[
     ("virtio_balloon", virtio::fuzz::balloon),
     ("virtio_vsock", virtio::fuzz::vsock),
     ("pci_function", virtio::fuzz::registers),
+    ("pci_bus", pci::fuzz::bus),
     ("virtio_state", virtio::fuzz::state),
     ("snapshot_state", snapshot::fuzz::state_file),
     ("control_request", control_request),
+    ("control_server", server::fuzz::clients),
     ("vm_spec", vm_spec),
     ("kernel_elf", boot::fuzz::kernel_elf),
     ("console_ring", console::fuzz::ring),

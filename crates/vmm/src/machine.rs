@@ -178,7 +178,7 @@ impl Machine {
             .pin(acpi::HOTPLUG_GSI)
             .map_err(host("wiring hot-plug"))?;
         let mut slots = Slots::new(
-            PciRoot::new(Arc::clone(&vm.fd), layout.pci_window_64()),
+            PciRoot::new(Arc::clone(&vm.fd) as _, layout.pci_window_64()),
             Arc::clone(&vm.router) as _,
             memory.clone(),
             Arc::clone(&notices),

@@ -1,6 +1,8 @@
 //! DHCP (RFC 2131) for one interface that always gets the same address.
 
 mod answer;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 mod request;
 mod server;
 

@@ -2,7 +2,11 @@
 //!
 //! The caller is whoever has the connection's source address: antispoofing makes that the truth.
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 mod server;
+#[cfg(any(test, feature = "testing"))]
+mod testing;
 mod token;
 mod tree;
 

@@ -107,12 +107,13 @@ impl HotPlug {
         if port != FIRST_PORT + EJECT {
             return;
         }
+        // Locked until the slot is empty: the host may be about to empty it too, and to fill it again.
         let mut slots = self.slots();
         if slots.ejectable & bit(slot) != 0 {
             slots.ejectable &= !bit(slot);
             slots.leaving &= !bit(slot);
-            drop(slots);
             self.root.remove(slot);
+            drop(slots);
             self.notices.post(Notice::Ejected);
         }
     }

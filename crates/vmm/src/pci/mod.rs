@@ -1,12 +1,18 @@
 //! The PCI root: one bus, ECAM configuration space, 64-bit BARs, MSI-X. PCI Local Bus 3.0, PCIe base 5.0.
 
 pub mod config;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 pub mod hotplug;
+mod mappings;
 pub mod msix;
 pub mod root;
+#[cfg(any(test, feature = "testing"))]
+mod testing;
 
 use std::io;
 
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::snapshot::{Saved, StateError};
@@ -74,6 +80,29 @@ pub struct Doorbell {
     pub bar: u8,
     pub offset: u64,
     pub event: EventFd,
+}
+
+/// Who signals doorbells' events in place of the bus, without leaving the kernel: KVM.
+pub trait IoEvents: Send + Sync {
+    /// A write to `address`, of any data and length, signals `event` from now on.
+    ///
+    /// # Errors
+    /// There is another one already, or there are too many.
+    fn register(&self, address: u64, event: &EventFd) -> io::Result<()>;
+
+    /// # Errors
+    /// There is none.
+    fn unregister(&self, address: u64, event: &EventFd) -> io::Result<()>;
+}
+
+impl IoEvents for VmFd {
+    fn register(&self, address: u64, event: &EventFd) -> io::Result<()> {
+        Ok(self.register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)?)
+    }
+
+    fn unregister(&self, address: u64, event: &EventFd) -> io::Result<()> {
+        Ok(self.unregister_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)?)
+    }
 }
 
 /// A message-signalled interrupt as a device's worker sees it.

@@ -1,13 +1,12 @@
 //! The PCI root complex: functions in their slots, ECAM, and which address belongs to which BAR.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
-
 use super::config::ConfigSpace;
-use super::{Bar, Decoding, Doorbell, PciFunction};
+use super::mappings::Mappings;
+use super::{Bar, Decoding, Doorbell, IoEvents, PciFunction};
+use crate::memory::PCI_WINDOW_32;
 use crate::snapshot::{Saved, StateError};
 
 /// Devices on a bus: slots 0 to 31.
@@ -29,34 +28,25 @@ const CLASS_HOST_BRIDGE: u32 = 0x06_00_00;
 
 /// Bus 0, with its host bridge at 00:00.0.
 pub struct PciRoot {
-    vm: Arc<VmFd>,
     /// By slot number. Where both locks are taken, `mappings` is the first.
     functions: RwLock<[Option<Arc<dyn PciFunction>>; SLOTS as usize]>,
     /// Where BARs are assigned: (start, bytes).
     window: (u64, u64),
-    mappings: RwLock<BTreeMap<u64, Mapping>>,
-}
-
-/// A decoded BAR, by its address; KVM knows its doorbells.
-struct Mapping {
-    slot: u8,
-    function: Arc<dyn PciFunction>,
-    bar: Bar,
-    doorbells: Vec<Doorbell>,
+    mappings: RwLock<Mappings>,
 }
 
 impl PciRoot {
     /// BARs are assigned within `window`, (start, bytes), of which each slot has an equal share: a slot's
-    /// addresses do not depend on what was attached and detached before.
+    /// addresses do not depend on what was attached and detached before. The guest may put them elsewhere in it,
+    /// and into the 32-bit window. `events` gets the doorbells.
     #[must_use]
-    pub fn new(vm: Arc<VmFd>, window: (u64, u64)) -> Self {
+    pub fn new(events: Arc<dyn IoEvents>, window: (u64, u64)) -> Self {
         let mut functions = [const { None }; SLOTS as usize];
         functions[0] = Some(Arc::new(HostBridge::new()) as Arc<dyn PciFunction>);
         Self {
-            vm,
             functions: RwLock::new(functions),
             window,
-            mappings: RwLock::default(),
+            mappings: RwLock::new(Mappings::new(events, [PCI_WINDOW_32, window])),
         }
     }
 
@@ -101,7 +91,7 @@ impl PciRoot {
         let Some(function) = taken else {
             return false;
         };
-        self.remap(slot);
+        self.remap();
         // A vCPU may be at one of its registers still; what it does there ends when it lets the function go.
         function.reset();
         true
@@ -115,16 +105,16 @@ impl PciRoot {
     /// Reads configuration space; `offset` is into the ECAM range. Nobody there: all ones.
     pub fn config_read(&self, offset: u32, data: &mut [u8]) {
         match self.function(offset) {
-            Some((_, function)) => function.config_read((offset & ECAM_REGISTER_MASK) as u16, data),
+            Some(function) => function.config_read((offset & ECAM_REGISTER_MASK) as u16, data),
             None => data.fill(0xff),
         }
     }
 
     pub fn config_write(&self, offset: u32, data: &[u8]) {
-        if let Some((slot, function)) = self.function(offset) {
+        if let Some(function) = self.function(offset) {
             let register = (offset & ECAM_REGISTER_MASK) as u16;
             if function.config_write(register, data) == Decoding::Changed {
-                self.remap(slot);
+                self.remap();
             }
         }
     }
@@ -145,10 +135,10 @@ impl PciRoot {
 
     /// Stops all functions and unmaps their BARs.
     pub fn reset(&self) {
-        for (slot, function) in self.all() {
+        for (_, function) in self.all() {
             function.reset();
-            self.remap(slot);
         }
+        self.remap();
     }
 
     /// Stops all functions' workers; no vCPU runs.
@@ -185,9 +175,9 @@ impl PciRoot {
         for (slot, state) in saved {
             if let Some(function) = self.in_slot(*slot) {
                 function.restore(state)?;
-                self.remap(*slot);
             }
         }
+        self.remap();
         Ok(())
     }
 
@@ -210,80 +200,23 @@ impl PciRoot {
         functions.get(usize::from(slot))?.clone()
     }
 
-    fn function(&self, ecam_offset: u32) -> Option<(u8, Arc<dyn PciFunction>)> {
+    fn function(&self, ecam_offset: u32) -> Option<Arc<dyn PciFunction>> {
         let slot = u8::try_from(ecam_offset >> ECAM_DEVICE_SHIFT).ok()?;
         let function = self.in_slot(slot)?;
-        (ecam_offset & ECAM_FUNCTION_MASK == 0).then_some((slot, function))
+        (ecam_offset & ECAM_FUNCTION_MASK == 0).then_some(function)
     }
 
     fn locate(&self, address: u64, len: usize) -> Option<(Arc<dyn PciFunction>, u8, u64)> {
         let mappings = self.mappings.read().unwrap_or_else(PoisonError::into_inner);
-        let (start, mapping) = mappings.range(..=address).next_back()?;
-        let offset = address - start;
-        (offset + len as u64 <= mapping.bar.size).then_some(())?;
-        Some((Arc::clone(&mapping.function), mapping.bar.index, offset))
+        mappings.locate(address, len)
     }
 
-    /// Brings the mappings of a slot in step with what its function decodes, if it has one.
-    fn remap(&self, slot: u8) {
+    /// Brings the mappings in step with what the functions decode.
+    fn remap(&self) {
         let mut mappings = self.mappings.write().unwrap_or_else(PoisonError::into_inner);
         // Looked at under the lock: of two vCPUs that move BARs, the later one sees the final state.
-        let function = self.in_slot(slot);
-        let wanted = function
-            .as_ref()
-            .map_or_else(Vec::new, |function| function.bars());
-        mappings.retain(|_, mapping| {
-            let current = function
-                .as_ref()
-                .is_some_and(|it| Arc::ptr_eq(it, &mapping.function));
-            let keep = mapping.slot != slot || (current && wanted.contains(&mapping.bar));
-            if !keep {
-                for bell in &mapping.doorbells {
-                    self.unregister(&mapping.bar, bell);
-                }
-            }
-            keep
-        });
-        let Some(function) = function else {
-            return;
-        };
-        let mut doorbells = function.doorbells();
-        for bar in wanted {
-            let end = bar.address.saturating_add(bar.size);
-            let before = mappings.range(..end).next_back();
-            if before.is_some_and(|(start, there)| start + there.bar.size > bar.address) {
-                // Kept from before; or the guest laid it over another: the first one answers.
-                continue;
-            }
-            let (mine, rest): (Vec<_>, Vec<_>) =
-                doorbells.into_iter().partition(|bell| bell.bar == bar.index);
-            doorbells = rest;
-            for bell in &mine {
-                self.register(&bar, bell);
-            }
-            let mapping = Mapping {
-                slot,
-                function: Arc::clone(&function),
-                bar,
-                doorbells: mine,
-            };
-            mappings.insert(bar.address, mapping);
-        }
-    }
-
-    fn register(&self, bar: &Bar, bell: &Doorbell) {
-        let address = IoEventAddress::Mmio(bar.address + bell.offset);
-        if let Err(error) = self.vm.register_ioevent(&bell.event, &address, NoDatamatch) {
-            // The notification then arrives by bar_write: slower, not lost.
-            tracing::warn!(%error, ?address, "doorbell not registered");
-        }
-    }
-
-    fn unregister(&self, bar: &Bar, bell: &Doorbell) {
-        let address = IoEventAddress::Mmio(bar.address + bell.offset);
-        if let Err(error) = self.vm.unregister_ioevent(&bell.event, &address, NoDatamatch) {
-            tracing::debug!(%error, ?address, "doorbell was not registered");
-        }
+        let functions: Vec<_> = self.all().into_iter().map(|(_, function)| function).collect();
+        mappings.update(&functions);
     }
 }
 
@@ -348,6 +281,19 @@ impl PciFunction for HostBridge {
     fn reset(&self) {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         config.reset();
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl PciRoot {
+    /// What has to hold after every access.
+    pub(super) fn check(&self) {
+        let functions: Vec<_> = self.all().into_iter().map(|(_, function)| function).collect();
+        self.mappings.read().unwrap().check(&functions);
+    }
+
+    pub(super) fn decoded_doorbells(&self) -> Vec<u64> {
+        self.mappings.read().unwrap().doorbells()
     }
 }
 

@@ -72,12 +72,13 @@ impl Connection {
             if pieces.peek().is_none() {
                 self.partial.descriptors.append(&mut descriptors);
             }
-            if piece.ends_with(b"\n") {
+            let ends = piece.ends_with(b"\n");
+            if self.partial.bytes.len() - usize::from(ends) >= LINE_LIMIT {
+                return Err(io::Error::other("a request's line is too long"));
+            }
+            if ends {
                 self.lines.push_back(std::mem::take(&mut self.partial));
             }
-        }
-        if self.partial.bytes.len() >= LINE_LIMIT {
-            return Err(io::Error::other("a request's line is too long"));
         }
         if self.partial.descriptors.len() > DESCRIPTOR_LIMIT {
             return Err(io::Error::other("too many descriptors for one request"));
@@ -121,6 +122,19 @@ impl Connection {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Connection {
+    /// Bytes and descriptors that this client has the monitor keep.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let lines = || self.lines.iter().chain([&self.partial]);
+        let bytes: usize = lines().map(|line| line.bytes.len()).sum();
+        (
+            bytes + self.output.len(),
+            lines().map(|line| line.descriptors.len()).sum(),
+        )
     }
 }
 

@@ -5,6 +5,8 @@
 //! [`Server::reply`], at once or when its deed is done.
 
 mod connection;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fuzz;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,6 +20,8 @@ pub(crate) use connection::is_later;
 use connection::{Connection, Line};
 
 const CLIENT_LIMIT: usize = 32;
+/// Characters of what is wrong with a line.
+const COMPLAINT_LIMIT: usize = 300;
 
 /// A client, for as long as it is connected; never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +159,8 @@ impl Server {
 
 fn no_request(error: &serde_json::Error) -> Reply {
     let names = Request::NAMES.join(", ");
+    // Some repeat the whole line, with more escapes than it had.
+    let error: String = error.to_string().chars().take(COMPLAINT_LIMIT).collect();
     Reply::Error {
         message: format!("not a request: {error}; the requests are {names}"),
     }

@@ -107,6 +107,22 @@ fn what_is_no_request_is_told_what_is_allowed() {
 }
 
 #[test]
+fn a_complaint_does_not_repeat_a_long_line() {
+    let mut bench = Bench::new();
+    let mut client = bench.connect();
+    let deletes = "\u{7f}".repeat(LINE_LIMIT - 100);
+    client
+        .write_all(format!("{{\"set_balloon_target\":{{\"mib\":\"{deletes}\"}}}}\n").as_bytes())
+        .unwrap();
+    bench.turn();
+    let answer = line(&client);
+    assert!(
+        answer.contains("not a request") && answer.len() < 4096,
+        "{answer}"
+    );
+}
+
+#[test]
 fn a_client_waits_for_its_answer_and_others_do_not() {
     let mut bench = Bench::new();
     let mut patient = bench.connect();
@@ -208,6 +224,14 @@ fn babblers_and_the_deaf_are_dropped() {
     let mut bench = Bench::new();
     let mut babbler = bench.connect();
     babbler.write_all(&[b'x'; LINE_LIMIT]).unwrap();
+    bench.turn();
+    assert!(bench.server.clients.is_empty());
+    // Longer than it may be, but with an end: in two pieces, of which neither is.
+    let mut wordy = bench.connect();
+    wordy.write_all(&[b'x'; LINE_LIMIT - 1]).unwrap();
+    bench.turn();
+    assert_eq!(bench.server.clients.len(), 1);
+    wordy.write_all(b"x\n").unwrap();
     bench.turn();
     assert!(bench.server.clients.is_empty());
     let _deaf = bench.connect();

@@ -2,73 +2,12 @@ use kvm_ioctls::Kvm;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
+use crate::pci::testing::{BARS, Events, Probe};
 
 const WINDOW: (u64, u64) = (1 << 40, 1 << 30);
 
-/// Two BARs; BAR 2 has a doorbell and remembers the last write.
-struct Probe {
-    config: Mutex<ConfigSpace>,
-    bell: EventFd,
-    last: Mutex<Vec<u8>>,
-}
-
-impl Probe {
-    fn new() -> Arc<Self> {
-        let mut config = ConfigSpace::new(0x1af4, 0x1041, 1, 0x02_0000, 0, 0);
-        config.add_bar64(0, 0x1000);
-        config.add_bar64(2, 0x10_0000);
-        Arc::new(Self {
-            config: Mutex::new(config),
-            bell: EventFd::new(EFD_NONBLOCK).unwrap(),
-            last: Mutex::default(),
-        })
-    }
-}
-
-impl PciFunction for Probe {
-    fn config_read(&self, offset: u16, data: &mut [u8]) {
-        self.config.lock().unwrap().read(offset, data);
-    }
-
-    fn config_write(&self, offset: u16, data: &[u8]) -> Decoding {
-        self.config.lock().unwrap().write(offset, data)
-    }
-
-    fn bars(&self) -> Vec<Bar> {
-        self.config.lock().unwrap().bars()
-    }
-
-    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
-        data.fill(bar * 16 + offset as u8);
-    }
-
-    fn bar_write(&self, _bar: u8, _offset: u64, data: &[u8]) {
-        *self.last.lock().unwrap() = data.to_vec();
-    }
-
-    fn doorbells(&self) -> Vec<Doorbell> {
-        let event = self.bell.try_clone().unwrap();
-        vec![Doorbell {
-            bar: 2,
-            offset: 0x40,
-            event,
-        }]
-    }
-
-    fn reset(&self) {
-        self.config.lock().unwrap().reset();
-    }
-}
-
-/// `None`, loudly, where there is no KVM.
-fn root(test: &str) -> Option<PciRoot> {
-    match Kvm::new().and_then(|kvm| kvm.create_vm()) {
-        Ok(vm) => Some(PciRoot::new(Arc::new(vm), WINDOW)),
-        Err(error) => {
-            eprintln!("SKIPPED: {test}: no KVM: {error}");
-            None
-        }
-    }
+fn root() -> PciRoot {
+    PciRoot::new(Arc::new(Events::default()), WINDOW)
 }
 
 /// Of a slot, in the window.
@@ -85,9 +24,7 @@ fn read64(root: &PciRoot, offset: u32) -> u64 {
 
 #[test]
 fn functions_get_slots_and_addresses() {
-    let Some(root) = root("functions_get_slots_and_addresses") else {
-        return;
-    };
+    let root = root();
     root.insert(1, Probe::new()).unwrap();
     root.insert(2, Probe::new()).unwrap();
     assert_eq!(read64(&root, 0) as u32, 0x0008_1b36);
@@ -105,9 +42,8 @@ fn functions_get_slots_and_addresses() {
 
 #[test]
 fn bars_answer_while_decoded_and_move_with_their_doorbells() {
-    let Some(root) = root("bars_answer_while_decoded_and_move_with_their_doorbells") else {
-        return;
-    };
+    let events = Arc::new(Events::default());
+    let root = PciRoot::new(Arc::clone(&events) as _, WINDOW);
     let probe = Probe::new();
     root.insert(1, probe.clone()).unwrap();
     let bar_2 = WINDOW.0 + SHARE + 0x10_0000;
@@ -123,17 +59,7 @@ fn bars_answer_while_decoded_and_move_with_their_doorbells() {
     root.memory_write(bar_2, &[7]);
     assert_eq!(*probe.last.lock().unwrap(), [7]);
 
-    // KVM holds the doorbell of the decoded BAR: registering it again clashes, elsewhere it does not.
-    let taken = |address: u64| {
-        let address = IoEventAddress::Mmio(address);
-        let result = root.vm.register_ioevent(&probe.bell, &address, NoDatamatch);
-        if result.is_ok() {
-            root.vm
-                .unregister_ioevent(&probe.bell, &address, NoDatamatch)
-                .unwrap();
-        }
-        result.is_err()
-    };
+    let taken = |address: u64| events.0.lock().unwrap().contains(&address);
     let moved = WINDOW.0 + 0x50_0000;
     assert!(taken(bar_2 + 0x40) && !taken(moved + 0x40));
     write_bar(probe.as_ref(), 0x18, moved - 0x10_0000);
@@ -146,10 +72,8 @@ fn bars_answer_while_decoded_and_move_with_their_doorbells() {
 }
 
 #[test]
-fn of_two_bars_at_one_address_the_first_answers() {
-    let Some(root) = root("of_two_bars_at_one_address_the_first_answers") else {
-        return;
-    };
+fn of_two_bars_at_one_address_the_first_answers_until_it_has_gone() {
+    let root = root();
     root.insert(1, Probe::new()).unwrap();
     let second = Probe::new();
     root.insert(2, second.clone()).unwrap();
@@ -158,15 +82,70 @@ fn of_two_bars_at_one_address_the_first_answers() {
     root.config_write(2 * SLOT_1 + 4, &[2, 0]);
     root.memory_write(WINDOW.0 + SHARE, &[1]);
     assert!(second.last.lock().unwrap().is_empty());
+    root.config_write(SLOT_1 + 4, &[0, 0]);
+    root.memory_write(WINDOW.0 + SHARE, &[2]);
+    assert_eq!(*second.last.lock().unwrap(), [2]);
+}
+
+/// Over RAM, at the windows' ends, at the end of all addresses, where two of them are at once while a guest sizes
+/// the BARs of functions that decode.
+#[test]
+fn bars_outside_of_the_windows_answer_nowhere() {
+    let root = root();
+    let probes = [Probe::new(), Probe::new()];
+    for (slot, probe) in (1..).zip(&probes) {
+        root.insert(slot, Arc::clone(probe) as _).unwrap();
+    }
+    let (_, size) = BARS[1];
+    let (end_32, end_64) = (PCI_WINDOW_32.0 + PCI_WINDOW_32.1, WINDOW.0 + WINDOW.1);
+    for (place, answers) in [
+        (u64::MAX, false),
+        (0, false),
+        (PCI_WINDOW_32.0 - size, false),
+        (PCI_WINDOW_32.0, true),
+        (end_32 - size, true),
+        (end_32, false),
+        (WINDOW.0 - size, false),
+        (WINDOW.0, true),
+        (end_64 - size, true),
+        (end_64, false),
+    ] {
+        for (slot, probe) in (1..).zip(&probes) {
+            write_bar(probe.as_ref(), 0x18, place);
+            root.config_write(slot * SLOT_1 + 4, &[0, 0]);
+            root.config_write(slot * SLOT_1 + 4, &[2, 0]);
+            root.check();
+        }
+        let mut data = [0];
+        root.memory_read(place & !(size - 1), &mut data);
+        assert_eq!(data != [0xff], answers, "at {place:#x}");
+    }
+}
+
+#[test]
+fn kvm_knows_the_doorbells_of_decoded_bars() {
+    let Ok(vm) = Kvm::new().and_then(|kvm| kvm.create_vm()) else {
+        eprintln!("SKIPPED: kvm_knows_the_doorbells_of_decoded_bars: no KVM");
+        return;
+    };
+    let vm: Arc<dyn IoEvents> = Arc::new(vm);
+    let root = PciRoot::new(Arc::clone(&vm), WINDOW);
+    root.insert(1, Probe::new()).unwrap();
+    root.config_write(SLOT_1 + 4, &[2, 0]);
+    let other = EventFd::new(EFD_NONBLOCK).unwrap();
+    let doorbells = root.decoded_doorbells();
+    assert_eq!(doorbells.len(), 1);
+    vm.register(doorbells[0], &other)
+        .expect_err("a doorbell that is taken");
+    root.reset();
+    vm.register(doorbells[0], &other).unwrap();
 }
 
 /// vCPUs at work on a slot whose function comes and goes: nothing deadlocks, leaks or answers for another slot.
 #[test]
 fn functions_come_and_go_under_running_vcpus() {
     const ROUNDS: usize = 300;
-    let Some(root) = root("functions_come_and_go_under_running_vcpus") else {
-        return;
-    };
+    let root = root();
     let stays = Probe::new();
     root.insert(1, stays.clone()).unwrap();
     root.config_write(SLOT_1 + 4, &[2, 0]);
@@ -207,7 +186,7 @@ fn functions_come_and_go_under_running_vcpus() {
         }
         over.store(true, std::sync::atomic::Ordering::Release);
     });
-    assert_eq!(root.mappings.read().unwrap().len(), 2);
+    assert_eq!(root.decoded_doorbells().len(), 1);
     root.reset();
-    assert_eq!(root.mappings.read().unwrap().len(), 0);
+    assert_eq!(root.decoded_doorbells().len(), 0);
 }
