@@ -22,7 +22,10 @@ async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made(
     // Token to reservation, as acknowledged.
     let mut acknowledged: HashMap<String, String> = HashMap::new();
     let mut asked: Vec<String> = Vec::new();
-    for round in 0..ROUNDS {
+    // A slow machine answers fewer calls before each kill.
+    let mut round = 0;
+    while round < ROUNDS || acknowledged.len() <= ROUNDS {
+        round += 1;
         let mut session = cloud.connect().await;
         session.intents().await;
         let callers: Vec<_> = (0..CALLERS)
@@ -62,10 +65,6 @@ async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made(
         cloud.client = cloud.hearthd.client().await;
         check(&cloud, &acknowledged).await;
     }
-    assert!(
-        acknowledged.len() > ROUNDS,
-        "too few calls went through to prove anything"
-    );
 
     // Whoever heard nothing asks again with the same token, and gets one launch.
     let mut session = cloud.connect().await;
@@ -80,7 +79,7 @@ async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made(
     }
     assert_eq!(cloud.all().await.len(), asked.len() * EACH as usize);
     check(&cloud, &acknowledged).await;
-    eprintln!("{} launches, {ROUNDS} kills", asked.len());
+    eprintln!("{} launches, {round} kills", asked.len());
 }
 
 async fn check(cloud: &Cloud, acknowledged: &HashMap<String, String>) {

@@ -26,7 +26,7 @@ const MAGIC: &[u8; 8] = b"HEARTHCR";
 const VERSION: u32 = 1;
 const HEADER_SIZE: u64 = 32;
 const SIZE: u64 = HEADER_SIZE + CAPACITY as u64;
-/// More than any guest prints; a file that says more is no ring, and counting on does not overflow.
+/// More than any guest prints: a writer begins anew rather than count on from there, and so never overflows.
 const WRITTEN_LIMIT: u64 = 1 << 62;
 const WRITTEN_OFFSET: u64 = 16;
 
@@ -43,8 +43,8 @@ impl Ring {
     /// The file cannot be read or written.
     pub(super) fn open(file: File) -> io::Result<Self> {
         let written = match read_header(&file)? {
-            Some(written) => written,
-            None => {
+            Some(written) if written <= WRITTEN_LIMIT => written,
+            _ => {
                 file.set_len(0)?;
                 file.set_len(SIZE)?;
                 file.write_all_at(&header(0), 0)?;
@@ -153,7 +153,7 @@ fn read_header(file: &File) -> io::Result<Option<u64>> {
     let mut written = [0; 8];
     written.copy_from_slice(&found[16..24]);
     let written = u64::from_le_bytes(written);
-    Ok((written <= WRITTEN_LIMIT && found == header(written)).then_some(written))
+    Ok((found == header(written)).then_some(written))
 }
 
 #[cfg(test)]
@@ -191,6 +191,15 @@ mod tests {
         assert_eq!(read(&file).unwrap(), b"begun anew");
         file.set_len(0).unwrap();
         assert_eq!(ring.read_at(0, &mut [0; 100]), 10);
+    }
+
+    #[test]
+    fn a_writer_may_pass_the_count_it_would_not_begin_at() {
+        let file = file();
+        file.write_all_at(&header(WRITTEN_LIMIT), 0).unwrap();
+        let mut ring = Ring::open(file.try_clone().unwrap()).unwrap();
+        ring.append(b"more").unwrap();
+        assert!(read(&file).unwrap().ends_with(b"more"));
     }
 
     proptest! {
