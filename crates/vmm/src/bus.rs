@@ -26,6 +26,15 @@ pub struct SavedDevices {
     hotplug: Saved,
 }
 
+impl SavedDevices {
+    /// The PCI function of a slot.
+    #[must_use]
+    pub fn function(&self, slot: u8) -> Option<&Saved> {
+        let found = self.functions.iter().find(|(taken, _)| *taken == slot);
+        found.map(|(_, function)| function)
+    }
+}
+
 pub struct Bus {
     serial: Arc<Serial>,
     pci: Arc<PciRoot>,

@@ -14,6 +14,7 @@ use crate::limits::{Limiter, RateLimit};
 use crate::metrics::{self, Registry};
 use crate::notices::Notices;
 use crate::pci::root::{FIRST_SLOT, SLOTS};
+use crate::snapshot::SavedSlot;
 use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{self, Balloon};
 use crate::virtio::block::Block;
@@ -161,32 +162,37 @@ impl Devices {
         self.slots.remove(&slot)
     }
 
-    /// The kind of the device in each slot, for [`Self::arranged_as`].
+    /// What is in the slots, for [`Self::arranged_as`].
     #[must_use]
-    pub fn arrangement(&self) -> Vec<(u8, String)> {
-        let kind = |(slot, entry): (u8, &Entry)| (slot, entry.backend.kind().to_owned());
-        self.iter().map(kind).collect()
+    pub fn arrangement(&self) -> Vec<SavedSlot> {
+        let saved = |(slot, entry): (u8, &Entry)| SavedSlot {
+            slot,
+            kind: entry.backend.kind().to_owned(),
+            leaving: entry.leaving,
+        };
+        self.iter().map(saved).collect()
     }
 
     /// The same devices in the slots that a snapshot has them in: the first disk where its first disk was, and so
-    /// on for each kind.
+    /// on for each kind. A device whose like was leaving is leaving too.
     ///
     /// # Errors
     /// They are of other kinds or numbers than the snapshot's.
-    pub fn arranged_as(self, arrangement: &[(u8, String)]) -> Result<Self, DeviceError> {
+    pub fn arranged_as(self, arrangement: &[SavedSlot]) -> Result<Self, DeviceError> {
         let other = || DeviceError::Arrangement {
             saved: arrangement
                 .iter()
-                .map(|(_, kind)| kind.as_str())
+                .map(|saved| saved.kind.as_str())
                 .collect::<Vec<_>>()
                 .join(" "),
         };
         let mut left: Vec<Entry> = self.slots.into_values().collect();
         let mut slots = BTreeMap::new();
-        for (slot, kind) in arrangement {
-            let next = left.iter().position(|entry| entry.backend.kind() == kind);
-            let entry = left.remove(next.ok_or_else(other)?);
-            if !(FIRST_SLOT..SLOTS).contains(slot) || slots.insert(*slot, entry).is_some() {
+        for saved in arrangement {
+            let next = left.iter().position(|entry| entry.backend.kind() == saved.kind);
+            let mut entry = left.remove(next.ok_or_else(other)?);
+            entry.leaving = saved.leaving;
+            if !(FIRST_SLOT..SLOTS).contains(&saved.slot) || slots.insert(saved.slot, entry).is_some() {
                 return Err(other());
             }
         }
@@ -194,6 +200,19 @@ impl Devices {
             return Err(other());
         }
         Ok(Self { slots })
+    }
+
+    /// The device in a slot.
+    #[must_use]
+    pub fn in_slot(&self, slot: u8) -> Option<&Entry> {
+        self.slots.get(&slot)
+    }
+
+    /// The slots that the guest has emptied, as `taken` says, and whether their devices were to leave.
+    #[must_use]
+    pub fn emptied(&self, taken: impl Fn(u8) -> bool) -> Vec<(u8, bool)> {
+        let empty = self.iter().filter(|(slot, _)| !taken(*slot));
+        empty.map(|(slot, entry)| (slot, entry.leaving)).collect()
     }
 
     /// The slots of devices that are to leave.
@@ -366,21 +385,28 @@ mod tests {
             devices.add("rng2", backend()).unwrap();
             devices
         };
-        let kind = |slot: u8| (slot, "rng".to_owned());
-        let arranged = devices().arranged_as(&[kind(4), kind(9)]).unwrap();
+        let saved = |slot: u8, kind: &str, leaving| SavedSlot {
+            slot,
+            kind: kind.to_owned(),
+            leaving,
+        };
+        let kind = |slot: u8| saved(slot, "rng", false);
+        let arrangement = [kind(4), saved(9, "rng", true)];
+        let arranged = devices().arranged_as(&arrangement).unwrap();
+        assert_eq!(arranged.leaving(), [9]);
         let ids: Vec<_> = arranged
             .iter()
             .map(|(slot, entry)| (slot, entry.id.as_str()))
             .collect();
         assert_eq!(ids, [(4, "rng"), (9, "rng2")]);
-        assert_eq!(arranged.arrangement(), [kind(4), kind(9)]);
+        assert_eq!(arranged.arrangement(), arrangement);
         let nonsense = [
             vec![kind(4)],
             vec![kind(4), kind(4)],
             vec![kind(0), kind(4)],
             vec![kind(4), kind(32)],
             vec![kind(4), kind(5), kind(6)],
-            vec![kind(4), (5, "block".to_owned())],
+            vec![kind(4), saved(5, "block", false)],
         ];
         for arrangement in nonsense {
             assert!(devices().arranged_as(&arrangement).is_err(), "{arrangement:?}");

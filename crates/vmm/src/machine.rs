@@ -21,7 +21,7 @@ use crate::metrics::Registry;
 use crate::notices::Notices;
 use crate::pci::root::PciRoot;
 use crate::smbios;
-use crate::snapshot::{Restore, SnapshotError, Tracking};
+use crate::snapshot::{Restore, Saved, SnapshotError, Tracking};
 use crate::vcpu::{Resting, Stopping, VcpuThread};
 use crate::vm::Vm;
 use crate::vmgenid::{self, VmGenId};
@@ -99,6 +99,16 @@ pub struct Machine {
 enum Origin<'a> {
     Boot,
     Snapshot(&'a Restore),
+}
+
+impl<'a> Origin<'a> {
+    /// What was in a slot.
+    fn function(self, slot: u8) -> Option<&'a Saved> {
+        match self {
+            Self::Boot => None,
+            Self::Snapshot(restore) => restore.snapshot.devices.function(slot),
+        }
+    }
 }
 
 impl Machine {
@@ -188,9 +198,14 @@ impl Machine {
             let device = entry
                 .build(plan.vcpus, &plan.metrics, &notices)
                 .map_err(host("making devices"))?;
-            slots
-                .insert(slot, device)
-                .map_err(host("adding a PCI function"))?;
+            match origin.function(slot) {
+                Some(saved) => slots
+                    .insert_restored(slot, device, saved)
+                    .map_err(SnapshotError::State)?,
+                None => slots
+                    .insert(slot, device)
+                    .map_err(host("adding a PCI function"))?,
+            }
         }
         let bus = Arc::new(Bus::new(
             Arc::clone(&serial),

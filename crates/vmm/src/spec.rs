@@ -63,7 +63,9 @@ pub struct VmSpec {
 
 /// A snapshot that the machine goes on from, as itself or as a clone: with other disks, NICs and addresses, of which
 /// there must be as many as in the snapshot and of the same kinds. A guest reads a NIC's MAC address when it
-/// probes the device, so a clone's is news to it once it has taken the device anew.
+/// probes the device, so one that differs from the snapshot's is replaced by hot-plug: the guest first has the
+/// snapshot's, without a link, and takes the clone's when it has let that go
+/// ([`DeviceReplaced`](crate::control::Event::DeviceReplaced)). It needs no help for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreSpec {

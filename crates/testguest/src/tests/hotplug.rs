@@ -9,8 +9,8 @@ use crate::virtio::{Device, PATIENCE, feature, register};
 use crate::{Machine, ensure, println, same};
 
 /// Slots with a new function, and slots whose function shall leave: a bit each, cleared by being read.
-const ARRIVED: u16 = 0x620;
-const LEAVING: u16 = 0x624;
+pub const ARRIVED: u16 = 0x620;
+pub const LEAVING: u16 = 0x624;
 /// Takes the number of the slot to empty.
 const EJECT: u16 = 0x628;
 /// Nobody's slot.
@@ -47,12 +47,12 @@ pub fn disks_come_and_go(machine: &Machine, rounds: u32) -> Outcome {
     Ok(())
 }
 
-fn eject(slot: u64) {
+pub fn eject(slot: u64) {
     port_write(EJECT, &[slot as u8]);
 }
 
 /// Waits until a bit is set in the register at `port`: the number of the one bit.
-fn wait_for_slot(port: u16) -> Outcome<u64> {
+pub fn wait_for_slot(port: u16) -> Outcome<u64> {
     let mut slots = 0;
     let told = cpu::wait_for(PATIENCE, || {
         slots = (0..4).fold(0, |slots, byte| {

@@ -4,6 +4,7 @@
 
 mod block;
 mod broken;
+mod clone;
 mod hotplug;
 mod msix;
 mod net;
@@ -109,6 +110,11 @@ pub fn run(machine: &Machine) {
     if let Some(rounds) = machine.boot.option("hotplug=") {
         suite.test(&["hotplug"], "disks_come_and_go", || {
             hotplug::disks_come_and_go(machine, rounds.parse().unwrap_or(1))
+        });
+    }
+    if machine.boot.option("clone=").is_some() {
+        suite.test(&["clone"], "gets_a_nic_of_its_own", || {
+            clone::gets_a_nic_of_its_own(machine)
         });
     }
     let Tally {

@@ -176,6 +176,10 @@ pub struct DeviceStatus {
     pub slot: u8,
     /// The guest was asked to let it go and has not done so yet.
     pub leaving: bool,
+    /// The guest of a snapshot still has the snapshot's NIC, which leads nowhere, and was asked to let it go;
+    /// [`Event::DeviceReplaced`] comes then.
+    #[serde(default)]
+    pub replacing: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,6 +204,8 @@ pub enum Event {
     Reset { boots: u64 },
     /// A device that was to be detached is gone, and its descriptors are closed.
     DeviceDetached { device: String },
+    /// The guest of a snapshot has let the snapshot's NIC go and was given this one, its own, in the same slot.
+    DeviceReplaced { device: String },
     /// Statistics that a client asked for have come from the guest.
     BalloonStatistics(BalloonStatus),
 }

@@ -2,7 +2,7 @@
 //!
 //! What is attached is in the plan, and so also in the boots to come. A device that the guest was asked to let go
 //! is gone from the plan when the guest has done so, when a client forces it, or when the guest resets: the next
-//! boot is built without it.
+//! boot is built without it. What else the guest lets go stood in for a device of the plan, which comes then.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -37,7 +37,7 @@ pub(super) enum ChangeError {
 }
 
 impl Lifecycle {
-    pub(super) fn device_list(&self) -> Vec<DeviceStatus> {
+    pub(super) fn device_list(&self, machine: &Machine) -> Vec<DeviceStatus> {
         let devices = self.plan.devices.iter();
         devices
             .map(|(slot, entry)| DeviceStatus {
@@ -45,6 +45,7 @@ impl Lifecycle {
                 kind: entry.backend.kind().to_owned(),
                 slot,
                 leaving: entry.leaving,
+                replacing: machine.slots.is_stand_in(slot),
             })
             .collect()
     }
@@ -80,11 +81,7 @@ impl Lifecycle {
             source,
         })?;
         let slot = self.plan.devices.add(id, backend)?;
-        let (_, entry) = self.plan.devices.get(id)?;
-        let attached = entry
-            .build(self.plan.vcpus, &self.plan.metrics, &machine.notices)
-            .and_then(|device| machine.slots.attach(slot, device));
-        attached.map_err(|source| {
+        self.insert(slot, machine).map_err(|source| {
             self.forget(slot);
             ChangeError::Host {
                 doing: "attaching",
@@ -92,6 +89,15 @@ impl Lifecycle {
                 source,
             }
         })
+    }
+
+    /// Makes the plan's device for a slot that the guest has empty, and tells the guest.
+    fn insert(&self, slot: u8, machine: &mut Machine) -> io::Result<()> {
+        let Some(entry) = self.plan.devices.in_slot(slot) else {
+            return Ok(());
+        };
+        let device = entry.build(self.plan.vcpus, &self.plan.metrics, &machine.notices)?;
+        machine.slots.attach(slot, device)
     }
 
     /// Asks the guest to let a device go, or takes it out without asking.
@@ -129,12 +135,29 @@ impl Lifecycle {
 
     /// After the guest has emptied slots.
     pub(super) fn finish_leaves(&mut self, machine: &mut Machine) {
-        for slot in self.plan.devices.leaving() {
-            // The slot itself knows; the notice may be about a device that was taken out by force meanwhile.
-            if !machine.slots.is_taken(slot) {
-                machine.slots.remove(slot);
+        // The slots themselves know; a notice may be about a device that was taken out by force meanwhile.
+        let taken = |slot| machine.slots.is_taken(slot);
+        for (slot, leaving) in self.plan.devices.emptied(taken) {
+            machine.slots.remove(slot);
+            if leaving {
                 self.finish_leave(slot);
+            } else {
+                self.replace(slot, machine);
             }
+        }
+    }
+
+    /// The guest has let go of what stood in for a slot's device.
+    fn replace(&mut self, slot: u8, machine: &mut Machine) {
+        let inserted = self.insert(slot, machine);
+        let Some(entry) = self.plan.devices.in_slot(slot) else {
+            return;
+        };
+        let device = entry.id.clone();
+        match inserted {
+            Ok(()) => self.announce(&Event::DeviceReplaced { device }),
+            // The next boot has it, or fails with it.
+            Err(error) => tracing::error!(%error, device, "giving the guest its own device"),
         }
     }
 

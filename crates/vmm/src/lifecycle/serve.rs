@@ -24,7 +24,7 @@ impl Lifecycle {
         let reply = match asked.request {
             Request::Status => Reply::Status(self.status()),
             Request::Metrics => Reply::Metrics(self.plan.metrics.report()),
-            Request::Devices => Reply::Devices(self.device_list()),
+            Request::Devices => Reply::Devices(self.device_list(machine)),
             Request::AttachDisk(spec) => done(self.attach_disk(&spec, asked.descriptors, machine)),
             Request::AttachNic(spec) => done(self.attach_nic(&spec, asked.descriptors, machine)),
             Request::Detach { device, force } => done(self.detach(&device, force, machine)),
@@ -116,6 +116,8 @@ impl Lifecycle {
         if let Err(error) = machine.pause() {
             return refuse(&error.to_string());
         }
+        // What the guest has let go until now is not in its slot any more.
+        self.finish_leaves(machine);
         let written = machine.snapshot(&self.plan, what.kind, &state, &memory);
         if runs {
             machine.resume();

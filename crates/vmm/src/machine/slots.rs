@@ -1,6 +1,6 @@
 //! The PCI slots of one boot: virtio functions in them, which come and go while the guest runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -11,8 +11,10 @@ use crate::notices::Notices;
 use crate::pci::hotplug::HotPlug;
 use crate::pci::msix::MsiRouter;
 use crate::pci::root::PciRoot;
-use crate::virtio::VirtioDevice;
-use crate::virtio::pci::VirtioPci;
+use crate::snapshot::{Saved, StateError};
+use crate::virtio::net::Unplugged;
+use crate::virtio::pci::{SavedDevice, VirtioPci};
+use crate::virtio::{DeviceType, VirtioDevice};
 
 pub struct Slots {
     pub(super) root: Arc<PciRoot>,
@@ -21,6 +23,8 @@ pub struct Slots {
     memory: GuestMemory,
     /// Also of slots that the guest has emptied, until [`Self::remove`].
     functions: BTreeMap<u8, Arc<VirtioPci>>,
+    /// Those in which the guest of a snapshot still has another device than the machine.
+    stand_ins: BTreeSet<u8>,
 }
 
 impl Slots {
@@ -39,6 +43,7 @@ impl Slots {
             msi,
             memory,
             functions: BTreeMap::new(),
+            stand_ins: BTreeSet::new(),
         }
     }
 
@@ -48,6 +53,38 @@ impl Slots {
         self.root.insert(slot, Arc::clone(&function) as _)?;
         self.functions.insert(slot, function);
         Ok(())
+    }
+
+    /// Puts a device into a slot in which a snapshot has the function `saved`: the device itself, or one that stands
+    /// in for it until the guest has let go of what it knows.
+    pub(super) fn insert_restored(
+        &mut self,
+        slot: u8,
+        device: Box<dyn VirtioDevice>,
+        saved: &Saved,
+    ) -> Result<(), StateError> {
+        let failed = StateError::host("adding a PCI function");
+        if device.device_type() == DeviceType::Net
+            && let Some(unplugged) = Unplugged::instead_of(&*device, &SavedDevice::read(saved)?)?
+        {
+            self.stand_ins.insert(slot);
+            return self.insert(slot, Box::new(unplugged)).map_err(failed);
+        }
+        self.insert(slot, device).map_err(failed)
+    }
+
+    /// Asks the guest to let go of all that stands in, unless the snapshot's machine has asked already: asked twice,
+    /// it would let go of what comes then too.
+    pub(crate) fn ask_for_stand_ins(&self) -> io::Result<()> {
+        let unasked = |slot: &&u8| !self.hotplug.is_asked(**slot);
+        let mut slots = self.stand_ins.iter().filter(unasked);
+        slots.try_for_each(|&slot| self.hotplug.ask(slot))
+    }
+
+    /// Whether the guest still has what a snapshot has in a slot, instead of the machine's device.
+    #[must_use]
+    pub fn is_stand_in(&self, slot: u8) -> bool {
+        self.stand_ins.contains(&slot)
     }
 
     /// Puts a device into a slot of the running machine and tells the guest.
@@ -83,6 +120,7 @@ impl Slots {
         self.hotplug.forget(slot);
         self.root.remove(slot);
         self.functions.remove(&slot);
+        self.stand_ins.remove(&slot);
     }
 
     /// Tells the driver of a slot's device that its configuration space has changed.

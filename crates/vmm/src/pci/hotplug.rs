@@ -84,6 +84,11 @@ impl HotPlug {
         self.interrupt.write(1)
     }
 
+    /// Whether the guest was asked to let a slot's function go, and has not done so yet.
+    pub fn is_asked(&self, slot: u8) -> bool {
+        self.slots().ejectable & bit(slot) != 0
+    }
+
     /// The slot was emptied without the guest: nothing that is noted of it concerns the next function there.
     pub fn forget(&self, slot: u8) {
         let mut slots = self.slots();

@@ -17,7 +17,7 @@ use super::SnapshotError;
 
 const MAGIC: &[u8; 8] = b"HEARTHSN";
 /// Grows when a section's content changes its meaning; older ones are not read for ever, newer ones never.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const HEADER: usize = 24;
 const ENTRY: usize = 16;
 const CHECKSUM: usize = 4;
@@ -185,8 +185,9 @@ mod tests {
         assert!(why(b"something else").contains("no snapshot"));
         assert!(why(&file[..file.len() - 1]).contains("cut short"));
         let mut newer = file.clone();
-        newer[8] = 2;
-        assert!(why(&newer).contains("version 2"));
+        newer[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        let version = format!("version {}", VERSION + 1);
+        assert!(why(&newer).contains(&version), "{}", why(&newer));
         let mut flipped = file.clone();
         let last = flipped.len() - 1;
         flipped[last] ^= 1;

@@ -172,6 +172,8 @@ impl Machine {
         }
         self.vm.restore(&snapshot.machine)?;
         self.bus.restore(&snapshot.devices)?;
+        let stand_ins = self.slots.ask_for_stand_ins();
+        stand_ins.map_err(SnapshotError::io("telling the guest of its NICs"))?;
         if restore.track {
             self.vm.log_dirty_pages(true).map_err(&kvm)?;
             self.vm.take_dirty_pages().map_err(&kvm)?;

@@ -96,8 +96,17 @@ pub struct About {
     pub instance_id: String,
     pub vcpus: u8,
     pub memory_mib: u64,
-    /// The kind of the device in each PCI slot.
-    pub devices: Vec<(u8, String)>,
+    pub devices: Vec<SavedSlot>,
+}
+
+/// What is known of the device in a PCI slot, for a machine that shall have such a one there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedSlot {
+    pub slot: u8,
+    /// As metrics call it.
+    pub kind: String,
+    /// The guest was asked to let it go.
+    pub leaving: bool,
 }
 
 impl About {

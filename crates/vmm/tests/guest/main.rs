@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod clone;
 mod hotplug;
 #[path = "../boot/guest.rs"]
 mod monitor;
@@ -18,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome};
+use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
 use monitor::{Guest, files};
 use report::Report;
 
@@ -36,8 +37,17 @@ fn run(group: &str, at_least: usize, tap: Option<OwnedFd>) {
 /// `None`, loudly, where there is no KVM.
 fn start(test: &str, cmdline: &str, tap: Option<OwnedFd>) -> Option<Guest> {
     let [] = files(test, [])?;
+    Some(launch(cmdline, tap, |_, _| {}))
+}
+
+/// `change` has the last word about the machine.
+fn launch(
+    cmdline: &str,
+    tap: Option<OwnedFd>,
+    change: impl FnOnce(&mut VmSpec, &mut monitor::Inherited),
+) -> Guest {
     let program = program::build();
-    Some(Guest::launch(|spec, fds| {
+    Guest::launch(|spec, fds| {
         spec.memory_mib = 64;
         // As many as a disk has queues; the guest uses only the first.
         spec.vcpus = 2;
@@ -68,7 +78,8 @@ fn start(test: &str, cmdline: &str, tap: Option<OwnedFd>) -> Option<Guest> {
                 transmit_limit: RateLimit::default(),
             })
             .collect();
-    }))
+        change(spec, fds);
+    })
 }
 
 /// The guest powers off, and all its tests have passed.

@@ -17,6 +17,9 @@ use crate::{ensure, same};
 const RX: u16 = 0;
 /// `struct virtio_net_hdr_v1`.
 const HEADER_LEN: u32 = 12;
+/// In configuration space.
+const STATUS: u64 = 6;
+const LINK_UP: u16 = 1;
 const BUFFER_LEN: u32 = 2048;
 const RX_BUFFERS: u16 = 64;
 
@@ -47,7 +50,7 @@ impl Link {
     fn start_deaf(device: &Device) -> Outcome<Self> {
         let [rx, tx] = device.start(PLAIN, RX_BUFFERS)?;
         Ok(Self {
-            mac: core::array::from_fn(|nth| device.config(nth as u64)),
+            mac: mac(device),
             rx,
             tx,
             rx_buffers: allocate(u64::from(BUFFER_LEN) * u64::from(RX_BUFFERS)),
@@ -109,6 +112,14 @@ impl Link {
         self.receive(|frame| frames::is_arp_reply(frame, &mac))?;
         Ok(())
     }
+}
+
+pub fn mac(device: &Device) -> [u8; 6] {
+    core::array::from_fn(|nth| device.config(nth as u64))
+}
+
+pub fn link_is_up(device: &Device) -> bool {
+    device.config::<u16>(STATUS) & LINK_UP != 0
 }
 
 pub fn works(device: &Device) -> Outcome {

@@ -1,5 +1,6 @@
 //! The control queue: how many of the queue pairs the driver uses. Virtio 1.2, section 5.1.6.5.
 
+use std::io;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_net::{
@@ -7,24 +8,46 @@ use virtio_bindings::virtio_net::{
 };
 
 use super::pairs::Pairs;
-use crate::virtio::GuestMemory;
+use crate::jail::Role;
 use crate::virtio::chain::{Chain, Malformed};
-use crate::virtio::worker::Handler;
+use crate::virtio::queue::Virtqueue;
+use crate::virtio::worker::{Handler, Stop, Worker, serve};
+use crate::virtio::{Activation, GuestMemory};
 
 /// Class and command, before the command's data.
 const COMMAND_LEN: u64 = 2;
 
-pub(super) struct ControlHandler {
+/// Starts the control queue's worker, if the driver enabled the queue. It is the one behind all `pairs` that the
+/// driver knows of (5.1.2).
+pub(super) fn start(
+    all: Arc<Pairs>,
+    pairs: u16,
+    activation: &mut Activation,
+) -> io::Result<Option<Worker<Virtqueue>>> {
+    let Some(mut queue) = activation.take_queue(2 * usize::from(pairs)) else {
+        return Ok(None);
+    };
+    let stop = Stop::new()?;
+    let doorbell = stop.waiter(&queue)?;
+    let config_interrupt = activation.config_interrupt.clone();
+    let mut handler = ControlHandler {
+        pairs: all,
+        limit: pairs,
+    };
+    let run = move |stop: &Stop| {
+        serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
+        queue
+    };
+    Worker::spawn(Role::Net, "net-control", stop, run).map(Some)
+}
+
+struct ControlHandler {
     pairs: Arc<Pairs>,
     /// Pairs that the driver may use.
     limit: u16,
 }
 
 impl ControlHandler {
-    pub(super) fn new(pairs: Arc<Pairs>, limit: u16) -> Self {
-        Self { pairs, limit }
-    }
-
     fn execute(&self, chain: &Chain, memory: &GuestMemory) -> Result<bool, Malformed> {
         let mut command = [0; COMMAND_LEN as usize];
         chain.readable.read(memory, 0, &mut command)?;

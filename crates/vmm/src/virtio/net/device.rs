@@ -4,16 +4,16 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
-    VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_STATUS,
 };
 
-use super::control::ControlHandler;
+use super::control;
 use super::offloads;
 use super::pairs::Pairs;
 use super::rx::Receiver;
+use super::state::{State, config_space};
 use super::tap::Tap;
 use super::tx::Transmitter;
 use crate::jail::Role;
@@ -21,7 +21,7 @@ use crate::limits::{Limiter, RateLimit, Throttle};
 use crate::metrics::{self, QueueMeter};
 use crate::snapshot::{Saved, StateError};
 use crate::virtio::queue::Virtqueue;
-use crate::virtio::worker::{Stop, Worker, serve};
+use crate::virtio::worker::{Stop, Worker};
 use crate::virtio::{Activation, DeviceType, VirtioDevice, feature, read_config};
 
 pub(super) const QUEUE_SIZE: u16 = 256;
@@ -64,15 +64,6 @@ pub struct Net {
     workers: Vec<Worker<Virtqueue>>,
 }
 
-/// As snapshots' errors call it.
-const PART: &str = "network interface";
-
-/// What a snapshot keeps of the device; the offloads follow from the features.
-#[derive(Serialize, Deserialize)]
-struct State {
-    pairs_in_use: u16,
-}
-
 /// What a worker of a queue pair works with.
 pub(super) struct Activated {
     pub(super) tap: Arc<Tap>,
@@ -107,10 +98,10 @@ impl Net {
     }
 
     pub(super) fn on(taps: Vec<Tap>, config: NetConfig) -> Self {
-        let control = usize::from(taps.len() > 1);
+        let pairs = Pairs::new(taps);
         Self {
-            queue_sizes: vec![QUEUE_SIZE; 2 * taps.len() + control],
-            pairs: Arc::new(Pairs::new(taps)),
+            queue_sizes: queue_sizes(pairs.len()),
+            pairs: Arc::new(pairs),
             config,
             limits: NetLimits::default(),
             metrics: Arc::default(),
@@ -176,23 +167,6 @@ impl Net {
         Ok(())
     }
 
-    /// Starts the control queue's worker. It is the queue behind all pairs that the driver knows of (5.1.2).
-    fn start_control(&mut self, pairs: u16, activation: &mut Activation) -> io::Result<()> {
-        let Some(mut queue) = activation.take_queue(2 * usize::from(pairs)) else {
-            return Ok(());
-        };
-        let stop = Stop::new()?;
-        let doorbell = stop.waiter(&queue)?;
-        let config_interrupt = activation.config_interrupt.clone();
-        let mut handler = ControlHandler::new(Arc::clone(&self.pairs), pairs);
-        self.workers
-            .push(Worker::spawn(Role::Net, "net-control", stop, move |stop| {
-                serve(&mut queue, stop, &doorbell, &config_interrupt, &mut handler);
-                queue
-            })?);
-        Ok(())
-    }
-
     fn start(&mut self, mut activation: Activation) -> io::Result<()> {
         let pairs = if activation.has(VIRTIO_NET_F_MQ) {
             self.pairs.len()
@@ -212,20 +186,17 @@ impl Net {
             self.start_pair(pair, tap, &mut activation)?;
         }
         if activation.has(VIRTIO_NET_F_CTRL_VQ) {
-            self.start_control(pairs, &mut activation)?;
+            let control = control::start(Arc::clone(&self.pairs), pairs, &mut activation)?;
+            self.workers.extend(control);
         }
         Ok(())
     }
+}
 
-    /// `struct virtio_net_config` up to the MTU.
-    fn config(&self) -> [u8; 12] {
-        let mut config = [0; 12];
-        config[0..6].copy_from_slice(&self.config.mac);
-        config[6..8].copy_from_slice(&(VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
-        config[8..10].copy_from_slice(&self.pairs.len().to_le_bytes());
-        config[10..12].copy_from_slice(&self.config.mtu.to_le_bytes());
-        config
-    }
+/// Of an interface with so many queue pairs: several have a control queue behind them.
+pub(super) fn queue_sizes(pairs: u16) -> Vec<u16> {
+    let control = usize::from(pairs > 1);
+    vec![QUEUE_SIZE; 2 * usize::from(pairs) + control]
 }
 
 impl VirtioDevice for Net {
@@ -252,7 +223,7 @@ impl VirtioDevice for Net {
     }
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
-        read_config(&self.config(), offset, data);
+        read_config(&config_space(&self.config, self.pairs.len()), offset, data);
     }
 
     fn reset(&mut self) {
@@ -278,18 +249,20 @@ impl VirtioDevice for Net {
 
     fn save(&self) -> Result<Saved, StateError> {
         let state = State {
+            config: config_space(&self.config, self.pairs.len()),
+            features: self.features(),
             pairs_in_use: self.pairs.in_use(),
         };
-        Saved::of(PART, &state)
+        state.save()
     }
 
     fn restore(&mut self, state: &Saved) -> Result<(), StateError> {
-        let State { pairs_in_use } = state.read(PART)?;
-        if !(1..=self.pairs.len()).contains(&pairs_in_use) {
-            let fault = format!("a network interface used {pairs_in_use} queue pairs");
+        let state = State::read(state)?;
+        if state.pairs() != self.pairs.len() {
+            let fault = format!("a network interface had {} queue pairs", state.pairs());
             return Err(StateError::Unfit(fault));
         }
-        self.pairs.note(pairs_in_use);
+        self.pairs.note(state.pairs_in_use);
         Ok(())
     }
 }

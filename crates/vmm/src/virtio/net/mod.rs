@@ -14,10 +14,13 @@ mod offloads;
 mod pairs;
 mod posted;
 mod rx;
+mod state;
 mod tap;
 mod tx;
+mod unplugged;
 
 pub use device::{MAX_PAIRS, Net, NetConfig, NetLimits};
+pub use unplugged::Unplugged;
 
 #[cfg(test)]
 mod tests;

@@ -247,3 +247,4 @@ fn a_wire_that_goes_away_ends_the_workers_quietly() {
 
 mod features;
 mod real_tap;
+mod unplugged;

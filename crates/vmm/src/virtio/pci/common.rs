@@ -135,6 +135,11 @@ impl CommonConfig {
         self.status & DRIVER_OK != 0
     }
 
+    /// Whether a driver has written anything to the status since the reset.
+    pub(super) fn has_driver(&self) -> bool {
+        self.status != 0
+    }
+
     pub(super) fn config_vector(&self) -> u16 {
         self.config_vector
     }

@@ -11,7 +11,7 @@ use crate::snapshot::{Saved, StateError};
 use super::super::interrupt::SavedSignals;
 use super::super::queue::{Progress, Virtqueue};
 use super::common::CommonConfig;
-use super::{Registers, VirtioPci};
+use super::{Registers, TRANSPORT_FEATURES, VirtioPci};
 
 const PART: &str = "virtio device";
 
@@ -42,6 +42,27 @@ struct State {
     /// Of the enabled queues, if the device is driven.
     progress: Vec<Option<Progress>>,
     device: Saved,
+}
+
+/// The device behind a saved function, for whoever has to make one that its driver can go on with.
+pub struct SavedDevice {
+    /// What the device itself saved.
+    pub state: Saved,
+    /// The device's own features that the driver has accepted, if one has begun to drive it.
+    pub accepted: Option<u64>,
+}
+
+impl SavedDevice {
+    /// # Errors
+    /// It is no function's state.
+    pub fn read(function: &Saved) -> Result<Self, StateError> {
+        let State { common, device, .. } = function.read(PART)?;
+        let accepted = common.driver_features() & !TRANSPORT_FEATURES;
+        Ok(Self {
+            state: device,
+            accepted: common.has_driver().then_some(accepted),
+        })
+    }
 }
 
 impl VirtioPci {
