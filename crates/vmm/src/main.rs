@@ -105,6 +105,7 @@ fn run_confined(
         started,
         control: Some(opened.control),
         console: opened.console,
+        abandon,
     };
     Ok(lifecycle::run(opened.plan, surroundings))
 }
@@ -132,6 +133,12 @@ fn report(outcome: &Outcome) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the process from a thread that must not wait for the others.
+fn abandon(outcome: &Outcome) -> ! {
+    let failed = report(outcome) != ExitCode::SUCCESS;
+    std::process::exit(i32::from(failed))
 }
 
 /// Threads share one heap: none allocates while a guest runs, and a heap for each takes memory and time.

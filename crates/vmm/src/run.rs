@@ -32,7 +32,7 @@ use kvm_ioctls::Kvm;
 use nix::sys::termios::{self, LocalFlags, OutputFlags, SetArg, Termios};
 use rustix::fs::MemfdFlags;
 
-use crate::report;
+use crate::{abandon, report};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -111,6 +111,7 @@ fn on_terminal(arguments: Arguments, started: Instant) -> Result<Outcome, Error>
             started,
             control: None,
             console: Console::start(history, None, Some(connection))?,
+            abandon,
         },
     );
     // The console has ended, and with it the connection: this is the last of the output.

@@ -17,6 +17,7 @@ fn program(role: Role) -> &'static [libc::sock_filter] {
         Role::Rng => &RNG,
         Role::Balloon => &BALLOON,
         Role::Vsock => &VSOCK,
+        Role::Pages => &PAGES,
         Role::Starter => &STARTER,
     }
 }

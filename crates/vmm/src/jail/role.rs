@@ -22,6 +22,8 @@ pub enum Role {
     Balloon,
     /// Serves all of a vsock device.
     Vsock,
+    /// Watches over whoever brings memory pages.
+    Pages,
     /// Starts the threads of all other roles.
     Starter,
 }

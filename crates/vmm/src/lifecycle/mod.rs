@@ -4,6 +4,7 @@
 //! and takes the steps that the queue hands out.
 
 mod devices;
+mod pages;
 pub mod queue;
 mod serve;
 
@@ -20,8 +21,12 @@ use crate::devices::Backend;
 use crate::machine::{Machine, Plan};
 use crate::notices::Notice;
 use crate::server::{ClientId, Server, watch};
+use crate::snapshot::MemorySource;
 use crate::spec::Outcome;
+use pages::PageWatch;
 use queue::{RequestQueue, Step};
+
+pub use pages::Abandon;
 
 /// How the process is driven and where its output goes.
 pub struct Surroundings {
@@ -30,6 +35,8 @@ pub struct Surroundings {
     pub control: Option<UnixListener>,
     /// It ends, with all output in it, before the outcome is told.
     pub console: Console,
+    /// Ends the process at once, where that is all that is left to do.
+    pub abandon: Abandon,
 }
 
 /// Runs the machine through all its boots.
@@ -65,8 +72,9 @@ struct Lifecycle {
     boots: u64,
     /// Of the first boot.
     first_entry_micros: u64,
-    /// Whoever brings the pages of a restored guest's memory has hung up.
-    pages_lost: bool,
+    abandon: Abandon,
+    /// As long as a restored guest's memory comes from a page server.
+    pages: Option<PageWatch>,
 }
 
 impl Lifecycle {
@@ -85,7 +93,8 @@ impl Lifecycle {
             queue: RequestQueue::new(),
             boots: 0,
             first_entry_micros: 0,
-            pages_lost: false,
+            abandon: surroundings.abandon,
+            pages: None,
         })
     }
 
@@ -96,13 +105,7 @@ impl Lifecycle {
         };
         loop {
             self.wait(&mut machine)?;
-            if self.pages_lost {
-                // Its threads may be waiting for pages for ever: nobody waits for them, they end with the process.
-                std::mem::forget(machine);
-                return Ok(Outcome::Crashed {
-                    message: "the server of the guest's memory pages has gone".to_owned(),
-                });
-            }
+            self.expect_pages();
             while let Some(asked) = self.next_request() {
                 self.serve(asked, &mut machine);
             }
@@ -117,6 +120,8 @@ impl Lifecycle {
                     Step::PressPowerButton => machine.press_power_button(),
                     Step::Restart => {
                         machine.stop();
+                        // The boots to come have memory of their own.
+                        self.pages = None;
                         self.finish_all_leaves();
                         let boots = self.boots + 1;
                         self.announce(&Event::Reset { boots });
@@ -130,7 +135,11 @@ impl Lifecycle {
                         Ok(())
                     }
                     Step::End(outcome) => {
+                        if let Some(pages) = &self.pages {
+                            pages.expect_end(&outcome);
+                        }
                         machine.stop();
+                        self.pages = None;
                         self.flush_disks();
                         return Ok(outcome);
                     }
@@ -138,6 +147,16 @@ impl Lifecycle {
                 self.queue.finished(result.map_err(|error| chain(&error)));
                 self.send_answers();
             }
+            if let Some(pages) = &self.pages {
+                pages.rest();
+            }
+        }
+    }
+
+    /// What comes may have this thread wait for somebody who waits for a page.
+    fn expect_pages(&self) {
+        if let Some(pages) = &self.pages {
+            pages.expect();
         }
     }
 
@@ -145,7 +164,13 @@ impl Lifecycle {
     fn boot(&mut self) -> io::Result<Result<Machine, Outcome>> {
         self.boots += 1;
         let line = self.console.line();
-        let machine = match self.plan.restore.take() {
+        let restore = self.plan.restore.take();
+        if let Some(MemorySource::Userfault { socket, .. }) = restore.as_ref().map(|restore| &restore.memory)
+        {
+            self.pages = Some(PageWatch::start(socket.try_clone()?, self.abandon)?);
+            self.expect_pages();
+        }
+        let machine = match restore {
             Some(restore) => Machine::restore(&self.plan, &line, &restore),
             None => Machine::start(&self.plan, &line),
         };
@@ -161,14 +186,8 @@ impl Lifecycle {
         // Closing the descriptors of the boot before took them out of the epoll set.
         let notices = machine.notices.as_raw_fd();
         watch(&self.epoll, ControlOperation::Add, notices, EventSet::IN)?;
-        if let Some(server) = &machine.page_server {
-            // A hang-up is always told.
-            watch(
-                &self.epoll,
-                ControlOperation::Add,
-                server.as_raw_fd(),
-                EventSet::empty(),
-            )?;
+        if let Some(pages) = &self.pages {
+            pages.rest();
         }
         Ok(Ok(machine))
     }
@@ -185,12 +204,6 @@ impl Lifecycle {
             let fd = event.data() as RawFd;
             if fd == machine.notices.as_raw_fd() {
                 self.read_notices(machine);
-            } else if machine
-                .page_server
-                .as_ref()
-                .is_some_and(|server| server.as_raw_fd() == fd)
-            {
-                self.pages_lost = true;
             } else if let Some(server) = &mut self.server {
                 server.handle(event, &self.epoll);
             }

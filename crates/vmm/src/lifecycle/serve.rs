@@ -112,6 +112,9 @@ impl Lifecycle {
             (Ok(state), Ok(memory)) => (state, memory),
             (Err(error), _) | (_, Err(error)) => return refuse(&chain(&error)),
         };
+        if let Some(pages) = &self.pages {
+            pages.expect_all(self.plan.memory_mib);
+        }
         let begun = Instant::now();
         if let Err(error) = machine.pause() {
             return refuse(&error.to_string());

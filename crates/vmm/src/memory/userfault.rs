@@ -6,13 +6,15 @@
 //!
 //! The monitor keeps the userfaultfd open too: if the server dies, whoever looks at a missing page waits, instead
 //! of seeing zeroes. The socket's hang-up is then the end of the machine, as if its power were cut: guest and
-//! devices cannot be stopped in order, because they may be waiting for pages that nobody brings.
+//! devices cannot be stopped in order, because they may be waiting for pages that nobody brings. So it is if the
+//! server does not answer within 10 s while the machine is to be paused, stopped or changed, or else 10 s for each
+//! 100 MiB while a snapshot is made of it. What is in a page is the server's word.
 //!
 //! The few calls are made by hand, after Linux's `include/uapi/linux/userfaultfd.h`.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Serialize};
@@ -63,9 +65,9 @@ pub struct Region {
     pub offset: u64,
 }
 
-/// The connection to whoever brings the pages.
+/// The connection to whoever brings the pages, and what they are brought by: both as long as the memory is.
 pub struct PageServer {
-    socket: UnixStream,
+    _socket: UnixStream,
     _userfaultfd: OwnedFd,
 }
 
@@ -101,16 +103,9 @@ impl PageServer {
             return Err(io::ErrorKind::WriteZero.into());
         }
         Ok(Self {
-            socket,
+            _socket: socket,
             _userfaultfd: userfaultfd,
         })
-    }
-}
-
-impl AsRawFd for PageServer {
-    /// The socket: it hangs up when the server is gone, and has nothing to read ever.
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
     }
 }
 

@@ -2,6 +2,7 @@
 //! register and in memory, and says `!` if the two differ. It writes to a page in 256 in turn.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -132,8 +133,6 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         eprintln!("SKIPPED: {test}: absent: /dev/kvm");
         return None;
     };
-    let mut kernel = tempfile::tempfile().unwrap();
-    kernel.write_all(&elf(PROGRAM)).unwrap();
     Some(Plan {
         kvm,
         instance_id: "i-0123456789abcdef0".into(),
@@ -143,7 +142,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         cpu: Default::default(),
         memory_mib: 64,
         source: Source::Files {
-            kernel: Arc::new(kernel),
+            kernel: Arc::new(kernel()),
             initrd: None,
             cmdline: String::new(),
         },
@@ -152,6 +151,12 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         hotplug: false,
         metrics: Default::default(),
     })
+}
+
+pub fn kernel() -> File {
+    let mut kernel = tempfile::tempfile().unwrap();
+    kernel.write_all(&elf(PROGRAM)).unwrap();
+    kernel
 }
 
 pub fn start(plan: &Plan) -> (Machine, Console) {

@@ -4,8 +4,11 @@
 
 mod files;
 mod guest;
+#[path = "../boot/guest.rs"]
+mod monitor;
 mod pages;
 mod pause;
+mod served;
 
 use std::os::unix::fs::FileExt;
 use std::time::Instant;

@@ -16,7 +16,8 @@ use crate::files::Files;
 use crate::guest::{plan, restore, start};
 
 const UFFDIO_COPY: libc::Ioctl = 0xc028_aa03_u32 as libc::Ioctl;
-const PAGE_FAULT: u8 = 0x12;
+const UFFDIO_WAKE: libc::Ioctl = 0x8010_aa02_u32 as libc::Ioctl;
+pub const PAGE_FAULT: u8 = 0x12;
 
 #[repr(C)]
 struct Copy {
@@ -25,6 +26,33 @@ struct Copy {
     len: u64,
     mode: u64,
     copied: i64,
+}
+
+/// Puts a page in place and wakes who waits for it.
+pub fn copy_page(faults: &OwnedFd, destination: u64, page: &[u8]) -> io::Result<()> {
+    let mut copy = Copy {
+        destination,
+        source: page.as_ptr() as u64,
+        len: page.len() as u64,
+        mode: 0,
+        copied: 0,
+    };
+    // SAFETY: `copy` and the page that it names outlive the call; the kernel puts the page where nobody of this
+    // process refers to.
+    match unsafe { libc::ioctl(faults.as_raw_fd(), UFFDIO_COPY, &raw mut copy) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Wakes who waits for a page, which is not there.
+pub fn wake_page(faults: &OwnedFd, start: u64, len: u64) -> io::Result<()> {
+    let range = [start, len];
+    // SAFETY: the kernel reads two numbers, which outlive the call.
+    match unsafe { libc::ioctl(faults.as_raw_fd(), UFFDIO_WAKE, &raw const range) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Brings pages from the memory file until the monitor hangs up; how many.
@@ -60,24 +88,16 @@ fn serve(socket: UnixStream, memory: File) -> JoinHandle<u64> {
             memory
                 .read_exact_at(&mut page, address - region.address + region.offset)
                 .unwrap();
-            let mut copy = Copy {
-                destination: address,
-                source: page.as_ptr() as u64,
-                len: hello.page_size,
-                mode: 0,
-                copied: 0,
-            };
-            // SAFETY: `copy` and the page that it names outlive the call; the kernel puts the page where nobody of
-            // this process refers to.
-            if unsafe { libc::ioctl(faults.as_raw_fd(), UFFDIO_COPY, &raw mut copy) } == 0 {
-                pages += 1;
-            } else {
+            match copy_page(&faults, address, &page) {
+                Ok(()) => pages += 1,
                 // Two vCPUs wanted the same page, or the machine is gone.
-                let error = io::Error::last_os_error().raw_os_error();
-                assert!(
-                    matches!(error, Some(libc::EEXIST | libc::ESRCH | libc::ENOENT)),
+                Err(error) => assert!(
+                    matches!(
+                        error.raw_os_error(),
+                        Some(libc::EEXIST | libc::ESRCH | libc::ENOENT)
+                    ),
                     "{error:?}"
-                );
+                ),
             }
         }
     })
