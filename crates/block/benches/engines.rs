@@ -91,11 +91,8 @@ fn through(engine: &mut dyn Engine, memory: &mut Memory, load: Load, requests: u
             unsafe { engine.submit(request) };
             begun += 1;
         }
-        engine.kick().unwrap();
+        engine.sleep().unwrap();
         engine.reap(&mut ended);
-        if ended.is_empty() {
-            engine.wait();
-        }
         for completion in ended.drain(..) {
             completion.result.unwrap();
             free.push(completion.request.token);

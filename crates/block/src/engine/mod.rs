@@ -1,7 +1,8 @@
 //! Engines: many requests to a disk in flight at once.
 //!
-//! A worker submits [`Request`]s, sleeps until one of the engine's descriptors is readable, and reaps what has
-//! ended, in whatever order. [`Uring`] hands reads and writes to the kernel through an `io_uring`; what a disk
+//! A worker submits [`Request`]s, reaps what has ended, in whatever order, and sleeps in the engine, which also
+//! watches the worker's other descriptors: so one system call sets requests off and waits for all there is to wait
+//! for. [`Uring`] hands reads and writes to the kernel through an `io_uring`; what a disk
 //! must do itself (filling an overlay's chunk, flushing, discarding) and what direct I/O does not take goes to
 //! threads of a [`Pool`]. Where `io_uring` is refused, [`Pooled`] gives the threads everything. Neither opens a
 //! file.
@@ -9,9 +10,6 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
-
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 
 mod buffers;
 mod pool;
@@ -82,18 +80,22 @@ pub trait Engine: Send {
     /// Requests that were submitted and not reaped.
     fn in_flight(&self) -> usize;
 
-    /// Becomes readable each time that there is something to be reaped; watch it edge-triggered.
-    fn event(&self) -> BorrowedFd<'_>;
+    /// Whether [`Self::reap`] would find something. Only a look at memory, for those who look often.
+    fn has_ended(&mut self) -> bool;
 
-    /// Sleeps until there may be something to be reaped; not if nothing is in flight.
-    fn wait(&self) {
-        if self.in_flight() > 0 {
-            let event = self.event();
-            while poll(&mut [PollFd::new(&event, PollFlags::IN)], None) == Err(Errno::INTR) {}
-            // Whatever comes from here on makes it readable again.
-            let _ = rustix::io::read(event, &mut [0; 8]);
-        }
-    }
+    /// From now on `source` ends [`Self::sleep`] each time that it becomes readable, and at first if it is:
+    /// nobody needs to read it. It stays open as long as the engine lives.
+    ///
+    /// # Errors
+    /// It cannot be watched.
+    fn watch(&mut self, source: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Sets off what was submitted, and sleeps until there may be something to be reaped, or something watched
+    /// has become readable since the last sleep.
+    ///
+    /// # Errors
+    /// As [`Self::kick`].
+    fn sleep(&mut self) -> io::Result<()>;
 }
 
 /// Makes the best engine that the kernel allows, for a queue of `depth` requests.

@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
+use rustix::io::Errno;
 
 use super::buffers::{as_iovecs, gather, scatter, slice};
 use super::{Completion, Engine, Operation, Request, Segment, fits};
@@ -106,6 +109,8 @@ impl Shared {
 /// Where one engine's completions wait for it.
 struct Mailbox {
     ended: Mutex<Vec<Completion>>,
+    /// There is something, for those who look without the lock.
+    any: AtomicBool,
     /// Becomes readable each time that something is there again.
     event: OwnedFd,
 }
@@ -116,39 +121,106 @@ impl Mailbox {
         ended.push(completion);
         // The first is enough: whoever wakes up takes all.
         if ended.len() == 1 {
+            self.any.store(true, Ordering::Release);
             // It could only fail after 2^64 events that nobody reads.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
     }
 }
 
-/// An engine that gives everything to a pool.
-pub struct Pooled {
+/// Gives requests to a pool, and gets them back. Dropping it waits for those that are there.
+pub(super) struct Client {
     pool: Arc<Pool>,
     mailbox: Arc<Mailbox>,
     in_flight: usize,
+}
+
+impl Client {
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn new(pool: &Arc<Pool>) -> io::Result<Client> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Client {
+            pool: Arc::clone(pool),
+            mailbox: Arc::new(Mailbox {
+                ended: Mutex::default(),
+                any: AtomicBool::new(false),
+                event,
+            }),
+            in_flight: 0,
+        })
+    }
+
+    /// # Safety
+    /// As [`Engine::submit`].
+    pub(super) unsafe fn submit(&mut self, request: Request) {
+        self.in_flight += 1;
+        self.pool.push(request, Arc::clone(&self.mailbox));
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.mailbox.any.load(Ordering::Acquire)
+    }
+
+    pub(super) fn reap(&mut self, ended: &mut Vec<Completion>) {
+        if self.has_ended() {
+            let mut mail = lock(&self.mailbox.ended);
+            self.mailbox.any.store(false, Ordering::Relaxed);
+            self.in_flight -= mail.len();
+            ended.append(&mut mail);
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Becomes readable each time that there is something to be reaped again.
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.mailbox.event.as_fd()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // The buffers may be gone after this.
+        let mut ended = Vec::new();
+        while self.in_flight > 0 {
+            let event = self.event();
+            while poll(&mut [PollFd::new(&event, PollFlags::IN)], None) == Err(Errno::INTR) {}
+            // Whatever comes from here on makes it readable again.
+            let _ = rustix::io::read(event, &mut [0; 8]);
+            self.reap(&mut ended);
+        }
+    }
+}
+
+/// An engine that gives everything to a pool.
+pub struct Pooled {
+    client: Client,
+    epoll: OwnedFd,
 }
 
 impl Pooled {
     /// # Errors
     /// No descriptor is left.
     pub fn new(pool: &Arc<Pool>) -> io::Result<Pooled> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Pooled {
-            pool: Arc::clone(pool),
-            mailbox: Arc::new(Mailbox {
-                ended: Mutex::default(),
-                event,
-            }),
-            in_flight: 0,
-        })
+        let client = Client::new(pool)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        watch(&epoll, client.event())?;
+        Ok(Pooled { client, epoll })
     }
+}
+
+fn watch(epoll: &OwnedFd, source: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+    Ok(epoll::add(epoll, source, epoll::EventData::new_u64(0), flags)?)
 }
 
 impl Engine for Pooled {
     unsafe fn submit(&mut self, request: Request) {
-        self.in_flight += 1;
-        self.pool.push(request, Arc::clone(&self.mailbox));
+        // SAFETY: by contract.
+        unsafe { self.client.submit(request) };
     }
 
     fn kick(&mut self) -> io::Result<()> {
@@ -156,29 +228,29 @@ impl Engine for Pooled {
     }
 
     fn reap(&mut self, ended: &mut Vec<Completion>) {
-        if self.in_flight > 0 {
-            let mut mail = lock(&self.mailbox.ended);
-            self.in_flight -= mail.len();
-            ended.append(&mut mail);
-        }
+        self.client.reap(ended);
     }
 
     fn in_flight(&self) -> usize {
-        self.in_flight
+        self.client.in_flight()
     }
 
-    fn event(&self) -> BorrowedFd<'_> {
-        self.mailbox.event.as_fd()
+    fn has_ended(&mut self) -> bool {
+        self.client.has_ended()
     }
-}
 
-impl Drop for Pooled {
-    fn drop(&mut self) {
-        // The buffers may be gone after this.
-        let mut ended = Vec::new();
-        while self.in_flight > 0 {
-            self.wait();
-            self.reap(&mut ended);
+    fn watch(&mut self, source: BorrowedFd<'_>) -> io::Result<()> {
+        watch(&self.epoll, source)
+    }
+
+    fn sleep(&mut self) -> io::Result<()> {
+        let mut events = [const { MaybeUninit::uninit() }; 4];
+        loop {
+            match epoll::wait(&self.epoll, &mut events, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }
@@ -195,7 +267,8 @@ fn execute(disk: &dyn Disk, request: &Request) -> io::Result<()> {
     }
 }
 
-fn transfer(disk: &dyn Disk, request: &Request, access: Access) -> io::Result<()> {
+/// Reads or writes at once. The buffers are as [`Engine::submit`] was promised.
+pub(super) fn transfer(disk: &dyn Disk, request: &Request, access: Access) -> io::Result<()> {
     let backings = disk.backings();
     let (mut done, mut pieces) = (0, Vec::new());
     while done < request.len {

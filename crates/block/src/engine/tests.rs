@@ -123,7 +123,7 @@ fn finish(engine: &mut dyn Engine) -> Vec<Completion> {
     let mut ended = Vec::new();
     engine.kick().unwrap();
     while engine.in_flight() > 0 {
-        engine.wait();
+        engine.sleep().unwrap();
         engine.reap(&mut ended);
     }
     ended

@@ -4,6 +4,12 @@
 //! and what the kernel did only half, goes to the pool. Guest memory is not registered with the ring: that would
 //! pin every page of it, so that the balloon could give none back, and a page that was given back and came anew
 //! would not be the one that the kernel writes to.
+//!
+//! The thread sleeps in the ring too: for all that it watches the ring has a poll that stays, so that one system
+//! call sets requests off and waits for whatever comes first.
+//!
+//! Writes through the page cache are done at once, by the submitting thread: they only copy, and most file systems
+//! would have the ring hand each of them to a thread of its own.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -11,15 +17,17 @@ use std::sync::Arc;
 use std::thread;
 
 use io_uring::squeue::Entry;
-use io_uring::{IoUring, Probe, opcode, types};
+use io_uring::{IoUring, Probe, cqueue, opcode, types};
 
 use super::buffers::{as_iovecs, slice};
-use super::{Completion, Engine, Operation, Pool, Pooled, Request, Segment, fits};
+use super::pool::{Client, transfer};
+use super::{Completion, Engine, Operation, Pool, Request, Segment, fits};
 use crate::{Access, Disk, Place};
 
 /// Extents of a request that are worth an operation each.
 const MAX_PARTS: usize = 64;
-/// `user_data` holds the number of a request here, and above it the bytes that the operation moves.
+/// `user_data` holds the number of a request here, and above it the bytes that the operation moves; or the number
+/// of a watch, and above it nothing.
 const NUMBER_BITS: u32 = 20;
 
 pub struct Uring {
@@ -32,10 +40,32 @@ pub struct Uring {
     requests: Vec<Option<InFlight>>,
     free: Vec<usize>,
     in_ring: usize,
-    /// Empty, and kept for its memory.
-    results: Vec<(u64, i32)>,
+    /// What ended when it was submitted.
+    done: Vec<Completion>,
+    watches: Vec<Watch>,
+    /// Something watched was readable since the last sleep.
+    woken: bool,
+    /// Why something cannot be watched any more.
+    blind: Option<io::Error>,
+    /// What has ended, as the ring says.
+    results: Vec<Moved>,
     /// Does what the ring cannot.
-    pool: Pooled,
+    pool: Client,
+}
+
+/// A descriptor whose becoming readable ends a sleep.
+struct Watch {
+    source: RawFd,
+    /// The kernel has a poll for it.
+    set: bool,
+}
+
+/// What became of an operation.
+struct Moved {
+    request: usize,
+    /// Bytes that it should have moved, and those that it did, or an error.
+    bytes: u64,
+    result: i32,
 }
 
 /// A request whose operations the kernel has.
@@ -65,9 +95,11 @@ impl Uring {
         let files: Vec<RawFd> = backings.iter().map(|it| it.as_fd().as_raw_fd()).collect();
         ring.submitter().register_files(&files)?;
         drop(backings);
-        let pool = Pooled::new(pool)?;
-        // Waiting for the ring itself would miss what the kernel puts off for us.
-        ring.submitter().register_eventfd(pool.event().as_raw_fd())?;
+        let pool = Client::new(pool)?;
+        let mailbox = Watch {
+            source: pool.event().as_raw_fd(),
+            set: false,
+        };
         Ok(Uring {
             ring,
             enabled: false,
@@ -76,6 +108,10 @@ impl Uring {
             requests: Vec::new(),
             free: Vec::new(),
             in_ring: 0,
+            done: Vec::new(),
+            watches: vec![mailbox],
+            woken: false,
+            blind: None,
             results: Vec::new(),
             pool,
         })
@@ -104,6 +140,11 @@ impl Uring {
             done += extent.len;
         }
         Some((places, shares))
+    }
+
+    fn is_cached(&self, places: &[Place]) -> bool {
+        let is_cached = |place: &Place| self.direct.get(place.backing) == Some(&false);
+        places.iter().any(is_cached)
     }
 
     /// Puts a planned request into the ring.
@@ -167,7 +208,7 @@ impl Uring {
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     // The kernel has too much to do, or too little memory; what it has taken will end.
-                    io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy if wait_for == 0 => {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => {
                         thread::yield_now();
                         if !self.ring.completion().is_empty() {
                             return Ok(());
@@ -179,18 +220,53 @@ impl Uring {
         }
     }
 
+    /// Has the kernel poll what is watched and not polled.
+    fn set_watches(&mut self) -> io::Result<()> {
+        for number in 0..self.watches.len() {
+            let Some(Watch { source, set: false }) = self.watches.get(number) else {
+                continue;
+            };
+            let poll = opcode::PollAdd::new(types::Fd(*source), libc::POLLIN as u32).multi(true);
+            // SAFETY: it points to nothing.
+            unsafe { self.push(&poll.build().user_data(number as u64)) }?;
+            self.watches[number].set = true;
+        }
+        Ok(())
+    }
+
+    /// Takes what the kernel says.
+    fn collect(&mut self) {
+        for entry in self.ring.completion() {
+            let number = (entry.user_data() & ((1 << NUMBER_BITS) - 1)) as usize;
+            let bytes = entry.user_data() >> NUMBER_BITS;
+            if bytes > 0 {
+                self.results.push(Moved {
+                    request: number,
+                    bytes,
+                    result: entry.result(),
+                });
+            } else if let Some(watch) = self.watches.get_mut(number) {
+                watch.set = cqueue::more(entry.flags());
+                self.woken = true;
+                if entry.result() < 0 {
+                    self.blind = Some(io::Error::from_raw_os_error(-entry.result()));
+                }
+            }
+        }
+    }
+
     /// One operation has ended.
-    fn end(&mut self, user_data: u64, result: i32, ended: &mut Vec<Completion>) {
-        let number = (user_data & ((1 << NUMBER_BITS) - 1)) as usize;
+    fn end(&mut self, moved: &Moved, ended: &mut Vec<Completion>) {
+        let number = moved.request;
         let Some(in_flight) = self.requests.get_mut(number).and_then(Option::as_mut) else {
             return;
         };
-        match u64::try_from(result) {
-            Ok(moved) if moved == user_data >> NUMBER_BITS => {}
+        match u64::try_from(moved.result) {
+            Ok(bytes) if bytes == moved.bytes => {}
             // Less than all: the end of a medium, a full one, a signal. The pool finds out.
             Ok(_) => in_flight.outcome = Outcome::Again,
             Err(_) => {
-                let error = io::Error::from_raw_os_error(-result);
+                let error = io::Error::from_raw_os_error(-moved.result);
                 in_flight.outcome = match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Outcome::Again,
                     _ => Outcome::Bad(error),
@@ -227,6 +303,10 @@ impl Engine for Uring {
             _ => return self.hand_over(request),
         };
         match self.plan(&request, access) {
+            Some((places, _)) if access == Access::Write && self.is_cached(&places) => {
+                let result = transfer(&*self.disk, &request, access);
+                self.done.push(Completion { request, result });
+            }
             Some((places, shares)) if self.requests.len() < 1 << NUMBER_BITS => {
                 self.begin(request, access, &places, shares);
             }
@@ -242,14 +322,14 @@ impl Engine for Uring {
     }
 
     fn reap(&mut self, ended: &mut Vec<Completion>) {
-        self.pool.reap(ended);
-        let mut results = std::mem::take(&mut self.results);
+        ended.append(&mut self.done);
         loop {
-            let completions = self.ring.completion();
-            results.extend(completions.map(|entry| (entry.user_data(), entry.result())));
-            for (user_data, result) in results.drain(..) {
-                self.end(user_data, result, ended);
+            self.collect();
+            let mut results = std::mem::take(&mut self.results);
+            for moved in results.drain(..) {
+                self.end(&moved, ended);
             }
+            self.results = results;
             let submission = self.ring.submission();
             let more = submission.taskrun() || submission.cq_overflow();
             drop(submission);
@@ -258,15 +338,37 @@ impl Engine for Uring {
                 break;
             }
         }
-        self.results = results;
+        // After what tells of it was taken from the ring.
+        self.pool.reap(ended);
     }
 
     fn in_flight(&self) -> usize {
-        self.in_ring + self.pool.in_flight()
+        self.in_ring + self.done.len() + self.pool.in_flight()
     }
 
-    fn event(&self) -> BorrowedFd<'_> {
-        self.pool.event()
+    fn has_ended(&mut self) -> bool {
+        !self.done.is_empty()
+            || !self.results.is_empty()
+            || self.pool.has_ended()
+            || !self.ring.completion().is_empty()
+            || self.ring.submission().taskrun()
+    }
+
+    fn watch(&mut self, source: BorrowedFd<'_>) -> io::Result<()> {
+        self.watches.push(Watch {
+            source: source.as_raw_fd(),
+            set: false,
+        });
+        Ok(())
+    }
+
+    fn sleep(&mut self) -> io::Result<()> {
+        self.set_watches()?;
+        let nothing_yet = self.done.is_empty() && self.results.is_empty() && !self.woken;
+        self.enter(nothing_yet.into())?;
+        self.collect();
+        self.woken = false;
+        self.blind.take().map_or(Ok(()), Err)
     }
 }
 
@@ -333,8 +435,14 @@ pub(super) fn probe() -> io::Result<()> {
         opcode::Write::CODE,
         opcode::Readv::CODE,
         opcode::Writev::CODE,
+        opcode::PollAdd::CODE,
     ];
-    if ring.params().is_feature_nodrop() && needed.iter().all(|&code| probe.is_supported(code)) {
+    let params = ring.params();
+    // Polls that stay came with the resource tags, in Linux 5.13, and cannot be asked for.
+    if params.is_feature_nodrop()
+        && params.is_feature_resource_tagging()
+        && needed.iter().all(|&code| probe.is_supported(code))
+    {
         Ok(())
     } else {
         Err(io::ErrorKind::Unsupported.into())

@@ -280,9 +280,29 @@ impl Virtqueue {
     /// # Errors
     /// The rings cannot be written.
     pub fn disable_doorbell(&mut self) -> Result<(), QueueError> {
-        self.queue
-            .disable_notification(&self.memory)
+        if !self.queue.event_idx_enabled() {
+            return self
+                .queue
+                .disable_notification(&self.memory)
+                .map_err(ring_error(self.index));
+        }
+        // The event that was asked for last is still due. This one is a whole turn of the index away (2.7.10).
+        let event = self.queue.next_avail().wrapping_sub(1);
+        let address =
+            self.queue.used_ring() + USED_HEADER_LEN + USED_ELEMENT_LEN * u64::from(self.queue.size());
+        self.memory
+            .store(event.to_le(), GuestAddress(address), Ordering::Relaxed)
+            .map_err(virtio_queue::Error::GuestMemory)
             .map_err(ring_error(self.index))
+    }
+
+    /// Whether there are chains to pop.
+    ///
+    /// # Errors
+    /// The ring cannot be read.
+    pub fn has_available(&self) -> Result<bool, QueueError> {
+        let index = self.queue.avail_idx(&self.memory, Ordering::Acquire);
+        Ok(index.map_err(ring_error(self.index))?.0 != self.queue.next_avail())
     }
 
     /// Forgets rings of the doorbell so far; call it after waking up and before looking for chains.

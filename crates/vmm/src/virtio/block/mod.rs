@@ -2,6 +2,7 @@
 
 mod device;
 mod in_flight;
+mod patience;
 mod request;
 mod worker;
 

@@ -1,7 +1,9 @@
 //! The I/O of a block queue: takes what is available, keeps the engine busy, gives back what has ended, and
 //! interrupts once for all of that.
 
+use std::hint;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,13 +12,14 @@ use hearth_block::engine::{self, Completion, Engine, Operation, Pool, Segment};
 
 use super::device::QUEUE_SIZE;
 use super::in_flight::{InFlight, Requests};
+use super::patience::{LOOK, Patience};
 use super::request::{HEADER_LEN, Parsed, Range, Request, SERIAL_LEN, Status, Target};
 use crate::limits::Throttle;
 use crate::metrics::QueueMeter;
 use crate::virtio::chain::{Buffers, Chain};
 use crate::virtio::interrupt::ConfigInterrupt;
 use crate::virtio::queue::{QueueError, Virtqueue};
-use crate::virtio::worker::{Stop, Waiter};
+use crate::virtio::worker::Stop;
 
 /// Requests in flight: a driver that plays by the rules has no more.
 const DEPTH: usize = QUEUE_SIZE as usize;
@@ -64,6 +67,7 @@ pub(super) struct BlockWorker {
     held: Option<usize>,
     /// Chains are in the used ring that the driver has not been shown.
     answered: bool,
+    patience: Patience,
     ended: Vec<Completion>,
     /// Empty, and kept for their memory.
     buffers: Vec<Vec<Segment>>,
@@ -79,14 +83,15 @@ impl BlockWorker {
         config_interrupt: &ConfigInterrupt,
     ) -> Virtqueue {
         // Here and not where the thread is started: a ring is this thread's own.
-        let started = engine::start(&with.disk, &with.pool, QUEUE_SIZE).and_then(|engine| {
-            let waiter = stop.waiter(&queue)?;
-            waiter.also_edges_of(&with.throttle)?;
-            waiter.also_edges_of(&engine.event())?;
-            Ok((engine, waiter))
+        let started = engine::start(&with.disk, &with.pool, QUEUE_SIZE).and_then(|mut engine| {
+            for source in [queue.as_raw_fd(), stop.as_raw_fd(), with.throttle.as_raw_fd()] {
+                // SAFETY: each is open as long as its owner, and these outlive the engine.
+                engine.watch(unsafe { BorrowedFd::borrow_raw(source) })?;
+            }
+            Ok(engine)
         });
-        let (engine, waiter) = match started {
-            Ok(started) => started,
+        let engine = match started {
+            Ok(engine) => engine,
             Err(error) => {
                 config_interrupt.needs_reset(&error);
                 return queue;
@@ -99,11 +104,12 @@ impl BlockWorker {
             requests: Requests::default(),
             held: None,
             answered: false,
+            patience: Patience::default(),
             ended: Vec::new(),
             buffers: Vec::new(),
             failures: 0,
         };
-        let served = worker.serve(stop, &waiter);
+        let served = worker.serve(stop);
         if let Err(error) = served.and(worker.drain()) {
             config_interrupt.needs_reset(&error);
         }
@@ -112,30 +118,48 @@ impl BlockWorker {
         queue
     }
 
-    fn serve(&mut self, stop: &Stop, waiter: &Waiter) -> Result<(), Fault> {
-        self.queue.disable_doorbell()?;
+    fn serve(&mut self, stop: &Stop) -> Result<(), Fault> {
         loop {
-            let taken = self.take(stop);
-            self.engine.kick()?;
+            self.queue.disable_doorbell()?;
             let ended = self.give_back()?;
             if stop.requested() {
                 return Ok(());
             }
-            // What was taken before a broken chain is under way; it is answered before the driver hears.
-            if taken? > 0 || ended > 0 {
+            let taken = self.take(stop)?;
+            if ended > 0 && taken == 0 && self.requests.len() == 0 && self.look_for_more(stop)? {
+                continue;
+            }
+            // What is answered without the engine, or by it at once, does not wait for a sleep to end.
+            if self.answered || self.engine.has_ended() {
+                self.engine.kick()?;
                 continue;
             }
             let wants_more = self.held.is_none() && self.requests.len() < DEPTH;
             if wants_more && self.queue.enable_doorbell()? {
-                self.queue.disable_doorbell()?;
+                self.engine.kick()?;
                 continue;
             }
-            if !waiter.wait() {
-                return Ok(());
-            }
-            self.queue.silence_doorbell();
-            self.queue.disable_doorbell()?;
+            self.engine.sleep()?;
         }
+    }
+
+    /// Looks for the next request for a moment, if that has paid lately.
+    fn look_for_more(&mut self, stop: &Stop) -> Result<bool, QueueError> {
+        if !self.patience.looks() {
+            return Ok(false);
+        }
+        let begun = Instant::now();
+        let found = loop {
+            if self.queue.has_available()? {
+                break true;
+            }
+            if stop.requested() || begun.elapsed() >= LOOK {
+                break false;
+            }
+            hint::spin_loop();
+        };
+        self.patience.learn(found);
+        Ok(found)
     }
 
     /// Ends what is in flight; puts back what waits for the rate limit.
@@ -145,11 +169,11 @@ impl BlockWorker {
             self.queue.undo_pop();
             self.with.throttle.end_wait(Instant::now());
         }
-        self.engine.kick()?;
+        // Also what was answered before a chain that was broken.
+        self.give_back()?;
         while self.engine.in_flight() > 0 {
-            self.engine.wait();
+            self.engine.sleep()?;
             self.give_back()?;
-            self.engine.kick()?;
         }
         Ok(())
     }
