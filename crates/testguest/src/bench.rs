@@ -2,6 +2,7 @@
 //!
 //! `bench=random_read,sequential_write depth=1,32 operations=20000 length=4096 wait=poll` prints a line for each
 //! combination. What writes take includes a flush after the last one. `wait=interrupt` sleeps between completions; `poll` looks all the time and asks for no interrupts.
+//! Before the measurement begins it says so. With `then=wait` the machine stays on for whoever looks at its monitor.
 //! Ticks are the processor's time stamp counter, whose rate the host knows.
 
 use crate::memory::allocate;
@@ -42,7 +43,7 @@ pub fn run(machine: &Machine, names: &'static str) {
                 sleep: option("wait=") == Some("interrupt"),
             };
             memory::free_all();
-            match measure(machine, &plan) {
+            match measure(machine, name, &plan) {
                 Ok(ticks) => println!(
                     "bench {name} depth {depth} length {}: {} operations in {ticks} ticks",
                     plan.length, plan.operations
@@ -52,10 +53,13 @@ pub fn run(machine: &Machine, names: &'static str) {
             }
         }
     }
+    while option("then=") == Some("wait") {
+        cpu::sleep(100);
+    }
 }
 
 /// The ticks that the operations take.
-fn measure(machine: &Machine, plan: &Plan) -> Outcome<u64> {
+fn measure(machine: &Machine, name: &str, plan: &Plan) -> Outcome<u64> {
     let Some(device) = machine.device(virtio::BLOCK, 0) else {
         return Err(End::Absent("no block device"));
     };
@@ -80,6 +84,7 @@ fn measure(machine: &Machine, plan: &Plan) -> Outcome<u64> {
     };
     // Not measured: the first round, in which the host's threads wake up.
     load.run(u64::from(plan.depth))?;
+    println!("begin {name} depth {}", plan.depth);
     let start = cpu::ticks();
     load.run(plan.operations)?;
     if plan.kind == OUT {

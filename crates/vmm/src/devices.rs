@@ -17,7 +17,7 @@ use crate::pci::root::{FIRST_SLOT, SLOTS};
 use crate::snapshot::SavedSlot;
 use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{self, Balloon};
-use crate::virtio::block::Block;
+use crate::virtio::block::{Block, Cache};
 use crate::virtio::net::{Net, NetConfig, NetLimits};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::Vsock;
@@ -39,6 +39,7 @@ pub struct DiskPlan {
     pub limiter: Arc<Limiter>,
     pub serial: String,
     pub read_only: bool,
+    pub cache: Cache,
 }
 
 pub struct NicPlan {
@@ -298,6 +299,7 @@ impl Entry {
         Ok(match &self.backend {
             Backend::Disk(plan) => {
                 let block = Block::new(Arc::clone(&plan.disk), &plan.serial, plan.read_only)
+                    .cached(plan.cache)
                     .queues(vcpus.into())
                     .limited_by(Arc::clone(&plan.limiter));
                 Box::new(block.counted_in(counters()))

@@ -249,6 +249,7 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
         limiter: Limiter::new(&spec.rate_limit),
         serial,
         read_only: spec.read_only,
+        cache: spec.cache,
     })
 }
 

@@ -24,7 +24,7 @@ use hearth_vmm::limits::{Limiter, RateLimit};
 use hearth_vmm::machine::Plan;
 use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
-use hearth_vmm::spec::{BalloonOptions, Outcome};
+use hearth_vmm::spec::{BalloonOptions, Cache, Outcome};
 use hearth_vmm::virtio::balloon;
 use hearth_vmm::virtio::net::{NetConfig, NetLimits};
 use kvm_ioctls::Kvm;
@@ -130,6 +130,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
             limiter: Limiter::new(&RateLimit::default()),
             serial: serial.clone(),
             read_only: false,
+            cache: Cache::default(),
         };
         devices.add(&serial, Backend::Disk(plan))?;
     }

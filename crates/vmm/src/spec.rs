@@ -12,6 +12,7 @@ use crate::cpu::CpuSpec;
 
 use crate::limits::RateLimit;
 pub use crate::virtio::balloon::BalloonOptions;
+pub use crate::virtio::block::Cache;
 
 /// A whole virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +127,8 @@ pub struct DiskSpec {
     /// A volume id does not fit with its dash: EC2 drops it (`vol0123456789abcdef0`).
     pub serial: String,
     pub read_only: bool,
+    #[serde(default)]
+    pub cache: Cache,
     /// Requests, and the bytes that they read or write.
     #[serde(default)]
     pub rate_limit: RateLimit,

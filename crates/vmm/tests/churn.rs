@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use guest::{Guest, files};
 use hearth_vmm::control::{Event, Reply, Request};
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, NicSpec};
 
 /// `cli; 1: hlt; jmp 1b`
 const SLEEP: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
@@ -65,6 +65,7 @@ fn disk(id: &str) -> Request {
         id: id.into(),
         serial: id.into(),
         read_only: false,
+        cache: Cache::default(),
         rate_limit: Default::default(),
         backing: DiskBacking::Raw { fd: 0 },
     })

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt as _, FdMapping};
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
 use rustix::fs::MemfdFlags;
 
 use crate::jail::cgroup::Limits;
@@ -106,6 +106,7 @@ pub fn spawn(
             id: parts.volume_id.clone(),
             serial: parts.volume_id.replacen('-', "", 1),
             read_only: false,
+            cache: Cache::default(),
             rate_limit: RateLimit::default(),
             backing: DiskBacking::Overlay {
                 data_fd: fds.give(parts.volume.data),

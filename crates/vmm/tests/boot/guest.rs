@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hearth_vmm::console;
 use hearth_vmm::control::{Client, Event, Reply, Request};
 use hearth_vmm::cpu::CpuSpec;
-use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, Outcome, VmSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, Outcome, VmSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 
@@ -100,6 +100,7 @@ impl Guest {
                         id: "vol-0123456789abcdef0".into(),
                         serial: "vol0123456789abcdef0".into(),
                         read_only: false,
+                        cache: Cache::default(),
                         rate_limit: Default::default(),
                         backing: DiskBacking::Raw { fd: fds.give(file) },
                     });

@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use hearth_vmm::control::{Event, Reply, Request};
-use hearth_vmm::spec::{DiskBacking, DiskSpec};
+use hearth_vmm::spec::{Cache, DiskBacking, DiskSpec};
 
 use super::{finish, pattern_disk, start};
 
@@ -26,6 +26,7 @@ fn hotplug() {
             id: id.clone(),
             serial: "attached".into(),
             read_only: false,
+            cache: Cache::default(),
             rate_limit: Default::default(),
             backing: DiskBacking::Raw { fd: 0 },
         });

@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
 use monitor::{Guest, files};
 use report::Report;
 
@@ -61,6 +61,7 @@ fn launch(
                 id: format!("vol-{index:017}"),
                 serial: format!("vol{index:017}"),
                 read_only: index == 1,
+                cache: Cache::default(),
                 rate_limit: Default::default(),
                 backing: DiskBacking::Raw {
                     fd: fds.give(pattern_disk()),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use hearth_vmm::spec::{DiskBacking, DiskSpec, VmSpec};
+use hearth_vmm::spec::{Cache, DiskBacking, DiskSpec, VmSpec};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -19,6 +19,7 @@ fn add(spec: &mut VmSpec, fds: &mut Inherited, serial: &str, file: File) {
         id: serial.into(),
         serial: serial.into(),
         read_only: false,
+        cache: Cache::default(),
         rate_limit: Default::default(),
         backing: DiskBacking::Raw { fd: fds.give(file) },
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hearth_vmm::control::{Event, Reply, Request};
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{DiskBacking, DiskSpec, NicSpec};
+use hearth_vmm::spec::{Cache, DiskBacking, DiskSpec, NicSpec};
 
 use super::harness::Linux;
 use super::tap;
@@ -22,6 +22,7 @@ fn attach_disk(id: &str) -> Request {
         id: id.into(),
         serial: id.replacen('-', "", 1),
         read_only: false,
+        cache: Cache::default(),
         rate_limit: Default::default(),
         backing: DiskBacking::Raw { fd: 0 },
     })
@@ -78,6 +79,7 @@ fn disks_and_nics_come_and_go() {
             id: "vol-root".into(),
             serial: "volroot".into(),
             read_only: false,
+            cache: Cache::default(),
             rate_limit: Default::default(),
             backing: DiskBacking::Raw { fd: fds.give(root) },
         });

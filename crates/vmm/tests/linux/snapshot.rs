@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hearth_vmm::control::{Event, Reply, Request, SnapshotRequest};
 use hearth_vmm::snapshot::Kind;
-use hearth_vmm::spec::{DiskBacking, DiskSpec, MemorySpec, NicSpec, RestoreSpec, VmSpec};
+use hearth_vmm::spec::{Cache, DiskBacking, DiskSpec, MemorySpec, NicSpec, RestoreSpec, VmSpec};
 
 use super::guest::Inherited;
 use super::harness::Linux;
@@ -32,6 +32,7 @@ fn attach(spec: &mut VmSpec, fds: &mut Inherited, disk: &tempfile::NamedTempFile
         id: "vol-0123456789abcdef0".into(),
         serial: "vol0123456789abcdef0".into(),
         read_only: false,
+        cache: Cache::default(),
         rate_limit: Default::default(),
         backing: DiskBacking::Raw {
             fd: fds.give(disk.reopen().unwrap()),

@@ -12,7 +12,7 @@ use hearth_vmm::control::{Client, Reply, Request, SnapshotRequest, SnapshotTaken
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::snapshot::Kind;
-use hearth_vmm::spec::{BootSpec, MemorySpec, RestoreSpec, VmSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, MemorySpec, RestoreSpec, VmSpec};
 
 use crate::running::Running;
 
@@ -24,6 +24,24 @@ pub struct Snapshot<'a> {
     pub state: &'a Path,
     pub memory: &'a Path,
 }
+
+/// What a monitor is to run.
+#[derive(Default)]
+pub struct Machine<'a> {
+    pub cmdline: &'a str,
+    pub memory_mib: u64,
+    pub from: Option<&'a Snapshot<'a>>,
+    pub disk: Option<Disk<'a>>,
+}
+
+/// A raw file as the machine's disk, which control requests call [`DISK`].
+pub struct Disk<'a> {
+    pub path: &'a Path,
+    pub cache: Cache,
+    pub limit: RateLimit,
+}
+
+pub const DISK: &str = "vol-0123456789abcdef0";
 
 /// Descriptors for the child, by the numbers that they will have there.
 #[derive(Default)]
@@ -48,6 +66,24 @@ pub fn start(
     from: Option<&Snapshot<'_>>,
     memory_mib: u64,
 ) -> Result<(Running, Client)> {
+    let machine = Machine {
+        memory_mib,
+        from,
+        ..Machine::default()
+    };
+    start_machine(binary, dir, kernel, &machine)
+}
+
+/// The same with all that a machine may have.
+///
+/// # Errors
+/// It does not start.
+pub fn start_machine(
+    binary: &Path,
+    dir: &Path,
+    kernel: &Path,
+    machine: &Machine<'_>,
+) -> Result<(Running, Client)> {
     let listen = |name: &str| -> Result<(UnixListener, UnixStream)> {
         let path = dir.join(name);
         let _ = std::fs::remove_file(&path);
@@ -60,9 +96,9 @@ pub fn start(
     let boot = BootSpec::Kernel {
         kernel_fd: fds.give(File::open(kernel)?),
         initrd_fd: None,
-        cmdline: String::new(),
+        cmdline: machine.cmdline.to_owned(),
     };
-    let restore = match from {
+    let restore = match machine.from {
         Some(snapshot) => Some(RestoreSpec {
             state_fd: fds.give(File::open(snapshot.state)?),
             memory: MemorySpec::File {
@@ -73,16 +109,29 @@ pub fn start(
         }),
         None => None,
     };
+    let mut disks = Vec::new();
+    if let Some(disk) = &machine.disk {
+        disks.push(DiskSpec {
+            id: DISK.into(),
+            serial: DISK.replacen('-', "", 1),
+            read_only: false,
+            cache: disk.cache,
+            rate_limit: disk.limit,
+            backing: DiskBacking::Raw {
+                fd: fds.give(File::options().read(true).write(true).open(disk.path)?),
+            },
+        });
+    }
     let spec = VmSpec {
         instance_id: "i-0123456789abcdef0".into(),
         uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
         vcpus: 1,
         cpus: Vec::new(),
         cpu: CpuSpec::default(),
-        memory_mib,
+        memory_mib: machine.memory_mib,
         boot,
         restore,
-        disks: Vec::new(),
+        disks,
         nics: Vec::new(),
         rng_limit: RateLimit::default(),
         balloon: None,

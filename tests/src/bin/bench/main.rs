@@ -5,6 +5,7 @@ mod disk;
 mod firecracker;
 mod hearth;
 mod launch;
+mod limits;
 mod monitors;
 mod resident;
 mod running;
@@ -22,6 +23,7 @@ fn main() -> Result<()> {
         "boot" => boot::run(&Monitor::all(false)?).and_then(|()| launch::run()),
         "launch" => launch::run(),
         "disk" => disk::run(&Monitor::all(true)?),
+        "limits" => limits::run(),
         "snapshot" => snapshot::run(&Monitor::all(true)?),
         "vmm" => {
             let monitors = Monitor::all(true)?;
@@ -29,6 +31,6 @@ fn main() -> Result<()> {
             snapshot::run(&monitors)?;
             disk::run(&monitors)
         }
-        _ => bail!("usage: scripts/bench boot|launch|vmm|disk|snapshot"),
+        _ => bail!("usage: scripts/bench boot|launch|vmm|disk|limits|snapshot"),
     }
 }

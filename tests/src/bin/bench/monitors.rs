@@ -21,8 +21,15 @@ pub struct Guest<'a> {
     pub cmdline: &'a str,
     pub memory_mib: u64,
     pub vcpus: u32,
-    /// A raw file, opened with O_DIRECT where the monitor can be told to.
-    pub disk: Option<&'a Path>,
+    pub disk: Option<Disk<'a>>,
+}
+
+/// A raw file.
+#[derive(Clone, Copy)]
+pub struct Disk<'a> {
+    pub path: &'a Path,
+    /// Whether it is opened with O_DIRECT, where the monitor can be told to. Ours can only by a spec.
+    pub direct: bool,
 }
 
 impl Monitor {
@@ -89,7 +96,7 @@ fn hearth(binary: &Path, guest: &Guest<'_>) -> Command {
         command.arg("--initrd").arg(initrd);
     }
     if let Some(disk) = guest.disk {
-        command.arg("--disk").arg(disk);
+        command.arg("--disk").arg(disk.path);
     }
     command
 }
@@ -98,9 +105,9 @@ pub fn firecracker_config(guest: &Guest<'_>) -> serde_json::Value {
     let drives: Vec<_> = guest
         .disk
         .iter()
-        .map(|path| {
+        .map(|disk| {
             serde_json::json!({
-                "drive_id": "disk", "path_on_host": path, "is_root_device": false, "is_read_only": false,
+                "drive_id": "disk", "path_on_host": disk.path, "is_root_device": false, "is_read_only": false,
                 "cache_type": "Writeback", "io_engine": "Sync",
             })
         })
@@ -118,6 +125,8 @@ pub fn firecracker_config(guest: &Guest<'_>) -> serde_json::Value {
 
 fn qemu(binary: &Path, guest: &Guest<'_>) -> Command {
     let mut command = Command::new(binary);
+    // With names for its threads.
+    command.args(["-name", "bench,debug-threads=on"]);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
     command.args(["-display", "none", "-serial", "stdio"]);
     command.args([
@@ -135,8 +144,9 @@ fn qemu(binary: &Path, guest: &Guest<'_>) -> Command {
     }
     if let Some(disk) = guest.disk {
         let drive = format!(
-            "file={},if=none,id=disk,format=raw,cache=none,aio=io_uring",
-            disk.display()
+            "file={},if=none,id=disk,format=raw,cache={},aio=io_uring",
+            disk.path.display(),
+            if disk.direct { "none" } else { "writeback" }
         );
         command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
     }

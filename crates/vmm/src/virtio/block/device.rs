@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hearth_block::engine::{self, Pool};
 use hearth_block::{Disk, SECTOR};
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
     VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
@@ -33,9 +34,22 @@ const CONFIG_LEN: usize = 60;
 const HELPERS: usize = 2;
 const POOL: usize = 8;
 
+/// Where what the guest writes is until it flushes. A flush makes it durable in either case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cache {
+    /// In the disk: I/O goes past the host's page cache (`O_DIRECT`), where the backing allows it.
+    #[default]
+    None,
+    /// In the host's page cache, whose memory is nobody's in particular, and which delays others' writes when it
+    /// is full. For images that many guests read, and disks that nobody misses.
+    Writeback,
+}
+
 /// A disk to the guest.
 pub struct Block {
     disk: Arc<dyn Disk>,
+    cache: Cache,
     limiter: Arc<Limiter>,
     serial: [u8; SERIAL_LEN],
     read_only: bool,
@@ -55,6 +69,7 @@ impl Block {
         }
         Self {
             disk,
+            cache: Cache::default(),
             limiter: Limiter::new(&RateLimit::default()),
             serial: bytes,
             read_only,
@@ -72,6 +87,12 @@ impl Block {
             queue_sizes: vec![QUEUE_SIZE; queues.clamp(1, MAX_QUEUES).into()],
             ..self
         }
+    }
+
+    /// With the page cache between, or not.
+    #[must_use]
+    pub fn cached(self, cache: Cache) -> Self {
+        Self { cache, ..self }
     }
 
     /// Moves as much as `limiter` lets pass: requests, and the bytes of reads and writes.
@@ -115,7 +136,7 @@ impl Block {
 
     fn start(&mut self, mut activation: Activation) -> io::Result<()> {
         // Between boots the host reads kernels from it, which profits from the page cache.
-        self.disk.set_direct(true);
+        self.disk.set_direct(self.cache == Cache::None);
         let pool = Pool::new(Arc::clone(&self.disk), self.threads, &|builder, run| {
             jail::spawn(Role::Block, builder, run)
         })?;

@@ -6,7 +6,7 @@ mod patience;
 mod request;
 mod worker;
 
-pub use device::{Block, MAX_QUEUES};
+pub use device::{Block, Cache, MAX_QUEUES};
 
 #[cfg(test)]
 mod tests;
