@@ -2,7 +2,7 @@
 //!
 //! `bench=random_read,sequential_write depth=1,32 operations=20000 length=4096 wait=poll` prints a line for each
 //! combination. What writes take includes a flush after the last one. `wait=interrupt` sleeps between completions; `poll` looks all the time and asks for no interrupts.
-//! Before the measurement begins it says so. With `then=wait` the machine stays on for whoever looks at its monitor.
+//! It says so when the measurement begins and ends. With `then=wait` the machine stays on for whoever looks at its monitor.
 //! Ticks are the processor's time stamp counter, whose rate the host knows.
 
 use crate::memory::allocate;
@@ -91,6 +91,7 @@ fn measure(machine: &Machine, name: &str, plan: &Plan) -> Outcome<u64> {
         load.flush()?;
     }
     let ticks = cpu::ticks() - start;
+    println!("end {name} depth {}", plan.depth);
     device.reset()?;
     Ok(ticks)
 }

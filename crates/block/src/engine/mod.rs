@@ -61,12 +61,13 @@ pub struct Completion {
 
 /// Carries requests out. Owned by one thread; dropping it waits for what is in flight.
 pub trait Engine: Send {
-    /// Takes a request; it may wait for [`Self::kick`] to begin. What cannot be done ends in its completion.
+    /// Takes a request; it may wait for [`Self::kick`] to begin. What cannot be done ends in its completion. True:
+    /// it has ended already, and should be reaped before more is submitted if others are not to wait for them.
     ///
     /// # Safety
     /// Until the request was reaped or the engine dropped, its buffers stay mapped, and Rust code has no
     /// references to them. Their content may change at any time.
-    unsafe fn submit(&mut self, request: Request);
+    unsafe fn submit(&mut self, request: Request) -> bool;
 
     /// Sets off what was submitted.
     ///

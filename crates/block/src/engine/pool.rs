@@ -218,9 +218,10 @@ fn watch(epoll: &OwnedFd, source: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 impl Engine for Pooled {
-    unsafe fn submit(&mut self, request: Request) {
+    unsafe fn submit(&mut self, request: Request) -> bool {
         // SAFETY: by contract.
         unsafe { self.client.submit(request) };
+        false
     }
 
     fn kick(&mut self) -> io::Result<()> {

@@ -116,7 +116,7 @@ fn request(token: usize, operation: Operation, offset: u64, memory: &mut Memory)
 
 fn submit(engine: &mut dyn Engine, request: Request) {
     // SAFETY: tests keep the memory until they have reaped.
-    unsafe { engine.submit(request) }
+    unsafe { engine.submit(request) };
 }
 
 fn finish(engine: &mut dyn Engine) -> Vec<Completion> {

@@ -8,8 +8,9 @@
 //! The thread sleeps in the ring too: for all that it watches the ring has a poll that stays, so that one system
 //! call sets requests off and waits for whatever comes first.
 //!
-//! Writes through the page cache are done at once, by the submitting thread: they only copy, and most file systems
-//! would have the ring hand each of them to a thread of its own.
+//! What goes through the page cache is mostly copying. Small writes are done at once, by the submitting thread: most
+//! file systems would have the ring hand each of them to a thread of its own. Large transfers go to the pool, which
+//! copies several at a time; small reads have the ring wait for the disk.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -26,6 +27,8 @@ use crate::{Access, Disk, Place};
 
 /// Extents of a request that are worth an operation each.
 const MAX_PARTS: usize = 64;
+/// Bytes of a transfer through the page cache that are worth another thread.
+const LARGE: u64 = 128 << 10;
 /// `user_data` holds the number of a request here, and above it the bytes that the operation moves; or the number
 /// of a watch, and above it nothing.
 const NUMBER_BITS: u32 = 20;
@@ -296,22 +299,28 @@ impl Uring {
 }
 
 impl Engine for Uring {
-    unsafe fn submit(&mut self, request: Request) {
+    unsafe fn submit(&mut self, request: Request) -> bool {
         let access = match request.operation {
             Operation::Read => Access::Read,
             Operation::Write => Access::Write,
-            _ => return self.hand_over(request),
+            _ => {
+                self.hand_over(request);
+                return false;
+            }
         };
         match self.plan(&request, access) {
+            Some((places, _)) if request.len >= LARGE && self.is_cached(&places) => self.hand_over(request),
             Some((places, _)) if access == Access::Write && self.is_cached(&places) => {
                 let result = transfer(&*self.disk, &request, access);
                 self.done.push(Completion { request, result });
+                return true;
             }
             Some((places, shares)) if self.requests.len() < 1 << NUMBER_BITS => {
                 self.begin(request, access, &places, shares);
             }
             _ => self.hand_over(request),
         }
+        false
     }
 
     fn kick(&mut self) -> io::Result<()> {

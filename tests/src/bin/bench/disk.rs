@@ -156,15 +156,18 @@ fn start(monitor: &Monitor, dir: &Path, kernel: &Path, cmdline: &str, disk: Disk
 
 /// Operations, ticks of the time stamp counter, seconds of the monitor's processor time.
 fn measure(mut running: Running) -> Result<(f64, f64, f64)> {
-    let mut before = 0.0;
+    let (mut before, mut after) = (0.0, 0.0);
     while let Some(line) = running.next_line()? {
         if line.starts_with("begin ") {
             before = running.cpu_without_vcpus()?;
         }
+        // Before the device is reset, which may end its thread.
+        if line.starts_with("end ") {
+            after = running.cpu_without_vcpus()?;
+        }
         if let Some(figures) = line.strip_prefix("bench ") {
-            let cpu = running.cpu_without_vcpus()? - before;
             let (operations, ticks) = parse(figures).with_context(|| line.clone())?;
-            return Ok((operations, ticks, cpu));
+            return Ok((operations, ticks, after - before));
         }
     }
     bail!("the monitor ended without a figure")

@@ -8,7 +8,7 @@ use hearth_block::Disk;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::Block;
+use super::{Block, Cache};
 use crate::pci::PciFunction as _;
 use crate::virtio::testing::{
     BREAKAGES, DATA, Driver, EVENT_IDX, HIGH_END, HIGH_START, INDIRECT, NEEDS_RESET, NEXT, PATIENCE, WRITE,

@@ -67,6 +67,8 @@ pub(super) struct BlockWorker {
     held: Option<usize>,
     /// Chains are in the used ring that the driver has not been shown.
     answered: bool,
+    /// The engine has done something at once.
+    done: bool,
     patience: Patience,
     ended: Vec<Completion>,
     /// Empty, and kept for their memory.
@@ -104,6 +106,7 @@ impl BlockWorker {
             requests: Requests::default(),
             held: None,
             answered: false,
+            done: false,
             patience: Patience::default(),
             ended: Vec::new(),
             buffers: Vec::new(),
@@ -126,12 +129,12 @@ impl BlockWorker {
                 return Ok(());
             }
             let taken = self.take(stop)?;
-            if ended > 0 && taken == 0 && self.requests.len() == 0 && self.look_for_more(stop)? {
-                continue;
-            }
             // What is answered without the engine, or by it at once, does not wait for a sleep to end.
             if self.answered || self.engine.has_ended() {
                 self.engine.kick()?;
+                continue;
+            }
+            if ended > 0 && taken == 0 && self.look_for_more(stop)? {
                 continue;
             }
             let wants_more = self.held.is_none() && self.requests.len() < DEPTH;
@@ -143,14 +146,14 @@ impl BlockWorker {
         }
     }
 
-    /// Looks for the next request for a moment, if that has paid lately.
+    /// Looks for the next request, or the end of another, for a moment, if that has paid lately.
     fn look_for_more(&mut self, stop: &Stop) -> Result<bool, QueueError> {
         if !self.patience.looks() {
             return Ok(false);
         }
         let begun = Instant::now();
         let found = loop {
-            if self.queue.has_available()? {
+            if self.queue.has_available()? || self.engine.has_ended() {
                 break true;
             }
             if stop.requested() || begun.elapsed() >= LOOK {
@@ -196,6 +199,10 @@ impl BlockWorker {
                 return Ok(taken);
             }
             self.begin(number)?;
+            if std::mem::take(&mut self.done) {
+                // The driver can do something with it while the next one is done.
+                return Ok(taken + 1);
+            }
         }
         Ok(DEPTH)
     }
@@ -316,7 +323,7 @@ impl BlockWorker {
         };
         // SAFETY: the buffers were checked to lie in guest memory, which is mapped as long as the queue has it;
         // the queue outlives the engine. Nobody makes references into guest memory.
-        unsafe { self.engine.submit(request) };
+        self.done |= unsafe { self.engine.submit(request) };
     }
 
     /// Gives back what has ended, interrupts the driver, and says how many parts have ended.

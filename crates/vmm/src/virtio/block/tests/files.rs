@@ -93,9 +93,31 @@ fn a_driver_may_use_some_of_the_queues() {
 }
 
 #[test]
+fn the_page_cache_is_between_or_not_as_was_asked_for() {
+    for (cache, direct) in [(Cache::None, true), (Cache::Writeback, false)] {
+        let file = tempfile::tempfile_in(".").unwrap();
+        file.set_len(SECTORS * 512).unwrap();
+        let disk = disk(&file);
+        disk.set_direct(true);
+        if direct && !disk.backings()[0].is_direct() {
+            eprintln!("SKIPPED: direct I/O: this file system has none");
+            continue;
+        }
+        let _driver = Driver::start(Block::new(Arc::clone(&disk), "", false).cached(cache));
+        assert_eq!(disk.backings()[0].is_direct(), direct);
+    }
+}
+
+#[test]
 fn writes_reach_the_file_and_a_flush_comes_after_them() {
+    for cache in [Cache::None, Cache::Writeback] {
+        writes_reach_the_file(cache);
+    }
+}
+
+fn writes_reach_the_file(cache: Cache) {
     let file = file();
-    let mut driver = Driver::probe(Block::new(disk(&file), "", false));
+    let mut driver = Driver::probe(Block::new(disk(&file), "", false).cached(cache));
     driver.initialise(!EVENT_IDX, 256);
     for slot in 0..DEPTH {
         let (_, _, data) = places(0, slot);
