@@ -3,7 +3,10 @@
 //! `bench=random_read,sequential_write depth=1,32 operations=20000 length=4096 wait=poll` prints a line for each
 //! combination. What writes take includes a flush after the last one. `wait=interrupt` sleeps between completions; `poll` looks all the time and asks for no interrupts.
 //! It says so when the measurement begins and ends. With `then=wait` the machine stays on for whoever looks at its monitor.
-//! Ticks are the processor's time stamp counter, whose rate the host knows.
+//! Ticks are the processor's time stamp counter, whose rate the host knows. `bench=net` is another matter: [`net`].
+
+mod net;
+mod tcp;
 
 use crate::memory::allocate;
 use crate::report::{End, Outcome};
@@ -30,6 +33,14 @@ struct Plan {
 }
 
 pub fn run(machine: &Machine, names: &'static str) {
+    if names == "net" {
+        match net::serve(machine) {
+            Ok(()) => {}
+            Err(End::Failed(why)) => println!("bench net FAILED: {why}"),
+            Err(End::Absent(what)) => println!("bench net absent: {what}"),
+        }
+        return;
+    }
     let option = |name| machine.boot.option(name);
     let number = |name, default| option(name).and_then(|text| text.parse().ok()).unwrap_or(default);
     for name in names.split(',') {

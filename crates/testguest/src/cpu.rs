@@ -89,6 +89,11 @@ pub fn sleep(ticks: u64) {
     }
 }
 
+/// Hundredths of a second since [`enable_interrupts`].
+pub fn hundredths() -> u64 {
+    interrupts(TICK_VECTOR)
+}
+
 /// Halts until an interrupt, unless one came since the total was `seen`; entry.s executes it.
 fn halt(seen: u64) {
     // SAFETY: it changes nothing but the interrupt counters, which are atomic.

@@ -1,6 +1,7 @@
 //! A virtio driver over PCI, as far as any device needs one. Virtio 1.2, sections 2, 3 and 4.1.
 
 pub mod block;
+pub mod net;
 pub mod ring;
 
 use crate::cpu::{self, Word, read, write};

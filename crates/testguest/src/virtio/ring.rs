@@ -54,6 +54,7 @@ pub struct Ring {
     doorbell: u64,
     /// The next used element to look at.
     next_used: u16,
+    polls: bool,
 }
 
 impl Ring {
@@ -68,6 +69,7 @@ impl Ring {
             event_idx: features & feature::EVENT_IDX != 0,
             doorbell: device.doorbell(queue),
             next_used: 0,
+            polls: false,
         }
     }
 
@@ -148,6 +150,12 @@ impl Ring {
         }
     }
 
+    /// No interrupts from now on.
+    pub fn poll(&mut self) {
+        self.polls = true;
+        self.want_no_interrupt();
+    }
+
     /// Rings the doorbell, whether or not the device wants it.
     pub fn kick(&self) {
         fence(Ordering::SeqCst);
@@ -183,7 +191,7 @@ impl Ring {
         let at = self.used + 4 + 8 * u64::from(self.next_used % self.size);
         self.next_used = self.next_used.wrapping_add(1);
         if self.event_idx {
-            self.set_used_event(self.next_used);
+            self.set_used_event(self.next_used.wrapping_sub(u16::from(self.polls)));
         }
         Some((read(at), read(at + 4)))
     }

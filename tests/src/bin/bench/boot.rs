@@ -68,6 +68,7 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
         memory_mib: MEMORY_MIB,
         vcpus: 1,
         disk: None,
+        tap: None,
     };
     let large = Guest {
         memory_mib: LARGE_MEMORY_MIB,

@@ -150,6 +150,7 @@ fn start(monitor: &Monitor, dir: &Path, kernel: &Path, cmdline: &str, disk: Disk
         memory_mib: MEMORY_MIB,
         vcpus: 1,
         disk: Some(disk),
+        tap: None,
     };
     Running::start(&mut monitor.command(dir, &guest)?)
 }

@@ -7,11 +7,14 @@ mod hearth;
 mod launch;
 mod limits;
 mod monitors;
+mod net;
 mod resident;
 mod running;
 mod snapshot;
 mod stats;
+mod streams;
 mod stub;
+mod wire;
 
 use anyhow::{Result, bail};
 
@@ -24,13 +27,15 @@ fn main() -> Result<()> {
         "launch" => launch::run(),
         "disk" => disk::run(&Monitor::all(true)?),
         "limits" => limits::run(),
+        "net" => net::run(&Monitor::all(true)?),
         "snapshot" => snapshot::run(&Monitor::all(true)?),
         "vmm" => {
             let monitors = Monitor::all(true)?;
             boot::run(&monitors)?;
             snapshot::run(&monitors)?;
-            disk::run(&monitors)
+            disk::run(&monitors)?;
+            net::run(&monitors)
         }
-        _ => bail!("usage: scripts/bench boot|launch|vmm|disk|limits|snapshot"),
+        _ => bail!("usage: scripts/bench boot|launch|vmm|disk|net|limits|snapshot"),
     }
 }

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::wire::GUEST_MAC;
+
 /// A monitor's binary.
 pub enum Monitor {
     Hearth(PathBuf),
@@ -22,6 +24,8 @@ pub struct Guest<'a> {
     pub memory_mib: u64,
     pub vcpus: u32,
     pub disk: Option<Disk<'a>>,
+    /// The name of a TAP interface.
+    pub tap: Option<&'a str>,
 }
 
 /// A raw file.
@@ -98,6 +102,9 @@ fn hearth(binary: &Path, guest: &Guest<'_>) -> Command {
     if let Some(disk) = guest.disk {
         command.arg("--disk").arg(disk.path);
     }
+    if let Some(tap) = guest.tap {
+        command.args(["--tap", tap, "--mac", GUEST_MAC]);
+    }
     command
 }
 
@@ -112,6 +119,11 @@ pub fn firecracker_config(guest: &Guest<'_>) -> serde_json::Value {
             })
         })
         .collect();
+    let interfaces: Vec<_> = guest
+        .tap
+        .iter()
+        .map(|tap| serde_json::json!({ "iface_id": "eth0", "guest_mac": GUEST_MAC, "host_dev_name": tap }))
+        .collect();
     serde_json::json!({
         "boot-source": {
             "kernel_image_path": guest.kernel,
@@ -119,6 +131,7 @@ pub fn firecracker_config(guest: &Guest<'_>) -> serde_json::Value {
             "boot_args": guest.cmdline,
         },
         "drives": drives,
+        "network-interfaces": interfaces,
         "machine-config": { "vcpu_count": guest.vcpus, "mem_size_mib": guest.memory_mib },
     })
 }
@@ -149,6 +162,11 @@ fn qemu(binary: &Path, guest: &Guest<'_>) -> Command {
             if disk.direct { "none" } else { "writeback" }
         );
         command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
+    }
+    if let Some(tap) = guest.tap {
+        let backend = format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off");
+        let device = format!("virtio-net-pci,netdev=net,mac={GUEST_MAC},romfile=");
+        command.args(["-netdev", &backend, "-device", &device]);
     }
     command
 }

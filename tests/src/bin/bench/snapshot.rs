@@ -110,6 +110,7 @@ fn of_firecracker(binary: &Path, dir: &Path) -> Result<Figures> {
             memory_mib: MEMORY_MIB,
             vcpus: 1,
             disk: None,
+            tap: None,
         };
         let mut config = firecracker_config(&guest);
         config["machine-config"]["track_dirty_pages"] = true.into();

@@ -1,0 +1,82 @@
+//! The wire between the host and a guest: a TAP in a network namespace that ends with the thread that made it.
+
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, unshare};
+
+pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub const GUEST_MAC: &str = "02:00:00:00:00:01";
+const NAME: &str = "hearth-bench";
+/// A guest that does not answer within this time never will.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `work` in a thread with a namespace of its own, as are the processes that it starts.
+///
+/// # Errors
+/// Those of `work`; nobody may make a namespace.
+pub fn in_a_namespace<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let thread = || {
+        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+        work()
+    };
+    std::thread::scope(|scope| match scope.spawn(thread).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// A fresh TAP, removed with its owner: what one monitor left set does not help the next.
+pub struct Wire(());
+
+impl Wire {
+    /// # Errors
+    /// `ip` refuses.
+    pub fn new() -> Result<Self> {
+        let arguments = format!("tuntap add dev {NAME} mode tap vnet_hdr");
+        ip(&arguments)?;
+        let wire = Self(());
+        ip(&format!("address add {HOST}/24 dev {NAME}"))?;
+        ip(&format!("link set {NAME} up"))?;
+        ip(&format!(
+            "neighbour replace {GUEST} lladdr {GUEST_MAC} nud permanent dev {NAME}"
+        ))?;
+        Ok(wire)
+    }
+
+    pub fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// A connection to the guest, without delays of our own.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn connect(&self, port: u16) -> Result<TcpStream> {
+        let address = SocketAddrV4::new(GUEST, port);
+        let stream = TcpStream::connect_timeout(&address.into(), PATIENCE)
+            .with_context(|| format!("connecting to the guest at {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&format!("link delete {NAME}")) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    let status = status.context("starting ip (apt-get install iproute2)")?;
+    ensure!(status.success(), "ip {arguments}: {status}");
+    Ok(())
+}
