@@ -46,10 +46,22 @@ impl Stop {
     /// # Errors
     /// No descriptor is left, or `source` cannot be waited for.
     pub fn waiter(&self, source: &impl AsRawFd) -> io::Result<Waiter> {
+        let waiter = self.bare_waiter()?;
+        let event = EpollEvent::new(EventSet::IN, SOURCE);
+        waiter
+            .epoll
+            .ctl(ControlOperation::Add, source.as_raw_fd(), event)?;
+        Ok(waiter)
+    }
+
+    /// A waiter that wakes up for nothing but the stop, until it is told of [sources](Waiter::also_edges_of).
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn bare_waiter(&self) -> io::Result<Waiter> {
         let epoll = Epoll::new()?;
-        for (token, fd) in [(STOP, self.event.as_raw_fd()), (SOURCE, source.as_raw_fd())] {
-            epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token))?;
-        }
+        let event = EpollEvent::new(EventSet::IN, STOP);
+        epoll.ctl(ControlOperation::Add, self.event.as_raw_fd(), event)?;
         Ok(Waiter { epoll })
     }
 

@@ -10,6 +10,7 @@ use virtio_bindings::virtio_net::{
 };
 
 use super::control;
+use super::exchange::Exchange;
 use super::offloads;
 use super::pairs::Pairs;
 use super::rx::Receiver;
@@ -25,7 +26,7 @@ use crate::virtio::worker::{Stop, Worker};
 use crate::virtio::{Activation, DeviceType, VirtioDevice, feature, read_config};
 
 pub(super) const QUEUE_SIZE: u16 = 256;
-/// Queue pairs of one interface: each has two threads.
+/// Queue pairs of one interface: each has a thread.
 pub const MAX_PAIRS: usize = 8;
 
 /// What a network interface is to its guest.
@@ -61,7 +62,9 @@ pub struct Net {
     queue_sizes: Vec<u16>,
     limits: NetLimits,
     metrics: Arc<metrics::Device>,
-    workers: Vec<Worker<Virtqueue>>,
+    /// One for each queue pair.
+    workers: Vec<Worker<Vec<Virtqueue>>>,
+    control: Option<Worker<Virtqueue>>,
 }
 
 /// What a worker of a queue pair works with.
@@ -106,6 +109,7 @@ impl Net {
             limits: NetLimits::default(),
             metrics: Arc::default(),
             workers: Vec::new(),
+            control: None,
         }
     }
 
@@ -143,27 +147,32 @@ impl Net {
         })
     }
 
-    /// Starts the two workers of a queue pair, if the driver enabled them.
+    /// Starts the worker of a queue pair, if the driver enabled a queue of it.
     fn start_pair(&mut self, pair: u16, tap: &Arc<Tap>, activation: &mut Activation) -> io::Result<()> {
         let (rx, tx) = (2 * pair, 2 * pair + 1);
+        let receiver = match activation.take_queue(rx.into()) {
+            Some(queue) => {
+                let with = self.activated(tap, activation.features, &self.limits.receive, rx)?;
+                Some(Receiver::new(queue, with))
+            }
+            None => None,
+        };
+        let transmitter = match activation.take_queue(tx.into()) {
+            Some(queue) => {
+                let with = self.activated(tap, activation.features, &self.limits.transmit, tx)?;
+                Some(Transmitter::new(queue, with))
+            }
+            None => None,
+        };
+        if receiver.is_none() && transmitter.is_none() {
+            return Ok(());
+        }
+        let stop = Stop::new()?;
+        let exchange = Exchange::new(receiver, transmitter, &stop)?;
         let config_interrupt = activation.config_interrupt.clone();
-        if let Some(queue) = activation.take_queue(rx.into()) {
-            let stop = Stop::new()?;
-            let with = self.activated(tap, activation.features, &self.limits.receive, rx)?;
-            let receiver = Receiver::new(queue, with, &stop)?;
-            let config_interrupt = config_interrupt.clone();
-            let run = move |stop: &Stop| receiver.run(stop, &config_interrupt);
-            self.workers
-                .push(Worker::spawn(Role::Net, &format!("net-rx{pair}"), stop, run)?);
-        }
-        if let Some(queue) = activation.take_queue(tx.into()) {
-            let stop = Stop::new()?;
-            let with = self.activated(tap, activation.features, &self.limits.transmit, tx)?;
-            let transmitter = Transmitter::new(queue, with, &stop)?;
-            let run = move |stop: &Stop| transmitter.run(stop, &config_interrupt);
-            self.workers
-                .push(Worker::spawn(Role::Net, &format!("net-tx{pair}"), stop, run)?);
-        }
+        let run = move |stop: &Stop| exchange.run(stop, &config_interrupt);
+        self.workers
+            .push(Worker::spawn(Role::Net, &format!("net-pair{pair}"), stop, run)?);
         Ok(())
     }
 
@@ -186,8 +195,7 @@ impl Net {
             self.start_pair(pair, tap, &mut activation)?;
         }
         if activation.has(VIRTIO_NET_F_CTRL_VQ) {
-            let control = control::start(Arc::clone(&self.pairs), pairs, &mut activation)?;
-            self.workers.extend(control);
+            self.control = control::start(Arc::clone(&self.pairs), pairs, &mut activation)?;
         }
         Ok(())
     }
@@ -239,7 +247,12 @@ impl VirtioDevice for Net {
     }
 
     fn stop(&mut self) -> Vec<Virtqueue> {
-        let queues = self.workers.drain(..).filter_map(Worker::stop).collect();
+        let queues = self
+            .workers
+            .drain(..)
+            .filter_map(Worker::stop)
+            .flatten()
+            .collect();
         // Nobody reads until the next activation, which may accept less.
         if let Err(error) = self.pairs.set_offloads(0) {
             tracing::debug!(%error, "a TAP could not be set back");

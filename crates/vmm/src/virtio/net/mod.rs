@@ -1,6 +1,6 @@
 //! The virtio network device on a TAP. Virtio 1.2, section 5.1.
 //!
-//! Each queue has a worker, and each pair of queues a queue of the TAP. [`rx`] and [`tx`] move a packet by one
+//! Each pair of queues has a worker ([`exchange`]) and a queue of the TAP. [`rx`] and [`tx`] move a packet by one
 //! system call between the TAP and guest memory, large ones that nobody has segmented or summed included:
 //! [`offloads`] says which, and checks what the guest writes about its packets. The [`control`] queue says how
 //! many pairs are in use.
@@ -10,6 +10,7 @@
 
 mod control;
 mod device;
+mod exchange;
 mod offloads;
 mod pairs;
 mod posted;

@@ -14,12 +14,11 @@ use super::posted::Posted;
 use super::tap::{self, Tap};
 use crate::limits::Throttle;
 use crate::metrics::{Operation, QueueMeter};
-use crate::virtio::interrupt::ConfigInterrupt;
 use crate::virtio::queue::{QueueError, Virtqueue};
-use crate::virtio::worker::{Stop, Waiter};
+use crate::virtio::worker::Waiter;
 
-/// Packets after which the guest is interrupted even though more are waiting.
-const BATCH: u32 = 64;
+/// Packets after which the other direction has its turn.
+const BATCH: u32 = 16;
 /// `num_buffers` in the header.
 const NUM_BUFFERS_OFFSET: u64 = 10;
 
@@ -31,45 +30,56 @@ pub(super) struct Receiver {
     wanted: u64,
     mergeable: bool,
     checksums: bool,
+    /// Bytes of a packet that has been read and is not yet the driver's: there are too few buffers for it, or the
+    /// rate limit holds it back.
+    arrived: Option<u64>,
+    /// Since when the rate limit has held it back.
+    held_since: Option<Instant>,
+    /// Nothing goes on without another buffer.
+    lacks_buffers: bool,
+    /// The TAP was deleted.
+    gone: bool,
     throttle: Throttle,
     meter: QueueMeter,
-    doorbell: Waiter,
-    packets: Waiter,
-    throttle_over: Waiter,
 }
 
-/// What became of an attempt to receive.
-enum Received {
-    Packet,
-    /// A packet that was lost, as on a wire.
-    Dropped,
-    Nothing,
-    /// The TAP was deleted, or the worker shall stop.
-    End,
+/// Whether a packet that was read finds room.
+enum Room {
+    Found,
+    /// The driver has to post more buffers.
+    Lacking,
+    /// It is lost, as on a wire.
+    Never,
 }
 
 impl Receiver {
-    pub(super) fn new(queue: Virtqueue, with: Activated, stop: &Stop) -> io::Result<Self> {
+    pub(super) fn new(queue: Virtqueue, with: Activated) -> Self {
         let mergeable = with.has(VIRTIO_NET_F_MRG_RXBUF);
-        Ok(Self {
-            doorbell: stop.waiter(&queue)?,
-            packets: stop.waiter(&*with.tap)?,
-            throttle_over: stop.waiter(&with.throttle)?,
+        Self {
             posted: Posted::new(queue.memory().clone()),
             wanted: if mergeable { MAX_RECEIVED } else { 1 },
             mergeable,
             checksums: with.has(VIRTIO_NET_F_GUEST_CSUM),
+            arrived: None,
+            held_since: None,
+            lacks_buffers: false,
+            gone: false,
             throttle: with.throttle,
             meter: with.meter,
             tap: with.tap,
             queue,
-        })
+        }
     }
 
-    pub(super) fn run(mut self, stop: &Stop, config_interrupt: &ConfigInterrupt) -> Virtqueue {
-        if let Err(error) = self.receive_all(stop) {
-            config_interrupt.needs_reset(&error);
-        }
+    /// # Errors
+    /// A descriptor cannot be waited for.
+    pub(super) fn watch(&self, events: &Waiter) -> io::Result<()> {
+        events.also_edges_of(&self.queue)?;
+        events.also_edges_of(&*self.tap)?;
+        events.also_edges_of(&self.throttle)
+    }
+
+    pub(super) fn end(mut self) -> Virtqueue {
         self.throttle.end_wait(Instant::now());
         // The next worker finds the buffers where this one did.
         while self.posted.take().is_some() {
@@ -78,108 +88,120 @@ impl Receiver {
         self.queue
     }
 
-    /// Sleeps for whichever is missing, a buffer or a packet, and never for both.
-    fn receive_all(&mut self, stop: &Stop) -> Result<(), QueueError> {
-        let mut batch = 0;
-        while !stop.requested() && self.take_buffers()? {
-            match self.receive(stop)? {
-                Received::Packet if batch < BATCH => batch += 1,
-                Received::Dropped => {}
-                Received::Packet => {
-                    self.queue.notify()?;
-                    batch = 0;
-                }
-                Received::Nothing => {
-                    self.queue.notify()?;
-                    batch = 0;
-                    // A stop is seen at the top.
-                    let _ = self.packets.wait();
-                }
-                Received::End => break,
-            }
+    /// Receives what there is, as far as buffers and the rate limit allow. True: there may be more.
+    ///
+    /// # Errors
+    /// The ring or a buffer is broken.
+    pub(super) fn turn(&mut self) -> Result<bool, QueueError> {
+        if self.gone {
+            return Ok(false);
         }
-        self.queue.notify()
+        self.queue.disable_doorbell()?;
+        self.lacks_buffers = false;
+        let received = self.receive_batch();
+        // Also when a buffer was broken: the packets before it are there.
+        self.queue.notify()?;
+        received
     }
 
-    /// Takes buffers until there are enough for any packet, or no more of them; waits for the first. False: the
-    /// worker ends.
-    fn take_buffers(&mut self) -> Result<bool, QueueError> {
-        while self.posted.len() < self.wanted && self.posted.has_room() {
-            let mut chain = self.posted.blank();
-            if self.queue.pop(&mut chain, QUEUE_SIZE.into())? {
-                self.posted
-                    .push(chain)
-                    .map_err(|source| self.queue.malformed(source))?;
-                continue;
-            }
-            self.posted.recycle(chain);
-            if !self.posted.is_empty() {
-                break;
-            }
-            if !self.wait_for_buffer()? {
+    /// Has the doorbell rung for the next buffer, if it is wanted. True: there is one already.
+    ///
+    /// # Errors
+    /// The rings cannot be accessed.
+    pub(super) fn prepare_to_wait(&mut self) -> Result<bool, QueueError> {
+        Ok(self.lacks_buffers && self.queue.enable_doorbell()?)
+    }
+
+    fn receive_batch(&mut self) -> Result<bool, QueueError> {
+        for _ in 0..BATCH {
+            let Some(len) = self.next_packet()? else {
                 return Ok(false);
+            };
+            let begin = Instant::now();
+            match self.find_room(len)? {
+                Room::Found if !self.admit(len) => return Ok(false),
+                Room::Found => {
+                    self.finish(len)?;
+                    let frame = len - HEADER_LEN as u64;
+                    self.meter.completed(Operation::Receive, frame, begin.elapsed());
+                }
+                Room::Lacking => {
+                    self.lacks_buffers = true;
+                    return Ok(false);
+                }
+                Room::Never => self.meter.failed(Operation::Receive, begin.elapsed()),
             }
+            self.arrived = None;
         }
         Ok(true)
     }
 
-    fn receive(&mut self, stop: &Stop) -> Result<Received, QueueError> {
-        let len = match self.posted.read_from(self.tap.file()) {
-            Ok(0) => return Ok(Received::End),
-            Ok(len) => len,
-            Err(error) => return Ok(failed(&error)),
-        };
-        let begin = Instant::now();
-        if len < HEADER_LEN as u64 || !self.find_room(len)? {
-            self.meter.failed(Operation::Receive, begin.elapsed());
-            return Ok(if stop.requested() {
-                Received::End
-            } else {
-                Received::Dropped
-            });
-        }
-        let frame = len - HEADER_LEN as u64;
-        if !self.throttle.admit(1, frame) {
-            let since = Instant::now();
-            // The packets of the batch do not wait with this one.
-            self.queue.notify()?;
-            while !self.throttle.admit(1, frame) {
-                if !self.throttle_over.wait() {
-                    return Ok(Received::End);
-                }
+    /// The length of the packet at hand, or of the next one, which is read; there may be none, or no buffer for it.
+    fn next_packet(&mut self) -> Result<Option<u64>, QueueError> {
+        if self.arrived.is_none() {
+            self.take_buffers()?;
+            if self.posted.is_empty() {
+                self.lacks_buffers = true;
+                return Ok(None);
             }
-            self.meter.throttled(Operation::Receive, since.elapsed());
+            match self.posted.read_from(self.tap.file()) {
+                Ok(0) => self.gone = true,
+                Ok(len) => self.arrived = Some(len),
+                Err(error) => self.gone = !is_nothing(&error),
+            }
         }
-        self.finish(len)?;
-        self.meter.completed(Operation::Receive, frame, begin.elapsed());
-        Ok(Received::Packet)
+        Ok(self.arrived)
     }
 
-    /// Makes sure that all of a packet of `len` bytes is in buffers; false: it cannot be, or the worker ends.
-    fn find_room(&mut self, len: u64) -> Result<bool, QueueError> {
-        if len <= self.posted.len() {
-            return Ok(true);
-        }
-        if !self.mergeable {
-            return Ok(false);
-        }
-        while self.posted.has_room() {
+    /// Takes buffers until there are enough for any packet, or no more of them.
+    fn take_buffers(&mut self) -> Result<(), QueueError> {
+        while self.posted.len() < self.wanted && self.posted.has_room() {
             let mut chain = self.posted.blank();
-            if self.queue.pop(&mut chain, QUEUE_SIZE.into())? {
-                let all = self.posted.spill_into(chain);
-                if all.map_err(|source| self.queue.malformed(source))? {
-                    return Ok(true);
-                }
-                continue;
-            }
-            self.posted.recycle(chain);
-            // A ring whose buffers together are too small never brings one more.
-            let all_posted = self.posted.count() == usize::from(self.queue.size());
-            if all_posted || !self.wait_for_buffer()? {
+            if !self.queue.pop(&mut chain, QUEUE_SIZE.into())? {
+                self.posted.recycle(chain);
                 break;
             }
+            self.posted
+                .push(chain)
+                .map_err(|source| self.queue.malformed(source))?;
         }
-        Ok(false)
+        Ok(())
+    }
+
+    /// Has all of a packet of `len` bytes in buffers, with what further buffers there are.
+    fn find_room(&mut self, len: u64) -> Result<Room, QueueError> {
+        if len < HEADER_LEN as u64 {
+            return Ok(Room::Never);
+        }
+        if len <= self.posted.len() {
+            return Ok(Room::Found);
+        }
+        while self.mergeable && self.posted.has_room() {
+            let mut chain = self.posted.blank();
+            if !self.queue.pop(&mut chain, QUEUE_SIZE.into())? {
+                self.posted.recycle(chain);
+                // A ring whose buffers together are too small never brings one more.
+                let all_posted = self.posted.count() == usize::from(self.queue.size());
+                return Ok(if all_posted { Room::Never } else { Room::Lacking });
+            }
+            let all = self.posted.spill_into(chain);
+            if all.map_err(|source| self.queue.malformed(source))? {
+                return Ok(Room::Found);
+            }
+        }
+        Ok(Room::Never)
+    }
+
+    /// Whether the rate limit lets a packet of `len` bytes pass now.
+    fn admit(&mut self, len: u64) -> bool {
+        if !self.throttle.admit(1, len - HEADER_LEN as u64) {
+            self.held_since.get_or_insert_with(Instant::now);
+            return false;
+        }
+        if let Some(since) = self.held_since.take() {
+            self.meter.throttled(Operation::Receive, since.elapsed());
+        }
+        true
     }
 
     /// Completes the header of a packet of `len` bytes, and gives the packet to the driver.
@@ -207,25 +229,16 @@ impl Receiver {
         // All buffers of a packet at once: a driver that saw only the first would drop it (5.1.6.4.1).
         self.queue.publish()
     }
-
-    /// Sleeps until the driver has posted a buffer; false: the worker ends.
-    fn wait_for_buffer(&mut self) -> Result<bool, QueueError> {
-        self.queue.notify()?;
-        let go_on = self.queue.enable_doorbell()? || self.doorbell.wait();
-        self.queue.silence_doorbell();
-        self.queue.disable_doorbell()?;
-        Ok(go_on)
-    }
 }
 
-fn failed(error: &io::Error) -> Received {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Received::Nothing,
-        _ => {
-            if !tap::is_gone(error) {
-                tracing::error!(%error, "a TAP cannot be read any more");
-            }
-            Received::End
-        }
+/// Whether a read failed because there is no packet now; otherwise there will be none any more.
+fn is_nothing(error: &io::Error) -> bool {
+    let nothing = matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    );
+    if !nothing && !tap::is_gone(error) {
+        tracing::error!(%error, "a TAP cannot be read any more");
     }
+    nothing
 }

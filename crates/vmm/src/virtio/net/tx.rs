@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use zerocopy::IntoBytes;
 
@@ -13,120 +13,122 @@ use crate::limits::Throttle;
 use crate::metrics::{Operation, QueueMeter};
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
-use crate::virtio::interrupt::ConfigInterrupt;
 use crate::virtio::queue::{QueueError, Virtqueue};
 use crate::virtio::vectors::Vectors;
-use crate::virtio::worker::{Stop, Waiter};
+use crate::virtio::worker::Waiter;
+
+/// Packets after which the other direction has its turn.
+const BATCH: u32 = 64;
 
 pub(super) struct Transmitter {
     tap: Arc<Tap>,
     queue: Virtqueue,
     sending: Sending,
     vectors: Vectors,
+    chain: Chain,
     throttle: Throttle,
+    /// Since when the rate limit has held the next packet back.
+    held_since: Option<Instant>,
     meter: QueueMeter,
-    doorbell: Waiter,
-    throttle_over: Waiter,
 }
 
 impl Transmitter {
-    pub(super) fn new(queue: Virtqueue, with: Activated, stop: &Stop) -> io::Result<Self> {
-        Ok(Self {
-            doorbell: stop.waiter(&queue)?,
-            throttle_over: stop.waiter(&with.throttle)?,
+    pub(super) fn new(queue: Virtqueue, with: Activated) -> Self {
+        Self {
             sending: Sending::new(with.features, with.mtu),
             vectors: Vectors::default(),
+            chain: Chain::default(),
             throttle: with.throttle,
+            held_since: None,
             meter: with.meter,
             tap: with.tap,
             queue,
-        })
+        }
     }
 
-    pub(super) fn run(mut self, stop: &Stop, config_interrupt: &ConfigInterrupt) -> Virtqueue {
-        if let Err(error) = self.send_all(stop) {
-            config_interrupt.needs_reset(&error);
-        }
+    /// # Errors
+    /// A descriptor cannot be waited for.
+    pub(super) fn watch(&self, events: &Waiter) -> io::Result<()> {
+        events.also_edges_of(&self.queue)?;
+        events.also_edges_of(&self.throttle)
+    }
+
+    pub(super) fn end(mut self) -> Virtqueue {
         self.throttle.end_wait(Instant::now());
         self.queue
     }
 
-    fn send_all(&mut self, stop: &Stop) -> Result<(), QueueError> {
-        let mut chain = Chain::default();
-        while !stop.requested() {
-            self.queue.disable_doorbell()?;
-            let sent = self.send_batch(&mut chain, stop);
-            // Also when a chain was broken: those before it are done.
-            self.queue.notify()?;
-            if sent? && !self.queue.enable_doorbell()? {
-                // A stop is seen at the top.
-                let _ = self.doorbell.wait();
-                self.queue.silence_doorbell();
-            }
-        }
-        Ok(())
+    /// Sends what there is, as far as the rate limit allows. True: there may be more.
+    ///
+    /// # Errors
+    /// The ring or a chain is broken.
+    pub(super) fn turn(&mut self) -> Result<bool, QueueError> {
+        self.queue.disable_doorbell()?;
+        let sent = self.send_batch();
+        // Also when a chain was broken: those before it are done.
+        self.queue.notify()?;
+        sent
     }
 
-    /// Sends at most a ring's worth of packets, so that a driver that never stops adding gets its interrupts.
-    /// True: there are no more.
-    fn send_batch(&mut self, chain: &mut Chain, stop: &Stop) -> Result<bool, QueueError> {
-        for _ in 0..self.queue.size() {
-            if stop.requested() {
+    /// Has the doorbell rung for the next packet. True: there is one already.
+    ///
+    /// # Errors
+    /// The rings cannot be accessed.
+    pub(super) fn prepare_to_wait(&mut self) -> Result<bool, QueueError> {
+        // A packet that is held back waits for time alone.
+        Ok(self.held_since.is_none() && self.queue.enable_doorbell()?)
+    }
+
+    fn send_batch(&mut self) -> Result<bool, QueueError> {
+        for _ in 0..BATCH {
+            if !self.queue.pop(&mut self.chain, QUEUE_SIZE.into())? {
                 return Ok(false);
             }
-            if !self.queue.pop(chain, QUEUE_SIZE.into())? {
-                return Ok(true);
-            }
             let begin = Instant::now();
-            let packet = Packet::parse(chain, self.queue.memory(), &self.sending);
+            let packet = Packet::parse(&self.chain, self.queue.memory(), &self.sending);
             match packet.map_err(|source| self.queue.malformed(source))? {
                 Ok(packet) => {
-                    let Some(throttled) = self.admit(&packet)? else {
+                    if !self.admit(&packet) {
                         self.queue.undo_pop();
                         return Ok(false);
-                    };
-                    match self.send(packet.header, chain) {
-                        Ok(()) => {
-                            let took = begin.elapsed().saturating_sub(throttled);
-                            self.meter.completed(Operation::Transmit, packet.len, took);
-                        }
+                    }
+                    match self.send(packet.header) {
+                        Ok(()) => self
+                            .meter
+                            .completed(Operation::Transmit, packet.len, begin.elapsed()),
                         Err(()) => self.meter.failed(Operation::Transmit, begin.elapsed()),
                     }
                 }
                 Err(_refused) => self.meter.failed(Operation::Transmit, begin.elapsed()),
             }
-            self.queue.complete(chain, 0)?;
+            self.queue.complete(&self.chain, 0)?;
         }
-        Ok(false)
+        Ok(true)
     }
 
-    /// Waits until the rate limit lets the packet pass, and says how long; nothing: the worker ends.
-    fn admit(&mut self, packet: &Packet) -> Result<Option<Duration>, QueueError> {
-        let segments = segments(&packet.header, packet.len);
-        if self.throttle.admit(segments, packet.len) {
-            return Ok(Some(Duration::ZERO));
+    /// Whether the rate limit lets the packet pass now.
+    fn admit(&mut self, packet: &Packet) -> bool {
+        if !self
+            .throttle
+            .admit(segments(&packet.header, packet.len), packet.len)
+        {
+            self.held_since.get_or_insert_with(Instant::now);
+            return false;
         }
-        // The packets of the batch do not wait with this one.
-        self.queue.notify()?;
-        let since = Instant::now();
-        while !self.throttle.admit(segments, packet.len) {
-            if !self.throttle_over.wait() {
-                return Ok(None);
-            }
+        if let Some(since) = self.held_since.take() {
+            self.meter.throttled(Operation::Transmit, since.elapsed());
         }
-        let waited = since.elapsed();
-        self.meter.throttled(Operation::Transmit, waited);
-        Ok(Some(waited))
+        true
     }
 
     /// A network drops what it cannot carry: a full queue, an interface that is down or gone, no whole frame, a
     /// header that the kernel finds wrong.
-    fn send(&mut self, mut header: Header, chain: &Chain) -> Result<(), ()> {
+    fn send(&mut self, mut header: Header) -> Result<(), ()> {
         self.vectors.clear();
         self.vectors.push_own(header.as_mut_bytes());
         let memory = self.queue.memory();
         self.vectors
-            .extend_guest(chain.readable.slices(memory, HEADER_LEN as u64));
+            .extend_guest(self.chain.readable.slices(memory, HEADER_LEN as u64));
         // SAFETY: the header and the queue's memory outlive the call.
         let sent = unsafe { self.vectors.write_to(self.tap.file()) };
         sent.map(drop).map_err(drop)

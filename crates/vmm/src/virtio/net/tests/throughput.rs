@@ -48,7 +48,7 @@ fn send_for_a_while(driver: &Driver, what: &str, header: Header, len: usize) {
     let ring = driver.ring(TX);
     let half = RING / 2;
     (0..RING).for_each(|head| ring.chain(head, &[(HIGH_START, packet.len() as u32, false)]));
-    let (begin, cpu_before) = (Instant::now(), cpu("net-tx0"));
+    let (begin, cpu_before) = (Instant::now(), cpu("net-pair0"));
     let mut offered = ring.used_index();
     let mut packets = 0_u64;
     while begin.elapsed() < TIME {
@@ -67,7 +67,7 @@ fn send_for_a_while(driver: &Driver, what: &str, header: Header, len: usize) {
         packets * len as u64,
         packets,
         begin.elapsed(),
-        cpu("net-tx0") - cpu_before,
+        cpu("net-pair0") - cpu_before,
     );
     driver
         .interrupts
@@ -96,7 +96,7 @@ fn receive_for_a_while(driver: &Driver, what: &str, payload: usize, segment: i32
                 let _ = socket.send_to(&data, "10.0.0.2:7000");
             }
         });
-        let (begin, cpu_before) = (Instant::now(), cpu("net-rx0"));
+        let (begin, cpu_before) = (Instant::now(), cpu("net-pair0"));
         let (mut seen, mut bytes, mut packets) = (0_u16, 0_u64, 0_u64);
         while begin.elapsed() < TIME {
             driver
@@ -117,7 +117,13 @@ fn receive_for_a_while(driver: &Driver, what: &str, payload: usize, segment: i32
             }
             ring.kick(driver);
         }
-        report(what, bytes, packets, begin.elapsed(), cpu("net-rx0") - cpu_before);
+        report(
+            what,
+            bytes,
+            packets,
+            begin.elapsed(),
+            cpu("net-pair0") - cpu_before,
+        );
         stop.store(true, Ordering::Relaxed);
     });
 }
