@@ -45,7 +45,7 @@ pub fn runs() -> Result<usize> {
 }
 
 /// Linux is booted in each round, unless `$HEARTH_BENCH_LINUX` is 0: on an emulated KVM it takes most of the time.
-fn with_linux() -> bool {
+pub fn with_linux() -> bool {
     std::env::var("HEARTH_BENCH_LINUX").map_or(true, |value| value != "0")
 }
 

@@ -6,6 +6,7 @@ mod firecracker;
 mod hearth;
 mod launch;
 mod limits;
+mod linux;
 mod monitors;
 mod net;
 mod resident;
@@ -27,15 +28,23 @@ fn main() -> Result<()> {
         "launch" => launch::run(),
         "disk" => disk::run(&Monitor::all(true)?),
         "limits" => limits::run(),
-        "net" => net::run(&Monitor::all(true)?),
+        "net" => networks(&Monitor::all(true)?),
         "snapshot" => snapshot::run(&Monitor::all(true)?),
         "vmm" => {
             let monitors = Monitor::all(true)?;
             boot::run(&monitors)?;
             snapshot::run(&monitors)?;
             disk::run(&monitors)?;
-            net::run(&monitors)
+            networks(&monitors)
         }
         _ => bail!("usage: scripts/bench boot|launch|vmm|disk|net|limits|snapshot"),
     }
+}
+
+fn networks(monitors: &[Monitor]) -> Result<()> {
+    net::run(monitors)?;
+    if boot::with_linux() {
+        linux::run(monitors)?;
+    }
+    Ok(())
 }

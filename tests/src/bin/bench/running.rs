@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,10 +16,18 @@ pub struct Running {
 
 impl Running {
     pub fn start(command: &mut Command) -> Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// With what the guest's serial console receives.
+    pub fn start_with_keys(command: &mut Command) -> Result<(Self, ChildStdin)> {
+        let mut running = Self::start_with(command, Stdio::piped())?;
+        let keys = running.child.stdin.take().context("stdin")?;
+        Ok((running, keys))
+    }
+
+    fn start_with(command: &mut Command, keys: Stdio) -> Result<Self> {
+        command.stdin(keys).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let output = child.stdout.take().context("stdout")?;
         Ok(Self::new(child, output))

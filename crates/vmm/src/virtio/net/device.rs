@@ -242,17 +242,14 @@ impl VirtioDevice for Net {
         let started = self.start(activation);
         if started.is_err() {
             self.workers.clear();
+            self.control = None;
         }
         started
     }
 
     fn stop(&mut self) -> Vec<Virtqueue> {
-        let queues = self
-            .workers
-            .drain(..)
-            .filter_map(Worker::stop)
-            .flatten()
-            .collect();
+        let pairs = self.workers.drain(..).filter_map(Worker::stop).flatten();
+        let queues = pairs.chain(self.control.take().and_then(Worker::stop)).collect();
         // Nobody reads until the next activation, which may accept less.
         if let Err(error) = self.pairs.set_offloads(0) {
             tracing::debug!(%error, "a TAP could not be set back");
