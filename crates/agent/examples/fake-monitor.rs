@@ -2,7 +2,8 @@
 //! protocol and ends the same ways.
 //!
 //! The "guest" obeys the power button at once, unless its memory is 33 MiB: then it is deaf. With 34 MiB it
-//! powers itself off after the first entry; with 35 MiB it cannot be started.
+//! powers itself off after the first entry; with 35 MiB it cannot be started. With 36 to 38 MiB the monitor is an
+//! enemy's: it speaks without end, leaves an outcome without end, or one with very many words.
 
 #![allow(clippy::unwrap_used)]
 
@@ -39,6 +40,20 @@ fn main() {
             },
         );
     }
+    if spec.memory_mib == 37 {
+        // As a disk-filling monitor would: more than anyone could read.
+        let outcome = File::from(take(outcome_fd));
+        outcome.set_len(1 << 40).unwrap();
+        std::process::exit(0);
+    }
+    if spec.memory_mib == 38 {
+        end(
+            outcome_fd,
+            &Outcome::Crashed {
+                message: "words ".repeat(10_000),
+            },
+        );
+    }
     let boots = Arc::new(AtomicU64::new(1));
     if spec.memory_mib == 34 {
         std::thread::spawn(move || {
@@ -48,8 +63,34 @@ fn main() {
     }
     for client in listener.incoming() {
         let (client, spec, boots) = (client.unwrap(), spec.clone(), Arc::clone(&boots));
+        if spec.memory_mib == 36 {
+            let heard = babble(client, &spec);
+            writeln!(console, "heard {heard} bytes").unwrap();
+            continue;
+        }
         std::thread::spawn(move || serve(client, &spec, &boots));
     }
+}
+
+fn status(spec: &VmSpec, boots: u64) -> Message {
+    Message::Reply(Reply::Status(Status {
+        instance_id: spec.instance_id.clone(),
+        state: VmState::Running,
+        boots,
+        first_entry_micros: 1000,
+    }))
+}
+
+/// Says that all is well, and then a line without end; how much of it was heard.
+fn babble(mut client: UnixStream, spec: &VmSpec) -> u64 {
+    const CHUNK: [u8; 64 << 10] = [b' '; 64 << 10];
+    let mut heard = 0;
+    let mut said = writeln!(client, "{}", serde_json::to_string(&status(spec, 1)).unwrap());
+    while said.is_ok() {
+        said = client.write_all(&CHUNK);
+        heard += CHUNK.len() as u64;
+    }
+    heard
 }
 
 fn serve(client: UnixStream, spec: &VmSpec, boots: &AtomicU64) {
@@ -60,12 +101,7 @@ fn serve(client: UnixStream, spec: &VmSpec, boots: &AtomicU64) {
     for line in BufReader::new(client).lines() {
         let Ok(line) = line else { return };
         match serde_json::from_str(&line).unwrap() {
-            Request::Status => say(Message::Reply(Reply::Status(Status {
-                instance_id: spec.instance_id.clone(),
-                state: VmState::Running,
-                boots: boots.load(Ordering::SeqCst),
-                first_entry_micros: 1000,
-            }))),
+            Request::Status => say(status(spec, boots.load(Ordering::SeqCst))),
             Request::PowerButton => {
                 say(Message::Reply(Reply::Ok));
                 if spec.memory_mib != 33 {

@@ -14,6 +14,9 @@ use hearth_vmm::spec::Outcome;
 
 use crate::record::{Cause, End, Phase, Record};
 
+/// Characters of why a monitor says that it ended.
+const MAX_MESSAGE: usize = 1000;
+
 /// What the kernel says about the monitor of the record's launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Monitor {
@@ -177,8 +180,8 @@ fn ended(intent: Option<&InstanceIntent>, record: &Record, outcome: Option<&Outc
             "the instance's monitor was told on its host to stop (`hearth-agent cleanup`)",
         ),
         Some(Outcome::Stopped) => End::new(Cause::Requested, ""),
-        Some(Outcome::StartFailed { message }) => End::new(Cause::StartFailed, message),
-        Some(Outcome::Crashed { message }) => End::new(Cause::GuestCrashed, message),
+        Some(Outcome::StartFailed { message }) => End::new(Cause::StartFailed, brief(message)),
+        Some(Outcome::Crashed { message }) => End::new(Cause::GuestCrashed, brief(message)),
         // Killed after the ladder's end: what was wanted came about.
         None | Some(Outcome::Killed { .. }) if wish == Wish::End => End::new(Cause::Requested, ""),
         Some(Outcome::Killed { signal }) => End::new(Cause::MonitorDied, killed_by(*signal)),
@@ -188,6 +191,12 @@ fn ended(intent: Option<&InstanceIntent>, record: &Record, outcome: Option<&Outc
         ),
     };
     Action::RecordEnd { run: record.run, end }
+}
+
+/// What a monitor says goes to the control plane again and again, with all that others say: it is not trusted to be
+/// short.
+fn brief(message: &str) -> String {
+    message.chars().take(MAX_MESSAGE).collect()
 }
 
 fn killed_by(signal: i32) -> String {

@@ -173,6 +173,50 @@ async fn ends_that_nobody_asked_for_are_told_with_their_cause() {
     assert_eq!(end.message, "this machine cannot be built");
 }
 
+/// A monitor is not trusted: it may be its guest's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_that_babbles_neither_fills_the_agent_nor_outlives_its_end() {
+    const CUT_OFF: usize = 5;
+    /// More than the agent takes of a line, with what sockets hold.
+    const MOST_HEARD: u64 = 4 << 20;
+    let mut cloud = Cloud::new().await;
+    cloud.patience = 1;
+    cloud.start_agent();
+    let babbler = cloud.intent("i-babbles", 36);
+    cloud.want(|all| all.push(babbler));
+    cloud.until_phase("i-babbles", Phase::Running, 1).await;
+    let heard = cloud.heard("i-babbles", CUT_OFF).await;
+    assert!(heard.iter().all(|&bytes| bytes < MOST_HEARD), "{heard:?}");
+    // An honest one's agent is there for it meanwhile.
+    let honest = cloud.intent("i-honest", 64);
+    cloud.want(|all| all.push(honest));
+    cloud.until_phase("i-honest", Phase::Running, 1).await;
+    cloud.want(|all| {
+        all.iter_mut()
+            .for_each(|intent| intent.set_desired(Desired::Stopped))
+    });
+    for id in ["i-honest", "i-babbles"] {
+        let seen = cloud.until_phase(id, Phase::Ended, 1).await;
+        assert_eq!(seen.end.unwrap().cause(), Cause::Requested);
+        assert!(cloud.living(id).is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_without_end_is_none_and_a_long_one_is_cut() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    let (endless, wordy) = (cloud.intent("i-endless", 37), cloud.intent("i-wordy", 38));
+    cloud.want(|all| all.extend([endless, wordy]));
+    let end = cloud.until_phase("i-endless", Phase::Ended, 1).await.end.unwrap();
+    assert_eq!(end.cause(), Cause::MonitorDied);
+    assert!(end.message.contains("without a word"), "{}", end.message);
+    let end = cloud.until_phase("i-wordy", Phase::Ended, 1).await.end.unwrap();
+    assert_eq!(end.cause(), Cause::GuestCrashed);
+    assert!(end.message.starts_with("words words"));
+    assert!(end.message.len() < 2000, "{} bytes", end.message.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_is_not_what_it_should_be_is_refused_and_leaves_nothing() {
     let mut cloud = Cloud::new().await;

@@ -288,6 +288,28 @@ impl Cloud {
             .collect()
     }
 
+    /// How much the agent took of what a babbling monitor said, connection by connection, once there were `count`.
+    pub async fn heard(&self, id: &str, count: usize) -> Vec<u64> {
+        let console = self.data_dir().join("instances").join(id).join("console");
+        let all = async {
+            loop {
+                let text = std::fs::read_to_string(&console).unwrap_or_default();
+                let bytes = text.lines().filter_map(|line| {
+                    let bytes = line.strip_prefix("heard ")?.strip_suffix(" bytes")?;
+                    bytes.parse().ok()
+                });
+                let heard: Vec<u64> = bytes.collect();
+                if heard.len() >= count {
+                    return heard;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all)
+            .await
+            .expect("the agent listens to a line without end")
+    }
+
     pub fn living(&self, id: &str) -> Vec<i32> {
         let alive = |pid: &i32| {
             // A zombie is dead.

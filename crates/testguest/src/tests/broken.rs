@@ -29,13 +29,9 @@ pub fn check(
     breakage: &Breakage,
     low_ram_end: u64,
 ) -> Outcome {
-    for queue in 0..device.queues() {
+    for queue in device.eager_queues() {
         crate::memory::free_all();
-        let features = device.negotiate(!feature::EVENT_IDX)?;
-        device.enable_msix();
-        let ring = Ring::new(device, queue, 16, features);
-        ring.enable(device);
-        device.add_status(crate::virtio::status::DRIVER_OK);
+        let ring = device.start_for(!feature::EVENT_IDX, queue)?;
         let before = device.interrupts(CONFIG_INTERRUPT);
         (breakage.break_it)(&Victim {
             ring: &ring,

@@ -2,6 +2,7 @@
 //!
 //! Each test starts from a reset device and free memory, so none depends on another.
 
+mod balloon;
 mod block;
 mod broken;
 mod clone;
@@ -12,6 +13,7 @@ mod pci;
 mod queue;
 mod rng;
 mod transport;
+mod vsock;
 
 use crate::report::{End, Outcome};
 use crate::virtio::{self, Device};
@@ -74,7 +76,13 @@ const KINDS: &[Kind] = &[
         name: "net",
         id: virtio::NET,
         nth: 0,
-        cases: &[net::packets::CASES, net::malformed::CASES],
+        cases: &[
+            net::packets::CASES,
+            net::malformed::CASES,
+            net::offloads::CASES,
+            net::mergeable::CASES,
+            net::pairs::CASES,
+        ],
         works: net::works,
     },
     Kind {
@@ -83,6 +91,20 @@ const KINDS: &[Kind] = &[
         nth: 0,
         cases: &[rng::CASES],
         works: rng::works,
+    },
+    Kind {
+        name: "balloon",
+        id: virtio::BALLOON,
+        nth: 0,
+        cases: &[balloon::CASES],
+        works: balloon::works,
+    },
+    Kind {
+        name: "vsock",
+        id: virtio::VSOCK,
+        nth: 0,
+        cases: &[vsock::streams::CASES, vsock::malformed::CASES],
+        works: vsock::works,
     },
 ];
 
@@ -106,7 +128,15 @@ pub fn run(machine: &Machine) {
         let device = machine.device(kind.id, kind.nth);
         suite.kind(kind, device);
     }
-    // It needs a host that plays along.
+    // These need a host that plays along.
+    if let Some(rounds) = machine.boot.option("statistics=") {
+        suite.test(&["statistics"], "are_told_when_asked_for", || {
+            match machine.device(virtio::BALLOON, 0) {
+                Some(device) => balloon::tells_statistics(&device, rounds.parse().unwrap_or(1)),
+                None => Err(End::Absent("no such device")),
+            }
+        });
+    }
     if let Some(rounds) = machine.boot.option("hotplug=") {
         suite.test(&["hotplug"], "disks_come_and_go", || {
             hotplug::disks_come_and_go(machine, rounds.parse().unwrap_or(1))

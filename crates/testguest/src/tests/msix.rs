@@ -23,8 +23,8 @@ pub const CASES: &[Case] = cases![
 
 /// Starts the device with a queue, whose breakage is the event.
 fn armed(device: &Device) -> Outcome<crate::virtio::ring::Ring> {
-    let [ring] = device.start(!feature::EVENT_IDX, 16)?;
-    Ok(ring)
+    let queue = device.eager_queues().next().unwrap_or(0);
+    device.start_for(!feature::EVENT_IDX, queue)
 }
 
 /// Breaks the device and waits until it says so, by its status alone.

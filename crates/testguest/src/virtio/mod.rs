@@ -3,6 +3,7 @@
 pub mod block;
 pub mod net;
 pub mod ring;
+pub mod vsock;
 
 use crate::cpu::{self, Word, read, write};
 use crate::pci::Function;
@@ -20,6 +21,8 @@ const SUBSYSTEM: u64 = 0x2e;
 pub const NET: u16 = 1;
 pub const BLOCK: u16 = 2;
 pub const RNG: u16 = 4;
+pub const BALLOON: u16 = 5;
+pub const VSOCK: u16 = 19;
 
 /// Bits of the status register.
 pub mod status {
@@ -239,6 +242,27 @@ impl Device {
         self.set(STATUS, status);
         same!(self.status(), status, "status after DRIVER_OK");
         Ok(rings)
+    }
+
+    /// As [`Self::start`], with rings of 16 for all queues, of which it returns one.
+    pub fn start_for(&self, wanted: u64, queue: u16) -> Outcome<Ring> {
+        const SIZE: u16 = 16;
+        let features = self.negotiate(wanted)?;
+        self.enable_msix();
+        let ring = Ring::new(self, queue, SIZE, features);
+        ring.enable(self);
+        for other in (0..self.queues()).filter(|&other| other != queue) {
+            Ring::new(self, other, SIZE, features).enable(self);
+        }
+        self.add_status(DRIVER_OK);
+        Ok(ring)
+    }
+
+    /// Queues that the device looks at when they are rung, and not only when it has something for the guest.
+    pub fn eager_queues(&self) -> impl Iterator<Item = u16> {
+        const VSOCK_TX: u16 = 1;
+        let all = self.kind != VSOCK;
+        (0..self.queues()).filter(move |&queue| all || queue == VSOCK_TX)
     }
 
     /// Routes every vector to an interrupt of its own, unmasked; [`CONFIG_INTERRUPT`] tells configuration changes.

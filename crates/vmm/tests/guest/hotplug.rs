@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[test]
 fn hotplug() {
     let cmdline = format!("only=hotplug:: hotplug={ROUNDS}");
-    let Some(mut guest) = start("hotplug", &cmdline, None) else {
+    let Some(mut guest) = start("hotplug", &cmdline, None, |_, _| {}) else {
         return;
     };
     assert!(matches!(guest.next_event(PATIENCE), Some(Event::Entered { .. })));

@@ -1,10 +1,11 @@
-//! The test guest (`crates/testguest`) under the real monitor: each test here boots it with two disks, entropy and,
-//! if need be, a NIC, and has it run the tests of one device.
+//! The test guest (`crates/testguest`) under the real monitor: each test here boots it with two disks, entropy and
+//! what else it needs, and has it run the tests of one device.
 //!
 //! To see what it prints: `hearth-vmm run --kernel TESTGUEST --cmdline only=rng`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod balloon;
 mod clone;
 mod hotplug;
 #[path = "../boot/guest.rs"]
@@ -12,6 +13,7 @@ mod monitor;
 mod program;
 mod report;
 mod tap;
+mod vsock;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -20,31 +22,41 @@ use std::time::Duration;
 
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
-use monitor::{Guest, files};
+use monitor::{Guest, Inherited, files};
 use report::Report;
 
 /// The guest's own patience is shorter: this is for a guest that does not run at all.
 const PATIENCE: Duration = Duration::from_secs(300);
 const DISK_SECTORS: u64 = 16 << 20 >> 9;
 
-/// Has the guest run the tests of `group`, at least as many as that.
-fn run(group: &str, at_least: usize, tap: Option<OwnedFd>) {
-    if let Some(guest) = start(group, &format!("only=root::,{group}::"), tap) {
+/// Has a machine run the tests of `group`, at least as many as that.
+fn run(
+    group: &str,
+    at_least: usize,
+    queues: impl IntoIterator<Item = OwnedFd>,
+    change: impl FnOnce(&mut VmSpec, &mut Inherited),
+) {
+    if let Some(guest) = start(group, &format!("only=root::,{group}::"), queues, change) {
         finish(guest, at_least);
     }
 }
 
 /// `None`, loudly, where there is no KVM.
-fn start(test: &str, cmdline: &str, tap: Option<OwnedFd>) -> Option<Guest> {
+fn start(
+    test: &str,
+    cmdline: &str,
+    queues: impl IntoIterator<Item = OwnedFd>,
+    change: impl FnOnce(&mut VmSpec, &mut Inherited),
+) -> Option<Guest> {
     let [] = files(test, [])?;
-    Some(launch(cmdline, tap, |_, _| {}))
+    Some(launch(cmdline, queues, change))
 }
 
-/// `change` has the last word about the machine.
+/// There is a NIC if a TAP's queues are given for it; `change` has the last word about the machine.
 fn launch(
     cmdline: &str,
-    tap: Option<OwnedFd>,
-    change: impl FnOnce(&mut VmSpec, &mut monitor::Inherited),
+    queues: impl IntoIterator<Item = OwnedFd>,
+    change: impl FnOnce(&mut VmSpec, &mut Inherited),
 ) -> Guest {
     let program = program::build();
     Guest::launch(|spec, fds| {
@@ -68,17 +80,17 @@ fn launch(
                 },
             })
             .collect();
-        spec.nics = tap
-            .into_iter()
-            .map(|tap| NicSpec {
+        let tap_fds: Vec<_> = queues.into_iter().map(|queue| fds.give(queue)).collect();
+        if !tap_fds.is_empty() {
+            spec.nics.push(NicSpec {
                 id: "eni-0123456789abcdef0".into(),
                 mac: "02:00:00:00:00:02".into(),
-                tap_fds: vec![fds.give(tap)],
+                tap_fds,
                 mtu: 1500,
                 receive_limit: RateLimit::default(),
                 transmit_limit: RateLimit::default(),
-            })
-            .collect();
+            });
+        }
         change(spec, fds);
     })
 }
@@ -103,22 +115,22 @@ fn pattern_disk() -> File {
 
 #[test]
 fn block() {
-    run("block", 80, None);
+    run("block", 80, None, |_, _| {});
 }
 
 #[test]
 fn read_only_block() {
-    run("read_only_block", 55, None);
+    run("read_only_block", 55, None, |_, _| {});
 }
 
 #[test]
 fn rng() {
-    run("rng", 55, None);
+    run("rng", 55, None, |_, _| {});
 }
 
 #[test]
 fn net() {
-    if let Some(tap) = tap::in_a_namespace("net") {
-        run("net", 60, Some(tap));
+    if let Some(queues) = tap::queues_in_a_namespace::<2>("net") {
+        run("net", 75, queues, |_, _| {});
     }
 }

@@ -1,5 +1,7 @@
 //! The other end of a guest's wire: a TAP of the kernel, in a network namespace that ends with the test.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,24 +13,38 @@ nix::ioctl_write_ptr_bad!(tun_set_iff, 0x4004_54ca, libc::ifreq);
 
 /// Moves the calling thread into a new namespace, with TAP 0. `None`, loudly, without root.
 pub fn in_a_namespace(test: &str) -> Option<OwnedFd> {
+    let [tap] = queues_in_a_namespace(test)?;
+    Some(tap)
+}
+
+/// The same with a TAP of several queues.
+pub fn queues_in_a_namespace<const QUEUES: usize>(test: &str) -> Option<[OwnedFd; QUEUES]> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: {test}: needs root for a namespace and a TAP");
         return None;
     }
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    Some(add(0))
+    Some(add_queues(0))
 }
 
 /// Makes TAP `number` in the namespace, with the address 10.0.`number`.1/24. It goes when nobody has it open.
 pub fn add(number: u8) -> OwnedFd {
-    let name = format!("hearth-g{number}");
-    let tap = open(&name);
-    ip(&["addr", "add", &format!("10.0.{number}.1/24"), "dev", &name]);
-    ip(&["link", "set", &name, "up"]);
+    let [tap] = add_queues(number);
     tap
 }
 
-fn open(name: &str) -> OwnedFd {
+fn add_queues<const QUEUES: usize>(number: u8) -> [OwnedFd; QUEUES] {
+    let name = format!("hearth-g{number}");
+    let several = if QUEUES > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
+    let queues = std::array::from_fn(|_| open(&name, several));
+    ip(&["addr", "add", &format!("10.0.{number}.1/24"), "dev", &name]);
+    // A host that says nothing unasked.
+    ip(&["link", "set", &name, "addrgenmode", "none"]);
+    ip(&["link", "set", &name, "up"]);
+    queues
+}
+
+fn open(name: &str, more_flags: libc::c_int) -> OwnedFd {
     let mut options = File::options();
     options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
     let tap = options.open("/dev/net/tun").unwrap();
@@ -37,7 +53,8 @@ fn open(name: &str) -> OwnedFd {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more_flags;
+    request.ifr_ifru.ifru_flags = flags as i16;
     // SAFETY: the kernel reads and writes a live `ifreq`.
     unsafe { tun_set_iff(tap.as_raw_fd(), &request) }.unwrap();
     tap.into()

@@ -13,6 +13,16 @@ pub const MAX_FRAME: usize = ETHERNET_LEN + 1500;
 const ARP_LEN: usize = 42;
 const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
 const ICMP: u8 = 1;
+const TCP: u8 = 6;
+pub const TCP_LEN: usize = 20;
+/// Before a TCP segment's data.
+pub const TCP_HEADERS: usize = ETHERNET_LEN + IP_LEN + TCP_LEN;
+/// Where ICMP's and TCP's own headers begin, and where in them the checksum is.
+pub const TRANSPORT: u16 = (ETHERNET_LEN + IP_LEN) as u16;
+pub const ICMP_CHECKSUM: u16 = 2;
+pub const TCP_CHECKSUM: u16 = 16;
+const ACKNOWLEDGES: u8 = 0x10;
+const RESETS: u8 = 4;
 const ECHO_REQUEST: u8 = 8;
 
 /// Who has [`HOST`], tell [`GUEST`].
@@ -38,24 +48,55 @@ pub fn is_arp_reply(frame: &[u8], mac: &[u8; 6]) -> bool {
 
 /// An echo request that fills `frame`, numbered `sequence`.
 pub fn ping(frame: &mut [u8], mac: &[u8; 6], host_mac: &[u8; 6], sequence: u16) {
+    let icmp = ip(frame, mac, host_mac, ICMP);
+    icmp[..ICMP_LEN].copy_from_slice(&[ECHO_REQUEST, 0, 0, 0, 0x48, 0x45, 0, 0]);
+    icmp[6..8].copy_from_slice(&sequence.to_be_bytes());
+    let sum = checksum(icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The headers of a packet that fills `frame`; returns what is behind them, full of 0x5a.
+fn ip<'a>(frame: &'a mut [u8], mac: &[u8; 6], host_mac: &[u8; 6], protocol: u8) -> &'a mut [u8] {
     frame.fill(0x5a);
     let ip_len = (frame.len() - ETHERNET_LEN) as u16;
     frame[..6].copy_from_slice(host_mac);
     frame[6..12].copy_from_slice(mac);
     frame[12..14].copy_from_slice(&[8, 0]);
-    let ip = &mut frame[ETHERNET_LEN..];
-    ip[..IP_LEN].fill(0);
-    (ip[0], ip[8], ip[9]) = (0x45, 64, ICMP);
+    let (ip, rest) = frame[ETHERNET_LEN..].split_at_mut(IP_LEN);
+    ip.fill(0);
+    (ip[0], ip[8], ip[9]) = (0x45, 64, protocol);
     ip[2..4].copy_from_slice(&ip_len.to_be_bytes());
     ip[12..16].copy_from_slice(&GUEST);
     ip[16..20].copy_from_slice(&HOST);
-    let sum = checksum(&ip[..IP_LEN]);
+    let sum = checksum(ip);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    let icmp = &mut ip[IP_LEN..];
-    icmp[..ICMP_LEN].copy_from_slice(&[ECHO_REQUEST, 0, 0, 0, 0x48, 0x45, 0, 0]);
-    icmp[6..8].copy_from_slice(&sequence.to_be_bytes());
-    let sum = checksum(icmp);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    rest
+}
+
+/// A segment of a connection that the host does not know, whose checksum is that of the pseudo header alone.
+pub fn tcp(frame: &mut [u8], mac: &[u8; 6], host_mac: &[u8; 6]) {
+    let tcp = ip(frame, mac, host_mac, TCP);
+    let len = tcp.len() as u16;
+    tcp[..TCP_LEN].fill(0);
+    tcp[..4].copy_from_slice(&[0x1b, 0x58, 0x1b, 0x59]);
+    (tcp[12], tcp[13]) = (5 << 4, ACKNOWLEDGES);
+    let mut pseudo = [0; 12];
+    pseudo[..4].copy_from_slice(&GUEST);
+    pseudo[4..8].copy_from_slice(&HOST);
+    pseudo[9] = TCP;
+    pseudo[10..].copy_from_slice(&len.to_be_bytes());
+    let sum = !checksum(&pseudo);
+    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The host's answer to [`tcp`].
+pub fn is_tcp_reset(frame: &[u8]) -> bool {
+    frame.len() >= TCP_HEADERS
+        && frame[12..14] == [8, 0]
+        && frame[23] == TCP
+        && frame[26..30] == HOST
+        && frame[34..38] == [0x1b, 0x59, 0x1b, 0x58]
+        && frame[47] & RESETS != 0
 }
 
 /// The sequence number of an echo reply to us.

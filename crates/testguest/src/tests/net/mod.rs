@@ -5,7 +5,12 @@
 
 pub mod frames;
 pub mod malformed;
+pub mod mergeable;
+pub mod offloads;
 pub mod packets;
+pub mod pairs;
+
+use core::cell::Cell;
 
 use crate::cpu::{self, read};
 use crate::memory::{allocate, copy_in};
@@ -37,25 +42,39 @@ struct Link {
 
 impl Link {
     fn start(device: &Device) -> Outcome<Self> {
-        let link = Self::start_deaf(device)?;
-        for nth in 0..RX_BUFFERS {
-            link.rx.chain(nth, &[into(link.rx_buffer(nth), BUFFER_LEN)]);
-            link.rx.offer(nth);
-        }
-        link.rx.kick();
+        Self::start_with(device, PLAIN)
+    }
+
+    fn start_with(device: &Device, features: u64) -> Outcome<Self> {
+        let [rx, tx] = device.start(features, RX_BUFFERS)?;
+        let link = Self::on(device, rx, tx);
+        link.listen();
         Ok(link)
+    }
+
+    /// Offers buffers to receive into.
+    fn listen(&self) {
+        for nth in 0..RX_BUFFERS {
+            self.rx.chain(nth, &[into(self.rx_buffer(nth), BUFFER_LEN)]);
+            self.rx.offer(nth);
+        }
+        self.rx.kick();
     }
 
     /// Without buffers to receive into.
     fn start_deaf(device: &Device) -> Outcome<Self> {
         let [rx, tx] = device.start(PLAIN, RX_BUFFERS)?;
-        Ok(Self {
+        Ok(Self::on(device, rx, tx))
+    }
+
+    fn on(device: &Device, rx: Ring, tx: Ring) -> Self {
+        Self {
             mac: mac(device),
             rx,
             tx,
             rx_buffers: allocate(u64::from(BUFFER_LEN) * u64::from(RX_BUFFERS)),
             tx_buffer: allocate(0x2_0000),
-        })
+        }
     }
 
     fn rx_buffer(&self, nth: u16) -> u64 {
@@ -106,11 +125,22 @@ impl Link {
 
     /// Asks who has the host's address, and waits for the answer.
     fn exchange_arp(&mut self) -> Outcome {
+        self.host_address().map(drop)
+    }
+
+    /// The host's MAC address, which it is asked for.
+    fn host_address(&mut self) -> Outcome<[u8; 6]> {
         let request = frames::arp_request(&self.mac);
         self.send(&request)?;
-        let mac = self.mac;
-        self.receive(|frame| frames::is_arp_reply(frame, &mac))?;
-        Ok(())
+        let (mac, host) = (self.mac, Cell::new([0; 6]));
+        self.receive(|frame| {
+            let is_it = frames::is_arp_reply(frame, &mac);
+            if is_it {
+                host.set(core::array::from_fn(|nth| frame[6 + nth]));
+            }
+            is_it
+        })?;
+        Ok(host.get())
     }
 }
 

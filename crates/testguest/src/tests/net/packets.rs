@@ -1,7 +1,5 @@
 //! Packets that go both ways.
 
-use core::cell::Cell;
-
 use super::frames::{MAX_FRAME, PING_OVERHEAD, is_arp_reply, ping, pong};
 use super::*;
 use crate::tests::{Case, cases};
@@ -45,17 +43,8 @@ fn carries_packets_of_all_lengths(device: &Device) -> Outcome {
 /// Starts the link and learns the host's address.
 fn acquainted(device: &Device) -> Outcome<(Link, [u8; 6])> {
     let mut link = Link::start(device)?;
-    let request = frames::arp_request(&link.mac);
-    link.send(&request)?;
-    let (mac, host) = (link.mac, Cell::new([0; 6]));
-    link.receive(|frame| {
-        let is_it = is_arp_reply(frame, &mac);
-        if is_it {
-            host.set(core::array::from_fn(|nth| frame[6 + nth]));
-        }
-        is_it
-    })?;
-    Ok((link, host.get()))
+    let host = link.host_address()?;
+    Ok((link, host))
 }
 
 fn gathers_and_scatters_pieces(device: &Device) -> Outcome {
