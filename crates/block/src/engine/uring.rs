@@ -237,9 +237,11 @@ impl Uring {
         Ok(())
     }
 
-    /// Takes what the kernel says.
-    fn collect(&mut self) {
+    /// Takes what the kernel says, and tells whether it said something.
+    fn collect(&mut self) -> bool {
+        let mut any = false;
         for entry in self.ring.completion() {
+            any = true;
             let number = (entry.user_data() & ((1 << NUMBER_BITS) - 1)) as usize;
             let bytes = entry.user_data() >> NUMBER_BITS;
             if bytes > 0 {
@@ -256,6 +258,7 @@ impl Uring {
                 }
             }
         }
+        any
     }
 
     /// One operation has ended.
@@ -332,8 +335,9 @@ impl Engine for Uring {
 
     fn reap(&mut self, ended: &mut Vec<Completion>) {
         ended.append(&mut self.done);
+        let mut entered = false;
         loop {
-            self.collect();
+            let any = self.collect();
             let mut results = std::mem::take(&mut self.results);
             for moved in results.drain(..) {
                 self.end(&moved, ended);
@@ -342,10 +346,13 @@ impl Engine for Uring {
             let submission = self.ring.submission();
             let more = submission.taskrun() || submission.cq_overflow();
             drop(submission);
+            // The kernel may set the flag only after it has done what it stands for: then nothing clears it for now.
+            let stale = entered && !any;
             // That it fails shows at the next `kick`.
-            if !more || self.enter(0).is_err() {
+            if !more || stale || self.enter(0).is_err() {
                 break;
             }
+            entered = true;
         }
         // After what tells of it was taken from the ring.
         self.pool.reap(ended);
@@ -360,7 +367,6 @@ impl Engine for Uring {
             || !self.results.is_empty()
             || self.pool.has_ended()
             || !self.ring.completion().is_empty()
-            || self.ring.submission().taskrun()
     }
 
     fn watch(&mut self, source: BorrowedFd<'_>) -> io::Result<()> {
