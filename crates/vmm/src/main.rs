@@ -1,6 +1,7 @@
 //! `hearth-vmm`: an instance's monitor, started by the agent with `--spec-fd`; or, with `run`, a virtual
 //! machine on the terminal for whoever develops or learns.
 
+mod log;
 mod probe;
 mod run;
 
@@ -11,35 +12,29 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use argh::FromArgs;
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Surroundings, chain};
 use hearth_vmm::open;
 use hearth_vmm::spec::{Outcome, VmSpec};
-use tracing_subscriber::EnvFilter;
 
-#[derive(Parser)]
-#[command(
-    version,
-    about = "Runs one virtual machine",
-    args_conflicts_with_subcommands = true
-)]
+/// Runs one virtual machine.
+#[derive(FromArgs)]
 struct Arguments {
-    /// The inherited descriptor that the machine's description is read from, as JSON
-    #[arg(long, required = true)]
+    /// the inherited descriptor that the machine's description is read from, as JSON
+    #[argh(option, arg_name = "fd")]
     spec_fd: Option<RawFd>,
-    /// Be confined: own namespaces, an empty root, no privileges, and this number as user and group
-    #[arg(long, value_name = "UID", requires = "spec_fd")]
+    /// be confined: own namespaces, an empty root, no privileges, and this number as user and group
+    #[argh(option, arg_name = "uid")]
     jail: Option<u32>,
-    #[command(subcommand)]
+    #[argh(subcommand)]
     command: Option<Command>,
 }
 
-#[derive(Subcommand)]
+#[derive(FromArgs)]
+#[argh(subcommand)]
 enum Command {
-    /// Run a machine on this terminal until it powers off
     Run(run::Arguments),
-    /// Show what a guest could do that has broken out into its monitor
     ProbeJail(probe::Arguments),
 }
 
@@ -49,16 +44,17 @@ static OUTCOME: OnceLock<File> = OnceLock::new();
 fn main() -> ExitCode {
     let started = Instant::now();
     one_heap();
-    let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
-        .with_writer(io::stderr)
-        .init();
+    let arguments: Arguments = argh::from_env();
+    log::to_stderr();
     end_on_panic();
-    match arguments.command {
-        Some(Command::Run(arguments)) => run::run(arguments, started),
-        Some(Command::ProbeJail(arguments)) => probe::probe(&arguments),
-        None => monitor(arguments.spec_fd.unwrap_or(-1), arguments.jail, started),
+    match (arguments.command, arguments.spec_fd) {
+        (Some(Command::Run(arguments)), _) => run::run(arguments, started),
+        (Some(Command::ProbeJail(arguments)), _) => probe::probe(&arguments),
+        (None, Some(spec_fd)) => monitor(spec_fd, arguments.jail, started),
+        (None, None) => {
+            eprintln!("hearth-vmm: --spec-fd or a command is needed; --help says more");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use clap::Args;
+use argh::FromArgs;
 use hearth_block::RawDisk;
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
@@ -34,50 +34,59 @@ use rustix::fs::MemfdFlags;
 
 use crate::{abandon, report};
 
-#[derive(Args)]
+/// Run a machine on this terminal until it powers off
+#[derive(FromArgs)]
+#[argh(subcommand, name = "run")]
 pub(crate) struct Arguments {
-    /// An ELF or bzImage kernel; without it, the first disk's boot entry decides
-    #[arg(long, required_unless_present = "disk")]
+    /// an ELF or bzImage kernel; without it, the first disk's boot entry decides
+    #[argh(option)]
     kernel: Option<PathBuf>,
-    #[arg(long, requires = "kernel")]
+    /// the kernel's initrd
+    #[argh(option)]
     initrd: Option<PathBuf>,
-    /// The kernel's command line
-    #[arg(long, default_value = "console=ttyS0 reboot=k panic=-1")]
+    /// the kernel's command line (console=ttyS0 reboot=k panic=-1)
+    #[argh(option, default = "DEFAULT_CMDLINE.to_owned()")]
     cmdline: String,
-    /// A raw disk image, written to; give it again for more disks
-    #[arg(long)]
+    /// a raw disk image, written to; give it again for more disks
+    #[argh(option)]
     disk: Vec<PathBuf>,
-    #[arg(long, default_value_t = 128)]
+    /// guest memory (128)
+    #[argh(option, default = "128", arg_name = "mib")]
     memory_mib: u64,
-    /// Gives the guest a balloon, by which free memory goes back to the host
-    #[arg(long)]
+    /// gives the guest a balloon, by which free memory goes back to the host
+    #[argh(switch)]
     balloon: bool,
-    /// Gives the guest a vsock device on this Unix socket, which is made and must not exist yet; the guest's
+    /// gives the guest a vsock device on this Unix socket, which is made and must not exist yet; the guest's
     /// connections to port P of the host go to the socket PATH_P
-    #[arg(long, value_name = "PATH")]
+    #[argh(option, arg_name = "path")]
     vsock: Option<PathBuf>,
-    /// The guest's vsock context id
-    #[arg(long, default_value_t = 3)]
+    /// the guest's vsock context id (3)
+    #[argh(option, default = "3")]
     vsock_cid: u32,
-    #[arg(long, default_value_t = 1)]
+    /// processors, 1 to 32 (1)
+    #[argh(option, default = "1")]
     vcpus: u8,
-    /// `host`, or a baseline: x86-64-v1 to x86-64-v4
-    #[arg(long, default_value = "host", value_parser = parse_model)]
+    /// host (which is the default), or a baseline: x86-64-v1 to x86-64-v4
+    #[argh(option, default = "Model::Host", from_str_fn(parse_model))]
     cpu_model: Model,
-    #[arg(long, default_value_t = 1)]
+    /// of the processors, 1 or 2 (1)
+    #[argh(option, default = "1")]
     threads_per_core: u8,
-    /// An existing TAP interface; give it again for more NICs
-    #[arg(long)]
+    /// an existing TAP interface; give it again for more NICs
+    #[argh(option)]
     tap: Vec<String>,
-    /// The MAC address of each TAP's NIC, in the same order
-    #[arg(long)]
+    /// the MAC address of each TAP's NIC, in the same order
+    #[argh(option)]
     mac: Vec<String>,
-    #[arg(long, default_value_t = 1500)]
+    /// of the NICs (1500)
+    #[argh(option, default = "1500")]
     mtu: u16,
-    /// Let every thread make any system call: to debug, or to learn which ones a new device needs
-    #[arg(long)]
+    /// let every thread make any system call: to debug, or to learn which ones a new device needs
+    #[argh(switch)]
     no_seccomp: bool,
 }
+
+const DEFAULT_CMDLINE: &str = "console=ttyS0 reboot=k panic=-1";
 
 /// A balloon that nobody inflates: what the guest frees is all that comes back.
 const OPEN_HANDED: BalloonOptions = BalloonOptions {

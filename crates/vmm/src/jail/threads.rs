@@ -41,22 +41,14 @@ pub fn filter_threads(role: Role) -> Result<(), FilterError> {
     let install = |role| move |error| FilterError::Install(role, error);
     filter::refuse_clone3().map_err(install(role))?;
     let (tasks, inbox) = channel::<Task>();
-    let (ready, readied) = channel();
     Builder::new()
         .name("starter".into())
         .stack_size(STARTER_STACK)
         .spawn(move || {
-            let filtered = filter::put_on(Role::Starter);
-            let go_on = filtered.is_ok();
-            if ready.send(filtered).is_ok() && go_on {
-                inbox.into_iter().for_each(|task| task());
-            }
+            put_on(Role::Starter);
+            inbox.into_iter().for_each(|task| task());
         })
         .map_err(FilterError::Starter)?;
-    readied
-        .recv()
-        .map_err(|_| FilterError::Starter(io::ErrorKind::BrokenPipe.into()))?
-        .map_err(install(Role::Starter))?;
     STARTER.set(tasks).map_err(|_| FilterError::Twice)?;
     filter::put_on(role).map_err(install(role))
 }
@@ -76,10 +68,7 @@ pub fn spawn<T: Send + 'static>(
     let (answer, answered) = channel();
     let task = move || {
         let started = builder.spawn(move || {
-            if let Err(error) = filter::put_on(role) {
-                // Nothing may run without: the process ends, as after every panic.
-                panic!("putting the filter of the {role:?} thread on: {error}");
-            }
+            put_on(role);
             run()
         });
         // Whoever asked waits for it.
@@ -88,4 +77,11 @@ pub fn spawn<T: Send + 'static>(
     let gone = || io::Error::other("the thread that starts the others has ended");
     starter.send(Box::new(task)).map_err(|_| gone())?;
     answered.recv().map_err(|_| gone())?
+}
+
+/// Nothing may run without: the process ends, as after every panic.
+fn put_on(role: Role) {
+    if let Err(error) = filter::put_on(role) {
+        panic!("putting the filter of the {role:?} thread on: {error}");
+    }
 }

@@ -6,12 +6,11 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
-
 /// What is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
     OpenFile,
     OpenDevice,
@@ -45,14 +44,38 @@ const GIB: usize = 1 << 30;
 const PAGE: usize = 4096;
 
 impl Attempt {
-    pub(super) fn name(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned())
-    }
+    /// They neither last nor need a cgroup to stop them.
+    pub(super) const HARMLESS: [Self; 17] = [
+        Self::OpenFile,
+        Self::OpenDevice,
+        Self::ListRoot,
+        Self::Climb,
+        Self::WriteFile,
+        Self::SeeProcesses,
+        Self::SignalProcesses,
+        Self::InetSocket,
+        Self::UnixSocket,
+        Self::Execute,
+        Self::Fork,
+        Self::Trace,
+        Self::Mount,
+        Self::BecomeRoot,
+        Self::UserNamespace,
+        Self::ExecutableMemory,
+        Self::LoadBpf,
+    ];
+    const LASTING: [Self; 3] = [Self::TakeMemory, Self::BurnCpu, Self::Stay];
 
-    /// Whether it neither lasts nor needs a cgroup to stop it.
-    pub(super) fn is_harmless(self) -> bool {
-        !matches!(self, Self::TakeMemory | Self::BurnCpu | Self::Stay)
+    /// As an argument: `open-file`.
+    pub(super) fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
     }
 
     /// What was reached, in words; an error is a wall.
@@ -96,6 +119,16 @@ impl Attempt {
             Self::BurnCpu => burn_cpu(),
             Self::Stay => io::stdin().read(&mut [0]).map(|_| "stayed".into()),
         }
+    }
+}
+
+impl FromStr for Attempt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut all = Self::HARMLESS.into_iter().chain(Self::LASTING);
+        all.find(|attempt| attempt.name() == text)
+            .ok_or_else(|| format!("no attempt {text:?}"))
     }
 }
 

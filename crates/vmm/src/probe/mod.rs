@@ -13,26 +13,28 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 
+use argh::FromArgs;
 use attempt::Attempt;
-use clap::{Args, ValueEnum};
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::chain;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::fchdir;
 
-#[derive(Args)]
+/// Show what a guest could do that has broken out into its monitor
+#[derive(FromArgs)]
+#[argh(subcommand, name = "probe-jail")]
 pub(crate) struct Arguments {
-    /// User and group of the jailed process
-    #[arg(long, default_value_t = 1_900_065_535)]
+    /// user and group of the jailed process
+    #[argh(option, default = "1_900_065_535")]
     jail: u32,
-    /// Make this attempt here and now, in this process
-    #[arg(long, hide = true)]
+    /// make this attempt here and now, in this process
+    #[argh(option, hidden_help)]
     attempt: Option<Attempt>,
-    /// Under the filter of a thread that does this
-    #[arg(long, hide = true)]
+    /// under the filter of a thread that does this
+    #[argh(option, hidden_help)]
     role: Option<Role>,
-    /// Have this directory as the root, and be in it
-    #[arg(long, hide = true)]
+    /// have this directory as the root, and be in it
+    #[argh(option, hidden_help)]
     directory: Option<PathBuf>,
 }
 
@@ -81,14 +83,11 @@ fn tabulate(uid: u32) -> Result<(), Error> {
         "{:<24} {:<44} with a filter",
         "attempt", "in the empty root without privileges"
     );
-    for attempt in Attempt::value_variants()
-        .iter()
-        .filter(|attempt| attempt.is_harmless())
-    {
-        let bare = run(*attempt, uid, None)?;
+    for attempt in Attempt::HARMLESS {
+        let bare = run(attempt, uid, None)?;
         let filtered = Role::EXPOSED
             .into_iter()
-            .map(|role| run(*attempt, uid, Some(role)))
+            .map(|role| run(attempt, uid, Some(role)))
             .collect::<Result<Vec<_>, _>>()?;
         let filtered = match filtered.as_slice() {
             [first, rest @ ..] if rest.iter().all(|other| other == first) => first.clone(),
