@@ -83,7 +83,7 @@ fn status(spec: &VmSpec, boots: u64) -> Message {
 
 /// Says that all is well, and then a line without end; how much of it was heard.
 fn babble(mut client: UnixStream, spec: &VmSpec) -> u64 {
-    const CHUNK: [u8; 64 << 10] = [b' '; 64 << 10];
+    static CHUNK: [u8; 64 << 10] = [b' '; 64 << 10];
     let mut heard = 0;
     let mut said = writeln!(client, "{}", serde_json::to_string(&status(spec, 1)).unwrap());
     while said.is_ok() {
