@@ -95,7 +95,7 @@ impl Bench {
                 let (byte, len) = (input.byte(), input.number(2) as usize % (2 * LINE_LIMIT));
                 self.clients[client].write(&vec![byte; len], hands);
             }
-            4 => drop(self.turn(input.byte() % 2 == 0)),
+            4 => drop(self.turn(input.byte().is_multiple_of(2))),
             5 => _ = self.clients[client].read(),
             6 => {
                 let event = Event::Reset { boots: 7 };
