@@ -8,9 +8,9 @@
 //! The thread sleeps in the ring too: for all that it watches the ring has a poll that stays, so that one system
 //! call sets requests off and waits for whatever comes first.
 //!
-//! What goes through the page cache is mostly copying. Small writes are done at once, by the submitting thread: most
-//! file systems would have the ring hand each of them to a thread of its own. Large transfers go to the pool, which
-//! copies several at a time; small reads have the ring wait for the disk.
+//! What goes through the page cache is mostly copying. Writes are done at once, by the submitting thread: most file
+//! systems would have the ring hand each of them to a thread of its own. So are large reads, one after the other,
+//! for the kernel to see what to read ahead. Small reads have the ring wait for the disk.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -27,7 +27,7 @@ use crate::{Access, Disk, Place};
 
 /// Extents of a request that are worth an operation each.
 const MAX_PARTS: usize = 64;
-/// Bytes of a transfer through the page cache that are worth another thread.
+/// Bytes of a read through the page cache that others wait for.
 const LARGE: u64 = 128 << 10;
 /// `user_data` holds the number of a request here, and above it the bytes that the operation moves; or the number
 /// of a watch, and above it nothing.
@@ -312,8 +312,9 @@ impl Engine for Uring {
             }
         };
         match self.plan(&request, access) {
-            Some((places, _)) if request.len >= LARGE && self.is_cached(&places) => self.hand_over(request),
-            Some((places, _)) if access == Access::Write && self.is_cached(&places) => {
+            Some((places, _))
+                if (access == Access::Write || request.len >= LARGE) && self.is_cached(&places) =>
+            {
                 let result = transfer(&*self.disk, &request, access);
                 self.done.push(Completion { request, result });
                 return true;
