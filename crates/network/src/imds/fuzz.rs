@@ -1,5 +1,7 @@
 //! What a guest may ask the metadata service; HTTP itself is hyper's.
 
+use std::time::{Duration, Instant};
+
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 
@@ -7,6 +9,8 @@ use super::testing::{CALLER, imds, instance};
 use super::{Question, TOKEN_HEADER, TOKEN_PATH, TOKEN_TTL_HEADER};
 
 const FORWARDED: &str = "x-forwarded-for";
+/// A token lives at least as long; a machine that is busy elsewhere may stand still for longer.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// Lines: method, path, the token's lifetime, a token, who it was forwarded for; an empty one leaves it out. Of an
 /// instance that answers with tokens only: whoever has none gets nothing, and each is good as it was given only.
@@ -25,6 +29,7 @@ pub(crate) fn request(input: &[u8]) {
         }
     }
     let imds = imds(true, instance());
+    let asked = Instant::now();
     let mut question = Question {
         from: CALLER,
         method: &method,
@@ -54,7 +59,7 @@ pub(crate) fn request(input: &[u8]) {
         };
         imds.reply(&question).response.status()
     };
-    assert_eq!(status(&token), StatusCode::OK);
+    assert!(status(&token) == StatusCode::OK || asked.elapsed() >= SHORTEST_LIFE);
     for (at, &change) in line().iter().enumerate().take(token.len()) {
         let before = token[at];
         token[at] = change;
