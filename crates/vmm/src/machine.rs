@@ -22,7 +22,7 @@ use crate::notices::Notices;
 use crate::pci::root::PciRoot;
 use crate::smbios;
 use crate::snapshot::{Restore, Saved, SnapshotError, Tracking};
-use crate::vcpu::{Resting, Stopping, VcpuThread};
+use crate::vcpu::{Resting, Stopping, VcpuState, VcpuThread};
 use crate::vm::Vm;
 use crate::vmgenid::{self, VmGenId};
 use vmm_sys_util::eventfd::EventFd;
@@ -128,7 +128,9 @@ impl Machine {
     /// # Errors
     /// See [`BuildError`]; the snapshot may not fit the plan.
     pub fn restore(plan: &Plan, line: &Line, restore: &Restore) -> Result<Self, BuildError> {
-        restore.snapshot.check(plan.vcpus, plan.memory_mib)?;
+        let snapshot = &restore.snapshot;
+        snapshot.check(plan.vcpus, plan.memory_mib, &plan.cpu)?;
+        cpu::check_saved(&plan.kvm, snapshot.vcpus.iter().map(VcpuState::cpuid))?;
         let (memory, page_server) = restore.map(&plan.layout())?;
         let mut machine = Self::build(plan, line, memory, Origin::Snapshot(restore))?;
         machine.page_server = page_server;

@@ -2,6 +2,7 @@
 //! machine on the terminal for whoever develops or learns.
 
 mod log;
+mod merge;
 mod probe;
 mod run;
 
@@ -36,6 +37,7 @@ struct Arguments {
 enum Command {
     Run(run::Arguments),
     ProbeJail(probe::Arguments),
+    MergeSnapshot(merge::Arguments),
 }
 
 /// Where the outcome goes, also from a panic in whatever thread.
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
     match (arguments.command, arguments.spec_fd) {
         (Some(Command::Run(arguments)), _) => run::run(arguments, started),
         (Some(Command::ProbeJail(arguments)), _) => probe::probe(&arguments),
+        (Some(Command::MergeSnapshot(arguments)), _) => merge::run(&arguments),
         (None, Some(spec_fd)) => monitor(spec_fd, arguments.jail, started),
         (None, None) => {
             eprintln!("hearth-vmm: --spec-fd or a command is needed; --help says more");

@@ -8,6 +8,7 @@ mod features;
 mod leaves;
 mod models;
 pub(crate) mod msrs;
+mod saved;
 mod topology;
 
 use std::arch::x86_64::__cpuid;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use entry::{enter_long_mode, set_memory_type};
 use leaves::Leaves;
 pub use models::Model;
+pub use saved::check_saved;
 pub use topology::Topology;
 
 /// What the guest's processors look like.
@@ -48,6 +50,10 @@ pub enum CpuError {
     Topology { vcpus: u8, threads_per_core: u8 },
     #[error("CPU model {model}: this host lacks {missing}")]
     Missing { model: Model, missing: String },
+    #[error("the snapshot's processors have {missing}, which this host lacks")]
+    Lost { missing: String },
+    #[error("the snapshot's processors are {theirs:?}, and this host's {ours:?}")]
+    OtherVendor { theirs: String, ours: String },
     #[error("asking KVM for CPUID")]
     Supported(#[source] io::Error),
     #[error("setting the CPUID of vCPU {vcpu}")]
@@ -68,18 +74,7 @@ impl CpuModel {
     /// # Errors
     /// The host cannot give what `spec` wants.
     pub fn new(kvm: &Kvm, spec: &CpuSpec, vcpus: u8) -> Result<Self, CpuError> {
-        let supported = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(|error| CpuError::Supported(error.into()))?;
-        let mut host = Leaves::new(supported.as_slice());
-        host.set(features::HYPERVISOR, true);
-        if kvm.check_extension(Cap::TscDeadlineTimer) {
-            host.set(features::TSC_DEADLINE, true);
-        }
-        if is_emulated() {
-            host.set(features::CX16, false);
-        }
-        Self::of(host, spec, vcpus)
+        Self::of(host_leaves(kvm)?, spec, vcpus)
     }
 
     fn of(mut leaves: Leaves, spec: &CpuSpec, vcpus: u8) -> Result<Self, CpuError> {
@@ -101,6 +96,22 @@ impl CpuModel {
             .map_err(|_| refused(io::Error::other("it has too many leaves")))?;
         vcpu.set_cpuid2(&cpuid).map_err(|error| refused(error.into()))
     }
+}
+
+/// All that a guest can have here.
+fn host_leaves(kvm: &Kvm) -> Result<Leaves, CpuError> {
+    let supported = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(|error| CpuError::Supported(error.into()))?;
+    let mut host = Leaves::new(supported.as_slice());
+    host.set(features::HYPERVISOR, true);
+    if kvm.check_extension(Cap::TscDeadlineTimer) {
+        host.set(features::TSC_DEADLINE, true);
+    }
+    if is_emulated() {
+        host.set(features::CX16, false);
+    }
+    Ok(host)
 }
 
 /// Whether KVM runs without a processor's virtualization extensions, interpreting the guest's kernel: there

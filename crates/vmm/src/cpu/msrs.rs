@@ -172,5 +172,13 @@ fn bitmap((base, count): (u32, u32), access: Access) -> Vec<u8> {
     bitmap
 }
 
+/// Whether a guest may read the register, and so count on what is in it.
+#[must_use]
+pub fn is_visible(msr: u32) -> bool {
+    ALLOWED
+        .iter()
+        .any(|&(first, last, _, _)| (first..=last).contains(&msr))
+}
+
 #[cfg(test)]
 mod tests;

@@ -269,3 +269,44 @@ fn kvm_takes_thirty_two_vcpus() {
         assert_eq!(place, (0, u32::from(id) / 2, u32::from(id) % 2));
     }
 }
+
+#[test]
+fn a_saved_processor_goes_on_where_the_host_has_as_much() {
+    let saved = |vendor, levels| {
+        let spec = CpuSpec::default();
+        CpuModel::of(host(vendor, levels, 0), &spec, 2).unwrap().leaves
+    };
+    let lost = |saved: &Leaves, host: &Leaves| saved::compare(saved, host).unwrap_err().to_string();
+    for vendor in [Vendor::Intel, Vendor::Amd] {
+        for levels in 1..=4 {
+            let theirs = saved(vendor, levels);
+            for here in levels..=4 {
+                saved::compare(&theirs, &host(vendor, here, 0)).unwrap();
+            }
+        }
+    }
+    let newer = saved(Vendor::Intel, 3);
+    let why = lost(&newer, &host(Vendor::Intel, 2, 0));
+    assert!(
+        why.contains("fma, movbe, aes") && why.contains("host lacks"),
+        "{why}"
+    );
+    let why = lost(&newer, &host(Vendor::Amd, 3, 0));
+    assert!(
+        why.contains("GenuineIntel") && why.contains("AuthenticAMD"),
+        "{why}"
+    );
+    // A bit that has no name here is one all the same.
+    let mut odd = newer.clone();
+    *odd.word_mut(Word::Leaf7Edx).unwrap() |= 1 << 5;
+    let why = lost(&odd, &host(Vendor::Intel, 3, 0));
+    assert!(why.contains("bit 5 of Leaf7Edx"), "{why}");
+    // What the guest has turned on is its own affair; what state it may have is not.
+    let mut on = newer.clone();
+    *on.word_mut(Word::Leaf1Ecx).unwrap() |= 1 << 27;
+    saved::compare(&on, &host(Vendor::Intel, 3, 0)).unwrap();
+    let mut less = host(Vendor::Intel, 3, 0);
+    less.get_mut(EXTENDED_STATE, 0).unwrap().eax = 7;
+    let why = lost(&newer, &less);
+    assert!(why.contains("extended state 0x2e0"), "{why}");
+}

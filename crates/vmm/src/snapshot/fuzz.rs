@@ -14,6 +14,6 @@ pub(crate) fn state_file(input: &[u8]) {
     if let Ok(snapshot) = Snapshot::decode(&encode(&sections)) {
         let about = &snapshot.about;
         assert_eq!(snapshot.checksums.len() as u64, about.memory_mib);
-        let _ = snapshot.check(about.vcpus, about.memory_mib);
+        let _ = snapshot.check(about.vcpus, about.memory_mib, &about.cpu);
     }
 }

@@ -93,6 +93,24 @@ pub fn check_len(file: &File, set: &PageSet) -> Result<(), SnapshotError> {
     Ok(())
 }
 
+/// Copies a whole memory file into an empty one, without its holes.
+///
+/// # Errors
+/// Either file cannot be read or written.
+pub fn copy(from: &File, to: &File) -> io::Result<()> {
+    let len = from.metadata()?.len();
+    to.set_len(len)?;
+    let mut buffer = vec![0; CHUNK as usize];
+    let mut at = seek_data(from, 0)?;
+    while at < len {
+        let bytes = &mut buffer[..CHUNK.min(len - at) as usize];
+        from.read_exact_at(bytes, at)?;
+        write_data(to, at, bytes)?;
+        at = seek_data(from, at + bytes.len() as u64)?;
+    }
+    Ok(())
+}
+
 /// Copies the pages of `set` from `diff` to the same places of `base`, zeroes too.
 ///
 /// # Errors

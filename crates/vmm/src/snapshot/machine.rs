@@ -120,6 +120,7 @@ impl Machine {
             instance_id: plan.instance_id.clone(),
             vcpus: plan.vcpus,
             memory_mib: plan.memory_mib,
+            cpu: plan.cpu.clone(),
             devices: plan.devices.arrangement(),
         };
         let pages = match kind {

@@ -30,6 +30,7 @@ pub use merge::merge;
 pub use saved::{Saved, StateError};
 
 use crate::bus::SavedDevices;
+use crate::cpu::CpuSpec;
 use crate::memory::MIB;
 use crate::vcpu::VcpuState;
 use crate::vm::VmState;
@@ -96,6 +97,7 @@ pub struct About {
     pub instance_id: String,
     pub vcpus: u8,
     pub memory_mib: u64,
+    pub cpu: CpuSpec,
     pub devices: Vec<SavedSlot>,
 }
 
@@ -199,13 +201,20 @@ impl Snapshot {
     ///
     /// # Errors
     /// It cannot: it has more or less of something, or the snapshot is a diff.
-    pub fn check(&self, vcpus: u8, memory_mib: u64) -> Result<(), SnapshotError> {
+    pub fn check(&self, vcpus: u8, memory_mib: u64, cpu: &CpuSpec) -> Result<(), SnapshotError> {
         if let Some(base) = self.about.base {
             return Err(SnapshotError::Diff { base });
         }
-        let shape = |vcpus: u8, mib: u64| format!("{vcpus} vCPUs and {mib} MiB");
-        let saved = shape(self.about.vcpus, self.about.memory_mib);
-        let here = shape(vcpus, memory_mib);
+        let shape = |vcpus: u8, mib: u64, cpu: &CpuSpec| {
+            let CpuSpec {
+                model,
+                threads_per_core,
+            } = cpu;
+            format!("{vcpus} vCPUs and {mib} MiB, CPU model {model}, threads per core {threads_per_core}")
+        };
+        let about = &self.about;
+        let saved = shape(about.vcpus, about.memory_mib, &about.cpu);
+        let here = shape(vcpus, memory_mib, cpu);
         if saved != here {
             return Err(SnapshotError::OtherShape { saved, here });
         }

@@ -7,6 +7,7 @@ fn about(memory_mib: u64) -> About {
         instance_id: "i-0123456789abcdef0".into(),
         vcpus: 0,
         memory_mib,
+        cpu: CpuSpec::default(),
         devices: vec![SavedSlot {
             slot: 1,
             kind: "rng".into(),

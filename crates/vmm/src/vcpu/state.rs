@@ -13,6 +13,7 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::msrs;
 use crate::snapshot::StateError;
 
 /// MSRs that one call takes; KVM's own limit is 256.
@@ -94,8 +95,12 @@ impl VcpuState {
             vcpu.set_debug_regs(&self.debug_regs),
         )?;
         set("setting a vCPU's local APIC", vcpu.set_lapic(&self.lapic))?;
-        set_msrs(vcpu, &self.msrs).map_err(StateError::host("setting a vCPU's MSRs"))?;
+        set_msrs(vcpu, &self.msrs)?;
         set("setting a vCPU's events", vcpu.set_vcpu_events(&self.events))
+    }
+
+    pub(crate) fn cpuid(&self) -> &[kvm_cpuid_entry2] {
+        &self.cpuid
     }
 
     fn set_xsave(&self, vcpu: &VcpuFd, shape: &Shape) -> Result<(), StateError> {
@@ -155,14 +160,25 @@ fn get_msrs(vcpu: &VcpuFd, numbers: &[u32]) -> io::Result<Vec<kvm_msr_entry>> {
     Ok(found)
 }
 
-fn set_msrs(vcpu: &VcpuFd, mut left: &[kvm_msr_entry]) -> io::Result<()> {
+/// KVM does not take all that it gives. A register that has its value already is as good as set, and one that the
+/// filter keeps from the guest is nothing to it; any other would be a surprise to the guest.
+fn set_msrs(vcpu: &VcpuFd, mut left: &[kvm_msr_entry]) -> Result<(), StateError> {
+    let failed = |error: io::Error| StateError::host("setting a vCPU's MSRs")(error);
     while !left.is_empty() {
         let batch = &left[..left.len().min(BATCH)];
-        let msrs = Msrs::from_entries(batch).map_err(|_| io::Error::other("MSR list"))?;
-        let written = vcpu.set_msrs(&msrs)?.min(batch.len());
+        let msrs = Msrs::from_entries(batch).map_err(|_| failed(io::Error::other("MSR list")))?;
+        let written = vcpu.set_msrs(&msrs).map_err(|error| failed(error.into()))?;
+        let written = written.min(batch.len());
         if let Some(refused) = batch.get(written) {
-            // What can be read cannot always be written; a guest that lives by such a one is not known.
-            tracing::warn!(
+            let here = get_msrs(vcpu, &[refused.index]).map_err(failed)?;
+            let same = here.first().is_some_and(|msr| msr.data == refused.data);
+            if !same && msrs::is_visible(refused.index) {
+                return Err(StateError::Unfit(format!(
+                    "this host does not take the value {:#x} of its MSR {:#x}",
+                    refused.data, refused.index
+                )));
+            }
+            tracing::debug!(
                 msr = format_args!("{:#x}", refused.index),
                 "KVM does not take an MSR back"
             );

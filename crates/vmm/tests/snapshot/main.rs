@@ -4,6 +4,7 @@
 
 mod files;
 mod guest;
+mod merging;
 #[path = "../boot/guest.rs"]
 mod monitor;
 mod pages;
@@ -75,7 +76,7 @@ fn a_snapshot_of_a_clone_and_diffs_of_both() {
 
     // A diff alone is no machine, and goes onto its own base only.
     assert!(matches!(
-        diff.snapshot().check(1, 64),
+        diff.snapshot().check(1, 64, &plan.cpu),
         Err(SnapshotError::Diff { .. })
     ));
     let wrong = full.copy();

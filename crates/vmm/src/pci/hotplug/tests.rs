@@ -81,3 +81,34 @@ fn other_ejections_are_ignored() {
     assert_eq!(bench.register(LEAVING), 1 << 6);
     assert!(bench.notices.take().is_empty());
 }
+
+#[test]
+fn what_the_guest_has_not_heard_of_yet_survives_into_a_clone() {
+    let (bench, clone) = (Bench::new(), Bench::new());
+    for bench in [&bench, &clone] {
+        for slot in [3, 4, 5] {
+            bench.root.insert(slot, Probe::new()).unwrap();
+        }
+    }
+    // One has come, one was asked to leave and the guest knows, one was asked and it does not.
+    bench.hotplug.ask(4).unwrap();
+    assert_eq!(bench.register(LEAVING), 1 << 4);
+    bench.hotplug.announce(3).unwrap();
+    bench.hotplug.ask(5).unwrap();
+    clone.hotplug.restore(&bench.hotplug.save().unwrap()).unwrap();
+    assert_eq!(clone.interrupt.read().unwrap(), 1, "told again");
+    assert!(clone.hotplug.is_asked(4) && clone.hotplug.is_asked(5) && !clone.hotplug.is_asked(3));
+    assert_eq!(clone.register(ARRIVED), 1 << 3);
+    assert_eq!(clone.register(LEAVING), 1 << 5);
+    clone.eject(3);
+    assert!(clone.root.is_taken(3), "nobody asked for it");
+    for slot in [4, 5] {
+        clone.eject(slot);
+        assert!(!clone.root.is_taken(slot));
+    }
+    assert_eq!(clone.notices.take(), [Notice::Ejected, Notice::Ejected]);
+    // Who has heard of everything is told nothing.
+    let quiet = Bench::new();
+    quiet.hotplug.restore(&clone.hotplug.save().unwrap()).unwrap();
+    assert!(quiet.interrupt.read().is_err());
+}
