@@ -19,8 +19,8 @@ const TIMES: Times = Times {
     measured: Duration::from_secs(5),
 };
 const ROWS: [&str; 4] = [
-    "host to guest, MiB a second",
-    "guest to host, MiB a second",
+    "host to guest, KiB a second",
+    "guest to host, KiB a second",
     "one byte there and back: median, ms",
     "one byte there and back: 99 of 100, ms",
 ];
@@ -86,11 +86,11 @@ fn measure(
     keys.write_all(commands.as_bytes())?;
     wait_for(&mut running, "listening")?;
     let mut figures: [Samples; ROWS.len()] = Default::default();
-    figures[0].add(stream(&wire, &running, Service::Discard, TIMES)?.rate);
-    figures[1].add(stream(&wire, &running, Service::Generate, TIMES)?.rate);
     let answers = answers(&wire, &running, TIMES)?;
     figures[2].add(answers.median / 1000.0);
     figures[3].add(answers.late / 1000.0);
+    figures[0].add(stream(&wire, &running, Service::Discard, TIMES)?.rate * 1024.0);
+    figures[1].add(stream(&wire, &running, Service::Generate, TIMES)?.rate * 1024.0);
     Ok(figures)
 }
 

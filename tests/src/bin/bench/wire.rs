@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::libc::linger;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{setsockopt, sockopt};
 
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -60,6 +62,12 @@ impl Wire {
         let stream = TcpStream::connect_timeout(&address.into(), PATIENCE)
             .with_context(|| format!("connecting to the guest at {address}"))?;
         stream.set_nodelay(true)?;
+        // What is still on its way when a measurement ends does not disturb the next one.
+        let at_once = linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&stream, sockopt::Linger, &at_once)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(stream)
