@@ -196,7 +196,9 @@ impl Connection {
         let Some(segment) = Segment::parse(packet) else {
             return;
         };
-        if segment.ports.0.to_be_bytes() != self.ports[2..] || segment.ports.1.to_be_bytes() != self.ports[..2] {
+        if segment.ports.0.to_be_bytes() != self.ports[2..]
+            || segment.ports.1.to_be_bytes() != self.ports[..2]
+        {
             return;
         }
         self.counts.packets_received += 1;
@@ -305,7 +307,16 @@ impl Connection {
 
     fn send(&mut self, nic: &mut Nic, flags: u8, data: u64, len: u32) {
         /// Largest segment, and scale of the window.
-        const OPTIONS: [u8; 8] = [2, 4, (SEGMENT >> 8) as u8, SEGMENT as u8, NO_OPTION, SCALE_OPTION, 3, SCALE];
+        const OPTIONS: [u8; 8] = [
+            2,
+            4,
+            (SEGMENT >> 8) as u8,
+            SEGMENT as u8,
+            NO_OPTION,
+            SCALE_OPTION,
+            3,
+            SCALE,
+        ];
         let options: &[u8] = if flags & SYN != 0 { &OPTIONS } else { &[] };
         let tcp_len = TCP as u16 + options.len() as u16 + len as u16;
         let mut bytes = [0; HEADERS as usize + OPTIONS.len()];
@@ -343,7 +354,9 @@ impl Connection {
 
 /// The Internet checksum's sum, not inverted.
 fn sum(start: u32, bytes: &[u8]) -> u16 {
-    let words = bytes.chunks_exact(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let words = bytes
+        .chunks_exact(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
     let sum = start + words.sum::<u32>();
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16

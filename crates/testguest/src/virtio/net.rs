@@ -82,7 +82,10 @@ impl Nic {
         }
         same!((receive.size, send.size), (RING, RING), "sizes of the rings");
         let features = device.offered();
-        ensure!(features & wanted == wanted, "of {wanted:#x} only {features:#x} is offered");
+        ensure!(
+            features & wanted == wanted,
+            "of {wanted:#x} only {features:#x} is offered"
+        );
         let nic = Self {
             segments,
             receive,
@@ -104,7 +107,8 @@ impl Nic {
     }
 
     fn post(&self, buffer: u16) {
-        self.receive.chain(buffer, &[into(self.buffer(buffer), BUFFER as u32)]);
+        self.receive
+            .chain(buffer, &[into(self.buffer(buffer), BUFFER as u32)]);
         self.receive.offer(buffer);
     }
 
@@ -155,7 +159,14 @@ impl Nic {
     }
 
     /// Sends `headers` and behind them `len` bytes from `data`, once [`Self::can_send`]; [`Self::kick`] tells the device.
-    pub fn send(&mut self, headers: &[u8], data: u64, len: u64, checksum: Checksum, segments: Option<Segments>) {
+    pub fn send(
+        &mut self,
+        headers: &[u8],
+        data: u64,
+        len: u64,
+        checksum: Checksum,
+        segments: Option<Segments>,
+    ) {
         self.free_count -= 1;
         let slot = self.free[self.free_count];
         let at = self.headers + SLOT * u64::from(slot);
