@@ -46,7 +46,7 @@ static OUTCOME: OnceLock<File> = OnceLock::new();
 fn main() -> ExitCode {
     let started = Instant::now();
     one_heap();
-    let arguments: Arguments = argh::from_env();
+    let arguments = arguments();
     log::to_stderr();
     end_on_panic();
     match (arguments.command, arguments.spec_fd) {
@@ -59,6 +59,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Also takes `--option=value`, which argh does not know.
+fn arguments() -> Arguments {
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .flat_map(|word| match word.split_once('=') {
+            Some((option, value)) if option.starts_with("--") => vec![option.to_owned(), value.to_owned()],
+            _ => vec![word],
+        })
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Arguments::from_args(&["hearth-vmm"], &words).unwrap_or_else(|exit| match exit.status {
+        Ok(()) => {
+            println!("{}", exit.output);
+            std::process::exit(0)
+        }
+        Err(()) => {
+            eprintln!("{}\nhearth-vmm --help says more", exit.output.trim_end());
+            std::process::exit(1)
+        }
+    })
 }
 
 fn monitor(spec_fd: RawFd, uid: Option<u32>, started: Instant) -> ExitCode {

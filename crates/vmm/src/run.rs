@@ -105,6 +105,12 @@ pub(crate) fn run(arguments: Arguments, started: Instant) -> ExitCode {
 type Error = Box<dyn std::error::Error>;
 
 fn on_terminal(arguments: Arguments, started: Instant) -> Result<Outcome, Error> {
+    if arguments.kernel.is_none() && arguments.disk.is_empty() {
+        return Err("what shall it boot? --kernel or --disk is needed".into());
+    }
+    if arguments.kernel.is_none() && arguments.initrd.is_some() {
+        return Err("an --initrd needs its --kernel: a disk's boot entry names its own".into());
+    }
     let filtered = !arguments.no_seccomp;
     let plan = plan(arguments)?;
     let history = File::from(rustix::fs::memfd_create("console", MemfdFlags::CLOEXEC)?);
