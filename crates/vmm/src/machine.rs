@@ -4,7 +4,6 @@ mod slots;
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 
 use kvm_ioctls::{Kvm, VcpuFd};
 
@@ -28,9 +27,6 @@ use crate::vmgenid::{self, VmGenId};
 use vmm_sys_util::eventfd::EventFd;
 
 pub use slots::Slots;
-
-/// Of a thread that makes one system call.
-const SMALL_STACK: usize = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -141,31 +137,21 @@ impl Machine {
         let notices = Arc::new(Notices::new().map_err(host("making an event descriptor"))?);
         let layout = plan.layout();
         let vm = Vm::new(&plan.kvm, &memory).map_err(host("making a KVM machine"))?;
-        let (vcpus, entry) = thread::scope(|scope| {
-            let slots = thread::Builder::new()
-                .stack_size(SMALL_STACK)
-                .spawn_scoped(scope, || vm.plug_memory())
-                .map_err(host("starting a thread"))?;
-            let (vcpus, entry) = match origin {
-                Origin::Boot => {
-                    let vcpus = make_vcpus(plan, &vm)?;
-                    (vcpus, Some(fill_memory(plan, &layout, &memory)?))
+        let vcpus = match origin {
+            Origin::Boot => {
+                let vcpus = make_vcpus(plan, &vm)?;
+                let entry = fill_memory(plan, &layout, &memory)?;
+                if let Some(first) = vcpus.first() {
+                    cpu::enter_long_mode(first, &entry).map_err(host("setting the boot processor up"))?;
                 }
-                Origin::Snapshot(_) => {
-                    let vcpus = (0..plan.vcpus).map(|id| Ok(vm.fd.create_vcpu(id.into())?));
-                    let vcpus = vcpus.collect::<io::Result<_>>();
-                    (vcpus.map_err(host("making vCPUs"))?, None)
-                }
-            };
-            slots
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
-                .map_err(host("giving the KVM machine its memory"))?;
-            Ok::<(Vec<VcpuFd>, _), BuildError>((vcpus, entry))
-        })?;
-        if let (Some(first), Some(entry)) = (vcpus.first(), entry) {
-            cpu::enter_long_mode(first, &entry).map_err(host("setting the boot processor up"))?;
-        }
+                vcpus
+            }
+            Origin::Snapshot(_) => {
+                let vcpus = (0..plan.vcpus).map(|id| Ok(vm.fd.create_vcpu(id.into())?));
+                let vcpus = vcpus.collect::<io::Result<_>>();
+                vcpus.map_err(host("making vCPUs"))?
+            }
+        };
 
         let interrupt = vm
             .router

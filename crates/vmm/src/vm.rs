@@ -35,32 +35,26 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Makes the machine, with local APICs, IOAPIC and PIC in the kernel, and without RAM as yet. There is no
-    /// PIT: hardware-reduced ACPI guests do not look for one.
+    /// Makes the machine, with its RAM, and with local APICs, IOAPIC and PIC in the kernel. There is no PIT:
+    /// hardware-reduced ACPI guests do not look for one.
     ///
     /// # Errors
     /// KVM refused, in the words of the system call.
     pub fn new(kvm: &Kvm, memory: &GuestMemory) -> io::Result<Self> {
         let fd = Arc::new(kvm.create_vm()?);
-        fd.set_identity_map_address(KVM_IDENTITY_MAP)?;
-        fd.set_tss_address(KVM_TSS_BASE as usize)?;
-        // Before the controllers: what they leave to be freed would have it wait for a grace period.
-        msrs::filter(&fd)?;
-        fd.create_irq_chip()?;
-        Ok(Self {
+        let vm = Self {
             router: Arc::new(Router::new(Arc::clone(&fd))),
             fd,
             memory: memory.clone(),
-        })
-    }
-
-    /// Gives the machine its RAM. KVM waits for a grace period here, milliseconds on a busy host: let other
-    /// things be done meanwhile.
-    ///
-    /// # Errors
-    /// KVM refused a slot.
-    pub fn plug_memory(&self) -> io::Result<()> {
-        self.set_memory(0)
+        };
+        vm.fd.set_identity_map_address(KVM_IDENTITY_MAP)?;
+        vm.fd.set_tss_address(KVM_TSS_BASE as usize)?;
+        // Before the controllers: they leave something to be freed after a grace period, and both of these would
+        // wait until it is over, for milliseconds.
+        vm.set_memory(0)?;
+        msrs::filter(&vm.fd)?;
+        vm.fd.create_irq_chip()?;
+        Ok(vm)
     }
 
     #[must_use]

@@ -34,6 +34,7 @@ const FIRST_KERNEL_ADDRESS: u64 = MIB;
 /// in thousands of small pages takes longer than reading the file.
 const USUAL_KERNEL_ADDRESS: u64 = 16 * MIB;
 const USUAL_KERNEL_SIZE: u64 = 12 * MIB;
+const HUGE_PAGE: u64 = 2 * MIB;
 const ELF_MAGIC: &[u8; 4] = b"\x7fELF";
 
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +134,15 @@ where
     I: ReadVolatile,
 {
     let ram = layout.low_ram_end();
-    advise_huge_pages(memory, USUAL_KERNEL_ADDRESS, USUAL_KERNEL_SIZE.min(ram / 4));
+    let size = kernel.seek(SeekFrom::End(0)).map_err(|source| BootError::Read {
+        what: "kernel",
+        source,
+    })?;
+    // None that it would not fill: one takes as long to clear as hundreds of small ones.
+    let huge = size.min(USUAL_KERNEL_SIZE).min(ram / 4) / HUGE_PAGE * HUGE_PAGE;
+    if huge > 0 {
+        advise_huge_pages(memory, USUAL_KERNEL_ADDRESS, huge);
+    }
     let lowest = Some(GuestAddress(FIRST_KERNEL_ADDRESS));
     let loaded = Elf::load(memory, None, &mut kernel, lowest).map_err(BootError::Load)?;
     if loaded.kernel_end > ram {
