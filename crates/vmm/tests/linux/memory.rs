@@ -11,12 +11,19 @@ use super::harness::Linux;
 
 const PATIENCE: Duration = Duration::from_secs(400);
 const KIB_PER_MIB: u64 = 1024;
-/// What the guest uses and frees again. Little: a page costs it a millisecond where KVM interprets its kernel.
-const USED_MIB: u64 = 6;
-/// Of the guest with the balloon: its kernel takes 18 of them.
-const MEMORY_MIB: u64 = 48;
+/// What the guest uses and frees again. A page costs it a millisecond where KVM interprets its kernel.
+const USED_MIB: u64 = 48;
+/// Of the guest: its files may take half of what its kernel leaves of them.
+const MEMORY_MIB: u64 = 128;
 /// What must have come back of it.
-const BACK_KIB: u64 = 3 * KIB_PER_MIB;
+const BACK_KIB: u64 = 32 * KIB_PER_MIB;
+/// What the balloon leaves to the guest, and what a process then wants.
+const LEFT_MIB: u64 = 8;
+const WANTED_MIB: u64 = 20;
+/// What the host gives back at the end.
+const RETURNED_MIB: u64 = 24;
+/// What the guest's numbers may differ by between one look and the next, and what its kernel keeps for itself.
+const SLACK_MIB: u64 = 4;
 
 /// Lets the guest use memory for a file and free it, which the host does not notice by itself; the monitor's
 /// resident KiB in between.
@@ -50,6 +57,27 @@ fn balloon(linux: &mut Linux) -> BalloonStatus {
     }
 }
 
+/// Fresh from the guest.
+fn statistics(linux: &mut Linux) -> BalloonStatus {
+    let refresh = linux.control().request(&Request::RefreshBalloonStatistics);
+    assert_eq!(refresh, Reply::Ok);
+    loop {
+        match linux.control().next_event(PATIENCE) {
+            Some(Event::BalloonStatistics(status)) => return status,
+            Some(_) => {}
+            None => panic!("no statistics"),
+        }
+    }
+}
+
+/// As the guest sees it.
+fn meminfo_mib(linux: &mut Linux, field: &str) -> u64 {
+    let kib = linux.ok(&format!(
+        "sed -n 's/^{field}: *\\([0-9]*\\) kB$/\\1/p' /proc/meminfo"
+    ));
+    kib.parse::<u64>().unwrap() / KIB_PER_MIB
+}
+
 fn set_target(linux: &mut Linux, mib: u64) -> Reply {
     linux.control().request(&Request::SetBalloonTarget { mib })
 }
@@ -67,39 +95,59 @@ fn a_balloon_takes_memory_from_the_guest_and_gives_it_back() {
     let Some(mut linux) = booted else { return };
     let full = use_memory(&mut linux);
     // Nearly all that is free, so that what the host still has of it is among it.
-    assert_eq!(set_target(&mut linux, 26), Reply::Ok);
+    let target = meminfo_mib(&mut linux, "MemFree") - LEFT_MIB;
+    assert_eq!(set_target(&mut linux, target), Reply::Ok);
     wait_until(&mut linux, "inflating", |linux| {
-        linux.memory_kib("Rss") + BACK_KIB < full
+        balloon(linux).actual_mib == target
     });
     let inflated = linux.memory_kib("Rss");
+    // All that the host had of it, but for what the guest was left.
+    let back = (USED_MIB - LEFT_MIB - SLACK_MIB) * KIB_PER_MIB;
+    assert!(inflated + back < full, "{full} KiB, then {inflated}");
     let actual = balloon(&mut linux).actual_mib;
     eprintln!("{full} KiB resident, {inflated} KiB with {actual} MiB in the balloon");
 
-    let refresh = linux.control().request(&Request::RefreshBalloonStatistics);
-    assert_eq!(refresh, Reply::Ok);
-    let statistics = loop {
-        match linux.control().next_event(PATIENCE) {
-            Some(Event::BalloonStatistics(status)) => break status.statistics,
-            Some(_) => {}
-            None => panic!("no statistics"),
-        }
-    };
-    let (free, total) = (
-        statistics[&Statistic::FreeBytes],
-        statistics[&Statistic::TotalBytes],
+    let before = statistics(&mut linux).statistics;
+    for (statistic, field) in [
+        (Statistic::FreeBytes, "MemFree"),
+        (Statistic::TotalBytes, "MemTotal"),
+        (Statistic::AvailableBytes, "MemAvailable"),
+    ] {
+        let (told, is) = (before[&statistic] >> 20, meminfo_mib(&mut linux, field));
+        assert!(told.abs_diff(is) <= SLACK_MIB, "{field}: {told} and {is} MiB");
+    }
+
+    // A process needs more than the guest was left: that comes out of the balloon, and nobody is killed.
+    let available = meminfo_mib(&mut linux, "MemAvailable");
+    assert!(available < WANTED_MIB, "{available} MiB");
+    linux.ok(&format!(
+        "busybox dd if=/dev/zero of=/dev/null bs={WANTED_MIB}M count=1 2>/dev/null"
+    ));
+    let after = statistics(&mut linux);
+    eprintln!(
+        "{} MiB in the balloon after a process had {WANTED_MIB} MiB, with {available} MiB available",
+        after.actual_mib
     );
     assert!(
-        0 < free && free < total && total < MEMORY_MIB << 20,
-        "{statistics:?}"
+        after.actual_mib < target && after.target_mib == target,
+        "{after:?}"
+    );
+    assert_eq!(
+        after.statistics.get(&Statistic::OomKills),
+        before.get(&Statistic::OomKills)
     );
 
-    let less = actual - 2;
+    // And comes back when the host has no need of it.
+    let few = meminfo_mib(&mut linux, "MemFree");
+    let less = after.actual_mib - RETURNED_MIB;
     assert_eq!(set_target(&mut linux, less), Reply::Ok);
     wait_until(&mut linux, "deflating", |linux| balloon(linux).actual_mib == less);
+    let many = meminfo_mib(&mut linux, "MemFree");
+    assert!(few + RETURNED_MIB <= many + SLACK_MIB, "{few} and {many} MiB");
     let Reply::Error { message } = set_target(&mut linux, MEMORY_MIB + 1) else {
         panic!("a balloon larger than the machine");
     };
-    assert!(message.contains("49 MiB"), "{message}");
+    assert!(message.contains("129 MiB"), "{message}");
 }
 
 #[test]
@@ -109,6 +157,7 @@ fn free_pages_go_back_to_the_host() {
         ..BalloonOptions::default()
     };
     let booted = Linux::boot("free_pages_go_back", |spec, _| {
+        spec.memory_mib = MEMORY_MIB;
         spec.balloon = Some(options);
         // Blocks of half a MiB, for a guest that frees so little.
         if let BootSpec::Kernel { cmdline, .. } = &mut spec.boot {
