@@ -18,9 +18,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// A monitor that does not answer within this is not waited for; its pidfd still is.
 const REPLY_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two connections to a monitor that hangs up, or says what is no message; doubled each time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+/// And a connection that lasts so long makes up for all before it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// No message of the protocol comes near it.
 const MAX_LINE: usize = 64 << 10;
 
@@ -229,29 +234,35 @@ async fn converse(
     let delays = || {
         ExponentialBuilder::default()
             .with_jitter()
-            .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(2))
+            .with_min_delay(SHORTEST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
             .without_max_times()
             .build()
     };
     let mut delay = delays();
     loop {
+        let began = Instant::now();
         match connect(&launch_dir).await {
             Ok(stream) => match exchange(stream, &mut inbox, &tell).await {
                 Ended::Dropped => return,
-                Ended::Closed { spoken: true } => delay = delays(),
-                Ended::Closed { spoken: false } => {}
+                Ended::Closed => {}
             },
             Err(error) if nobody_listens(&error) => return,
             Err(error) => tracing::debug!(%error, "connecting to a monitor"),
         }
-        tokio::time::sleep(delay.next().unwrap_or(Duration::from_secs(2))).await;
+        // That it said something is no reason: so does one that babbles.
+        if began.elapsed() >= LONGEST_PAUSE {
+            delay = delays();
+        }
+        tokio::time::sleep(delay.next().unwrap_or(LONGEST_PAUSE)).await;
     }
 }
 
 enum Ended {
+    /// The handle was.
     Dropped,
-    Closed { spoken: bool },
+    /// The connection was, by either side.
+    Closed,
 }
 
 async fn exchange(
@@ -265,9 +276,8 @@ async fn exchange(
     // Replies come in the order of the requests; `None` awaits the status that every connection begins with.
     let mut awaited: VecDeque<Option<oneshot::Sender<Reply>>> = VecDeque::from([None]);
     if send(&mut writer, &Request::Status).await.is_err() {
-        return Ended::Closed { spoken: false };
+        return Ended::Closed;
     }
-    let mut spoken = false;
     loop {
         // A monitor is not trusted: it may send a line without end.
         let mut limited = (&mut reader).take((MAX_LINE + 1 - line.len()) as u64);
@@ -275,16 +285,15 @@ async fn exchange(
             request = inbox.recv() => {
                 let Some((request, sender)) = request else { return Ended::Dropped };
                 if send(&mut writer, &request).await.is_err() {
-                    return Ended::Closed { spoken };
+                    return Ended::Closed;
                 }
                 awaited.push_back(Some(sender));
             }
             // `read_until` keeps what it has read in `line` when another branch wins.
             read = limited.read_until(b'\n', &mut line) => {
                 if !matches!(read, Ok(1..)) || line.len() > MAX_LINE {
-                    return Ended::Closed { spoken };
+                    return Ended::Closed;
                 }
-                spoken = true;
                 match serde_json::from_slice(&line) {
                     Ok(Message::Reply(reply)) => {
                         if let Reply::Status(status) = &reply {
@@ -299,7 +308,7 @@ async fn exchange(
                     Ok(Message::Event(_)) => {}
                     Err(error) => {
                         tracing::warn!(%error, "a monitor said what the control protocol does not know");
-                        return Ended::Closed { spoken };
+                        return Ended::Closed;
                     }
                 }
                 line.clear();
@@ -320,4 +329,46 @@ async fn send(writer: &mut tokio::net::unix::OwnedWriteHalf, request: &Request) 
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     writer.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A monitor that answers each connection with `words` and hangs up; how many it has had after ten minutes.
+    async fn connections(words: &'static [u8]) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = tokio::net::UnixListener::bind(dir.path().join("control.sock")).unwrap();
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let _ = stream.write_all(words).await;
+            }
+        });
+        let (_requests, inbox) = mpsc::channel(1);
+        let (tell, _told) = watch::channel(Told::default());
+        tokio::spawn(converse(dir.path().to_owned(), inbox, tell));
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        count.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_monitor_that_babbles_or_hangs_up_is_called_less_and_less_often() {
+        for words in [
+            b"babble\n".as_slice(),
+            b"\"babble\"\n",
+            b"{\"reply\":\"ok\"}\n",
+            b"{\"event\":{\"reset\":{\"boots\":2}}}\n",
+            b"",
+        ] {
+            let connections = connections(words).await;
+            // Seven until the pauses are two seconds long, and half as many seconds again by chance.
+            assert!((150..310).contains(&connections), "{words:?}: {connections}");
+        }
+    }
 }

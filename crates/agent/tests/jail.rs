@@ -271,6 +271,32 @@ fn who_takes_too_much_cpu_waits() {
 }
 
 #[test]
+fn a_file_grows_no_longer_than_the_largest_that_is_its_own() {
+    let Some(prison) = Prison::new("a_file_grows_no_longer", false) else {
+        return;
+    };
+    let try_with = |file: u64| {
+        let limits = Limits {
+            file,
+            ..Limits::of(1, 64)
+        };
+        let cell = prison.jail.cell("i-1", &limits).unwrap();
+        let log = tempfile::tempfile().unwrap();
+        let mut command = prison.command(&cell, "grow-file", Some("block"));
+        let child = cell.spawn(command.stderr(log.try_clone().unwrap())).unwrap();
+        let output = child.wait_with_output().unwrap();
+        // It is told, and lives.
+        assert!(output.status.success(), "{:?}", output.status);
+        let said = String::from_utf8(output.stdout).unwrap();
+        (said, log.metadata().unwrap().len())
+    };
+    let (said, len) = try_with(1 << 30);
+    assert!(said.contains("File too large") && len == 0, "{said}: {len} bytes");
+    let (said, len) = try_with((1 << 30) + 1);
+    assert!(said.contains("1 byte written") && len == (1 << 30) + 1, "{said}: {len} bytes");
+}
+
+#[test]
 fn vcpus_are_pinned_to_the_least_used_cpus() {
     let Some(prison) = Prison::new("vcpus_are_pinned", true) else {
         return;

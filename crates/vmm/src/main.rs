@@ -46,6 +46,7 @@ static OUTCOME: OnceLock<File> = OnceLock::new();
 fn main() -> ExitCode {
     let started = Instant::now();
     one_heap();
+    outlive_full_files();
     let arguments = arguments();
     log::to_stderr();
     end_on_panic();
@@ -166,6 +167,13 @@ fn abandon(outcome: &Outcome) -> ! {
 fn one_heap() {
     // SAFETY: sets a number in the allocator; no other thread exists yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// A file that may not grow any more refuses what is written to it, which the guest is told; it does not end the
+/// machine.
+fn outlive_full_files() {
+    // SAFETY: no handler is run; no other thread exists yet.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// A panic in any thread is the end of the machine: a device without its worker only looks alive.

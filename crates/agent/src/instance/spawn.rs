@@ -68,7 +68,10 @@ pub fn spawn(
     program: &Path,
     parts: Parts,
 ) -> Result<OwnedFd, SpawnError> {
-    let limits = Limits::of(parts.vcpus, parts.memory_mib);
+    let mut limits = Limits::of(parts.vcpus, parts.memory_mib);
+    let volume = parts.volume.data.metadata();
+    let volume = volume.map_err(io_error("looking at the volume's data"))?;
+    limits.file = limits.file.max(volume.len());
     let cell = jail
         .map(|jail| jail.cell(&parts.instance_id, &limits))
         .transpose()?;

@@ -38,16 +38,21 @@ pub struct Limits {
     pub cpu_quota: u64,
     /// Bytes.
     pub memory: u64,
+    /// Bytes of the largest file that it writes.
+    pub file: u64,
 }
 
 impl Limits {
     /// For an instance of this shape.
     pub fn of(vcpus: u8, memory_mib: u64) -> Limits {
         let guest = memory_mib.saturating_mul(MIB);
+        let memory = guest.saturating_add(guest / 32).saturating_add(OVERHEAD);
         Limits {
             vcpus,
             cpu_quota: (u64::from(vcpus) + 1) * PERIOD_MICROS,
-            memory: guest.saturating_add(guest / 32).saturating_add(OVERHEAD),
+            memory,
+            // A snapshot's.
+            file: memory,
         }
     }
 }
@@ -331,6 +336,7 @@ fn settings(
         vcpus,
         cpu_quota,
         memory,
+        ..
     } = *limits;
     let weight = 100 * u32::from(vcpus);
     match (controller, version) {

@@ -57,6 +57,8 @@ pub struct Jail {
 pub struct Cell {
     lease: Lease,
     group: Group,
+    /// Bytes of the largest file that it writes.
+    largest_file: u64,
     /// The host's CPU of each vCPU; empty where they are not pinned.
     pub cpus: Vec<u16>,
 }
@@ -92,7 +94,12 @@ impl Jail {
             .cgroups
             .make(instance_id, limits, &cpus)
             .map_err(JailError::Cgroup)?;
-        Ok(Cell { lease, group, cpus })
+        Ok(Cell {
+            lease,
+            group,
+            largest_file: limits.file,
+            cpus,
+        })
     }
 
     /// Removes what [`Jail::cell`] made, if no process is in it.
@@ -129,10 +136,18 @@ impl Cell {
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let procs: Vec<_> = self.group.process_files()?;
         let fds: Vec<_> = procs.iter().map(|file| file.as_raw_fd()).collect();
+        let file_size = libc::rlimit {
+            rlim_cur: self.largest_file,
+            rlim_max: self.largest_file,
+        };
         // SAFETY: the closure makes system calls only, on descriptors that `procs` keeps open until the spawn is
         // over.
         unsafe {
             command.pre_exec(move || {
+                // Its log and its outcome, too, are files of ours that it could fill the disk with.
+                if libc::setrlimit(libc::RLIMIT_FSIZE, &file_size) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
                 fds.iter()
                     .try_for_each(|&fd| match libc::write(fd, b"0".as_ptr().cast(), 1) {
                         1 => Ok(()),

@@ -34,6 +34,8 @@ pub(super) enum Attempt {
     TakeMemory,
     /// Two threads for a second; says how many milliseconds of CPU time they got.
     BurnCpu,
+    /// Makes the file that is standard error a GiB long, without taking so much room.
+    GrowFile,
     /// Stays until standard input ends.
     Stay,
 }
@@ -64,7 +66,7 @@ impl Attempt {
         Self::ExecutableMemory,
         Self::LoadBpf,
     ];
-    const LASTING: [Self; 3] = [Self::TakeMemory, Self::BurnCpu, Self::Stay];
+    const LASTING: [Self; 4] = [Self::TakeMemory, Self::BurnCpu, Self::GrowFile, Self::Stay];
 
     /// As an argument: `open-file`.
     pub(super) fn name(self) -> String {
@@ -117,6 +119,10 @@ impl Attempt {
             }),
             Self::TakeMemory => take_memory(),
             Self::BurnCpu => burn_cpu(),
+            Self::GrowFile => {
+                let end = rustix::io::pwrite(io::stderr(), b"!", GIB as u64)?;
+                Ok(format!("{end} byte written"))
+            }
             Self::Stay => io::stdin().read(&mut [0]).map(|_| "stayed".into()),
         }
     }
