@@ -293,7 +293,10 @@ fn a_file_grows_no_longer_than_the_largest_that_is_its_own() {
     let (said, len) = try_with(1 << 30);
     assert!(said.contains("File too large") && len == 0, "{said}: {len} bytes");
     let (said, len) = try_with((1 << 30) + 1);
-    assert!(said.contains("1 byte written") && len == (1 << 30) + 1, "{said}: {len} bytes");
+    assert!(
+        said.contains("1 byte written") && len == (1 << 30) + 1,
+        "{said}: {len} bytes"
+    );
 }
 
 #[test]
