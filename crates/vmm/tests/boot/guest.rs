@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -174,9 +175,14 @@ impl Guest {
 
     /// A request with the descriptors that it names.
     pub fn request_with(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Reply {
-        self.control.set_patience(Some(REPLY)).unwrap();
-        let reply = self.control.request_with(request, descriptors);
+        let reply = self.try_request(request, descriptors);
         reply.unwrap_or_else(|error| panic!("control socket: {error}; console:\n{}", self.console()))
+    }
+
+    /// A request that the monitor's end may be the answer to.
+    pub fn try_request(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Reply> {
+        self.control.set_patience(Some(REPLY))?;
+        self.control.request_with(request, descriptors)
     }
 
     /// How many descriptors the monitor has open.
@@ -193,13 +199,18 @@ impl Guest {
 
     /// Waits until the guest has printed `text`.
     pub fn wait_for_console(&self, text: &str, timeout: Duration) {
+        self.wait_for_output(&format!("{text:?}"), timeout, |said| said.contains(text));
+    }
+
+    /// Waits until `what`, a condition upon all that the guest has printed, holds.
+    pub fn wait_for_output(&self, what: &str, timeout: Duration, condition: impl Fn(&str) -> bool) {
         let changes = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
         let path = self.dir.path().join("console");
         inotify::add_watch(&changes, path, inotify::WatchFlags::MODIFY).unwrap();
         let deadline = Instant::now() + timeout;
-        while !self.console().contains(text) {
+        while !condition(&self.console()) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} on the console:\n{}", self.console());
+            assert!(!left.is_zero(), "no {what} on the console:\n{}", self.console());
             let mut fds = [PollFd::new(&changes, PollFlags::IN)];
             poll(&mut fds, Some(&left.try_into().unwrap())).unwrap();
             // All that is there: they only say that there is something new.
@@ -241,7 +252,7 @@ fn spawn(spec_fd: RawFd, inherited: Vec<RawFd>) -> Child {
         command.pre_exec(move || {
             for &fd in &inherited {
                 if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
-                    return Err(std::io::Error::last_os_error());
+                    return Err(io::Error::last_os_error());
                 }
             }
             Ok(())

@@ -1,6 +1,7 @@
 //! Page servers, good and bad, of a monitor in its jail.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -267,6 +268,56 @@ fn a_silent_server_ends_what_has_to_wait_for_it() {
     let message = crash(guest);
     assert!(message.contains("does not answer"), "{message}");
     server.join().unwrap();
+}
+
+/// A snapshot wants all pages: the machine ends instead of waiting for them for ever, and says why.
+#[test]
+fn a_snapshot_with_a_silent_server_ends_within_its_time() {
+    let Some(saved) = Saved::new("a_snapshot_with_a_silent_server") else {
+        return;
+    };
+    let (mut guest, server) = saved.restore(then!(Nothing));
+    assert_entered(&mut guest);
+    let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let request = Request::Snapshot(SnapshotRequest {
+        kind: Kind::Full { track: false },
+        state: 0,
+        memory: 1,
+    });
+    match guest.try_request(&request, &[state.as_fd(), memory.as_fd()]) {
+        Ok(Reply::Error { .. }) => {}
+        Ok(reply) => panic!("{reply:?}"),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}"),
+    }
+    let message = crash(guest);
+    assert!(message.contains("does not answer"), "{message}");
+    server.join().unwrap();
+}
+
+/// A pause waits for the vCPU and the devices, which may wait for a page.
+#[test]
+fn a_pause_with_a_silent_server_is_done_or_ends_within_its_time() {
+    let Some(saved) = Saved::new("a_pause_with_a_silent_server") else {
+        return;
+    };
+    let (mut guest, server) = saved.restore(then!(Nothing));
+    assert_entered(&mut guest);
+    // The guest has come to where nobody answers, or is about to.
+    guest.wait_for_output("letter", PATIENCE, |said| !said.is_empty());
+    match guest.try_request(&Request::Pause, &[]) {
+        Ok(Reply::Ok) => {
+            assert!(matches!(guest.request(&Request::Status), Reply::Status(_)));
+            assert_eq!(guest.request(&Request::Resume), Reply::Ok);
+            assert_stops(guest, server);
+        }
+        Ok(reply) => panic!("{reply:?}"),
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
+            let message = crash(guest);
+            assert!(message.contains("does not answer"), "{message}");
+            server.join().unwrap();
+        }
+    }
 }
 
 #[test]

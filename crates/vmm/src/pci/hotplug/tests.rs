@@ -1,3 +1,6 @@
+use std::sync::Barrier;
+use std::thread;
+
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 use super::*;
@@ -80,6 +83,37 @@ fn other_ejections_are_ignored() {
     assert!(bench.root.is_taken(5));
     assert_eq!(bench.register(LEAVING), 1 << 6);
     assert!(bench.notices.take().is_empty());
+}
+
+/// The host takes a function out and puts the next one in, while the guest ejects what it was asked to.
+#[test]
+fn a_late_ejection_does_not_take_out_who_came_after() {
+    const ROUNDS: usize = 20_000;
+    const SLOT: u8 = 5;
+    let bench = Bench::new();
+    let barrier = Barrier::new(2);
+    let mut lost = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                barrier.wait();
+                bench.eject(SLOT);
+                barrier.wait();
+            }
+        });
+        for _ in 0..ROUNDS {
+            bench.root.insert(SLOT, Probe::new()).unwrap();
+            bench.hotplug.ask(SLOT).unwrap();
+            barrier.wait();
+            bench.hotplug.forget(SLOT);
+            bench.root.remove(SLOT);
+            bench.root.insert(SLOT, Probe::new()).unwrap();
+            barrier.wait();
+            lost += usize::from(!bench.root.remove(SLOT));
+            bench.notices.take();
+        }
+    });
+    assert_eq!(lost, 0, "newcomers in {ROUNDS} rounds");
 }
 
 #[test]
