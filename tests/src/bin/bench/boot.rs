@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::monitors::{Guest, Monitor, time_until};
+use crate::monitors::{Disk, Guest, Monitor, time_until};
 use crate::resident::{Overhead, overhead};
 use crate::stats::{Row, Samples, print};
 use crate::stub;
@@ -13,10 +13,16 @@ const MEMORY_MIB: u64 = 128;
 const LARGE_MEMORY_MIB: u64 = 2048;
 /// What images/initrd's init says first.
 const FIRST_LINE: &[u8] = b"hearth-init: first line";
+/// What Linux is told to speak before its drivers do, and how each of its lines begins.
+const SPEAK_EARLY: &str = "earlyprintk=ttyS0 ignore_loglevel";
+const FIRST_WORDS: &[u8] = b"[    0.000000] ";
+/// Bytes of Linux's disk, of which it reads the first sectors.
+const DISK: u64 = 64 << 20;
 
 #[derive(Default, Clone)]
 struct Figures {
     entry: Samples,
+    words: Samples,
     line: Samples,
     rss: Samples,
     pss: Samples,
@@ -27,9 +33,14 @@ struct Figures {
 /// What a figure is called, and where it is kept.
 type Figure = (&'static str, fn(&mut Figures) -> &mut Samples);
 
-const FIGURES: [Figure; 6] = [
+const FIGURES: [Figure; 7] = [
     ("process start to first vCPU entry, ms", |f| &mut f.entry),
-    ("process start to guest's first line, ms", |f| &mut f.line),
+    ("process start to Linux's first line by earlyprintk, ms", |f| {
+        &mut f.words
+    }),
+    ("process start to the first line of Linux's init, ms", |f| {
+        &mut f.line
+    }),
     ("RSS beyond 128 MiB of guest memory, MiB", |f| &mut f.rss),
     ("PSS beyond 128 MiB of guest memory, MiB", |f| &mut f.pss),
     ("RSS beyond 2 GiB of guest memory, MiB", |f| &mut f.large_rss),
@@ -74,9 +85,20 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
         memory_mib: LARGE_MEMORY_MIB,
         ..small
     };
+    let disk = dir.path().join("disk");
+    std::fs::File::create(&disk)?.set_len(DISK)?;
     let linux = Guest {
         kernel: &kernel,
+        disk: Some(Disk {
+            path: &disk,
+            direct: false,
+        }),
         ..small
+    };
+    let early = format!("{cmdline} {SPEAK_EARLY}");
+    let early = Guest {
+        cmdline: &early,
+        ..linux
     };
 
     let mut figures = vec![Figures::default(); monitors.len()];
@@ -96,6 +118,7 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
             let (entry, resident) = time(&small, b"!")?;
             figures.entry.add(entry);
             let resident = if with_linux() {
+                figures.words.add(time(&early, FIRST_WORDS)?.0);
                 let (line, resident) = time(&linux, FIRST_LINE)?;
                 figures.line.add(line);
                 resident
@@ -109,7 +132,7 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
             figures.large_pss.add(resident.pss);
         }
     }
-    println!("\nboot: 1 vCPU, {runs} runs in turn, same kernel, initrd and command line\n");
+    println!("\nboot: 1 vCPU, {runs} runs in turn, same kernel, initrd, disk and command line\n");
     let rows: Vec<Row> = FIGURES
         .into_iter()
         .map(|(name, pick)| Row {

@@ -24,14 +24,14 @@ use monitors::Monitor;
 fn main() -> Result<()> {
     let which = std::env::args().nth(1).unwrap_or_default();
     match which.as_str() {
-        "boot" => boot::run(&Monitor::all(false)?).and_then(|()| launch::run()),
+        "boot" => boot::run(&Monitor::all()?).and_then(|()| launch::run()),
         "launch" => launch::run(),
-        "disk" => disk::run(&Monitor::all(true)?),
+        "disk" => disk::run(&Monitor::all()?),
         "limits" => limits::run(),
-        "net" => networks(&Monitor::all(true)?),
-        "snapshot" => snapshot::run(&Monitor::all(true)?),
+        "net" => networks(&Monitor::all()?),
+        "snapshot" => snapshot::run(&Monitor::all()?),
         "vmm" => {
-            let monitors = Monitor::all(true)?;
+            let monitors = Monitor::all()?;
             boot::run(&monitors)?;
             snapshot::run(&monitors)?;
             disk::run(&monitors)?;

@@ -37,25 +37,23 @@ pub struct Disk<'a> {
 }
 
 impl Monitor {
-    /// Ours, and the peers that are here: Firecracker where `$FIRECRACKER` names it, QEMU (`$QEMU`, or Debian's) if asked for.
-    pub fn all(with_qemu: bool) -> Result<Vec<Self>> {
+    /// Ours, and the peers that are here: Firecracker where `$FIRECRACKER` names it, and QEMU (`$QEMU`, or Debian's).
+    pub fn all() -> Result<Vec<Self>> {
         let mut monitors = vec![Self::Hearth(hearth_tests::binary("hearth-vmm")?)];
         if let Some(binary) = std::env::var_os("FIRECRACKER") {
             monitors.push(Self::Firecracker(binary.into()));
         } else {
             eprintln!("FIRECRACKER is not set: no comparison with it");
         }
-        if with_qemu {
-            let binary =
-                std::env::var_os("QEMU").map_or_else(|| "/usr/bin/qemu-system-x86_64".into(), PathBuf::from);
-            if binary.exists() {
-                monitors.push(Self::Qemu(binary));
-            } else {
-                eprintln!(
-                    "{} is absent: no comparison with QEMU (apt-get install qemu-system-x86)",
-                    binary.display()
-                );
-            }
+        let binary =
+            std::env::var_os("QEMU").map_or_else(|| "/usr/bin/qemu-system-x86_64".into(), PathBuf::from);
+        if binary.exists() {
+            monitors.push(Self::Qemu(binary));
+        } else {
+            eprintln!(
+                "{} is absent: no comparison with QEMU (apt-get install qemu-system-x86)",
+                binary.display()
+            );
         }
         Ok(monitors)
     }
