@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod vsock;
+
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -12,8 +14,9 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use hearth_vmm::console;
-use hearth_vmm::control::{Client, Event, Reply, Request};
+use hearth_vmm::control::{Client, Event, Reply, Request, SnapshotRequest};
 use hearth_vmm::cpu::CpuSpec;
+use hearth_vmm::snapshot::Kind;
 use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, Outcome, VmSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
@@ -183,6 +186,25 @@ impl Guest {
     pub fn try_request(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Reply> {
         self.control.set_patience(Some(REPLY))?;
         self.control.request_with(request, descriptors)
+    }
+
+    /// Has a snapshot made: its state and its memory.
+    pub fn snapshot(&mut self, kind: Kind) -> (File, File) {
+        let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        match self.try_snapshot(kind, &state, &memory).unwrap() {
+            Reply::Snapshot(taken) => eprintln!("{kind:?}: paused for {} µs", taken.paused_micros),
+            reply => panic!("{reply:?}"),
+        }
+        (state, memory)
+    }
+
+    pub fn try_snapshot(&mut self, kind: Kind, state: &File, memory: &File) -> io::Result<Reply> {
+        let request = Request::Snapshot(SnapshotRequest {
+            kind,
+            state: 0,
+            memory: 1,
+        });
+        self.try_request(&request, &[state.as_fd(), memory.as_fd()])
     }
 
     /// How many descriptors the monitor has open.

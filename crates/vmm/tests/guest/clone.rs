@@ -1,10 +1,9 @@
 //! A guest that is saved, and restored with a NIC that has another address: it says on its console when to save it.
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use hearth_vmm::control::{Event, Reply, Request, SnapshotRequest};
+use hearth_vmm::control::Event;
 use hearth_vmm::snapshot::Kind;
 use hearth_vmm::spec::{MemorySpec, RestoreSpec};
 
@@ -22,14 +21,7 @@ fn a_clone_gets_a_nic_of_its_own() {
     };
     let mut guest = launch("only=clone:: clone=1", Some(first_tap), |_, _| {});
     guest.wait_for_console("clone: save\n", PATIENCE);
-    let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    let request = Request::Snapshot(SnapshotRequest {
-        kind: Kind::Full { track: false },
-        state: 0,
-        memory: 1,
-    });
-    let reply = guest.request_with(&request, &[state.as_fd(), memory.as_fd()]);
-    assert!(matches!(reply, Reply::Snapshot(_)), "{reply:?}");
+    let (state, memory) = guest.snapshot(Kind::Full { track: false });
     drop(guest);
 
     let mut clone = launch("", Some(tap::add(0)), |spec, fds| {

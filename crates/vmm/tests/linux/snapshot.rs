@@ -1,12 +1,11 @@
 //! A booted Linux, saved while it runs, goes on in two other monitors, with other disks and NICs.
 
-use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hearth_vmm::control::{Event, Reply, Request, SnapshotRequest};
+use hearth_vmm::control::Event;
 use hearth_vmm::snapshot::Kind;
 use hearth_vmm::spec::{Cache, DiskBacking, DiskSpec, MemorySpec, NicSpec, RestoreSpec, VmSpec};
 
@@ -61,23 +60,6 @@ fn heard(number: u8) -> String {
     String::from_utf8(found.stdout).unwrap()
 }
 
-fn snapshot(linux: &mut Linux, kind: Kind) -> (File, File) {
-    let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    let request = Request::Snapshot(SnapshotRequest {
-        kind,
-        state: 0,
-        memory: 1,
-    });
-    let reply = linux
-        .control()
-        .request_with(&request, &[state.as_fd(), memory.as_fd()]);
-    let Reply::Snapshot(taken) = reply else {
-        panic!("{reply:?}");
-    };
-    eprintln!("{kind:?}: paused for {} µs", taken.paused_micros);
-    (state, memory)
-}
-
 #[test]
 fn a_running_guest_is_saved_and_goes_on_as_two_clones_with_other_disks_and_nics() {
     let first = disk("the first disk");
@@ -93,9 +75,9 @@ fn a_running_guest_is_saved_and_goes_on_as_two_clones_with_other_disks_and_nics(
     };
     linux.ok("echo remembered > /tmp/what");
     linux.ok("ifconfig eth0 10.0.0.2 up && ping -c 1 10.0.0.1");
-    let (state, memory) = snapshot(&mut linux, Kind::Full { track: true });
+    let (state, memory) = linux.control().snapshot(Kind::Full { track: true });
     assert_eq!(linux.ok("head -c 14 /dev/vda"), "the first disk");
-    let _ = snapshot(&mut linux, Kind::Diff);
+    let _ = linux.control().snapshot(Kind::Diff);
     assert_eq!(linux.ok("cat /tmp/what"), "remembered");
 
     let disks = [disk("a second disk"), disk("and a third")];

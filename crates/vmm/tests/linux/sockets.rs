@@ -2,46 +2,37 @@
 //!
 //! The host's ends are in a network namespace of the test's thread, and in a directory of its own.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use hearth_vmm::control::{Reply, Request};
 use hearth_vmm::metrics::{Operation, OperationReport};
-use hearth_vmm::spec::{NicSpec, VsockSpec};
-use nix::sched::{CloneFlags, unshare};
+use hearth_vmm::spec::NicSpec;
 
-use super::guest::Inherited;
+use super::guest::{Inherited, vsock};
 use super::harness::Linux;
+use super::tap;
 
-const TAP: &str = "hearth-t1";
 const BYTES: u64 = 512 << 10;
-
-nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
 
 #[test]
 fn tcp_goes_through_offloads_and_two_queues_both_ways() {
     const TEST: &str = "tcp_goes_through_offloads_and_two_queues_both_ways";
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: {TEST}: needs root for a namespace and a TAP");
+    let Some(taps) = tap::queues_in_a_namespace::<2>(TEST) else {
         return;
-    }
-    // Of this thread and those it starts.
-    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    };
     let Some(mut linux) = Linux::boot(TEST, |spec, fds| {
         spec.vcpus = 2;
-        spec.nics.push(nic(fds));
+        spec.nics.push(nic(taps, fds));
     }) else {
         return;
     };
-    ip(&format!("addr add 10.0.0.1/24 dev {TAP}"));
-    ip(&format!("link set {TAP} up"));
     linux.ok("ip addr add 10.0.0.2/24 dev eth0");
     linux.ok("ip link set eth0 up");
     assert_eq!(
@@ -61,7 +52,7 @@ fn either_side_begins_streams_over_vsock() {
     }
     let directory = tempfile::tempdir().unwrap();
     let Some(mut linux) = Linux::boot(TEST, |spec, fds| {
-        spec.vsock = Some(vsock(directory.path(), fds));
+        spec.vsock = Some(vsock::device(directory.path(), fds));
     }) else {
         return;
     };
@@ -116,7 +107,7 @@ fn assert_large(before: &OperationReport, after: &OperationReport) {
 }
 
 fn guest_calls_host(linux: &mut Linux, directory: &Path) {
-    let listener = bind(&directory.join("v.sock_5000"));
+    let listener = vsock::bind(&directory.join("v_5000"));
     let echo = thread::spawn(move || {
         let mut stream = listener.accept().unwrap().0;
         let mut data = Vec::new();
@@ -134,7 +125,7 @@ fn host_calls_guest(linux: &mut Linux, directory: &Path) {
     let data: Vec<u8> = (0..300_000).map(|at| (at % 253) as u8).collect();
     // Until the guest's program listens.
     let mut stream = loop {
-        let mut stream = UnixStream::connect(directory.join("v.sock")).unwrap();
+        let mut stream = UnixStream::connect(directory.join("v")).unwrap();
         stream.write_all(b"CONNECT 1234\n").unwrap();
         let mut line = [0; 3];
         if stream.read_exact(&mut line).is_ok() {
@@ -174,65 +165,13 @@ fn counted(linux: &mut Linux, operation: Operation) -> OperationReport {
     nic.operations.get(&operation).cloned().unwrap_or_default()
 }
 
-fn nic(fds: &mut Inherited) -> NicSpec {
+fn nic(taps: [OwnedFd; 2], fds: &mut Inherited) -> NicSpec {
     NicSpec {
         id: "eni-0123456789abcdef0".into(),
         mac: "02:00:00:00:00:01".into(),
-        tap_fds: (0..2).map(|_| fds.give(open_tap())).collect(),
+        tap_fds: taps.map(|tap| fds.give(tap)).to_vec(),
         mtu: 1500,
         receive_limit: Default::default(),
         transmit_limit: Default::default(),
     }
-}
-
-fn open_tap() -> File {
-    let tap = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .unwrap();
-    // SAFETY: all zeroes is a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
-        *to = from as libc::c_char;
-    }
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: the kernel reads and writes a live `ifreq`.
-    unsafe { tun_set_iff(tap.as_raw_fd(), &request) }.unwrap();
-    tap
-}
-
-/// In jail the monitor is another user, which must be let in.
-fn vsock(directory: &Path, fds: &mut Inherited) -> VsockSpec {
-    std::fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
-    VsockSpec {
-        guest_cid: 42,
-        listener_fd: fds.give(bind(&directory.join("v.sock"))),
-        directory_fd: fds.give(clone_of_mount(directory)),
-        name: "v.sock".into(),
-    }
-}
-
-fn bind(path: &Path) -> UnixListener {
-    let listener = UnixListener::bind(path).unwrap();
-    std::fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
-    listener
-}
-
-/// The directory as a mount of its own, above which there is nothing.
-fn clone_of_mount(directory: &Path) -> OwnedFd {
-    const OPEN_TREE_CLONE: libc::c_int = 1;
-    let path = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC;
-    // SAFETY: the kernel reads a string that ends with a zero.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
-    assert!(fd >= 0, "open_tree: {}", io::Error::last_os_error());
-    // SAFETY: the descriptor is new.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
 }

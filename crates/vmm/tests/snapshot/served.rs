@@ -2,20 +2,20 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use hearth_vmm::control::{Event, Reply, Request, SnapshotRequest, receive};
+use hearth_vmm::control::{Event, Reply, Request, receive};
 use hearth_vmm::memory::userfault::Hello;
 use hearth_vmm::snapshot::Kind;
-use hearth_vmm::spec::{BootSpec, MemorySpec, Outcome, RestoreSpec};
+use hearth_vmm::spec::{BootSpec, MemorySpec, Outcome, RestoreSpec, VmSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::guest::kernel;
-use crate::monitor::{Guest, files};
+use crate::monitor::{Guest, Inherited, files};
 use crate::pages::{PAGE_FAULT, copy_page, wake_page};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,23 +50,9 @@ impl Saved {
             eprintln!("SKIPPED: {test}: absent: /dev/userfaultfd");
             return None;
         }
-        let mut guest = Guest::launch(|spec, fds| {
-            spec.memory_mib = MEMORY_MIB;
-            spec.boot = BootSpec::Kernel {
-                kernel_fd: fds.give(kernel()),
-                initrd_fd: None,
-                cmdline: String::new(),
-            };
-        });
+        let mut guest = launch(|_, _| {});
         guest.wait_for_console("xyzabc", PATIENCE);
-        let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        let request = Request::Snapshot(SnapshotRequest {
-            kind: Kind::Full { track: false },
-            state: 0,
-            memory: 1,
-        });
-        let reply = guest.request_with(&request, &[state.as_fd(), memory.as_fd()]);
-        assert!(matches!(reply, Reply::Snapshot(_)), "{reply:?}");
+        let (state, memory) = guest.snapshot(Kind::Full { track: false });
         Some(Self { state, memory })
     }
 
@@ -76,24 +62,34 @@ impl Saved {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let memory = self.memory.try_clone().unwrap();
         let server = thread::spawn(move || serve(&theirs, &memory, answer));
-        let guest = Guest::launch(|spec, fds| {
-            spec.memory_mib = MEMORY_MIB;
-            spec.boot = BootSpec::Kernel {
-                kernel_fd: fds.give(kernel()),
-                initrd_fd: None,
-                cmdline: String::new(),
-            };
+        (self.restore_from(ours), server)
+    }
+
+    /// The same with whoever is at the socket's other end.
+    fn restore_from(&self, server: UnixStream) -> Guest {
+        launch(|spec, fds| {
             spec.restore = Some(RestoreSpec {
                 state_fd: fds.give(self.state.try_clone().unwrap()),
                 memory: MemorySpec::Userfault {
-                    socket_fd: fds.give(ours),
+                    socket_fd: fds.give(server),
                     device_fd: open_device().map(|device| fds.give(device)),
                 },
                 track: false,
             });
-        });
-        (guest, server)
+        })
     }
+}
+
+fn launch(fill: impl FnOnce(&mut VmSpec, &mut Inherited)) -> Guest {
+    Guest::launch(|spec, fds| {
+        spec.memory_mib = MEMORY_MIB;
+        spec.boot = BootSpec::Kernel {
+            kernel_fd: fds.give(kernel()),
+            initrd_fd: None,
+            cmdline: String::new(),
+        };
+        fill(spec, fds);
+    })
 }
 
 fn open_device() -> Option<File> {
@@ -224,23 +220,7 @@ fn a_server_that_goes_ends_the_machine_whenever_it_does() {
     // Before it was told anything.
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
-    let guest = Guest::launch(|spec, fds| {
-        spec.memory_mib = MEMORY_MIB;
-        spec.boot = BootSpec::Kernel {
-            kernel_fd: fds.give(kernel()),
-            initrd_fd: None,
-            cmdline: String::new(),
-        };
-        spec.restore = Some(RestoreSpec {
-            state_fd: fds.give(saved.state.try_clone().unwrap()),
-            memory: MemorySpec::Userfault {
-                socket_fd: fds.give(ours),
-                device_fd: open_device().map(|device| fds.give(device)),
-            },
-            track: false,
-        });
-    });
-    let message = crash(guest);
+    let message = crash(saved.restore_from(ours));
     assert!(message.contains("page"), "{message}");
 }
 
@@ -279,12 +259,7 @@ fn a_snapshot_with_a_silent_server_ends_within_its_time() {
     let (mut guest, server) = saved.restore(then!(Nothing));
     assert_entered(&mut guest);
     let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    let request = Request::Snapshot(SnapshotRequest {
-        kind: Kind::Full { track: false },
-        state: 0,
-        memory: 1,
-    });
-    match guest.try_request(&request, &[state.as_fd(), memory.as_fd()]) {
+    match guest.try_snapshot(Kind::Full { track: false }, &state, &memory) {
         Ok(Reply::Error { .. }) => {}
         Ok(reply) => panic!("{reply:?}"),
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}"),
