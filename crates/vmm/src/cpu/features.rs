@@ -142,7 +142,11 @@ pub(super) const PERFORMANCE_COUNTERS: &[Feature] = &[
     feature(Extended1Ecx, 28, "perfctr_llc"),
 ];
 
+pub(super) const NESTED_VIRTUALIZATION: &[Feature] =
+    &[feature(Leaf1Ecx, 5, "vmx"), feature(Extended1Ecx, 2, "svm")];
+
 /// What makes an x86-64 PC under KVM, whatever its age; the host's kernel is Linux 5.2 or later.
+/// Not in it is a constant TSC: hosts that are virtual machines themselves rarely have one, and guests have KVM's clock.
 pub(super) const PLATFORM: &[Feature] = &[
     feature(Leaf1Edx, 0, "fpu"),
     feature(Leaf1Edx, 1, "vme"),
@@ -172,7 +176,6 @@ pub(super) const PLATFORM: &[Feature] = &[
     feature(Extended1Edx, 11, "syscall"),
     feature(Extended1Edx, 20, "nx"),
     feature(Extended1Edx, 29, "lm"),
-    feature(Extended7Edx, 8, "constant_tsc"),
     feature(KvmEax, 0, "kvm_clock"),
     feature(KvmEax, 3, "kvm_clock2"),
     feature(KvmEax, 5, "kvm_steal_time"),

@@ -20,6 +20,7 @@ pub(super) const EXTENDED: u32 = 0x8000_0000;
 pub(super) const EXTENDED_FEATURES: u32 = 0x8000_0001;
 pub(super) const ADVANCED_POWER: u32 = 0x8000_0007;
 pub(super) const SIZES: u32 = 0x8000_0008;
+pub(super) const AMD_VIRTUALIZATION: u32 = 0x8000_000a;
 pub(super) const AMD_CACHES: u32 = 0x8000_001d;
 pub(super) const AMD_TOPOLOGY: u32 = 0x8000_001e;
 pub(super) const AMD_FEATURES_2: u32 = 0x8000_0021;
@@ -120,6 +121,15 @@ impl Leaves {
     pub(super) fn hide_performance_counters(&mut self) {
         self.retain(|leaf| !matches!(leaf.function, PERFORMANCE_MONITORING | AMD_PERFORMANCE_MONITORING));
         for feature in super::features::PERFORMANCE_COUNTERS {
+            self.set(*feature, false);
+        }
+    }
+
+    /// No virtual machines in the guest: their registers are behind the filter of [`super::msrs`], and KVM's code for
+    /// them is large.
+    pub(super) fn hide_nested_virtualization(&mut self) {
+        self.retain(|leaf| leaf.function != AMD_VIRTUALIZATION);
+        for feature in super::features::NESTED_VIRTUALIZATION {
             self.set(*feature, false);
         }
     }

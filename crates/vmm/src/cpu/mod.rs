@@ -81,6 +81,7 @@ impl CpuModel {
         let topology = Topology::new(vcpus, spec.threads_per_core)?;
         spec.model.apply(&mut leaves)?;
         leaves.hide_performance_counters();
+        leaves.hide_nested_virtualization();
         topology.describe(&mut leaves);
         Ok(Self { leaves, topology })
     }

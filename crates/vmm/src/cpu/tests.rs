@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
-use super::features::{Feature, LEVEL_2, LEVEL_3, LEVEL_4, PLATFORM, TOPOEXT, Word};
+use super::features::{Feature, LEVEL_2, LEVEL_3, LEVEL_4, NESTED_VIRTUALIZATION, PLATFORM, TOPOEXT, Word};
 use super::leaves::{
-    AMD_CACHES, AMD_TOPOLOGY, BASIC, CACHES, EXTENDED, EXTENDED_STATE, FEATURES, SIZES, STRUCTURED_FEATURES,
-    TOPOLOGY, TOPOLOGY_V2,
+    AMD_CACHES, AMD_TOPOLOGY, AMD_VIRTUALIZATION, BASIC, CACHES, EXTENDED, EXTENDED_STATE, FEATURES, SIZES,
+    STRUCTURED_FEATURES, TOPOLOGY, TOPOLOGY_V2,
 };
 use super::models::REPEATED;
 use super::*;
@@ -223,6 +223,19 @@ fn extended_state_ends_with_what_the_model_has() {
         let all = cpuid(host(Vendor::Intel, 4, u32::MAX), model, 1, 1).unwrap();
         let [eax, ebx, ecx, _] = at(&all[0], EXTENDED_STATE, 0);
         assert_eq!((eax, ebx, ecx), (components, size, size));
+    }
+}
+
+#[test]
+fn no_guest_may_have_guests() {
+    for vendor in [Vendor::Intel, Vendor::Amd] {
+        let mut all = host(vendor, 4, u32::MAX);
+        all.add(AMD_VIRTUALIZATION, 0, [1, 16, 0, u32::MAX]);
+        for model in Model::ALL {
+            let leaves = cpuid(all.clone(), model, 1, 1).unwrap().remove(0);
+            assert!(NESTED_VIRTUALIZATION.iter().all(|feature| !leaves.has(*feature)));
+            assert!(leaves.get(AMD_VIRTUALIZATION, 0).is_none());
+        }
     }
 }
 

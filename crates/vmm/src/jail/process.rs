@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -44,7 +44,7 @@ pub fn enter(uid: u32, last_fd: RawFd, directory: Option<RawFd>) -> Result<(), E
     limit_resources().map_err(failed("setting resource limits"))?;
     // In a namespace of mounts that is not theirs, directories cannot be mounted.
     let tree = directory
-        .map(open_tree)
+        .map(detached_tree)
         .transpose()
         .map_err(failed("cloning the directory's mount"))?;
     let namespaces = CloneFlags::CLONE_NEWNS
@@ -109,6 +109,18 @@ fn open_tree(directory: RawFd) -> io::Result<OwnedFd> {
     check(tree)?;
     // SAFETY: the call made it, for us.
     Ok(unsafe { OwnedFd::from_raw_fd(tree) })
+}
+
+/// A mount of `directory` that is mounted nowhere yet: a clone. Before Linux 6.15, what is a clone that is mounted
+/// nowhere cannot be cloned again; then it is the mount itself.
+fn detached_tree(directory: RawFd) -> io::Result<OwnedFd> {
+    match open_tree(directory) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            // SAFETY: a descriptor that was handed over stays open until `point_at_root` replaces it.
+            unsafe { BorrowedFd::borrow_raw(directory) }.try_clone_to_owned()
+        }
+        tree => tree,
+    }
 }
 
 /// `tree`, or a file system with nothing in it, becomes the root, read-only, and all others are let go.
