@@ -102,9 +102,12 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
     };
 
     let mut figures = vec![Figures::default(); monitors.len()];
-    // In turn, so that the machine's moods meet all alike; the first round warms the caches and does not count.
+    // In turn, and each first in turn, so that the machine's moods meet all alike; the first round warms the caches and
+    // does not count.
     for round in 0..=runs {
-        for (monitor, figures) in monitors.iter().zip(&mut figures) {
+        for nth in 0..monitors.len() {
+            let nth = (round + nth) % monitors.len();
+            let (monitor, figures) = (&monitors[nth], &mut figures[nth]);
             let mut scratch = Figures::default();
             let figures = if round > 0 { figures } else { &mut scratch };
             let time = |guest: &Guest<'_>, text: &[u8]| -> Result<(f64, Overhead)> {

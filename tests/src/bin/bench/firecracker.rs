@@ -1,6 +1,8 @@
 //! Firecracker's API: HTTP over a Unix socket, as far as its snapshots need it.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +12,6 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 /// Its socket is there within this time, or it has failed to start.
@@ -18,8 +19,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to one Firecracker.
 pub struct Api {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     sender: SendRequest<Full<Bytes>>,
+}
+
+/// What an [`Api`] is driven by. It is made before anything is timed.
+///
+/// # Errors
+/// There is no thread left.
+pub fn runtime() -> Result<Arc<Runtime>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    Ok(Arc::new(runtime))
 }
 
 impl Api {
@@ -27,30 +40,29 @@ impl Api {
     ///
     /// # Errors
     /// It does not come.
-    pub fn connect(socket: &Path) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
-        let sender = runtime.block_on(async {
-            let begin = Instant::now();
-            let stream = loop {
-                match UnixStream::connect(socket).await {
-                    Ok(stream) => break stream,
-                    // There is nothing to wait for but the file itself.
-                    Err(_) if begin.elapsed() < PATIENCE => {
-                        tokio::time::sleep(Duration::from_micros(200)).await
-                    }
-                    Err(error) => {
-                        return Err(error).with_context(|| format!("connecting to {}", socket.display()));
-                    }
+    pub fn connect(socket: &Path, runtime: &Arc<Runtime>) -> Result<Self> {
+        let begin = Instant::now();
+        let stream = loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => break stream,
+                // There is nothing to wait for but the file itself. The runtime's timer is too coarse for it.
+                Err(_) if begin.elapsed() < PATIENCE => std::thread::sleep(Duration::from_micros(50)),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("connecting to {}", socket.display()));
                 }
-            };
+            }
+        };
+        stream.set_nonblocking(true)?;
+        let sender = runtime.block_on(async {
+            let stream = tokio::net::UnixStream::from_std(stream)?;
             let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
             Ok::<_, anyhow::Error>(sender)
         })?;
-        Ok(Self { runtime, sender })
+        Ok(Self {
+            runtime: Arc::clone(runtime),
+            sender,
+        })
     }
 
     pub fn pause(&mut self) -> Result<()> {

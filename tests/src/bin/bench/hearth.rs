@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
@@ -154,8 +155,9 @@ pub fn start_machine(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .fd_mappings(mappings.collect())?;
+    let begun = Instant::now();
     let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-    Ok((Running::new(child, output), Client::new(client)))
+    Ok((Running::new(child, output, begun), Client::new(client)))
 }
 
 /// Has a snapshot written to two new files.

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
@@ -12,6 +13,7 @@ const VCPU_NAMES: [&str; 3] = ["vcpu", "fc_vcpu", "CPU "];
 pub struct Running {
     child: Child,
     output: Box<dyn Read>,
+    begun: Instant,
 }
 
 impl Running {
@@ -28,17 +30,24 @@ impl Running {
 
     fn start_with(command: &mut Command, keys: Stdio) -> Result<Self> {
         command.stdin(keys).stdout(Stdio::piped()).stderr(Stdio::null());
+        let begun = Instant::now();
         let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let output = child.stdout.take().context("stdout")?;
-        Ok(Self::new(child, output))
+        Ok(Self::new(child, output, begun))
     }
 
-    /// A monitor whose guest's output comes elsewhere.
-    pub fn new(child: Child, output: impl Read + 'static) -> Self {
+    /// A monitor, started at `begun`, whose guest's output comes elsewhere.
+    pub fn new(child: Child, output: impl Read + 'static, begun: Instant) -> Self {
         Self {
             child,
             output: Box::new(output),
+            begun,
         }
+    }
+
+    /// Milliseconds since the process was started.
+    pub fn age(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64() * 1000.0
     }
 
     /// Waits until the guest has said `!` once more than what had been read before.

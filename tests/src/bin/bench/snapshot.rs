@@ -1,159 +1,110 @@
-//! Snapshots: from a process's start to the restored guest's first output, and how long a diff snapshot keeps
-//! the guest from running.
+//! Snapshots: from a process's start to the restored guest's first output, and what a diff snapshot takes, seen from
+//! the client and by the monitor's own clock.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+mod contenders;
 
 use anyhow::Result;
-use hearth_vmm::control::Client;
-use hearth_vmm::snapshot::Kind;
 
 use crate::boot::runs;
-use crate::firecracker::Api;
-use crate::hearth::{self, Snapshot};
-use crate::monitors::{Guest, Monitor, firecracker_config};
-use crate::running::Running;
+use crate::firecracker::runtime;
+use crate::monitors::Monitor;
 use crate::stats::{Row, Samples, print};
-use crate::stub;
+use contenders::{Contender, Firecracker, Hearth};
 
 const MEMORY_MIB: u64 = 128;
-/// Outputs to wait for until all of the guest's pages are dirty again: the first may be old, and the second belong to
-/// a round that had begun before.
-const ROUNDS: usize = 3;
 
 #[derive(Default)]
 struct Figures {
     restore: Samples,
+    own_restore: Samples,
     diff: Samples,
+    own_pause: Samples,
 }
+
+/// What a figure is called, and where it is kept.
+type Figure = (&'static str, fn(&Figures) -> &Samples);
+
+const FIGURES: [Figure; 4] = [
+    ("process start to restored guest's first output, ms", |f| {
+        &f.restore
+    }),
+    ("process start to first vCPU entry, its own clock, ms", |f| {
+        &f.own_restore
+    }),
+    (
+        "pause, diff snapshot of 64 MiB, resume, seen by the client, ms",
+        |f| &f.diff,
+    ),
+    (
+        "guest does not run for a diff snapshot of 64 MiB, its own clock, ms",
+        |f| &f.own_pause,
+    ),
+];
 
 pub fn run(monitors: &[Monitor]) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let mut figures = Vec::new();
-    for monitor in monitors {
-        figures.push(match monitor {
-            Monitor::Firecracker(binary) => of_firecracker(binary, dir.path())?,
-            Monitor::Hearth(binary) => of_hearth(binary, dir.path())?,
-            Monitor::Qemu(_) => Figures::default(),
-        });
+    let runtime = runtime()?;
+    let contender = |monitor: &Monitor| -> Option<Box<dyn Contender>> {
+        match monitor {
+            Monitor::Hearth(binary) => Some(Box::new(Hearth::new(binary, dir.path()))),
+            Monitor::Firecracker(binary) => Some(Box::new(Firecracker::new(binary, dir.path(), &runtime))),
+            Monitor::Qemu(_) => None,
+        }
+    };
+    let mut contenders: Vec<_> = monitors.iter().map(contender).collect();
+    let mut figures: Vec<_> = monitors.iter().map(|_| Figures::default()).collect();
+    let rounds = runs()?;
+    measure(&mut contenders, &mut figures, rounds, diff)?;
+    for contender in contenders.iter_mut().flatten() {
+        contender.prepare_restore()?;
     }
-    println!("\nsnapshots: 1 vCPU, {MEMORY_MIB} MiB, {} runs\n", runs()?);
+    measure(&mut contenders, &mut figures, rounds, restore)?;
+
+    println!("\nsnapshots: 1 vCPU, {MEMORY_MIB} MiB, {rounds} runs in turn\n");
     let names: Vec<_> = monitors.iter().map(Monitor::name).collect();
-    let row = |name, pick: fn(&Figures) -> &Samples| Row {
+    let rows = FIGURES.map(|(name, pick)| Row {
         name,
         contenders: figures.iter().map(|f| pick(f).clone()).collect(),
-    };
-    print(
-        &names,
-        &[
-            row("process start to restored guest's first output, ms", |f| {
-                &f.restore
-            }),
-            row("diff snapshot of 64 MiB, guest does not run, ms", |f| &f.diff),
-        ],
-    );
+    });
+    print(&names, &rows);
     Ok(())
 }
 
-fn of_hearth(binary: &Path, dir: &Path) -> Result<Figures> {
-    let file = |name: &str| -> PathBuf { dir.join(format!("hearth-{name}")) };
-    let start = |code: &[u8]| -> Result<(Running, Client)> {
-        let kernel = file("stub");
-        std::fs::write(&kernel, stub::elf(code))?;
-        let (mut running, client) = hearth::start(binary, dir, &kernel, None, MEMORY_MIB)?;
-        running.wait_for_output()?;
-        Ok((running, client))
-    };
-    let full = Kind::Full { track: true };
-    let mut figures = Figures::default();
-
-    let (mut running, mut client) = start(stub::DIRTIER)?;
-    hearth::snapshot(&mut client, full, &file("state"), &file("memory"))?;
-    for _ in 0..runs()? {
-        for _ in 0..ROUNDS {
-            running.wait_for_output()?;
+/// Each contender comes first in turn, and nobody else's guest runs meanwhile. The first round warms the caches and
+/// does not count.
+fn measure(
+    contenders: &mut [Option<Box<dyn Contender>>],
+    figures: &mut [Figures],
+    rounds: usize,
+    one: impl Fn(&mut dyn Contender, &mut Figures) -> Result<()>,
+) -> Result<()> {
+    for round in 0..=rounds {
+        for nth in 0..contenders.len() {
+            let nth = (round + nth) % contenders.len();
+            let Some(contender) = &mut contenders[nth] else {
+                continue;
+            };
+            let mut scratch = Figures::default();
+            let figures = if round > 0 {
+                &mut figures[nth]
+            } else {
+                &mut scratch
+            };
+            one(contender.as_mut(), figures)?;
         }
-        let taken = hearth::snapshot(&mut client, Kind::Diff, &file("diff-state"), &file("diff-memory"))?;
-        // The answer comes when the files are on the disk; the guest runs again before.
-        figures.diff.add(taken.paused_micros as f64 / 1000.0);
     }
-    drop((running, client));
-
-    let (running, mut client) = start(stub::TICKER)?;
-    let (state, memory) = (file("state"), file("memory"));
-    hearth::snapshot(&mut client, full, &state, &memory)?;
-    drop((running, client));
-    let snapshot = Snapshot {
-        state: &state,
-        memory: &memory,
-    };
-    for _ in 0..runs()? {
-        let begin = Instant::now();
-        let (mut running, _client) = hearth::start(binary, dir, &file("stub"), Some(&snapshot), MEMORY_MIB)?;
-        running.wait_for_output()?;
-        figures.restore.add(begin.elapsed().as_secs_f64() * 1000.0);
-    }
-    Ok(figures)
+    Ok(())
 }
 
-fn of_firecracker(binary: &Path, dir: &Path) -> Result<Figures> {
-    let file = |name: &str| -> PathBuf { dir.join(format!("firecracker-{name}")) };
-    let socket = file("socket");
-    let start = |code: &[u8]| -> Result<(Running, Api)> {
-        let kernel = file("stub");
-        std::fs::write(&kernel, stub::elf(code))?;
-        let guest = Guest {
-            kernel: &kernel,
-            initrd: None,
-            cmdline: "",
-            memory_mib: MEMORY_MIB,
-            vcpus: 1,
-            disk: None,
-            tap: None,
-        };
-        let mut config = firecracker_config(&guest);
-        config["machine-config"]["track_dirty_pages"] = true.into();
-        std::fs::write(file("config"), config.to_string())?;
-        let _ = std::fs::remove_file(&socket);
-        let mut command = Command::new(binary);
-        command.arg("--enable-pci").arg("--api-sock").arg(&socket);
-        let mut running = Running::start(command.arg("--config-file").arg(file("config")))?;
-        let api = Api::connect(&socket)?;
-        running.wait_for_output()?;
-        Ok((running, api))
-    };
-    let mut figures = Figures::default();
+fn diff(contender: &mut dyn Contender, figures: &mut Figures) -> Result<()> {
+    figures.diff.add(contender.diff()?);
+    figures.own_pause.add(contender.own_pause()?);
+    Ok(())
+}
 
-    let (mut running, mut api) = start(stub::DIRTIER)?;
-    api.pause()?;
-    api.create_snapshot("Full", &file("state"), &file("memory"))?;
-    api.resume()?;
-    for _ in 0..runs()? {
-        for _ in 0..ROUNDS {
-            running.wait_for_output()?;
-        }
-        let begin = Instant::now();
-        api.pause()?;
-        api.create_snapshot("Diff", &file("diff-state"), &file("diff-memory"))?;
-        api.resume()?;
-        figures.diff.add(begin.elapsed().as_secs_f64() * 1000.0);
-        std::fs::remove_file(file("diff-memory"))?;
-    }
-    drop((running, api));
-
-    let (running, mut api) = start(stub::TICKER)?;
-    api.pause()?;
-    api.create_snapshot("Full", &file("state"), &file("memory"))?;
-    drop((running, api));
-    for _ in 0..runs()? {
-        let _ = std::fs::remove_file(&socket);
-        let begin = Instant::now();
-        let mut command = Command::new(binary);
-        let mut running = Running::start(command.arg("--enable-pci").arg("--api-sock").arg(&socket))?;
-        Api::connect(&socket)?.load_snapshot(&file("state"), &file("memory"))?;
-        running.wait_for_output()?;
-        figures.restore.add(begin.elapsed().as_secs_f64() * 1000.0);
-    }
-    Ok(figures)
+fn restore(contender: &mut dyn Contender, figures: &mut Figures) -> Result<()> {
+    let (restore, own) = contender.restore()?;
+    figures.restore.add(restore);
+    own.into_iter().for_each(|own| figures.own_restore.add(own));
+    Ok(())
 }
