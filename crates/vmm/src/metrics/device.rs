@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,12 @@ impl OperationCells {
 /// A worker counts its operations with this.
 pub struct QueueMeter {
     cells: Arc<QueueCells>,
+}
+
+/// The time since `begin`, which becomes now: what follows at once is measured with the same look at the clock.
+pub fn lap(begin: &mut Instant) -> Duration {
+    let now = Instant::now();
+    now.saturating_duration_since(std::mem::replace(begin, now))
 }
 
 impl QueueMeter {

@@ -17,7 +17,7 @@ mod vcpu;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-pub use device::{Device, Operation, QueueMeter};
+pub use device::{Device, Operation, QueueMeter, lap};
 pub use report::{DeviceReport, LatencyReport, OperationReport, Report, VcpuReport};
 pub use vcpu::{Exit, Vcpu, VcpuMeter};
 

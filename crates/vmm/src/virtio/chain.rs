@@ -1,15 +1,17 @@
 //! Descriptor chains, parsed once into a checked type. Virtio 1.2, sections 2.6.4 and 2.7.5.
 //!
-//! `virtio-queue` walks a chain safely (loops and wild indices end it), but ends a broken one like a complete
-//! one. Here broken is told from complete, and everything that request parsers rely on is made sure: the
-//! chain ends, has a bounded number of descriptors, lies in guest memory, and its readable buffers come before
-//! its writable ones.
+//! Everything that request parsers rely on is made sure: the chain ends, has a bounded number of descriptors, lies in
+//! guest memory, and its readable buffers come before its writable ones. Where in host memory a buffer is, is
+//! looked up here too, once.
 
-use virtio_queue::DescriptorChain;
+use std::ptr::NonNull;
+
+use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 
 use super::GuestMemory;
-use crate::memory::{VolatileSlice, mark_written};
+use super::ring::{DESCRIPTOR_LEN, Descriptor, Table};
+use crate::memory::{VolatileSlice, host_range, mark_written};
 
 /// How a chain, or the request in it, breaks the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +37,16 @@ pub enum Malformed {
 struct Segment {
     address: GuestAddress,
     len: u32,
+    host: Host,
 }
+
+/// Where a buffer is in host memory, as long as the guest's memory is mapped: an address for system calls, which is not
+/// followed in here.
+#[derive(Debug, Clone, Copy)]
+struct Host(NonNull<u8>);
+
+// SAFETY: the address means the same in every thread.
+unsafe impl Send for Host {}
 
 /// The buffers of one direction, seen as one run of bytes: how the driver framed them means nothing (2.7.4).
 #[derive(Debug, Default)]
@@ -112,6 +123,12 @@ impl Buffers {
         })
     }
 
+    /// Where the bytes from `offset` to the end are in host memory, as address and length: like [`Self::slices`], for
+    /// callers that keep the guest's memory mapped.
+    pub(super) fn host_ranges(&self, offset: u64) -> impl Iterator<Item = (NonNull<u8>, usize)> {
+        self.from(offset).map(|piece| (piece.host.0, piece.len as usize))
+    }
+
     /// Marks the first `len` bytes as written, for system calls that wrote to [`Self::slices`].
     pub(super) fn mark_written(&self, memory: &GuestMemory, len: u32) {
         let mut left = len as usize;
@@ -153,6 +170,8 @@ impl Buffers {
                 // It cannot overflow: the whole segment lies in guest memory.
                 address: GuestAddress(segment.address.0 + skipped),
                 len,
+                // SAFETY: no more is skipped than the segment is long, all of which is one mapping.
+                host: Host(unsafe { segment.host.0.add(skipped as usize) }),
             })
         })
     }
@@ -169,6 +188,19 @@ impl Buffers {
 }
 
 impl Segment {
+    fn at(address: u64, len: u32, memory: &GuestMemory) -> Result<Self, Malformed> {
+        let host = if len == 0 {
+            Some(NonNull::dangling())
+        } else {
+            host_range(memory, GuestAddress(address), len as usize)
+        };
+        Ok(Self {
+            address: GuestAddress(address),
+            len,
+            host: Host(host.ok_or(Malformed::OutsideMemory { address, len })?),
+        })
+    }
+
     fn outside(&self) -> Malformed {
         Malformed::OutsideMemory {
             address: self.address.0,
@@ -189,40 +221,75 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// Reads the chain that begins at descriptor `head` of `table`.
     pub(super) fn parse(
         &mut self,
-        descriptors: DescriptorChain<&GuestMemory>,
+        head: u16,
+        table: Table<'_>,
         memory: &GuestMemory,
         max_descriptors: usize,
     ) -> Result<(), Malformed> {
-        self.head = descriptors.head_index();
+        self.head = head;
         self.readable.clear();
         self.writable.clear();
-        let mut complete = false;
-        for (count, descriptor) in descriptors.enumerate() {
-            if count >= max_descriptors {
+        let (mut table, mut index, mut is_indirect) = (table, head, false);
+        // A chain that visits more descriptors than its table has, visits one twice.
+        let mut left = table.len();
+        let mut count = 0;
+        let mut bytes = 0_u32;
+        loop {
+            left = left.checked_sub(1).ok_or(Malformed::Unterminated)?;
+            let descriptor = table.get(index).ok_or(Malformed::Unterminated)?;
+            if descriptor.has(VRING_DESC_F_INDIRECT) {
+                if is_indirect {
+                    return Err(Malformed::Unterminated);
+                }
+                table = indirect_table(&descriptor, memory).ok_or(Malformed::Unterminated)?;
+                (index, left, is_indirect) = (0, table.len(), true);
+                continue;
+            }
+            // No chain is longer than 4 GiB (2.7.5.2).
+            bytes = bytes.checked_add(descriptor.len).ok_or(Malformed::Unterminated)?;
+            if count == max_descriptors {
                 return Err(Malformed::TooLong(max_descriptors));
             }
-            let segment = Segment {
-                address: descriptor.addr(),
-                len: descriptor.len(),
-            };
-            if !memory.check_range(segment.address, segment.len as usize, Permissions::ReadWrite) {
-                return Err(segment.outside());
+            count += 1;
+            self.push(&descriptor, memory)?;
+            if !descriptor.has(VRING_DESC_F_NEXT) {
+                return Ok(());
             }
-            if descriptor.is_write_only() {
-                self.writable.push(segment);
-            } else if self.writable.segments.is_empty() {
-                self.readable.push(segment);
-            } else {
-                return Err(Malformed::Order);
-            }
-            complete = !descriptor.has_next();
-        }
-        if complete {
-            Ok(())
-        } else {
-            Err(Malformed::Unterminated)
+            index = descriptor.next;
         }
     }
+
+    fn push(&mut self, descriptor: &Descriptor, memory: &GuestMemory) -> Result<(), Malformed> {
+        let segment = Segment::at(descriptor.address, descriptor.len, memory)?;
+        if descriptor.has(VRING_DESC_F_WRITE) {
+            self.writable.push(segment);
+        } else if self.writable.segments.is_empty() {
+            self.readable.push(segment);
+        } else {
+            return Err(Malformed::Order);
+        }
+        Ok(())
+    }
+}
+
+impl Descriptor {
+    fn has(&self, flag: u32) -> bool {
+        u32::from(self.flags) & flag != 0
+    }
+}
+
+/// The table that a descriptor stands for: of whole descriptors, and in guest memory.
+fn indirect_table<'m>(descriptor: &Descriptor, memory: &'m GuestMemory) -> Option<Table<'m>> {
+    let len = descriptor.len as usize;
+    if !len.is_multiple_of(DESCRIPTOR_LEN) {
+        return None;
+    }
+    Table::indirect(
+        memory,
+        descriptor.address,
+        u16::try_from(len / DESCRIPTOR_LEN).ok()?,
+    )
 }

@@ -17,6 +17,7 @@ pub mod interrupt;
 pub mod net;
 pub mod pci;
 pub mod queue;
+mod ring;
 pub mod rng;
 mod vectors;
 pub mod vsock;

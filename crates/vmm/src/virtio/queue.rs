@@ -1,93 +1,24 @@
 //! A virtqueue as its worker holds it: the split ring, its doorbell and its interrupt. Virtio 1.2, section 2.7.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::GuestMemory;
 use super::chain::{Chain, Malformed};
 use super::interrupt::QueueInterrupt;
-
-/// Flags and index of the used ring; a used element; flags and index of the available ring.
-const USED_HEADER_LEN: u64 = 4;
-const USED_ELEMENT_LEN: u64 = 8;
-const AVAILABLE_HEADER_LEN: u64 = 4;
+use super::ring::Ring;
 
 /// Why a queue cannot be served any more.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The available index jumped, or the rings are not in guest memory.
-    #[error("virtqueue {index}: the ring is broken: {source}")]
-    Ring { index: u16, source: virtio_queue::Error },
+    #[error("virtqueue {index}: more chains are available than the ring has entries")]
+    AvailableIndex { index: u16 },
     #[error("virtqueue {index}: {source}")]
     Malformed { index: u16, source: Malformed },
-}
-
-/// The registers of a queue that the driver wrote, not yet checked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct QueueAddresses {
-    pub(super) size: u16,
-    pub(super) descriptor_table: u64,
-    pub(super) available_ring: u64,
-    pub(super) used_ring: u64,
-}
-
-/// Why a driver's queue was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum InvalidQueue {
-    #[error("queue size {0} is no power of two up to the maximum")]
-    Size(u16),
-    #[error("the {area} at {address:#x} is not aligned to {alignment} bytes")]
-    Alignment {
-        area: &'static str,
-        address: u64,
-        alignment: u64,
-    },
-    #[error("the {area} at {address:#x} is not in guest memory")]
-    OutsideMemory { area: &'static str, address: u64 },
-}
-
-impl QueueAddresses {
-    /// Checks size, alignment (2.7) and that all three areas lie in guest memory, their event fields included.
-    pub(super) fn validate(&self, max_size: u16, memory: &GuestMemory) -> Result<Queue, InvalidQueue> {
-        let invalid_size = |_| InvalidQueue::Size(self.size);
-        let mut queue = Queue::new(max_size).map_err(invalid_size)?;
-        queue.try_set_size(self.size).map_err(invalid_size)?;
-        let size = usize::from(self.size);
-        let areas = [
-            ("descriptor table", self.descriptor_table, 16, 16 * size),
-            ("available ring", self.available_ring, 2, 6 + 2 * size),
-            ("used ring", self.used_ring, 4, 6 + 8 * size),
-        ];
-        for (area, address, alignment, len) in areas {
-            if !address.is_multiple_of(alignment) {
-                return Err(InvalidQueue::Alignment {
-                    area,
-                    address,
-                    alignment,
-                });
-            }
-            // Address 0 is what a driver leaves that never set it, and `virtio-queue`'s mark of a reset queue.
-            let inside = memory.check_range(GuestAddress(address), len, Permissions::ReadWrite);
-            if address == 0 || !inside {
-                return Err(InvalidQueue::OutsideMemory { area, address });
-            }
-        }
-        let halves = |address: u64| (Some(address as u32), Some((address >> 32) as u32));
-        let (low, high) = halves(self.descriptor_table);
-        queue.set_desc_table_address(low, high);
-        let (low, high) = halves(self.available_ring);
-        queue.set_avail_ring_address(low, high);
-        let (low, high) = halves(self.used_ring);
-        queue.set_used_ring_address(low, high);
-        queue.set_ready(true);
-        Ok(queue)
-    }
 }
 
 /// How far a device has come in a queue's rings.
@@ -97,31 +28,16 @@ pub(super) struct Progress {
     next_used: u16,
 }
 
-impl Progress {
-    /// That of a queue that nobody serves: whatever was taken from it has been used.
-    pub(super) fn of_used_ring(
-        addresses: &QueueAddresses,
-        memory: &GuestMemory,
-    ) -> Result<Self, InvalidQueue> {
-        let address = addresses.used_ring.wrapping_add(2);
-        let index = memory.load::<u16>(GuestAddress(address), Ordering::Acquire);
-        let outside = |_| InvalidQueue::OutsideMemory {
-            area: "used ring",
-            address,
-        };
-        let index = u16::from_le(index.map_err(outside)?);
-        Ok(Self {
-            next_available: index,
-            next_used: index,
-        })
-    }
-}
-
 /// A running virtqueue, owned by one worker.
 pub struct Virtqueue {
     index: u16,
-    queue: Queue,
-    memory: GuestMemory,
+    ring: Ring,
+    /// Each side says from which element on it wants to be told (`VIRTIO_F_EVENT_IDX`), and not only whether.
+    event_idx: bool,
+    next_available: u16,
+    /// The available index when it was last read: it is the driver's cache line.
+    available: u16,
+    next_used: u16,
     interrupt: QueueInterrupt,
     doorbell: EventFd,
     /// Used elements that are written behind the used index, so that the driver does not see them yet.
@@ -133,15 +49,18 @@ pub struct Virtqueue {
 impl Virtqueue {
     pub(super) fn new(
         index: u16,
-        queue: Queue,
-        memory: GuestMemory,
+        ring: Ring,
+        event_idx: bool,
         interrupt: QueueInterrupt,
         doorbell: EventFd,
     ) -> Self {
         Self {
             index,
-            queue,
-            memory,
+            ring,
+            event_idx,
+            next_available: 0,
+            available: 0,
+            next_used: 0,
             interrupt,
             doorbell,
             filled: 0,
@@ -151,14 +70,24 @@ impl Virtqueue {
 
     pub(super) fn progress(&self) -> Progress {
         Progress {
-            next_available: self.queue.next_avail(),
-            next_used: self.queue.next_used(),
+            next_available: self.next_available,
+            next_used: self.next_used,
         }
     }
 
     pub(super) fn go_on_from(&mut self, progress: Progress) {
-        self.queue.set_next_avail(progress.next_available);
-        self.queue.set_next_used(progress.next_used);
+        self.next_available = progress.next_available;
+        self.available = progress.next_available;
+        self.next_used = progress.next_used;
+    }
+
+    /// Goes on with a queue that nobody serves: whatever was taken from it has been used.
+    pub(super) fn go_on_as_used(&mut self) {
+        let index = self.ring.used_index();
+        self.go_on_from(Progress {
+            next_available: index,
+            next_used: index,
+        });
     }
 
     /// Interrupts the driver whether there is something new or not: it looks and finds out.
@@ -175,12 +104,12 @@ impl Virtqueue {
     /// Entries of the ring.
     #[must_use]
     pub fn size(&self) -> u16 {
-        self.queue.size()
+        self.ring.size()
     }
 
     #[must_use]
     pub fn memory(&self) -> &GuestMemory {
-        &self.memory
+        self.ring.memory()
     }
 
     /// Takes the next available chain into `chain`; false if there is none.
@@ -188,121 +117,91 @@ impl Virtqueue {
     /// # Errors
     /// The ring or the chain breaks the rules.
     pub fn pop(&mut self, chain: &mut Chain, max_descriptors: usize) -> Result<bool, QueueError> {
-        let mut available = self.queue.iter(&self.memory).map_err(ring_error(self.index))?;
-        match available.next() {
-            Some(descriptors) => chain
-                .parse(descriptors, &self.memory, max_descriptors)
-                .map(|()| true)
-                .map_err(|source| self.malformed(source)),
-            None => Ok(false),
+        if self.next_available == self.available {
+            self.available = self.ring.available_index();
+            let count = self.available.wrapping_sub(self.next_available);
+            if count > self.ring.size() {
+                return Err(QueueError::AvailableIndex { index: self.index });
+            }
+            if count == 0 {
+                return Ok(false);
+            }
         }
+        let head = self.ring.available_head(self.next_available);
+        self.next_available = self.next_available.wrapping_add(1);
+        chain
+            .parse(head, self.ring.table(), self.ring.memory(), max_descriptors)
+            .map(|()| true)
+            .map_err(|source| self.malformed(source))
     }
 
     /// Puts the chain of the last [`Self::pop`] back, unserved.
     pub fn undo_pop(&mut self) {
-        self.queue.go_to_previous_position();
+        self.next_available = self.next_available.wrapping_sub(1);
     }
 
     /// Gives `chain` back to the driver, with the first `written` bytes of its writable buffers filled.
-    ///
-    /// # Errors
-    /// The used ring cannot be written.
-    pub fn complete(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
-        self.fill(chain, written)?;
-        self.publish()
+    pub fn complete(&mut self, chain: &Chain, written: u32) {
+        self.fill(chain, written);
+        self.publish();
     }
 
-    /// Like [`Self::complete`], but the driver sees it with the next [`Self::publish`]: for what spans several
-    /// chains and must be seen as one.
-    ///
-    /// # Errors
-    /// The used ring cannot be written.
-    pub fn fill(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
-        chain.writable.mark_written(&self.memory, written);
-        let slot = self.queue.next_used().wrapping_add(self.filled) % self.queue.size();
-        // It cannot overflow: the ring was checked to lie in memory.
-        let address =
-            GuestAddress(self.queue.used_ring() + USED_HEADER_LEN + USED_ELEMENT_LEN * u64::from(slot));
-        let element = u64::from(written) << 32 | u64::from(chain.head);
-        self.memory
-            .write_obj(element.to_le(), address)
-            .map_err(virtio_queue::Error::GuestMemory)
-            .map_err(ring_error(self.index))?;
-        self.filled += 1;
-        Ok(())
+    /// Like [`Self::complete`], but the driver sees it with the next [`Self::publish`]: for what must be seen as one,
+    /// and so that the driver's processor is not asked for the used index's cache line again and again.
+    pub fn fill(&mut self, chain: &Chain, written: u32) {
+        chain.writable.mark_written(self.ring.memory(), written);
+        let position = self.next_used.wrapping_add(self.filled);
+        self.ring.set_used_element(position, chain.head, written);
+        self.filled = self.filled.wrapping_add(1);
     }
 
     /// Shows the driver what was filled.
-    ///
-    /// # Errors
-    /// The used ring cannot be written.
-    pub fn publish(&mut self) -> Result<(), QueueError> {
-        let from = self.queue.next_used();
-        let next = from.wrapping_add(std::mem::take(&mut self.filled));
+    pub fn publish(&mut self) {
+        if self.filled == 0 {
+            return;
+        }
+        let from = self.next_used;
+        self.next_used = from.wrapping_add(std::mem::take(&mut self.filled));
         self.completed_from.get_or_insert(from);
-        self.queue.set_next_used(next);
-        self.memory
-            .store(
-                next.to_le(),
-                GuestAddress(self.queue.used_ring() + 2),
-                Ordering::Release,
-            )
-            .map_err(virtio_queue::Error::GuestMemory)
-            .map_err(ring_error(self.index))
+        self.ring.set_used_index(self.next_used);
     }
 
     /// Interrupts the driver once for all chains completed since the last call, if it wants to know.
-    ///
-    /// # Errors
-    /// The rings cannot be read.
-    pub fn notify(&mut self) -> Result<(), QueueError> {
+    pub fn notify(&mut self) {
         if let Some(from) = self.completed_from.take()
-            && self.driver_wants_interrupt(from)?
+            && self.driver_wants_interrupt(from)
         {
             self.interrupt.signal();
         }
-        Ok(())
     }
 
     /// Asks the driver to ring the doorbell for the next chain. True: there are chains already, the caller must
     /// look again before it sleeps.
-    ///
-    /// # Errors
-    /// The rings cannot be accessed.
-    pub fn enable_doorbell(&mut self) -> Result<bool, QueueError> {
-        self.queue
-            .enable_notification(&self.memory)
-            .map_err(ring_error(self.index))
+    pub fn enable_doorbell(&mut self) -> bool {
+        if self.event_idx {
+            self.ring.set_available_event(self.next_available);
+        } else {
+            self.ring.set_used_flags(0);
+        }
+        // The driver reads the wish after it has written its index: one of both sides sees the other's.
+        fence(Ordering::SeqCst);
+        self.has_available()
     }
 
     /// Tells the driver that the doorbell is not needed now.
-    ///
-    /// # Errors
-    /// The rings cannot be written.
-    pub fn disable_doorbell(&mut self) -> Result<(), QueueError> {
-        if !self.queue.event_idx_enabled() {
-            return self
-                .queue
-                .disable_notification(&self.memory)
-                .map_err(ring_error(self.index));
+    pub fn disable_doorbell(&mut self) {
+        if self.event_idx {
+            // The event that was asked for last is still due. This one is a whole turn of the index away (2.7.10).
+            self.ring.set_available_event(self.next_available.wrapping_sub(1));
+        } else {
+            self.ring.set_used_flags(VRING_USED_F_NO_NOTIFY as u16);
         }
-        // The event that was asked for last is still due. This one is a whole turn of the index away (2.7.10).
-        let event = self.queue.next_avail().wrapping_sub(1);
-        let address =
-            self.queue.used_ring() + USED_HEADER_LEN + USED_ELEMENT_LEN * u64::from(self.queue.size());
-        self.memory
-            .store(event.to_le(), GuestAddress(address), Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)
-            .map_err(ring_error(self.index))
     }
 
     /// Whether there are chains to pop.
-    ///
-    /// # Errors
-    /// The ring cannot be read.
-    pub fn has_available(&self) -> Result<bool, QueueError> {
-        let index = self.queue.avail_idx(&self.memory, Ordering::Acquire);
-        Ok(index.map_err(ring_error(self.index))?.0 != self.queue.next_avail())
+    #[must_use]
+    pub fn has_available(&self) -> bool {
+        self.ring.available_index() != self.next_available
     }
 
     /// Forgets rings of the doorbell so far; call it after waking up and before looking for chains.
@@ -321,26 +220,15 @@ impl Virtqueue {
     }
 
     /// Whether the driver wants to know of the chains that were completed since used index `from` (2.7.7).
-    fn driver_wants_interrupt(&self, from: u16) -> Result<bool, QueueError> {
+    fn driver_wants_interrupt(&self, from: u16) -> bool {
         // The driver's wish is read after the used index is visible, or a driver that has just re-enabled
         // interrupts and seen an empty ring would wait for ever.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.queue.event_idx_enabled() {
-            let used_event =
-                self.available_ring_field(AVAILABLE_HEADER_LEN + 2 * u64::from(self.queue.size()))?;
-            let next = self.queue.next_used();
-            return Ok(next.wrapping_sub(used_event).wrapping_sub(1) < next.wrapping_sub(from));
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            let behind = self.next_used.wrapping_sub(self.ring.used_event());
+            return behind.wrapping_sub(1) < self.next_used.wrapping_sub(from);
         }
-        let flags = self.available_ring_field(0)?;
-        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
-    }
-
-    fn available_ring_field(&self, offset: u64) -> Result<u16, QueueError> {
-        self.memory
-            .load(GuestAddress(self.queue.avail_ring() + offset), Ordering::Relaxed)
-            .map(u16::from_le)
-            .map_err(virtio_queue::Error::GuestMemory)
-            .map_err(ring_error(self.index))
+        u32::from(self.ring.available_flags()) & VRING_AVAIL_F_NO_INTERRUPT == 0
     }
 }
 
@@ -349,8 +237,4 @@ impl AsRawFd for Virtqueue {
     fn as_raw_fd(&self) -> RawFd {
         self.doorbell.as_raw_fd()
     }
-}
-
-fn ring_error(index: u16) -> impl Fn(virtio_queue::Error) -> QueueError {
-    move |source| QueueError::Ring { index, source }
 }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
 
 use crate::memory::VolatileSlice;
 
@@ -32,6 +33,14 @@ impl Vectors {
             iov_base: slice.as_mut_ptr().cast(),
             iov_len: slice.len(),
         });
+    }
+
+    /// Something of the guest's, that is to stay mapped.
+    pub(super) fn extend_host(&mut self, ranges: impl Iterator<Item = (NonNull<u8>, usize)>) {
+        self.0.extend(ranges.map(|(start, len)| libc::iovec {
+            iov_base: start.as_ptr().cast(),
+            iov_len: len,
+        }));
     }
 
     pub(super) fn extend_guest<'m>(&mut self, slices: impl Iterator<Item = VolatileSlice<'m>>) {

@@ -223,7 +223,7 @@ fn run<H: Handler>(
 ) -> Result<(), QueueError> {
     let mut chain = Chain::default();
     loop {
-        queue.disable_doorbell()?;
+        queue.disable_doorbell();
         loop {
             match serve_batch(queue, stop, handler, &mut chain)? {
                 Batch::Full => {}
@@ -231,7 +231,7 @@ fn run<H: Handler>(
                 Batch::Last => return Ok(()),
             }
         }
-        if !queue.enable_doorbell()? {
+        if !queue.enable_doorbell() {
             if !doorbell.wait() {
                 return Ok(());
             }
@@ -258,7 +258,7 @@ pub(super) fn serve_batch<H: Handler>(
 ) -> Result<Batch, QueueError> {
     let served = serve_chains(queue, stop, handler, chain);
     // Also when a chain was broken: those before it are done.
-    queue.notify()?;
+    queue.notify();
     served
 }
 
@@ -277,14 +277,14 @@ fn serve_chains<H: Handler>(
         }
         if !handler.admits(chain) {
             // The requests before it do not wait with this one.
-            queue.notify()?;
+            queue.notify();
             if !handler.wait_until_admitted(chain) {
                 queue.undo_pop();
                 return Ok(Batch::Last);
             }
         }
         match handler.handle(chain, queue.memory()) {
-            Ok(written) => queue.complete(chain, written)?,
+            Ok(written) => queue.complete(chain, written),
             Err(source) => return Err(queue.malformed(source)),
         }
     }

@@ -118,19 +118,19 @@ impl StatisticsQueue {
                 return Ok(());
             }
             self.holds = false;
-            self.queue.complete(&self.chain, 0)?;
-            self.queue.notify()?;
+            self.queue.complete(&self.chain, 0);
+            self.queue.notify();
         }
     }
 
     /// False: there is nothing yet, and the doorbell will tell.
     fn take(&mut self, handle: &Handle) -> Result<bool, QueueError> {
         while !self.queue.pop(&mut self.chain, MAX_DESCRIPTORS)? {
-            if !self.queue.enable_doorbell()? {
+            if !self.queue.enable_doorbell() {
                 return Ok(false);
             }
         }
-        self.queue.disable_doorbell()?;
+        self.queue.disable_doorbell();
         self.holds = true;
         let parsed = parse(&self.chain, self.queue.memory());
         handle.store(parsed.map_err(|source| self.queue.malformed(source))?);

@@ -83,6 +83,15 @@ pub(super) fn received(features: u64) -> u32 {
     if mask & uso == uso { mask } else { mask & !uso }
 }
 
+/// Bytes of receive buffers, headers included, that the packets need which a guest that accepted `features` gets. The
+/// interface may have been set to a larger MTU than the guest was told.
+pub(super) fn largest_received(features: u64, mtu: u16) -> u64 {
+    match received(features) & !libc::TUN_F_CSUM {
+        0 => HEADER_LEN as u64 + FRAME_OVERHEAD + u64::from(mtu),
+        _ => MAX_RECEIVED,
+    }
+}
+
 /// Why a packet of the guest is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {

@@ -83,7 +83,7 @@ impl Posted {
             return Err(Malformed::TooShort);
         }
         let before = self.vectors.len();
-        self.vectors.extend_guest(chain.writable.slices(&self.memory, 0));
+        self.vectors.extend_host(chain.writable.host_ranges(0));
         self.len += chain.writable.len();
         self.buffers.push_back((chain, self.vectors.len() - before));
         Ok(())

@@ -9,16 +9,16 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U16;
 
 use super::device::{Activated, QUEUE_SIZE};
-use super::offloads::{HEADER_LEN, Header, MAX_RECEIVED};
+use super::offloads::{HEADER_LEN, Header, largest_received};
 use super::posted::Posted;
 use super::tap::{self, Tap};
 use crate::limits::Throttle;
-use crate::metrics::{Operation, QueueMeter};
+use crate::metrics::{Operation, QueueMeter, lap};
 use crate::virtio::queue::{QueueError, Virtqueue};
 use crate::virtio::worker::Waiter;
 
 /// Packets after which the other direction has its turn.
-const BATCH: u32 = 16;
+const BATCH: u32 = 64;
 /// `num_buffers` in the header.
 const NUM_BUFFERS_OFFSET: u64 = 10;
 
@@ -57,7 +57,11 @@ impl Receiver {
         let mergeable = with.has(VIRTIO_NET_F_MRG_RXBUF);
         Self {
             posted: Posted::new(queue.memory().clone()),
-            wanted: if mergeable { MAX_RECEIVED } else { 1 },
+            wanted: if mergeable {
+                largest_received(with.features, with.mtu)
+            } else {
+                1
+            },
             mergeable,
             checksums: with.has(VIRTIO_NET_F_GUEST_CSUM),
             arrived: None,
@@ -96,40 +100,40 @@ impl Receiver {
         if self.gone {
             return Ok(false);
         }
-        self.queue.disable_doorbell()?;
+        self.queue.disable_doorbell();
         self.lacks_buffers = false;
         let received = self.receive_batch();
-        // Also when a buffer was broken: the packets before it are there.
-        self.queue.notify()?;
+        // Also when a buffer was broken: the packets before it are there. All at once, and so all buffers of a packet
+        // too: a driver that saw only the first would drop it (5.1.6.4.1).
+        self.queue.publish();
+        self.queue.notify();
         received
     }
 
     /// Has the doorbell rung for the next buffer, if it is wanted. True: there is one already.
-    ///
-    /// # Errors
-    /// The rings cannot be accessed.
-    pub(super) fn prepare_to_wait(&mut self) -> Result<bool, QueueError> {
-        Ok(self.lacks_buffers && self.queue.enable_doorbell()?)
+    pub(super) fn prepare_to_wait(&mut self) -> bool {
+        self.lacks_buffers && self.queue.enable_doorbell()
     }
 
     fn receive_batch(&mut self) -> Result<bool, QueueError> {
+        let mut begin = Instant::now();
         for _ in 0..BATCH {
             let Some(len) = self.next_packet()? else {
                 return Ok(false);
             };
-            let begin = Instant::now();
             match self.find_room(len)? {
                 Room::Found if !self.admit(len) => return Ok(false),
                 Room::Found => {
                     self.finish(len)?;
                     let frame = len - HEADER_LEN as u64;
-                    self.meter.completed(Operation::Receive, frame, begin.elapsed());
+                    let took = lap(&mut begin);
+                    self.meter.completed(Operation::Receive, frame, took);
                 }
                 Room::Lacking => {
                     self.lacks_buffers = true;
                     return Ok(false);
                 }
-                Room::Never => self.meter.failed(Operation::Receive, begin.elapsed()),
+                Room::Never => self.meter.failed(Operation::Receive, lap(&mut begin)),
             }
             self.arrived = None;
         }
@@ -223,11 +227,10 @@ impl Receiver {
             let Some(chain) = self.posted.take() else { break };
             let part = left.min(chain.writable.len());
             left -= part;
-            self.queue.fill(&chain, u32::try_from(part).unwrap_or(u32::MAX))?;
+            self.queue.fill(&chain, u32::try_from(part).unwrap_or(u32::MAX));
             self.posted.recycle(chain);
         }
-        // All buffers of a packet at once: a driver that saw only the first would drop it (5.1.6.4.1).
-        self.queue.publish()
+        Ok(())
     }
 }
 

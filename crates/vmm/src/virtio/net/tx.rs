@@ -10,7 +10,7 @@ use super::device::{Activated, QUEUE_SIZE};
 use super::offloads::{HEADER_LEN, Header, Refused, Sending, segments};
 use super::tap::Tap;
 use crate::limits::Throttle;
-use crate::metrics::{Operation, QueueMeter};
+use crate::metrics::{Operation, QueueMeter, lap};
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::queue::{QueueError, Virtqueue};
@@ -63,28 +63,26 @@ impl Transmitter {
     /// # Errors
     /// The ring or a chain is broken.
     pub(super) fn turn(&mut self) -> Result<bool, QueueError> {
-        self.queue.disable_doorbell()?;
+        self.queue.disable_doorbell();
         let sent = self.send_batch();
         // Also when a chain was broken: those before it are done.
-        self.queue.notify()?;
+        self.queue.publish();
+        self.queue.notify();
         sent
     }
 
     /// Has the doorbell rung for the next packet. True: there is one already.
-    ///
-    /// # Errors
-    /// The rings cannot be accessed.
-    pub(super) fn prepare_to_wait(&mut self) -> Result<bool, QueueError> {
+    pub(super) fn prepare_to_wait(&mut self) -> bool {
         // A packet that is held back waits for time alone.
-        Ok(self.held_since.is_none() && self.queue.enable_doorbell()?)
+        self.held_since.is_none() && self.queue.enable_doorbell()
     }
 
     fn send_batch(&mut self) -> Result<bool, QueueError> {
+        let mut begin = Instant::now();
         for _ in 0..BATCH {
             if !self.queue.pop(&mut self.chain, QUEUE_SIZE.into())? {
                 return Ok(false);
             }
-            let begin = Instant::now();
             let packet = Packet::parse(&self.chain, self.queue.memory(), &self.sending);
             match packet.map_err(|source| self.queue.malformed(source))? {
                 Ok(packet) => {
@@ -92,16 +90,16 @@ impl Transmitter {
                         self.queue.undo_pop();
                         return Ok(false);
                     }
-                    match self.send(packet.header) {
-                        Ok(()) => self
-                            .meter
-                            .completed(Operation::Transmit, packet.len, begin.elapsed()),
-                        Err(()) => self.meter.failed(Operation::Transmit, begin.elapsed()),
+                    let sent = self.send(packet.header);
+                    let took = lap(&mut begin);
+                    match sent {
+                        Ok(()) => self.meter.completed(Operation::Transmit, packet.len, took),
+                        Err(()) => self.meter.failed(Operation::Transmit, took),
                     }
                 }
-                Err(_refused) => self.meter.failed(Operation::Transmit, begin.elapsed()),
+                Err(_refused) => self.meter.failed(Operation::Transmit, lap(&mut begin)),
             }
-            self.queue.complete(&self.chain, 0)?;
+            self.queue.fill(&self.chain, 0);
         }
         Ok(true)
     }
@@ -126,9 +124,8 @@ impl Transmitter {
     fn send(&mut self, mut header: Header) -> Result<(), ()> {
         self.vectors.clear();
         self.vectors.push_own(header.as_mut_bytes());
-        let memory = self.queue.memory();
         self.vectors
-            .extend_guest(self.chain.readable.slices(memory, HEADER_LEN as u64));
+            .extend_host(self.chain.readable.host_ranges(HEADER_LEN as u64));
         // SAFETY: the header and the queue's memory outlive the call.
         let sent = unsafe { self.vectors.write_to(self.tap.file()) };
         sent.map(drop).map_err(drop)

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::QueueT as _;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::pci::config::ConfigSpace;
@@ -189,20 +188,14 @@ impl VirtioPci {
     fn queue(&self, common: &CommonConfig, index: u16, registers: &QueueRegisters) -> io::Result<Virtqueue> {
         let lines = self.queues.get(usize::from(index));
         let lines = lines.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let mut queue = registers
+        let ring = registers
             .addresses
             .validate(registers.max_size, &self.memory)
             .map_err(io::Error::other)?;
-        queue.set_event_idx(common.driver_features() & feature(VIRTIO_RING_F_EVENT_IDX) != 0);
+        let event_idx = common.driver_features() & feature(VIRTIO_RING_F_EVENT_IDX) != 0;
         let interrupt = QueueInterrupt::new(Arc::clone(&self.signals), Arc::clone(&lines.vector));
         let doorbell = lines.doorbell.try_clone()?;
-        Ok(Virtqueue::new(
-            index,
-            queue,
-            self.memory.clone(),
-            interrupt,
-            doorbell,
-        ))
+        Ok(Virtqueue::new(index, ring, event_idx, interrupt, doorbell))
     }
 
     /// Workers have stopped before the registers say so: status reads 0 only once the device touches no

@@ -128,12 +128,8 @@ impl VirtioPci {
         }
         // Where it fails now it failed when the driver enabled the queue.
         let mut queues = self.queues(&registers.common).unwrap_or_default();
-        for (queue, registers) in queues.iter_mut().zip(registers.common.queues()) {
-            if let Some(queue) = queue
-                && let Ok(progress) = Progress::of_used_ring(&registers.addresses, &self.memory)
-            {
-                queue.go_on_from(progress);
-            }
+        for queue in queues.iter_mut().flatten() {
+            queue.go_on_as_used();
         }
         queues
     }
