@@ -15,7 +15,7 @@ use crate::cpu::{self, CpuError, CpuModel, CpuSpec};
 use crate::devices::Devices;
 use crate::legacy::serial::Serial;
 use crate::memory::userfault::PageServer;
-use crate::memory::{GuestMemory, Layout, MIB};
+use crate::memory::{GuestMemory, HugePages, Layout, MIB, advise_huge_pages};
 use crate::metrics::Registry;
 use crate::notices::Notices;
 use crate::pci::root::PciRoot;
@@ -63,6 +63,7 @@ pub struct Plan {
     pub cpus: Vec<u16>,
     pub cpu: CpuSpec,
     pub memory_mib: u64,
+    pub huge_pages: HugePages,
     pub source: boot::Source,
     /// What the first boot goes on from, if it is none.
     pub restore: Option<Restore>,
@@ -299,6 +300,12 @@ fn fill_memory(plan: &Plan, layout: &Layout, memory: &GuestMemory) -> Result<boo
     acpi::write(memory, layout, plan.vcpus, plan.hotplug)?;
     vmgenid::write(memory)?;
     smbios::write(memory, &plan.uuid, &plan.instance_id)?;
+    if plan.huge_pages == HugePages::Transparent {
+        // What is written above are a few pages here and there, and the first processor waits for them.
+        for (start, len) in layout.ram() {
+            advise_huge_pages(memory, start, len);
+        }
+    }
     Ok(entry)
 }
 

@@ -28,6 +28,7 @@ use vm_memory::{
 };
 
 use dirty::DirtyPages;
+use serde::{Deserialize, Serialize};
 
 /// The guest's RAM, which remembers what this process wrote to it. Cloning shares it.
 pub type GuestMemory = GuestMemoryMmap<DirtyPages>;
@@ -51,6 +52,32 @@ pub const LOCAL_APIC_BASE: u64 = 0xfee0_0000;
 /// Three pages that KVM needs on some processors; the identity map's page is right before them.
 pub const KVM_TSS_BASE: u64 = 0xfffb_d000;
 pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
+
+/// Whether the host may put huge pages under the guest's RAM, which it then takes 2 MiB at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HugePages {
+    /// Wherever it has them: a guest runs faster, and what devices move takes half the time. The host splits one when a
+    /// part of it is given back, or written while a diff snapshot is kept account of. A machine that went on from a
+    /// snapshot has them from its next boot on.
+    #[default]
+    Transparent,
+    /// Only where the kernel is loaded. For many small guests that do little: an idle one takes less of the host.
+    None,
+}
+
+impl HugePages {
+    pub const ALL: [Self; 2] = [Self::Transparent, Self::None];
+
+    /// As it is written in a [`VmSpec`](crate::spec::VmSpec).
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transparent => "transparent",
+            Self::None => "none",
+        }
+    }
+}
 
 const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
 
@@ -165,8 +192,8 @@ pub fn mark_written(memory: &GuestMemory, start: GuestAddress, len: usize) {
     }
 }
 
-/// Asks for huge pages under `len` bytes of RAM from `start` on: for what is written as a whole at once. It
-/// is a hint; where it cannot be had, ordinary pages do.
+/// Asks for huge pages under `len` bytes of RAM from `start` on, as far as they are in one piece. It is a hint;
+/// where it cannot be had, ordinary pages do.
 pub fn advise_huge_pages(memory: &GuestMemory, start: u64, len: u64) {
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     let Ok(slice) = memory.get_slice(GuestAddress(start), len) else {

@@ -144,6 +144,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             cpus: spec.cpus,
             cpu: spec.cpu,
             memory_mib: spec.memory_mib,
+            huge_pages: spec.huge_pages,
             source,
             restore,
             devices,

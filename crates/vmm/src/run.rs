@@ -24,7 +24,7 @@ use hearth_vmm::limits::{Limiter, RateLimit};
 use hearth_vmm::machine::Plan;
 use hearth_vmm::metrics::Registry;
 use hearth_vmm::open;
-use hearth_vmm::spec::{BalloonOptions, Cache, Outcome};
+use hearth_vmm::spec::{BalloonOptions, Cache, HugePages, Outcome};
 use hearth_vmm::virtio::balloon;
 use hearth_vmm::virtio::net::{NetConfig, NetLimits};
 use kvm_ioctls::Kvm;
@@ -53,6 +53,9 @@ pub(crate) struct Arguments {
     /// guest memory (128)
     #[argh(option, default = "128", arg_name = "mib")]
     memory_mib: u64,
+    /// under it: transparent (which is the default) or none
+    #[argh(option, default = "HugePages::default()", from_str_fn(parse_huge_pages))]
+    huge_pages: HugePages,
     /// gives the guest a balloon, by which free memory goes back to the host
     #[argh(switch)]
     balloon: bool,
@@ -201,6 +204,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
             threads_per_core: arguments.threads_per_core,
         },
         memory_mib: arguments.memory_mib,
+        huge_pages: arguments.huge_pages,
         source,
         restore: None,
         devices,
@@ -213,6 +217,11 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
 fn parse_model(name: &str) -> Result<Model, String> {
     let found = Model::ALL.into_iter().find(|model| model.name() == name);
     found.ok_or_else(|| format!("the models are {}", Model::ALL.map(Model::name).join(", ")))
+}
+
+fn parse_huge_pages(name: &str) -> Result<HugePages, String> {
+    let found = HugePages::ALL.into_iter().find(|it| it.name() == name);
+    found.ok_or_else(|| format!("it may be {}", HugePages::ALL.map(HugePages::name).join(" or ")))
 }
 
 fn open_file(path: &Path, write: bool) -> Result<File, Error> {

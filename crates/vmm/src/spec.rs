@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpu::CpuSpec;
 
 use crate::limits::RateLimit;
+pub use crate::memory::HugePages;
 pub use crate::virtio::balloon::BalloonOptions;
 pub use crate::virtio::block::Cache;
 
@@ -32,6 +33,8 @@ pub struct VmSpec {
     pub cpu: CpuSpec,
     /// MiB, at least 32.
     pub memory_mib: u64,
+    #[serde(default)]
+    pub huge_pages: HugePages,
     pub boot: BootSpec,
     /// A snapshot to go on from instead of booting; later boots are as `boot` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]

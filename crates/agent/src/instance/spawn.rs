@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt as _, FdMapping};
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, NicSpec, Outcome, VmSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, NicSpec, Outcome, VmSpec};
 use rustix::fs::MemfdFlags;
 
 use crate::jail::cgroup::Limits;
@@ -103,6 +103,7 @@ pub fn spawn(
         cpus: cell.as_ref().map_or_else(Vec::new, |cell| cell.cpus.clone()),
         cpu: CpuSpec::default(),
         memory_mib: parts.memory_mib,
+        huge_pages: HugePages::default(),
         boot: BootSpec::Disk,
         restore: None,
         disks: vec![DiskSpec {

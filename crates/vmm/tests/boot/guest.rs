@@ -17,7 +17,7 @@ use hearth_vmm::console;
 use hearth_vmm::control::{Client, Event, Reply, Request, SnapshotRequest};
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::snapshot::Kind;
-use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, Outcome, VmSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, Outcome, VmSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 
@@ -132,6 +132,7 @@ impl Guest {
             cpus: Vec::new(),
             cpu: CpuSpec::default(),
             memory_mib: 128,
+            huge_pages: HugePages::default(),
             boot: BootSpec::Disk,
             restore: None,
             disks: Vec::new(),

@@ -11,6 +11,7 @@ use hearth_vmm::console::Line;
 use hearth_vmm::devices::{Backend, Devices};
 use hearth_vmm::limits::Limiter;
 use hearth_vmm::machine::{Machine, Plan};
+use hearth_vmm::memory::HugePages;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::guest::{cmdline, files};
@@ -58,6 +59,7 @@ fn a_new_generation_reseeds_the_guests_random_numbers() {
         cpus: Vec::new(),
         cpu: Default::default(),
         memory_mib: 96,
+        huge_pages: HugePages::default(),
         source: Source::Files {
             kernel: open(kernel),
             initrd: Some(open(initrd)),

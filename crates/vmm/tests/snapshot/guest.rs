@@ -12,6 +12,7 @@ use hearth_vmm::boot::Source;
 use hearth_vmm::console::Line;
 use hearth_vmm::devices::Devices;
 use hearth_vmm::machine::{BuildError, Machine, Plan};
+use hearth_vmm::memory::HugePages;
 use hearth_vmm::snapshot::Restore;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -141,6 +142,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         cpus: Vec::new(),
         cpu: Default::default(),
         memory_mib: 64,
+        huge_pages: HugePages::default(),
         source: Source::Files {
             kernel: Arc::new(kernel()),
             initrd: None,

@@ -130,7 +130,7 @@ fn report(monitors: &[Monitor], figures: &[Vec<Figures>]) {
 }
 
 fn start(monitor: &Monitor, dir: &Path, kernel: &Path, cmdline: &str, disk: Disk<'_>) -> Result<Running> {
-    if let Monitor::Hearth(binary) = monitor {
+    if let Monitor::Hearth(binary) | Monitor::Before(binary) = monitor {
         let machine = hearth::Machine {
             cmdline,
             memory_mib: MEMORY_MIB,

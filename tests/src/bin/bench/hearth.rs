@@ -13,7 +13,7 @@ use hearth_vmm::control::{Client, Reply, Request, SnapshotRequest, SnapshotTaken
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::snapshot::Kind;
-use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, MemorySpec, RestoreSpec, VmSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, MemorySpec, RestoreSpec, VmSpec};
 
 use crate::running::Running;
 
@@ -130,6 +130,7 @@ pub fn start_machine(
         cpus: Vec::new(),
         cpu: CpuSpec::default(),
         memory_mib: machine.memory_mib,
+        huge_pages: HugePages::default(),
         boot,
         restore,
         disks,

@@ -12,6 +12,8 @@ use crate::wire::GUEST_MAC;
 /// A monitor's binary.
 pub enum Monitor {
     Hearth(PathBuf),
+    /// Another build of ours.
+    Before(PathBuf),
     Firecracker(PathBuf),
     Qemu(PathBuf),
 }
@@ -37,9 +39,11 @@ pub struct Disk<'a> {
 }
 
 impl Monitor {
-    /// Ours, and the peers that are here: Firecracker where `$FIRECRACKER` names it, and QEMU (`$QEMU`, or Debian's).
+    /// Ours, another build of ours where `$HEARTH_BEFORE` names one, and the peers that are here: Firecracker where
+    /// `$FIRECRACKER` names it, and QEMU (`$QEMU`, or Debian's).
     pub fn all() -> Result<Vec<Self>> {
         let mut monitors = vec![Self::Hearth(hearth_tests::binary("hearth-vmm")?)];
+        monitors.extend(std::env::var_os("HEARTH_BEFORE").map(|binary| Self::Before(binary.into())));
         if let Some(binary) = std::env::var_os("FIRECRACKER") {
             monitors.push(Self::Firecracker(binary.into()));
         } else {
@@ -61,6 +65,7 @@ impl Monitor {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Hearth(_) => "hearth-vmm",
+            Self::Before(_) => "before",
             Self::Firecracker(_) => "Firecracker",
             Self::Qemu(_) => "QEMU microvm",
         }
@@ -72,7 +77,7 @@ impl Monitor {
     /// A file cannot be written.
     pub fn command(&self, dir: &Path, guest: &Guest<'_>) -> Result<Command> {
         Ok(match self {
-            Self::Hearth(binary) => hearth(binary, guest),
+            Self::Hearth(binary) | Self::Before(binary) => hearth(binary, guest),
             Self::Firecracker(binary) => {
                 let config = dir.join("firecracker.json");
                 std::fs::write(&config, firecracker_config(guest).to_string())
