@@ -146,6 +146,10 @@ impl Store for Backing {
         File::sync_data(&self.file).inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
     }
 
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        Store::reserve(&self.file, len)
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         Store::try_lock(&self.file)
     }

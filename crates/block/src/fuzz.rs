@@ -96,6 +96,14 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let mut bytes = self.bytes();
+        let longer = len.max(bytes.len());
+        bytes.resize(longer, 0);
+        Ok(())
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         Ok(true)
     }

@@ -81,7 +81,8 @@ pub trait Disk: Send + Sync {
     /// Makes a range read as zeros; only with `unmap` may its space be given back.
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
 
-    /// Looks at the backing's size again, and returns the disk's.
+    /// Takes on the size that its file has been given since, and returns it. An overlay does not shrink; it is on the
+    /// new size when that survives a power cut, and so may take as long as a flush.
     fn refresh_size(&self) -> io::Result<u64> {
         Ok(self.size())
     }

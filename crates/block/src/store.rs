@@ -4,6 +4,9 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
 use crate::backing::{Backing, punch_hole, write_zeros};
 
 /// Positioned reads and writes with an explicit barrier. A [`Backing`] in production, a [`File`] to tools; the
@@ -15,6 +18,9 @@ pub trait Store: Send + Sync {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Returns when all that was written before survives a power cut.
     fn sync_data(&self) -> io::Result<()>;
+    /// Makes the file at least `len` bytes long, and takes the space for them if the file system can. What is new
+    /// reads as zeros.
+    fn reserve(&self, len: u64) -> io::Result<()>;
     /// Takes the advisory lock that lasts as long as the open file does. False: somebody else has it.
     fn try_lock(&self) -> io::Result<bool>;
     /// Gives the space of a range back; it reads as zeros from then on.
@@ -43,6 +49,14 @@ impl Store for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        match fallocate(self, FallocateFlags::empty(), 0, len) {
+            Err(Errno::OPNOTSUPP) if Store::size(self)? < len => self.set_len(len),
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            done => Ok(done?),
+        }
     }
 
     fn try_lock(&self) -> io::Result<bool> {

@@ -15,6 +15,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use guest::{Guest, files};
+use hearth_block::overlay;
 use hearth_vmm::control::{Event, Reply, Request};
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, NicSpec};
@@ -140,6 +141,37 @@ fn a_monitor_does_not_grow_by_what_comes_and_goes() {
     );
     assert_eq!(after.0, before.0, "descriptors");
     assert!(after.1 <= before.1 + 64, "{} KiB, before {}", after.1, before.1);
+}
+
+#[test]
+fn an_attached_overlay_grows_and_does_not_shrink() {
+    let Some(mut guest) = start("an_attached_overlay_grows") else {
+        return;
+    };
+    let new = || tempfile::tempfile().unwrap();
+    let (data, map, base) = (new(), new(), new());
+    overlay::create(&data, &map, 0, 1 << 20).unwrap();
+    let mut attach = disk("vol-1");
+    if let Request::AttachDisk(spec) = &mut attach {
+        spec.backing = DiskBacking::Overlay {
+            data_fd: 0,
+            map_fd: 1,
+            base_fd: 2,
+        };
+    }
+    let files = [data.as_fd(), map.as_fd(), base.as_fd()];
+    assert_eq!(guest.request_with(&attach, &files), Reply::Ok);
+    let device = "vol-1".to_owned();
+    let resize = Request::Resize { device };
+    data.set_len(1 << 40).unwrap();
+    assert_eq!(guest.request(&resize), Reply::Resized { bytes: 1 << 40 });
+    assert_eq!(overlay::Overlay::inspect(&map).unwrap().size, 1 << 40);
+    data.set_len(1 << 20).unwrap();
+    let Reply::Error { message } = guest.request(&resize) else {
+        panic!("it shrank");
+    };
+    assert!(message.contains("an overlay cannot shrink"), "{message}");
+    take_out(&mut guest, "vol-1");
 }
 
 #[test]

@@ -13,10 +13,13 @@
 //! ```
 //!
 //! Numbers are little-endian. A bit goes from 0 to 1 and never back, and only after the chunk's data is durable;
-//! so a power cut that tears a write of the map leaves a map that is merely older.
+//! so a power cut that tears a write of the map leaves a map that is merely older. An overlay grows when the header,
+//! which is one sector, names a larger size; data file and map have that length before, so files that are longer than
+//! the header says are those of an overlay that was about to grow.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{CreateError, OpenError, Part};
@@ -81,6 +84,11 @@ impl Geometry {
         header
     }
 
+    /// Writes the header. The map and the data file must have the lengths that go with it, durably.
+    pub(super) fn write(&self, map: &impl Store) -> io::Result<()> {
+        map.write_all_at(&self.encode(), 0)
+    }
+
     fn decode(header: &[u8; HEADER]) -> Result<Geometry, OpenError> {
         if &header[..8] != MAGIC {
             return Err(OpenError::Magic);
@@ -132,14 +140,14 @@ impl Geometry {
     }
 }
 
-/// Refuses a file of another length than the map says.
+/// Refuses a file that is shorter than the map says.
 pub(super) fn check_len(file: &impl Store, part: Part, expected: u64) -> Result<(), OpenError> {
     let found = file.size().map_err(|source| OpenError::Io {
         doing: "asking for the size of",
         part,
         source,
     })?;
-    if found == expected {
+    if found >= expected {
         Ok(())
     } else {
         Err(OpenError::Length {
@@ -179,8 +187,18 @@ fn le_u64(header: &[u8; HEADER], at: usize) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Which chunks the data file holds, durable or not. Read without a lock.
-pub(super) struct Presence(Vec<AtomicU64>);
+/// Which chunks the data file holds, durable or not, 64 a word. Read without a lock.
+pub(super) struct Presence {
+    /// Those that there were when the overlay was opened.
+    words: Box<[AtomicU64]>,
+    /// Those that came since: 64 words, 128, and so on, so that none ever moves.
+    grown: [OnceLock<Box<[AtomicU64]>>; GROWN_PARTS],
+}
+
+/// Words of the first part that an overlay grows by, as a power of two.
+const GROWN_EXP: u32 = 6;
+/// Enough for the largest overlay of the smallest chunks.
+const GROWN_PARTS: usize = 23;
 
 impl Presence {
     /// Reads all states; the time and memory are one bit per chunk.
@@ -204,29 +222,62 @@ impl Presence {
             );
             at += len as u64;
         }
-        Ok(Presence(words))
+        Ok(Presence {
+            words: words.into(),
+            grown: [const { OnceLock::new() }; GROWN_PARTS],
+        })
+    }
+
+    /// Makes room for the chunks of a larger overlay. They are absent.
+    pub(super) fn grow(&self, geometry: &Geometry) {
+        let Some(last) = self.place((geometry.chunks() - 1) / 64) else {
+            return;
+        };
+        for (part, words) in self.grown.iter().enumerate().take(last.0 + 1) {
+            words.get_or_init(|| {
+                (0..1 << (part as u32 + GROWN_EXP))
+                    .map(|_| AtomicU64::new(0))
+                    .collect()
+            });
+        }
+    }
+
+    /// The part, and the place in it, of a word that has come since.
+    fn place(&self, word: u64) -> Option<(usize, usize)> {
+        let nth = (word as usize).checked_sub(self.words.len())? + (1 << GROWN_EXP);
+        let part = nth.ilog2() - GROWN_EXP;
+        Some((part as usize, nth - (1 << (part + GROWN_EXP))))
     }
 
     /// True orders after the writes that filled the chunk.
     pub(super) fn contains(&self, chunk: u64) -> bool {
-        self.word(chunk).load(Ordering::Acquire) & (1 << (chunk % 64)) != 0
+        let word = self.word(chunk);
+        word.is_some_and(|word| word.load(Ordering::Acquire) & (1 << (chunk % 64)) != 0)
     }
 
     /// Publishes a chunk that was just filled.
     pub(super) fn insert(&self, chunk: u64) {
-        self.word(chunk).fetch_or(1 << (chunk % 64), Ordering::Release);
+        if let Some(word) = self.word(chunk) {
+            word.fetch_or(1 << (chunk % 64), Ordering::Release);
+        }
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.0
-            .iter()
+        let grown = self.grown.iter().filter_map(OnceLock::get).flatten();
+        let words = self.words.iter().chain(grown);
+        words
             .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()))
             .sum()
     }
 
-    /// In range: callers derive `chunk` from an offset that was checked against the disk's size.
-    fn word(&self, chunk: u64) -> &AtomicU64 {
-        &self.0[(chunk / 64) as usize]
+    /// There is one for each chunk: callers derive it from an offset that was checked against the disk's size, which
+    /// grows after this.
+    fn word(&self, chunk: u64) -> Option<&AtomicU64> {
+        let word = chunk / 64;
+        match self.place(word) {
+            None => self.words.get(word as usize),
+            Some((part, at)) => self.grown.get(part)?.get()?.get(at),
+        }
     }
 }
 

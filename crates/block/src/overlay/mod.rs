@@ -9,18 +9,18 @@
 //! file only after its data is durable ([`flush`](Overlay::flush): sync data, write bits, sync map). Until then
 //! presence lives in memory; a crash forgets it, the chunk reverts to the base, and whatever bytes were left in the data file
 //! are never trusted: the next write fills the chunk again.
+//!
+//! **Growth.** Whoever makes the data file longer may have an open overlay take on the new size, by
+//! [`refresh_size`](Disk::refresh_size). It never shrinks.
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
 
 use crate::backing::Backing;
 use crate::store::Store;
-use crate::{Access, Disk, Extent, Place, check_range};
+use crate::{Access, Disk, Extent, Place, SECTOR, check_range};
 
 mod error;
 mod map;
@@ -90,18 +90,11 @@ pub fn create_chunked(
     let io = |doing, part| move |source| CreateError::Io { doing, part, source };
     data.set_len(size)
         .map_err(io("setting the size of", Part::Data))?;
-    reserve(map, geometry.map_len()).map_err(io("reserving space for", Part::Map))?;
-    Store::write_all_at(map, &geometry.encode(), 0).map_err(io("writing", Part::Map))?;
+    // All of it now: on a disk that filled up later, what was written could otherwise not be flushed.
+    Store::reserve(map, geometry.map_len()).map_err(io("reserving space for", Part::Map))?;
+    geometry.write(map).map_err(io("writing", Part::Map))?;
     data.sync_all().map_err(io("syncing", Part::Data))?;
     map.sync_all().map_err(io("syncing", Part::Map))
-}
-
-/// Takes the map's blocks now: on a disk that filled up later, what was written could otherwise not be flushed.
-fn reserve(map: &File, len: u64) -> io::Result<()> {
-    match fallocate(map, FallocateFlags::empty(), 0, len) {
-        Err(Errno::OPNOTSUPP) => map.set_len(len),
-        done => Ok(done?),
-    }
 }
 
 /// A sparse data file and a chunk map over a read-only base. Dropping it flushes nothing.
@@ -109,7 +102,10 @@ pub struct Overlay<F = File> {
     data: F,
     map: F,
     base: F,
-    geometry: Geometry,
+    /// As the map's header has it, but for the size.
+    opened: Geometry,
+    /// Bytes of the virtual disk. It only grows.
+    size: AtomicU64,
     present: Presence,
     /// Held while a chunk is filled, by chunk number. Presence is checked again under the lock.
     fills: [Mutex<()>; FILL_LOCKS],
@@ -167,7 +163,8 @@ impl<F: Store> Overlay<F> {
             data,
             map,
             base,
-            geometry,
+            size: AtomicU64::new(geometry.size),
+            opened: geometry,
             present,
             fills: std::array::from_fn(|_| Mutex::new(())),
             unmapped: Mutex::new(Vec::new()),
@@ -176,10 +173,58 @@ impl<F: Store> Overlay<F> {
         })
     }
 
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            // After it the presence of its chunks.
+            size: self.size.load(Ordering::Acquire),
+            ..self.opened
+        }
+    }
+
+    /// Takes on the size of a data file that was made longer. A crash at any point leaves an overlay of the old size
+    /// or of the new one.
+    fn grow(&self, found: u64) -> io::Result<u64> {
+        let _flushing = self.begin_flush()?;
+        let before = self.geometry();
+        let geometry = Geometry {
+            size: found - found % SECTOR,
+            ..before
+        };
+        if geometry.size < before.size {
+            let size = before.size;
+            return Err(invalid(format!(
+                "its data file has {found} bytes and it has {size}: an overlay cannot shrink"
+            )));
+        }
+        if geometry.size == before.size {
+            return Ok(before.size);
+        }
+        geometry.check().map_err(|error| invalid(error.to_string()))?;
+        self.sync(&self.data)?;
+        self.map.reserve(geometry.map_len())?;
+        self.sync(&self.map)?;
+        geometry.write(&self.map)?;
+        self.sync(&self.map)?;
+        self.present.grow(&geometry);
+        self.size.store(geometry.size, Ordering::Release);
+        Ok(geometry.size)
+    }
+
+    /// Keeps others from writing the map, and refuses if what was written may be lost.
+    fn begin_flush(&self) -> io::Result<MutexGuard<'_, ()>> {
+        let flushing = lock(&self.flushing);
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(io::Error::other(
+                "an earlier flush failed, and what it covered may be lost",
+            ));
+        }
+        Ok(flushing)
+    }
+
     /// Bytes of `len` at `offset` that lie in the same chunk, or in neighbours of the same presence. Returns the
     /// presence too.
     fn run(&self, offset: u64, len: u64) -> (u64, bool) {
-        let chunk_size = self.geometry.chunk_size;
+        let chunk_size = self.opened.chunk_size;
         let end = offset + len;
         let mut chunk = offset / chunk_size;
         let present = self.present.contains(chunk);
@@ -197,13 +242,13 @@ impl<F: Store> Overlay<F> {
     /// As [`Self::run`], but chunks that are to be filled come one at a time.
     fn writable_run(&self, offset: u64, len: u64) -> (u64, bool) {
         let (run, present) = self.run(offset, len);
-        let in_chunk = self.geometry.chunk_size - offset % self.geometry.chunk_size;
+        let in_chunk = self.opened.chunk_size - offset % self.opened.chunk_size;
         (if present { run } else { run.min(in_chunk) }, present)
     }
 
     /// Reads from the base; beyond its end there are zeros.
     fn read_base(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let left = self.geometry.base_size.saturating_sub(offset);
+        let left = self.opened.base_size.saturating_sub(offset);
         let (inside, beyond) = buf.split_at_mut(buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
         beyond.fill(0);
         if inside.is_empty() {
@@ -215,7 +260,7 @@ impl<F: Store> Overlay<F> {
 
     /// Writes `buf`, which lies in one chunk, and makes the chunk present.
     fn fill(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let Geometry { size, chunk_size, .. } = self.geometry;
+        let Geometry { size, chunk_size, .. } = self.geometry();
         let chunk = offset / chunk_size;
         let _filling = lock(&self.fills[chunk as usize % FILL_LOCKS]);
         if self.present.contains(chunk) {
@@ -244,7 +289,7 @@ impl<F: Store> Overlay<F> {
             size,
             chunk_size,
             base_size,
-        } = self.geometry;
+        } = self.geometry();
         let chunk = offset / chunk_size;
         let start = chunk * chunk_size;
         if len < chunk_size.min(size - start) {
@@ -278,11 +323,11 @@ impl<F: Store> Overlay<F> {
 
 impl<F: Store> Disk for Overlay<F> {
     fn size(&self) -> u64 {
-        self.geometry.size
+        self.size.load(Ordering::Acquire)
     }
 
     fn read_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-        check_range(self.geometry.size, offset, buf.len() as u64)?;
+        check_range(self.size(), offset, buf.len() as u64)?;
         while !buf.is_empty() {
             let (len, present) = self.run(offset, buf.len() as u64);
             let (now, rest) = buf.split_at_mut(len as usize);
@@ -297,7 +342,7 @@ impl<F: Store> Disk for Overlay<F> {
     }
 
     fn write_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
-        check_range(self.geometry.size, offset, buf.len() as u64)?;
+        check_range(self.size(), offset, buf.len() as u64)?;
         while !buf.is_empty() {
             let (len, present) = self.writable_run(offset, buf.len() as u64);
             let (now, rest) = buf.split_at(len as usize);
@@ -312,12 +357,7 @@ impl<F: Store> Disk for Overlay<F> {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let _flushing = lock(&self.flushing);
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(io::Error::other(
-                "an earlier flush failed, and what it covered may be lost",
-            ));
-        }
+        let _flushing = self.begin_flush()?;
         // Taken before the sync: a chunk that is filled during it is not covered by it.
         let chunks = std::mem::take(&mut *lock(&self.unmapped));
         let flushed = self.sync(&self.data).and_then(|()| {
@@ -338,7 +378,7 @@ impl<F: Store> Disk for Overlay<F> {
     }
 
     fn discard(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
-        check_range(self.geometry.size, offset, len)?;
+        check_range(self.size(), offset, len)?;
         while len > 0 {
             let (run, present) = self.run(offset, len);
             // An absent chunk takes no space.
@@ -351,7 +391,7 @@ impl<F: Store> Disk for Overlay<F> {
     }
 
     fn write_zeroes(&self, mut offset: u64, mut len: u64, unmap: bool) -> io::Result<()> {
-        check_range(self.geometry.size, offset, len)?;
+        check_range(self.size(), offset, len)?;
         while len > 0 {
             let (run, present) = self.writable_run(offset, len);
             if present {
@@ -362,6 +402,11 @@ impl<F: Store> Disk for Overlay<F> {
             (offset, len) = (offset + run, len - run);
         }
         Ok(())
+    }
+
+    /// The data file's, which was made longer.
+    fn refresh_size(&self) -> io::Result<u64> {
+        self.grow(self.data.size()?)
     }
 
     /// The data file's alone: the base is shared by many disks, and so is its place in the page cache.
@@ -382,7 +427,7 @@ impl<F: Store> Disk for Overlay<F> {
     /// A present chunk stays where it is; an absent one may be filled while it is read from the base, which keeps
     /// what the reader came for.
     fn locate(&self, offset: u64, len: u64, access: Access) -> Extent {
-        let Geometry { size, base_size, .. } = self.geometry;
+        let Geometry { size, base_size, .. } = self.geometry();
         let itself = Extent { len, place: None };
         if check_range(size, offset, len).is_err() || self.backings().is_empty() {
             return itself;
@@ -401,6 +446,10 @@ impl<F: Store> Disk for Overlay<F> {
             },
         }
     }
+}
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 /// No code panics while it holds one of these locks, and none guards an invariant that a panic could break.

@@ -11,6 +11,7 @@ use crate::RawDisk;
 
 mod crash;
 mod full;
+mod growth;
 mod power;
 
 const CHUNK: u64 = 4096;

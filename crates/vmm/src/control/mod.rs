@@ -50,7 +50,8 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
-    /// Looks at the size of a disk's files again and tells the guest; [`Reply::Resized`].
+    /// Has a disk take on the size that its file (of an overlay, the data file) was given, and tells the guest;
+    /// [`Reply::Resized`]. An overlay only grows.
     Resize {
         device: String,
     },

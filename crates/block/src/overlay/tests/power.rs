@@ -40,6 +40,8 @@ struct Pages {
     now: Vec<u8>,
     /// Per sector that was written since the last sync: what it held, oldest first, beginning with the synced content.
     history: BTreeMap<usize, Vec<[u8; SECTOR]>>,
+    /// Bytes of the file at the last sync, if it became longer since.
+    synced_len: Option<usize>,
 }
 
 /// A file of whole sectors.
@@ -55,6 +57,7 @@ impl PowerFile {
         let pages = Arc::new(Mutex::new(Pages {
             now: content,
             history: BTreeMap::new(),
+            synced_len: None,
         }));
         PowerFile {
             pages,
@@ -68,6 +71,11 @@ impl PowerFile {
         for (sector, contents) in std::mem::take(&mut pages.history) {
             let content = contents[pick(contents.len())];
             pages.now[sector * SECTOR..][..SECTOR].copy_from_slice(&content);
+        }
+        if let Some(len) = pages.synced_len.take()
+            && pick(2) == 0
+        {
+            pages.now.truncate(len);
         }
     }
 }
@@ -101,7 +109,20 @@ impl Store for PowerFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.fuse.burn()?;
-        self.pages.lock().unwrap().history.clear();
+        let mut pages = self.pages.lock().unwrap();
+        pages.history.clear();
+        pages.synced_len = None;
+        Ok(())
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.fuse.burn()?;
+        let mut pages = self.pages.lock().unwrap();
+        let before = pages.now.len();
+        if len as usize > before {
+            pages.now.resize(len as usize, 0);
+            pages.synced_len.get_or_insert(before);
+        }
         Ok(())
     }
 

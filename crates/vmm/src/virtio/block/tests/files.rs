@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use hearth_block::RawDisk;
+use hearth_block::{Backing, Overlay, RawDisk, overlay};
 
 use super::*;
 use crate::limits::{Limiter, Rate, RateLimit};
@@ -191,6 +191,35 @@ fn a_disk_that_grew_is_as_large_as_its_file() {
     assert_eq!(disk.refresh_size().unwrap(), (SECTORS + 8) * 512);
     assert_eq!(driver.device_config(8), (SECTORS + 8).to_le_bytes());
     assert_eq!(request(&driver, IN, SECTORS, &beyond), (OK, 513));
+}
+
+#[test]
+fn an_overlay_grows_under_its_driver() {
+    let (data, map, base) = (file(), tempfile::tempfile().unwrap(), file());
+    overlay::create(&data, &map, SECTORS * 512, SECTORS * 512).unwrap();
+    let open = |file: &File| Backing::new(file.try_clone().unwrap()).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(Overlay::open(open(&data), open(&map), open(&base)).unwrap());
+    let driver = Driver::start(Block::new(Arc::clone(&disk), "", false));
+    let beyond = [(BUFFER, 512, true)];
+    assert_eq!(request(&driver, IN, SECTORS, &beyond).0, IOERR);
+    data.set_len(SECTORS * 512 + (1 << 30)).unwrap();
+    disk.refresh_size().unwrap();
+    let last = SECTORS + (1 << 21) - 1;
+    assert_eq!(driver.device_config(8), (last + 1).to_le_bytes());
+    for sector in [0, SECTORS, last] {
+        driver
+            .memory
+            .write_slice(&[7; 512], GuestAddress(BUFFER))
+            .unwrap();
+        assert_eq!(request(&driver, OUT, sector, &[(BUFFER, 512, false)]).0, OK);
+        driver
+            .memory
+            .write_slice(&[0; 512], GuestAddress(BUFFER))
+            .unwrap();
+        assert_eq!(request(&driver, IN, sector, &beyond), (OK, 513));
+        assert_eq!(memory(&driver, BUFFER, 512), [7; 512]);
+    }
+    assert_eq!(request(&driver, IN, last + 1, &beyond).0, IOERR);
 }
 
 #[test]
