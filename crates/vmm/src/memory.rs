@@ -23,8 +23,8 @@ use std::sync::Arc;
 use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap,
-    MemoryRegionAddress,
+    Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap, MemoryRegionAddress,
 };
 
 use dirty::DirtyPages;
@@ -59,7 +59,7 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub enum HugePages {
     /// Wherever it has them: a guest runs faster, and what devices move takes half the time. The host splits one when a
     /// part of it is given back, or written while a diff snapshot is kept account of. A machine that went on from a
-    /// snapshot has them from its next boot on.
+    /// snapshot has them from its next boot on; one whose balloon took pages gets no more of them until then.
     #[default]
     Transparent,
     /// Only where the kernel is loaded. For many small guests that do little: an idle one takes less of the host.
@@ -195,13 +195,29 @@ pub fn mark_written(memory: &GuestMemory, start: GuestAddress, len: usize) {
 /// Asks for huge pages under `len` bytes of RAM from `start` on, as far as they are in one piece. It is a hint;
 /// where it cannot be had, ordinary pages do.
 pub fn advise_huge_pages(memory: &GuestMemory, start: u64, len: u64) {
+    advise(memory, start, len, libc::MADV_HUGEPAGE);
+}
+
+/// Has the host put no more huge pages under the guest's RAM. Those that are there stay.
+pub fn refuse_huge_pages(memory: &GuestMemory) {
+    for region in memory.iter() {
+        advise(
+            memory,
+            region.start_addr().raw_value(),
+            region.len(),
+            libc::MADV_NOHUGEPAGE,
+        );
+    }
+}
+
+fn advise(memory: &GuestMemory, start: u64, len: u64, advice: libc::c_int) {
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     let Ok(slice) = memory.get_slice(GuestAddress(start), len) else {
         return;
     };
     let guard = slice.ptr_guard_mut();
     // SAFETY: the range is mapped, and the advice does not change what is in it.
-    unsafe { libc::madvise(guard.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+    unsafe { libc::madvise(guard.as_ptr().cast(), len, advice) };
 }
 
 #[cfg(test)]

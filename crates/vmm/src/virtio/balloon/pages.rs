@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use vm_memory::GuestAddress;
 
+use crate::memory::refuse_huge_pages;
 use crate::memory::release::{PAGE, release};
 use crate::metrics::{Operation, QueueMeter};
 use crate::virtio::GuestMemory;
@@ -27,6 +28,8 @@ pub(super) struct PageHandler {
     bytes: Vec<u8>,
     pfns: Vec<u32>,
     failures: u32,
+    /// Pages were taken from the guest.
+    took: bool,
 }
 
 impl PageHandler {
@@ -37,6 +40,7 @@ impl PageHandler {
             bytes: Vec::new(),
             pfns: Vec::new(),
             failures: 0,
+            took: false,
         }
     }
 
@@ -63,7 +67,12 @@ impl PageHandler {
         Ok(())
     }
 
-    fn inflate(&self, memory: &GuestMemory) -> Outcome {
+    fn inflate(&mut self, memory: &GuestMemory) -> Outcome {
+        if !std::mem::replace(&mut self.took, true) {
+            // The host would sooner or later put a huge page where a single page of it is in use, and so give all
+            // back that the balloon has around it.
+            refuse_huge_pages(memory);
+        }
         let mut outcome = Outcome::default();
         for run in self.pfns.chunk_by(|a, b| b - a == 1) {
             let first = run.first().copied().unwrap_or(0);
