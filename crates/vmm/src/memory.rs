@@ -57,9 +57,9 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HugePages {
-    /// Wherever it has them: a guest runs faster, and what devices move takes half the time. The host splits one when a
-    /// part of it is given back, or written while a diff snapshot is kept account of. A machine that went on from a
-    /// snapshot has them from its next boot on; one whose balloon took pages gets no more of them until then.
+    /// Wherever it has them: addresses are translated in fewer steps, and RAM is taken with fewer faults. The host splits
+    /// one when a part of it is given back, or written while a diff snapshot is kept account of. A machine that went on
+    /// from a snapshot has them from its next boot on; one whose balloon took pages gets no more of them until then.
     #[default]
     Transparent,
     /// Only where the kernel is loaded. For many small guests that do little: an idle one takes less of the host.
