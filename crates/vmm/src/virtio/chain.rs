@@ -133,10 +133,10 @@ impl Buffers {
     pub(super) fn mark_written(&self, memory: &GuestMemory, len: u32) {
         let mut left = len as usize;
         for segment in &self.segments {
-            let part = left.min(segment.len as usize);
-            if part == 0 {
+            if left == 0 {
                 break;
             }
+            let part = left.min(segment.len as usize);
             mark_written(memory, segment.address, part);
             left -= part;
         }
@@ -293,3 +293,6 @@ fn indirect_table<'m>(descriptor: &Descriptor, memory: &'m GuestMemory) -> Optio
         u16::try_from(len / DESCRIPTOR_LEN).ok()?,
     )
 }
+
+#[cfg(test)]
+mod tests;
