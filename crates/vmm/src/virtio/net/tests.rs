@@ -245,6 +245,7 @@ fn a_wire_that_goes_away_ends_the_workers_quietly() {
     assert_eq!(driver.status(), 0);
 }
 
+mod exchange;
 mod features;
 mod real_tap;
 mod unplugged;
