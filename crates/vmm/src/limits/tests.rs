@@ -220,6 +220,25 @@ fn a_worker_sleeps_until_its_turn_by_a_real_clock() {
 }
 
 #[test]
+fn a_high_rate_is_kept_with_few_sleeps() {
+    const REQUESTS: u32 = 20_000;
+    let limiter = Limiter::new(&operations(100_000, 0));
+    let mut throttle = Throttle::new(Arc::clone(&limiter)).unwrap();
+    let waiter = Stop::new().unwrap().waiter(&throttle).unwrap();
+    let (begin, mut sleeps) = (Instant::now(), 0);
+    for _ in 0..REQUESTS {
+        while !throttle.admit(1, 0) {
+            sleeps += 1;
+            assert!(waiter.wait());
+        }
+    }
+    let elapsed = begin.elapsed();
+    assert!(elapsed >= Duration::from_millis(200 - 51), "{elapsed:?}");
+    // Ten requests come due in the shortest wait.
+    assert!(sleeps <= REQUESTS / 9, "{sleeps} sleeps");
+}
+
+#[test]
 fn a_change_wakes_a_worker_that_waits_for_the_old_limit() {
     let limiter = Limiter::new(&operations(1, 0));
     let mut throttle = Throttle::new(Arc::clone(&limiter)).unwrap();

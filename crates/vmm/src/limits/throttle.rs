@@ -12,6 +12,10 @@ use rustix::time::{
 
 use super::Limiter;
 
+/// No wait is shorter: a timer and a waking thread cost as much as some requests, and so many pass at once afterwards,
+/// by what the bucket has saved meanwhile.
+const LEAST_WAIT: Duration = Duration::from_micros(100);
+
 /// Readable from a moment on.
 #[derive(Debug)]
 pub(super) struct Timer(OwnedFd);
@@ -50,8 +54,17 @@ impl Timer {
 pub struct Throttle {
     limiter: Arc<Limiter>,
     timer: Arc<Timer>,
-    /// When the request at hand was first held back.
-    since: Option<Instant>,
+    held: Option<Held>,
+}
+
+/// The wait of the request at hand.
+#[derive(Debug)]
+struct Held {
+    /// When it was first held back.
+    since: Instant,
+    /// What the timer is set to, and the limiter's generation by which this is right.
+    until: Instant,
+    generation: u64,
 }
 
 impl Throttle {
@@ -67,25 +80,37 @@ impl Throttle {
         Ok(Self {
             limiter,
             timer,
-            since: None,
+            held: None,
         })
     }
 
     /// Lets a request pass and charges it; or returns false, with the timer set to when to ask again. Charge one
     /// operation for each request, and its bytes of data.
     pub fn admit(&mut self, operations: u64, bytes: u64) -> bool {
-        if self.since.is_none() && self.limiter.is_unlimited() {
+        if self.held.is_none() && self.limiter.is_unlimited() {
             return true;
         }
         loop {
             let generation = self.limiter.generation.load(Ordering::SeqCst);
             let now = Instant::now();
+            if let Some(held) = &self.held
+                && held.generation == generation
+                && now < held.until
+            {
+                // Something else has woken the worker up.
+                return false;
+            }
             let Err(again) = self.limiter.admit(operations, bytes, now) else {
                 self.end_wait(now);
                 return true;
             };
-            self.since.get_or_insert(now);
-            self.timer.arm(again.saturating_duration_since(now));
+            let wait = again.saturating_duration_since(now).max(LEAST_WAIT);
+            self.held = Some(Held {
+                since: self.held.as_ref().map_or(now, |held| held.since),
+                until: now + wait,
+                generation,
+            });
+            self.timer.arm(wait);
             // A change after this look fires the timer after it was set, so it is not missed.
             if self.limiter.generation.load(Ordering::SeqCst) == generation {
                 return false;
@@ -96,12 +121,12 @@ impl Throttle {
     /// Whether a request is held back.
     #[must_use]
     pub fn is_holding(&self) -> bool {
-        self.since.is_some()
+        self.held.is_some()
     }
 
     /// Counts the time for which a request was held back. Also for a worker that stops while it holds one.
     pub fn end_wait(&mut self, now: Instant) {
-        if let Some(since) = self.since.take() {
+        if let Some(Held { since, .. }) = self.held.take() {
             let waited = u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX);
             self.limiter.throttled_nanos.fetch_add(waited, Ordering::Relaxed);
         }
