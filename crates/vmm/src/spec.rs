@@ -175,7 +175,8 @@ pub struct NicSpec {
 ///
 /// The monitor has no paths, so the host's sockets come as a directory that it makes its working directory: it
 /// connects to names in it. Hand over a clone of the directory's mount (`open_tree(2)` with `OPEN_TREE_CLONE`):
-/// there is no way up from that one.
+/// there is no way up from that one. A clone is good for one start: before Linux 6.15 it cannot be cloned again, and
+/// the monitor moves it into its own mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VsockSpec {
     /// The guest's context id: 3 to 2^32 - 2.

@@ -41,6 +41,17 @@ fn add_queues<const QUEUES: usize>(number: u8) -> [OwnedFd; QUEUES] {
     // A host that says nothing unasked.
     ip(&["link", "set", &name, "addrgenmode", "none"]);
     ip(&["link", "set", &name, "up"]);
+    // Guests ask for addresses, and answer no such question: what the host learns of them stays true, here in milliseconds.
+    ip(&[
+        "ntable",
+        "change",
+        "name",
+        "arp_cache",
+        "dev",
+        &name,
+        "base_reachable",
+        "3600000",
+    ]);
     queues
 }
 

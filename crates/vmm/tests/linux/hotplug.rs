@@ -1,9 +1,11 @@
 //! Disks and NICs that come and go, without a rescan.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use hearth_block::overlay;
 use hearth_vmm::control::{Event, Reply, Request};
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{Cache, DiskBacking, DiskSpec, NicSpec};
@@ -26,6 +28,19 @@ fn attach_disk(id: &str) -> Request {
         rate_limit: Default::default(),
         backing: DiskBacking::Raw { fd: 0 },
     })
+}
+
+/// The same of an overlay: its data, map and base are the descriptors.
+fn attach_overlay(id: &str) -> Request {
+    let mut request = attach_disk(id);
+    if let Request::AttachDisk(spec) = &mut request {
+        spec.backing = DiskBacking::Overlay {
+            data_fd: 0,
+            map_fd: 1,
+            base_fd: 2,
+        };
+    }
+    request
 }
 
 fn attach_nic() -> Request {
@@ -89,23 +104,28 @@ fn disks_and_nics_come_and_go() {
     let Some(Event::Entered { .. }) = linux.control().next_event(EJECTION) else {
         panic!("not entered");
     };
-    let ok = |linux: &mut Linux, request: &Request, fd: &dyn AsFd| {
-        let reply = linux.control().request_with(request, &[fd.as_fd()]);
-        assert_eq!(reply, Reply::Ok);
+    let ok_all = |linux: &mut Linux, request: &Request, fds: &[BorrowedFd<'_>]| {
+        assert_eq!(linux.control().request_with(request, fds), Reply::Ok);
     };
+    let ok = |linux: &mut Linux, request: &Request, fd: &dyn AsFd| ok_all(linux, request, &[fd.as_fd()]);
 
-    // A disk: it appears, works, grows, and leaves.
-    let first = disk(4);
-    ok(&mut linux, &attach_disk(DISK), &first);
+    // A volume on an image: it appears, works, grows, and leaves.
+    let [mut image, volume, map] = [disk(4), disk(4), disk(0)];
+    image.write_all(b"content of the image").unwrap();
+    overlay::create(&volume, &map, 4 * MIB, 4 * MIB).unwrap();
+    let overlay = [volume.as_fd(), map.as_fd(), image.as_fd()];
+    ok_all(&mut linux, &attach_overlay(DISK), &overlay);
     linux.until("[ -b /dev/vdb ]");
     assert_eq!(linux.ok("cat /sys/block/vdb/size"), (4 * MIB / 512).to_string());
     assert_eq!(linux.ok("cat /sys/block/vdb/serial"), "vol0aaaaaaaaaaaaaaa1");
+    assert_eq!(linux.ok("head -c 20 /dev/vdb"), "content of the image");
     linux.ok("echo content of the disk | dd of=/dev/vdb bs=512 conv=sync,fsync");
-    first.set_len(6 * MIB).unwrap();
+    volume.set_len(6 * MIB).unwrap();
     let device = DISK.to_owned();
     let reply = linux.control().request(&Request::Resize { device });
     assert_eq!(reply, Reply::Resized { bytes: 6 * MIB });
     linux.until(&format!("[ $(cat /sys/block/vdb/size) = {} ]", 6 * MIB / 512));
+    linux.ok("echo the new end | dd of=/dev/vdb bs=512 seek=12287 conv=sync,fsync");
     let slot = slots(&mut linux).iter().find(|(id, _)| id == DISK).unwrap().1;
     leave(&mut linux, DISK);
     assert_eq!(linux.run("[ -e /sys/block/vdb ]").0, 1);
@@ -126,9 +146,10 @@ fn disks_and_nics_come_and_go() {
     leave(&mut linux, NIC);
     assert_eq!(linux.run("[ -e /sys/class/net/eth0 ]").0, 1);
     leave(&mut linux, OTHER_DISK);
-    ok(&mut linux, &attach_disk(DISK), &first);
+    ok_all(&mut linux, &attach_overlay(DISK), &overlay);
     linux.until("[ -b /dev/vdb ]");
     assert_eq!(linux.ok("head -c 19 /dev/vdb"), "content of the disk");
+    assert_eq!(linux.ok("tail -c 512 /dev/vdb | head -c 11"), "the new end");
 
     // What the guest lets go of its own accord stays attached: a rescan finds it.
     linux.ok(&format!("echo 0 >/sys/bus/pci/slots/{slot}/power"));
