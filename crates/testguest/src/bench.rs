@@ -3,9 +3,11 @@
 //! `bench=random_read,sequential_write depth=1,32 operations=20000 length=4096 wait=poll` prints a line for each
 //! combination. What writes take includes a flush after the last one. `wait=interrupt` sleeps between completions; `poll` looks all the time and asks for no interrupts.
 //! It says so when the measurement begins and ends. With `then=wait` the machine stays on for whoever looks at its monitor.
-//! Ticks are the processor's time stamp counter, whose rate the host knows. `bench=net` is another matter: [`net`].
+//! Ticks are the processor's time stamp counter, whose rate the host knows. `bench=packets` sends that many packets of
+//! `length` bytes through the first NIC: [`packets`]. `bench=net` is another matter: [`net`].
 
 mod net;
+mod packets;
 mod tcp;
 
 use crate::memory::allocate;
@@ -56,7 +58,11 @@ pub fn run(machine: &Machine, names: &'static str) {
                 sleep: option("wait=") == Some("interrupt"),
             };
             memory::free_all();
-            match measure(machine, name, &plan) {
+            let measured = match name {
+                "packets" => packets::measure(machine, plan.operations, plan.length),
+                _ => measure(machine, name, &plan),
+            };
+            match measured {
                 Ok(ticks) => println!(
                     "bench {name} depth {depth} length {}: {} operations in {ticks} ticks",
                     plan.length, plan.operations

@@ -149,13 +149,23 @@ impl Nic {
         self.held_count = 0;
     }
 
-    /// Takes back what has been sent. True: there is room for another packet.
+    /// There is room for another packet.
     pub fn can_send(&mut self) -> bool {
+        self.take_back();
+        self.free_count > 0
+    }
+
+    /// The device has nothing to send any more.
+    pub fn has_sent_all(&mut self) -> bool {
+        self.take_back();
+        self.free_count == SLOTS.into()
+    }
+
+    fn take_back(&mut self) {
         while let Some((head, _)) = self.send.take() {
             self.free[self.free_count] = head as u16 / CHAIN;
             self.free_count += 1;
         }
-        self.free_count > 0
     }
 
     /// Sends `headers` and behind them `len` bytes from `data`, once [`Self::can_send`]; [`Self::kick`] tells the device.

@@ -144,8 +144,9 @@ fn start(monitor: &Monitor, dir: &Path, kernel: &Path, cmdline: &str, disk: Disk
                 },
                 limit: RateLimit::default(),
             }),
+            nic: None,
         };
-        return Ok(hearth::start_machine(binary, dir, kernel, &machine)?.0);
+        return Ok(hearth::start_machine(binary, dir, kernel, machine)?.0);
     }
     let guest = Guest {
         kernel,

@@ -13,9 +13,12 @@ use hearth_vmm::control::{Client, Reply, Request, SnapshotRequest, SnapshotTaken
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::snapshot::Kind;
-use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, MemorySpec, RestoreSpec, VmSpec};
+use hearth_vmm::spec::{
+    BootSpec, Cache, DiskBacking, DiskSpec, HugePages, MemorySpec, NicSpec, RestoreSpec, VmSpec,
+};
 
 use crate::running::Running;
+use crate::wire::GUEST_MAC;
 
 /// The child's number of the first descriptor that it inherits.
 const FIRST_FD: RawFd = 10;
@@ -33,6 +36,7 @@ pub struct Machine<'a> {
     pub memory_mib: u64,
     pub from: Option<&'a Snapshot<'a>>,
     pub disk: Option<Disk<'a>>,
+    pub nic: Option<Nic>,
 }
 
 /// A raw file as the machine's disk, which control requests call [`DISK`].
@@ -43,6 +47,15 @@ pub struct Disk<'a> {
 }
 
 pub const DISK: &str = "vol-0123456789abcdef0";
+
+/// A TAP as the machine's NIC, which control requests call [`NIC`].
+pub struct Nic {
+    pub tap: File,
+    /// Of what the guest sends.
+    pub limit: RateLimit,
+}
+
+pub const NIC: &str = "eni-0123456789abcdef0";
 
 /// Descriptors for the child, by the numbers that they will have there.
 #[derive(Default)]
@@ -72,7 +85,7 @@ pub fn start(
         from,
         ..Machine::default()
     };
-    start_machine(binary, dir, kernel, &machine)
+    start_machine(binary, dir, kernel, machine)
 }
 
 /// The same with all that a machine may have.
@@ -83,7 +96,7 @@ pub fn start_machine(
     binary: &Path,
     dir: &Path,
     kernel: &Path,
-    machine: &Machine<'_>,
+    machine: Machine<'_>,
 ) -> Result<(Running, Client)> {
     let listen = |name: &str| -> Result<(UnixListener, UnixStream)> {
         let path = dir.join(name);
@@ -123,6 +136,17 @@ pub fn start_machine(
             },
         });
     }
+    let mut nics = Vec::new();
+    if let Some(nic) = machine.nic {
+        nics.push(NicSpec {
+            id: NIC.into(),
+            mac: GUEST_MAC.into(),
+            tap_fds: vec![fds.give(nic.tap)],
+            mtu: 1500,
+            receive_limit: RateLimit::default(),
+            transmit_limit: nic.limit,
+        });
+    }
     let spec = VmSpec {
         instance_id: "i-0123456789abcdef0".into(),
         uuid: "ec2a1b2c-3d4e-4f60-8182-93a4b5c6d7e8".into(),
@@ -134,7 +158,7 @@ pub fn start_machine(
         boot,
         restore,
         disks,
-        nics: Vec::new(),
+        nics,
         rng_limit: RateLimit::default(),
         balloon: None,
         vsock: None,

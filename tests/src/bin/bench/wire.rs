@@ -1,11 +1,14 @@
 //! The wire between the host and a guest: a TAP in a network namespace that ends with the thread that made it.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::libc::linger;
+use nix::libc::{self, linger};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -15,6 +18,16 @@ pub const GUEST_MAC: &str = "02:00:00:00:00:01";
 const NAME: &str = "hearth-bench";
 /// A guest that does not answer within this time never will.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+mod ioctl {
+    use nix::libc;
+
+    nix::ioctl_write_ptr_bad!(
+        tun_set_iff,
+        nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
+        libc::ifreq
+    );
+}
 
 /// Runs `work` in a thread with a namespace of its own, as are the processes that it starts.
 ///
@@ -51,6 +64,29 @@ impl Wire {
 
     pub fn name(&self) -> &'static str {
         NAME
+    }
+
+    /// The TAP itself, for a monitor that is given descriptors.
+    ///
+    /// # Errors
+    /// Another has it.
+    pub fn open(&self) -> Result<File> {
+        let tap = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")
+            .context("opening /dev/net/tun")?;
+        // SAFETY: an `ifreq` is plain old data; all zeroes is a valid one.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(NAME.bytes()) {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+        // SAFETY: the descriptor is open, and the kernel reads and writes a live `ifreq`.
+        unsafe { ioctl::tun_set_iff(tap.as_raw_fd(), &request) }
+            .with_context(|| format!("attaching to {NAME}"))?;
+        Ok(tap)
     }
 
     /// A connection to the guest, without delays of our own.
