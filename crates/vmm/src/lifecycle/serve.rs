@@ -11,6 +11,7 @@ use crate::control::{Event, Reply, Request, SnapshotRequest, SnapshotTaken, Stat
 use crate::machine::Machine;
 use crate::open::{Descriptors, Passed};
 use crate::server::{Asked, ClientId};
+use crate::snapshot::Writeback;
 use crate::virtio::balloon;
 
 impl Lifecycle {
@@ -121,7 +122,8 @@ impl Lifecycle {
         }
         // What the guest has let go until now is not in its slot any more.
         self.finish_leaves(machine);
-        let written = machine.snapshot(&self.plan, what.kind, &state, &memory);
+        let writeback = if runs { Writeback::Late } else { Writeback::Early };
+        let written = machine.snapshot(&self.plan, what.kind, &state, &memory, writeback);
         if runs {
             machine.resume();
         }

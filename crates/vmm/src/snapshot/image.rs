@@ -6,107 +6,18 @@
 //! first ([`verify`]), or leave it to whoever keeps the files, and start in milliseconds.
 
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::{self, Builder};
 
 use rustix::fs::SeekFrom;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::SnapshotError;
 use super::pages::{PAGE, PageSet};
-use crate::memory::GuestMemory;
 
 /// Bytes under one checksum.
 const CHUNK: u64 = 1 << 20;
 const CHUNK_PAGES: u64 = CHUNK / PAGE;
-const PIECE_PAGES: u64 = 64;
-/// How far the thread that looks at the pages may be ahead of the one that writes them.
-const RUNS_AHEAD: usize = 1024;
-const READER_STACK: usize = 128 << 10;
 const ZEROES: [u8; PAGE as usize] = [0; PAGE as usize];
-
-/// Writes the pages of `set` to `file`, which is empty then, and returns the checksums. Nobody else may be
-/// writing to the memory: one thread reads it for the checksums, and another for the file, so that the guest waits
-/// for the slower of the two alone.
-///
-/// # Errors
-/// The file cannot be written: it is full, or no plain file.
-pub fn write(memory: &GuestMemory, set: &PageSet, file: &File) -> Result<Vec<u32>, SnapshotError> {
-    let failed = SnapshotError::io("writing the memory file");
-    file.set_len(0).map_err(&failed)?;
-    file.set_len(set.total() * PAGE).map_err(&failed)?;
-    let regions: Vec<(u64, u64)> = memory
-        .iter()
-        .map(|region| (region.start_addr().0, region.len()))
-        .collect();
-    let (found, data) = sync_channel(RUNS_AHEAD);
-    thread::scope(|scope| {
-        let reader = Builder::new().name("checksums".into()).stack_size(READER_STACK);
-        let reader = reader.spawn_scoped(scope, {
-            let regions = &regions;
-            move || read(memory, regions, set, &found)
-        })?;
-        let written = data
-            .into_iter()
-            .try_for_each(|run| write_run(memory, &regions, file, run));
-        let checksums = reader
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
-        written.and(checksums)
-    })
-    .map_err(failed)
-}
-
-/// Reads the pages of `set`, and returns the checksums; those that are not all zeroes go to `found`, as runs.
-fn read(
-    memory: &GuestMemory,
-    regions: &[(u64, u64)],
-    set: &PageSet,
-    found: &SyncSender<(u64, u64)>,
-) -> io::Result<Vec<u32>> {
-    let mut buffer = vec![0; (PIECE_PAGES * PAGE) as usize];
-    chunks(set)
-        .map(|(first, end)| {
-            let mut checksum = crc32fast::Hasher::new();
-            for (page, len) in set.runs(first, end).flat_map(pieces) {
-                let bytes = &mut buffer[..(len * PAGE) as usize];
-                memory
-                    .read_slice(bytes, address_of(regions, page)?)
-                    .map_err(io::Error::other)?;
-                checksum.update(bytes);
-                for (start, len) in data_runs(bytes) {
-                    let run = (page + start, len);
-                    found
-                        .send(run)
-                        .map_err(|_| io::Error::other("its writer has failed"))?;
-                }
-            }
-            Ok(checksum.finalize())
-        })
-        .collect()
-}
-
-/// A run in pieces that stay in a processor's cache while they are looked at.
-fn pieces((page, len): (u64, u64)) -> impl Iterator<Item = (u64, u64)> {
-    (0..len)
-        .step_by(PIECE_PAGES as usize)
-        .map(move |at| (page + at, PIECE_PAGES.min(len - at)))
-}
-
-/// Writes `len` pages from guest memory, without a copy of them here.
-fn write_run(
-    memory: &GuestMemory,
-    regions: &[(u64, u64)],
-    mut file: &File,
-    (page, len): (u64, u64),
-) -> io::Result<()> {
-    file.seek(io::SeekFrom::Start(page * PAGE))?;
-    memory
-        .write_all_volatile_to(address_of(regions, page)?, &mut file, (len * PAGE) as usize)
-        .map_err(io::Error::other)
-}
 
 /// Checks that the memory file has what the checksums say, by reading all that is in it.
 ///
@@ -207,7 +118,7 @@ fn checksum(file: &File, set: &PageSet, (first, end): (u64, u64), buffer: &mut [
     Ok(checksum.finalize())
 }
 
-fn chunks(set: &PageSet) -> impl Iterator<Item = (u64, u64)> + use<> {
+pub(super) fn chunks(set: &PageSet) -> impl Iterator<Item = (u64, u64)> + use<> {
     let total = set.total();
     (0..total.div_ceil(CHUNK_PAGES)).map(move |chunk| {
         let first = chunk * CHUNK_PAGES;
@@ -226,7 +137,7 @@ fn write_data(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The pages of `bytes` that are not all zeroes, as runs: (first page, pages).
-fn data_runs(bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
+pub(super) fn data_runs(bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
     let mut pages = bytes.chunks(PAGE as usize).zip(0..).peekable();
     std::iter::from_fn(move || {
         let (_, first) = pages.find(|(page, _)| *page != ZEROES)?;
@@ -247,26 +158,21 @@ fn seek_data(file: &File, from: u64) -> io::Result<u64> {
     }
 }
 
-/// The guest physical address of a page of RAM.
-fn address_of(regions: &[(u64, u64)], page: u64) -> io::Result<GuestAddress> {
-    let mut offset = page * PAGE;
-    for &(start, len) in regions {
-        if offset < len {
-            return Ok(GuestAddress(start + offset));
-        }
-        offset -= len;
-    }
-    Err(io::Error::other("there is less guest memory than pages"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::{GIB, HIGH_RAM_START, Layout, MIB};
+    use crate::memory::{GIB, GuestMemory, HIGH_RAM_START, Layout, MIB};
+    use crate::snapshot::writer::{self, Writeback};
     use std::os::unix::fs::MetadataExt;
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
     fn pages(memory: &GuestMemory) -> u64 {
         memory.iter().map(|region| region.len() / PAGE).sum()
+    }
+
+    fn write(memory: &GuestMemory, set: &PageSet, file: &File) -> Result<Vec<u32>, SnapshotError> {
+        // SAFETY: this thread alone knows of the memory.
+        unsafe { writer::write(memory, set, file, Writeback::Early) }
     }
 
     fn filled(mib: u64) -> GuestMemory {

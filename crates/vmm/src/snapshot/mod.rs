@@ -16,6 +16,7 @@ mod machine;
 mod merge;
 pub mod pages;
 mod saved;
+mod writer;
 
 use std::fs::File;
 use std::io;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 pub use machine::{Kind, MemorySource, Restore, Tracking};
 pub use merge::merge;
 pub use saved::{Saved, StateError};
+pub use writer::Writeback;
 
 use crate::bus::SavedDevices;
 use crate::cpu::CpuSpec;

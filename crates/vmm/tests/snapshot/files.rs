@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
 use hearth_vmm::machine::{Machine, Plan};
-use hearth_vmm::snapshot::{Kind, MemorySource, Restore, Snapshot, merge};
+use hearth_vmm::snapshot::{Kind, MemorySource, Restore, Snapshot, Writeback, merge};
 
 pub struct Files {
     pub state: File,
@@ -18,7 +18,10 @@ impl Files {
             state: file(),
             memory: file(),
         };
-        machine.snapshot(plan, kind, &files.state, &files.memory).unwrap();
+        let (state, memory) = (&files.state, &files.memory);
+        machine
+            .snapshot(plan, kind, state, memory, Writeback::Early)
+            .unwrap();
         files
     }
 

@@ -17,7 +17,7 @@ use std::time::Instant;
 use files::Files;
 use guest::{PAGES, plan, restore, start};
 use hearth_vmm::machine::BuildError;
-use hearth_vmm::snapshot::{Kind, Snapshot, SnapshotError, merge};
+use hearth_vmm::snapshot::{Kind, Snapshot, SnapshotError, Writeback, merge};
 
 const FULL: Kind = Kind::Full { track: true };
 
@@ -55,7 +55,7 @@ fn a_snapshot_of_a_clone_and_diffs_of_both() {
     let (mut machine, console) = start(&plan);
     console.wait_for(5, 0);
     machine.pause().unwrap();
-    let error = machine.snapshot(&plan, Kind::Diff, &files::file(), &files::file());
+    let error = machine.snapshot(&plan, Kind::Diff, &files::file(), &files::file(), Writeback::Late);
     assert!(matches!(error, Err(SnapshotError::NotTracked)));
     let full = Files::of(&mut machine, &plan, FULL);
     machine.resume();
@@ -118,7 +118,7 @@ fn a_flipped_bit_in_memory_is_found_and_another_shape_refused() {
     console.wait_for(1, 0);
     machine.pause().unwrap();
     let files = Files::of(&mut machine, &plan, Kind::Full { track: false });
-    let untracked = machine.snapshot(&plan, Kind::Diff, &files::file(), &files::file());
+    let untracked = machine.snapshot(&plan, Kind::Diff, &files::file(), &files::file(), Writeback::Late);
     assert!(matches!(untracked, Err(SnapshotError::NotTracked)));
     machine.stop();
 

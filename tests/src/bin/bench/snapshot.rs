@@ -46,10 +46,10 @@ pub fn run(monitors: &[Monitor]) -> Result<()> {
     let runtime = runtime()?;
     let contender = |monitor: &Monitor| -> Option<Box<dyn Contender>> {
         match monitor {
-            Monitor::Hearth(binary) => Some(Box::new(Hearth::new(binary, dir.path()))),
+            Monitor::Hearth(binary) => Some(Box::new(Hearth::new(binary, dir.path(), "hearth"))),
+            Monitor::Before(binary) => Some(Box::new(Hearth::new(binary, dir.path(), "before"))),
             Monitor::Firecracker(binary) => Some(Box::new(Firecracker::new(binary, dir.path(), &runtime))),
-            // Two builds of ours would write to the same files.
-            Monitor::Before(_) | Monitor::Qemu(_) => None,
+            Monitor::Qemu(_) => None,
         }
     };
     let mut contenders: Vec<_> = monitors.iter().map(contender).collect();

@@ -82,10 +82,11 @@ pub struct Hearth {
 }
 
 impl Hearth {
-    pub fn new(binary: &Path, dir: &Path) -> Self {
+    /// `name` begins the names of its files: two builds of ours have their own.
+    pub fn new(binary: &Path, dir: &Path, name: &'static str) -> Self {
         let files = Files {
             dir: dir.to_owned(),
-            name: "hearth",
+            name,
         };
         Self {
             binary: binary.to_owned(),
