@@ -48,6 +48,7 @@ pub mod metrics;
 pub mod notices;
 pub mod open;
 pub mod pci;
+mod random;
 mod server;
 pub mod smbios;
 pub mod snapshot;

@@ -14,6 +14,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::GuestMemory;
+use crate::random;
 
 /// Guest physical address of the id: a page of its own in the BIOS area, which the memory map reserves. The
 /// specification asks for 8-byte alignment in cacheable memory that the guest will not use for itself.
@@ -24,7 +25,7 @@ const SIZE: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
     #[error("drawing a generation id")]
-    Random(#[source] getrandom::Error),
+    Random(#[source] io::Error),
     #[error("writing the generation id into guest memory")]
     Memory(#[from] GuestMemoryError),
     #[error("telling the guest of its new generation id")]
@@ -37,8 +38,7 @@ pub enum RenewError {
 /// The host has no random bytes, or the memory ends below [`ADDRESS`], which no [`Layout`](crate::memory::Layout)
 /// does.
 pub fn write(memory: &GuestMemory) -> Result<(), RenewError> {
-    let mut id = [0; SIZE];
-    getrandom::fill(&mut id).map_err(RenewError::Random)?;
+    let id: [u8; SIZE] = random::array().map_err(RenewError::Random)?;
     Ok(memory.write_slice(&id, GuestAddress(ADDRESS))?)
 }
 

@@ -15,6 +15,7 @@ use crate::legacy::serial::Serial;
 use crate::machine::{Machine, Plan};
 use crate::memory::userfault::PageServer;
 use crate::memory::{GuestMemory, Layout};
+use crate::random;
 use crate::vcpu::VcpuState;
 
 /// What a snapshot has.
@@ -116,7 +117,10 @@ impl Machine {
             .map(|resting| VcpuState::save(&resting.vcpu, &shape))
             .collect::<Result<Vec<_>, _>>()?;
         let mut about = About {
-            id: Uuid::new_v4(),
+            id: uuid::Builder::from_random_bytes(
+                random::array().map_err(SnapshotError::io("naming the snapshot"))?,
+            )
+            .into_uuid(),
             base: None,
             instance_id: plan.instance_id.clone(),
             vcpus: plan.vcpus,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::limits::Throttle;
 use crate::metrics::{Operation, QueueMeter};
+use crate::random;
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::worker::{Handler, Stop, Waiter};
@@ -72,7 +73,7 @@ impl Handler for RngHandler {
         let begin = Instant::now();
         let len = request_len(chain);
         let bytes = &mut self.buffer[..len];
-        if let Err(error) = getrandom::fill(bytes) {
+        if let Err(error) = random::fill(bytes) {
             self.meter.failed(Operation::Read, begin.elapsed());
             // The driver sees a request that yielded nothing and asks again.
             tracing::error!(%error, "the host has no random bytes");
