@@ -1,5 +1,8 @@
 //! Compiles `seccomp/filters.list` into BPF programs, one for each role, as Rust arrays that
-//! `src/jail/filter.rs` includes.
+//! `src/jail/filter.rs` includes; and says how the binary is linked.
+
+#[path = "build/link.rs"]
+mod link;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,9 +21,8 @@ type Rules = BTreeMap<String, Vec<Value>>;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={LIST}");
     println!("cargo::rerun-if-changed=build.rs");
-    // A bit for each relocation instead of 24 bytes, all of which would be read at each start. glibc knows it from
-    // 2.36 on.
-    println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    println!("cargo::rerun-if-changed=build");
+    link::link()?;
     let roles = parse(&fs::read_to_string(LIST)?)?;
     let mut filters: serde_json::Map<String, Value> = roles
         .iter()
