@@ -24,8 +24,7 @@ pub mod vsock;
 pub mod worker;
 
 #[cfg(any(test, feature = "testing"))]
-#[cfg_attr(not(test), allow(dead_code, reason = "fuzzing uses a part of it"))]
-mod testing;
+pub mod testing;
 
 use std::io;
 

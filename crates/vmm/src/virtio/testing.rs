@@ -1,4 +1,4 @@
-//! A driver as a guest has one, for tests: it finds a function by its capabilities, negotiates, builds rings
+//! A driver as a guest has one, for tests and benchmarks: it finds a function by its capabilities, negotiates, builds rings
 //! in guest memory and waits for interrupts. It can also do all of this wrongly.
 
 use std::collections::BTreeMap;
@@ -13,31 +13,31 @@ use super::{GuestMemory, VirtioDevice};
 use crate::pci::PciFunction;
 use crate::pci::msix::{MsiLine, MsiMessage, MsiRouter};
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) const ACKNOWLEDGE: u8 = 1;
-pub(super) const DRIVER: u8 = 2;
-pub(super) const DRIVER_OK: u8 = 4;
-pub(super) const FEATURES_OK: u8 = 8;
-pub(super) const NEEDS_RESET: u8 = 64;
+pub const ACKNOWLEDGE: u8 = 1;
+pub const DRIVER: u8 = 2;
+pub const DRIVER_OK: u8 = 4;
+pub const FEATURES_OK: u8 = 8;
+pub const NEEDS_RESET: u8 = 64;
 
-pub(super) const NEXT: u16 = 1;
-pub(super) const WRITE: u16 = 2;
-pub(super) const INDIRECT: u16 = 4;
+pub const NEXT: u16 = 1;
+pub const WRITE: u16 = 2;
+pub const INDIRECT: u16 = 4;
 
-pub(super) const EVENT_IDX: u64 = 1 << 29;
-pub(super) const VERSION_1: u64 = 1 << 32;
+pub const EVENT_IDX: u64 = 1 << 29;
+pub const VERSION_1: u64 = 1 << 32;
 
 /// Two regions with a hole between them, as around the 32-bit PCI window.
-pub(super) const LOW_END: u64 = 0x20_0000;
-pub(super) const HIGH_START: u64 = 0x40_0000;
-pub(super) const HIGH_END: u64 = 0x60_0000;
+pub const LOW_END: u64 = 0x20_0000;
+pub const HIGH_START: u64 = 0x40_0000;
+pub const HIGH_END: u64 = 0x60_0000;
 /// Free for requests.
-pub(super) const DATA: u64 = 0x10_0000;
+pub const DATA: u64 = 0x10_0000;
 
 /// Counts interrupts by MSI data, which the driver sets to the vector's number.
 #[derive(Default)]
-pub(super) struct Interrupts {
+pub struct Interrupts {
     counts: Mutex<BTreeMap<u32, u64>>,
     changed: Condvar,
 }
@@ -78,7 +78,7 @@ impl MsiLine for Line {
 }
 
 impl Interrupts {
-    pub(super) fn count(&self, vector: u16) -> u64 {
+    pub fn count(&self, vector: u16) -> u64 {
         self.counts
             .lock()
             .unwrap()
@@ -92,7 +92,7 @@ impl Interrupts {
     }
 
     /// Looks at `condition` again after each interrupt, of whatever vector.
-    pub(super) fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+    pub fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let seen = self.total();
@@ -110,26 +110,26 @@ impl Interrupts {
 
 /// Where the capabilities say that things are.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Capabilities {
+pub struct Capabilities {
     /// Type of structure to its BAR offset and length.
-    pub(super) structures: BTreeMap<u8, (u64, u64)>,
-    pub(super) notify_off_multiplier: u64,
-    pub(super) pci_cfg: u16,
-    pub(super) msix: u16,
-    pub(super) msix_table: u64,
+    pub structures: BTreeMap<u8, (u64, u64)>,
+    pub notify_off_multiplier: u64,
+    pub pci_cfg: u16,
+    pub msix: u16,
+    pub msix_table: u64,
 }
 
-pub(super) struct Driver {
-    pub(super) memory: GuestMemory,
-    pub(super) function: Arc<VirtioPci>,
-    pub(super) interrupts: Arc<Interrupts>,
-    pub(super) capabilities: Capabilities,
-    pub(super) rings: Vec<Ring>,
+pub struct Driver {
+    pub memory: GuestMemory,
+    pub function: Arc<VirtioPci>,
+    pub interrupts: Arc<Interrupts>,
+    pub capabilities: Capabilities,
+    pub rings: Vec<Ring>,
 }
 
 impl Driver {
     /// Finds the device; does not touch its status yet.
-    pub(super) fn probe(device: impl VirtioDevice + 'static) -> Self {
+    pub fn probe(device: impl VirtioDevice + 'static) -> Self {
         let ranges = [
             (GuestAddress(0), LOW_END as usize),
             (GuestAddress(HIGH_START), (HIGH_END - HIGH_START) as usize),
@@ -151,14 +151,14 @@ impl Driver {
     }
 
     /// Probes and starts with all features but EVENT_IDX, and rings of 16.
-    pub(super) fn start(device: impl VirtioDevice + 'static) -> Self {
+    pub fn start(device: impl VirtioDevice + 'static) -> Self {
         let mut driver = Self::probe(device);
         driver.initialise(!EVENT_IDX, 16);
         driver
     }
 
     /// From reset to DRIVER_OK, with the offered features that are in `wanted`.
-    pub(super) fn initialise(&mut self, wanted: u64, ring_size: u16) {
+    pub fn initialise(&mut self, wanted: u64, ring_size: u16) {
         self.negotiate(wanted);
         self.enable_msix();
         self.rings = (0..self.common_u16(0x12))
@@ -170,7 +170,7 @@ impl Driver {
         self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
     }
 
-    pub(super) fn negotiate(&self, wanted: u64) {
+    pub fn negotiate(&self, wanted: u64) {
         self.set_status(0);
         assert_eq!(self.status(), 0);
         self.set_status(ACKNOWLEDGE);
@@ -184,7 +184,7 @@ impl Driver {
         assert_eq!(self.status(), ACKNOWLEDGE | DRIVER | FEATURES_OK);
     }
 
-    pub(super) fn offered(&self) -> u64 {
+    pub fn offered(&self) -> u64 {
         (0..2u32).fold(0, |features, window| {
             self.common_write(0x00, &window.to_le_bytes());
             features | u64::from(self.common_u32(0x04)) << (32 * window)
@@ -206,43 +206,43 @@ impl Driver {
         assert_eq!(self.common_u16(0x10), 0);
     }
 
-    pub(super) fn ring(&self, queue: usize) -> &Ring {
+    pub fn ring(&self, queue: usize) -> &Ring {
         &self.rings[queue]
     }
 
-    pub(super) fn status(&self) -> u8 {
+    pub fn status(&self) -> u8 {
         let mut data = [0];
         self.common_read(0x14, &mut data);
         data[0]
     }
 
-    pub(super) fn set_status(&self, status: u8) {
+    pub fn set_status(&self, status: u8) {
         self.common_write(0x14, &[status]);
     }
 
-    pub(super) fn common_u16(&self, offset: u64) -> u16 {
+    pub fn common_u16(&self, offset: u64) -> u16 {
         let mut data = [0; 2];
         self.common_read(offset, &mut data);
         u16::from_le_bytes(data)
     }
 
-    pub(super) fn common_u32(&self, offset: u64) -> u32 {
+    pub fn common_u32(&self, offset: u64) -> u32 {
         let mut data = [0; 4];
         self.common_read(offset, &mut data);
         u32::from_le_bytes(data)
     }
 
-    pub(super) fn common_read(&self, offset: u64, data: &mut [u8]) {
+    pub fn common_read(&self, offset: u64, data: &mut [u8]) {
         self.function
             .bar_read(0, self.capabilities.structures[&1].0 + offset, data);
     }
 
-    pub(super) fn common_write(&self, offset: u64, data: &[u8]) {
+    pub fn common_write(&self, offset: u64, data: &[u8]) {
         self.function
             .bar_write(0, self.capabilities.structures[&1].0 + offset, data);
     }
 
-    pub(super) fn device_config(&self, len: usize) -> Vec<u8> {
+    pub fn device_config(&self, len: usize) -> Vec<u8> {
         let mut data = vec![0; len];
         for (offset, byte) in (0..).zip(data.chunks_mut(1)) {
             self.function
@@ -251,12 +251,12 @@ impl Driver {
         data
     }
 
-    pub(super) fn device_config_write(&self, offset: u64, data: &[u8]) {
+    pub fn device_config_write(&self, offset: u64, data: &[u8]) {
         self.function
             .bar_write(0, self.capabilities.structures[&4].0 + offset, data);
     }
 
-    pub(super) fn wait_needs_reset(&self) {
+    pub fn wait_needs_reset(&self) {
         self.interrupts
             .wait_until("NEEDS_RESET", || self.status() & NEEDS_RESET != 0);
         self.interrupts
@@ -302,18 +302,18 @@ fn walk_capabilities(function: &dyn PciFunction) -> Capabilities {
 }
 
 /// A split virtqueue as its driver sees it.
-pub(super) struct Ring {
+pub struct Ring {
     memory: GuestMemory,
     interrupts: Arc<Interrupts>,
     queue: u16,
-    pub(super) size: u16,
-    pub(super) descriptors: u64,
-    pub(super) available: u64,
-    pub(super) used: u64,
+    pub size: u16,
+    pub descriptors: u64,
+    pub available: u64,
+    pub used: u64,
 }
 
 impl Ring {
-    pub(super) fn new(driver: &Driver, queue: u16, size: u16) -> Self {
+    pub fn new(driver: &Driver, queue: u16, size: u16) -> Self {
         let base = 0x1_0000 * (u64::from(queue) + 1);
         let ring = Self {
             memory: driver.memory.clone(),
@@ -329,7 +329,7 @@ impl Ring {
     }
 
     /// The same ring, as a clone of the machine has it.
-    pub(super) fn of(&self, clone: &Driver) -> Self {
+    pub fn of(&self, clone: &Driver) -> Self {
         Self {
             memory: clone.memory.clone(),
             interrupts: Arc::clone(&clone.interrupts),
@@ -338,7 +338,7 @@ impl Ring {
     }
 
     /// Writes the queue's registers, and enables it.
-    pub(super) fn enable(&self, driver: &Driver) {
+    pub fn enable(&self, driver: &Driver) {
         driver.common_write(0x16, &self.queue.to_le_bytes());
         driver.common_write(0x18, &self.size.to_le_bytes());
         driver.common_write(0x1a, &(self.queue + 1).to_le_bytes());
@@ -353,17 +353,17 @@ impl Ring {
         driver.common_write(0x1c, &1u16.to_le_bytes());
     }
 
-    pub(super) fn is_enabled(&self, driver: &Driver) -> bool {
+    pub fn is_enabled(&self, driver: &Driver) -> bool {
         driver.common_write(0x16, &self.queue.to_le_bytes());
         driver.common_u16(0x1c) == 1
     }
 
-    pub(super) fn descriptor(&self, index: u16, address: u64, len: u32, flags: u16, next: u16) {
+    pub fn descriptor(&self, index: u16, address: u64, len: u32, flags: u16, next: u16) {
         self.table_entry(self.descriptors, index, address, len, flags, next);
     }
 
     /// Also for indirect tables.
-    pub(super) fn table_entry(&self, table: u64, index: u16, address: u64, len: u32, flags: u16, next: u16) {
+    pub fn table_entry(&self, table: u64, index: u16, address: u64, len: u32, flags: u16, next: u16) {
         let mut bytes = address.to_le_bytes().to_vec();
         bytes.extend(len.to_le_bytes());
         bytes.extend(flags.to_le_bytes());
@@ -374,7 +374,7 @@ impl Ring {
     }
 
     /// A well-linked chain from descriptor `first` on: (address, length, writable).
-    pub(super) fn chain(&self, first: u16, buffers: &[(u64, u32, bool)]) {
+    pub fn chain(&self, first: u16, buffers: &[(u64, u32, bool)]) {
         for (index, &(address, len, writable)) in (first..).zip(buffers) {
             let last = index == first + buffers.len() as u16 - 1;
             let flags = if writable { WRITE } else { 0 } | if last { 0 } else { NEXT };
@@ -383,14 +383,14 @@ impl Ring {
     }
 
     /// Makes the chain at `head` available.
-    pub(super) fn offer(&self, head: u16) {
+    pub fn offer(&self, head: u16) {
         let index = self.u16(self.available + 2);
         self.set_u16(self.available + 4 + 2 * u64::from(index % self.size), head);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         self.set_u16(self.available + 2, index.wrapping_add(1));
     }
 
-    pub(super) fn kick(&self, driver: &Driver) {
+    pub fn kick(&self, driver: &Driver) {
         let offset = driver.capabilities.structures[&2].0;
         let step = driver.capabilities.notify_off_multiplier * u64::from(self.queue);
         driver
@@ -398,35 +398,35 @@ impl Ring {
             .bar_write(0, offset + step, &self.queue.to_le_bytes());
     }
 
-    pub(super) fn used_index(&self) -> u16 {
+    pub fn used_index(&self) -> u16 {
         self.u16(self.used + 2)
     }
 
     /// Waits for interrupts until `count` chains were used since the queue was made.
-    pub(super) fn wait_used(&self, count: u16) {
+    pub fn wait_used(&self, count: u16) {
         let what = format!("queue {}: {count} chains used", self.queue);
         self.interrupts.wait_until(&what, || self.used_index() == count);
     }
 
     /// Head and length of the used element that came `nth`.
-    pub(super) fn used_element(&self, nth: u16) -> (u32, u32) {
+    pub fn used_element(&self, nth: u16) -> (u32, u32) {
         let at = self.used + 4 + 8 * u64::from(nth % self.size);
         let element: u64 = self.memory.read_obj(GuestAddress(at)).unwrap();
         (element as u32, (element >> 32) as u32)
     }
 
     /// `used_event`, behind the available ring.
-    pub(super) fn set_used_event(&self, value: u16) {
+    pub fn set_used_event(&self, value: u16) {
         self.set_u16(self.available + 4 + 2 * u64::from(self.size), value);
     }
 
-    pub(super) fn u16(&self, address: u64) -> u16 {
+    pub fn u16(&self, address: u64) -> u16 {
         self.memory
             .load(GuestAddress(address), std::sync::atomic::Ordering::Acquire)
             .unwrap()
     }
 
-    pub(super) fn set_u16(&self, address: u64, value: u16) {
+    pub fn set_u16(&self, address: u64, value: u16) {
         self.memory
             .store(value, GuestAddress(address), std::sync::atomic::Ordering::Release)
             .unwrap();
@@ -434,10 +434,10 @@ impl Ring {
 }
 
 /// A broken chain or ring, and how to make it at descriptor 0 of a ring.
-pub(super) type Breakage = (&'static str, fn(&Ring));
+pub type Breakage = (&'static str, fn(&Ring));
 
 /// What a hostile driver can do to any queue. Those that depend on a device's requests come with its tests.
-pub(super) const BREAKAGES: &[Breakage] = &[
+pub const BREAKAGES: &[Breakage] = &[
     ("a chain that loops", |ring| {
         ring.descriptor(0, DATA, 16, NEXT, 1);
         ring.descriptor(1, DATA, 16, NEXT, 0);

@@ -54,7 +54,8 @@ pub struct Block {
     serial: [u8; SERIAL_LEN],
     read_only: bool,
     queue_sizes: Vec<u16>,
-    threads: usize,
+    /// Otherwise threads do all I/O.
+    uring: bool,
     metrics: Arc<metrics::Device>,
     workers: Vec<Worker<Virtqueue>>,
 }
@@ -74,7 +75,7 @@ impl Block {
             serial: bytes,
             read_only,
             queue_sizes: vec![QUEUE_SIZE],
-            threads: if engine::is_uring_allowed() { HELPERS } else { POOL },
+            uring: engine::is_uring_allowed(),
             metrics: Arc::default(),
             workers: Vec::new(),
         }
@@ -93,6 +94,13 @@ impl Block {
     #[must_use]
     pub fn cached(self, cache: Cache) -> Self {
         Self { cache, ..self }
+    }
+
+    /// With threads for all I/O, as where the kernel allows no `io_uring`.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn on_threads(self) -> Self {
+        Self { uring: false, ..self }
     }
 
     /// Moves as much as `limiter` lets pass: requests, and the bytes of reads and writes.
@@ -137,7 +145,8 @@ impl Block {
     fn start(&mut self, mut activation: Activation) -> io::Result<()> {
         // Between boots the host reads kernels from it, which profits from the page cache.
         self.disk.set_direct(self.cache == Cache::None);
-        let pool = Pool::new(Arc::clone(&self.disk), self.threads, &|builder, run| {
+        let threads = if self.uring { HELPERS } else { POOL };
+        let pool = Pool::new(Arc::clone(&self.disk), threads, &|builder, run| {
             jail::spawn(Role::Block, builder, run)
         })?;
         for index in 0..self.queue_sizes.len() {
@@ -147,6 +156,7 @@ impl Block {
             let served = Served {
                 disk: Arc::clone(&self.disk),
                 pool: Arc::clone(&pool),
+                uring: self.uring,
                 serial: self.serial,
                 read_only: self.read_only,
                 // A driver that cannot flush expects each completed write to be durable (5.2.6.2).

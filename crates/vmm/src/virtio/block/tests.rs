@@ -2,7 +2,6 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use hearth_block::Disk;
 use proptest::prelude::*;
@@ -526,44 +525,5 @@ proptest! {
         }
         driver.initialise(!EVENT_IDX, 16);
         assert_works(&driver, &disk);
-    }
-}
-
-/// `cargo nextest run --release -p hearth-vmm --run-ignored only throughput --no-capture`
-#[test]
-#[ignore = "a measurement"]
-fn throughput() {
-    const REQUESTS: u32 = 400_000;
-    let disk = MemoryDisk::new();
-    for depth in [1u16, 32] {
-        let mut driver = start(&disk);
-        driver.initialise(u64::MAX, 256);
-        header(&driver, HEADER, IN, 0);
-        let ring = driver.ring(0);
-        let doorbell = driver.function.doorbells().remove(0);
-        for slot in 0..depth {
-            let buffer = HIGH_START + u64::from(slot) * 4096;
-            ring.chain(
-                slot * 3,
-                &[(HEADER, 16, false), (buffer, 4096, true), (STATUS, 1, true)],
-            );
-        }
-        let begin = Instant::now();
-        let mut done = 0u16;
-        for _ in 0..REQUESTS / u32::from(depth) {
-            ring.set_used_event(done.wrapping_add(depth - 1));
-            for slot in 0..depth {
-                ring.offer(slot * 3);
-            }
-            doorbell.event.write(1).unwrap();
-            done = done.wrapping_add(depth);
-            ring.wait_used(done);
-        }
-        let seconds = begin.elapsed().as_secs_f64();
-        let rate = f64::from(REQUESTS) / seconds;
-        eprintln!(
-            "4 KiB reads, depth {depth}: {rate:.0} per second, {:.2} µs each",
-            1e6 / rate
-        );
     }
 }

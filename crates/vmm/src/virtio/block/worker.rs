@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hearth_block::Disk;
-use hearth_block::engine::{self, Completion, Engine, Operation, Pool, Segment};
+use hearth_block::engine::{self, Completion, Engine, Operation, Pool, Pooled, Segment};
 
 use super::device::QUEUE_SIZE;
 use super::in_flight::{InFlight, Requests};
@@ -30,6 +30,8 @@ const LOGGED_FAILURES: u32 = 16;
 pub(super) struct Served {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) pool: Arc<Pool>,
+    /// The engine may be an `io_uring`.
+    pub(super) uring: bool,
     pub(super) serial: [u8; SERIAL_LEN],
     pub(super) read_only: bool,
     /// Flush after each write, for a driver that does not do it.
@@ -39,6 +41,15 @@ pub(super) struct Served {
     pub(super) zeroes: bool,
     pub(super) throttle: Throttle,
     pub(super) meter: QueueMeter,
+}
+
+impl Served {
+    fn engine(&self) -> io::Result<Box<dyn Engine>> {
+        if self.uring {
+            return engine::start(&self.disk, &self.pool, QUEUE_SIZE);
+        }
+        Ok(Box::new(Pooled::new(&self.pool)?))
+    }
 }
 
 /// Why a queue is served no more.
@@ -85,7 +96,7 @@ impl BlockWorker {
         config_interrupt: &ConfigInterrupt,
     ) -> Virtqueue {
         // Here and not where the thread is started: a ring is this thread's own.
-        let started = engine::start(&with.disk, &with.pool, QUEUE_SIZE).and_then(|mut engine| {
+        let started = with.engine().and_then(|mut engine| {
             for source in [queue.as_raw_fd(), stop.as_raw_fd(), with.throttle.as_raw_fd()] {
                 // SAFETY: each is open as long as its owner, and these outlive the engine.
                 engine.watch(unsafe { BorrowedFd::borrow_raw(source) })?;

@@ -115,7 +115,8 @@ impl Net {
 
     /// On a socket that keeps packets apart, with all offloads.
     #[cfg(any(test, feature = "testing"))]
-    pub(in crate::virtio) fn on_socket(socket: File, config: NetConfig) -> Self {
+    #[must_use]
+    pub fn on_socket(socket: File, config: NetConfig) -> Self {
         const OFFLOADS: u32 = 0x7f;
         Self::on(vec![Tap::on(socket, OFFLOADS)], config)
     }
