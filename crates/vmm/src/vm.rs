@@ -47,12 +47,14 @@ impl Vm {
             fd,
             memory: memory.clone(),
         };
+        // First: the kernel waits for a grace period here, which takes microseconds if there has been none just before,
+        // and four ticks (16 ms) within 25 µs of one, as memory slots have it.
+        msrs::filter(&vm.fd)?;
         vm.fd.set_identity_map_address(KVM_IDENTITY_MAP)?;
         vm.fd.set_tss_address(KVM_TSS_BASE as usize)?;
-        // Before the controllers: they leave something to be freed after a grace period, and both of these would
-        // wait until it is over, for milliseconds.
+        // Before the controllers: they leave something to be freed after a grace period, and this would wait until it
+        // is over, for milliseconds.
         vm.set_memory(0)?;
-        msrs::filter(&vm.fd)?;
         vm.fd.create_irq_chip()?;
         Ok(vm)
     }
