@@ -1,5 +1,5 @@
-//! Devices that come and go over and over: the monitor does not grow. The guest sleeps and knows nothing of them,
-//! so each is taken out by force.
+//! A monitor is small, and does not grow while devices come and go over and over. The guest sleeps and knows nothing of
+//! them, so each is taken out by force.
 //!
 //! `HEARTH_CHURN` says how many times; 1,000 without it.
 
@@ -100,6 +100,35 @@ fn memory(guest: &Guest, field: &str) -> u64 {
     let rollup = std::fs::read_to_string(path).unwrap();
     let line = rollup.lines().find_map(|line| line.strip_prefix(field));
     line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// How large a mapping that begins with this line of `/proc/PID/smaps` is, in bytes; `None` if none begins there.
+fn mapping_len(line: &str) -> Option<u64> {
+    let (start, end) = line.split(' ').next()?.split_once('-')?;
+    Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)
+}
+
+#[test]
+fn a_monitor_is_one_file_and_few_pages_of_its_own() {
+    /// KiB of heap, stacks and data: a build without optimisation has about half as much.
+    const PAGES_KIB: u64 = 1024;
+    /// What is larger is the guest's memory.
+    const LARGEST: u64 = 8 << 20;
+    let Some(guest) = start("a_monitor_is_one_file_and_few_pages_of_its_own") else {
+        return;
+    };
+    let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", guest.pid())).unwrap();
+    let (mut own, mut anonymous) = (true, 0);
+    for line in smaps.lines() {
+        if let Some(len) = mapping_len(line) {
+            assert!(!line.contains(".so"), "a library: {line}");
+            own = len <= LARGEST;
+        } else if let Some(kib) = line.strip_prefix("Anonymous:").filter(|_| own) {
+            anonymous += kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap();
+        }
+    }
+    eprintln!("{anonymous} KiB");
+    assert!(anonymous <= PAGES_KIB, "{anonymous} KiB");
 }
 
 #[test]
