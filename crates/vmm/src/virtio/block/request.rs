@@ -6,14 +6,15 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::device::SEG_MAX;
 use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
 
 pub(super) const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
-/// Type, reserved, sector.
-pub(super) const HEADER_LEN: u64 = 16;
+pub(super) const HEADER_LEN: u64 = size_of::<Header>() as u64;
 const STATUS_LEN: u64 = 1;
 /// `struct virtio_blk_discard_write_zeroes`: sector, sectors, flags.
 const RANGE_LEN: u64 = 16;
@@ -26,6 +27,17 @@ pub(super) const MAX_RANGES: u32 = 16;
 /// Sectors of a range: 1 GiB to be forgotten, 64 MiB to be zeroed, which may mean to be written.
 pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 21;
 pub(super) const MAX_ZEROES_SECTORS: u32 = 1 << 17;
+
+/// The readable start of `struct virtio_blk_req`.
+#[derive(Default, FromBytes, IntoBytes)]
+#[repr(C)]
+struct Header {
+    /// A `VIRTIO_BLK_T_*`.
+    kind: U32,
+    reserved: U32,
+    /// Of reads and writes: where they begin.
+    sector: U64,
+}
 
 /// The answer in the last byte of the writable buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,22 +90,19 @@ impl Parsed {
     /// # Errors
     /// There is no whole header, or no room for a status: such a request cannot even be refused.
     pub(super) fn parse(chain: &Chain, memory: &GuestMemory, target: &Target) -> Result<Self, Malformed> {
-        let mut kind = [0; 4];
-        let mut sector = [0; 8];
-        chain.readable.read(memory, 0, &mut kind)?;
-        chain.readable.read(memory, 8, &mut sector)?;
+        let mut header = Header::default();
+        chain.readable.read(memory, 0, header.as_mut_bytes())?;
         let status_at = chain
             .writable
             .len()
             .checked_sub(STATUS_LEN)
             .ok_or(Malformed::TooShort)?;
-        let sector = u64::from_le_bytes(sector);
         let data_out = chain.readable.len() - HEADER_LEN;
-        let range = |len| match range(sector, len, target.size) {
+        let range = |len| match range(header.sector.get(), len, target.size) {
             Ok(offset) if len <= LEN_MAX => Ok((offset, len)),
             _ => Err(Status::IoErr),
         };
-        let request = match u32::from_le_bytes(kind) {
+        let request = match header.kind.get() {
             VIRTIO_BLK_T_IN if data_out == 0 => {
                 range(status_at).map(|(offset, len)| Request::Read { offset, len })
             }

@@ -298,7 +298,7 @@ impl BlockWorker {
             .get(number)
             .is_some_and(|request| request.parts == 0)
         {
-            self.finish(number)?;
+            self.finish(number, Instant::now())?;
         }
         Ok(())
     }
@@ -312,7 +312,7 @@ impl BlockWorker {
                 Operation::Read => (&chain.writable, 0),
                 _ => (&chain.readable, HEADER_LEN),
             };
-            segments(from, &self.queue, skip, len, &mut buffers);
+            segments(from, skip, len, &mut buffers);
         }
         self.submit(number, operation, offset, len, buffers);
     }
@@ -342,6 +342,7 @@ impl BlockWorker {
         let mut ended = std::mem::take(&mut self.ended);
         self.engine.reap(&mut ended);
         let count = ended.len();
+        let mut now = None;
         for Completion { request, result } in ended.drain(..) {
             self.buffers.push(request.buffers);
             if let Some(in_flight) = self.requests.get(request.token) {
@@ -350,7 +351,8 @@ impl BlockWorker {
                     in_flight.failure.get_or_insert(error);
                 }
                 if in_flight.parts == 0 {
-                    self.finish(request.token)?;
+                    // One look at the clock for all.
+                    self.finish(request.token, *now.get_or_insert_with(Instant::now))?;
                 }
             }
         }
@@ -362,8 +364,8 @@ impl BlockWorker {
         Ok(count)
     }
 
-    /// All parts of a request have ended.
-    fn finish(&mut self, number: usize) -> Result<(), QueueError> {
+    /// All parts of a request have ended, about `now`.
+    fn finish(&mut self, number: usize, now: Instant) -> Result<(), QueueError> {
         let Some(in_flight) = self.requests.get(number) else {
             return Ok(());
         };
@@ -376,7 +378,7 @@ impl BlockWorker {
         let Some(request) = self.requests.remove(number) else {
             return Ok(());
         };
-        let took = request.begun.elapsed();
+        let took = now.saturating_duration_since(request.begun);
         let (status, data) = match &request.failure {
             Some(error) => {
                 self.log(&request.request, error);
@@ -425,14 +427,14 @@ impl BlockWorker {
 }
 
 /// Appends the host's addresses of `len` bytes of `from`, beginning at `skip`.
-fn segments(from: &Buffers, queue: &Virtqueue, skip: u64, len: u64, buffers: &mut Vec<Segment>) {
+fn segments(from: &Buffers, skip: u64, len: u64, buffers: &mut Vec<Segment>) {
     let mut left = usize::try_from(len).unwrap_or(usize::MAX);
-    for slice in from.slices(queue.memory(), skip) {
-        let now = slice.len().min(left);
+    for (address, len) in from.host_ranges(skip) {
+        let now = len.min(left);
         if now == 0 {
             break;
         }
-        buffers.push(Segment::new(slice.ptr_guard_mut().as_ptr(), now));
+        buffers.push(Segment::new(address.as_ptr(), now));
         left -= now;
     }
 }
