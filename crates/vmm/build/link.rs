@@ -52,6 +52,8 @@ fn statically(out: &Path) -> Result<(), Box<dyn Error>> {
     }
     argument(&format!("-L{}", shadows.display()));
     argument("-static-pie");
+    // They need one another. rustc's linker looks through all of them for it, GNU's only through those that come later.
+    argument("-Wl,--start-group,-lgcc_s,-lgcc,-lc,--end-group");
     Ok(())
 }
 
