@@ -3,6 +3,8 @@
 
 #[path = "build/link.rs"]
 mod link;
+#[path = "build/search.rs"]
+mod search;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use seccompiler::{BpfMap, TargetArch, compile_from_json};
+use seccompiler::BpfProgram;
 use serde_json::{Value, json};
 
 const LIST: &str = "seccomp/filters.list";
@@ -24,16 +26,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
     link::link()?;
     let roles = parse(&fs::read_to_string(LIST)?)?;
-    let mut filters: serde_json::Map<String, Value> = roles
-        .iter()
-        .map(|(role, rules)| (role.to_uppercase(), filter(rules, "allow", "kill_process")))
-        .collect();
+    let mut programs = BTreeMap::new();
+    for (role, rules) in &roles {
+        let program = search::compile(rules).map_err(|error| format!("{LIST}: [{role}]: {error}"))?;
+        programs.insert(role.to_uppercase(), program);
+    }
     // The C library turns to `clone`, whose flags a filter can see.
     let no_clone3 = Rules::from([("clone3".to_owned(), Vec::new())]);
     let enosys = json!({ "errno": libc::ENOSYS });
-    filters.insert("NO_CLONE3".to_owned(), filter(&no_clone3, enosys, "allow"));
-    let programs = compile_from_json(Value::from(filters).to_string().as_bytes(), TargetArch::x86_64)
-        .map_err(|error| format!("{LIST}: {error}"))?;
+    let no_clone3 = search::one(filter(&no_clone3, enosys, "allow"))?;
+    programs.insert("NO_CLONE3".to_owned(), no_clone3);
     let out = PathBuf::from(env::var("OUT_DIR")?).join("filters.rs");
     fs::write(out, arrays(&programs)?)?;
     Ok(())
@@ -148,7 +150,7 @@ fn filter(rules: &Rules, matched: impl Into<Value>, otherwise: &str) -> Value {
     json!({ "match_action": matched.into(), "mismatch_action": otherwise, "filter": list })
 }
 
-fn arrays(programs: &BpfMap) -> Result<String, std::fmt::Error> {
+fn arrays(programs: &BTreeMap<String, BpfProgram>) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     for (name, program) in programs {
         writeln!(text, "static {name}: [libc::sock_filter; {}] = [", program.len())?;
