@@ -27,9 +27,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     link::link()?;
     let roles = parse(&fs::read_to_string(LIST)?)?;
     let mut programs = BTreeMap::new();
+    let mut plain_programs = BTreeMap::new();
     for (role, rules) in &roles {
         let program = search::compile(rules).map_err(|error| format!("{LIST}: [{role}]: {error}"))?;
         programs.insert(role.to_uppercase(), program);
+        // What it is compared with.
+        let plain = search::one(filter(rules, "allow", "kill_process"))?;
+        plain_programs.insert(format!("PLAIN_{}", role.to_uppercase()), plain);
     }
     // The C library turns to `clone`, whose flags a filter can see.
     let no_clone3 = Rules::from([("clone3".to_owned(), Vec::new())]);
@@ -37,7 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let no_clone3 = search::one(filter(&no_clone3, enosys, "allow"))?;
     programs.insert("NO_CLONE3".to_owned(), no_clone3);
     let out = PathBuf::from(env::var("OUT_DIR")?).join("filters.rs");
-    fs::write(out, arrays(&programs)?)?;
+    let text = arrays("", &programs)? + &arrays("#[cfg(test)]\n", &plain_programs)?;
+    fs::write(out, text)?;
     Ok(())
 }
 
@@ -150,10 +155,14 @@ fn filter(rules: &Rules, matched: impl Into<Value>, otherwise: &str) -> Value {
     json!({ "match_action": matched.into(), "mismatch_action": otherwise, "filter": list })
 }
 
-fn arrays(programs: &BTreeMap<String, BpfProgram>) -> Result<String, std::fmt::Error> {
+fn arrays(attribute: &str, programs: &BTreeMap<String, BpfProgram>) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     for (name, program) in programs {
-        writeln!(text, "static {name}: [libc::sock_filter; {}] = [", program.len())?;
+        writeln!(
+            text,
+            "{attribute}static {name}: [libc::sock_filter; {}] = [",
+            program.len()
+        )?;
         for step in program {
             let (code, jt, jf, k) = (step.code, step.jt, step.jf, step.k);
             writeln!(
