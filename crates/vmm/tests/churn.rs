@@ -134,6 +134,8 @@ fn a_monitor_is_one_file_and_few_pages_of_its_own() {
 #[test]
 fn a_monitor_does_not_grow_by_what_comes_and_goes() {
     const WARM_UP: u64 = 200;
+    /// Where a thread ends late, the next one takes a stack of its own, which the C library keeps.
+    const SLACK_KIB: u64 = 160;
     let test = "a_monitor_does_not_grow_by_what_comes_and_goes";
     let Some(mut guest) = start(test) else {
         return;
@@ -169,7 +171,12 @@ fn a_monitor_does_not_grow_by_what_comes_and_goes() {
         after.1
     );
     assert_eq!(after.0, before.0, "descriptors");
-    assert!(after.1 <= before.1 + 64, "{} KiB, before {}", after.1, before.1);
+    assert!(
+        after.1 <= before.1 + SLACK_KIB,
+        "{} KiB, before {}",
+        after.1,
+        before.1
+    );
 }
 
 #[test]
