@@ -17,8 +17,10 @@ use crate::metrics::{Operation, QueueMeter, lap};
 use crate::virtio::queue::{QueueError, Virtqueue};
 use crate::virtio::worker::Waiter;
 
-/// Packets after which the other direction has its turn.
-const BATCH: u32 = 64;
+/// Packets and their bytes after which the other direction has its turn. A stream's small packets come by the
+/// hundred, and to send its acknowledgements has the host's kernel produce more: it does so seldom, and for many.
+const BATCH: u32 = 256;
+const BATCH_BYTES: u64 = 1 << 20;
 /// `num_buffers` in the header.
 const NUM_BUFFERS_OFFSET: u64 = 10;
 
@@ -117,10 +119,15 @@ impl Receiver {
 
     fn receive_batch(&mut self) -> Result<bool, QueueError> {
         let mut begin = Instant::now();
+        let mut bytes = 0;
         for nth in 0..BATCH {
+            if bytes >= BATCH_BYTES {
+                break;
+            }
             let Some(len) = self.next_packet()? else {
                 return Ok(false);
             };
+            bytes += len;
             match self.find_room(len)? {
                 Room::Found if !self.admit(len) => return Ok(false),
                 Room::Found => {
