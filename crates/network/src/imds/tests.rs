@@ -147,9 +147,9 @@ fn tokens_end() {
         address: CALLER,
         instance_id: "i-1",
     };
-    let now = UNIX_EPOCH + Duration::from_secs(1000);
+    let now = UNIX_EPOCH + Duration::from_millis(1_000_900);
     let token = key.issue(bearer, 10, now);
-    assert!(key.is_valid(bearer, token.as_bytes(), now + Duration::from_secs(9)));
+    assert!(key.is_valid(bearer, token.as_bytes(), now + Duration::from_millis(9_999)));
     assert!(!key.is_valid(bearer, token.as_bytes(), now + Duration::from_secs(10)));
     let successor = Bearer {
         instance_id: "i-2",

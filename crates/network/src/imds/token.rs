@@ -33,7 +33,7 @@ impl TokenKey {
     }
 
     pub(super) fn issue(&self, bearer: Bearer<'_>, ttl_seconds: u64, now: SystemTime) -> String {
-        let expiry = seconds(now).saturating_add(ttl_seconds).to_be_bytes();
+        let expiry = nanoseconds(now + Duration::from_secs(ttl_seconds)).to_be_bytes();
         let nonce: [u8; NONCE_BYTES] = rand::random();
         let hash = self.sign(bearer, &expiry, &nonce);
         BASE64.encode([expiry.as_slice(), &nonce, hash.as_bytes()].concat())
@@ -54,7 +54,7 @@ impl TokenKey {
         };
         // Compared in constant time.
         self.sign(bearer, expiry, nonce) == blake3::Hash::from_bytes(hash)
-            && seconds(now) < u64::from_be_bytes(*expiry)
+            && nanoseconds(now) < u64::from_be_bytes(*expiry)
     }
 
     fn sign(
@@ -76,8 +76,8 @@ impl TokenKey {
     }
 }
 
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_secs()
+/// Since 1970; whole seconds would take up to one of them from a token's life.
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
