@@ -18,7 +18,7 @@ use guest::{Guest, files};
 use hearth_block::overlay;
 use hearth_vmm::control::{Event, Reply, Request};
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, NicSpec};
+use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, NicSpec};
 
 /// `cli; 1: hlt; jmp 1b`
 const SLEEP: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
@@ -51,6 +51,8 @@ fn start(test: &str) -> Option<Guest> {
     kernel.write_all(&elf(SLEEP)).unwrap();
     let mut guest = Guest::launch(|spec, fds| {
         spec.memory_mib = 32;
+        // The host would make the guest's few pages a huge one, at a time of its own.
+        spec.huge_pages = HugePages::None;
         spec.boot = BootSpec::Kernel {
             kernel_fd: fds.give(kernel),
             initrd_fd: None,

@@ -2,8 +2,9 @@
 //!
 //! A client connects to the monitor's Unix stream socket and exchanges lines of JSON: it sends
 //! [`Request`]s and gets one [`Message::Reply`] for each, in order; [`Message::Event`]s come in between
-//! whenever they happen. Several clients may be connected. A client that does not read is dropped, and so is
-//! one whose line is longer than [`LINE_LIMIT`].
+//! whenever they happen. Nobody hears of what happened before they connected: [`Request::Status`] says how things
+//! are. Several clients may be connected. A client that does not read is dropped, and so is one whose line is
+//! longer than [`LINE_LIMIT`].
 //!
 //! A request that needs descriptors brings them along as `SCM_RIGHTS`: its line, newline included, is sent by
 //! one `sendmsg` that carries them all, at most [`DESCRIPTOR_LIMIT`]. Where a request names a descriptor by

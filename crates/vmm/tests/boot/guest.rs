@@ -151,8 +151,9 @@ impl Guest {
         let spec_file = File::open(dir.path().join("spec")).unwrap();
         // In jail, what comes after it is closed.
         let spec_fd = fds.give(rustix::io::fcntl_dupfd_cloexec(spec_file, AFTER_ALL).unwrap());
-        let child = spawn(spec_fd, fds.0.iter().map(AsRawFd::as_raw_fd).collect());
+        // Before the monitor is: an event goes to those who are connected when it happens.
         let control = Client::connect(dir.path().join("control.sock")).unwrap();
+        let child = spawn(spec_fd, fds.0.iter().map(AsRawFd::as_raw_fd).collect());
         Self { child, control, dir }
     }
 
