@@ -1,6 +1,7 @@
 //! IMDSv2 session tokens: signed, not stored, so that they outlive the agent.
 //!
-//! A token is its expiry and a keyed BLAKE3 hash over that and the instance it was given to. The guest sees base64.
+//! A token is its expiry (nanoseconds since 1970), a nonce, and a keyed BLAKE3 hash over both and the instance it was
+//! given to. The guest sees base64.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -76,7 +77,7 @@ impl TokenKey {
     }
 }
 
-/// Since 1970; whole seconds would take up to one of them from a token's life.
+/// Since 1970. Whole seconds would shorten a token's life by up to one of them.
 fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

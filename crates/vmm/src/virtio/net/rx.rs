@@ -17,9 +17,10 @@ use crate::metrics::{Operation, QueueMeter, lap};
 use crate::virtio::queue::{QueueError, Virtqueue};
 use crate::virtio::worker::Waiter;
 
-/// Packets and their bytes after which the other direction has its turn. A stream's small packets come by the
-/// hundred, and to send its acknowledgements has the host's kernel produce more: it does so seldom, and for many.
+/// Packets after which the other direction has its turn. When the guest's acknowledgements are sent, the host's kernel
+/// makes a stream's next packets in this thread: that costs less, the more there are to make at once.
 const BATCH: u32 = 256;
+/// Bytes after which it has its turn, too: packets of 64 KiB reach this first.
 const BATCH_BYTES: u64 = 1 << 20;
 /// `num_buffers` in the header.
 const NUM_BUFFERS_OFFSET: u64 = 10;
