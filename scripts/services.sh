@@ -32,8 +32,9 @@ UNIT
     fi
 }
 
-# service_birth PID: the start time of a process, so that a reused pid is not taken for ours.
-service_birth() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# service_birth PID: the start time of a process, so that a reused pid is not taken for ours; nothing for one that has
+# ended and that its parent has not yet asked about.
+service_birth() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 !~ /[ZX]/ { print $20 }'; }
 
 service_running() {
     local pid birth
