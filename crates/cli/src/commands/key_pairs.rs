@@ -58,7 +58,7 @@ impl CreateKeyPair {
 pub(super) struct ImportKeyPair {
     #[arg(long, value_name = "NAME")]
     key_name: String,
-    /// An OpenSSH public key, usually as fileb://PATH.
+    /// An OpenSSH line, RFC 4716, or DER in base64; usually as fileb://PATH.
     #[arg(long, value_name = "KEY")]
     public_key_material: String,
     #[command(flatten)]

@@ -11,7 +11,9 @@ use rsa::pkcs8::DecodePrivateKey as _;
 use sha1::Sha1;
 use ssh_key::public::{Ed25519PublicKey, KeyData, RsaPublicKey};
 use ssh_key::rand_core::OsRng;
-use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey};
+use ssh_key::{Algorithm, HashAlg, LineEnding, Mpint, PrivateKey, PublicKey};
+
+mod formats;
 
 pub(super) const RSA: &str = "rsa";
 pub(super) const ED25519: &str = "ed25519";
@@ -85,18 +87,13 @@ fn from_pkcs8(der: &[u8], name: &str) -> Result<Created, MakingFailed> {
     })
 }
 
-/// Reads an OpenSSH public key line.
+/// Reads a public key in any format that EC2 imports.
 ///
 /// # Errors
-/// `InvalidKey.Format`, naming what would do.
+/// `InvalidKey.Format`, with what is wrong and what is accepted.
 pub(super) fn import(name: &str, material: &[u8]) -> Result<Public, ApiError> {
-    let text = std::str::from_utf8(material).map_err(|_| refused("it is no text"))?;
-    let text = text.trim();
-    if text.lines().count() > 1 {
-        return Err(refused("it has several lines"));
-    }
-    let mut key = PublicKey::from_openssh(text).map_err(|error| refused(&error.to_string()))?;
-    key.set_comment(name);
+    let data = formats::read(material).map_err(|why| refused(&why))?;
+    let key = PublicKey::new(data, name);
     let line = key.to_openssh().map_err(|error| refused(&error.to_string()))?;
     match key.key_data() {
         KeyData::Ed25519(Ed25519PublicKey(_)) => Ok(Public {
@@ -104,32 +101,37 @@ pub(super) fn import(name: &str, material: &[u8]) -> Result<Public, ApiError> {
             fingerprint: openssh_fingerprint(&key),
             line,
         }),
-        KeyData::Rsa(data) => {
-            let unusable = |error: &dyn std::fmt::Display| refused(&error.to_string());
-            let key = rsa::RsaPublicKey::try_from(data).map_err(|e| unusable(&e))?;
-            let bits = rsa::traits::PublicKeyParts::n(&key).bits();
-            if !RSA_BITS.contains(&bits) {
-                return Err(refused(&format!(
-                    "an RSA key of {bits} bits is not 1024, 2048 or 4096 long"
-                )));
-            }
-            let der = key.to_public_key_der().map_err(|e| unusable(&e))?;
-            Ok(Public {
-                key_type: RSA,
-                fingerprint: colons(&Md5::digest(der.as_bytes())),
-                line,
-            })
-        }
+        KeyData::Rsa(data) => Ok(Public {
+            key_type: RSA,
+            fingerprint: rsa_fingerprint(data).map_err(|why| refused(&why))?,
+            line,
+        }),
         _ => Err(refused("its type is neither RSA nor ED25519")),
     }
+}
+
+/// MD5 of the SubjectPublicKeyInfo in DER. Refuses lengths that EC2 does not import.
+fn rsa_fingerprint(data: &RsaPublicKey) -> Result<String, String> {
+    let number = |mpint: &Mpint| rsa::BigUint::try_from(mpint).map_err(|e| e.to_string());
+    let (n, e) = (number(&data.n)?, number(&data.e)?);
+    let bits = n.bits();
+    if !RSA_BITS.contains(&bits) {
+        return Err(format!(
+            "an RSA key of {bits} bits is not 1024, 2048 or 4096 long"
+        ));
+    }
+    // Not by ssh-key's conversion, which refuses 1024 bits.
+    let key = rsa::RsaPublicKey::new(n, e).map_err(|e| e.to_string())?;
+    let der = key.to_public_key_der().map_err(|e| e.to_string())?;
+    Ok(colons(&Md5::digest(der.as_bytes())))
 }
 
 fn refused(why: &str) -> ApiError {
     ApiError::new(
         ErrorCode::InvalidKeyFormat,
         format!(
-            "Key is not in valid OpenSSH public key format: {why}. Give the line of a .pub file, such as \
-             `ssh-keygen -t ed25519` makes."
+            "Key is not in valid OpenSSH public key format: {why}. Accepted are RSA and ED25519 public keys as the line \
+             of a .pub file that ssh-keygen made, as RFC 4716, or as DER in base64."
         ),
     )
 }

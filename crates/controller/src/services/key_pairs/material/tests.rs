@@ -13,6 +13,12 @@ const RSA_MD5: &str = "86:37:87:62:71:dc:1e:62:a0:99:38:3f:77:82:22:b9";
 const ED25519_LINE: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJTl6Xazzh6R+LZqEPF/PW5etKv7D4DrcBsP7j1aVWkd t";
 const ED25519_SHA256: &str = "OGFO+KWjv13K8i0LRMIc0CCdgA1IGtiZ64JfMPQAn00=";
+// The same key as a SubjectPublicKeyInfo in DER.
+const ED25519_DER: &str = "MCowBQYDK2VwAyEAlOXpdrPOHpH4tmoQ8X89bl60q/sPgOtwGw/uPVpVaR0=";
+const RSA_1024_LINE: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQDGpoJFI7aIp/CmAJEfPTY/yUnVPn56xshgPeHz/24Hp/WGWQZSDT\
+    cYe6bDa1Z8wvHeqsvY4reRqE5nug0Zz7o5TR0p1oDeud60U4LwTn/m14dekOG33nsCruyX1A4W0kjyjEXQY5Lk+39SXD/v+2ngqyA9ste8VnzTI3B\
+    Sm1tbDw== t";
+const RSA_1024_MD5: &str = "5e:22:4f:58:50:59:fb:ec:81:d7:50:c4:fe:c0:58:87";
 const ECDSA_LINE: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEY5wfN5VPGUNJtPBr6x\
     EBvCLUs97PRn3sjTfl3924FWcy0Pw0iWt01Yhb+tM72toDAxXtyp+mQPsyb1o3pDvTk= t";
 
@@ -44,6 +50,93 @@ fn what_is_no_usable_public_key_is_refused() {
         assert_eq!(error.code, ErrorCode::InvalidKeyFormat, "{material}");
     }
     assert!(import("mine", &[0xff, 0xfe]).is_err());
+}
+
+fn ssh_keygen(line: &str, arguments: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key.pub");
+    std::fs::write(&path, line).unwrap();
+    let output = Command::new("ssh-keygen")
+        .args(arguments)
+        .arg("-f")
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn all_formats_of_a_key_are_the_same_key() {
+    for line in [RSA_LINE, RSA_1024_LINE, ED25519_LINE] {
+        let plain = import("mine", line.as_bytes()).unwrap();
+        for spelling in [
+            line.replace(' ', "  "),
+            line.replace(' ', "\t"),
+            format!("  {line}\r\n"),
+        ] {
+            assert_eq!(
+                import("mine", spelling.as_bytes()).as_ref(),
+                Ok(&plain),
+                "{spelling}"
+            );
+        }
+        // `ssh-keygen -e -m RFC4716`, with a comment that goes on in a second line.
+        let foreign = ssh_keygen(line, &["-e", "-m", "RFC4716"]);
+        assert_eq!(
+            import("mine", foreign.as_bytes()).as_ref(),
+            Ok(&plain),
+            "{foreign}"
+        );
+        let comment = "BEGIN SSH2 PUBLIC KEY ----\nComment: \"a long one: \\\nwhich goes on\"\nx-tag: none";
+        let headers = foreign.replacen("BEGIN SSH2 PUBLIC KEY ----", comment, 1);
+        assert_eq!(
+            import("mine", headers.as_bytes()).as_ref(),
+            Ok(&plain),
+            "{headers}"
+        );
+        let cut = foreign.replace("---- END SSH2 PUBLIC KEY ----", "");
+        assert!(import("mine", cut.as_bytes()).is_err());
+    }
+    // ssh-keygen cannot do it for ED25519.
+    for line in [RSA_LINE, RSA_1024_LINE] {
+        let pem = ssh_keygen(line, &["-e", "-m", "PKCS8"]);
+        let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let plain = import("mine", line.as_bytes()).unwrap();
+        assert_eq!(import("mine", base64.as_bytes()).as_ref(), Ok(&plain));
+        let lines = base64.as_bytes().chunks(64).collect::<Vec<_>>().join(&b'\n');
+        assert_eq!(import("mine", &lines).as_ref(), Ok(&plain));
+    }
+    let plain = import("mine", ED25519_LINE.as_bytes()).unwrap();
+    assert_eq!(import("mine", ED25519_DER.as_bytes()), Ok(plain));
+}
+
+#[test]
+fn an_rsa_key_of_1024_bits_has_ec2s_fingerprint() {
+    let imported = import("mine", RSA_1024_LINE.as_bytes()).unwrap();
+    assert_eq!(
+        (imported.key_type, imported.fingerprint.as_str()),
+        (RSA, RSA_1024_MD5)
+    );
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong_and_nothing_of_the_key() {
+    let long = format!("{ED25519_LINE} {}", "x".repeat(20_000));
+    let private = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----";
+    for (material, why) in [
+        ("", "it is empty"),
+        (private, "it is a private key"),
+        ("AAAA", "no public key in DER"),
+        (&long, "longer than 16384 bytes"),
+    ] {
+        let error = import("mine", material.as_bytes()).unwrap_err();
+        assert!(error.message.contains(why), "{material}: {error}");
+        assert!(
+            !error.message.contains("c2VjcmV0") && error.message.len() < 400,
+            "{error}"
+        );
+    }
 }
 
 #[test]
