@@ -113,6 +113,7 @@ pub(crate) fn ip_permissions(values: &[String]) -> Result<Vec<v1::IpPermission>,
                 group_id: g.group_id,
                 group_name: g.group_name,
                 description: g.description,
+                user_id: g.user_id,
             })
             .collect(),
     };
@@ -207,6 +208,12 @@ struct IpPermission {
     ip_ranges: Vec<IpRange>,
     #[serde(default)]
     user_id_group_pairs: Vec<GroupPair>,
+    /// Empty in what Describe answers.
+    #[serde(default, rename = "Ipv6Ranges", deserialize_with = "unsupported")]
+    _ipv6_ranges: (),
+    /// As `Ipv6Ranges`.
+    #[serde(default, rename = "PrefixListIds", deserialize_with = "unsupported")]
+    _prefix_list_ids: (),
 }
 
 #[derive(Deserialize)]
@@ -226,6 +233,18 @@ struct GroupPair {
     group_name: String,
     #[serde(default)]
     description: String,
+    #[serde(default)]
+    user_id: String,
+}
+
+/// A list that Hearth has nothing for yet: it must be empty.
+fn unsupported<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match Vec::<Value>::deserialize(deserializer)?.as_slice() {
+        [] => Ok(()),
+        _ => Err(D::Error::custom(
+            "IPv6 ranges and prefix lists are not supported yet",
+        )),
+    }
 }
 
 /// A list, or a single item of it: shorthand cannot tell `Values=a` from a scalar.

@@ -123,7 +123,8 @@ struct Rule {
     /// tcp, udp, icmp, a protocol number, or all.
     #[arg(long, value_name = "PROTOCOL", conflicts_with = "ip_permissions")]
     protocol: Option<String>,
-    /// A port, a range such as 5000-5010, or all; for icmp the type.
+    /// For tcp and udp a port, a range such as 5000-5010, or all. For icmp a type with all its codes, TYPE-CODE, or
+    /// all.
     #[arg(long, value_name = "PORT", requires = "protocol", allow_hyphen_values = true)]
     port: Option<String>,
     /// The other side: an IPv4 network.
@@ -142,7 +143,11 @@ impl Rule {
         let Some(protocol) = self.protocol else {
             return parameters::ip_permissions(&self.ip_permissions);
         };
-        let ports = self.port.as_deref().map(ports).transpose()?;
+        let ports = self
+            .port
+            .as_deref()
+            .map(|port| ports(&protocol, port))
+            .transpose()?;
         let group = |group: String| match group.starts_with("sg-") {
             true => v1::UserIdGroupPair {
                 group_id: group,
@@ -171,20 +176,46 @@ impl Rule {
     }
 }
 
-/// The first and the last port that `--port` names.
-fn ports(text: &str) -> Result<(i32, i32), CliError> {
-    let port = |text: &str| {
+/// `FromPort` and `ToPort` for the `--port` of a protocol: ports, or ICMP's type and code.
+fn ports(protocol: &str, text: &str) -> Result<(i32, i32), CliError> {
+    let number = |text: &str| {
         text.parse::<i32>().map_err(|_| {
-            CliError::parameter(
-                "--port",
-                format!("'{text}' is no port; say 22, 5000-5010, or all"),
-            )
+            let problem = format!("'{text}' is no number; a value is 22, 5000-5010, or all");
+            CliError::parameter("--port", problem)
         })
     };
-    match text.split_once('-') {
-        _ if text == "all" || text == "-1" => Ok((-1, -1)),
-        Some((from, to)) => Ok((port(from)?, port(to)?)),
-        None => port(text).map(|port| (port, port)),
+    match (text, text.split_once('-')) {
+        ("all", _) if ["tcp", "udp", "6", "17"].contains(&protocol) => Ok((0, 65_535)),
+        ("all" | "-1", _) => Ok((-1, -1)),
+        (_, Some((from, to))) => Ok((number(from)?, number(to)?)),
+        (kind, None) if ["icmp", "1"].contains(&protocol) => Ok((number(kind)?, -1)),
+        (port, None) => number(port).map(|port| (port, port)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_a_range_and_an_icmp_type_has_all_its_codes() {
+        for (protocol, port, expected) in [
+            ("tcp", "22", (22, 22)),
+            ("udp", "5000-5010", (5000, 5010)),
+            ("tcp", "all", (0, 65_535)),
+            ("6", "all", (0, 65_535)),
+            // For hearthd to refuse.
+            ("tcp", "-1", (-1, -1)),
+            ("icmp", "8", (8, -1)),
+            ("1", "8", (8, -1)),
+            ("icmp", "3-4", (3, 4)),
+            ("icmp", "all", (-1, -1)),
+            ("icmp", "-1", (-1, -1)),
+            ("-1", "all", (-1, -1)),
+        ] {
+            assert_eq!(ports(protocol, port).unwrap(), expected, "{protocol} {port}");
+        }
+        assert!(ports("tcp", "ssh").is_err());
     }
 }
 

@@ -90,12 +90,8 @@ impl From<v1::DescribeSecurityGroupsResponse> for SecurityGroups {
 
 impl From<v1::SecurityGroup> for SecurityGroup {
     fn from(group: v1::SecurityGroup) -> Self {
-        let permissions = |permissions: Vec<v1::IpPermission>| {
-            permissions
-                .into_iter()
-                .map(|p| IpPermission::new(p, &group.owner_id))
-                .collect()
-        };
+        let permissions =
+            |permissions: Vec<v1::IpPermission>| permissions.into_iter().map(IpPermission::from).collect();
         Self {
             ip_permissions_egress: permissions(group.ip_permissions_egress),
             ip_permissions: permissions(group.ip_permissions),
@@ -109,11 +105,11 @@ impl From<v1::SecurityGroup> for SecurityGroup {
     }
 }
 
-impl IpPermission {
-    fn new(permission: v1::IpPermission, owner_id: &str) -> Self {
+impl From<v1::IpPermission> for IpPermission {
+    fn from(permission: v1::IpPermission) -> Self {
         let pair = |p: v1::UserIdGroupPair| UserIdGroupPair {
             description: p.description,
-            user_id: owner_id.to_owned(),
+            user_id: p.user_id,
             group_id: p.group_id,
         };
         Self {
@@ -133,7 +129,9 @@ impl IpPermission {
             prefix_list_ids: [],
         }
     }
+}
 
+impl IpPermission {
     /// One line per peer, such as `tcp 22 0.0.0.0/0`.
     fn lines(&self) -> impl Iterator<Item = String> {
         let what = traffic(&self.ip_protocol, self.from_port, self.to_port);
@@ -143,12 +141,14 @@ impl IpPermission {
     }
 }
 
-/// What a rule admits, for people: `tcp 22`, `udp 5000-5010`, `icmp 8`, `all`.
+/// What a rule admits, for people: `tcp 22`, `udp 5000-5010`, `all`; `icmp 8` for all codes of a type, `icmp 3-4` for
+/// one code.
 fn traffic(protocol: &str, from: Option<i32>, to: Option<i32>) -> String {
     match (protocol, from, to) {
         ("-1", ..) => "all".to_owned(),
         // All ports or types.
         (_, None | Some(-1), _) => protocol.to_owned(),
+        ("icmp", Some(kind), Some(code)) if code != -1 => format!("icmp {kind}-{code}"),
         (_, Some(from), Some(to)) if from != to && to != -1 => format!("{protocol} {from}-{to}"),
         (_, Some(from), _) => format!("{protocol} {from}"),
     }
@@ -205,6 +205,8 @@ pub(crate) struct Rules {
     security_group_rules: Option<Vec<Rule>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked_security_group_rules: Option<Vec<Rule>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_ip_permissions: Vec<IpPermission>,
 }
 
 #[derive(Debug, Serialize)]
@@ -237,15 +239,18 @@ impl Rules {
             done: Done::new(""),
             security_group_rules: Some(rules),
             revoked_security_group_rules: None,
+            unknown_ip_permissions: Vec::new(),
         }
     }
 
-    pub(crate) fn revoked(answer: v1::SecurityGroupRulesResponse) -> Self {
-        let rules = answer.security_group_rules.into_iter().map(Rule::from).collect();
+    pub(crate) fn revoked(answer: v1::RevokeSecurityGroupRulesResponse) -> Self {
+        let rules = answer.revoked_security_group_rules.into_iter();
+        let unknown = answer.unknown_ip_permissions.into_iter();
         Self {
             done: Done::new(""),
             security_group_rules: None,
-            revoked_security_group_rules: Some(rules),
+            revoked_security_group_rules: Some(rules.map(Rule::from).collect()),
+            unknown_ip_permissions: unknown.map(IpPermission::from).collect(),
         }
     }
 }
@@ -290,6 +295,11 @@ impl Answer for Rules {
             ]
         };
         let head = ["Rule", "Group", "Direction", "Traffic", "Peer", "Description"];
-        table::of_rows(head, rules.map(row).collect(), "No rules.")
+        let mut told = table::of_rows(head, rules.map(row).collect(), "No rules.");
+        for line in self.unknown_ip_permissions.iter().flat_map(IpPermission::lines) {
+            told.push_str("\nNot a rule of this group: ");
+            told.push_str(&line);
+        }
+        told
     }
 }

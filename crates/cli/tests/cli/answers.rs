@@ -150,6 +150,45 @@ async fn rules_in_short_and_at_length_mean_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_describe_prints_can_be_revoked() {
+    let fake = Fake::start().await;
+    let query = "SecurityGroups[0].IpPermissions";
+    let told = fake
+        .ok(&["describe-security-groups", "--query", query, "--output", "json"])
+        .await;
+    assert!(
+        told.contains("\"Ipv6Ranges\": []") && told.contains("\"PrefixListIds\": []"),
+        "{told}"
+    );
+    let revoke = [
+        "revoke-security-group-ingress",
+        "--group-id",
+        GROUP,
+        "--ip-permissions",
+    ];
+    let answer = fake.ok(&[&revoke[..], &[&told]].concat()).await;
+    // The group that answers here knows none of them, and says so in the same words.
+    let unknown: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(unknown["UnknownIpPermissions"], told);
+    let table = fake
+        .ok(&[&revoke[..], &[&told.to_string(), "--output", "table"]].concat())
+        .await;
+    assert!(
+        table.contains("Not a rule of this group: tcp 22 0.0.0.0/0"),
+        "{table}"
+    );
+
+    let empty = r#"[{"IpProtocol":"tcp","FromPort":1,"ToPort":1,"IpRanges":[],"Ipv6Ranges":[],"PrefixListIds":[],
+        "UserIdGroupPairs":[{"GroupId":"sg-1","UserId":"","Description":""}]}]"#;
+    fake.ok(&[&revoke[..], &[empty]].concat()).await;
+    let with_ipv6 = r#"[{"IpProtocol":"-1","Ipv6Ranges":[{"CidrIpv6":"::/0"}]}]"#;
+    let refused = fake.run(&[&revoke[..], &[with_ipv6]].concat()).await;
+    assert_eq!(refused.status.code(), Some(252));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("IPv6 ranges"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tags_are_made_and_deleted() {
     let fake = Fake::start().await;
     fake.ok(&[

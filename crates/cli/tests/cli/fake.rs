@@ -478,18 +478,23 @@ impl SecurityGroups for Script {
         self.authorize_security_group_ingress(request).await
     }
 
+    /// Knows none of the rules.
     async fn revoke_security_group_ingress(
         &self,
         request: Request<SecurityGroupRulesRequest>,
-    ) -> Answer<SecurityGroupRulesResponse> {
-        self.authorize_security_group_ingress(request).await
+    ) -> Answer<RevokeSecurityGroupRulesResponse> {
+        self.note(request.get_ref());
+        Ok(Response::new(RevokeSecurityGroupRulesResponse {
+            revoked_security_group_rules: Vec::new(),
+            unknown_ip_permissions: request.into_inner().ip_permissions,
+        }))
     }
 
     async fn revoke_security_group_egress(
         &self,
         request: Request<SecurityGroupRulesRequest>,
-    ) -> Answer<SecurityGroupRulesResponse> {
-        self.authorize_security_group_ingress(request).await
+    ) -> Answer<RevokeSecurityGroupRulesResponse> {
+        self.revoke_security_group_ingress(request).await
     }
 }
 

@@ -53,12 +53,17 @@ pub async fn by_id(c: &mut SqliteConnection, id: &str) -> Result<Option<GroupRow
         .await
 }
 
+/// Upper and lower case and trailing spaces make no difference. Of several, which older databases may have, the one
+/// with exactly this name.
 pub async fn by_name(c: &mut SqliteConnection, vpc_id: &str, name: &str) -> Result<Option<GroupRow>> {
-    sqlx::query_as("SELECT id, vpc_id, name, description FROM security_groups WHERE vpc_id = ? AND name = ?")
-        .bind(vpc_id)
-        .bind(name)
-        .fetch_optional(c)
-        .await
+    sqlx::query_as(
+        "SELECT id, vpc_id, name, description FROM security_groups
+         WHERE vpc_id = ?1 AND rtrim(name) = rtrim(?2) COLLATE NOCASE ORDER BY name = ?2 DESC, id LIMIT 1",
+    )
+    .bind(vpc_id)
+    .bind(name)
+    .fetch_optional(c)
+    .await
 }
 
 /// With its rules, but only when nothing refers to it any more.

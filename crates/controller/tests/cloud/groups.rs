@@ -151,10 +151,6 @@ async fn bad_groups_and_rules_get_ec2s_codes() {
             .await
             .is_err()
     );
-    let absent = client
-        .revoke_security_group_ingress(rules(&id, vec![tcp(80, "0.0.0.0/0", "")]))
-        .await;
-    assert_eq!(code(&absent.unwrap_err()), "InvalidPermission.NotFound");
     let malformed = rules(&id, vec![tcp(22, "300.0.0.0/99", "")]);
     let malformed = client
         .authorize_security_group_ingress(malformed)
@@ -190,6 +186,115 @@ async fn bad_groups_and_rules_get_ec2s_codes() {
     client.revoke_security_group_ingress(by_id).await.unwrap();
     let delete = v1::DeleteSecurityGroupRequest {
         group_id: id,
+        ..Default::default()
+    };
+    client.delete_security_group(delete).await.unwrap();
+}
+
+async fn described(cloud: &Cloud, id: &str) -> v1::SecurityGroup {
+    let request = v1::DescribeSecurityGroupsRequest {
+        group_ids: vec![id.into()],
+        ..Default::default()
+    };
+    let mut client = cloud.client.clone().security_groups;
+    let answer = client.describe_security_groups(request).await.unwrap();
+    answer.into_inner().security_groups.remove(0)
+}
+
+#[tokio::test]
+async fn a_rule_twice_in_one_call_is_refused_and_none_is_added() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let mut client = cloud.client.clone().security_groups;
+    let id = create(&cloud, "ssh").await.unwrap();
+    let mut by_name = tcp(22, "", "");
+    by_name.user_id_group_pairs = vec![v1::UserIdGroupPair {
+        group_name: "ssh".into(),
+        ..Default::default()
+    }];
+    for twice in [
+        vec![
+            tcp(80, "10.0.0.0/8", ""),
+            tcp(22, "0.0.0.0/0", ""),
+            tcp(22, "0.0.0.0/0", ""),
+        ],
+        // The same network in two spellings, and the same group by its id and its name.
+        vec![tcp(22, "10.0.0.0/8", ""), tcp(22, "10.1.2.3/8", "")],
+        vec![tcp(22, "", &id), by_name],
+    ] {
+        let request = rules(&id, twice);
+        let refused = client
+            .authorize_security_group_ingress(request)
+            .await
+            .unwrap_err();
+        assert_eq!(code(&refused), "InvalidParameterValue", "{refused:?}");
+        assert!(described(&cloud, &id).await.ip_permissions.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn revoking_tells_what_it_does_not_know_and_takes_the_rest() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let mut client = cloud.client.clone().security_groups;
+    let id = create(&cloud, "ssh").await.unwrap();
+    let there = || vec![tcp(22, "0.0.0.0/0", ""), tcp(22, "", &id)];
+    let request = rules(&id, there());
+    client.authorize_security_group_ingress(request).await.unwrap();
+    let mut both = vec![tcp(80, "10.0.0.0/8", "")];
+    // What Describe answers, with the account that groups belong to.
+    both.extend(described(&cloud, &id).await.ip_permissions);
+    assert!(!both[1].user_id_group_pairs[0].user_id.is_empty());
+    let answer = client
+        .revoke_security_group_ingress(rules(&id, both.clone()))
+        .await;
+    let answer = answer.unwrap().into_inner();
+    assert_eq!(answer.revoked_security_group_rules.len(), 2);
+    assert_eq!(answer.unknown_ip_permissions, both[..1]);
+    assert!(described(&cloud, &id).await.ip_permissions.is_empty());
+    let again = client.revoke_security_group_egress(rules(&id, there())).await;
+    let again = again.unwrap().into_inner();
+    assert!(again.revoked_security_group_rules.is_empty());
+    assert_eq!(again.unknown_ip_permissions.len(), 1);
+    assert_eq!(described(&cloud, &id).await.ip_permissions_egress.len(), 1);
+}
+
+#[tokio::test]
+async fn names_of_groups_ignore_case_and_trailing_spaces() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let id = create(&cloud, "Abc ").await.unwrap();
+    assert_eq!(described(&cloud, &id).await.group_name, "Abc");
+    for name in ["Abc", "ABC", "abc  ", "Abc "] {
+        let refused = create(&cloud, name).await.unwrap_err();
+        assert_eq!(code(&refused), "InvalidGroup.Duplicate", "{name}");
+    }
+    create(&cloud, " Abc").await.unwrap();
+    assert_eq!(
+        code(&create(&cloud, "Default").await.unwrap_err()),
+        "InvalidGroup.Reserved"
+    );
+    assert_eq!(
+        code(&create(&cloud, "SG-x").await.unwrap_err()),
+        "InvalidParameterValue"
+    );
+    assert_eq!(code(&create(&cloud, "  ").await.unwrap_err()), "MissingParameter");
+    // Also where a name stands for the group.
+    let _host = cloud.connect().await;
+    let mut request = cloud.request(1);
+    request.security_groups = vec!["aBC".into()];
+    request.dry_run = true;
+    assert_eq!(code(&cloud.run(request).await.unwrap_err()), "DryRunOperation");
+    let mut client = cloud.client.clone().security_groups;
+    let describe = v1::DescribeSecurityGroupsRequest {
+        group_names: vec!["ABC".into()],
+        ..Default::default()
+    };
+    let told = client
+        .describe_security_groups(describe)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(told.security_groups[0].group_id, id);
+    let delete = v1::DeleteSecurityGroupRequest {
+        group_name: "abc".into(),
         ..Default::default()
     };
     client.delete_security_group(delete).await.unwrap();

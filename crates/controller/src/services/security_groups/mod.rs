@@ -1,6 +1,6 @@
 //! Security groups: the groups themselves, and their rules in `rules`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hearth_api::filter::{Filters, Values};
@@ -8,7 +8,8 @@ use hearth_api::page::{paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     CreateSecurityGroupRequest, CreateSecurityGroupResponse, DeleteSecurityGroupRequest,
     DeleteSecurityGroupResponse, DescribeSecurityGroupsRequest, DescribeSecurityGroupsResponse,
-    SecurityGroup, SecurityGroupRulesRequest, SecurityGroupRulesResponse, security_groups_server,
+    RevokeSecurityGroupRulesResponse, SecurityGroup, SecurityGroupRulesRequest, SecurityGroupRulesResponse,
+    security_groups_server,
 };
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
@@ -92,7 +93,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
     async fn revoke_security_group_ingress(
         &self,
         request: Request<SecurityGroupRulesRequest>,
-    ) -> Result<Response<SecurityGroupRulesResponse>, Status> {
+    ) -> Result<Response<RevokeSecurityGroupRulesResponse>, Status> {
         let done = rules::revoke(&self.0, &request.into_inner(), Direction::Ingress).await;
         answer("RevokeSecurityGroupIngress", done)
     }
@@ -100,7 +101,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
     async fn revoke_security_group_egress(
         &self,
         request: Request<SecurityGroupRulesRequest>,
-    ) -> Result<Response<SecurityGroupRulesResponse>, Status> {
+    ) -> Result<Response<RevokeSecurityGroupRulesResponse>, Status> {
         let done = rules::revoke(&self.0, &request.into_inner(), Direction::Egress).await;
         answer("RevokeSecurityGroupEgress", done)
     }
@@ -112,21 +113,27 @@ fn admitted(text: &str) -> bool {
     text.chars().count() <= 255 && text.chars().all(|c| c.is_ascii_alphanumeric() || mark(c))
 }
 
+/// A name as names are compared: without trailing spaces, in lower case.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html>
+fn folded(name: &str) -> String {
+    name.trim_end_matches(' ').to_ascii_lowercase()
+}
+
 fn check_names(request: &CreateSecurityGroupRequest) -> Result<(), ApiError> {
-    let name = request.group_name.as_str();
+    let name = request.group_name.trim_end_matches(' ');
     if name.is_empty() {
         return Err(ApiError::missing("GroupName"));
     }
     if request.description.is_empty() {
         return Err(ApiError::missing("GroupDescription"));
     }
-    if name == DEFAULT_GROUP {
+    if folded(name) == DEFAULT_GROUP {
         return Err(ApiError::new(
             ErrorCode::InvalidGroupReserved,
             "The security group 'default' is reserved. Choose another name.",
         ));
     }
-    if name.starts_with("sg-") {
+    if folded(name).starts_with("sg-") {
         return Err(ApiError::invalid_value(
             "GroupName",
             name,
@@ -163,11 +170,9 @@ async fn create(
             id.to_owned()
         }
     };
-    let name = request.group_name.as_str();
-    if security_groups::by_name(tx.connection(), &vpc_id, name)
-        .await?
-        .is_some()
-    {
+    // The only writer: nobody makes a group of this name before this transaction ends.
+    let name = request.group_name.trim_end_matches(' ');
+    if let Some(GroupRow { name, .. }) = security_groups::by_name(tx.connection(), &vpc_id, name).await? {
         return Err(ApiError::new(
             ErrorCode::InvalidGroupDuplicate,
             format!("The security group '{name}' already exists for VPC '{vpc_id}'"),
@@ -278,22 +283,23 @@ async fn describe(
         &request.group_ids,
         groups.iter().map(|group| group.id.as_str()),
     )?;
-    let is_named =
-        |group: &GroupRow| group.vpc_id == default_vpc && request.group_names.contains(&group.name);
-    let named: Vec<&str> = groups
+    let names: HashSet<String> = request.group_names.iter().map(|name| folded(name)).collect();
+    let is_named = |group: &GroupRow| group.vpc_id == default_vpc && names.contains(&folded(&group.name));
+    let named: HashSet<String> = groups
         .iter()
         .filter(|g| is_named(g))
-        .map(|g| g.name.as_str())
+        .map(|g| folded(&g.name))
         .collect();
     let unknown: Vec<&String> = request
         .group_names
         .iter()
-        .filter(|name| !named.contains(&name.as_str()))
+        .filter(|name| !named.contains(&folded(name)))
         .collect();
     if !unknown.is_empty() {
         return Err(Kind::SecurityGroup.not_found(&unknown).into());
     }
     refuse_dry_run(request.dry_run)?;
+    let owner_id = app.cloud().owner_id.as_str();
     let unnamed = request.group_ids.is_empty() && request.group_names.is_empty();
     let mut told = Vec::new();
     for row in groups {
@@ -307,9 +313,15 @@ async fn describe(
             group_name: row.name,
             description: row.description,
             vpc_id: row.vpc_id,
-            ip_permissions: permissions::permissions(of_group.iter().filter(|rule| !rule.is_egress)),
-            ip_permissions_egress: permissions::permissions(of_group.iter().filter(|rule| rule.is_egress)),
-            owner_id: app.cloud().owner_id.clone(),
+            ip_permissions: permissions::permissions(
+                of_group.iter().filter(|rule| !rule.is_egress),
+                owner_id,
+            ),
+            ip_permissions_egress: permissions::permissions(
+                of_group.iter().filter(|rule| rule.is_egress),
+                owner_id,
+            ),
+            owner_id: owner_id.to_owned(),
         };
         if filters.matches(&group.tags, |name| values(&group, name)) {
             told.push(group);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hearth_api::v1::{IpPermission, IpRange, SecurityGroupRule, UserIdGroupPair};
-use hearth_api::{ApiError, ErrorCode};
+use hearth_api::{ApiError, ErrorCode, Kind};
 use ipnet::Ipv4Net;
 
 use crate::store::security_groups::RuleRow;
@@ -12,6 +12,10 @@ const ALL: i64 = -1;
 const ICMP: i64 = 1;
 const TCP: i64 = 6;
 const UDP: i64 = 17;
+
+/// Rules that one call may name: EC2's highest quota of rules per group.
+/// <https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html>
+const MAX_RULES_PER_CALL: usize = 1000;
 
 /// Which packets a rule is about, in one spelling only. The identity of a rule, with its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,11 +46,24 @@ pub(super) struct Wanted {
     pub description: String,
 }
 
+/// The rules that permissions stand for, in their order. `account` is the caller's.
+///
 /// # Errors
-/// `InvalidParameterValue` for what no packet can be, or no peer.
-pub(super) fn normalise(permissions: &[IpPermission]) -> Result<Vec<Wanted>, ApiError> {
+/// `InvalidParameterValue` for traffic that does not exist, no peer, or more than [`MAX_RULES_PER_CALL`];
+/// `InvalidGroup.NotFound` for a group of another account.
+pub(super) fn normalise(permissions: &[IpPermission], account: &str) -> Result<Vec<Wanted>, ApiError> {
     if permissions.is_empty() {
         return Err(ApiError::missing("IpPermissions"));
+    }
+    let peers = |p: &IpPermission| p.ip_ranges.len().saturating_add(p.user_id_group_pairs.len());
+    let count = permissions.iter().map(peers).fold(0, usize::saturating_add);
+    if count > MAX_RULES_PER_CALL {
+        let expected = format!("A call can name {MAX_RULES_PER_CALL} rules.");
+        return Err(ApiError::invalid_value(
+            "IpPermissions",
+            format!("{count} rules"),
+            expected,
+        ));
     }
     let mut rules = Vec::new();
     for permission in permissions {
@@ -67,6 +84,14 @@ pub(super) fn normalise(permissions: &[IpPermission]) -> Result<Vec<Wanted>, Api
         }
         for pair in &permission.user_id_group_pairs {
             check_description(&pair.description)?;
+            if !pair.user_id.is_empty() && pair.user_id != account {
+                let group = if pair.group_id.is_empty() {
+                    &pair.group_name
+                } else {
+                    &pair.group_id
+                };
+                return Err(Kind::SecurityGroup.not_found(&[format!("{}/{group}", pair.user_id)]));
+            }
             if pair.group_id.is_empty() == pair.group_name.is_empty() {
                 return Err(ApiError::new(
                     ErrorCode::InvalidParameterCombination,
@@ -120,14 +145,13 @@ fn protocol(text: &str) -> Result<i64, ApiError> {
 
 fn ports(protocol: &str, given: (Option<i64>, Option<i64>)) -> Result<(i64, i64), ApiError> {
     match given {
-        (Some(ALL), Some(ALL)) => Ok((0, 65_535)),
         (Some(from), Some(to)) if (0..=65_535).contains(&from) && (from..=65_535).contains(&to) => {
             Ok((from, to))
         }
         (Some(from), Some(to)) => Err(ApiError::invalid_value(
             "port range",
             format!("{from} to {to}"),
-            "Expecting ports from 0 to 65535, the first not after the last.",
+            "Expecting ports from 0 to 65535, the first not after the last; all ports are 0 to 65535.",
         )),
         _ => Err(ApiError::new(
             ErrorCode::InvalidParameterValue,
@@ -199,8 +223,8 @@ pub(super) fn rule(row: &RuleRow) -> SecurityGroupRule {
     }
 }
 
-/// Rules of one direction put together: one permission per traffic, as EC2 tells them.
-pub(super) fn permissions<'r>(rows: impl Iterator<Item = &'r RuleRow>) -> Vec<IpPermission> {
+/// Rules of one direction put together: one permission per traffic, as EC2 tells them. `account` owns the groups.
+pub(super) fn permissions<'r>(rows: impl Iterator<Item = &'r RuleRow>, account: &str) -> Vec<IpPermission> {
     let mut by_traffic: BTreeMap<Traffic, IpPermission> = BTreeMap::new();
     for row in rows {
         let traffic = Traffic {
@@ -220,6 +244,7 @@ pub(super) fn permissions<'r>(rows: impl Iterator<Item = &'r RuleRow>) -> Vec<Ip
                 group_id: group.clone(),
                 group_name: String::new(),
                 description: row.description.clone(),
+                user_id: account.to_owned(),
             }),
             None => permission.ip_ranges.push(IpRange {
                 cidr_ip: row.cidr.clone(),

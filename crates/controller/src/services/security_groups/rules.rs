@@ -1,8 +1,10 @@
-//! Authorize and revoke: all rules of a call, or none.
+//! Authorize and revoke. Authorize adds all rules of a call or none.
 
 use std::sync::Arc;
 
-use hearth_api::v1::{SecurityGroupRulesRequest, SecurityGroupRulesResponse};
+use hearth_api::v1::{
+    RevokeSecurityGroupRulesResponse, SecurityGroupRulesRequest, SecurityGroupRulesResponse,
+};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
 use sqlx::SqliteConnection;
@@ -12,7 +14,7 @@ use super::permissions::{self, Peer, Wanted};
 use crate::app::App;
 use crate::services::{Failure, commit, input};
 use crate::store::security_groups::{self, RuleRow};
-use crate::store::tags;
+use crate::store::{networks, tags};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -35,13 +37,16 @@ pub(super) async fn authorize(
         )
         .into());
     }
-    let wanted = permissions::normalise(&request.ip_permissions)?;
+    let wanted = permissions::normalise(&request.ip_permissions, &app.cloud().owner_id)?;
     let mut tx = app.store.write().await?;
     let group = find(tx.connection(), &request.group_id, &request.group_name).await?;
     let mut rules = existing(tx.connection(), &group.id, direction).await?;
-    let mut added = Vec::new();
+    let mut added: Vec<RuleRow> = Vec::new();
     for wanted in wanted {
         let row = to_row(tx.connection(), &group.id, direction, wanted).await?;
+        if added.iter().any(|rule| same(rule, &row)) {
+            return Err(twice(&row).into());
+        }
         if rules.iter().any(|rule| same(rule, &row)) {
             return Err(duplicate(&row).into());
         }
@@ -81,7 +86,7 @@ pub(super) async fn revoke(
     app: &Arc<App>,
     request: &SecurityGroupRulesRequest,
     direction: Direction,
-) -> Result<SecurityGroupRulesResponse, Failure> {
+) -> Result<RevokeSecurityGroupRulesResponse, Failure> {
     let by_id = !request.security_group_rule_ids.is_empty();
     if by_id && !request.ip_permissions.is_empty() {
         return Err(ApiError::combination("ipPermissions", "securityGroupRuleIds").into());
@@ -89,7 +94,8 @@ pub(super) async fn revoke(
     let mut tx = app.store.write().await?;
     let group = find(tx.connection(), &request.group_id, &request.group_name).await?;
     let rules = existing(tx.connection(), &group.id, direction).await?;
-    let mut revoked: Vec<RuleRow> = Vec::new();
+    let account = app.cloud().owner_id.as_str();
+    let (mut revoked, mut unknown): (Vec<RuleRow>, Vec<RuleRow>) = Default::default();
     if by_id {
         for id in input::ids(
             Kind::SecurityGroupRule,
@@ -104,20 +110,14 @@ pub(super) async fn revoke(
             );
         }
     } else {
-        for wanted in permissions::normalise(&request.ip_permissions)? {
+        let in_default_vpc = networks::default_vpc(tx.connection()).await?.id == group.vpc_id;
+        for wanted in permissions::normalise(&request.ip_permissions, account)? {
             let row = to_row(tx.connection(), &group.id, direction, wanted).await?;
-            let found = rules.iter().find(|rule| same(rule, &row)).cloned();
-            let found = found.ok_or_else(|| {
-                ApiError::new(
-                    ErrorCode::InvalidPermissionNotFound,
-                    format!(
-                        "The specified rule ({}) does not exist in this security group.",
-                        sentence(&row)
-                    ),
-                )
-            })?;
-            if !revoked.contains(&found) {
-                revoked.push(found);
+            match rules.iter().find(|rule| same(rule, &row)) {
+                Some(found) if revoked.contains(found) => {}
+                Some(found) => revoked.push(found.clone()),
+                None if in_default_vpc => unknown.push(row),
+                None => return Err(absent(&row).into()),
             }
         }
     }
@@ -134,10 +134,10 @@ pub(super) async fn revoke(
     tx.audit(action, &json!({ "group": group.id, "rules": ids }))
         .await?;
     tx.event("security-group.changed", &group.id).await?;
-    let told = revoked.iter().map(permissions::rule).collect();
     commit(tx, request.dry_run).await?;
-    Ok(SecurityGroupRulesResponse {
-        security_group_rules: told,
+    Ok(RevokeSecurityGroupRulesResponse {
+        revoked_security_group_rules: revoked.iter().map(permissions::rule).collect(),
+        unknown_ip_permissions: permissions::permissions(unknown.iter(), account),
     })
 }
 
@@ -188,6 +188,27 @@ fn sentence(row: &RuleRow) -> String {
         rule.ip_protocol.to_uppercase(),
         rule.from_port,
         rule.to_port
+    )
+}
+
+fn absent(row: &RuleRow) -> ApiError {
+    ApiError::new(
+        ErrorCode::InvalidPermissionNotFound,
+        format!(
+            "The specified rule ({}) does not exist in this security group.",
+            sentence(row)
+        ),
+    )
+}
+
+/// The same rule twice in one call.
+fn twice(row: &RuleRow) -> ApiError {
+    ApiError::new(
+        ErrorCode::InvalidParameterValue,
+        format!(
+            "The same permission must not appear multiple times ({})",
+            sentence(row)
+        ),
     )
 }
 

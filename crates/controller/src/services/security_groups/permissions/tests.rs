@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const ACCOUNT: &str = "123456789012";
+
 fn permission(protocol: &str, from: Option<i32>, to: Option<i32>, cidr: &str) -> IpPermission {
     IpPermission {
         ip_protocol: protocol.into(),
@@ -16,7 +18,7 @@ fn permission(protocol: &str, from: Option<i32>, to: Option<i32>, cidr: &str) ->
 }
 
 fn one(protocol: &str, from: Option<i32>, to: Option<i32>, cidr: &str) -> Result<Wanted, ApiError> {
-    normalise(&[permission(protocol, from, to, cidr)]).map(|mut rules| rules.remove(0))
+    normalise(&[permission(protocol, from, to, cidr)], ACCOUNT).map(|mut rules| rules.remove(0))
 }
 
 #[test]
@@ -25,8 +27,6 @@ fn different_spellings_are_one_rule() {
     assert_eq!(plain, one("6", Some(22), Some(22), "10.1.2.3/8").unwrap());
     let all = one("-1", None, None, "0.0.0.0/0").unwrap();
     assert_eq!(all, one("-1", Some(22), Some(23), "0.0.0.0/0").unwrap());
-    let ports = one("udp", Some(-1), Some(-1), "0.0.0.0/0").unwrap();
-    assert_eq!((ports.traffic.from, ports.traffic.to), (0, 65_535));
     let ping = one("icmp", Some(8), None, "0.0.0.0/0").unwrap();
     assert_eq!((ping.traffic.from, ping.traffic.to), (8, -1));
 }
@@ -39,6 +39,8 @@ fn what_no_packet_can_be_is_refused() {
         ("tcp", Some(23), Some(22), "0.0.0.0/0"),
         ("tcp", Some(0), Some(65_536), "0.0.0.0/0"),
         ("tcp", Some(-1), Some(22), "0.0.0.0/0"),
+        ("tcp", Some(-1), Some(-1), "0.0.0.0/0"),
+        ("17", Some(-1), Some(-1), "0.0.0.0/0"),
         ("icmp", Some(-1), Some(3), "0.0.0.0/0"),
         ("icmp", Some(256), Some(0), "0.0.0.0/0"),
         ("sctpx", Some(1), Some(1), "0.0.0.0/0"),
@@ -55,12 +57,49 @@ fn what_no_packet_can_be_is_refused() {
             "{protocol} {from:?} {to:?} {cidr}"
         );
     }
-    assert_eq!(normalise(&[]).unwrap_err().code, ErrorCode::MissingParameter);
+    assert_eq!(
+        normalise(&[], ACCOUNT).unwrap_err().code,
+        ErrorCode::MissingParameter
+    );
     let nobody = IpPermission {
         ip_protocol: "-1".into(),
         ..IpPermission::default()
     };
-    assert!(normalise(&[nobody]).is_err());
+    assert!(normalise(&[nobody], ACCOUNT).is_err());
+}
+
+#[test]
+fn groups_are_those_of_ones_own_account() {
+    let of = |user_id: &str| {
+        let pair = UserIdGroupPair {
+            group_id: "sg-0123456789abcdef0".into(),
+            user_id: user_id.into(),
+            ..UserIdGroupPair::default()
+        };
+        let permission = IpPermission {
+            ip_protocol: "-1".into(),
+            user_id_group_pairs: vec![pair],
+            ..IpPermission::default()
+        };
+        normalise(&[permission], ACCOUNT)
+    };
+    assert_eq!(of("").unwrap(), of(ACCOUNT).unwrap());
+    assert_eq!(
+        of("210987654321").unwrap_err().code,
+        ErrorCode::InvalidGroupNotFound
+    );
+}
+
+#[test]
+fn a_call_names_a_thousand_rules_at_most() {
+    let many = |count: usize| {
+        let mut permission = permission("tcp", Some(1), Some(1), "10.0.0.0/8");
+        permission.ip_ranges = vec![permission.ip_ranges[0].clone(); count];
+        normalise(&[permission], ACCOUNT)
+    };
+    assert_eq!(many(MAX_RULES_PER_CALL).unwrap().len(), MAX_RULES_PER_CALL);
+    let error = many(MAX_RULES_PER_CALL + 1).unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidParameterValue);
 }
 
 proptest! {
@@ -82,7 +121,7 @@ proptest! {
             referenced_group_id: None,
             description: String::new(),
         };
-        let told = permissions(std::iter::once(&row));
-        prop_assert_eq!(normalise(&told).unwrap(), vec![wanted]);
+        let told = permissions(std::iter::once(&row), ACCOUNT);
+        prop_assert_eq!(normalise(&told, ACCOUNT).unwrap(), vec![wanted]);
     }
 }
