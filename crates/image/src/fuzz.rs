@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use crate::entry::{Variables, bls, extlinux, grub};
-use crate::partitions::{has_ext_magic, regions};
+use crate::partitions::{TableError, has_ext_magic, regions};
 use crate::{kernel, sniff};
 
 /// A name, and what is done with an input.
@@ -51,7 +51,11 @@ fn grub_configuration(input: &[u8]) {
 fn partition_table(input: &[u8]) {
     let mut disk = Cursor::new(input.to_vec());
     let _ = sniff(&mut disk);
-    for region in regions(&mut disk).unwrap() {
+    let regions = match regions(&mut disk) {
+        Err(TableError::TooMany) => return,
+        regions => regions.unwrap(),
+    };
+    for region in regions {
         let end = region.start.checked_add(region.len).unwrap();
         assert!(end <= input.len() as u64, "{region:?} is not on the disk");
         has_ext_magic(&mut disk, region.start).unwrap();

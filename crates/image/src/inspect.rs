@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
 
-use crate::{FindError, Format, find_boot, sniff};
+use crate::find::describe_boot;
+use crate::{FindError, Format, sniff};
 
 /// A disk has whole sectors of this many bytes.
 const SECTOR: u64 = 512;
@@ -35,14 +35,14 @@ pub enum ImportError {
     Boot(FindError),
 }
 
-/// Recognises a raw disk with a kernel that Hearth can boot. Reads only what it needs, and writes nothing.
+/// Recognises a raw disk with a kernel that Hearth can boot. Reads headers and the boot loader's configuration only, at most
+/// 128 MiB whatever the disk says, and writes nothing.
 ///
 /// # Errors
 /// The file cannot be read, is something else than a raw disk, or nothing on it can be booted.
-pub fn inspect(path: &Path) -> Result<ImageInfo, ImportError> {
+pub fn inspect(mut file: File) -> Result<ImageInfo, ImportError> {
     let io = |doing| move |source| ImportError::Io { doing, source };
-    // A FIFO would block the opener for ever.
-    let metadata = std::fs::metadata(path).map_err(io("looking at"))?;
+    let metadata = file.metadata().map_err(io("looking at"))?;
     if !metadata.is_file() {
         return Err(ImportError::NotAFile);
     }
@@ -50,16 +50,15 @@ pub fn inspect(path: &Path) -> Result<ImageInfo, ImportError> {
     if len < SECTOR {
         return Err(ImportError::Empty { len });
     }
-    let mut file = File::open(path).map_err(io("opening"))?;
     match sniff(&mut file).map_err(io("reading"))? {
         Format::Raw => {}
         format => return Err(ImportError::Foreign { format }),
     }
-    let boot = find_boot(file).map_err(ImportError::Boot)?;
+    let boot = describe_boot(file).map_err(ImportError::Boot)?;
     Ok(ImageInfo {
         size: len - len % SECTOR,
         kernel_path: boot.kernel_path,
         cmdline: boot.cmdline,
-        has_initrd: boot.initrd.is_some(),
+        has_initrd: boot.has_initrd,
     })
 }

@@ -5,6 +5,7 @@
 //! decoded in one pass into a vector of the final size.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,12 @@ const HEADER_MAGIC: usize = 0x202;
 const VERSION: usize = 0x206;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
+const XLOADFLAGS: usize = 0x236;
+/// The kernel can be entered in 64-bit mode (in `xloadflags`, since protocol 2.12).
+const XLF_KERNEL_64: u8 = 1;
+
+/// Bytes at the start of a kernel file that [`examine`] looks at.
+pub(crate) const HEAD: usize = PAYLOAD_LENGTH + 4;
 
 /// Why a file cannot be booted as a kernel.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +55,8 @@ pub enum UnpackError {
     Length { found: usize, expected: usize },
     #[error("the bzImage's payload is no ELF file for x86-64")]
     Payload,
+    #[error("the bzImage is a 32-bit kernel")]
+    Kernel32,
 }
 
 /// Unpacks a bzImage; an ELF file passes as it is.
@@ -62,7 +71,8 @@ pub fn unpack(kernel: Vec<u8>) -> Result<Vec<u8>, UnpackError> {
             Err(UnpackError::NotX86)
         };
     }
-    let elf = decompress(payload(&kernel)?)?;
+    let range = payload_range(&kernel, kernel.len())?;
+    let elf = decompress(kernel.get(range).unwrap_or_default())?;
     if is_x86_64(&elf) {
         Ok(elf)
     } else {
@@ -82,16 +92,38 @@ fn is_x86_64(elf: &[u8]) -> bool {
         && matches!(elf.get(16..20), Some([2 | 3, 0, 62, 0]))
 }
 
-fn payload(image: &[u8]) -> Result<&[u8], UnpackError> {
-    if !is_bzimage(image) {
+/// What [`unpack`] would say of a kernel, as far as its headers tell: nothing is decompressed. `head` is the first
+/// [`HEAD`] bytes of the file and `len` its length. Answers where a bzImage's payload lies, which
+/// [`examine_payload`] takes; none for an ELF file.
+pub(crate) fn examine(head: &[u8], len: usize) -> Result<Option<Range<usize>>, UnpackError> {
+    if head.starts_with(b"\x7fELF") {
+        return if is_x86_64(head) {
+            Ok(None)
+        } else {
+            Err(UnpackError::NotX86)
+        };
+    }
+    let range = payload_range(head, len)?;
+    let version = (head[VERSION + 1], head[VERSION]);
+    if version >= (2, 12) && head[XLOADFLAGS] & XLF_KERNEL_64 == 0 {
+        return Err(UnpackError::Kernel32);
+    }
+    Ok(Some(range))
+}
+
+/// As [`examine`], of the first and the last four bytes of a payload.
+pub(crate) fn examine_payload(first: [u8; 4], last: [u8; 4]) -> Result<(), UnpackError> {
+    compressor(first)?;
+    unpacked_size(last).map(drop)
+}
+
+/// The bytes of a bzImage of `len` bytes in which the compressed kernel lies. `head` is at least its first [`HEAD`] bytes.
+fn payload_range(head: &[u8], len: usize) -> Result<Range<usize>, UnpackError> {
+    if !is_bzimage(head) {
         return Err(UnpackError::Unknown);
     }
-    let short = |end: u64| UnpackError::Short {
-        end,
-        len: image.len(),
-    };
-    let header_end = PAYLOAD_LENGTH + 4;
-    let header = image.get(..header_end).ok_or_else(|| short(header_end as u64))?;
+    let short = |end: u64| UnpackError::Short { end, len };
+    let header = head.get(..HEAD).ok_or_else(|| short(HEAD as u64))?;
     let (minor, major) = (header[VERSION], header[VERSION + 1]);
     if (major, minor) < (2, 8) {
         return Err(UnpackError::Protocol { major, minor });
@@ -105,30 +137,54 @@ fn payload(image: &[u8]) -> Result<&[u8], UnpackError> {
     let length = le_u32(header, PAYLOAD_LENGTH).map_or(0, u64::from);
     let start = (setup_sects + 1) * 512 + offset;
     let end = start + length;
-    image.get(start as usize..end as usize).ok_or_else(|| short(end))
+    if end > len as u64 {
+        return Err(short(end));
+    }
+    Ok(start as usize..end as usize)
 }
 
-/// `payload` ends with the unpacked size: gzip puts it there itself, the kernel's build does for the others.
+#[derive(Debug, Clone, Copy)]
+enum Compressor {
+    Gzip,
+    Xz,
+    Zstd,
+    Lz4,
+}
+
+fn compressor(magic: [u8; 4]) -> Result<Compressor, UnpackError> {
+    match magic {
+        [0x1f, 0x8b, ..] => Ok(Compressor::Gzip),
+        [0xfd, b'7', b'z', b'X'] => Ok(Compressor::Xz),
+        [0x28, 0xb5, 0x2f, 0xfd] => Ok(Compressor::Zstd),
+        [0x02, 0x21, 0x4c, 0x18] => Ok(Compressor::Lz4),
+        other => match unsupported(other) {
+            Some(name) => Err(UnpackError::Compressor(name)),
+            None => Err(UnpackError::NoMagic(other)),
+        },
+    }
+}
+
+/// Bytes. Gzip puts its content's size behind it; for the other compressors the kernel's build does.
+fn unpacked_size(last: [u8; 4]) -> Result<usize, UnpackError> {
+    let size = u32::from_le_bytes(last) as usize;
+    if size > MAX_KERNEL {
+        return Err(UnpackError::TooLarge(size));
+    }
+    Ok(size)
+}
+
 fn decompress(payload: &[u8]) -> Result<Vec<u8>, UnpackError> {
-    let magic: [u8; 4] = match payload.first_chunk() {
-        Some(magic) => *magic,
-        None => return Err(UnpackError::NoMagic([0; 4])),
+    let (Some(first), Some((body, last))) = (payload.first_chunk(), payload.split_last_chunk()) else {
+        return Err(UnpackError::NoMagic([0; 4]));
     };
-    if let Some(name) = unsupported(magic) {
-        return Err(UnpackError::Compressor(name));
-    }
-    let expected = le_u32(payload, payload.len() - 4).unwrap_or(0) as usize;
-    if expected > MAX_KERNEL {
-        return Err(UnpackError::TooLarge(expected));
-    }
-    let body = &payload[..payload.len() - 4];
+    let compressor = compressor(*first)?;
+    let expected = unpacked_size(*last)?;
     let mut elf = Vec::with_capacity(expected);
-    let (name, decoded) = match magic {
-        [0x1f, 0x8b, ..] => ("gzip", drain(flate2::bufread::GzDecoder::new(payload), &mut elf)),
-        [0xfd, b'7', b'z', b'X'] => ("xz", unpack_xz(body, &mut elf)),
-        [0x28, 0xb5, 0x2f, 0xfd] => ("zstd", unpack_zstd(body, &mut elf)),
-        [0x02, 0x21, 0x4c, 0x18] => ("lz4", unpack_lz4(body.get(4..).unwrap_or_default(), &mut elf)),
-        other => return Err(UnpackError::NoMagic(other)),
+    let (name, decoded) = match compressor {
+        Compressor::Gzip => ("gzip", drain(flate2::bufread::GzDecoder::new(payload), &mut elf)),
+        Compressor::Xz => ("xz", unpack_xz(body, &mut elf)),
+        Compressor::Zstd => ("zstd", unpack_zstd(body, &mut elf)),
+        Compressor::Lz4 => ("lz4", unpack_lz4(body.get(4..).unwrap_or_default(), &mut elf)),
     };
     decoded.map_err(|e| UnpackError::Decompress(name, e))?;
     if elf.len() != expected {

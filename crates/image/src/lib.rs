@@ -21,6 +21,7 @@ mod format;
 pub mod fuzz;
 mod inspect;
 pub mod kernel;
+mod meter;
 mod partitions;
 
 pub use find::{FindError, find_boot};

@@ -9,8 +9,10 @@ use mbrman::MBRHeader;
 
 use crate::ReadSeek;
 
-/// The specification asks for 128 and no disk in practice has more; the table is read at once.
+/// The specification asks for room for 128 and no disk in practice has more; the table is read at once.
 const MAX_GPT_ENTRIES: u32 = 4096;
+/// Partitions in use.
+pub(crate) const MAX_PARTITIONS: usize = 128;
 const GPT_ENTRY: u32 = 128;
 /// The MBR's type of the one partition that protects a GPT.
 const PROTECTIVE: u8 = 0xee;
@@ -29,6 +31,10 @@ pub(crate) struct Region {
 }
 
 impl Region {
+    pub(crate) fn overlaps(&self, other: &Region) -> bool {
+        self.start < other.start + other.len && other.start < self.start + self.len
+    }
+
     /// None if it does not lie inside a disk of `size` bytes.
     fn partition(number: impl std::fmt::Display, start: u64, len: u64, size: u64) -> Option<Region> {
         let inside = len > 0 && start.checked_add(len)? <= size;
@@ -40,11 +46,23 @@ impl Region {
     }
 }
 
+/// Why a disk has no usable list of regions.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TableError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("more than {MAX_PARTITIONS} partitions are in use")]
+    TooMany,
+}
+
 /// All partitions that lie inside the disk, or the whole disk where there is no partition table.
-pub(crate) fn regions(mut disk: &mut dyn ReadSeek) -> io::Result<Vec<Region>> {
+pub(crate) fn regions(mut disk: &mut dyn ReadSeek) -> Result<Vec<Region>, TableError> {
     let size = disk.seek(SeekFrom::End(0))?;
     for block in [LogicalBlockSize::Lb512, LogicalBlockSize::Lb4096] {
         if let Some(found) = gpt_regions(&mut disk, block, size) {
+            if found.len() > MAX_PARTITIONS {
+                return Err(TableError::TooMany);
+            }
             return Ok(found);
         }
     }

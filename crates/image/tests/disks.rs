@@ -2,62 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::fs;
 use std::io::{Cursor, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use common::{Entry, MIB, elf, ext4, ext4_with, gpt_disk};
 use hearth_image::{BootFiles, FindError, Format, ImportError, find_boot, inspect, sniff};
 use proptest::prelude::*;
 use tempfile::TempDir;
-
-const MIB: u64 = 1 << 20;
-
-/// A file or a symbolic link (`-> target`) in a file system to be.
-type Entry<'a> = (&'a str, &'a [u8]);
-
-fn elf() -> Vec<u8> {
-    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0".to_vec();
-    elf.resize(50_000, 7);
-    elf
-}
-
-/// An ext4 file system of 8 MiB. None, and loudly, without e2fsprogs.
-fn ext4(entries: &[Entry<'_>]) -> Option<Vec<u8>> {
-    ext4_with("metadata_csum", entries)
-}
-
-/// As [`ext4`], with features (`mke2fs -O`).
-fn ext4_with(features: &str, entries: &[Entry<'_>]) -> Option<Vec<u8>> {
-    let dir = TempDir::new().unwrap();
-    let root = dir.path().join("root");
-    for (path, content) in entries {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        match content.strip_prefix(b"-> ") {
-            Some(target) => std::os::unix::fs::symlink(std::str::from_utf8(target).unwrap(), path).unwrap(),
-            None => fs::write(path, content).unwrap(),
-        }
-    }
-    fs::create_dir_all(&root).unwrap();
-    let image = dir.path().join("image");
-    let tool = ["/sbin/mke2fs", "/usr/sbin/mke2fs"]
-        .into_iter()
-        .find(|tool| Path::new(tool).exists());
-    let Some(tool) = tool else {
-        eprintln!("SKIPPED: a test of hearth-image: mke2fs is absent; install e2fsprogs");
-        return None;
-    };
-    let made = Command::new(tool)
-        .args(["-q", "-t", "ext4", "-O", features, "-d"])
-        .arg(&root)
-        .arg(&image)
-        .arg("8M")
-        .status()
-        .unwrap();
-    assert!(made.success());
-    Some(fs::read(image).unwrap())
-}
 
 fn boot(disk: Vec<u8>) -> Result<BootFiles, FindError> {
     find_boot(Cursor::new(disk))
@@ -101,34 +54,6 @@ fn extlinux_on_a_whole_disk() {
     assert!(files.kernel == elf());
     assert_eq!(files.initrd.unwrap(), b"12345\x00\x00\x00678");
     assert_eq!(files.cmdline, "root=/dev/vda1");
-}
-
-fn gpt_disk(partitions: &[&[u8]]) -> Vec<u8> {
-    let size = MIB * (2 + 8 * partitions.len() as u64);
-    let mut disk = Cursor::new(vec![0; size as usize]);
-    let mut gpt = gpt::GptConfig::new()
-        .writable(true)
-        .create_from_device(&mut disk, None)
-        .unwrap();
-    let mut starts = Vec::new();
-    for (i, content) in partitions.iter().enumerate() {
-        let id = gpt
-            .add_partition(
-                &format!("p{i}"),
-                content.len() as u64,
-                gpt::partition_types::LINUX_FS,
-                0,
-                Some(2048),
-            )
-            .unwrap();
-        starts.push(gpt.partitions()[&id].first_lba * 512);
-    }
-    gpt.write().unwrap();
-    let mut disk = disk.into_inner();
-    for (start, content) in starts.into_iter().zip(partitions) {
-        disk[start as usize..][..content.len()].copy_from_slice(content);
-    }
-    disk
 }
 
 #[test]
@@ -232,10 +157,10 @@ fn links_that_loop_or_leave_are_no_danger() {
     }
 }
 
-fn file_of(dir: &TempDir, content: &[u8]) -> PathBuf {
+fn file_of(dir: &TempDir, content: &[u8]) -> fs::File {
     let path = dir.path().join("disk.raw");
     fs::write(&path, content).unwrap();
-    path
+    fs::File::open(path).unwrap()
 }
 
 #[test]
@@ -243,23 +168,20 @@ fn an_import_names_foreign_formats_and_what_to_do() {
     let dir = TempDir::new().unwrap();
     let mut qcow2 = b"QFI\xfb\0\0\0\x03".to_vec();
     qcow2.resize(65536, 0);
-    let e = inspect(&file_of(&dir, &qcow2)).unwrap_err();
+    let e = inspect(file_of(&dir, &qcow2)).unwrap_err();
     assert_eq!(
         e.to_string(),
         "the file is a qcow2 image, not a raw disk; convert it first: qemu-img convert -f qcow2 -O raw IN OUT"
     );
-    let e = inspect(&file_of(&dir, &elf())).unwrap_err();
+    let e = inspect(file_of(&dir, &elf())).unwrap_err();
     assert!(matches!(e, ImportError::Foreign { format: Format::Elf }));
     assert!(matches!(
-        inspect(&file_of(&dir, b"")),
+        inspect(file_of(&dir, b"")),
         Err(ImportError::Empty { len: 0 })
     ));
-    assert!(matches!(inspect(dir.path()), Err(ImportError::NotAFile)));
-    assert!(matches!(
-        inspect(&dir.path().join("gone")),
-        Err(ImportError::Io { .. })
-    ));
-    let e = inspect(&file_of(&dir, &vec![0x55; 1 << 20])).unwrap_err();
+    let directory = fs::File::open(dir.path()).unwrap();
+    assert!(matches!(inspect(directory), Err(ImportError::NotAFile)));
+    let e = inspect(file_of(&dir, &vec![0x55; 1 << 20])).unwrap_err();
     assert!(matches!(e, ImportError::Boot(FindError::NothingBootable(_))));
 }
 
@@ -268,7 +190,7 @@ fn a_good_image_is_described() {
     let Some(mut disk) = extlinux_root() else { return };
     disk.extend([0; 100]);
     let dir = TempDir::new().unwrap();
-    let info = inspect(&file_of(&dir, &disk)).unwrap();
+    let info = inspect(file_of(&dir, &disk)).unwrap();
     assert_eq!(
         (info.size, info.kernel_path.as_str(), info.has_initrd),
         (8 * MIB, "/vmlinuz", true)
@@ -374,10 +296,10 @@ fn time_to_find_and_unpack_a_real_kernel() {
         return;
     };
     let dir = TempDir::new().unwrap();
-    let path = file_of(&dir, &disk);
+    let file = file_of(&dir, &disk);
     for _ in 0..10 {
         let start = std::time::Instant::now();
-        let found = find_boot(fs::File::open(&path).unwrap()).unwrap();
+        let found = find_boot(file.try_clone().unwrap()).unwrap();
         let all = start.elapsed();
         let start = std::time::Instant::now();
         let elf = hearth_image::kernel::unpack(packed.clone()).unwrap();

@@ -3,6 +3,8 @@
 //! GRUB's configuration is a shell script. It is read here as if every branch were taken: of several assignments the last counts, which
 //! in generated files is the ordinary case ("else set default=0"). Functions' bodies are skipped.
 
+use std::rc::Rc;
+
 use super::shell::{commands, logical_lines};
 use super::{BootEntry, Variables};
 
@@ -13,11 +15,11 @@ const MAX_DEPTH: usize = 8;
 #[derive(Debug)]
 struct Item {
     /// Indices, titles and ids from the outermost submenu to the entry itself.
-    path: Vec<Step>,
+    path: Vec<Rc<Step>>,
     boot: BootEntry,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Step {
     index: usize,
     title: String,
@@ -64,8 +66,12 @@ pub(crate) fn parse(text: &str, mut variables: Variables) -> Option<BootEntry> {
 struct Reader {
     items: Vec<Item>,
     top_level: usize,
-    path: Vec<Step>,
+    path: Vec<Rc<Step>>,
+    /// Those that are open, from the outermost on.
     blocks: Vec<Block>,
+    /// Of `blocks`, entries and others.
+    open_entries: usize,
+    open_others: usize,
 }
 
 impl Reader {
@@ -73,15 +79,17 @@ impl Reader {
         let Some((name, arguments)) = words.split_first() else {
             return;
         };
-        let in_entry = self.blocks.iter().any(|block| matches!(block, Block::Entry));
-        let in_other = self.blocks.iter().any(|block| matches!(block, Block::Other));
+        let (in_entry, in_other) = (self.open_entries > 0, self.open_others > 0);
         let opens = arguments.last().is_some_and(|word| word == "{");
         match name.as_str() {
             "}" => self.close(),
             "menuentry" | "submenu" if opens && !in_entry && !in_other && self.path.len() < MAX_DEPTH => {
                 self.open(arguments, name == "submenu");
             }
-            _ if opens || name == "{" => self.blocks.push(Block::Other),
+            _ if opens || name == "{" => {
+                self.blocks.push(Block::Other);
+                self.open_others += 1;
+            }
             _ if in_other => {}
             "set" => {
                 if let Some((name, value)) = arguments.first().and_then(|word| word.split_once('=')) {
@@ -125,7 +133,7 @@ impl Reader {
             .find(|pair| pair[0] == "--id")
             .map(|pair| pair[1].clone());
         let title = arguments.first().cloned().unwrap_or_default();
-        self.path.push(Step { index, title, id });
+        self.path.push(Rc::new(Step { index, title, id }));
         if submenu {
             self.blocks.push(Block::Submenu { items: 0 });
         } else {
@@ -134,12 +142,19 @@ impl Reader {
                 boot: BootEntry::default(),
             });
             self.blocks.push(Block::Entry);
+            self.open_entries += 1;
         }
     }
 
     fn close(&mut self) {
-        if let Some(Block::Submenu { .. } | Block::Entry) = self.blocks.pop() {
-            self.path.pop();
+        match self.blocks.pop() {
+            Some(Block::Other) => self.open_others -= 1,
+            Some(Block::Entry) => {
+                self.open_entries -= 1;
+                self.path.pop();
+            }
+            Some(Block::Submenu { .. }) => drop(self.path.pop()),
+            None => {}
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn register(
     let id = Id::new(Kind::Image).to_string();
     let (upload, digest) = receive(app, &id, parameters.size.unsigned_abs(), &mut parts).await?;
     let (mut upload, found) = blocking(move || {
-        let found = hearth_image::inspect(upload.path());
+        let found = hearth_image::inspect(upload.reopen()?);
         Ok((upload, found))
     })
     .await?;

@@ -107,8 +107,9 @@ impl Upload {
         Ok(self.hasher.finalize().to_hex().to_string())
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// The file, to be read only.
+    pub(super) fn reopen(&self) -> Result<File, UploadError> {
+        File::open(&self.path).map_err(|source| self.fault("opening", source))
     }
 
     /// Gives the file its final name, durably. It is still removed on drop, until `keep`.
@@ -176,14 +177,14 @@ mod tests {
         upload.write(4, &Bytes::from(vec![0; 300_000])).unwrap();
         upload.write(700_001, &Bytes::from_static(b"data")).unwrap();
         let digest = upload.finish().unwrap();
-        let bytes = std::fs::read(upload.path()).unwrap();
+        let bytes = std::fs::read(&upload.path).unwrap();
         assert_eq!(bytes.len(), 1 << 20);
         assert_eq!(
             (&bytes[..4], &bytes[700_001..700_005]),
             (&b"boot"[..], &b"data"[..])
         );
         assert_eq!(digest, blake3::hash(&bytes).to_hex().to_string());
-        assert!(std::fs::metadata(upload.path()).unwrap().blocks() * 512 < 100_000);
+        assert!(std::fs::metadata(&upload.path).unwrap().blocks() * 512 < 100_000);
         drop(upload);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
