@@ -23,7 +23,11 @@ pub enum NetworkError {
     },
     #[error("{action}")]
     System { action: String, source: io::Error },
-    /// `nft` refused a rule set; `message` is what it printed.
-    #[error("loading the rules of {what}: {message}")]
-    Rules { what: String, message: String },
+    /// `nft` failed (`message` is what it printed), or what it loaded is not what was asked for.
+    #[error("{action} the rules of {what}: {message}")]
+    Rules {
+        action: &'static str,
+        what: String,
+        message: String,
+    },
 }

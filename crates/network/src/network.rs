@@ -52,10 +52,25 @@ impl Network {
             Some(vpc) => vpc,
             none => {
                 self.host.mark(&plan.vpc_id)?;
-                none.insert(Vpc::open(&path, &plan).await?)
+                none.insert(Vpc::open(&path, &plan, &self.host).await?)
             }
         };
         vpc.apply(plan, &self.host).await
+    }
+
+    /// Compares the VPC's rules with what is loaded, in both namespaces. A difference is returned (the first, in words)
+    /// and no longer taken for loaded: the next [`Network::apply_vpc`] mends it. `None` when all is as applied, also for
+    /// a VPC that was not applied. Takes about as long as loading the rules; call it every minute, not for each change.
+    pub async fn check_vpc(&self, vpc_id: &str) -> Result<Option<String>, NetworkError> {
+        let slot = self.slot(vpc_id).await;
+        let mut vpc = slot.lock().await;
+        match &mut *vpc {
+            Some(vpc) if !vpc.is_at(&self.host.netns_path(vpc_id)) => {
+                Ok(Some("its namespace is gone".to_owned()))
+            }
+            Some(vpc) => vpc.check().await,
+            None => Ok(None),
+        }
     }
 
     /// Creates the interface's TAP with so many queues inside the VPC's namespace and configures it. The TAP lives as
@@ -91,8 +106,7 @@ impl Network {
             clear_namespace(&netns).await?;
         }
         Netns::remove(&path)?;
-        let table = rules::remove_root_rules(vpc_id);
-        rules::load(&self.host.root, &format!("{vpc_id} in the root namespace"), table).await?;
+        rules::remove_root_rules(&self.host.root, vpc_id).await?;
         self.host.unmark(vpc_id)
     }
 

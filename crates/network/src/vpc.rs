@@ -14,7 +14,7 @@ use crate::links::{Links, OUTER_MAC, ROUTER_MAC, Via};
 use crate::names::{UPLINK, tap_name, uplink_name};
 use crate::netns::{Netns, sysctl, system_error};
 use crate::plan::{Plan, first_host};
-use crate::rules::{self, Rules};
+use crate::rules::{Loaded, Rules};
 use crate::spec::EniSpec;
 use crate::{NetworkError, dhcp, dns};
 
@@ -23,9 +23,8 @@ pub(crate) struct Vpc {
     netns: Netns,
     links: Links,
     plan: CurrentPlan,
-    /// What is loaded, as far as this process knows.
-    rules: Option<Rules>,
-    root_rules: Option<String>,
+    rules: Loaded,
+    root_rules: Loaded,
     /// The VPC-wide servers (IMDS, DNS), once they run.
     servers: Vec<AbortOnDropHandle<()>>,
     /// By interface id.
@@ -39,7 +38,7 @@ struct DhcpServer {
 
 impl Vpc {
     /// Enters the namespace at `path`, or makes it.
-    pub(crate) async fn open(path: &Path, plan: &Plan) -> Result<Self, NetworkError> {
+    pub(crate) async fn open(path: &Path, plan: &Plan, host: &Host) -> Result<Self, NetworkError> {
         let netns = match Netns::open(path)? {
             Some(netns) => netns,
             None => Netns::create(path.to_owned()).await?,
@@ -47,13 +46,16 @@ impl Vpc {
         netns.run(prepare_namespace).await?;
         let links = Links::of(&netns).await?;
         Ok(Self {
-            netns,
             links,
             plan: Arc::new(RwLock::new(Arc::new(plan.clone()))),
-            rules: None,
-            root_rules: None,
+            rules: Loaded::nothing_known(netns.clone(), plan.vpc_id.clone()),
+            root_rules: Loaded::nothing_known(
+                host.root.clone(),
+                format!("{} in the root namespace", plan.vpc_id),
+            ),
             servers: Vec::new(),
             dhcp: BTreeMap::new(),
+            netns,
         })
     }
 
@@ -82,7 +84,7 @@ impl Vpc {
         };
         self.links.set_up(uplink).await?;
         let (inside, outside) = tokio::join!(
-            load_changes(&self.netns, &plan, &mut self.rules),
+            self.rules.make(Rules::of_vpc(&plan)),
             apply_outside(&plan, host, &mut self.root_rules)
         );
         inside?;
@@ -93,6 +95,12 @@ impl Vpc {
             self.start_servers(&plan, host).await?;
         }
         self.match_taps(&plan, host, &links).await
+    }
+
+    /// See [`crate::Network::check_vpc`].
+    pub(crate) async fn check(&mut self) -> Result<Option<String>, NetworkError> {
+        let (inside, outside) = (self.rules.check().await?, self.root_rules.check().await?);
+        Ok(inside.or(outside))
     }
 
     async fn add_uplink(&self, plan: &Plan, host: &Host) -> Result<u32, NetworkError> {
@@ -191,7 +199,7 @@ impl Vpc {
             .read()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .clone();
-        if self.rules.is_none() {
+        if !self.rules.is_known() {
             // Not applied, or not wholly: no TAP without rules.
             return Err(NetworkError::UnknownVpc(plan.vpc_id.clone()));
         }
@@ -275,32 +283,14 @@ fn prepare_namespace() -> Result<(), NetworkError> {
     Ok(())
 }
 
-async fn load_changes(netns: &Netns, plan: &Plan, loaded: &mut Option<Rules>) -> Result<(), NetworkError> {
-    let wanted = Rules::of(plan);
-    if let Some(text) = wanted.update_from(loaded.as_ref()) {
-        // Until it is loaded nothing is known: a failure makes the next attempt a replacement.
-        *loaded = None;
-        rules::load(netns, &plan.vpc_id, text).await?;
-        *loaded = Some(wanted);
-    }
-    Ok(())
-}
-
 /// The root namespace's half: addresses, routes to public addresses, masquerading.
-async fn apply_outside(plan: &Plan, host: &Host, loaded: &mut Option<String>) -> Result<(), NetworkError> {
+async fn apply_outside(plan: &Plan, host: &Host, rules: &mut Loaded) -> Result<(), NetworkError> {
     let name = uplink_name(&plan.vpc_id);
     let outer = missing_link(host.links.find(&name).await?, &name)?;
-    let wanted = rules::root_rules(plan);
-    if loaded.as_ref() != Some(&wanted) {
+    if !rules.is_known() {
         host.root.run(move || prepare_outer(&name)).await?;
-        rules::load(
-            &host.root,
-            &format!("{} in the root namespace", plan.vpc_id),
-            wanted.clone(),
-        )
-        .await?;
-        *loaded = Some(wanted);
     }
+    rules.make(Rules::of_root(plan)).await?;
     host.links.set_up(outer).await?;
     host.links
         .set_addresses(outer, &BTreeSet::from([plan.gateway()]))

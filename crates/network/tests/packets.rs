@@ -13,7 +13,7 @@ use common::{
 };
 use dhcproto::v4::{DhcpOption, Message, MessageType, OptionCode};
 use dhcproto::{Decodable, Encodable};
-use hearth_network::spec::{Peer, VpcSpec};
+use hearth_network::spec::{Peer, Protocol, RuleSpec, VpcSpec};
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
 
@@ -197,6 +197,134 @@ async fn spoofed_packets_are_dropped() {
         "a port of the namespace answered"
     );
     drop(listener);
+}
+
+/// What `nft` calls the table: a new handle is a new table.
+fn table_handle(netns: &str, table: &str) -> String {
+    let listed = common::run(&format!("ip netns exec {netns} nft -a list table {table}"));
+    listed.lines().next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_is_noticed_and_mended() {
+    if cannot_run("drift_is_noticed_and_mended") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    let (mut spec, one, two) = two_guests(&mut host).await;
+    let netns = spec.vpc_id.clone();
+    assert_eq!(host.network.check_vpc(&netns).await.unwrap(), None);
+    let handle = table_handle(&netns, "inet vpc");
+
+    // A change of members is no new table, and neither is a restart of the agent.
+    spec.security_groups[0].members.push(Ipv4Addr::new(172, 31, 7, 7));
+    host.network.apply_vpc(&spec).await.unwrap();
+    assert_eq!(host.network.check_vpc(&netns).await.unwrap(), None);
+    let restarted = host.restarted().await;
+    drop(std::mem::replace(&mut host.network, restarted));
+    let applied = async {
+        // The servers of the first agent end with their last task's turn.
+        while host.network.apply_vpc(&spec).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, applied).await.unwrap();
+    assert_eq!(
+        table_handle(&netns, "inet vpc"),
+        handle,
+        "the rules were loaded anew"
+    );
+
+    let vpc = format!("ip netns exec {netns} nft");
+    let root = format!("ip netns exec {} nft", host.root);
+    let group = &spec.security_groups[0].group_id;
+    for (drift, said) in [
+        (format!("{vpc} flush ruleset"), "no chain antispoof"),
+        (
+            format!("{vpc} insert rule inet vpc egress accept"),
+            "chain egress has",
+        ),
+        (
+            format!("{vpc} add chain inet vpc ingress '{{ policy accept; }}'"),
+            "chain ingress is",
+        ),
+        (
+            format!("{vpc} add element inet vpc {group}-members '{{ 172.31.8.8 }}'"),
+            "-members is",
+        ),
+        (format!("{vpc} delete table arp vpc"), "no chain input"),
+        (format!("{root} flush ruleset"), "no chain"),
+    ] {
+        common::run(&drift);
+        let found = host.network.check_vpc(&netns).await.unwrap().expect(&drift);
+        assert!(found.contains(said), "{drift}: {found}");
+        host.network.apply_vpc(&spec).await.unwrap();
+        assert_eq!(host.network.check_vpc(&netns).await.unwrap(), None, "{drift}");
+    }
+    one.send(&one.syn(two.ip, 4000, 23));
+    one.send(&one.syn(two.ip, 4001, 22));
+    assert!(two.sees_only(4001, 4000), "port 23 was admitted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_every_kind_are_loaded_as_asked_for() {
+    if cannot_run("rules_of_every_kind_are_loaded_as_asked_for") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    let mut spec = host.vpc();
+    let mut one = eni(10);
+    one.public_ip = Some(Ipv4Addr::new(198, 18, 0, 10));
+    let mut web = group(1, &[one.private_ip], Vec::new());
+    one.security_group_ids = vec![web.group_id.clone()];
+    let cidr = |text: &str| Peer::Cidr(text.parse().unwrap());
+    let peers = [
+        anywhere(),
+        cidr("10.1.2.3/8"),
+        cidr("192.0.2.1/32"),
+        cidr("128.0.0.0/1"),
+        Peer::Group(web.group_id.clone()),
+    ];
+    let ports = [
+        (0, 65_535),
+        (0, 0),
+        (22, 22),
+        (0, 1023),
+        (1000, 2000),
+        (65_535, 65_535),
+    ];
+    let numbers = [0_u8, 3, 5, 8, 42, 255];
+    let mut protocols = vec![
+        Protocol::All,
+        Protocol::Icmp {
+            kind: None,
+            code: None,
+        },
+    ];
+    for (from, to) in ports {
+        protocols.extend([Protocol::Tcp { from, to }, Protocol::Udp { from, to }]);
+    }
+    for number in numbers {
+        let kind = Some(number);
+        protocols.extend(numbers.map(|code| Protocol::Icmp {
+            kind,
+            code: Some(code),
+        }));
+        protocols.push(Protocol::Icmp { kind, code: None });
+    }
+    protocols.extend((0..=255).map(Protocol::Other));
+    for peer in peers {
+        web.ingress.extend(protocols.iter().map(|&protocol| RuleSpec {
+            protocol,
+            peer: peer.clone(),
+        }));
+    }
+    web.egress = web.ingress.clone();
+    spec.enis = vec![one];
+    spec.security_groups = vec![web];
+    // Loading reads back and compares.
+    host.network.apply_vpc(&spec).await.unwrap();
+    assert_eq!(host.network.check_vpc(&spec.vpc_id).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,8 @@ use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, N
 
 pub use translate::{Untranslatable, metadata, vpc_spec};
 
+/// How often the rules that are loaded are compared with what is wanted.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of IP packet on every link.
 pub const MTU: u16 = 1500;
 
@@ -217,10 +219,42 @@ impl Networks {
                 delay.next()
             };
             match again {
-                None => self.changed.notified().await,
+                None => {
+                    let changed = tokio::time::timeout(CHECK_INTERVAL, self.changed.notified());
+                    if changed.await.is_err() {
+                        self.check_all().await;
+                    }
+                }
                 Some(delay) => {
                     // A new wish is tried at once.
                     let _ = tokio::time::timeout(delay, self.changed.notified()).await;
+                }
+            }
+        }
+    }
+
+    /// Finds VPCs whose namespace or rules somebody else has changed, so that they are made anew.
+    async fn check_all(&self) {
+        let Host::Real(network) = &self.host else {
+            return;
+        };
+        let slots: Vec<(String, Applied)> = {
+            let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+            applied.iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect()
+        };
+        for (vpc_id, slot) in slots {
+            let mut applied = slot.lock().await;
+            if applied.is_none() {
+                continue;
+            }
+            match network.check_vpc(&vpc_id).await {
+                Ok(None) => {}
+                Ok(Some(difference)) => {
+                    tracing::warn!(vpc = vpc_id, difference, "a VPC was changed by somebody else; making it anew");
+                    *applied = None;
+                }
+                Err(error) => {
+                    tracing::warn!(vpc = vpc_id, error = %crate::chain(&error), "checking a VPC");
                 }
             }
         }

@@ -1,82 +1,59 @@
-//! A VPC's packet rules as nftables text, and loading them.
+//! Packet rules as the `nftables` crate's types, and loading them.
 //!
 //! Everything is made from a [`Plan`]: ids that were checked, addresses, ports. The members of security groups are
-//! named sets beside the rest, so that a membership change is an element more or less and never a new table.
+//! named sets whose changes are an element more or less, never a new table.
 
+mod compare;
+mod expr;
+mod loaded;
 mod nft;
 mod root;
+mod table;
 mod vpc;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::net::Ipv4Addr;
-
-pub(crate) use nft::load;
-pub(crate) use root::{remove_root_rules, root_rules};
+pub(crate) use loaded::{Loaded, remove_root_rules};
 
 use crate::plan::Plan;
+use table::{Batch, Table};
 
-/// What a VPC's namespace should filter.
+/// All rules that Hearth wants of one VPC in one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// Both tables with everything but the groups' members.
-    tables: String,
-    /// By set name.
-    members: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    tables: Vec<Table>,
+    /// Whether the namespace may have no other tables.
+    exclusive: bool,
 }
 
 impl Rules {
-    pub(crate) fn of(plan: &Plan) -> Self {
-        let members = plan
-            .security_groups
-            .iter()
-            .map(|group| {
-                (
-                    vpc::members_set(&group.group_id),
-                    group.members.iter().copied().collect(),
-                )
-            })
-            .collect();
+    /// What a VPC's own namespace filters.
+    pub(crate) fn of_vpc(plan: &Plan) -> Self {
         Self {
             tables: vpc::tables(plan),
-            members,
+            exclusive: true,
         }
     }
 
-    /// One transaction that replaces whatever is loaded. Tracked connections are not touched.
-    pub(crate) fn replacement(&self) -> String {
-        let mut text = String::new();
-        for table in ["inet vpc", "arp vpc"] {
-            // `delete` needs it to exist, so that the first load and all others are the same text.
-            let _ = writeln!(text, "table {table}\ndelete table {table}");
+    /// What a VPC needs in the root namespace.
+    pub(crate) fn of_root(plan: &Plan) -> Self {
+        Self {
+            tables: vec![root::table(plan)],
+            exclusive: false,
         }
-        text.push_str(&self.tables);
-        for (set, members) in &self.members {
-            change(&mut text, "add", set, members.iter());
-        }
-        text
     }
 
-    /// What leads from `loaded` to these: nothing, a few elements, or everything anew.
-    pub(crate) fn update_from(&self, loaded: Option<&Self>) -> Option<String> {
-        let Some(loaded) = loaded.filter(|loaded| loaded.tables == self.tables) else {
-            return Some(self.replacement());
-        };
-        let mut text = String::new();
-        let nobody = BTreeSet::new();
-        for (set, members) in &self.members {
-            let before = loaded.members.get(set).unwrap_or(&nobody);
-            change(&mut text, "delete", set, before.difference(members));
-            change(&mut text, "add", set, members.difference(before));
+    /// The transaction that leads from `loaded` to these, and whether it replaces whole tables; `None` when there is
+    /// nothing to change.
+    fn update_from(&self, loaded: Option<&Self>) -> Option<(Batch, bool)> {
+        let mut batch = Batch::default();
+        let mut replaces = false;
+        for (index, table) in self.tables.iter().enumerate() {
+            let loaded = loaded.and_then(|loaded| loaded.tables.get(index));
+            if !loaded.is_some_and(|loaded| table.update(loaded, &mut batch)) {
+                table.replace(&mut batch);
+                replaces = true;
+            }
         }
-        (!text.is_empty()).then_some(text)
-    }
-}
-
-fn change<'a>(text: &mut String, verb: &str, set: &str, members: impl Iterator<Item = &'a Ipv4Addr>) {
-    let members: Vec<String> = members.map(Ipv4Addr::to_string).collect();
-    if !members.is_empty() {
-        let _ = writeln!(text, "{verb} element inet vpc {set} {{ {} }}", members.join(", "));
+        (!batch.items.is_empty()).then_some((batch, replaces))
     }
 }
 

@@ -1,43 +1,62 @@
 //! The rules that a VPC needs in the root namespace: masquerading, forwarding, and a closed door to the host itself.
 
+use nftables::expr::MetaKey;
+use nftables::stmt::Statement;
+use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+
+use super::expr::*;
+use super::table::Table;
 use crate::names::{root_table_of, uplink_name};
 use crate::plan::Plan;
 
-/// Replaces the VPC's table in the root namespace. An accept here ends only this table: a host whose own rules drop
-/// forwarded packets by default (Docker's do) must admit `hv*` itself.
-pub(crate) fn root_rules(plan: &Plan) -> String {
-    let table = root_table_of(&plan.vpc_id);
-    let uplink = uplink_name(&plan.vpc_id);
-    let pool = plan.public_pool.trunc();
-    format!(
-        r#"table inet {table}
-delete table inet {table}
-table inet {table} {{
-	chain leaving {{
-		type nat hook postrouting priority srcnat; policy accept;
-		# The pool is known on this host only.
-		oifname != "hv*" ip saddr {pool} masquerade
-	}}
-	chain forwarding {{
-		type filter hook forward priority filter; policy accept;
-		iifname "{uplink}" ip saddr != {pool} drop
-		iifname "{uplink}" accept
-		oifname "{uplink}" accept
-	}}
-	chain to_host {{
-		type filter hook input priority filter; policy accept;
-		# Guests see no port of the host; answers to what the host itself began come back.
-		iifname "{uplink}" ct state established,related accept
-		iifname "{uplink}" ip saddr {pool} icmp type echo-request accept
-		iifname "{uplink}" drop
-	}}
-}}
-"#
-    )
+/// Any VPC's uplink.
+const UPLINKS: &str = "hv*";
+
+pub(super) fn empty_table(vpc_id: &str) -> Table {
+    Table::new(NfFamily::INet, root_table_of(vpc_id))
 }
 
-/// Takes them away again, also when they were never there.
-pub(crate) fn remove_root_rules(vpc_id: &str) -> String {
-    let table = root_table_of(vpc_id);
-    format!("table inet {table}\ndelete table inet {table}\n")
+/// An accept here ends only this table: a host whose own rules drop forwarded packets by default (Docker's do) must
+/// admit `hv*` itself.
+pub(super) fn table(plan: &Plan) -> Table {
+    let mut table = empty_table(&plan.vpc_id);
+    let uplink = uplink_name(&plan.vpc_id);
+    let pool = network(&plan.public_pool.trunc());
+    let accept_by_default = |hook, priority| (NfChainType::Filter, hook, priority, NfChainPolicy::Accept);
+
+    let masquerading = (NfChainType::NAT, NfHook::Postrouting, 100, NfChainPolicy::Accept);
+    table.base_chain("leaving", masquerading);
+    // The pool is known on this host only.
+    table.rule(
+        "leaving",
+        [
+            is_not(meta(MetaKey::Oifname), text(UPLINKS)),
+            is(field("ip", "saddr"), pool.clone()),
+            Statement::Masquerade(None),
+        ],
+    );
+
+    table.base_chain("forwarding", accept_by_default(NfHook::Forward, 0));
+    let from_uplink = || iifname(uplink.clone());
+    table.rule(
+        "forwarding",
+        [from_uplink(), is_not(field("ip", "saddr"), pool.clone()), drop()],
+    );
+    table.rule("forwarding", [from_uplink(), accept()]);
+    table.rule("forwarding", [oifname(uplink.clone()), accept()]);
+
+    // Guests see no port of the host; answers to what the host itself began come back.
+    table.base_chain("to_host", accept_by_default(NfHook::Input, 0));
+    table.rule("to_host", [from_uplink(), tracked(), accept()]);
+    table.rule(
+        "to_host",
+        [
+            from_uplink(),
+            is(field("ip", "saddr"), pool),
+            is(field("icmp", "type"), number(ICMP_ECHO_REQUEST)),
+            accept(),
+        ],
+    );
+    table.rule("to_host", [from_uplink(), drop()]);
+    table
 }

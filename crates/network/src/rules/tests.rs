@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::table::Batch;
 use super::*;
 use crate::NetworkError;
 use crate::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec};
@@ -74,17 +75,31 @@ fn spec() -> VpcSpec {
 }
 
 fn rules(spec: &VpcSpec) -> Rules {
-    Rules::of(&Plan::new(spec).unwrap())
+    Rules::of_vpc(&Plan::new(spec).unwrap())
+}
+
+/// One item a line.
+fn lines(batch: &Batch) -> String {
+    let items = batch
+        .items
+        .iter()
+        .map(|item| serde_json::to_string(item).unwrap());
+    items.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn the_vpc_tables() {
-    insta::assert_snapshot!(rules(&spec()).replacement());
+    let (batch, replaces) = rules(&spec()).update_from(None).unwrap();
+    assert!(replaces);
+    insta::assert_snapshot!(lines(&batch));
 }
 
 #[test]
 fn the_root_table() {
-    insta::assert_snapshot!(root_rules(&Plan::new(&spec()).unwrap()));
+    let (batch, _) = Rules::of_root(&Plan::new(&spec()).unwrap())
+        .update_from(None)
+        .unwrap();
+    insta::assert_snapshot!(lines(&batch));
 }
 
 #[test]
@@ -93,15 +108,77 @@ fn a_membership_change_is_an_element() {
     assert_eq!(loaded.update_from(Some(&loaded)), None);
     let mut changed = spec();
     changed.security_groups[0].members = vec![Ipv4Addr::new(172, 31, 0, 11), Ipv4Addr::new(172, 31, 9, 9)];
+    let (batch, replaces) = rules(&changed).update_from(Some(&loaded)).unwrap();
+    assert!(!replaces);
+    let set = r#""family":"inet","table":"vpc","name":"sg-00000000000000001-members""#;
     assert_eq!(
-        rules(&changed).update_from(Some(&loaded)).unwrap(),
-        "delete element inet vpc sg-00000000000000001-members { 172.31.0.10 }\n\
-         add element inet vpc sg-00000000000000001-members { 172.31.9.9 }\n"
+        lines(&batch),
+        format!(
+            "{{\"delete\":{{\"element\":{{{set},\"elem\":[\"172.31.0.10\"]}}}}}}\n\
+             {{\"add\":{{\"element\":{{{set},\"elem\":[\"172.31.9.9\"]}}}}}}"
+        )
     );
     changed.security_groups[0].ingress.pop();
     changed.security_groups[0].ingress.pop();
-    let text = rules(&changed).update_from(Some(&loaded)).unwrap();
-    assert!(text.starts_with("table inet vpc\ndelete table inet vpc\n"));
+    let (batch, replaces) = rules(&changed).update_from(Some(&loaded)).unwrap();
+    assert!(replaces);
+    // The `arp` table stays.
+    assert!(!lines(&batch).contains("arp"));
+}
+
+/// What `nft` would list of the wanted tables.
+fn listing(rules: &Rules) -> Vec<serde_json::Value> {
+    let (batch, _) = rules.update_from(None).unwrap();
+    let items = batch.items.iter().map(|item| serde_json::to_value(item).unwrap());
+    items
+        .filter(|item| item.get("delete").is_none() && item.get("add").is_none())
+        .collect()
+}
+
+#[test]
+fn a_difference_is_found_and_named() {
+    let mut spec = spec();
+    spec.security_groups[0].members.clear();
+    let wanted = rules(&spec);
+    let difference = |listed: &[serde_json::Value]| compare::difference(&wanted.tables, listed).unwrap();
+    let same = listing(&wanted);
+    assert_eq!(difference(&same), None);
+    assert_eq!(difference(&[]).unwrap(), "table vpc: no chain antispoof");
+    // Each object is missed.
+    for index in 0..same.len() {
+        if same[index].get("table").is_none() {
+            let mut listed = same.clone();
+            let removed = listed.remove(index);
+            assert!(difference(&listed).is_some(), "{removed} is not missed");
+        }
+    }
+    let changed = |from: &str, to: &str| {
+        let text = serde_json::to_string(&same).unwrap();
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(text, changed);
+        difference(&serde_json::from_str::<Vec<_>>(&changed).unwrap()).unwrap()
+    };
+    changed(r#""policy":"drop""#, r#""policy":"accept""#);
+    changed(r#""prio":-450"#, r#""prio":-45"#);
+    changed(r#""drop":null"#, r#""accept":null"#);
+    changed("06:00:00:00:00:0a", "06:00:00:00:00:0c");
+    changed("172.31.0.11", "172.31.0.12");
+    let rule = changed(r#"{"range":[1000,2000]}"#, r#"{"range":[0,65535]}"#);
+    assert!(
+        rule.contains("chain sg-00000000000000001-in") && rule.contains("[0,65535]"),
+        "{rule}"
+    );
+    // Objects that are not Hearth's.
+    let stranger = r#"{"chain":{"family":"inet","table":"vpc","name":"stranger"}}"#;
+    let mut listed = same.clone();
+    listed.push(serde_json::from_str(stranger).unwrap());
+    assert_eq!(
+        difference(&listed).unwrap(),
+        "table vpc: an unknown chain stranger"
+    );
+    let mut listed = same.clone();
+    listed.push(serde_json::from_str(r#"{"table":{"family":"ip","name":"stranger"}}"#).unwrap());
+    assert!(difference(&listed).unwrap().starts_with("an unknown table"));
 }
 
 #[test]

@@ -13,8 +13,15 @@
 //! `arp vpc` admits only ARP with the bound interface, MAC and address.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
+use ipnet::Ipv4Net;
+use nftables::expr::{CTDir, MetaKey};
+use nftables::schema::SetType;
+use nftables::stmt::Statement;
+use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+
+use super::expr::*;
+use super::table::{Base, Table};
 use crate::names::{UPLINK, mac_text, tap_name};
 use crate::plan::{IMDS_ADDRESS, Plan};
 use crate::spec::{EniSpec, Peer, Protocol, RuleSpec};
@@ -42,132 +49,164 @@ impl Direction {
     }
 }
 
-pub(super) fn members_set(group_id: &str) -> String {
+fn members_set(group_id: &str) -> String {
     format!("{group_id}-members")
 }
 
-pub(super) fn tables(plan: &Plan) -> String {
-    let mut text = String::from("table inet vpc {\n");
-    sets(&mut text, plan);
-    base_chains(&mut text, plan);
-    group_chains(&mut text, plan);
-    interface_chains(&mut text, plan);
-    text.push_str("}\n");
-    arp_table(&mut text, plan);
-    text
+pub(super) fn tables(plan: &Plan) -> Vec<Table> {
+    let mut table = Table::new(NfFamily::INet, "vpc");
+    sets(&mut table, plan);
+    antispoof(&mut table);
+    gateway(&mut table);
+    input(&mut table, plan);
+    forward(&mut table);
+    group_chains(&mut table, plan);
+    interface_chains(&mut table, plan);
+    vec![table, arp_table(plan)]
 }
 
-fn sets(text: &mut String, plan: &Plan) {
-    let bound = plan.enis.iter().map(triple);
-    named(text, "set", "bound", "ifname . ether_addr . ipv4_addr", bound);
-    let unnumbered = plan
-        .enis
-        .iter()
-        .map(|eni| format!("{} . {}", tap(eni), mac_text(&eni.mac)));
-    named(text, "set", "unnumbered", "ifname . ether_addr", unnumbered);
+fn sets(table: &mut Table, plan: &Plan) {
+    let triple = &[SetType::Ifname, SetType::EtherAddr, SetType::Ipv4Addr];
+    table.set("bound", triple, plan.enis.iter().map(bound));
+    let unnumbered = plan.enis.iter().map(|eni| concat([tap(eni), mac(eni)]));
+    table.set("unnumbered", &[SetType::Ifname, SetType::EtherAddr], unnumbered);
 
-    let public: Vec<_> = plan
-        .enis
-        .iter()
-        .filter_map(|eni| eni.public_ip.map(|ip| (eni.private_ip, ip)))
-        .collect();
-    named(
-        text,
-        "set",
+    let public = || {
+        plan.enis
+            .iter()
+            .filter_map(|eni| Some([text(eni.private_ip.to_string()), text(eni.public_ip?.to_string())]))
+    };
+    table.set(
         "with_public",
-        "ipv4_addr",
-        public.iter().map(|(private, _)| private.to_string()),
+        &[SetType::Ipv4Addr],
+        public().map(|[private, _]| private),
     );
-    let pairs = public
-        .iter()
-        .map(|(private, public)| format!("{private} . {public}"));
-    named(text, "set", "public_pairs", "ipv4_addr . ipv4_addr", pairs);
-    let outward = public
-        .iter()
-        .map(|(private, public)| format!("{private} : {public}"));
-    named(text, "map", "public_of", "ipv4_addr : ipv4_addr", outward);
-    let inward = public
-        .iter()
-        .map(|(private, public)| format!("{public} : {private}"));
-    named(text, "map", "private_of", "ipv4_addr : ipv4_addr", inward);
+    let pairs = public().map(concat);
+    table.set("public_pairs", &[SetType::Ipv4Addr, SetType::Ipv4Addr], pairs);
+    table.address_map("public_of", public());
+    table.address_map("private_of", public().map(|[private, public]| [public, private]));
 
     for group in &plan.security_groups {
-        named(
-            text,
-            "set",
-            &members_set(&group.group_id),
-            "ipv4_addr",
-            std::iter::empty(),
-        );
+        let members = group.members.iter().copied().map(Ipv4Net::from);
+        table.changing_set(&members_set(&group.group_id), &[], members);
     }
     for direction in [Direction::Out, Direction::In] {
         let suffix = direction.suffix();
-        let verdicts = plan
-            .enis
-            .iter()
-            .map(|eni| format!("{} : goto {}-{suffix}", tap(eni), eni.eni_id));
-        named(
-            text,
-            "map",
-            &format!("chain_{suffix}"),
-            "ifname : verdict",
-            verdicts,
-        );
+        let chain = |eni: &EniSpec| goto(format!("{}-{suffix}", eni.eni_id));
+        let verdicts = plan.enis.iter().map(|eni| [tap(eni), chain(eni)]);
+        table.verdict_map(&format!("chain_{suffix}"), SetType::Ifname, verdicts);
     }
 }
 
-fn base_chains(text: &mut String, plan: &Plan) {
-    let [dns, dns_link_local] = plan.dns();
-    let _ = write!(
-        text,
-        r#"	chain antispoof {{
-		type filter hook prerouting priority -450; policy drop;
-		iifname {{ "lo", "{UPLINK}" }} accept
-		meta nfproto ipv6 drop
-		ip saddr 0.0.0.0 udp sport 68 udp dport 67 iifname . ether saddr @unnumbered accept
-		iifname . ether saddr . ip saddr @bound accept
-	}}
-	chain nat_in {{
-		type nat hook prerouting priority dstnat; policy accept;
-		iifname "{UPLINK}" dnat ip to ip daddr map @private_of
-	}}
-	chain nat_out {{
-		type nat hook postrouting priority srcnat; policy accept;
-		oifname "{UPLINK}" snat ip to ip saddr map @public_of
-	}}
-	chain input {{
-		type filter hook input priority filter; policy drop;
-		iifname "lo" accept
-		iifname "{UPLINK}" drop
-		ct state established,related accept
-		ct state invalid drop
-		udp sport 68 udp dport 67 accept
-		ip daddr {IMDS_ADDRESS} tcp dport 80 accept
-		ip daddr {{ {dns}, {dns_link_local} }} meta l4proto {{ tcp, udp }} th dport 53 accept
-		icmp type echo-request accept
-	}}
-	chain egress {{
-		type filter hook forward priority filter; policy drop;
-		icmp type redirect drop
-		ip daddr {{ 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 }} drop
-		ct status snat ct original ip saddr . ct reply ip daddr != @public_pairs drop
-		ct status dnat ct reply ip saddr . ct original ip daddr != @public_pairs drop
-		ct state established,related accept
-		ct state invalid drop
-		iifname "{UPLINK}" ct status dnat accept
-		iifname vmap @chain_out
-	}}
-	chain ingress {{
-		type filter hook forward priority filter + 10; policy drop;
-		ct state established,related accept
-		oifname "{UPLINK}" ip saddr @with_public accept
-		oifname vmap @chain_in
-	}}
-"#
-    );
+fn filter(hook: NfHook, priority: i32) -> Base {
+    (NfChainType::Filter, hook, priority, NfChainPolicy::Drop)
 }
 
-fn group_chains(text: &mut String, plan: &Plan) {
+fn antispoof(table: &mut Table) {
+    table.base_chain("antispoof", filter(NfHook::Prerouting, -450));
+    let mut rule = |statements: Vec<Stmt>| table.rule("antispoof", statements);
+    let own_links = any_of([text("lo"), text(UPLINK)]);
+    rule(vec![is(meta(MetaKey::Iifname), own_links), accept()]);
+    rule(vec![is(meta(MetaKey::Nfproto), number(NFPROTO_IPV6)), drop()]);
+    let sender = [meta(MetaKey::Iifname), field("ether", "saddr")];
+    rule(vec![
+        is(field("ip", "saddr"), text("0.0.0.0")),
+        is(field("udp", "sport"), number(68_u16)),
+        is(field("udp", "dport"), number(67_u16)),
+        is(concat(sender.clone()), named("unnumbered")),
+        accept(),
+    ]);
+    let [interface, mac] = sender;
+    rule(vec![
+        is(concat([interface, mac, field("ip", "saddr")]), named("bound")),
+        accept(),
+    ]);
+}
+
+fn gateway(table: &mut Table) {
+    let nat = |hook, priority| (NfChainType::NAT, hook, priority, NfChainPolicy::Accept);
+    table.base_chain("nat_in", nat(NfHook::Prerouting, -100));
+    let inward = Statement::DNAT(translation("daddr", "private_of"));
+    table.rule("nat_in", [iifname(UPLINK), inward]);
+    table.base_chain("nat_out", nat(NfHook::Postrouting, 100));
+    let outward = Statement::SNAT(translation("saddr", "public_of"));
+    table.rule("nat_out", [oifname(UPLINK), outward]);
+}
+
+fn input(table: &mut Table, plan: &Plan) {
+    table.base_chain("input", filter(NfHook::Input, 0));
+    let mut rule = |statements: Vec<Stmt>| table.rule("input", statements);
+    rule(vec![iifname("lo"), accept()]);
+    rule(vec![iifname(UPLINK), drop()]);
+    rule(vec![tracked(), accept()]);
+    rule(vec![ct_has("state", &[CT_INVALID]), drop()]);
+    rule(vec![
+        is(field("udp", "sport"), number(68_u16)),
+        is(field("udp", "dport"), number(67_u16)),
+        accept(),
+    ]);
+    rule(vec![
+        is(field("ip", "daddr"), text(IMDS_ADDRESS.to_string())),
+        is(field("tcp", "dport"), number(80_u16)),
+        accept(),
+    ]);
+    let dns = plan.dns().map(|address| text(address.to_string()));
+    rule(vec![
+        is(field("ip", "daddr"), any_of(dns)),
+        is(meta(MetaKey::L4proto), any_of([number(TCP), number(UDP)])),
+        is(field("th", "dport"), number(53_u16)),
+        accept(),
+    ]);
+    rule(vec![
+        is(field("icmp", "type"), number(ICMP_ECHO_REQUEST)),
+        accept(),
+    ]);
+}
+
+fn forward(table: &mut Table) {
+    table.base_chain("egress", filter(NfHook::Forward, 0));
+    let mut rule = |statements: Vec<Stmt>| table.rule("egress", statements);
+    rule(vec![is(field("icmp", "type"), number(ICMP_REDIRECT)), drop()]);
+    let nowhere = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16"];
+    let nowhere = nowhere.iter().filter_map(|net| net.parse().ok());
+    rule(vec![
+        is(field("ip", "daddr"), any_of(nowhere.map(|net| network(&net)))),
+        drop(),
+    ]);
+    let translated = |status, private, public| {
+        vec![
+            ct_has("status", &[status]),
+            is_not(concat([private, public]), named("public_pairs")),
+            drop(),
+        ]
+    };
+    rule(translated(
+        CT_SNAT,
+        ct_address(CTDir::Original, "ip saddr"),
+        ct_address(CTDir::Reply, "ip daddr"),
+    ));
+    rule(translated(
+        CT_DNAT,
+        ct_address(CTDir::Reply, "ip saddr"),
+        ct_address(CTDir::Original, "ip daddr"),
+    ));
+    rule(vec![tracked(), accept()]);
+    rule(vec![ct_has("state", &[CT_INVALID]), drop()]);
+    rule(vec![iifname(UPLINK), ct_has("status", &[CT_DNAT]), accept()]);
+    rule(vec![vmap(meta(MetaKey::Iifname), "chain_out")]);
+
+    table.base_chain("ingress", filter(NfHook::Forward, 10));
+    let mut rule = |statements: Vec<Stmt>| table.rule("ingress", statements);
+    rule(vec![tracked(), accept()]);
+    rule(vec![
+        oifname(UPLINK),
+        is(field("ip", "saddr"), named("with_public")),
+        accept(),
+    ]);
+    rule(vec![vmap(meta(MetaKey::Oifname), "chain_in")]);
+}
+
+fn group_chains(table: &mut Table, plan: &Plan) {
     let known: BTreeSet<&str> = plan
         .security_groups
         .iter()
@@ -175,97 +214,95 @@ fn group_chains(text: &mut String, plan: &Plan) {
         .collect();
     for group in &plan.security_groups {
         for (direction, rules) in [(Direction::In, &group.ingress), (Direction::Out, &group.egress)] {
-            let _ = writeln!(text, "\tchain {}-{} {{", group.group_id, direction.suffix());
+            let chain = format!("{}-{}", group.group_id, direction.suffix());
+            table.chain(&chain);
             for rule in rules.iter().collect::<BTreeSet<_>>() {
                 match &rule.peer {
                     // A group without a set has no members that this host could know.
                     Peer::Group(id) if !known.contains(id.as_str()) => continue,
-                    _ => text.push_str(&rule_line(rule, direction)),
+                    _ => table.rule(&chain, statements(rule, direction)),
                 }
             }
-            text.push_str("\t}\n");
         }
     }
 }
 
-fn rule_line(rule: &RuleSpec, direction: Direction) -> String {
-    let mut line = String::from("\t\t");
-    let field = direction.peer_field();
-    match &rule.peer {
-        Peer::Cidr(net) if net.prefix_len() == 0 => {}
-        Peer::Cidr(net) => {
-            let _ = write!(line, "ip {field} {} ", net.trunc());
-        }
-        Peer::Group(id) => {
-            let _ = write!(line, "ip {field} @{} ", members_set(id));
-        }
-    }
-    let _ = match rule.protocol {
-        Protocol::All => Ok(()),
-        Protocol::Tcp { from, to } => write!(line, "tcp dport {from}-{to} "),
-        Protocol::Udp { from, to } => write!(line, "udp dport {from}-{to} "),
-        Protocol::Icmp { kind: None, .. } => write!(line, "meta l4proto icmp "),
-        Protocol::Icmp {
-            kind: Some(kind),
-            code: None,
-        } => write!(line, "icmp type {kind} "),
-        Protocol::Icmp {
-            kind: Some(kind),
-            code: Some(code),
-        } => {
-            write!(line, "icmp type {kind} icmp code {code} ")
-        }
-        Protocol::Other(number) => write!(line, "meta l4proto {number} "),
+fn statements(rule: &RuleSpec, direction: Direction) -> Vec<Stmt> {
+    let peer = |is_in| is(field("ip", direction.peer_field()), is_in);
+    let mut statements = match &rule.peer {
+        Peer::Cidr(net) if net.prefix_len() == 0 => Vec::new(),
+        Peer::Cidr(net) => vec![peer(network(&net.trunc()))],
+        Peer::Group(id) => vec![peer(named(&members_set(id)))],
     };
-    line.push_str("accept\n");
-    line
+    let protocol = |number_| is(meta(MetaKey::L4proto), number(number_));
+    match rule.protocol {
+        Protocol::All => {}
+        Protocol::Tcp {
+            from: 0,
+            to: u16::MAX,
+        } => statements.push(protocol(TCP)),
+        Protocol::Udp {
+            from: 0,
+            to: u16::MAX,
+        } => statements.push(protocol(UDP)),
+        Protocol::Tcp { from, to } => statements.push(is(field("tcp", "dport"), range(from, to))),
+        Protocol::Udp { from, to } => statements.push(is(field("udp", "dport"), range(from, to))),
+        Protocol::Icmp { kind: None, .. } => statements.push(protocol(ICMP)),
+        Protocol::Icmp {
+            kind: Some(kind),
+            code,
+        } => {
+            statements.push(is(field("icmp", "type"), number(kind)));
+            statements.extend(code.map(|code| is(field("icmp", "code"), number(code))));
+        }
+        Protocol::Other(number) => statements.push(protocol(u32::from(number))),
+    }
+    statements.push(accept());
+    statements
 }
 
-fn interface_chains(text: &mut String, plan: &Plan) {
+fn interface_chains(table: &mut Table, plan: &Plan) {
     for eni in &plan.enis {
         for direction in [Direction::In, Direction::Out] {
             let suffix = direction.suffix();
-            let _ = writeln!(text, "\tchain {}-{suffix} {{", eni.eni_id);
+            let chain = format!("{}-{suffix}", eni.eni_id);
+            table.chain(&chain);
             for group in &plan.security_groups {
                 if eni.security_group_ids.contains(&group.group_id) {
-                    let _ = writeln!(text, "\t\tjump {}-{suffix}", group.group_id);
+                    table.rule(&chain, [jump(format!("{}-{suffix}", group.group_id))]);
                 }
             }
-            text.push_str("\t\tdrop\n\t}\n");
+            table.rule(&chain, [drop()]);
         }
     }
 }
 
-fn arp_table(text: &mut String, plan: &Plan) {
-    text.push_str("table arp vpc {\n");
-    named(
-        text,
-        "set",
-        "bound",
-        "ifname . ether_addr . ipv4_addr",
-        plan.enis.iter().map(triple),
-    );
-    text.push_str(
-        "\tchain input {\n\
-         \t\ttype filter hook input priority filter; policy drop;\n\
-         \t\tiifname . arp saddr ether . arp saddr ip @bound iifname . ether saddr . arp saddr ip @bound accept\n\
-         \t}\n}\n",
-    );
+fn arp_table(plan: &Plan) -> Table {
+    let mut table = Table::new(NfFamily::ARP, "vpc");
+    let triple = &[SetType::Ifname, SetType::EtherAddr, SetType::Ipv4Addr];
+    table.set("bound", triple, plan.enis.iter().map(bound));
+    table.base_chain("input", filter(NfHook::Input, 0));
+    let claims = |mac| {
+        let claim = [meta(MetaKey::Iifname), mac, field("arp", "saddr ip")];
+        is(concat(claim), named("bound"))
+    };
+    let rule = [
+        claims(field("arp", "saddr ether")),
+        claims(field("ether", "saddr")),
+        accept(),
+    ];
+    table.rule("input", rule);
+    table
 }
 
-fn tap(eni: &EniSpec) -> String {
-    format!("\"{}\"", tap_name(&eni.eni_id))
+fn tap(eni: &EniSpec) -> Expr {
+    text(tap_name(&eni.eni_id))
 }
 
-fn triple(eni: &EniSpec) -> String {
-    format!("{} . {} . {}", tap(eni), mac_text(&eni.mac), eni.private_ip)
+fn mac(eni: &EniSpec) -> Expr {
+    text(mac_text(&eni.mac))
 }
 
-fn named(text: &mut String, kind: &str, name: &str, of: &str, elements: impl Iterator<Item = String>) {
-    let _ = writeln!(text, "\t{kind} {name} {{\n\t\ttype {of}");
-    let elements: Vec<String> = elements.collect();
-    if !elements.is_empty() {
-        let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(", "));
-    }
-    text.push_str("\t}\n");
+fn bound(eni: &EniSpec) -> Expr {
+    concat([tap(eni), mac(eni), text(eni.private_ip.to_string())])
 }
