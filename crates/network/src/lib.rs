@@ -10,11 +10,13 @@
 )]
 
 mod config;
+mod conntrack;
 mod dhcp;
 mod dns;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
+mod holders;
 mod host;
 mod imds;
 mod links;
@@ -26,6 +28,7 @@ mod plan;
 mod rules;
 pub mod spec;
 mod tap;
+mod tracking;
 mod vpc;
 
 pub use config::NetworkConfig;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use crate::conntrack::{self, any_of};
 use crate::host::Host;
 use crate::names::is_id;
 use crate::netns::Netns;
 use crate::plan::Plan;
+use crate::rules::{Loaded, remove_root_rules};
 use crate::spec::VpcSpec;
 use crate::vpc::{Vpc, clear_namespace};
-use crate::{MetadataSource, NetworkConfig, NetworkError, rules};
+use crate::{MetadataSource, NetworkConfig, NetworkError};
 
 /// The networks of this host; cheap to clone. All calls are idempotent and may be retried after any error.
 ///
@@ -103,10 +105,14 @@ impl Network {
         *vpc = None;
         let path = self.host.netns_path(vpc_id);
         if let Some(netns) = Netns::open(&path)? {
+            let rules = Loaded::nothing_known(netns.clone(), vpc_id.to_owned());
+            let (public, _) = rules.holders().await?;
             clear_namespace(&netns).await?;
+            // Inside, they end with the namespace.
+            conntrack::end(&self.host.root, any_of(public.public_addresses())).await?;
         }
         Netns::remove(&path)?;
-        rules::remove_root_rules(&self.host.root, vpc_id).await?;
+        remove_root_rules(&self.host.root, vpc_id).await?;
         self.host.unmark(vpc_id)
     }
 

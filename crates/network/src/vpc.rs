@@ -8,6 +8,8 @@ use std::sync::{Arc, RwLock};
 
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::conntrack::{self, Connection, any_of};
+use crate::holders::Holders;
 use crate::host::Host;
 use crate::imds::{self, CurrentPlan, Imds};
 use crate::links::{Links, OUTER_MAC, ROUTER_MAC, Via};
@@ -16,7 +18,11 @@ use crate::netns::{Netns, sysctl, system_error};
 use crate::plan::{Plan, first_host};
 use crate::rules::{Loaded, Rules};
 use crate::spec::EniSpec;
-use crate::{NetworkError, dhcp, dns};
+use crate::{NetworkError, dhcp, dns, tracking};
+
+/// Whether conntrack takes a packet out of the middle of a TCP connection that it does not know for a new connection. It
+/// must not: a connection that was ended here would go on with the next packet of the end that is admitted.
+const LOOSE_TRACKING: &str = "net/netfilter/nf_conntrack_tcp_loose";
 
 /// A VPC whose namespace is there. Dropping it ends its servers and nothing else.
 pub(crate) struct Vpc {
@@ -25,10 +31,22 @@ pub(crate) struct Vpc {
     plan: CurrentPlan,
     rules: Loaded,
     root_rules: Loaded,
+    addresses: Addresses,
     /// The VPC-wide servers (IMDS, DNS), once they run.
     servers: Vec<AbortOnDropHandle<()>>,
     /// By interface id.
     dhcp: BTreeMap<String, DhcpServer>,
+}
+
+/// Whose the addresses are, as far as this process knows.
+#[derive(Default)]
+struct Addresses {
+    /// By what was last made; `None` before this process has made anything.
+    holders: Option<Holders>,
+    /// Addresses that have changed hands, and whose old connections may not all have ended.
+    ending: BTreeSet<Ipv4Addr>,
+    /// What the rules were made from that connections were last held against.
+    plan: Option<Plan>,
 }
 
 struct DhcpServer {
@@ -53,6 +71,7 @@ impl Vpc {
                 host.root.clone(),
                 format!("{} in the root namespace", plan.vpc_id),
             ),
+            addresses: Addresses::default(),
             servers: Vec::new(),
             dhcp: BTreeMap::new(),
             netns,
@@ -83,18 +102,76 @@ impl Vpc {
             None => self.add_uplink(&plan, host).await?,
         };
         self.links.set_up(uplink).await?;
+        self.note_new_holders(&plan).await?;
         let (inside, outside) = tokio::join!(
-            self.rules.make(Rules::of_vpc(&plan)),
+            self.rules.make(Rules::of_vpc(&plan, &self.addresses.ending)),
             apply_outside(&plan, host, &mut self.root_rules)
         );
         inside?;
         outside?;
+        self.netns.run(|| sysctl(LOOSE_TRACKING, "0")).await?;
+        self.end_connections(&plan, host).await?;
         self.route_inside(uplink, &plan).await?;
         *self.plan.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(plan.clone());
         if self.servers.is_empty() {
             self.start_servers(&plan, host).await?;
         }
         self.match_taps(&plan, host, &links).await
+    }
+
+    /// Finds the addresses that `plan` gives to others than had them.
+    async fn note_new_holders(&mut self, plan: &Plan) -> Result<(), NetworkError> {
+        let addresses = &mut self.addresses;
+        let wanted = Holders::of(plan);
+        let holders = match addresses.holders.take() {
+            Some(holders) => holders,
+            // The rules that an earlier process has loaded know it. Without rules, everybody is new.
+            None => {
+                let (holders, ending) = self.rules.holders().await?;
+                addresses.ending.extend(ending);
+                holders
+            }
+        };
+        addresses.ending.extend(holders.changed(&wanted));
+        addresses.holders = Some(wanted);
+        Ok(())
+    }
+
+    /// Ends the connections of addresses that have changed hands, in both namespaces, and those that the groups' change
+    /// interrupts. The rules are those of `plan` already.
+    async fn end_connections(&mut self, plan: &Plan, host: &Host) -> Result<(), NetworkError> {
+        let addresses = &mut self.addresses;
+        if let Some(before) = &addresses.plan
+            && tracking::may_interrupt(before, plan)
+        {
+            let (before, after) = (before.clone(), plan.clone());
+            let interrupts = move |connection: &Connection| tracking::interrupts(&before, &after, connection);
+            let ended = conntrack::end(&self.netns, interrupts).await?;
+            tracing::debug!(
+                vpc = plan.vpc_id,
+                ended,
+                "a change of security groups ended connections"
+            );
+        }
+        addresses.plan = Some(plan.clone());
+        if addresses.ending.is_empty() {
+            return Ok(());
+        }
+        // Outside, a private address may be that of another network's machine.
+        let is_public = |address: &&Ipv4Addr| plan.public_pool.contains(*address);
+        let public = addresses.ending.iter().filter(is_public).copied().collect();
+        let (inside, outside) = tokio::try_join!(
+            conntrack::end(&self.netns, any_of(addresses.ending.clone())),
+            conntrack::end(&host.root, any_of(public))
+        )?;
+        tracing::debug!(
+            vpc = plan.vpc_id,
+            inside,
+            outside,
+            "addresses changed hands; their connections have ended"
+        );
+        addresses.ending.clear();
+        self.rules.make(Rules::of_vpc(plan, &addresses.ending)).await
     }
 
     /// See [`crate::Network::check_vpc`].

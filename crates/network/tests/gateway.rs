@@ -122,13 +122,7 @@ async fn public_addresses() {
     let restarted = host.restarted().await;
     assert_eq!(restarted.vpcs().await.unwrap(), vec![spec.vpc_id.clone()]);
     drop(std::mem::replace(&mut host.network, restarted));
-    // The servers of the first agent end with their last task's turn.
-    let applied = async {
-        while host.network.apply_vpc(&spec).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, applied).await.unwrap();
+    host.apply(&spec).await;
     assert!(echoes(&mut ssh, PATIENCE), "a restart broke a connection");
 
     // The address moves to the other instance, and takes its connections away.

@@ -240,7 +240,10 @@ impl Networks {
         };
         let slots: Vec<(String, Applied)> = {
             let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-            applied.iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect()
+            applied
+                .iter()
+                .map(|(id, slot)| (id.clone(), Arc::clone(slot)))
+                .collect()
         };
         for (vpc_id, slot) in slots {
             let mut applied = slot.lock().await;
@@ -250,7 +253,11 @@ impl Networks {
             match network.check_vpc(&vpc_id).await {
                 Ok(None) => {}
                 Ok(Some(difference)) => {
-                    tracing::warn!(vpc = vpc_id, difference, "a VPC was changed by somebody else; making it anew");
+                    tracing::warn!(
+                        vpc = vpc_id,
+                        difference,
+                        "a VPC was changed by somebody else; making it anew"
+                    );
                     *applied = None;
                 }
                 Err(error) => {

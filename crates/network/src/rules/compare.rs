@@ -32,6 +32,16 @@ pub(super) fn difference(wanted: &[Table], listed: &[Value]) -> Result<Option<St
     Ok(unknown.map(|object| format!("an unknown table: {object}")))
 }
 
+/// The elements that are loaded in a set or map.
+pub(super) fn listed_elements<'l>(listed: &'l [Value], set: &str) -> &'l [Value] {
+    let objects = listed
+        .iter()
+        .filter_map(|object| object.get("set").or(object.get("map")));
+    let named = objects.filter(|object| object.get("name").is_some_and(|name| name == set));
+    let mut elements = named.filter_map(|object| object.get("elem")?.as_array());
+    elements.next().map_or(&[], Vec::as_slice)
+}
+
 fn between(wanted: Contents, listed: Contents) -> Option<String> {
     for (key @ (kind, name), wanted) in &wanted.named {
         let Some(listed) = listed.named.get(key) else {

@@ -18,8 +18,7 @@ pub(super) type Stmt = Statement<'static>;
 pub(super) const CT_INVALID: u32 = 1;
 pub(super) const CT_ESTABLISHED: u32 = 2;
 pub(super) const CT_RELATED: u32 = 4;
-/// `IPS_SRC_NAT` and `IPS_DST_NAT`, same file.
-pub(super) const CT_SNAT: u32 = 16;
+/// `IPS_DST_NAT`, same file.
 pub(super) const CT_DNAT: u32 = 32;
 /// `NFPROTO_IPV6`, `include/uapi/linux/netfilter.h`.
 pub(super) const NFPROTO_IPV6: u32 = 10;

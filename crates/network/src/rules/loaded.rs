@@ -1,11 +1,15 @@
 //! Making a namespace's rules what they should be, and noticing when they are not.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use serde_json::Value;
 
 use super::nft::Scope;
 use super::table::{Batch, Table};
-use super::{Rules, compare, nft, root};
+use super::{Rules, compare, ending, nft, root, vpc};
 use crate::NetworkError;
+use crate::holders::Holders;
 use crate::netns::Netns;
 
 /// The rules of a VPC in one namespace.
@@ -28,6 +32,14 @@ impl Loaded {
 
     pub(crate) fn is_known(&self) -> bool {
         self.rules.is_some()
+    }
+
+    /// Whose the addresses are by what is loaded, and which of them were about to change hands.
+    pub(crate) async fn holders(&self) -> Result<(Holders, BTreeSet<Ipv4Addr>), NetworkError> {
+        let listed = nft::list(&self.netns, &self.what, Scope::Ruleset).await?;
+        let bound = compare::listed_elements(&listed, vpc::BOUND);
+        let private_of = compare::listed_elements(&listed, vpc::PRIVATE_OF);
+        Ok((Holders::of_listing(bound, private_of), ending::addresses(&listed)))
     }
 
     /// Loads what differs from `wanted`.

@@ -4,6 +4,7 @@
 //! named sets whose changes are an element more or less, never a new table.
 
 mod compare;
+mod ending;
 mod expr;
 mod loaded;
 mod nft;
@@ -12,6 +13,9 @@ mod table;
 mod vpc;
 
 pub(crate) use loaded::{Loaded, remove_root_rules};
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use crate::plan::Plan;
 use table::{Batch, Table};
@@ -25,10 +29,15 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// What a VPC's own namespace filters.
-    pub(crate) fn of_vpc(plan: &Plan) -> Self {
+    /// What a VPC's own namespace filters. Nothing passes to or from the addresses `ending`, whatever connection it
+    /// belongs to: they change hands.
+    pub(crate) fn of_vpc(plan: &Plan, ending: &BTreeSet<Ipv4Addr>) -> Self {
+        let mut tables = vpc::tables(plan);
+        if !ending.is_empty() {
+            tables.push(ending::table(ending));
+        }
         Self {
-            tables: vpc::tables(plan),
+            tables,
             exclusive: true,
         }
     }
@@ -46,12 +55,17 @@ impl Rules {
     fn update_from(&self, loaded: Option<&Self>) -> Option<(Batch, bool)> {
         let mut batch = Batch::default();
         let mut replaces = false;
-        for (index, table) in self.tables.iter().enumerate() {
-            let loaded = loaded.and_then(|loaded| loaded.tables.get(index));
+        for table in &self.tables {
+            let loaded =
+                loaded.and_then(|loaded| loaded.tables.iter().find(|loaded| loaded.is_named_as(table)));
             if !loaded.is_some_and(|loaded| table.update(loaded, &mut batch)) {
                 table.replace(&mut batch);
                 replaces = true;
             }
+        }
+        let unwanted = loaded.iter().flat_map(|loaded| &loaded.tables);
+        for table in unwanted.filter(|loaded| !self.tables.iter().any(|table| table.is_named_as(loaded))) {
+            table.remove(&mut batch);
         }
         (!batch.items.is_empty()).then_some((batch, replaces))
     }

@@ -185,8 +185,12 @@ impl Table {
         true
     }
 
-    fn same_but_elements(&self, other: &Self) -> bool {
+    pub(super) fn is_named_as(&self, other: &Self) -> bool {
         (self.family, &self.name) == (other.family, &other.name)
+    }
+
+    fn same_but_elements(&self, other: &Self) -> bool {
+        self.is_named_as(other)
             && (&self.chains, &self.sets, &self.rules) == (&other.chains, &other.sets, &other.rules)
     }
 

@@ -75,7 +75,7 @@ fn spec() -> VpcSpec {
 }
 
 fn rules(spec: &VpcSpec) -> Rules {
-    Rules::of_vpc(&Plan::new(spec).unwrap())
+    Rules::of_vpc(&Plan::new(spec).unwrap(), &BTreeSet::new())
 }
 
 /// One item a line.

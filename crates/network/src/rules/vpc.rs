@@ -8,14 +8,15 @@
 //!    security group are in chains that all of its interfaces jump to, and end in accept; falling through drops.
 //!
 //! Tracked connections pass first, so that revoking a rule stops new connections at once and lets tracked ones end by
-//! themselves, as EC2 documents. A public address that is taken away takes its connections with it.
+//! themselves, as EC2 documents; `tracking` ends those that EC2 does not track. An address that changes hands leaves its
+//! connections behind: `ending`.
 //!
 //! `arp vpc` admits only ARP with the bound interface, MAC and address.
 
 use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
-use nftables::expr::{CTDir, MetaKey};
+use nftables::expr::MetaKey;
 use nftables::schema::SetType;
 use nftables::stmt::Statement;
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
@@ -25,6 +26,11 @@ use super::table::{Base, Table};
 use crate::names::{UPLINK, mac_text, tap_name};
 use crate::plan::{IMDS_ADDRESS, Plan};
 use crate::spec::{EniSpec, Peer, Protocol, RuleSpec};
+
+/// Binds TAP, MAC and private address.
+pub(super) const BOUND: &str = "bound";
+/// From public to private address.
+pub(super) const PRIVATE_OF: &str = "private_of";
 
 #[derive(Clone, Copy)]
 enum Direction {
@@ -67,7 +73,7 @@ pub(super) fn tables(plan: &Plan) -> Vec<Table> {
 
 fn sets(table: &mut Table, plan: &Plan) {
     let triple = &[SetType::Ifname, SetType::EtherAddr, SetType::Ipv4Addr];
-    table.set("bound", triple, plan.enis.iter().map(bound));
+    table.set(BOUND, triple, plan.enis.iter().map(bound));
     let unnumbered = plan.enis.iter().map(|eni| concat([tap(eni), mac(eni)]));
     table.set("unnumbered", &[SetType::Ifname, SetType::EtherAddr], unnumbered);
 
@@ -81,10 +87,8 @@ fn sets(table: &mut Table, plan: &Plan) {
         &[SetType::Ipv4Addr],
         public().map(|[private, _]| private),
     );
-    let pairs = public().map(concat);
-    table.set("public_pairs", &[SetType::Ipv4Addr, SetType::Ipv4Addr], pairs);
     table.address_map("public_of", public());
-    table.address_map("private_of", public().map(|[private, public]| [public, private]));
+    table.address_map(PRIVATE_OF, public().map(|[private, public]| [public, private]));
 
     for group in &plan.security_groups {
         let members = group.members.iter().copied().map(Ipv4Net::from);
@@ -118,7 +122,7 @@ fn antispoof(table: &mut Table) {
     ]);
     let [interface, mac] = sender;
     rule(vec![
-        is(concat([interface, mac, field("ip", "saddr")]), named("bound")),
+        is(concat([interface, mac, field("ip", "saddr")]), named(BOUND)),
         accept(),
     ]);
 }
@@ -126,7 +130,7 @@ fn antispoof(table: &mut Table) {
 fn gateway(table: &mut Table) {
     let nat = |hook, priority| (NfChainType::NAT, hook, priority, NfChainPolicy::Accept);
     table.base_chain("nat_in", nat(NfHook::Prerouting, -100));
-    let inward = Statement::DNAT(translation("daddr", "private_of"));
+    let inward = Statement::DNAT(translation("daddr", PRIVATE_OF));
     table.rule("nat_in", [iifname(UPLINK), inward]);
     table.base_chain("nat_out", nat(NfHook::Postrouting, 100));
     let outward = Statement::SNAT(translation("saddr", "public_of"));
@@ -173,23 +177,6 @@ fn forward(table: &mut Table) {
         is(field("ip", "daddr"), any_of(nowhere.map(|net| network(&net)))),
         drop(),
     ]);
-    let translated = |status, private, public| {
-        vec![
-            ct_has("status", &[status]),
-            is_not(concat([private, public]), named("public_pairs")),
-            drop(),
-        ]
-    };
-    rule(translated(
-        CT_SNAT,
-        ct_address(CTDir::Original, "ip saddr"),
-        ct_address(CTDir::Reply, "ip daddr"),
-    ));
-    rule(translated(
-        CT_DNAT,
-        ct_address(CTDir::Reply, "ip saddr"),
-        ct_address(CTDir::Original, "ip daddr"),
-    ));
     rule(vec![tracked(), accept()]);
     rule(vec![ct_has("state", &[CT_INVALID]), drop()]);
     rule(vec![iifname(UPLINK), ct_has("status", &[CT_DNAT]), accept()]);
@@ -280,11 +267,11 @@ fn interface_chains(table: &mut Table, plan: &Plan) {
 fn arp_table(plan: &Plan) -> Table {
     let mut table = Table::new(NfFamily::ARP, "vpc");
     let triple = &[SetType::Ifname, SetType::EtherAddr, SetType::Ipv4Addr];
-    table.set("bound", triple, plan.enis.iter().map(bound));
+    table.set(BOUND, triple, plan.enis.iter().map(bound));
     table.base_chain("input", filter(NfHook::Input, 0));
     let claims = |mac| {
         let claim = [meta(MetaKey::Iifname), mac, field("arp", "saddr ip")];
-        is(concat(claim), named("bound"))
+        is(concat(claim), named(BOUND))
     };
     let rule = [
         claims(field("arp", "saddr ether")),

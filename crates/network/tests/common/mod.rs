@@ -117,6 +117,40 @@ impl TestHost {
         }
     }
 
+    /// Applies the specification after a restart: the servers of the agent before end with their last task's turn.
+    pub async fn apply(&self, spec: &VpcSpec) {
+        let applied = async {
+            while self.network.apply_vpc(spec).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, applied).await.unwrap();
+    }
+
+    /// The host's own address towards [`TestHost::outside`].
+    pub const WAN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    /// Somebody beyond the host's way out, who is driven frame by frame.
+    pub fn outside(&self) -> Guest {
+        let tap = inside(&self.root, || wire::open_tap("wan"));
+        let guest = Guest {
+            tap,
+            mac: [0x06, 0, 0, 0, 1, 0],
+            ip: Ipv4Addr::new(203, 0, 113, 9),
+        };
+        let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+        run(&format!(
+            "ip -n {0} link set wan address {1} up && ip -n {0} addr add {2}/24 dev wan && \
+             ip -n {0} neigh add {3} lladdr {4} dev wan",
+            self.root,
+            mac(ROUTER_MAC),
+            Self::WAN,
+            guest.ip,
+            mac(guest.mac)
+        ));
+        guest
+    }
+
     pub fn remember(&self, metadata: InstanceMetadata) {
         let key = (metadata.vpc_id.clone(), metadata.local_ipv4);
         self.directory.0.lock().unwrap().insert(key, Arc::new(metadata));
@@ -281,6 +315,15 @@ impl Guest {
             .tcp(from_port, port, 1001, 64_000)
             .ack(5001);
         written(builder, payload)
+    }
+
+    /// What the end of a connection sends that answered with [`Guest::syn_ack`].
+    pub fn data(&self, to: Ipv4Addr, port: u16, to_port: u16) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2(self.mac, ROUTER_MAC)
+            .ipv4(self.ip.octets(), to.octets(), 64)
+            .tcp(port, to_port, 5001, 64_000)
+            .ack(1001);
+        written(builder, b"more")
     }
 
     pub fn udp(&self, to: Ipv4Addr, from_port: u16, port: u16, payload: &[u8]) -> Vec<u8> {

@@ -28,7 +28,7 @@ impl WiredGuest {
     pub fn new(guest: Guest, router: Ipv4Addr) -> Self {
         let netns = format!("hnt-guest-{:012x}", rand::random::<u64>() >> 16);
         run(&format!("ip netns add {netns} && ip -n {netns} link set lo up"));
-        let eth0 = inside(&netns, open_eth0);
+        let eth0 = inside(&netns, || open_tap("eth0"));
         let mac: Vec<String> = guest.mac.iter().map(|b| format!("{b:02x}")).collect();
         run(&format!(
             "ip -n {netns} link set eth0 address {} up && ip -n {netns} addr add {}/20 dev eth0 \
@@ -82,7 +82,8 @@ impl Drop for WiredGuest {
     }
 }
 
-fn open_eth0() -> File {
+/// Makes a TAP in the calling thread's namespace.
+pub fn open_tap(name: &str) -> File {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -91,7 +92,7 @@ fn open_eth0() -> File {
         .unwrap();
     // SAFETY: plain old data.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"eth0") {
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
         *to = *from as i8;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
