@@ -4,8 +4,11 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 HEARTH_DATA=${HEARTH_DATA:-/var/lib/hearth}
 HEARTH_RUN=${HEARTH_RUN:-/run/hearth}
-export HEARTH_ENDPOINT=${HEARTH_ENDPOINT:-http://127.0.0.1:7600}
-export PATH="$HOME/.cargo/bin:$PATH"
+# What runs as another user than root has to be where that user may read.
+HEARTH_LIB=${HEARTH_LIB:-/usr/local/lib/hearth}
+export HEARTH_ENDPOINT=${HEARTH_ENDPOINT:-unix:/run/hearthd/api.sock}
+HEARTH_SOCKET=${HEARTH_ENDPOINT#unix:}
+export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() {

@@ -1,6 +1,6 @@
 """Runs and terminates an instance with what gRPC reflection tells, and nothing of Hearth's own.
 
-usage: reflection.py HOST:PORT IMAGE-ID
+usage: reflection.py unix:PATH IMAGE-ID
 """
 
 import sys

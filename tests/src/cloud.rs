@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
+use hearth_api::client::channel;
 use hearth_api::v1::{
     self, images_client::ImagesClient, instances_client::InstancesClient, key_pairs_client::KeyPairsClient,
     security_groups_client::SecurityGroupsClient,
@@ -32,7 +33,6 @@ pub enum Daemon {
 pub struct Cloud {
     hearthd: Option<Child>,
     agent: Option<Child>,
-    endpoint: String,
     agent_port: u16,
     pool: u8,
     /// The AMI that every launch of [`Cloud::launch`] uses.
@@ -53,7 +53,6 @@ impl Cloud {
         let mut cloud = Self {
             hearthd: None,
             agent: None,
-            endpoint: String::new(),
             agent_port: 0,
             pool: rand::random_range(1..=254),
             image_id: String::new(),
@@ -92,10 +91,6 @@ impl Cloud {
 
     pub async fn start_hearthd(&mut self) -> Result<()> {
         let endpoints = self.path("controller/endpoints.json");
-        let (api_port, agent_port) = match self.endpoint.rsplit(':').next().and_then(|p| p.parse().ok()) {
-            Some(port) => (port, self.agent_port),
-            None => (0u16, 0),
-        };
         match std::fs::remove_file(&endpoints) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -105,8 +100,9 @@ impl Cloud {
             Command::new(binary("hearthd")?)
                 .arg("--data-dir")
                 .arg(self.path("controller"))
-                .args(["--listen", &format!("127.0.0.1:{api_port}")])
-                .args(["--agent-listen", &format!("127.0.0.1:{agent_port}")])
+                .arg("--socket")
+                .arg(self.path("api.sock"))
+                .args(["--agent-listen", &format!("127.0.0.1:{}", self.agent_port)])
                 .args(["--public-pool", &format!("198.18.{}.0/24", self.pool)])
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
@@ -119,18 +115,10 @@ impl Cloud {
         let text = std::fs::read_to_string(&endpoints)?;
         let json: serde_json::Value =
             serde_json::from_str(&text).with_context(|| format!("endpoints {text:?}"))?;
-        let address = |name: &str| -> Result<String> {
-            Ok(json[name]
-                .as_str()
-                .with_context(|| format!("{name} in {text}"))?
-                .to_owned())
-        };
-        self.endpoint = format!("http://{}", address("listen")?);
-        self.agent_port = address("agent_listen")?
-            .rsplit(':')
-            .next()
-            .unwrap_or_default()
-            .parse()?;
+        let address = json["agent_listen"]
+            .as_str()
+            .with_context(|| format!("agent_listen in {text}"))?;
+        self.agent_port = address.rsplit(':').next().unwrap_or_default().parse()?;
         Ok(())
     }
 
@@ -177,7 +165,7 @@ impl Cloud {
     }
 
     async fn channel(&self) -> Result<Channel> {
-        Ok(Channel::from_shared(self.endpoint.clone())?.connect().await?)
+        Ok(channel(&self.endpoint()).await?)
     }
 
     pub async fn instances(&self) -> Result<InstancesClient<Channel>> {
@@ -196,8 +184,9 @@ impl Cloud {
         Ok(ImagesClient::new(self.channel().await?))
     }
 
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
+    /// The API's.
+    pub fn endpoint(&self) -> String {
+        format!("unix:{}", self.path("api.sock").display())
     }
 
     async fn prepare(&mut self) -> Result<()> {

@@ -17,7 +17,7 @@ async fn a_python_client_runs_and_terminates_an_instance() {
     let cloud = Cloud::start().await.unwrap();
     let output = Command::new(python)
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/reflection.py"))
-        .arg(cloud.endpoint().trim_start_matches("http://"))
+        .arg(cloud.endpoint())
         .arg(&cloud.image_id)
         .output()
         .unwrap();

@@ -1,7 +1,12 @@
 //! A client of the public API: one connection, all services.
 
-use tonic::transport::{Channel, Endpoint, Error};
+use std::sync::Arc;
+use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::endpoint::{self, ConnectError};
 use crate::v1::images_client::ImagesClient;
 use crate::v1::instance_types_client::InstanceTypesClient;
 use crate::v1::instances_client::InstancesClient;
@@ -11,12 +16,6 @@ use crate::v1::security_groups_client::SecurityGroupsClient;
 use crate::v1::subnets_client::SubnetsClient;
 use crate::v1::tags_client::TagsClient;
 use crate::v1::vpcs_client::VpcsClient;
-
-/// Where `hearthd` listens unless told otherwise.
-pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7600";
-
-/// The environment variable that names another endpoint.
-pub const ENDPOINT_VARIABLE: &str = "HEARTH_ENDPOINT";
 
 /// Bytes of one message, both ways: a Describe without pages over thousands of instances fits.
 pub const MAX_MESSAGE_SIZE: usize = 64 << 20;
@@ -36,18 +35,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to an endpoint such as [`DEFAULT_ENDPOINT`].
+    /// Connects to an endpoint such as [`endpoint::DEFAULT_ENDPOINT`].
     ///
     /// # Errors
-    /// When `endpoint` is no URI, or nobody listens there.
-    pub async fn connect(endpoint: &str) -> Result<Self, Error> {
-        let channel = Endpoint::from_shared(endpoint.to_owned())?
-            .connect_timeout(std::time::Duration::from_secs(10))
-            .http2_keep_alive_interval(std::time::Duration::from_secs(20))
-            .tcp_nodelay(true)
-            .connect()
-            .await?;
-        Ok(Self::new(channel))
+    /// As [`channel`].
+    pub async fn connect(endpoint: &str) -> Result<Self, ConnectError> {
+        Ok(Self::new(channel(endpoint).await?))
     }
 
     /// The services over a connection that exists.
@@ -71,4 +64,31 @@ impl Client {
             vpcs: service!(VpcsClient),
         }
     }
+}
+
+/// A connection to `hearthd` that is made anew when it was lost; each time it is checked who listens.
+///
+/// # Errors
+/// `endpoint` is none, nobody listens there, the caller is not admitted, or it is not `hearthd` that listens.
+pub async fn channel(endpoint: &str) -> Result<Channel, ConnectError> {
+    let path: Arc<std::path::Path> = endpoint::socket_path(endpoint)?.into();
+    // The first time outside of the channel, whose errors hide what happened.
+    let mut first = Some(endpoint::connect(&path).await?);
+    let connector = tower::service_fn(move |_| {
+        let (path, first) = (Arc::clone(&path), first.take());
+        async move {
+            let stream = match first {
+                Some(stream) => stream,
+                None => endpoint::connect(&path).await?,
+            };
+            Ok::<_, ConnectError>(TokioIo::new(stream))
+        }
+    });
+    // The name is what HTTP/2 wants as an authority.
+    Endpoint::from_static("http://hearthd")
+        .connect_timeout(Duration::from_secs(10))
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .connect_with_connector(connector)
+        .await
+        .map_err(ConnectError::Transport)
 }

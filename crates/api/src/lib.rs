@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod client;
+pub mod endpoint;
 pub mod error;
 pub mod filter;
 pub mod ids;

@@ -1,10 +1,10 @@
 //! What every command is given: the way to the service, and the way to print.
 
 use hearth_api::Client;
-use tonic::transport::Uri;
+use hearth_api::endpoint::socket_path;
 use tonic::{Response, Status};
 
-use crate::error::{CliError, innermost};
+use crate::error::CliError;
 use crate::output::{Answer, Printer};
 
 pub(crate) struct Context {
@@ -13,30 +13,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// `endpoint` may leave out `http://`.
     pub(crate) fn new(endpoint: &str, printer: Printer) -> Result<Self, CliError> {
-        let endpoint = if endpoint.contains("://") {
-            endpoint.to_owned()
-        } else {
-            format!("http://{endpoint}")
-        };
-        let uri: Uri = endpoint
-            .parse()
-            .map_err(|e| CliError::parameter("--endpoint-url", format!("'{endpoint}' is no URL: {e}")))?;
-        if uri.scheme_str() != Some("http") || uri.host().is_none() {
-            let problem = format!("'{endpoint}' is no URL of the form http://HOST:PORT");
-            return Err(CliError::parameter("--endpoint-url", problem));
-        }
+        socket_path(endpoint).map_err(|error| CliError::parameter("--endpoint-url", error))?;
+        let endpoint = endpoint.to_owned();
         Ok(Self { endpoint, printer })
     }
 
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
-        Client::connect(&self.endpoint)
-            .await
-            .map_err(|error| CliError::Unreachable {
-                endpoint: self.endpoint.clone(),
-                cause: innermost(&error),
-            })
+        Ok(Client::connect(&self.endpoint).await?)
     }
 
     /// Unwraps what a call was answered with; `operation` is EC2's name of the call.
@@ -47,7 +31,7 @@ impl Context {
     ) -> Result<T, CliError> {
         match result {
             Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(CliError::call(operation, &self.endpoint, &status)),
+            Err(status) => Err(CliError::call(operation, &status)),
         }
     }
 

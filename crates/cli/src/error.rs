@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::io;
 
 use hearth_api::ApiError;
+use hearth_api::endpoint::ConnectError;
 use tonic::Status;
 
 /// The command line, or the value of a parameter, cannot be understood.
@@ -31,10 +32,12 @@ pub(crate) enum CliError {
         message: String,
     },
 
-    #[error(
-        "Could not connect to the endpoint \"{endpoint}\": {cause}.\nIs hearthd running? scripts/up starts it; HEARTH_ENDPOINT or --endpoint-url names another one."
-    )]
-    Unreachable { endpoint: String, cause: String },
+    #[error("{}", refusal(.0))]
+    Unreachable(#[from] ConnectError),
+
+    /// The connection ended during a call.
+    #[error("The connection to hearthd was lost during the {operation} operation: {cause}")]
+    Lost { operation: &'static str, cause: String },
 
     #[error("{doing}: {cause}")]
     Io { doing: String, cause: io::Error },
@@ -73,7 +76,7 @@ impl CliError {
     }
 
     /// The error of a call that was answered with `status`, or not at all.
-    pub(crate) fn call(operation: &'static str, endpoint: &str, status: &Status) -> Self {
+    pub(crate) fn call(operation: &'static str, status: &Status) -> Self {
         if let Some(ApiError { code, message }) = ApiError::from_status(status) {
             return Self::Service {
                 operation,
@@ -82,8 +85,8 @@ impl CliError {
             };
         }
         match status.source() {
-            Some(cause) => Self::Unreachable {
-                endpoint: endpoint.to_owned(),
+            Some(cause) => Self::Lost {
+                operation,
                 cause: innermost(cause),
             },
             None => Self::Service {
@@ -99,7 +102,8 @@ impl CliError {
             Self::Parameter { .. } | Self::Usage(_) => USAGE,
             Self::Service { .. } => SERVICE,
             Self::Interrupted => INTERRUPTED,
-            Self::Unreachable { .. }
+            Self::Unreachable(_)
+            | Self::Lost { .. }
             | Self::Io { .. }
             | Self::Waiter { .. }
             | Self::Failed(_)
@@ -109,10 +113,25 @@ impl CliError {
 }
 
 /// The sentence at the bottom of a chain of causes: transports wrap it in several layers that say nothing.
-pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut bottom = error;
-    while let Some(source) = bottom.source() {
-        bottom = source;
+    loop {
+        if let Some(error) = bottom.downcast_ref::<ConnectError>() {
+            return refusal(error);
+        }
+        match bottom.source() {
+            Some(source) => bottom = source,
+            None => return bottom.to_string(),
+        }
     }
-    bottom.to_string()
+}
+
+/// The sentence of a connection that failed, with the cause where the sentence alone does not say what to do.
+fn refusal(error: &ConnectError) -> String {
+    match (error, error.source()) {
+        (ConnectError::Io { .. } | ConnectError::Transport(_), Some(cause)) => {
+            format!("{error}: {}", innermost(cause))
+        }
+        _ => error.to_string(),
+    }
 }

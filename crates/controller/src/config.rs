@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use hearth_api::endpoint::DEFAULT_SOCKET;
 use ipnet::Ipv4Net;
 
 #[derive(Debug, Clone, Args)]
@@ -12,14 +13,9 @@ pub struct Config {
     #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
     pub data_dir: PathBuf,
 
-    /// Where the public gRPC API listens. Port 0: any free one, told in endpoints.json.
-    #[arg(long, env = "HEARTH_LISTEN", default_value = "127.0.0.1:7600")]
-    pub listen: SocketAddr,
-
-    /// Let the API listen on an address that others can reach. It is plaintext and asks nobody who they are: whoever
-    /// reaches it owns the cloud.
-    #[arg(long, env = "HEARTH_INSECURE_LISTEN_ANYWHERE")]
-    pub insecure_listen_anywhere: bool,
+    /// The Unix socket of the API. Members of its group may call: the group that hearthd runs as.
+    #[arg(long, env = "HEARTH_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
 
     /// Where host agents dial in (mutual TLS).
     #[arg(long, env = "HEARTH_AGENT_LISTEN", default_value = "127.0.0.1:7601")]
@@ -57,12 +53,6 @@ pub struct Config {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error(
-        "--listen {0} is not a loopback address. The API is plaintext and asks nobody who they are, so whoever reaches \
-         it owns the cloud. Listen on 127.0.0.1 and reach it through an ssh tunnel, or say \
-         --insecure-listen-anywhere if the network itself keeps others out"
-    )]
-    NotLoopback(SocketAddr),
     #[error("--zones: name at least one availability zone, each once")]
     Zones,
     #[error("--vpc-cidr {0}: EC2 admits /16 to /28")]
@@ -75,9 +65,6 @@ impl Config {
     /// # Errors
     /// What is wrong, and what to do.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.listen.ip().is_loopback() && !self.insecure_listen_anywhere {
-            return Err(ConfigError::NotLoopback(self.listen));
-        }
         let distinct: std::collections::BTreeSet<_> = self.zones.iter().collect();
         if self.zones.is_empty()
             || distinct.len() != self.zones.len()

@@ -9,11 +9,13 @@
 mod app;
 pub mod catalog;
 pub mod config;
+mod door;
 mod gateway;
 mod janitor;
 pub mod join;
 pub mod lifecycle;
 mod pki;
+pub mod privileges;
 pub mod scheduler;
 mod server;
 mod services;

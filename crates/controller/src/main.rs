@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use hearth_controller::{Config, join};
+use hearth_controller::{Config, join, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -34,9 +35,8 @@ enum Command {
     },
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    match run().await {
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line for people, whatever RUST_BACKTRACE says.
@@ -46,14 +46,27 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let data_dir = match &cli.command {
+        None => &cli.config.data_dir,
+        Some(Command::JoinToken { data_dir, .. }) => data_dir,
+    };
+    privileges::continue_as_owner(data_dir)?;
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")?
+        .block_on(execute(cli))
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => serve(cli.config).await,
         Some(Command::JoinToken {
@@ -82,8 +95,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // For whoever started us and reads it; a closed pipe is no reason to stop.
     let _ = writeln!(
         io::stdout(),
-        "ready listen={} agent_listen={}",
-        running.listen,
+        "ready socket={} agent_listen={}",
+        running.socket.display(),
         running.agent_listen
     );
     tokio::select! {

@@ -1,8 +1,9 @@
 //! Puts the parts together: store, authority, listeners; and takes them apart in order.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use anyhow::Context as _;
 use hearth_api::agent::control_plane_server::ControlPlaneServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::door::socket;
 use crate::gateway::{Gateway, Sessions};
 use crate::pki::{self, Authority};
 use crate::store::bootstrap::{Layout, bootstrap};
@@ -34,10 +37,13 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A `hearthd` that runs within this process.
 #[derive(Debug)]
 pub struct Running {
-    pub listen: SocketAddr,
+    /// The API's socket.
+    pub socket: PathBuf,
     pub agent_listen: SocketAddr,
     pub app: Arc<App>,
     tasks: Vec<JoinHandle<()>>,
+    /// Held until the process ends.
+    _lock: File,
 }
 
 /// Opens the store, listens and serves.
@@ -55,6 +61,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .mode(0o700)
         .create(dir.join("images"))
         .with_context(|| format!("making {}", dir.display()))?;
+    let lock = lock(&dir)?;
     let store = Store::open(&dir.join("hearth.db")).await?;
     let mut tx = store.write().await?;
     let layout = Layout {
@@ -66,9 +73,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let authority = Arc::new(Authority::open(&dir.join("pki"))?);
     let identity = authority.server_identity()?;
 
-    let listener = bind(config.listen).await?;
+    let socket = config.socket.clone();
+    let listener = socket::listen(&socket).context("opening the API's socket")?;
     let agent_listener = bind(config.agent_listen).await?;
-    let (listen, agent_listen) = (listener.local_addr()?, agent_listener.local_addr()?);
+    let agent_listen = agent_listener.local_addr()?;
     let app = Arc::new(App {
         surroundings: Surroundings {
             cloud: views::Cloud {
@@ -98,7 +106,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .serve_with_incoming_shutdown(incoming(agent_listener), app.ending.clone().cancelled_owned());
     let api = services::routes(&app, builder())
         .await?
-        .serve_with_incoming_shutdown(incoming(listener), app.ending.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            UnixListenerStream::new(listener),
+            app.ending.clone().cancelled_owned(),
+        );
     let tasks = vec![
         tokio::spawn(async move {
             if let Err(error) = agents.await {
@@ -112,13 +123,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         }),
         tokio::spawn(janitor::run(Arc::clone(&app))),
     ];
-    write_endpoints(&dir, listen, agent_listen).context("writing endpoints.json")?;
-    tracing::info!(%listen, %agent_listen, data_dir = %dir.display(), "hearthd is ready");
+    write_endpoints(&dir, &socket, agent_listen).context("writing endpoints.json")?;
+    tracing::info!(socket = %socket.display(), %agent_listen, data_dir = %dir.display(), "hearthd is ready");
     Ok(Running {
-        listen,
+        socket,
         agent_listen,
         app,
         tasks,
+        _lock: lock,
     })
 }
 
@@ -133,6 +145,9 @@ impl Running {
             }
         }
         self.app.store.close().await;
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            tracing::warn!(socket = %self.socket.display(), %error, "removing the API's socket");
+        }
     }
 }
 
@@ -141,6 +156,24 @@ fn builder() -> Server {
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// Keeps a second `hearthd` away from the data directory; `hearthd join-token` may work beside this one.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    file.try_lock().with_context(|| {
+        format!(
+            "locking {}: does another hearthd use this directory?",
+            path.display()
+        )
+    })?;
+    Ok(file)
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -154,12 +187,12 @@ fn incoming(listener: TcpListener) -> TcpIncoming {
 }
 
 /// Where this process listens, for `hearthd join-token` and scripts.
-fn write_endpoints(dir: &Path, listen: SocketAddr, agent_listen: SocketAddr) -> std::io::Result<()> {
+fn write_endpoints(dir: &Path, socket: &Path, agent_listen: SocketAddr) -> std::io::Result<()> {
     let endpoints = serde_json::json!({
-        "listen": listen.to_string(),
+        "socket": socket.display().to_string(),
         "agent_listen": agent_listen.to_string(),
         "pid": std::process::id(),
     });
     let text = format!("{endpoints:#}\n");
-    pki::write_atomically(&dir.join("endpoints.json"), text.as_bytes(), 0o644)
+    pki::write_atomically(&dir.join("endpoints.json"), text.as_bytes(), 0o600)
 }

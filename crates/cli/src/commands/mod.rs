@@ -1,7 +1,7 @@
 //! The commands: one file per EC2 noun, and Hearth's own.
 
 use clap::{Args, Parser, Subcommand};
-use hearth_api::client::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
+use hearth_api::endpoint::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
 use hearth_api::v1;
 
 use crate::context::Context;
@@ -31,8 +31,8 @@ mod wait_until_up;
     arg_required_else_help = true
 )]
 pub(crate) struct Cli {
-    /// Where hearthd listens.
-    #[arg(long, global = true, help_heading = "Global options", env = ENDPOINT_VARIABLE, default_value = DEFAULT_ENDPOINT, value_name = "URL")]
+    /// The Unix socket of hearthd, as unix:PATH.
+    #[arg(long, global = true, help_heading = "Global options", env = ENDPOINT_VARIABLE, default_value = DEFAULT_ENDPOINT, value_name = "unix:PATH")]
     endpoint_url: String,
 
     /// How to print answers; unless told, a table on a terminal and JSON elsewhere.

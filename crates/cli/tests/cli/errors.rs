@@ -75,8 +75,8 @@ async fn misuse_is_252_and_asks_nothing() {
             "Unable to read /nonexistent",
         ),
         (
-            &["describe-instances", "--endpoint-url", "ftp://x"],
-            "http://HOST:PORT",
+            &["describe-instances", "--endpoint-url", "http://127.0.0.1:7600"],
+            "unix:PATH",
         ),
     ] {
         let (code, errors) = failure(&fake, arguments).await;
@@ -89,17 +89,20 @@ async fn misuse_is_252_and_asks_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_255_with_advice() {
     let home = tempfile::tempdir().unwrap();
-    // Bound and not listening: refused, and nobody else can take the port.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let endpoint = format!("http://{}", socket.local_addr().unwrap());
-    let output = hearth(&endpoint, home.path(), &["describe-instances"]).await;
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(255));
-    assert!(
-        errors.contains(&endpoint) && errors.contains("Is hearthd running?"),
-        "{errors}"
+    let path = home.path().join("api.sock");
+    let endpoint = format!("unix:{}", path.display());
+    let sentence = format!(
+        "hearthd does not run: nothing listens at {} (`sudo scripts/up` starts hearthd)\n",
+        path.display()
     );
+    for left_behind in [false, true] {
+        if left_behind {
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        }
+        let output = hearth(&endpoint, home.path(), &["describe-instances"]).await;
+        assert_eq!(output.status.code(), Some(255));
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), sentence);
+    }
 
     let output = hearth(&endpoint, home.path(), &["wait-until-up", "--timeout", "1"]).await;
     assert_eq!(output.status.code(), Some(255));

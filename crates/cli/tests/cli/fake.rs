@@ -1,6 +1,5 @@
 //! A small service that answers from a script and remembers what it was asked.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -13,10 +12,10 @@ use hearth_api::v1::security_groups_server::{SecurityGroups, SecurityGroupsServe
 use hearth_api::v1::tags_server::{Tags, TagsServer};
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode, InstanceState as State};
-use tokio::net::TcpListener;
+use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -41,15 +40,16 @@ pub(crate) struct Script {
 }
 
 pub(crate) struct Fake {
-    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: String,
     pub(crate) script: Script,
     pub(crate) home: tempfile::TempDir,
 }
 
 impl Fake {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
         let script = Script::default();
         let server = Server::builder()
             .add_service(ImagesServer::new(script.clone()))
@@ -58,21 +58,21 @@ impl Fake {
             .add_service(RegionsServer::new(script.clone()))
             .add_service(SecurityGroupsServer::new(script.clone()))
             .add_service(TagsServer::new(script.clone()));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Self {
-            address,
+            endpoint: format!("unix:{}", socket.display()),
             script,
-            home: tempfile::tempdir().unwrap(),
+            home,
         }
     }
 
     pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
-        hearth(&format!("http://{}", self.address), self.home.path(), arguments).await
+        hearth(&self.endpoint, self.home.path(), arguments).await
     }
 
     /// Starts a command, and answers it to the one who waits for its end.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
-        command(&format!("http://{}", self.address), self.home.path(), arguments)
+        command(&self.endpoint, self.home.path(), arguments)
             .spawn()
             .unwrap()
     }

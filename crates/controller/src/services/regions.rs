@@ -53,7 +53,7 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
     let filters = Filters::new(&request.filters, REGION_FILTERS)?;
     let region = Region {
         region_name: app.config.region.clone(),
-        endpoint: app.config.listen.to_string(),
+        endpoint: format!("unix:{}", app.config.socket.display()),
         opt_in_status: OPT_IN.into(),
     };
     for name in &request.region_names {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hearth_api::v1;
 
-use crate::support::{Cloud, Hearthd};
+use crate::support::Cloud;
 
 const ROUNDS: usize = 6;
 const CALLERS: usize = 4;
@@ -137,19 +137,4 @@ async fn sigterm_ends_well_with_a_watcher_and_a_host_connected() {
     let (ended, _cloud) = ended.await.unwrap();
     assert!(ended && begin.elapsed() < Duration::from_secs(20));
     watching.await.unwrap();
-}
-
-#[test]
-fn an_open_api_has_to_be_wanted() {
-    let dir = tempfile::tempdir().unwrap();
-    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_hearthd"))
-        .arg("--data-dir")
-        .arg(dir.path())
-        .args(["--listen", "0.0.0.0:0", "--agent-listen", "127.0.0.1:0"])
-        .output()
-        .unwrap();
-    assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("--insecure-listen-anywhere"));
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    drop(Hearthd::with(&["--zones", "a"]));
 }

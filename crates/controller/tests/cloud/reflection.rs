@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use hearth_api::v1;
-use tonic::transport::Channel;
 
 use crate::support::{Hearthd, code};
 
@@ -49,11 +48,7 @@ macro_rules! listed {
 #[tokio::test]
 async fn reflection_lists_every_service_of_the_public_api() {
     let hearthd = Hearthd::start();
-    let channel = Channel::from_shared(hearthd.url())
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
+    let channel = hearth_api::client::channel(&hearthd.endpoint()).await.unwrap();
     let names = listed!(v1, channel.clone());
     assert_eq!(names, listed!(v1alpha, channel.clone()));
     for service in SERVICES.into_iter().chain(["grpc.health.v1.Health"]) {

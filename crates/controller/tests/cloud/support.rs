@@ -30,7 +30,6 @@ pub struct Hearthd {
     pub dir: TempDir,
     child: Option<Child>,
     arguments: Vec<String>,
-    listen: String,
     agent_listen: String,
 }
 
@@ -44,14 +43,13 @@ impl Hearthd {
             dir: TempDir::with_prefix("hearthd-").unwrap(),
             child: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
-            listen: "127.0.0.1:0".into(),
             agent_listen: "127.0.0.1:0".into(),
         };
         hearthd.spawn();
         hearthd
     }
 
-    /// On the ports that it had before.
+    /// Where it was before.
     pub fn spawn(&mut self) {
         let log = std::fs::File::options()
             .create(true)
@@ -61,7 +59,9 @@ impl Hearthd {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hearthd"))
             .arg("--data-dir")
             .arg(self.data())
-            .args(["--listen", &self.listen, "--agent-listen", &self.agent_listen])
+            .arg("--socket")
+            .arg(self.socket())
+            .args(["--agent-listen", &self.agent_listen])
             .args(&self.arguments)
             .stdout(Stdio::piped())
             .stderr(log)
@@ -74,7 +74,7 @@ impl Hearthd {
         let mut words = line.split_whitespace();
         assert_eq!(words.next(), Some("ready"), "{}", self.log());
         let value = |word: Option<&str>| word.unwrap().split_once('=').unwrap().1.to_owned();
-        self.listen = value(words.next());
+        assert_eq!(value(words.next()), self.socket().to_str().unwrap());
         self.agent_listen = value(words.next());
         self.child = Some(child);
     }
@@ -113,12 +113,16 @@ impl Hearthd {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    pub fn url(&self) -> String {
-        format!("http://{}", self.listen)
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("api.sock")
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("unix:{}", self.socket().display())
     }
 
     pub async fn client(&self) -> Client {
-        Client::connect(&self.url()).await.unwrap()
+        Client::connect(&self.endpoint()).await.unwrap()
     }
 
     pub fn join_token(&self) -> JoinToken {

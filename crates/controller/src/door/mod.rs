@@ -1,0 +1,3 @@
+//! How callers and agents get in: the API's Unix socket.
+
+pub mod socket;
