@@ -21,7 +21,7 @@ use crate::paths::DataDir;
 use crate::session::Session;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
-use crate::{checks, lock, volume};
+use crate::{checks, counters, descriptors, lock, volume};
 
 /// The first zone of a `hearthd` that was told nothing else.
 const DEFAULT_ZONE: &str = "local-1a";
@@ -59,6 +59,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let dir =
         DataDir::create(&config.data_dir).with_context(|| format!("making {}", config.data_dir.display()))?;
     let _lock = lock::take(&dir)?;
+    descriptors::raise_limit();
     for room in [dir.images(), dir.volumes()] {
         volume::sweep_half_made(&room).context("sweeping half-made files")?;
     }
@@ -77,6 +78,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let networks = Arc::new(Networks::new(host, metadata));
     let keeper = Arc::clone(&networks);
     tokio::spawn(async move { keeper.keep().await });
+    tokio::spawn(counters::serve(&dir, Arc::clone(&networks)).context("opening the counters' socket")?);
 
     let (channel, link) = Link::new();
     let board = Board::default();

@@ -12,7 +12,9 @@ pub mod board;
 pub mod capacity;
 pub mod checks;
 pub mod cleanup;
+pub mod counters;
 pub mod decide;
+pub mod descriptors;
 mod fault;
 pub mod identity;
 pub mod images;
@@ -27,6 +29,7 @@ pub mod record;
 pub mod session;
 pub mod store;
 pub mod supervisor;
+mod unix;
 pub mod volume;
 
 /// An error with all its causes, on one line.

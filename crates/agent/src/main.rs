@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use hearth_agent::agent::{self, Config};
 use hearth_agent::capacity::Reserve;
+use hearth_agent::counters;
 use hearth_agent::jail::{self, uid::UidRange};
 use hearth_api::join::JoinToken;
 use tracing_subscriber::EnvFilter;
@@ -27,6 +28,12 @@ enum Command {
     Cleanup {
         #[command(flatten)]
         place: Place,
+    },
+    /// Shows what the DNS, IMDS and DHCP servers admitted and refused of each network interface, from the running agent.
+    Counters {
+        /// The running agent's.
+        #[arg(long, env = "HEARTH_AGENT_DATA_DIR", default_value = "/var/lib/hearth/agent")]
+        data_dir: PathBuf,
     },
 }
 
@@ -110,6 +117,14 @@ async fn main() -> anyhow::Result<()> {
         Some(Command::Cleanup { place }) => {
             let namespace = place.host_network_namespace.as_deref();
             hearth_agent::cleanup::cleanup(&place.data_dir, namespace, &place.cgroup).await
+        }
+        Some(Command::Counters { data_dir }) => {
+            let counters = counters::ask(&data_dir).await?;
+            #[allow(clippy::print_stdout)] // what was asked for
+            {
+                println!("{}", counters::table(&counters));
+            }
+            Ok(())
         }
         None => agent::run(config(cli.agent)?).await,
     }

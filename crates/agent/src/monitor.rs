@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -219,10 +219,8 @@ fn connect_error(launch_dir: &Path, source: io::Error) -> MonitorError {
     }
 }
 
-/// By way of /proc: `sun_path` holds 108 bytes, a data directory's path may be longer.
 async fn connect(launch_dir: &Path) -> io::Result<UnixStream> {
-    let dir = std::fs::File::open(launch_dir)?;
-    UnixStream::connect(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd())).await
+    crate::unix::connect(launch_dir, "control.sock").await
 }
 
 /// Keeps a connection up until the handle is dropped or the monitor is gone.

@@ -3,6 +3,7 @@
 //! ```text
 //! pki/                          identity: host.key (0600), host.pem, ca.pem, control-plane
 //! store.redb  lock
+//! counters.sock                 `hearth-agent counters` asks here (0600)
 //! images/<ami>/disk.raw         read-only bases, complete or absent
 //! volumes/<vol>/{data,map}      overlays, complete or absent
 //! instances/<i>/console         the console ring, kept over runs
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 pub struct DataDir(PathBuf);
 
 impl DataDir {
+    /// The socket that [`crate::counters`] answers on.
+    pub const COUNTERS: &str = "counters.sock";
+
     /// Makes the directory and its rooms.
     ///
     /// # Errors

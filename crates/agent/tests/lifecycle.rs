@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Cloud;
+use common::{Cloud, PATIENCE};
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::run_end::Cause;
@@ -274,4 +274,45 @@ async fn the_agent_works_on_while_the_control_plane_is_away() {
     cloud.control_plane_returns().await;
     cloud.until_phase("i-1", Phase::Ended, 1).await;
     assert!(cloud.living("i-1").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_are_told_by_the_agent_that_runs_and_to_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut cloud = Cloud::new().await;
+    let ask = |dir: &std::path::Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hearth-agent"));
+        command
+            .arg("counters")
+            .arg("--data-dir")
+            .arg(dir)
+            .output()
+            .unwrap()
+    };
+    let refused = ask(&cloud.data_dir());
+    assert!(!refused.status.success());
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(message.contains("no agent answers in"), "{message}");
+
+    // An agent that died leaves its socket behind; the next one answers.
+    for _ in 0..2 {
+        cloud.start_agent();
+        let end = std::time::Instant::now() + PATIENCE;
+        let told = loop {
+            let told = ask(&cloud.data_dir());
+            if told.status.success() {
+                break told;
+            }
+            let message = String::from_utf8_lossy(&told.stderr).into_owned();
+            assert!(std::time::Instant::now() < end, "{message}");
+        };
+        assert!(String::from_utf8_lossy(&told.stdout).contains("Over rate"));
+        let mode = |name: &str| {
+            let path = cloud.data_dir().join(name);
+            std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+        };
+        assert_eq!((mode("counters.sock"), mode("")), (0o600, 0o700));
+        cloud.kill_agent();
+    }
+    assert!(!ask(&cloud.data_dir()).status.success());
 }

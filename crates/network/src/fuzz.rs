@@ -1,4 +1,4 @@
-//! Fuzz targets: what guests send to their DHCP server and to the metadata service. `scripts/fuzz` runs them; the
+//! Fuzz targets: what guests send to their DHCP server, their resolver and the metadata service. `scripts/fuzz` runs them; the
 //! tests here, on the corpus only.
 
 /// A name, and what is done with an input.
@@ -6,6 +6,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 pub const TARGETS: &[Target] = &[
     ("dhcp_request", crate::dhcp::fuzz::request),
+    ("dns_question", crate::dns::fuzz::question),
     ("imds_request", crate::imds::fuzz::request),
 ];
 

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::dns::Upstream;
 use crate::links::Links;
 use crate::names::is_id;
 use crate::netns::{self, Netns, file_error, sysctl};
+use crate::share::Shares;
 use crate::{MetadataSource, NetworkConfig, NetworkError};
 
 pub(crate) struct Host {
@@ -14,6 +16,8 @@ pub(crate) struct Host {
     /// The namespace with the way out.
     pub(crate) root: Netns,
     pub(crate) links: Links,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) shares: Shares,
 }
 
 impl Host {
@@ -33,11 +37,14 @@ impl Host {
         // Never switched off again: others may need it too.
         root.run(|| sysctl("net/ipv4/ip_forward", "1")).await?;
         let links = Links::of(&root).await?;
+        let upstream = Upstream::new(&root, config.resolvers.clone())?;
         Ok(Self {
             config,
             metadata,
             root,
             links,
+            upstream,
+            shares: Shares::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -109,6 +109,52 @@ impl Netns {
     }
 }
 
+/// A thread that stays in a namespace, for frequent work that takes microseconds and never blocks. It ends with the last
+/// of these.
+#[derive(Debug)]
+pub(crate) struct Resident(mpsc::Sender<Job>);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Resident {
+    /// # Errors
+    /// The thread cannot be started. One that cannot enter the namespace ends, and refuses its work.
+    pub(crate) fn start(netns: &Netns) -> Result<Self, NetworkError> {
+        let (jobs, work) = mpsc::channel::<Job>();
+        let namespace = netns.clone();
+        std::thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn(move || {
+                if let Err(error) = setns(&*namespace.0, CloneFlags::CLONE_NEWNET) {
+                    tracing::error!(%error, "entering a network namespace");
+                    return;
+                }
+                for job in work {
+                    job();
+                }
+            })
+            .map_err(|e| system_error("starting a namespace thread", e))?;
+        Ok(Self(jobs))
+    }
+
+    /// # Errors
+    /// The thread has ended.
+    pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, NetworkError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(move || {
+            // The receiver is gone when the caller's task was cancelled: nobody is left to tell.
+            let _ = answer.send(work());
+        });
+        // A thread that has ended drops the job, and with it the sender.
+        let _ = self.0.send(job);
+        answered.await.map_err(|_| ended_early())
+    }
+}
+
 async fn on_fresh_thread<T, F>(work: F) -> Result<T, NetworkError>
 where
     T: Send + 'static,
@@ -122,12 +168,14 @@ where
             let _ = answer.send(work());
         })
         .map_err(|e| system_error("starting a namespace thread", e))?;
-    answered.await.map_err(|_| {
-        system_error(
-            "working in a network namespace",
-            io::Error::other("the thread ended early"),
-        )
-    })
+    answered.await.map_err(|_| ended_early())
+}
+
+fn ended_early() -> NetworkError {
+    system_error(
+        "working in a network namespace",
+        io::Error::other("the thread ended early"),
+    )
 }
 
 /// Makes the directory of names a shared mount, so that namespaces bound there are seen in every mount namespace and

@@ -12,6 +12,7 @@ use crate::names::is_id;
 use crate::netns::Netns;
 use crate::plan::Plan;
 use crate::rules::{Loaded, remove_root_rules};
+use crate::share::InterfaceCounters;
 use crate::spec::VpcSpec;
 use crate::vpc::{Vpc, clear_namespace};
 use crate::{MetadataSource, NetworkConfig, NetworkError};
@@ -113,7 +114,13 @@ impl Network {
         }
         Netns::remove(&path)?;
         remove_root_rules(&self.host.root, vpc_id).await?;
+        self.host.shares.retain(vpc_id, |_| false);
         self.host.unmark(vpc_id)
+    }
+
+    /// What the DNS, IMDS and DHCP servers admitted and refused, of each interface.
+    pub fn counters(&self) -> Vec<InterfaceCounters> {
+        self.host.shares.counters()
     }
 
     /// The VPCs that this agent (by its `state_dir`) made and has not removed, also those of earlier processes.

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::Deref;
+use std::sync::{Arc, RwLock};
 
 use ipnet::Ipv4Net;
 
@@ -21,6 +22,9 @@ pub(crate) const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 /// A valid [`VpcSpec`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan(VpcSpec);
+
+/// The plan that is in force; replaced as a whole.
+pub(crate) type CurrentPlan = Arc<RwLock<Arc<Plan>>>;
 
 impl Deref for Plan {
     type Target = VpcSpec;

@@ -6,19 +6,17 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
-use tokio_util::task::AbortOnDropHandle;
-
 use crate::conntrack::{self, Connection, any_of};
 use crate::holders::Holders;
 use crate::host::Host;
-use crate::imds::{self, CurrentPlan, Imds};
 use crate::links::{Links, OUTER_MAC, ROUTER_MAC, Via};
 use crate::names::{UPLINK, tap_name, uplink_name};
 use crate::netns::{Netns, sysctl, system_error};
-use crate::plan::{Plan, first_host};
+use crate::plan::{CurrentPlan, Plan, first_host};
 use crate::rules::{Loaded, Rules};
+use crate::servers::{Servers, Sockets};
 use crate::spec::EniSpec;
-use crate::{NetworkError, dhcp, dns, tracking};
+use crate::{NetworkError, tracking};
 
 /// Whether conntrack takes a packet out of the middle of a TCP connection that it does not know for a new connection. It
 /// must not: a connection that was ended here would go on with the next packet of the end that is admitted.
@@ -32,10 +30,7 @@ pub(crate) struct Vpc {
     rules: Loaded,
     root_rules: Loaded,
     addresses: Addresses,
-    /// The VPC-wide servers (IMDS, DNS), once they run.
-    servers: Vec<AbortOnDropHandle<()>>,
-    /// By interface id.
-    dhcp: BTreeMap<String, DhcpServer>,
+    servers: Servers,
 }
 
 /// Whose the addresses are, as far as this process knows.
@@ -49,11 +44,6 @@ struct Addresses {
     plan: Option<Plan>,
 }
 
-struct DhcpServer {
-    lease: dhcp::Lease,
-    _task: AbortOnDropHandle<()>,
-}
-
 impl Vpc {
     /// Enters the namespace at `path`, or makes it.
     pub(crate) async fn open(path: &Path, plan: &Plan, host: &Host) -> Result<Self, NetworkError> {
@@ -63,17 +53,17 @@ impl Vpc {
         };
         netns.run(prepare_namespace).await?;
         let links = Links::of(&netns).await?;
+        let current = Arc::new(RwLock::new(Arc::new(plan.clone())));
         Ok(Self {
             links,
-            plan: Arc::new(RwLock::new(Arc::new(plan.clone()))),
+            servers: Servers::new(current.clone(), host),
+            plan: current,
             rules: Loaded::nothing_known(netns.clone(), plan.vpc_id.clone()),
             root_rules: Loaded::nothing_known(
                 host.root.clone(),
                 format!("{} in the root namespace", plan.vpc_id),
             ),
             addresses: Addresses::default(),
-            servers: Vec::new(),
-            dhcp: BTreeMap::new(),
             netns,
         })
     }
@@ -113,9 +103,6 @@ impl Vpc {
         self.end_connections(&plan, host).await?;
         self.route_inside(uplink, &plan).await?;
         *self.plan.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(plan.clone());
-        if self.servers.is_empty() {
-            self.start_servers(&plan, host).await?;
-        }
         self.match_taps(&plan, host, &links).await
     }
 
@@ -207,24 +194,6 @@ impl Vpc {
             .await
     }
 
-    async fn start_servers(&mut self, plan: &Plan, host: &Host) -> Result<(), NetworkError> {
-        let addresses = plan.dns();
-        let (listener, sockets) = self
-            .netns
-            .run(move || Ok((imds::open_listener()?, dns::Sockets::open(&addresses)?)))
-            .await?;
-        let imds = Imds::new(self.plan.clone(), host.metadata.clone(), host.config.imds_key);
-        let upstream = dns::Upstream {
-            netns: host.root.clone(),
-            resolvers: host.config.resolvers.clone(),
-        };
-        self.servers = vec![
-            AbortOnDropHandle::new(tokio::spawn(imds::serve(listener, imds))),
-            AbortOnDropHandle::new(tokio::spawn(dns::serve(sockets, upstream))),
-        ];
-        Ok(())
-    }
-
     /// Adopts the TAPs that monitors hold already, and removes those of interfaces that are no longer wanted.
     async fn match_taps(
         &mut self,
@@ -240,8 +209,7 @@ impl Vpc {
                 None => self.links.delete(*index).await?,
             }
         }
-        let present: BTreeSet<&str> = plan.enis.iter().map(|eni| eni.eni_id.as_str()).collect();
-        self.dhcp.retain(|eni_id, _| present.contains(eni_id.as_str()));
+        self.servers.retain(plan, host);
         Ok(())
     }
 
@@ -252,15 +220,11 @@ impl Vpc {
         plan: &Plan,
         host: &Host,
     ) -> Result<(), NetworkError> {
-        let lease = lease(eni, plan, host);
-        let served = self
-            .dhcp
-            .get(&eni.eni_id)
-            .is_some_and(|server| server.lease == lease);
-        if !served {
-            let tap = tap_name(&eni.eni_id);
-            let socket = self.netns.run(move || open_dhcp(&tap)).await?;
-            self.start_dhcp(eni, lease, socket);
+        if !self.servers.serves(eni, plan, host) {
+            self.servers.stop(&eni.eni_id).await;
+            let (tap, dns) = (tap_name(&eni.eni_id), plan.dns());
+            let sockets = self.netns.run(move || Sockets::open(&tap, &dns)).await?;
+            self.servers.start(eni, plan, host, sockets);
         }
         self.configure_tap(index, eni, host).await
     }
@@ -284,7 +248,7 @@ impl Vpc {
             vpc_id: plan.vpc_id.clone(),
             eni_id: eni_id.to_owned(),
         })?;
-        let (tap, id) = (tap_name(eni_id), eni_id.to_owned());
+        let (tap, id, dns) = (tap_name(eni_id), eni_id.to_owned(), plan.dns());
         let opened = self.netns.run(move || {
             let descriptors = crate::tap::create(&tap, queues).map_err(|e| match e.raw_os_error() {
                 Some(libc::EBUSY) => NetworkError::TapBusy {
@@ -297,11 +261,12 @@ impl Vpc {
             sysctl(&format!("net/ipv4/neigh/{tap}/proxy_delay"), "0")?;
             let index = nix::net::if_::if_nametoindex(tap.as_str())
                 .map_err(|e| system_error(format!("looking for {tap}"), e.into()))?;
-            Ok((descriptors, index, open_dhcp(&tap)?))
+            Ok((descriptors, index, Sockets::open(&tap, &dns)?))
         });
-        let (descriptors, index, socket) = opened.await?;
-        // The server first: a guest may ask as soon as the link is up.
-        self.start_dhcp(eni, lease(eni, &plan, host), socket);
+        let (descriptors, index, sockets) = opened.await?;
+        self.servers.stop(eni_id).await;
+        // The servers first: a guest may ask as soon as the link is up.
+        self.servers.start(eni, &plan, host, sockets);
         self.configure_tap(index, eni, host).await?;
         Ok(descriptors)
     }
@@ -315,12 +280,6 @@ impl Vpc {
         };
         self.links.set_route(eni.private_ip, 32, &via).await?;
         self.links.set_neighbour(index, eni.private_ip, eni.mac).await
-    }
-
-    fn start_dhcp(&mut self, eni: &EniSpec, lease: dhcp::Lease, socket: OwnedFd) {
-        let task = AbortOnDropHandle::new(tokio::spawn(dhcp::serve(socket, lease.clone())));
-        self.dhcp
-            .insert(eni.eni_id.clone(), DhcpServer { lease, _task: task });
     }
 }
 
@@ -389,24 +348,6 @@ fn prepare_outer(name: &str) -> Result<(), NetworkError> {
     }
     // Two public addresses of one VPC meet here: in and out by the same link, which is right.
     sysctl(&format!("net/ipv4/conf/{name}/send_redirects"), "0")
-}
-
-fn lease(eni: &EniSpec, plan: &Plan, host: &Host) -> dhcp::Lease {
-    let [dns, _] = plan.dns();
-    dhcp::Lease {
-        mac: eni.mac,
-        address: eni.private_ip,
-        subnet: eni.subnet,
-        router: first_host(&eni.subnet),
-        dns,
-        hostname: eni.hostname.clone(),
-        domain: host.config.domain.clone(),
-        mtu: host.config.mtu,
-    }
-}
-
-fn open_dhcp(tap: &str) -> Result<OwnedFd, NetworkError> {
-    dhcp::open_socket(tap).map_err(|e| system_error(format!("opening the DHCP socket of {tap}"), e))
 }
 
 fn missing_link(found: Option<u32>, name: &str) -> Result<u32, NetworkError> {

@@ -5,13 +5,16 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use common::dns::{ANSWER, ask, ask_over_tcp, resolver};
 use common::wire::WiredGuest;
 use common::{PATIENCE, TestHost, anywhere, cannot_run, eni, group, inside, metadata, run, tcp};
 use hearth_network::spec::VpcSpec;
+use hickory_proto::rr::RData;
+use hickory_proto::rr::rdata::A;
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
@@ -219,28 +222,19 @@ async fn dns_is_relayed() {
         return;
     }
     let mut host = TestHost::new().await;
-    // A resolver on the host that answers each question with itself, backwards after the id.
-    let resolver = inside(&host.root, || UdpSocket::bind("127.0.0.1:0").unwrap());
-    host.config.resolvers = vec![resolver.local_addr().unwrap()];
+    host.config.resolvers = vec![resolver(&host.root)];
     host.network = host.restarted().await;
-    std::thread::spawn(move || {
-        let mut buffer = [0; 512];
-        while let Ok((length, from)) = resolver.recv_from(&mut buffer) {
-            buffer[2..length].reverse();
-            resolver.send_to(&buffer[..length], from).unwrap();
-        }
-    });
     let (_spec, one, _two) = guests(&mut host).await;
     for address in [Ipv4Addr::new(172, 31, 0, 2), Ipv4Addr::new(169, 254, 169, 253)] {
-        let answer = inside(&one.netns, move || {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            socket.connect((address, 53)).unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            socket.send(b"idabcdefghijkl").unwrap();
-            let mut buffer = [0; 512];
-            let length = socket.recv(&mut buffer).unwrap();
-            buffer[..length].to_vec()
+        let (udp, tcp) = inside(&one.netns, move || {
+            let name = "name.example.";
+            (
+                ask(address, name, PATIENCE),
+                ask_over_tcp(address, name, PATIENCE),
+            )
         });
-        assert_eq!(answer, b"idlkjihgfedcba");
+        for answer in [udp.expect("over UDP"), tcp.expect("over TCP")] {
+            assert_eq!(answer.answers[0].data, RData::A(A(ANSWER)));
+        }
     }
 }

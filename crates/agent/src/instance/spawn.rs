@@ -250,14 +250,8 @@ fn fresh_dir(launch: &Path) -> Result<(), SpawnError> {
     std::fs::create_dir_all(launch).map_err(io_error("making the launch directory"))
 }
 
-/// By way of /proc: `sun_path` holds 108 bytes, a data directory's path may be longer.
 fn bind(launch: &Path, name: &str) -> Result<UnixListener, SpawnError> {
-    let failed = io_error("binding the monitor's sockets");
-    let dir = match File::open(launch) {
-        Ok(dir) => dir,
-        Err(source) => return Err(failed(source)),
-    };
-    UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())).map_err(failed)
+    crate::unix::bind(launch, name).map_err(io_error("binding the monitor's sockets"))
 }
 
 fn create(path: &Path, doing: &'static str) -> Result<File, SpawnError> {

@@ -12,7 +12,9 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_api::agent::Intents;
 use hearth_network::spec::VpcSpec;
-use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, NetworkError};
+use hearth_network::{
+    InstanceMetadata, InterfaceCounters, MetadataSource, Network, NetworkConfig, NetworkError,
+};
 
 pub use translate::{Untranslatable, metadata, vpc_spec};
 
@@ -98,6 +100,14 @@ impl Networks {
             wanted: RwLock::default(),
             applied: Mutex::default(),
             changed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// What each interface's servers admitted and refused.
+    pub fn counters(&self) -> Vec<InterfaceCounters> {
+        match &self.host {
+            Host::Real(network) => network.counters(),
+            Host::Simulated => Vec::new(),
         }
     }
 

@@ -1,81 +1,46 @@
 //! The DHCP server of one TAP: a socket that hears that TAP alone.
 
-use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrIn, bind, sendmsg, setsockopt,
-    socket, sockopt,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::Lease;
 use super::answer::answer;
+use crate::share::{Service, Share};
+use crate::sockets::{self, Datagrams};
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
 
-/// Opens the socket in the calling thread's namespace; the TAP must exist.
+/// Opens the socket in the calling thread's namespace, on the TAP, which must exist.
 pub(crate) fn open_socket(tap: &str) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let socket = sockets::udp(tap, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER_PORT))?;
     setsockopt(&socket, sockopt::Broadcast, &true)?;
-    setsockopt(&socket, sockopt::BindToDevice, &OsString::from(tap))?;
-    no_checksums(&socket)?;
-    bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, SERVER_PORT))?;
+    sockets::no_checksums(&socket)?;
     Ok(socket)
 }
 
-/// Sends without UDP checksums, which IPv4 allows. Otherwise the kernel would leave them to the TAP's guest, and not
-/// every client that reads whole frames knows to look away.
-fn no_checksums(socket: &OwnedFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the kernel reads an int from a live reference.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NO_CHECK,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if set < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 /// Answers for as long as it is polled. Must be called in a runtime's context.
-pub(crate) async fn serve(socket: OwnedFd, lease: Lease) {
-    let socket = match UdpSocket::from_std(socket.into()) {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::error!(address = %lease.address, %error, "registering the DHCP socket");
-            return;
-        }
-    };
+///
+/// # Errors
+/// The socket cannot be registered with the runtime, or it ended: its TAP is gone.
+pub(crate) async fn serve(socket: OwnedFd, share: Arc<Share>, lease: Lease) -> io::Result<()> {
+    let socket = UdpSocket::from_std(socket.into())?;
+    let mut datagrams = Datagrams::new(&socket, &share, Service::Dhcp);
     let mut buffer = [0; 2048];
     loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((length, _)) => {
-                let packet = buffer.get(..length).unwrap_or_default();
-                let Some(answer) = answer(&lease, packet) else {
-                    continue;
-                };
-                if let Err(error) = send(&socket, lease.router, answer.to, &answer.packet).await {
-                    tracing::debug!(address = %lease.address, %error, "answering DHCP");
-                }
-            }
-            Err(error) => {
-                // The TAP is gone with its monitor; a new one gets a new server.
-                tracing::debug!(address = %lease.address, %error, "the DHCP socket ended");
-                return;
-            }
+        let (length, _) = datagrams.next(&mut buffer).await?;
+        let packet = buffer.get(..length).unwrap_or_default();
+        let Some(answer) = answer(&lease, packet) else {
+            continue;
+        };
+        if let Err(error) = send(&socket, lease.router, answer.to, &answer.packet).await {
+            tracing::debug!(address = %lease.address, %error, "answering DHCP");
         }
     }
 }

@@ -11,7 +11,7 @@ mod token;
 mod tree;
 
 use std::net::Ipv4Addr;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, SERVER};
@@ -22,7 +22,7 @@ pub(crate) use server::{open_listener, serve};
 
 use crate::MetadataSource;
 use crate::metadata::InstanceMetadata;
-use crate::plan::Plan;
+use crate::plan::CurrentPlan;
 use crate::spec::ImdsOptions;
 use token::{Bearer, TTL_SECONDS, TokenKey};
 use tree::{Node, VERSIONS};
@@ -30,9 +30,6 @@ use tree::{Node, VERSIONS};
 const TOKEN_PATH: &str = "/latest/api/token";
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 const TOKEN_TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-
-/// The plan that is in force; replaced as a whole.
-pub(crate) type CurrentPlan = Arc<RwLock<Arc<Plan>>>;
 
 /// The service of one VPC.
 pub(crate) struct Imds {

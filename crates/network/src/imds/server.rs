@@ -1,52 +1,50 @@
-//! HTTP for IMDS: connections, their limits, and the hop limit of token answers.
+//! HTTP for IMDS: an interface's connections, their bounds, and the hop limit of token answers.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Imds, Question};
-use crate::NetworkError;
-use crate::netns::system_error;
 use crate::plan::IMDS_ADDRESS;
+use crate::share::{Service, Share};
+use crate::sockets::{self, PAUSE};
 
 const PORT: u16 = 80;
-/// Connections of one interface; more are closed at once.
-const MAX_CONNECTIONS: usize = 32;
+/// How long a request's header may take to arrive, and a connection be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection's whole life: clients of IMDS are short.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of a request's line and headers. Bodies are not read.
+const MAX_HEADER: usize = 16 * 1024;
 /// Of Linux (`net.ipv4.ip_default_ttl`).
 const DEFAULT_TTL: u8 = 64;
 
-/// Opens the listener in the calling thread's namespace, registered with the entered runtime.
-pub(crate) fn open_listener() -> Result<TcpListener, NetworkError> {
-    let open = || {
-        let listener = std::net::TcpListener::bind((IMDS_ADDRESS, PORT))?;
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    open().map_err(|e| system_error(format!("listening on {IMDS_ADDRESS}:{PORT}"), e))
+/// Opens an interface's listener in the calling thread's namespace, on the TAP, which must exist.
+pub(crate) fn open_listener(tap: &str) -> io::Result<OwnedFd> {
+    sockets::tcp(tap, SocketAddrV4::new(IMDS_ADDRESS, PORT))
 }
 
-/// Serves for as long as it is polled.
-pub(crate) async fn serve(listener: TcpListener, imds: Imds) {
-    let imds = Arc::new(imds);
-    let mut limits = Limits::default();
+/// Serves for as long as it is polled. Must be called in a runtime's context.
+///
+/// # Errors
+/// The socket cannot be registered with the runtime.
+pub(crate) async fn serve(listener: OwnedFd, share: Arc<Share>, imds: Arc<Imds>) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener.into())?;
     // Its connections end with it.
     let mut connections = JoinSet::new();
     loop {
@@ -58,38 +56,58 @@ pub(crate) async fn serve(listener: TcpListener, imds: Imds) {
             },
             Err(error) => {
                 tracing::debug!(%error, "accepting an IMDS connection");
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        let Ok(permit) = limits.of(from).try_acquire_owned() else {
+        if !share.admit(Service::Imds) {
+            drop(stream);
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        // A client without room is told at once.
+        let Some(permit) = share.connection(Service::Imds) else {
             continue;
         };
-        let imds = imds.clone();
+        let (share, imds) = (share.clone(), imds.clone());
         connections.spawn(async move {
-            let _ = timeout(CONNECTION_TIMEOUT, converse(stream, from, &imds)).await;
+            let _ = timeout(CONNECTION_TIMEOUT, converse(stream, from, &share, &imds)).await;
             drop(permit);
         });
     }
 }
 
-async fn converse(stream: TcpStream, from: Ipv4Addr, imds: &Imds) {
+async fn converse(stream: TcpStream, from: Ipv4Addr, share: &Share, imds: &Imds) {
     // A second descriptor, since the connection owns the first.
     let Ok(socket) = stream.as_fd().try_clone_to_owned() else {
         return;
     };
     let service = service_fn(async |request: Request<Incoming>| {
-        Ok::<_, Infallible>(answer(imds, from, &request, &socket))
+        Ok::<_, Infallible>(if share.admit(Service::Imds) {
+            answer(imds, from, &request, &socket)
+        } else {
+            over_rate()
+        })
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(16 * 1024)
+        .max_buf_size(MAX_HEADER)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%from, %error, "an IMDS connection ended");
     }
+}
+
+/// Retry later, and on another connection (EC2's user guide, "Query response codes").
+fn over_rate() -> Response<Body> {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn answer(imds: &Imds, from: Ipv4Addr, request: &Request<Incoming>, socket: &OwnedFd) -> Response<Body> {
@@ -105,20 +123,4 @@ fn answer(imds: &Imds, from: Ipv4Addr, request: &Request<Incoming>, socket: &Own
         tracing::warn!(%from, %error, "setting the hop limit");
     }
     reply.response.map(Body::from)
-}
-
-/// Counts connections by address; forgets those that have none.
-#[derive(Default)]
-struct Limits(HashMap<Ipv4Addr, Weak<Semaphore>>);
-
-impl Limits {
-    fn of(&mut self, from: Ipv4Addr) -> Arc<Semaphore> {
-        if let Some(limit) = self.0.get(&from).and_then(Weak::upgrade) {
-            return limit;
-        }
-        self.0.retain(|_, limit| limit.strong_count() > 0);
-        let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        self.0.insert(from, Arc::downgrade(&limit));
-        limit
-    }
 }

@@ -17,6 +17,7 @@ use hearth_network::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, Secur
 use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, PublicKey};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+pub mod dns;
 pub mod wire;
 
 pub const VNET_HEADER: usize = 12;
