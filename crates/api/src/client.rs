@@ -17,8 +17,11 @@ use crate::v1::subnets_client::SubnetsClient;
 use crate::v1::tags_client::TagsClient;
 use crate::v1::vpcs_client::VpcsClient;
 
-/// Bytes of one message, both ways: a Describe without pages over thousands of instances fits.
-pub const MAX_MESSAGE_SIZE: usize = 64 << 20;
+/// Bytes of one answer: a Describe without pages over thousands of instances fits.
+pub const MAX_ANSWER: usize = 64 << 20;
+
+/// Bytes of one request: a piece of 1 MiB of an upload, with what is around it.
+pub const MAX_REQUEST: usize = (1 << 20) + (16 << 10);
 
 /// All services of the public API over one connection. Cheap to clone; calls of clones share the connection.
 #[derive(Debug, Clone)]
@@ -47,9 +50,7 @@ impl Client {
     pub fn new(channel: Channel) -> Self {
         macro_rules! service {
             ($client:ident) => {
-                $client::new(channel.clone())
-                    .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                    .max_encoding_message_size(MAX_MESSAGE_SIZE)
+                $client::new(channel.clone()).max_decoding_message_size(MAX_ANSWER)
             };
         }
         Self {

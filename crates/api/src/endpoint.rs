@@ -4,6 +4,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::{Gid, Group, Uid, User};
 use tokio::net::UnixStream;
@@ -19,6 +20,10 @@ pub const ENDPOINT_VARIABLE: &str = "HEARTH_ENDPOINT";
 
 /// The group whose members may call, where the socket itself does not say.
 const GROUP: &str = "hearth";
+
+/// How often, and in between how long, connecting is tried while too many others do.
+const BUSY_TRIES: u32 = 200;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Write permission for the group and for others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -67,9 +72,17 @@ pub fn socket_path(endpoint: &str) -> Result<PathBuf, ConnectError> {
 /// # Errors
 /// Nobody listens, the caller is not in the socket's group, or somebody else listens.
 pub(crate) async fn connect(path: &Path) -> Result<UnixStream, ConnectError> {
-    let stream = UnixStream::connect(path)
-        .await
-        .map_err(|error| refused(path, error))?;
+    let mut tries = 0..BUSY_TRIES;
+    let stream = loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => break stream,
+            // The queue of connections that hearthd has yet to accept is full.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries.next().is_some() => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            Err(error) => return Err(refused(path, error)),
+        }
+    };
     // SO_PEERCRED: the credentials at the time of listen(2).
     let peer = stream.peer_cred().map_err(|source| ConnectError::Io {
         path: path.to_owned(),

@@ -73,6 +73,7 @@ error_codes! {
     InvalidManifest = "InvalidManifest", InvalidArgument;
     InvalidAmiNameMalformed = "InvalidAMIName.Malformed", InvalidArgument;
     InvalidTagKeyMalformed = "InvalidTagKey.Malformed", InvalidArgument;
+    FilterLimitExceeded = "FilterLimitExceeded", InvalidArgument;
     TagLimitExceeded = "TagLimitExceeded", InvalidArgument;
 
     // Ids of the wrong shape.

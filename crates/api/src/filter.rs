@@ -8,22 +8,39 @@ use std::borrow::Cow;
 use crate::error::{ApiError, ErrorCode};
 use crate::v1::{Filter, Tag};
 
-/// EC2 admits this many values per filter.
+mod pattern;
+
+pub use pattern::{MAX_LENGTH, Pattern};
+
+/// EC2 admits this many values in all filters of a call.
 pub const MAX_VALUES: usize = 200;
 
 /// The values that an item has under a filter's name; several for lists such as its security groups.
 pub type Values<'a> = Vec<Cow<'a, str>>;
 
 /// Filters that were checked against the names that a call knows.
-#[derive(Debug, Clone, Copy)]
-pub struct Filters<'f>(&'f [Filter]);
+#[derive(Debug, Clone)]
+pub struct Filters<'f>(Vec<Checked<'f>>);
+
+#[derive(Debug, Clone)]
+struct Checked<'f> {
+    name: &'f str,
+    patterns: Vec<Pattern>,
+}
 
 impl<'f> Filters<'f> {
     /// Checks filter names against `known`. `tag:KEY` and `tag-key` are known where `known` has `tag`.
     ///
     /// # Errors
-    /// `InvalidParameterValue` for an unknown name, no values or too many.
+    /// `InvalidParameterValue` for an unknown name, no values or one that is too long, `FilterLimitExceeded` for too
+    /// many values.
     pub fn new(filters: &'f [Filter], known: &[&str]) -> Result<Self, ApiError> {
+        if filters.iter().map(|filter| filter.values.len()).sum::<usize>() > MAX_VALUES {
+            let message =
+                format!("The maximum number of filter values specified on a single call is {MAX_VALUES}");
+            return Err(ApiError::new(ErrorCode::FilterLimitExceeded, message));
+        }
+        let mut checked = Vec::with_capacity(filters.len());
         for Filter { name, values } in filters {
             let is_tag = name == "tag-key" || name.strip_prefix("tag:").is_some_and(|key| !key.is_empty());
             let is_known = if is_tag {
@@ -49,12 +66,18 @@ impl<'f> Filters<'f> {
                 );
                 return Err(ApiError::new(ErrorCode::InvalidParameterValue, message));
             }
-            if values.is_empty() || values.len() > MAX_VALUES {
-                let message = format!("The filter '{name}' must have 1 to {MAX_VALUES} values");
+            if values.is_empty() {
+                let message = format!("The filter '{name}' has no values");
                 return Err(ApiError::new(ErrorCode::InvalidParameterValue, message));
             }
+            let patterns: Option<Vec<Pattern>> = values.iter().map(|value| Pattern::new(value)).collect();
+            let Some(patterns) = patterns else {
+                let message = format!("A value of the filter '{name}' has more than {MAX_LENGTH} characters");
+                return Err(ApiError::new(ErrorCode::InvalidParameterValue, message));
+            };
+            checked.push(Checked { name, patterns });
         }
-        Ok(Self(filters))
+        Ok(Self(checked))
     }
 
     /// Whether an item passes. `values_of` answers what the item has under a known name; tags are looked up in `tags`.
@@ -67,60 +90,11 @@ impl<'f> Filters<'f> {
                     .map(|t| t.value.as_str().into())
                     .collect(),
                 None if filter.name == "tag-key" => tags.iter().map(|t| t.key.as_str().into()).collect(),
-                None => values_of(&filter.name),
+                None => values_of(filter.name),
             };
-            has.iter().any(|value| {
-                filter
-                    .values
-                    .iter()
-                    .any(|pattern| pattern_matches(pattern, value))
-            })
+            has.iter()
+                .any(|value| filter.patterns.iter().any(|pattern| pattern.matches(value)))
         })
-    }
-}
-
-/// One element of a pattern.
-enum Element {
-    Any,
-    One,
-    Literal(char),
-}
-
-/// Whether `text` matches `pattern` as a whole. Linear in memory, and at most the product of both lengths in time.
-pub fn pattern_matches(pattern: &str, text: &str) -> bool {
-    let mut elements = Vec::with_capacity(pattern.len());
-    let mut characters = pattern.chars();
-    while let Some(c) = characters.next() {
-        elements.push(match c {
-            '*' => Element::Any,
-            '?' => Element::One,
-            // A backslash at the end has nothing to escape and is itself.
-            '\\' => Element::Literal(characters.next().unwrap_or('\\')),
-            c => Element::Literal(c),
-        });
-    }
-    let text: Vec<char> = text.chars().collect();
-
-    // Greedy with one way back: only the last `*` ever needs to take more, for it can take what an earlier one would.
-    let (mut e, mut t) = (0, 0);
-    let mut last_any: Option<(usize, usize)> = None;
-    loop {
-        match (elements.get(e), text.get(t)) {
-            (Some(Element::Any), _) => {
-                last_any = Some((e, t));
-                e += 1;
-            }
-            (Some(Element::One), Some(_)) => (e, t) = (e + 1, t + 1),
-            (Some(Element::Literal(l)), Some(c)) if l == c => (e, t) = (e + 1, t + 1),
-            (None, None) => return true,
-            _ => match last_any {
-                Some((any, taken)) if taken < text.len() => {
-                    last_any = Some((any, taken + 1));
-                    (e, t) = (any + 1, taken + 1);
-                }
-                _ => return false,
-            },
-        }
     }
 }
 

@@ -3,7 +3,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bounds;
 pub mod client;
+pub mod codec;
 pub mod endpoint;
 pub mod error;
 pub mod filter;

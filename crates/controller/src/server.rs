@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hearth_api::agent::control_plane_server::ControlPlaneServer;
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 
 use crate::app::App;
 use crate::config::Config;
-use crate::door::socket;
+use crate::door::calls::Calls;
+use crate::door::{accept, files, socket};
 use crate::gateway::{Gateway, Sessions};
 use crate::pki::{self, Authority};
 use crate::store::bootstrap::{Layout, bootstrap};
@@ -29,8 +33,10 @@ use crate::{janitor, services};
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// An Intents message carries up to 16 KiB of user data per instance.
-const MAX_MESSAGE: usize = hearth_api::client::MAX_MESSAGE_SIZE;
+/// Bytes. An Intents message carries up to 16 KiB of user data per instance.
+const MAX_AGENT_MESSAGE: usize = 64 << 20;
+/// Calls at the same time on one connection to the API.
+const STREAMS: u32 = 64;
 /// How long calls may take to end when the process does.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -42,8 +48,40 @@ pub struct Running {
     pub agent_listen: SocketAddr,
     pub app: Arc<App>,
     tasks: Vec<JoinHandle<()>>,
+    _api_runtime: ApiRuntime,
     /// Held until the process ends.
     _lock: File,
+}
+
+/// Threads for the API alone: what callers do keeps nobody from serving agents.
+#[derive(Debug)]
+struct ApiRuntime {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl ApiRuntime {
+    fn new() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("api")
+            .enable_all()
+            .build()
+            .context("starting the API's threads")?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+}
+
+impl Drop for ApiRuntime {
+    /// Without waiting: it may be dropped where nothing may block.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Opens the store, listens and serves.
@@ -71,10 +109,15 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let owner_id = bootstrap(&mut tx, &layout).await?;
     tx.commit().await?;
     let authority = Arc::new(Authority::open(&dir.join("pki"))?);
-    let identity = authority.server_identity()?;
 
+    let shares = files::share_out()?;
     let socket = config.socket.clone();
-    let listener = socket::listen(&socket).context("opening the API's socket")?;
+    let api_runtime = ApiRuntime::new()?;
+    let callers = {
+        let _entered = api_runtime.handle.enter();
+        let listener = socket::listen(&socket).context("opening the API's socket")?;
+        accept::callers(listener, &shares)
+    };
     let agent_listener = bind(config.agent_listen).await?;
     let agent_listen = agent_listener.local_addr()?;
     let app = Arc::new(App {
@@ -92,31 +135,25 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     });
     janitor::sweep_images(&app).await?;
 
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(identity.chain, identity.key))
-        .client_ca_root(Certificate::from_pem(authority.certificate_pem()))
-        .client_auth_optional(true);
-    let gateway = ControlPlaneServer::new(Gateway::new(Arc::clone(&app), authority))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    let agents = builder()
-        .tls_config(tls)
-        .context("setting up TLS for agents")?
-        .add_service(gateway)
-        .serve_with_incoming_shutdown(incoming(agent_listener), app.ending.clone().cancelled_owned());
-    let api = services::routes(&app, builder())
-        .await?
-        .serve_with_incoming_shutdown(
-            UnixListenerStream::new(listener),
-            app.ending.clone().cancelled_owned(),
-        );
+    let gateway = ControlPlaneServer::new(Gateway::new(Arc::clone(&app), Arc::clone(&authority)))
+        .max_decoding_message_size(MAX_AGENT_MESSAGE)
+        .max_encoding_message_size(MAX_AGENT_MESSAGE);
+    let agents = builder().add_service(gateway).serve_with_incoming_shutdown(
+        accept::agents(agent_listener, agents_tls(&authority)?, &shares),
+        app.ending.clone().cancelled_owned(),
+    );
+    let api = builder()
+        .max_concurrent_streams(STREAMS)
+        .layer(Calls::new()?)
+        .add_routes(services::routes(&app).await?)
+        .serve_with_incoming_shutdown(callers, app.ending.clone().cancelled_owned());
     let tasks = vec![
         tokio::spawn(async move {
             if let Err(error) = agents.await {
                 tracing::error!(%error, "serving agents");
             }
         }),
-        tokio::spawn(async move {
+        api_runtime.handle.spawn(async move {
             if let Err(error) = api.await {
                 tracing::error!(%error, "serving the API");
             }
@@ -130,6 +167,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         agent_listen,
         app,
         tasks,
+        _api_runtime: api_runtime,
         _lock: lock,
     })
 }
@@ -153,7 +191,6 @@ impl Running {
 
 fn builder() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
@@ -182,8 +219,24 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("listening on {address}"))
 }
 
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
+/// TLS for agents: the control plane's certificate, and certificates of hosts where they have one.
+fn agents_tls(authority: &Authority) -> anyhow::Result<rustls::ServerConfig> {
+    let identity = authority.server_identity()?;
+    let doing = "setting up TLS for agents";
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).context(doing)?)?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        .allow_unauthenticated()
+        .build()
+        .context(doing)?;
+    let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).context(doing)?;
+    let mut config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.context(doing)?, key)
+        .context(doing)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 /// Where this process listens, for `hearthd join-token` and scripts.

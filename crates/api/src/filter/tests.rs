@@ -16,6 +16,10 @@ fn tag(key: &str, value: &str) -> Tag {
     }
 }
 
+fn pattern_matches(pattern: &str, text: &str) -> bool {
+    Pattern::new(pattern).unwrap().matches(text)
+}
+
 #[test]
 fn wildcards() {
     for (pattern, text, expected) in [
@@ -80,6 +84,40 @@ fn unknown_names_are_refused_with_the_known_ones() {
     assert!(Filters::new(&[filter("vpc-id", &[])], &["vpc-id"]).is_err());
 }
 
+#[test]
+fn ec2s_limits() {
+    let known = ["vpc-id"];
+    let many = filter("vpc-id", &["x"; MAX_VALUES]);
+    let one = filter("vpc-id", &["x"]);
+    assert!(Filters::new(std::slice::from_ref(&many), &known).is_ok());
+    let error = Filters::new(&[many, one], &known).unwrap_err();
+    assert_eq!(error.code, ErrorCode::FilterLimitExceeded);
+    let long = |length: usize| [filter("vpc-id", &[&"ä".repeat(length)])];
+    assert!(Filters::new(&long(MAX_LENGTH), &known).is_ok());
+    let error = Filters::new(&long(MAX_LENGTH + 1), &known).unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidParameterValue);
+}
+
+/// A matcher that goes back compares the whole pattern at each character of the text.
+#[test]
+fn the_worst_pattern_takes_no_longer_than_a_simple_one() {
+    let text = "a".repeat(200_000);
+    let time = |pattern: &str| {
+        let pattern = Pattern::new(pattern).unwrap();
+        let once = || {
+            let begin = std::time::Instant::now();
+            assert!(!pattern.matches(&text));
+            begin.elapsed()
+        };
+        (0..5).map(|_| once()).min().unwrap()
+    };
+    let (worst, simple) = (time(&format!("*{}b", "a".repeat(253))), time("*b"));
+    assert!(
+        worst < simple * 5,
+        "{worst:?} for the worst, {simple:?} for a simple one"
+    );
+}
+
 /// The obvious, exponential matcher.
 fn model(pattern: &[char], text: &[char]) -> bool {
     match (pattern, text) {
@@ -99,6 +137,13 @@ proptest! {
         let p: Vec<char> = pattern.chars().collect();
         let t: Vec<char> = text.chars().collect();
         prop_assert_eq!(pattern_matches(&pattern, &text), model(&p, &t));
+    }
+
+    /// Positions beyond the first word of 64.
+    #[test]
+    fn long_patterns_agree_too(begin in 50usize..200, pattern in r"[ab*?]{0,8}", text in r"[ab]{0,10}") {
+        let (long, same) = ("?".repeat(begin) + &pattern, "x".repeat(begin) + &text);
+        prop_assert_eq!(pattern_matches(&long, &same), pattern_matches(&pattern, &text));
     }
 
     #[test]

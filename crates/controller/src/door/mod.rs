@@ -1,3 +1,8 @@
-//! How callers and agents get in: the API's Unix socket.
+//! How callers and agents get in: the API's Unix socket, connections and their limits, and what every call goes through.
 
+pub mod accept;
+pub mod calls;
+mod connection;
+pub mod files;
+mod places;
 pub mod socket;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hearth_api::client::MAX_MESSAGE_SIZE;
+use hearth_api::client::{MAX_ANSWER, MAX_REQUEST};
 use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
 use hearth_api::v1::instances_server::InstancesServer;
@@ -15,8 +15,6 @@ use hearth_api::v1::tags_server::TagsServer;
 use hearth_api::v1::vpcs_server::VpcsServer;
 use hearth_api::{ApiError, DESCRIPTORS};
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
 use tonic::{Response, Status};
 
 use crate::app::App;
@@ -74,12 +72,12 @@ fn refuse_dry_run(dry_run: bool) -> Result<(), ApiError> {
 }
 
 /// All services of the API with health and reflection (v1 and v1alpha, which grpcurl still asks for).
-pub async fn routes(app: &Arc<App>, mut server: Server) -> anyhow::Result<Router> {
+pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
     macro_rules! service {
         ($server:ident, $noun:expr) => {
             $server::new($noun)
-                .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                .max_encoding_message_size(MAX_MESSAGE_SIZE)
+                .max_decoding_message_size(MAX_REQUEST)
+                .max_encoding_message_size(MAX_ANSWER)
         };
     }
     let app = || Arc::clone(app);
@@ -103,20 +101,21 @@ pub async fn routes(app: &Arc<App>, mut server: Server) -> anyhow::Result<Router
             .with_service_name("hearth.v1.Vpcs")
             .with_service_name("grpc.health.v1.Health")
     };
-    let routes = Routes::new(service!(InstancesServer, instances::Instances(app())))
-        .add_service(service!(ImagesServer, images::Images(app())))
-        .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
-        .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
-        .add_service(service!(RegionsServer, regions::Regions(app())))
-        .add_service(service!(
-            SecurityGroupsServer,
-            security_groups::SecurityGroups(app())
-        ))
-        .add_service(service!(SubnetsServer, subnets::Subnets(app())))
-        .add_service(service!(TagsServer, tags::Tags(app())))
-        .add_service(service!(VpcsServer, vpcs::Vpcs(app())))
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
-    Ok(server.add_routes(routes))
+    Ok(
+        Routes::new(service!(InstancesServer, instances::Instances(app())))
+            .add_service(service!(ImagesServer, images::Images(app())))
+            .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
+            .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
+            .add_service(service!(RegionsServer, regions::Regions(app())))
+            .add_service(service!(
+                SecurityGroupsServer,
+                security_groups::SecurityGroups(app())
+            ))
+            .add_service(service!(SubnetsServer, subnets::Subnets(app())))
+            .add_service(service!(TagsServer, tags::Tags(app())))
+            .add_service(service!(VpcsServer, vpcs::Vpcs(app())))
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?),
+    )
 }

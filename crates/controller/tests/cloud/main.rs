@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agents;
+mod bounds;
 mod faults;
 mod groups;
+mod idle;
 mod images;
 mod launch;
 mod life;

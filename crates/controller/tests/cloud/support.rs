@@ -31,6 +31,8 @@ pub struct Hearthd {
     child: Option<Child>,
     arguments: Vec<String>,
     agent_listen: String,
+    /// Descriptors that it may have.
+    files: Option<u32>,
 }
 
 impl Hearthd {
@@ -39,11 +41,21 @@ impl Hearthd {
     }
 
     pub fn with(arguments: &[&str]) -> Self {
+        Self::limited(arguments, None)
+    }
+
+    /// With a limit of descriptors.
+    pub fn with_files(files: u32) -> Self {
+        Self::limited(&[], Some(files))
+    }
+
+    fn limited(arguments: &[&str], files: Option<u32>) -> Self {
         let mut hearthd = Self {
             dir: TempDir::with_prefix("hearthd-").unwrap(),
             child: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             agent_listen: "127.0.0.1:0".into(),
+            files,
         };
         hearthd.spawn();
         hearthd
@@ -56,7 +68,16 @@ impl Hearthd {
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hearthd"))
+        let hearthd = env!("CARGO_BIN_EXE_hearthd");
+        let mut command = match self.files {
+            None => Command::new(hearthd),
+            Some(files) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={files}:{files}")).arg(hearthd);
+                command
+            }
+        };
+        let mut child = command
             .arg("--data-dir")
             .arg(self.data())
             .arg("--socket")
@@ -115,6 +136,10 @@ impl Hearthd {
 
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("api.sock")
+    }
+
+    pub fn agent_listen(&self) -> &str {
+        &self.agent_listen
     }
 
     pub fn endpoint(&self) -> String {

@@ -1,0 +1,234 @@
+//! What every call of the API goes through: a bound on the request, a place among the calls at work, a deadline, and a
+//! thread of its own.
+//!
+//! A call with one answer runs on a thread of the blocking pool, its answer's encoding included: whatever it computes, the
+//! threads that serve connections stay free, and so does whoever calls meanwhile. It also runs to its end when the
+//! caller leaves: a commit is never cut off from what follows it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use hearth_api::bounds::{self, CallShape};
+use hearth_api::client::MAX_REQUEST;
+use hearth_api::{ApiError, ErrorCode};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::runtime::Handle;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use super::connection::Caller;
+use super::places::{Limits, Place, Places};
+
+/// Calls at work at the same time, and answers that are on their way. A call has a thread.
+const CALLS: Limits = Limits {
+    total: 128,
+    per_peer: 64,
+};
+/// Streams at the same time: watchers, uploads.
+const STREAMS: Limits = Limits {
+    total: 512,
+    per_peer: 256,
+};
+/// The frame around a gRPC message: a flag and a length.
+const FRAME: usize = 5;
+/// How long a request may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(10);
+/// How long a call may take from then on.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Puts calls under their bounds.
+#[derive(Debug, Clone)]
+pub struct Calls(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    calls: Arc<Places<u32>>,
+    streams: Arc<Places<u32>>,
+    /// By path. What is not in it is health and reflection.
+    shapes: HashMap<String, CallShape>,
+}
+
+impl Calls {
+    /// # Errors
+    /// The API's descriptors cannot be read.
+    pub fn new() -> Result<Self, ApiError> {
+        Ok(Self(Arc::new(Shared {
+            calls: Places::new(CALLS),
+            streams: Places::new(STREAMS),
+            shapes: bounds::call_shapes()?,
+        })))
+    }
+}
+
+impl<S> Layer<S> for Calls {
+    type Service = Bounded<S>;
+
+    fn layer(&self, inner: S) -> Bounded<S> {
+        Bounded {
+            inner,
+            shared: Arc::clone(&self.0),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Bounded<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+/// Held by the work and by the answer.
+type Held = Arc<Place<u32>>;
+
+impl<S> Service<Request<Body>> for Bounded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The one that is ready, and a new one in its place.
+        let next = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, next);
+        let shared = Arc::clone(&self.shared);
+        let operation = request
+            .uri()
+            .path()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        // Refusals say so where they are made. Whoever only looks is many.
+        let reads = ["Describe", "Get", "Watch"]
+            .iter()
+            .any(|verb| operation.starts_with(verb));
+        let is_told = !reads && shared.shapes.contains_key(request.uri().path());
+        let caller = request.extensions().get::<Caller>().copied();
+        let (uid, pid) = caller.map_or((u32::MAX, 0), |caller| (caller.uid, caller.pid));
+        let span = tracing::info_span!("call", operation, uid, pid);
+        let work = async move {
+            let response = shared.run(inner, request, uid).await;
+            if is_told && !response.headers().contains_key(Status::GRPC_STATUS) {
+                tracing::info!("done");
+            }
+            Ok(response)
+        };
+        work.instrument(span).boxed()
+    }
+}
+
+impl Shared {
+    async fn run<S>(&self, mut inner: S, request: Request<Body>, uid: u32) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,
+        S::Future: Send,
+    {
+        let shape = self.shapes.get(request.uri().path());
+        let places = match shape {
+            Some(CallShape::Unary) => &self.calls,
+            _ => &self.streams,
+        };
+        let Some(place) = places.take(uid).map(Arc::new) else {
+            return refuse(ApiError::new(
+                ErrorCode::RequestLimitExceeded,
+                "Request limit exceeded. Try again when fewer calls are at work.",
+            ));
+        };
+        let response = match shape {
+            Some(CallShape::Unary) => match arrive(request).await {
+                Ok(request) => apart(inner, request, Arc::clone(&place)).await,
+                Err(error) => refuse(error),
+            },
+            _ => match inner.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+        };
+        held(response, place)
+    }
+}
+
+/// The whole request, if it is no larger than it may be and comes in time.
+async fn arrive(request: Request<Body>) -> Result<Request<Body>, ApiError> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_REQUEST + FRAME).collect();
+    let too_late = |_| ApiError::new(ErrorCode::Unavailable, "The request did not arrive in time.");
+    let arrived = tokio::time::timeout(ARRIVAL, body).await.map_err(too_late)?;
+    match arrived {
+        Ok(body) => Ok(Request::from_parts(head, Body::new(body))),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = format!("A request has at most {MAX_REQUEST} bytes.");
+            Err(ApiError::new(ErrorCode::InvalidParameterValue, message))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a request did not arrive");
+            Err(ApiError::new(
+                ErrorCode::Unavailable,
+                "The request did not arrive whole.",
+            ))
+        }
+    }
+}
+
+/// Runs a call to the end of its answer, on a thread that may block.
+async fn apart<S>(mut inner: S, request: Request<Body>, place: Held) -> Response<Body>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+{
+    let runtime = Handle::current();
+    let span = tracing::Span::current();
+    let work = move || {
+        let _place = place;
+        let answer = async {
+            let response = match inner.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            let (head, body) = response.into_parts();
+            match body.collect().await {
+                Ok(body) => Response::from_parts(head, Body::new(body)),
+                Err(status) => status.into_http(),
+            }
+        };
+        runtime.block_on(tokio::time::timeout(DEADLINE, answer).instrument(span))
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => refuse(ApiError::new(
+            ErrorCode::Unavailable,
+            format!("The call took more than {} seconds.", DEADLINE.as_secs()),
+        )),
+        Err(panic) => refuse(ApiError::internal(&panic)),
+    }
+}
+
+/// An answer that keeps its place until it has been read, or its reader is gone.
+fn held(response: Response<Body>, place: Held) -> Response<Body> {
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &place;
+            frame
+        }))
+    })
+}
+
+fn refuse(error: ApiError) -> Response<Body> {
+    tracing::info!(code = %error.code, message = error.message, "refused");
+    Status::from(error).into_http()
+}

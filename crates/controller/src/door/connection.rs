@@ -1,0 +1,200 @@
+//! A connection that is through the door.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tonic::transport::server::Connected;
+
+/// What an HTTP/2 client says first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The process at the other end of the API's socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub uid: u32,
+    pub pid: i32,
+}
+
+/// A connection to the API's socket.
+#[derive(Debug)]
+pub struct CallerStream {
+    stream: UnixStream,
+    caller: Caller,
+}
+
+impl CallerStream {
+    /// # Errors
+    /// The kernel does not say who it is.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
+        let found = stream.peer_cred()?;
+        let caller = Caller {
+            uid: found.uid(),
+            pid: found.pid().unwrap_or(0),
+        };
+        Ok(Self { stream, caller })
+    }
+
+    pub fn uid(&self) -> u32 {
+        self.caller.uid
+    }
+}
+
+impl Connected for CallerStream {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller
+    }
+}
+
+/// A stream whose peer speaks HTTP/2, and that ends when its place is needed.
+pub struct Connection<S> {
+    stream: S,
+    /// Bytes of [`PREFACE`] that the reader has yet to see.
+    unread: &'static [u8],
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ended: bool,
+    /// The place.
+    _held: Box<dyn fmt::Debug + Send>,
+}
+
+impl<S: AsyncRead + Unpin> Connection<S> {
+    /// Waits for the peer's preface.
+    ///
+    /// # Errors
+    /// It says something else, or goes.
+    pub async fn begin(mut stream: S) -> io::Result<Self> {
+        let mut said = [0; PREFACE.len()];
+        stream.read_exact(&mut said).await?;
+        if said != *PREFACE {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP/2"));
+        }
+        Ok(Self {
+            stream,
+            unread: PREFACE,
+            end: Box::pin(std::future::pending()),
+            ended: false,
+            _held: Box::new(()),
+        })
+    }
+}
+
+impl<S> Connection<S> {
+    /// The connection lasts until `end`, and holds `place` as long.
+    pub fn keep_until(
+        self,
+        end: impl Future<Output = ()> + Send + 'static,
+        place: impl fmt::Debug + Send + 'static,
+    ) -> Self {
+        Self {
+            end: Box::pin(end),
+            _held: Box::new(place),
+            ..self
+        }
+    }
+
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    fn poll_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.ended || self.end.as_mut().poll(context).is_ready() {
+            self.ended = true;
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the connection made room for another",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_end(context)?;
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.unread = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_end(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_end(context)?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl AsyncRead for CallerStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for CallerStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl<S: Connected> Connected for Connection<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> S::ConnectInfo {
+        self.stream.connect_info()
+    }
+}

@@ -1,0 +1,174 @@
+//! The worst that a caller can send, and what others notice of it.
+
+use std::time::{Duration, Instant};
+
+use hearth_api::client::channel;
+use hearth_api::codec::BoundedCodec;
+use hearth_api::{Client, v1};
+use tonic::Status;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+
+use crate::support::{Hearthd, code};
+
+fn filter(values: Vec<String>) -> v1::Filter {
+    v1::Filter {
+        name: "tag:Name".into(),
+        values,
+    }
+}
+
+async fn describe(client: &Client, filters: Vec<v1::Filter>) -> Result<usize, Status> {
+    let request = v1::DescribeSecurityGroupsRequest {
+        filters,
+        ..Default::default()
+    };
+    let answer = client
+        .clone()
+        .security_groups
+        .describe_security_groups(request)
+        .await?;
+    Ok(answer.into_inner().security_groups.len())
+}
+
+/// The latency that 99 of 100 calls of another caller stay below, until `done`.
+async fn p99(hearthd: &Hearthd, done: impl Future<Output = ()>) -> Duration {
+    let other = hearthd.client().await;
+    let mut latencies = Vec::new();
+    let mut done = std::pin::pin!(done);
+    loop {
+        let begin = Instant::now();
+        let request = v1::DescribeVpcsRequest::default();
+        other.clone().vpcs.describe_vpcs(request).await.unwrap();
+        latencies.push(begin.elapsed());
+        tokio::select! {
+            () = &mut done => break,
+            () = tokio::time::sleep(Duration::from_millis(2)) => {}
+        }
+    }
+    latencies.sort_unstable();
+    eprintln!("{} calls, slowest {:?}", latencies.len(), latencies.last());
+    latencies[(latencies.len() * 99).div_ceil(100) - 1]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worst_request_stalls_nobody() {
+    let hearthd = Hearthd::start();
+    let client = hearthd.client().await;
+    // Much to be compared with: tags as long as they may be.
+    for n in 0..20 {
+        let tags = (0..40).map(|k| v1::Tag {
+            key: format!("{k}"),
+            value: "a".repeat(255),
+        });
+        let request = v1::CreateSecurityGroupRequest {
+            group_name: format!("g{n}"),
+            description: "a".repeat(255),
+            tag_specifications: vec![v1::TagSpecification {
+                resource_type: "security-group".into(),
+                tags: tags.collect(),
+            }],
+            ..Default::default()
+        };
+        client
+            .clone()
+            .security_groups
+            .create_security_group(request)
+            .await
+            .unwrap();
+    }
+    let idle = p99(&hearthd, tokio::time::sleep(Duration::from_secs(3))).await;
+
+    let nearly = |n: usize| format!("*{}b*{n:02}", "a".repeat(248));
+    let worst = async {
+        // What EC2 admits, at its worst: as many values as there may be, and all of them nearly match everywhere.
+        for _ in 0..2 {
+            let request = v1::DescribeTagsRequest {
+                filters: vec![v1::Filter {
+                    name: "value".into(),
+                    values: (0..200).map(|n| nearly(n % 100)).collect(),
+                }],
+                ..Default::default()
+            };
+            let answer = client.clone().tags.describe_tags(request).await.unwrap();
+            assert!(answer.into_inner().tags.is_empty());
+        }
+        // What it does not.
+        let long = vec![filter(vec!["*a".repeat(30 << 20)])];
+        assert_eq!(
+            code(&describe(&client, long).await.unwrap_err()),
+            "InvalidParameterValue"
+        );
+        let many = vec![filter(vec![]); 1_500_000];
+        assert_eq!(
+            code(&describe(&client, many).await.unwrap_err()),
+            "InvalidParameterValue"
+        );
+        let many = vec![v1::Filter::default(); 500_000];
+        let refused = describe(&client, many).await.unwrap_err();
+        assert_eq!(
+            refused.message(),
+            "The parameter filters has more than 50 elements."
+        );
+        let values = vec![filter(vec!["x".into(); 201])];
+        assert_eq!(
+            code(&describe(&client, values).await.unwrap_err()),
+            "FilterLimitExceeded"
+        );
+    };
+    let busy = p99(&hearthd, worst).await;
+    eprintln!("p99 of another caller: {idle:?} idle, {busy:?} beside the worst request");
+    // The machine may be busy with other things.
+    assert!(
+        busy < Duration::from_millis(100).max(idle * 3),
+        "{idle:?} became {busy:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_has_so_many_calls_at_work_and_no_more() {
+    let hearthd = Hearthd::start();
+    // Requests that never arrive whole, on three connections: more than there are places.
+    let mut hanging = Vec::new();
+    for _ in 0..3 {
+        let channel = channel(&hearthd.endpoint()).await.unwrap();
+        for _ in 0..32 {
+            let mut grpc = Grpc::new(channel.clone());
+            hanging.push(tokio::spawn(async move {
+                grpc.ready().await.unwrap();
+                let codec = BoundedCodec::<v1::DescribeVpcsRequest, v1::DescribeVpcsResponse>::default();
+                let path = PathAndQuery::from_static("/hearth.v1.Vpcs/DescribeVpcs");
+                let never = tonic::Request::new(tokio_stream::pending());
+                grpc.client_streaming(never, path, codec).await.map(|_| ())
+            }));
+        }
+    }
+    let client = hearthd.client().await;
+    let call = async || {
+        let request = v1::DescribeVpcsRequest::default();
+        client.clone().vpcs.describe_vpcs(request).await
+    };
+    let begin = Instant::now();
+    loop {
+        if let Err(refused) = call().await {
+            assert_eq!(code(&refused), "RequestLimitExceeded");
+            break;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(8),
+            "64 calls hang and one more is served"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Those that have a place have it for ten seconds.
+    let mut late = 0;
+    for call in hanging {
+        match code(&call.await.unwrap().unwrap_err()).as_str() {
+            "Unavailable" => late += 1,
+            other => assert_eq!(other, "RequestLimitExceeded"),
+        }
+    }
+    // Calls of the loop may have had places for a moment.
+    assert!((56..=64).contains(&late), "{late}");
+    call().await.unwrap();
+}
