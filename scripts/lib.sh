@@ -16,6 +16,19 @@ die() {
     exit 1
 }
 
+# at_least WANT HAVE: whether the version HAVE is WANT or newer; no version is older than any.
+at_least() { [ -n "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n1)" = "$1" ]; }
+
+# need_tool NAME VERSION: installs exactly this version of a cargo tool, with the dependencies that its authors locked,
+# unless it is there in this version or a newer one.
+need_tool() {
+    local have
+    have=$("$1" --version 2>/dev/null | grep -oE -m1 '[0-9]+\.[0-9]+\.[0-9]+' || true)
+    at_least "$2" "$have" && return
+    say "installing $1 $2"
+    cargo install --quiet --locked "$1@$2"
+}
+
 # need_host: root and a usable KVM, or a sentence that says what to do.
 need_host() {
     [ "$(id -u)" = 0 ] || die "this needs root (TAPs, namespaces, nftables): run it with sudo"
