@@ -18,6 +18,7 @@ use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, P
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub mod dns;
+pub mod frames;
 pub mod wire;
 
 pub const VNET_HEADER: usize = 12;
