@@ -1,13 +1,13 @@
 //! The AMIs' disks on this host: fetched once, verified, then read-only bases of many volumes.
 //!
-//! An image that has its name is whole: it is written under another name, checked against its BLAKE3
-//! digest, synced and renamed. Images that no instance uses any more stay as a cache.
+//! An image that has its name is whole: it is written under another name, checked against its digest
+//! ([`hearth_image::disk_digest`]), synced and renamed. Images that no instance uses any more stay as a cache.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub enum ImageError {
     },
     #[error("storing {image_id}")]
     Sync { image_id: String, source: VolumeError },
-    #[error("{image_id} is not what it should be: its BLAKE3 digest is {found}, not {expected}")]
+    #[error("{image_id} is not what it should be: its digest is {found}, not {expected}")]
     Digest {
         image_id: String,
         expected: String,
@@ -61,7 +61,7 @@ pub struct ImageName {
     pub image_id: String,
     /// Bytes.
     pub size: u64,
-    /// BLAKE3, hex.
+    /// As [`hearth_image::disk_digest`] makes it.
     pub digest: String,
 }
 
@@ -279,7 +279,7 @@ fn store(dir: &DataDir, name: &ImageName, mut chunks: mpsc::Receiver<Delivery>) 
             }
         }
     }
-    let found = digest(&path).map_err(failed("reading it back"))?;
+    let found = hearth_image::disk_digest(&file, name.size).map_err(failed("reading it back"))?;
     if !found.eq_ignore_ascii_case(&name.digest) {
         return Err(ImageError::Digest {
             image_id: name.image_id.clone(),
@@ -292,10 +292,4 @@ fn store(dir: &DataDir, name: &ImageName, mut chunks: mpsc::Receiver<Delivery>) 
     let home = dir.images().join(&name.image_id);
     std::fs::rename(&half_made.0, &home).map_err(failed("giving it its name"))?;
     sync_dir(&dir.images()).map_err(synced)
-}
-
-fn digest(path: &Path) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(hasher.finalize().to_hex().to_string())
 }

@@ -137,6 +137,8 @@ error_codes! {
     RulesPerSecurityGroupLimitExceeded = "RulesPerSecurityGroupLimitExceeded", ResourceExhausted;
     SecurityGroupsPerInterfaceLimitExceeded = "SecurityGroupsPerInterfaceLimitExceeded", ResourceExhausted;
     RequestLimitExceeded = "RequestLimitExceeded", ResourceExhausted;
+    ResourceLimitExceeded = "ResourceLimitExceeded", ResourceExhausted;
+    RequestExpired = "RequestExpired", DeadlineExceeded;
 
     // The server.
     InternalError = "InternalError", Internal;

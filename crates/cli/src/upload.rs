@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use hearth_api::Client;
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
@@ -22,6 +23,9 @@ const CHUNK: u64 = 1 << 20;
 
 /// Chunks that are read ahead of the network.
 const AHEAD: usize = 4;
+
+/// How long nothing is sent while zeros are read: the service ends an upload after 30 seconds of silence.
+const SILENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct DiskImage {
     path: PathBuf,
@@ -76,7 +80,7 @@ impl DiskImage {
                 return Ok(());
             }
             let progress = progress(self.size);
-            chunks(&self.file, self.size, |offset, data| {
+            chunks(&self.file, self.size, SILENCE, |offset, data| {
                 progress.set_position(offset);
                 send(Part::Chunk(Chunk {
                     offset: offset.try_into().unwrap_or(i64::MAX),
@@ -103,9 +107,16 @@ impl DiskImage {
     }
 }
 
-/// Reads all chunks that are not zero, in the order of their offsets, until `emit` answers false.
-fn chunks(file: &File, size: u64, mut emit: impl FnMut(u64, Vec<u8>) -> bool) -> io::Result<()> {
+/// Reads all chunks that are not zero, in the order of their offsets, until `emit` answers false. Emits an empty chunk
+/// after each `silence` of zeros.
+fn chunks(
+    file: &File,
+    size: u64,
+    silence: Duration,
+    mut emit: impl FnMut(u64, Vec<u8>) -> bool,
+) -> io::Result<()> {
     let mut offset = 0;
+    let mut emitted = Instant::now();
     while offset < size {
         let (start, end) = match next_data(file, offset, size)? {
             Some(extent) => extent,
@@ -117,8 +128,15 @@ fn chunks(file: &File, size: u64, mut emit: impl FnMut(u64, Vec<u8>) -> bool) ->
             let length = (CHUNK - offset % CHUNK).min(end - offset);
             let mut data = vec![0; usize::try_from(length).map_err(io::Error::other)?];
             file.read_exact_at(&mut data, offset)?;
-            if data.iter().any(|byte| *byte != 0) && !emit(offset, data) {
-                return Ok(());
+            let zero = data.iter().all(|byte| *byte == 0);
+            if zero {
+                data.clear();
+            }
+            if !zero || emitted.elapsed() >= silence {
+                if !emit(offset, data) {
+                    return Ok(());
+                }
+                emitted = Instant::now();
             }
             offset += length;
         }
@@ -162,7 +180,7 @@ mod tests {
     fn received(file: &File, size: u64) -> (Vec<u8>, usize) {
         let mut disk = vec![0; size as usize];
         let (mut travelled, mut last) = (0, 0);
-        chunks(file, size, |offset, data| {
+        chunks(file, size, SILENCE, |offset, data| {
             assert!(offset >= last && data.len() as u64 <= CHUNK);
             last = offset + data.len() as u64;
             disk[offset as usize..last as usize].copy_from_slice(&data);
@@ -187,10 +205,24 @@ mod tests {
     }
 
     #[test]
+    fn a_long_run_of_zeros_is_not_silent() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
+        let mut emitted = Vec::new();
+        chunks(&file, 4 << 20, Duration::ZERO, |offset, data| {
+            assert!(data.is_empty());
+            emitted.push(offset);
+            true
+        })
+        .unwrap();
+        assert_eq!(emitted, [0, 1 << 20, 2 << 20, 3 << 20]);
+    }
+
+    #[test]
     fn a_file_that_shrank_is_an_error() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[1; 100], 0).unwrap();
-        let error = chunks(&file, 200, |_, _| true).unwrap_err();
+        let error = chunks(&file, 200, SILENCE, |_, _| true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 

@@ -46,6 +46,18 @@ pub struct Config {
     #[arg(long, env = "HEARTH_INSTANCE_LIMIT", default_value_t = 1000)]
     pub instance_limit: u32,
 
+    /// Images that may exist at the same time.
+    #[arg(long, env = "HEARTH_IMAGE_LIMIT", default_value_t = 1000)]
+    pub image_limit: u32,
+
+    /// GiB that the disks of all images may have together. Holes count.
+    #[arg(long, env = "HEARTH_IMAGE_GIB_LIMIT", default_value_t = 4096)]
+    pub image_gib_limit: u32,
+
+    /// Seconds after which an upload that sends nothing ends. For tests.
+    #[arg(long, hide = true, default_value_t = 30)]
+    pub upload_idle_seconds: u32,
+
     /// Seconds that terminated instances stay visible.
     #[arg(long, env = "HEARTH_TERMINATED_VISIBLE", default_value_t = 3600)]
     pub terminated_visible: u32,

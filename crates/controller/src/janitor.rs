@@ -41,7 +41,7 @@ async fn tidy(app: &App, visible: Duration) -> Result<()> {
     tx.commit().await?;
     // After the commit: a disk without a row is swept at the next start, a row without a disk would be a lie.
     for image in &unused {
-        if let Err(error) = std::fs::remove_file(app.image_path(image)) {
+        if let Err(error) = tokio::fs::remove_file(app.image_path(image)).await {
             tracing::warn!(image, %error, "removing an image's disk");
         }
     }

@@ -9,6 +9,7 @@
 mod app;
 pub mod catalog;
 pub mod config;
+mod digests;
 mod door;
 mod gateway;
 mod janitor;

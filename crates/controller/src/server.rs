@@ -28,7 +28,7 @@ use crate::pki::{self, Authority};
 use crate::store::bootstrap::{Layout, bootstrap};
 use crate::store::intents::Surroundings;
 use crate::store::{Store, views};
-use crate::{janitor, services};
+use crate::{digests, janitor, services};
 
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -134,6 +134,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         ending: CancellationToken::new(),
     });
     janitor::sweep_images(&app).await?;
+    digests::complete(&app).await?;
 
     let gateway = ControlPlaneServer::new(Gateway::new(Arc::clone(&app), Arc::clone(&authority)))
         .max_decoding_message_size(MAX_AGENT_MESSAGE)

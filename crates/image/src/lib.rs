@@ -13,6 +13,7 @@
 
 use std::io::{Read, Seek};
 
+mod digest;
 mod entry;
 mod filesystem;
 mod find;
@@ -23,10 +24,13 @@ mod inspect;
 pub mod kernel;
 mod meter;
 mod partitions;
+mod sparse;
 
+pub use digest::{DiskHasher, disk_digest};
 pub use find::{FindError, find_boot};
 pub use format::{Format, sniff};
 pub use inspect::{ImageInfo, ImportError, inspect};
+pub use sparse::Extents;
 
 /// What to boot, as found on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

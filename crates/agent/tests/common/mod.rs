@@ -232,7 +232,7 @@ impl Cloud {
                 size_bytes: 8 << 20,
                 image_id: "ami-1".to_owned(),
                 image_size_bytes: image.len() as u64,
-                image_digest: blake3::hash(&image).to_hex().to_string(),
+                image_digest: digest(&image),
                 delete_on_termination: true,
             }),
             network_interface: Some(NetworkInterface {
@@ -423,4 +423,10 @@ impl ControlPlane for Service {
             .collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
+}
+
+fn digest(disk: &[u8]) -> String {
+    let mut hasher = hearth_image::DiskHasher::new(disk.len() as u64);
+    hasher.update(disk);
+    hasher.finish()
 }

@@ -103,7 +103,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
     };
     Ok(
         Routes::new(service!(InstancesServer, instances::Instances(app())))
-            .add_service(service!(ImagesServer, images::Images(app())))
+            .add_service(service!(ImagesServer, images::Images::new(app())))
             .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
             .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
             .add_service(service!(RegionsServer, regions::Regions(app())))

@@ -64,6 +64,36 @@ pub async fn ids(c: &mut SqliteConnection) -> Result<Vec<String>> {
     sqlx::query_scalar("SELECT id FROM images").fetch_all(c).await
 }
 
+/// How many there are in any state, and the bytes of their disks: a disk is there until the last of its volumes is gone.
+pub async fn totals(c: &mut SqliteConnection) -> Result<(i64, i64)> {
+    sqlx::query_as("SELECT count(*), coalesce(sum(size), 0) FROM images")
+        .fetch_one(c)
+        .await
+}
+
+/// Ids and sizes of the images whose digest is still to be computed.
+pub async fn without_digest(c: &mut SqliteConnection) -> Result<Vec<(String, i64)>> {
+    sqlx::query_as("SELECT id, size FROM images WHERE digest = '' ORDER BY id")
+        .fetch_all(c)
+        .await
+}
+
+/// Also gives the hosts that use the image a new generation of intents, for these carry the digest.
+pub async fn set_digest(c: &mut SqliteConnection, id: &str, digest: &str) -> Result<()> {
+    sqlx::query("UPDATE images SET digest = ? WHERE id = ?")
+        .bind(digest)
+        .bind(id)
+        .execute(&mut *c)
+        .await?;
+    sqlx::query(
+        "UPDATE hosts SET generation = generation + 1 WHERE id IN (SELECT host_id FROM volumes WHERE image_id = ?)",
+    )
+    .bind(id)
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
 pub async fn deregister(c: &mut SqliteConnection, id: &str) -> Result<()> {
     sqlx::query("UPDATE images SET state = ? WHERE id = ?")
         .bind(DEREGISTERED)

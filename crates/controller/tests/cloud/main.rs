@@ -11,3 +11,4 @@ mod launch;
 mod life;
 mod reflection;
 mod support;
+mod uploads;

@@ -18,8 +18,11 @@ use crate::store::images::{self, AVAILABLE, ImageRow};
 use crate::store::tags;
 use crate::store::views::{self, ARCHITECTURE, ROOT_DEVICE};
 
+mod limits;
 mod register;
 mod upload;
+
+use limits::Uploads;
 
 const FILTERS: &[&str] = &[
     "architecture",
@@ -32,7 +35,19 @@ const FILTERS: &[&str] = &[
     "tag",
 ];
 
-pub(super) struct Images(pub(super) Arc<App>);
+pub(super) struct Images {
+    app: Arc<App>,
+    uploads: Arc<Uploads>,
+}
+
+impl Images {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self {
+            app,
+            uploads: Arc::default(),
+        }
+    }
+}
 
 #[tonic::async_trait]
 impl images_server::Images for Images {
@@ -42,7 +57,7 @@ impl images_server::Images for Images {
     ) -> Result<Response<RegisterImageResponse>, Status> {
         answer(
             "RegisterImage",
-            register::register(&self.0, request.into_inner()).await,
+            register::register(&self.app, &self.uploads, request.into_inner()).await,
         )
     }
 
@@ -50,7 +65,7 @@ impl images_server::Images for Images {
         &self,
         request: Request<DescribeImagesRequest>,
     ) -> Result<Response<DescribeImagesResponse>, Status> {
-        answer("DescribeImages", describe(&self.0, &request.into_inner()).await)
+        answer("DescribeImages", describe(&self.app, &request.into_inner()).await)
     }
 
     async fn deregister_image(
@@ -59,7 +74,7 @@ impl images_server::Images for Images {
     ) -> Result<Response<DeregisterImageResponse>, Status> {
         answer(
             "DeregisterImage",
-            deregister(&self.0, &request.into_inner()).await,
+            deregister(&self.app, &request.into_inner()).await,
         )
     }
 }

@@ -8,9 +8,9 @@ use hearth_image::{ImageInfo, ImportError};
 use register_image_request::{Chunk, Parameters, Part};
 use serde_json::json;
 use sqlx::SqliteConnection;
-use tokio::sync::mpsc;
 use tonic::{Code, Streaming};
 
+use super::limits::{Patience, Uploads, one_more};
 use super::upload::{Upload, UploadError};
 use crate::app::App;
 use crate::services::{Failure, commit, input};
@@ -20,14 +20,13 @@ use crate::store::{now, tags};
 /// Bytes of an image: EC2's largest volume.
 const MAX_SIZE: i64 = 16 << 40;
 
-/// Chunks between the network and the disk.
-const AHEAD: usize = 4;
-
 pub(super) async fn register(
-    app: &Arc<App>,
+    app: &App,
+    uploads: &Arc<Uploads>,
     mut parts: Streaming<RegisterImageRequest>,
 ) -> Result<RegisterImageResponse, Failure> {
-    let Some(Part::Parameters(parameters)) = next(&mut parts).await? else {
+    let patience = Patience::new(&app.config);
+    let Some(Part::Parameters(parameters)) = next(&mut parts, &patience).await? else {
         return Err(ApiError::new(
             ErrorCode::MissingParameter,
             "The first message of RegisterImage carries the parameters.",
@@ -39,13 +38,17 @@ pub(super) async fn register(
     // Once before the bytes come, and once when they are there.
     let mut read = app.store.read().await?;
     name_is_free(&mut read, &parameters.name).await?;
+    let totals = images::totals(&mut read).await?;
     drop(read);
+    let size = parameters.size.unsigned_abs();
+    let _slot = uploads.admit(size, &app.config, totals)?;
     if parameters.dry_run {
         return Err(ApiError::dry_run().into());
     }
 
     let id = Id::new(Kind::Image).to_string();
-    let (upload, digest) = receive(app, &id, parameters.size.unsigned_abs(), &mut parts).await?;
+    let upload = receive(app, &id, size, &mut parts, patience).await?;
+    let (upload, digest) = blocking(move || upload.finish()).await?;
     let (mut upload, found) = blocking(move || {
         let found = hearth_image::inspect(upload.reopen()?);
         Ok((upload, found))
@@ -58,6 +61,7 @@ pub(super) async fn register(
     // The file has its name before the row says so: a crash in between leaves a file that the next start sweeps.
     let mut tx = app.store.write().await?;
     name_is_free(tx.connection(), &parameters.name).await?;
+    one_more(tx.connection(), &app.config, size).await?;
     let row = row(&id, &parameters, digest, info);
     images::insert(tx.connection(), &row).await?;
     tags::put(tx.connection(), &id, Kind::Image.resource_type(), &given).await?;
@@ -121,55 +125,50 @@ async fn name_is_free(c: &mut SqliteConnection, name: &str) -> Result<(), Failur
     }
 }
 
-/// Lets the disk work beside the network; answers the whole file and its digest.
+/// Answers the whole file. A chunk is written while the next one comes; while nothing comes, no thread waits for it.
 async fn receive(
     app: &App,
     id: &str,
     size: u64,
     parts: &mut Streaming<RegisterImageRequest>,
-) -> Result<(Upload, String), Failure> {
+    mut patience: Patience,
+) -> Result<Upload, Failure> {
     let path = app.images_dir().join(format!("{id}.upload"));
-    let (sender, mut chunks) = mpsc::channel::<Chunk>(AHEAD);
-    let writing = tokio::task::spawn_blocking(move || -> Result<Upload, UploadError> {
-        let mut upload = Upload::create(path, size)?;
-        while let Some(chunk) = chunks.blocking_recv() {
-            upload.write(chunk.offset, &chunk.data)?;
-        }
-        Ok(upload)
-    });
-    let received = forward(parts, sender).await;
-    // The writer ends by itself: either it failed, or no more chunks come.
-    let written = writing.await.map_err(|error| ApiError::internal(&error))?;
-    let mut upload = written.map_err(refusal)?;
-    received?;
-    blocking(move || {
-        let digest = upload.finish()?;
-        Ok((upload, digest))
-    })
-    .await
-}
-
-async fn forward(
-    parts: &mut Streaming<RegisterImageRequest>,
-    sender: mpsc::Sender<Chunk>,
-) -> Result<(), ApiError> {
-    while let Some(part) = next(parts).await? {
-        let Part::Chunk(chunk) = part else {
-            return Err(ApiError::new(
-                ErrorCode::InvalidParameterCombination,
-                "The parameters come once, in the first message.",
-            ));
-        };
-        if sender.send(chunk).await.is_err() {
-            // The writer failed, and says why.
-            break;
-        }
+    let mut upload = blocking(move || Upload::create(path, size)).await?;
+    let mut chunk = next_chunk(parts, &patience).await?;
+    while let Some(Chunk { offset, data }) = chunk {
+        patience.came(offset, data.len());
+        let writing = blocking(move || {
+            upload.write(offset, &data)?;
+            Ok(upload)
+        });
+        (upload, chunk) = tokio::try_join!(writing, next_chunk(parts, &patience))?;
     }
-    Ok(())
+    Ok(upload)
 }
 
-async fn next(parts: &mut Streaming<RegisterImageRequest>) -> Result<Option<Part>, ApiError> {
-    match parts.message().await {
+async fn next_chunk(
+    parts: &mut Streaming<RegisterImageRequest>,
+    patience: &Patience,
+) -> Result<Option<Chunk>, Failure> {
+    match next(parts, patience).await? {
+        None => Ok(None),
+        Some(Part::Chunk(chunk)) => Ok(Some(chunk)),
+        Some(Part::Parameters(_)) => Err(ApiError::new(
+            ErrorCode::InvalidParameterCombination,
+            "The parameters come once, in the first message.",
+        )
+        .into()),
+    }
+}
+
+async fn next(
+    parts: &mut Streaming<RegisterImageRequest>,
+    patience: &Patience,
+) -> Result<Option<Part>, ApiError> {
+    let (end, why) = patience.ends();
+    let message = tokio::time::timeout_at(end, parts.message()).await;
+    match message.map_err(|_| why)? {
         Ok(None) => Ok(None),
         Ok(Some(RegisterImageRequest { part: Some(part) })) => Ok(Some(part)),
         Ok(Some(RegisterImageRequest { part: None })) => Err(ApiError::new(

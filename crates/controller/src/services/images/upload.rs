@@ -1,4 +1,5 @@
-//! Receives a disk image into a sparse file of its own. Whatever happens, nothing stays behind unless it is kept.
+//! Receives a disk image into a sparse file of its own. Whatever happens, nothing stays behind unless it is kept, and
+//! some of the file system stays free: the database is usually on the same.
 
 use std::fs::File;
 use std::io;
@@ -6,10 +7,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use hearth_api::{ApiError, ErrorCode};
+use hearth_image::DiskHasher;
 use prost::bytes::Bytes;
+use tokio::runtime::Handle;
 
 /// Zeros of at least this many bytes, at a multiple of it, become holes.
 const HOLE: usize = 4096;
+/// Bytes of the file system that uploads leave free, or a twentieth of a smaller file system.
+const RESERVE: u64 = 1 << 30;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
@@ -30,7 +35,7 @@ pub(super) struct Upload {
     size: u64,
     /// Where the next chunk may begin.
     received: u64,
-    hasher: blake3::Hasher,
+    hasher: DiskHasher,
     kept: bool,
 }
 
@@ -47,7 +52,7 @@ impl Upload {
             path,
             size,
             received: 0,
-            hasher: blake3::Hasher::new(),
+            hasher: DiskHasher::new(size),
             kept: false,
         };
         upload
@@ -73,8 +78,9 @@ impl Upload {
                 ApiError::invalid_value("Chunk.Offset", format!("{begin} to {end}"), expected).into(),
             );
         }
-        self.hash_zeros(begin - self.received);
+        self.hasher.zeros(begin - self.received);
         self.hasher.update(data);
+        self.leave_reserve(data.len() as u64)?;
         let mut at = begin;
         for block in data.chunks(HOLE) {
             if block.iter().any(|byte| *byte != 0) {
@@ -88,23 +94,24 @@ impl Upload {
         Ok(())
     }
 
-    fn hash_zeros(&mut self, mut count: u64) {
-        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-        while count > 0 {
-            let piece = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
-            self.hasher.update(ZEROS.get(..piece).unwrap_or(&ZEROS));
-            count -= piece as u64;
+    /// Refuses to write so many bytes into the last free part of the file system.
+    fn leave_reserve(&self, bytes: u64) -> Result<(), UploadError> {
+        let stat = rustix::fs::fstatvfs(&self.file)
+            .map_err(|error| self.fault("looking at the free space of", error.into()))?;
+        let reserve = RESERVE.min(stat.f_blocks.saturating_mul(stat.f_frsize) / 20);
+        if stat.f_bavail.saturating_mul(stat.f_frsize) < reserve.saturating_add(bytes) {
+            return Err(full(&self.path));
         }
+        Ok(())
     }
 
-    /// Everything has come: syncs the file and answers its BLAKE3, hex.
-    pub(super) fn finish(&mut self) -> Result<String, UploadError> {
-        self.hash_zeros(self.size - self.received);
-        self.received = self.size;
+    /// Everything has come: syncs the file and answers its digest, hex.
+    pub(super) fn finish(mut self) -> Result<(Self, String), UploadError> {
         self.file
             .sync_all()
             .map_err(|source| self.fault("syncing", source))?;
-        Ok(self.hasher.finalize().to_hex().to_string())
+        let digest = std::mem::replace(&mut self.hasher, DiskHasher::new(0)).finish();
+        Ok((self, digest))
     }
 
     /// The file, to be read only.
@@ -137,14 +144,7 @@ fn fault(doing: &'static str, path: &Path, source: io::Error) -> UploadError {
         source.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     ) {
-        let dir = path.parent().unwrap_or(path).display().to_string();
-        return UploadError::Refused(ApiError::new(
-            ErrorCode::InsufficientCapacity,
-            format!(
-                "The control plane's disk is full: the image does not fit into {dir}. Make room there, or deregister \
-                 images, and upload again. Nothing was kept."
-            ),
-        ));
+        return full(path);
     }
     UploadError::Io {
         doing,
@@ -153,12 +153,32 @@ fn fault(doing: &'static str, path: &Path, source: io::Error) -> UploadError {
     }
 }
 
+fn full(path: &Path) -> UploadError {
+    let dir = path.parent().unwrap_or(path).display();
+    UploadError::Refused(ApiError::new(
+        ErrorCode::InsufficientCapacity,
+        format!(
+            "The control plane's disk is full: the image does not fit into {dir}. Make room there, or deregister \
+             images, and upload again. Nothing was kept."
+        ),
+    ))
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = std::fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "removing an upload that is not kept");
+        if self.kept {
+            return;
+        }
+        let path = std::mem::take(&mut self.path);
+        let remove = move || {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "removing an upload that is not kept");
+            }
+        };
+        // Freeing many GiB takes the file system seconds. What a runtime that ends leaves is swept at the next start.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }
@@ -176,14 +196,15 @@ mod tests {
         upload.write(0, &Bytes::from_static(b"boot")).unwrap();
         upload.write(4, &Bytes::from(vec![0; 300_000])).unwrap();
         upload.write(700_001, &Bytes::from_static(b"data")).unwrap();
-        let digest = upload.finish().unwrap();
+        let (upload, digest) = upload.finish().unwrap();
         let bytes = std::fs::read(&upload.path).unwrap();
         assert_eq!(bytes.len(), 1 << 20);
         assert_eq!(
             (&bytes[..4], &bytes[700_001..700_005]),
             (&b"boot"[..], &b"data"[..])
         );
-        assert_eq!(digest, blake3::hash(&bytes).to_hex().to_string());
+        let kept = File::open(&upload.path).unwrap();
+        assert_eq!(digest, hearth_image::disk_digest(&kept, 1 << 20).unwrap());
         assert!(std::fs::metadata(&upload.path).unwrap().blocks() * 512 < 100_000);
         drop(upload);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

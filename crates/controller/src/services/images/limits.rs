@@ -1,0 +1,219 @@
+//! What uploads may take: how many at once, how long, and how much all images together.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hearth_api::{ApiError, ErrorCode};
+use sqlx::SqliteConnection;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::services::Failure;
+use crate::store::images;
+
+/// Uploads at the same time. Each holds up to two messages in memory.
+const AT_ONCE: usize = 16;
+/// How long any upload may take ...
+const START: Duration = Duration::from_secs(120);
+/// ... and how many bytes of data and of skipped zeros bring another second.
+const DATA_RATE: u64 = 16 << 10;
+const ZERO_RATE: u64 = 16 << 20;
+/// How long the longest may take.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The uploads under way.
+#[derive(Debug, Default)]
+pub(super) struct Uploads(Mutex<UnderWay>);
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    count: usize,
+    /// Sum of the disks' sizes.
+    bytes: u64,
+}
+
+/// An upload's place among those under way, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    uploads: Arc<Uploads>,
+    bytes: u64,
+}
+
+impl Uploads {
+    /// # Errors
+    /// Too many uploads are under way, or the image would be too much once all of them are registered.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        bytes: u64,
+        config: &Config,
+        (images, stored): (i64, i64),
+    ) -> Result<Slot, ApiError> {
+        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way.count >= AT_ONCE {
+            return Err(ApiError::new(
+                ErrorCode::RequestLimitExceeded,
+                format!("{AT_ONCE} images are being uploaded, which is as many as may be. Try again later."),
+            ));
+        }
+        within(
+            config,
+            images.unsigned_abs() + under_way.count as u64 + 1,
+            stored
+                .unsigned_abs()
+                .saturating_add(under_way.bytes)
+                .saturating_add(bytes),
+        )?;
+        under_way.count += 1;
+        under_way.bytes += bytes;
+        Ok(Slot {
+            uploads: Arc::clone(self),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut under_way = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.count -= 1;
+        under_way.bytes -= self.bytes;
+    }
+}
+
+/// Whether one more image of `bytes` bytes may be stored.
+pub(super) async fn one_more(c: &mut SqliteConnection, config: &Config, bytes: u64) -> Result<(), Failure> {
+    let (count, stored) = images::totals(c).await?;
+    let stored = stored.unsigned_abs().saturating_add(bytes);
+    Ok(within(config, count.unsigned_abs() + 1, stored)?)
+}
+
+fn within(config: &Config, images: u64, bytes: u64) -> Result<(), ApiError> {
+    let exceeded = |what: String| {
+        ApiError::new(
+            ErrorCode::ResourceLimitExceeded,
+            format!(
+                "{what}, those being uploaded and deregistered ones in use included. Deregister images, or start \
+                 hearthd with a larger limit."
+            ),
+        )
+    };
+    if images > config.image_limit.into() {
+        return Err(exceeded(format!(
+            "There may be {} images (--image-limit)",
+            config.image_limit
+        )));
+    }
+    if bytes > u64::from(config.image_gib_limit) << 30 {
+        return Err(exceeded(format!(
+            "The disks of all images may have {} GiB together (--image-gib-limit)",
+            config.image_gib_limit
+        )));
+    }
+    Ok(())
+}
+
+/// How long an upload may keep us waiting.
+#[derive(Debug)]
+pub(super) struct Patience {
+    begin: Instant,
+    idle: Duration,
+    data: u64,
+    /// Where the last chunk ended.
+    offset: u64,
+}
+
+impl Patience {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            begin: Instant::now(),
+            idle: Duration::from_secs(config.upload_idle_seconds.into()),
+            data: 0,
+            offset: 0,
+        }
+    }
+
+    /// A chunk has come.
+    pub(super) fn came(&mut self, offset: i64, bytes: usize) {
+        self.data = self.data.saturating_add(bytes as u64);
+        self.offset = offset.unsigned_abs().saturating_add(bytes as u64);
+    }
+
+    /// When the next message has to be there, and what is wrong if it is not.
+    pub(super) fn ends(&self) -> (Instant, ApiError) {
+        let skipped = self.offset.saturating_sub(self.data);
+        let earned = Duration::from_secs(self.data / DATA_RATE + skipped / ZERO_RATE);
+        let end = self.begin + START.saturating_add(earned).min(LONGEST);
+        let idle = Instant::now() + self.idle;
+        let why = if idle <= end {
+            format!("nothing came for {} seconds", self.idle.as_secs())
+        } else {
+            format!(
+                "it is too slow: {} bytes came in {} seconds",
+                self.data,
+                self.begin.elapsed().as_secs()
+            )
+        };
+        let error = ApiError::new(
+            ErrorCode::RequestExpired,
+            format!("The upload was ended: {why}. Nothing was kept; upload again."),
+        );
+        (idle.min(end), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn config(arguments: &[&str]) -> Config {
+        Arguments::parse_from([&["hearthd"], arguments].concat()).config
+    }
+
+    #[test]
+    fn places_and_bytes_are_given_back() {
+        let uploads = Arc::new(Uploads::default());
+        let config = config(&["--image-limit", "20", "--image-gib-limit", "100"]);
+        let slots: Vec<Slot> = (0..AT_ONCE)
+            .map(|_| uploads.admit(1 << 30, &config, (0, 0)).unwrap())
+            .collect();
+        let refused = uploads.admit(0, &config, (0, 0)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::RequestLimitExceeded);
+        drop(slots);
+        for (stored, fits) in [
+            ((19, 0), true),
+            ((20, 0), false),
+            ((0, 99 << 30), true),
+            ((0, (99 << 30) + 1), false),
+        ] {
+            let admitted = uploads.admit(1 << 30, &config, stored);
+            assert_eq!(admitted.is_ok(), fits, "{stored:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn data_earns_time_and_claims_earn_little() {
+        let mut patience = Patience::new(&config(&[]));
+        let left = |patience: &Patience| patience.ends().0 - Instant::now();
+        assert_eq!(left(&patience).as_secs(), 30);
+        tokio::time::advance(Duration::from_secs(110)).await;
+        assert_eq!(left(&patience).as_secs(), 10);
+        assert!(patience.ends().1.message.contains("too slow"));
+        patience.came(0, 160 << 10);
+        assert_eq!(left(&patience).as_secs(), 20);
+        patience.came(160 << 10, 1 << 20);
+        assert_eq!(left(&patience).as_secs(), 30);
+        assert!(patience.ends().1.message.contains("nothing came for 30 seconds"));
+        // 16 TiB of zeros are claimed.
+        patience.came(16 << 40, 0);
+        tokio::time::advance(Duration::from_secs(24 * 3600)).await;
+        assert_eq!(left(&patience).as_secs(), 0);
+    }
+}

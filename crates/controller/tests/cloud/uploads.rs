@@ -1,0 +1,314 @@
+//! What uploads may take from others: threads, disk, time.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hearth_api::agent::FetchImageRequest;
+use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
+use hearth_api::{Client, v1};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use crate::support::{Cloud, Hearthd, SOON, code, disk, register};
+
+type Outcome = Result<String, Status>;
+
+fn part(part: Part) -> v1::RegisterImageRequest {
+    v1::RegisterImageRequest { part: Some(part) }
+}
+
+fn parameters(name: &str, size: u64) -> v1::RegisterImageRequest {
+    part(Part::Parameters(Parameters {
+        name: name.into(),
+        size: size as i64,
+        ..Parameters::default()
+    }))
+}
+
+fn chunk(offset: u64, data: &[u8]) -> v1::RegisterImageRequest {
+    part(Part::Chunk(Chunk {
+        offset: offset as i64,
+        data: data.to_vec().into(),
+    }))
+}
+
+/// An upload that goes on until the sender is dropped.
+fn upload(client: &Client) -> (mpsc::Sender<v1::RegisterImageRequest>, JoinHandle<Outcome>) {
+    let (sender, receiver) = mpsc::channel(4);
+    let mut images = client.clone().images;
+    let call = tokio::spawn(async move {
+        let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let answer = images.register_image(stream).await?;
+        Ok(answer.into_inner().image_id)
+    });
+    (sender, call)
+}
+
+/// Registers `bytes` and zeros behind them.
+async fn claim(client: &Client, name: &str, bytes: &[u8], size: u64) -> Outcome {
+    let (sender, call) = upload(client);
+    let mut parts = vec![parameters(name, size)];
+    parts.extend(
+        bytes
+            .chunks(1 << 20)
+            .enumerate()
+            .map(|(n, piece)| chunk((n as u64) << 20, piece)),
+    );
+    for part in parts {
+        // An upload that is refused says why.
+        if sender.send(part).await.is_err() {
+            break;
+        }
+    }
+    drop(sender);
+    call.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_uploads_keep_nobody_waiting() {
+    let Some(cloud) = Cloud::with(&["--upload-idle-seconds", "20"]).await else {
+        return;
+    };
+    let session = cloud.connect().await;
+    cloud.run(cloud.request(1)).await.unwrap();
+    let mut agent = cloud.hearthd.control_plane(Some(cloud.host.identity())).await;
+    let (mut senders, mut calls) = (Vec::new(), Vec::new());
+    // A connection carries 200 streams.
+    for n in 0..513 {
+        let client = cloud.hearthd.client().await;
+        let (sender, call) = upload(&client);
+        sender
+            .send(parameters(&format!("idle-{n}"), 1 << 20))
+            .await
+            .unwrap();
+        senders.push(sender);
+        calls.push(call);
+    }
+    // As many as are let in.
+    let begin = Instant::now();
+    while calls.iter().filter(|call| !call.is_finished()).count() > 16 {
+        assert!(begin.elapsed() < SOON, "more than 16 uploads are under way");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let begin = Instant::now();
+    let fetch = async {
+        let request = FetchImageRequest {
+            image_id: cloud.image_id.clone(),
+        };
+        let mut chunks = agent.fetch_image(request).await.unwrap().into_inner();
+        while let Some(chunk) = chunks.message().await.unwrap() {
+            assert!(!chunk.data.is_empty());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), fetch)
+        .await
+        .expect("an agent waits for its image");
+    let key = v1::CreateKeyPairRequest {
+        key_name: "key".into(),
+        ..v1::CreateKeyPairRequest::default()
+    };
+    let mut key_pairs = cloud.client.clone().key_pairs;
+    tokio::time::timeout(Duration::from_secs(10), key_pairs.create_key_pair(key))
+        .await
+        .expect("a caller waits")
+        .unwrap();
+    eprintln!("fetched, and made a key, in {:?}", begin.elapsed());
+    let (mut refused, mut expired) = (0, 0);
+    for call in calls {
+        let status = tokio::time::timeout(SOON, call)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap_err();
+        match code(&status).as_str() {
+            "RequestLimitExceeded" => refused += 1,
+            "RequestExpired" => {
+                assert!(status.message().contains("nothing came for 20 seconds"));
+                expired += 1;
+            }
+            other => panic!("{other}: {status:?}"),
+        }
+    }
+    assert_eq!((refused, expired), (497, 16));
+    settled(&cloud.hearthd, &format!("{}.raw", cloud.image_id)).await;
+    drop((senders, session));
+}
+
+/// Nothing but `expected` stays.
+async fn settled(hearthd: &Hearthd, expected: &str) {
+    let begin = Instant::now();
+    while hearthd.images() != [expected] {
+        assert!(begin.elapsed() < SOON, "{:?}", hearthd.images());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Seconds of CPU time.
+fn cpu(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    // utime, stime, and those of children.
+    fields[11..15]
+        .iter()
+        .map(|field| field.parse::<f64>().unwrap())
+        .sum::<f64>()
+        / 100.0
+}
+
+#[tokio::test]
+async fn claimed_zeros_cost_nothing() {
+    let hearthd = Hearthd::start();
+    let Some(bytes) = disk(hearthd.dir.path()) else {
+        return;
+    };
+    let client = hearthd.client().await;
+    register(&client, "warm", &bytes).await.unwrap();
+    let begin = cpu(hearthd.pid());
+    register(&client, "small", &bytes).await.unwrap();
+    let small = cpu(hearthd.pid()) - begin;
+    claim(&client, "large", &bytes, 20 << 30).await.unwrap();
+    let large = cpu(hearthd.pid()) - begin - small;
+    eprintln!("8 MiB {small} s, 20 GiB {large} s");
+    assert!(large < small + 0.5, "{small} and {large} seconds");
+}
+
+#[tokio::test]
+async fn images_have_a_quota() {
+    let hearthd = Hearthd::with(&["--image-limit", "2", "--image-gib-limit", "3"]);
+    let Some(bytes) = disk(hearthd.dir.path()) else {
+        return;
+    };
+    let client = hearthd.client().await;
+    claim(&client, "first", &bytes, 2 << 30).await.unwrap();
+    let status = claim(&client, "large", &bytes, 2 << 30).await.unwrap_err();
+    assert_eq!(code(&status), "ResourceLimitExceeded");
+    assert!(status.message().contains("--image-gib-limit"), "{status:?}");
+    claim(&client, "second", &bytes, 1 << 30).await.unwrap();
+    let status = register(&client, "third", &bytes).await.unwrap_err();
+    assert_eq!(code(&status), "ResourceLimitExceeded");
+    assert!(status.message().contains("--image-limit"), "{status:?}");
+}
+
+/// A file system of its own, in memory.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(at: &Path, size: &str) -> Option<Self> {
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "hearth-test"])
+            .arg(at)
+            .output();
+        if !done.is_ok_and(|done| done.status.success()) {
+            eprintln!("SKIPPED: a test of hearthd: a tmpfs cannot be mounted; be root");
+            return None;
+        }
+        Some(Self(at.to_owned()))
+    }
+
+    fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        stat.f_bavail * stat.f_frsize
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_leaves_room_for_the_database() {
+    let mut hearthd = Hearthd::start();
+    hearthd.kill();
+    let Some(mounted) = Mounted::new(&hearthd.data(), "64m") else {
+        return;
+    };
+    hearthd.spawn();
+    let client = hearthd.client().await;
+    let (sender, call) = upload(&client);
+    sender.send(parameters("noise", 256 << 20)).await.unwrap();
+    let noise: Vec<u8> = (0..1u32 << 20).map(|n| (n % 251) as u8 + 1).collect();
+    let (mut least, mut made) = (u64::MAX, 0);
+    for n in 0..256 {
+        if sender.send(chunk(n << 20, &noise)).await.is_err() {
+            break;
+        }
+        least = least.min(mounted.free());
+        if n % 16 == 0 {
+            let tag = v1::ImportKeyPairRequest {
+                key_name: format!("key-{n}"),
+                public_key_material:
+                    b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti"
+                        .to_vec()
+                        .into(),
+                ..v1::ImportKeyPairRequest::default()
+            };
+            client.clone().key_pairs.import_key_pair(tag).await.unwrap();
+            made += 1;
+        }
+    }
+    drop(sender);
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(code(&status), "InsufficientCapacity", "{status:?}");
+    eprintln!("{} KiB were left, {made} keys made", least >> 10);
+    assert!(least > 1 << 20, "{least} bytes");
+    let begin = Instant::now();
+    while !hearthd.images().is_empty() {
+        assert!(begin.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    hearthd.kill();
+}
+
+#[tokio::test]
+async fn digests_of_an_older_version_are_made_anew() {
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
+    let mut session = cloud.connect().await;
+    cloud.run(cloud.request(1)).await.unwrap();
+    let intents = session
+        .intents_when(|intents| !intents.instances.is_empty())
+        .await;
+    let digest = |intents: &hearth_api::agent::Intents| {
+        intents.instances[0]
+            .root_volume
+            .as_ref()
+            .unwrap()
+            .image_digest
+            .clone()
+    };
+    let (expected, generation) = (digest(&intents), intents.generation);
+    let lost = register(&cloud.client, "lost", &disk(cloud.hearthd.dir.path()).unwrap())
+        .await
+        .unwrap();
+    cloud.hearthd.kill();
+    drop(session);
+    let images = cloud.hearthd.data().join("images");
+    std::fs::remove_file(images.join(format!("{lost}.raw"))).unwrap();
+    let bytes = std::fs::read(images.join(format!("{}.raw", cloud.image_id))).unwrap();
+    let database = cloud.hearthd.data().join("hearth.db");
+    let pool = sqlx::SqlitePool::connect_with(sqlx::sqlite::SqliteConnectOptions::new().filename(&database))
+        .await
+        .unwrap();
+    sqlx::query("UPDATE images SET digest = ?")
+        .bind(blake3::hash(&bytes).to_hex().to_string())
+        .execute(&pool)
+        .await
+        .unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 10")
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+    cloud.hearthd.spawn();
+    let mut session = cloud.connect().await;
+    let intents = session
+        .intents_when(|intents| !intents.instances.is_empty())
+        .await;
+    assert_eq!(digest(&intents), expected);
+    assert!(intents.generation > generation);
+}
