@@ -12,6 +12,7 @@ pub mod config;
 mod digests;
 mod door;
 mod gateway;
+pub mod inspection;
 mod janitor;
 pub mod join;
 pub mod lifecycle;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use hearth_controller::inspection::{self, Attempt};
 use hearth_controller::{Config, join, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -33,10 +34,27 @@ enum Command {
         #[arg(long)]
         revoke_all: bool,
     },
+    /// Shows what a disk image could do that has taken over the process that inspects it.
+    ProbeInspection,
+    /// Inspects the disk image that is standard input. For hearthd itself.
+    #[command(name = inspection::COMMAND, hide = true)]
+    InspectImage {
+        /// Try this instead.
+        #[arg(long)]
+        attempt: Option<Attempt>,
+        /// Behind the seccomp filter.
+        #[arg(long, requires = "attempt")]
+        filtered: bool,
+    },
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    // Before there are threads.
+    if let Some(Command::InspectImage { attempt, filtered }) = cli.command {
+        return inspection::run(attempt.map(|attempt| (attempt, filtered)));
+    }
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line for people, whatever RUST_BACKTRACE says.
@@ -47,11 +65,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    let data_dir = match &cli.command {
-        None => &cli.config.data_dir,
-        Some(Command::JoinToken { data_dir, .. }) => data_dir,
-    };
-    privileges::continue_as_owner(data_dir)?;
+    match &cli.command {
+        Some(Command::JoinToken { data_dir, .. }) => privileges::continue_as_owner(data_dir)?,
+        Some(Command::ProbeInspection | Command::InspectImage { .. }) => {}
+        None => privileges::continue_as_owner(&cli.config.data_dir)?,
+    }
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -68,7 +86,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn execute(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        None => serve(cli.config).await,
+        // The second is done before.
+        None | Some(Command::InspectImage { .. }) => serve(cli.config).await,
+        Some(Command::ProbeInspection) => inspection::probe().await,
         Some(Command::JoinToken {
             data_dir,
             revoke_all: true,

@@ -1,10 +1,9 @@
 //! Whether a file can become an AMI: asked by RegisterImage before anything is stored.
 
-use std::fs::File;
-use std::io;
+use std::io::{self, SeekFrom};
 
 use crate::find::describe_boot;
-use crate::{FindError, Format, sniff};
+use crate::{FindError, Format, ReadSeek, sniff};
 
 /// A disk has whole sectors of this many bytes.
 const SECTOR: u64 = 512;
@@ -24,8 +23,6 @@ pub struct ImageInfo {
 pub enum ImportError {
     #[error("{doing} the disk image")]
     Io { doing: &'static str, source: io::Error },
-    #[error("the disk image is no regular file")]
-    NotAFile,
     #[error("the disk image has {len} bytes, less than one sector")]
     Empty { len: u64 },
     #[error("the file is a {format}, not a raw disk; {}", .format.advice())]
@@ -40,21 +37,17 @@ pub enum ImportError {
 ///
 /// # Errors
 /// The file cannot be read, is something else than a raw disk, or nothing on it can be booted.
-pub fn inspect(mut file: File) -> Result<ImageInfo, ImportError> {
+pub fn inspect(mut disk: impl ReadSeek + 'static) -> Result<ImageInfo, ImportError> {
     let io = |doing| move |source| ImportError::Io { doing, source };
-    let metadata = file.metadata().map_err(io("looking at"))?;
-    if !metadata.is_file() {
-        return Err(ImportError::NotAFile);
-    }
-    let len = metadata.len();
+    let len = disk.seek(SeekFrom::End(0)).map_err(io("looking at"))?;
     if len < SECTOR {
         return Err(ImportError::Empty { len });
     }
-    match sniff(&mut file).map_err(io("reading"))? {
+    match sniff(&mut disk).map_err(io("reading"))? {
         Format::Raw => {}
         format => return Err(ImportError::Foreign { format }),
     }
-    let boot = describe_boot(file).map_err(ImportError::Boot)?;
+    let boot = describe_boot(disk).map_err(ImportError::Boot)?;
     Ok(ImageInfo {
         size: len - len % SECTOR,
         kernel_path: boot.kernel_path,

@@ -7,6 +7,7 @@ mod faults;
 mod groups;
 mod idle;
 mod images;
+mod inspection;
 mod launch;
 mod life;
 mod reflection;

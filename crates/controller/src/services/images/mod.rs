@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Failure, answer, commit, input, refuse_dry_run};
 use crate::app::App;
+use crate::inspection::Inspections;
 use crate::store::images::{self, AVAILABLE, ImageRow};
 use crate::store::tags;
 use crate::store::views::{self, ARCHITECTURE, ROOT_DEVICE};
@@ -38,6 +39,7 @@ const FILTERS: &[&str] = &[
 pub(super) struct Images {
     app: Arc<App>,
     uploads: Arc<Uploads>,
+    inspections: Inspections,
 }
 
 impl Images {
@@ -45,6 +47,7 @@ impl Images {
         Self {
             app,
             uploads: Arc::default(),
+            inspections: Inspections::default(),
         }
     }
 }
@@ -57,7 +60,7 @@ impl images_server::Images for Images {
     ) -> Result<Response<RegisterImageResponse>, Status> {
         answer(
             "RegisterImage",
-            register::register(&self.app, &self.uploads, request.into_inner()).await,
+            register::register(&self.app, &self.uploads, &self.inspections, request.into_inner()).await,
         )
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hearth_api::v1::{RegisterImageRequest, RegisterImageResponse, register_image_request};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
-use hearth_image::{ImageInfo, ImportError};
+use hearth_image::ImageInfo;
 use register_image_request::{Chunk, Parameters, Part};
 use serde_json::json;
 use sqlx::SqliteConnection;
@@ -13,6 +13,7 @@ use tonic::{Code, Streaming};
 use super::limits::{Patience, Uploads, one_more};
 use super::upload::{Upload, UploadError};
 use crate::app::App;
+use crate::inspection::{InspectError, Inspections};
 use crate::services::{Failure, commit, input};
 use crate::store::images::{self, AVAILABLE, ImageRow};
 use crate::store::{now, tags};
@@ -23,6 +24,7 @@ const MAX_SIZE: i64 = 16 << 40;
 pub(super) async fn register(
     app: &App,
     uploads: &Arc<Uploads>,
+    inspections: &Inspections,
     mut parts: Streaming<RegisterImageRequest>,
 ) -> Result<RegisterImageResponse, Failure> {
     let patience = Patience::new(&app.config);
@@ -49,12 +51,15 @@ pub(super) async fn register(
     let id = Id::new(Kind::Image).to_string();
     let upload = receive(app, &id, size, &mut parts, patience).await?;
     let (upload, digest) = blocking(move || upload.finish()).await?;
-    let (mut upload, found) = blocking(move || {
-        let found = hearth_image::inspect(upload.reopen()?);
-        Ok((upload, found))
+    let (mut upload, disk) = blocking(move || {
+        let disk = upload.reopen()?;
+        Ok((upload, disk))
     })
     .await?;
-    let info = found.map_err(|error| not_bootable(&error))?;
+    let info = inspections
+        .inspect(disk)
+        .await
+        .map_err(|error| not_bootable(&error))?;
     let path = app.image_path(&id);
     let upload = blocking(move || upload.rename(path).map(|()| upload)).await?;
 
@@ -205,19 +210,17 @@ fn refusal(error: UploadError) -> ApiError {
     }
 }
 
-fn not_bootable(error: &ImportError) -> ApiError {
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        why.push_str(": ");
-        why.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    ApiError::new(
-        ErrorCode::InvalidParameterValue,
-        format!(
-            "This cannot become an AMI: {why}. Give a raw disk image with a kernel and a boot entry on an ext4 file \
-             system. Nothing was kept."
+fn not_bootable(error: &InspectError) -> ApiError {
+    match error {
+        InspectError::Refused(_) | InspectError::Exceeded { .. } => ApiError::new(
+            ErrorCode::InvalidParameterValue,
+            format!(
+                "This cannot become an AMI: {error}. Give a raw disk image with a kernel and a boot entry on an ext4 \
+                 file system. Nothing was kept."
+            ),
         ),
-    )
+        InspectError::Io { .. } | InspectError::NoJail(_) | InspectError::Garbled => {
+            ApiError::internal(error)
+        }
+    }
 }

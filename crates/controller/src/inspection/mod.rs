@@ -1,0 +1,165 @@
+//! Looking into disk images that strangers sent, in a process that can do nothing else.
+//!
+//! `hearthd` starts itself as `hearthd inspect-image`, with the disk as standard input and a pipe as standard output.
+//! That process ([`warden`]) makes namespaces and an empty root, and a child in them: the inspector. The inspector gives
+//! up its user, its capabilities and what limits take ([`jail`]), puts on a seccomp filter ([`filter`]), and only then
+//! reads the disk. The warden reads nothing: it ends the inspector when `hearthd` is gone, and tells how the inspector
+//! ended. `hearthd probe-inspection` shows what a disk would find that has taken the inspector over ([`probe`]).
+
+mod filter;
+mod jail;
+mod probe;
+mod warden;
+
+use std::fs::File;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use hearth_image::ImageInfo;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+pub use probe::probe;
+pub use warden::{Attempt, run};
+
+/// Inspections at the same time. Each takes up to [`jail::MEMORY`] and a processor.
+const AT_ONCE: usize = 2;
+/// From its start to its end. The inspector's processor time has a limit of its own.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Bytes of an answer. A path has 4 KiB, an error names 128 regions.
+const MAX_ANSWER: u64 = 256 << 10;
+/// How the program is told to be the inspector.
+pub const COMMAND: &str = "inspect-image";
+
+/// What the inspector writes, as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Image {
+        info: Info,
+        /// KiB.
+        peak_kib: i64,
+        cpu_ms: u64,
+        /// Why the jail lacks namespaces, if it does.
+        without_namespaces: Option<String>,
+    },
+    /// Why the disk cannot become an AMI.
+    Refused(String),
+    /// The jail could not be made: nothing was read.
+    NoJail(String),
+    /// What came of an attempt to break out.
+    Tried(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Info {
+    size: u64,
+    kernel_path: String,
+    cmdline: String,
+    has_initrd: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// For the caller: what is wrong with the disk.
+    #[error("{0}")]
+    Refused(String),
+    #[error(
+        "looking into it took more than {} MiB of memory, {} seconds of processor time or {} seconds, or was broken \
+         off ({ended}). Its file system or its boot loader's configuration is damaged: run e2fsck on it",
+        jail::MEMORY >> 20,
+        jail::CPU_SECONDS,
+        DEADLINE.as_secs()
+    )]
+    Exceeded { ended: String },
+    #[error("{doing} the process that inspects disk images")]
+    Io { doing: &'static str, source: io::Error },
+    #[error("the process that inspects disk images cannot be confined: {0}")]
+    NoJail(String),
+    #[error("the process that inspects disk images answered what is no answer")]
+    Garbled,
+}
+
+/// Admits a few inspections at a time.
+#[derive(Debug)]
+pub struct Inspections(Semaphore);
+
+impl Default for Inspections {
+    fn default() -> Self {
+        Self(Semaphore::new(AT_ONCE))
+    }
+}
+
+impl Inspections {
+    /// Looks into a disk. Dropping the future ends the inspection.
+    ///
+    /// # Errors
+    /// The disk cannot become an AMI, the inspection took more than it may, or none can be made.
+    pub async fn inspect(&self, disk: File) -> Result<ImageInfo, InspectError> {
+        let io = |doing| move |source| InspectError::Io { doing, source };
+        let closed = |error| io("waiting for")(io::Error::other(error));
+        let _permit = self.0.acquire().await.map_err(closed)?;
+        let ended = tokio::time::timeout(DEADLINE, ask(disk, &[])).await;
+        let (status, answer) = match ended {
+            Ok(ended) => ended.map_err(io("running"))?,
+            Err(_) => {
+                let ended = "no answer came".to_owned();
+                return Err(InspectError::Exceeded { ended });
+            }
+        };
+        match (status, answer) {
+            (
+                _,
+                Some(Answer::Image {
+                    info,
+                    peak_kib,
+                    cpu_ms,
+                    without_namespaces,
+                }),
+            ) => {
+                if let Some(why) = without_namespaces {
+                    tracing::warn!(
+                        why,
+                        "a disk image was inspected without namespaces of its own, which this host refuses; a seccomp \
+                         filter and limits confine the inspection"
+                    );
+                }
+                tracing::info!(peak_kib, cpu_ms, "a disk image was inspected");
+                Ok(ImageInfo {
+                    size: info.size,
+                    kernel_path: info.kernel_path,
+                    cmdline: info.cmdline,
+                    has_initrd: info.has_initrd,
+                })
+            }
+            (_, Some(Answer::Refused(why))) => Err(InspectError::Refused(why)),
+            (_, Some(Answer::NoJail(why))) => Err(InspectError::NoJail(why)),
+            (status, None) if !status.success() => Err(InspectError::Exceeded {
+                ended: warden::told(status),
+            }),
+            _ => Err(InspectError::Garbled),
+        }
+    }
+}
+
+/// Runs the program as the inspector, and reads its answer.
+async fn ask(disk: File, arguments: &[String]) -> io::Result<(ExitStatus, Option<Answer>)> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg(COMMAND)
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(disk)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut answer = Vec::new();
+    if let Some(output) = child.stdout.as_mut() {
+        output.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+    }
+    let status = child.wait().await?;
+    Ok((status, serde_json::from_slice(&answer).ok()))
+}
