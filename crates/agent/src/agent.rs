@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use hearth_api::join::JoinToken;
 use hearth_network::Network;
+use ipnet::Ipv4Net;
 use tokio::sync::mpsc;
 
 use crate::board::Board;
@@ -40,6 +41,8 @@ pub struct Config {
     pub monitor: PathBuf,
     /// A named namespace instead of the one this process was started in.
     pub host_network_namespace: Option<String>,
+    /// See [`hearth_network::NetworkConfig::guest_networks`].
+    pub guest_networks: Vec<Ipv4Net>,
     pub stop_patience: Duration,
     pub jail: jail::Settings,
     /// No checks, no jail and no network: for tests with stand-in monitors.
@@ -71,7 +74,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Host::Simulated
     } else {
         let namespace = config.host_network_namespace.as_deref();
-        let settings = networks::config(&dir, namespace).context("reading the IMDS key")?;
+        let mut settings = networks::config(&dir, namespace).context("reading the IMDS key")?;
+        settings.guest_networks = config.guest_networks;
         let source = Arc::clone(&metadata) as Arc<dyn hearth_network::MetadataSource>;
         Host::Real(Network::new(settings, source).await?)
     };

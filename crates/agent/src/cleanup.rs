@@ -52,6 +52,10 @@ pub async fn cleanup(data_dir: &Path, host_namespace: Option<&str>, cgroup: &str
             .await
             .with_context(|| format!("removing VPC {vpc}"))?;
     }
+    network
+        .release_host()
+        .await
+        .context("switching the host's forwarding off")?;
     tracing::info!(monitors = count, vpcs = vpcs.len(), "cleaned up");
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use hearth_network::{InterfaceCounters, ServiceCounters};
+use hearth_network::{InterfaceCounters, RefusedConnections, ServiceCounters};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -56,7 +56,7 @@ pub fn serve(dir: &DataDir, networks: Arc<Networks>) -> io::Result<impl Future<O
 }
 
 async fn tell(mut stream: UnixStream, networks: &Networks) -> io::Result<()> {
-    let answer = serde_json::to_vec(&networks.counters())?;
+    let answer = serde_json::to_vec(&networks.counters().await)?;
     stream.write_all(&answer).await?;
     stream.shutdown().await
 }
@@ -115,6 +115,19 @@ pub fn table(counters: &[InterfaceCounters]) -> String {
                 admitted.to_string(),
                 over_rate.to_string(),
                 over_concurrency.to_string(),
+            ]);
+        }
+        let RefusedConnections { begun, from_outside } = interface.connections;
+        for (direction, refused) in [("connections out", begun), ("connections in", from_outside)] {
+            table.add_row([
+                interface.vpc_id.clone(),
+                interface.interface_id.clone(),
+                interface.address.to_string(),
+                direction.to_owned(),
+                // The kernel counts only what it refuses.
+                "-".to_owned(),
+                "-".to_owned(),
+                refused.to_string(),
             ]);
         }
     }

@@ -10,6 +10,7 @@ use hearth_agent::capacity::Reserve;
 use hearth_agent::counters;
 use hearth_agent::jail::{self, uid::UidRange};
 use hearth_api::join::JoinToken;
+use ipnet::Ipv4Net;
 use tracing_subscriber::EnvFilter;
 
 /// Makes this host run the instances that Hearth's control plane places on it.
@@ -79,6 +80,16 @@ struct AgentArgs {
     /// MiB of memory that are kept for the host itself.
     #[arg(long, env = "HEARTH_AGENT_MEMORY_RESERVE_MIB", default_value_t = 512)]
     memory_reserve_mib: u64,
+    /// Networks of the host, or behind it, that guests may reach: CIDR blocks. Without them guests reach the internet, and
+    /// neither private networks (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10) nor any network that the host
+    /// has a route to besides its default route.
+    #[arg(
+        long,
+        env = "HEARTH_AGENT_GUEST_NETWORKS",
+        value_delimiter = ',',
+        value_name = "CIDR,..."
+    )]
+    guest_networks: Vec<Ipv4Net>,
     /// Seconds that a guest has to obey the power button, before it is stopped or reset without its consent.
     #[arg(
         long,
@@ -153,6 +164,7 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
             pin_vcpus: args.pin_vcpus,
         },
         host_network_namespace: args.place.host_network_namespace,
+        guest_networks: args.guest_networks,
         stop_patience: Duration::from_secs(args.stop_patience),
         simulate_host: args.simulate_host,
     })

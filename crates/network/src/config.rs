@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::Ipv4Net;
+
 /// How one agent keeps its networks. Several agents (clouds) may share a host: each has its own `state_dir`.
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
@@ -19,6 +21,9 @@ pub struct NetworkConfig {
     pub domain: String,
     /// MTU of every link and of DHCP option 26, in bytes.
     pub mtu: u16,
+    /// Networks of the host, or behind it, that guests may reach. Without them guests reach the internet, and neither
+    /// private networks (RFC 1918, RFC 6598) nor any that the host has a route to besides its default route.
+    pub guest_networks: Vec<Ipv4Net>,
     /// Where DNS questions go; empty means the `nameserver` lines of `/etc/resolv.conf`, read at each question's time.
     pub resolvers: Vec<SocketAddr>,
 }
@@ -33,6 +38,7 @@ impl NetworkConfig {
             imds_key,
             domain: "ec2.internal".to_owned(),
             mtu: 1500,
+            guest_networks: Vec::new(),
             resolvers: Vec::new(),
         }
     }

@@ -1,12 +1,17 @@
 //! What all VPCs of a host share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
+
 use crate::dns::Upstream;
+use crate::forwarding::Forwarding;
 use crate::links::Links;
-use crate::names::is_id;
-use crate::netns::{self, Netns, file_error, sysctl};
+use crate::names::{UPLINK_PREFIX, is_id};
+use crate::netns::{self, Netns, file_error};
+use crate::reach::Reach;
+use crate::rules::{ConnectionShares, obstacles};
 use crate::share::Shares;
 use crate::{MetadataSource, NetworkConfig, NetworkError};
 
@@ -18,6 +23,17 @@ pub(crate) struct Host {
     pub(crate) links: Links,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) shares: Shares,
+    pub(crate) forwarding: Mutex<Forwarding>,
+    pub(crate) connections: ConnectionShares,
+}
+
+/// How many connections a namespace may track.
+fn tracked_connections() -> Result<u32, NetworkError> {
+    let path = Path::new("/proc/sys/net/netfilter/nf_conntrack_max");
+    // The file comes with the kernel module, which comes with the first rule that needs it. Then this is the kernel's
+    // usual value.
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    Ok(text.trim().parse().unwrap_or(65_536))
 }
 
 impl Host {
@@ -34,8 +50,12 @@ impl Host {
                 file_error("opening the namespace", path, std::io::ErrorKind::NotFound.into())
             })?,
         };
-        // Never switched off again: others may need it too.
-        root.run(|| sysctl("net/ipv4/ip_forward", "1")).await?;
+        let record = config.state_dir.join("forwarding");
+        let forwarding = Forwarding::switch_on(&root, record).await?;
+        for obstacle in obstacles(&root).await? {
+            tracing::warn!("{obstacle}");
+        }
+        let connections = ConnectionShares::of(root.run(tracked_connections).await?);
         let links = Links::of(&root).await?;
         let upstream = Upstream::new(&root, config.resolvers.clone())?;
         Ok(Self {
@@ -45,7 +65,15 @@ impl Host {
             links,
             upstream,
             shares: Shares::default(),
+            forwarding: Mutex::new(forwarding),
+            connections,
         })
+    }
+
+    /// The networks that guests reach, by the host's routes at this moment.
+    pub(crate) async fn reach(&self) -> Result<Reach, NetworkError> {
+        let routed = self.links.networks(UPLINK_PREFIX).await?;
+        Ok(Reach::new(routed.into_iter(), &self.config.guest_networks))
     }
 
     pub(crate) fn netns_path(&self, vpc_id: &str) -> PathBuf {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 
 use futures::TryStreamExt;
+use ipnet::Ipv4Net;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
@@ -234,6 +235,40 @@ impl Links {
     async fn replace_route(&self, route: RouteMessage, to: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
         let replaced = self.0.route().add(route).replace().execute().await;
         replaced.map_err(failed(format!("routing {to}/{prefix}")))
+    }
+
+    /// The destinations of all unicast routes but those through links whose name begins with `but_by`.
+    pub(crate) async fn networks(&self, but_by: &str) -> Result<BTreeSet<Ipv4Net>, NetworkError> {
+        let links = self.list().await?;
+        let excluded = |index: u32| {
+            links
+                .iter()
+                .any(|(other, name)| *other == index && name.starts_with(but_by))
+        };
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes: Vec<RouteMessage> = self
+            .0
+            .route()
+            .get(all)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(failed("listing routes"))?;
+        let networks = routes
+            .iter()
+            .filter(|route| route.header.kind == RouteType::Unicast)
+            .filter_map(|route| {
+                let mut to = None;
+                for attribute in &route.attributes {
+                    match attribute {
+                        RouteAttribute::Oif(index) if excluded(*index) => return None,
+                        RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
+                        _ => {}
+                    }
+                }
+                Ipv4Net::new(to?, route.header.destination_prefix_length).ok()
+            });
+        Ok(networks.collect())
     }
 
     /// Removes the /32 routes by `index` to any other address than `wanted`.

@@ -7,6 +7,9 @@ use crate::spec::VpcSpec;
 /// The inner end of a VPC's uplink, inside its namespace.
 pub(crate) const UPLINK: &str = "uplink";
 
+/// Of the outer ends of all uplinks, in the root namespace.
+pub(crate) const UPLINK_PREFIX: &str = "hv";
+
 /// Interface names have at most 15 characters (IFNAMSIZ less the zero).
 const TAP_DIGITS: usize = 12;
 const UPLINK_DIGITS: usize = 11;
@@ -19,7 +22,7 @@ pub fn tap_name(eni_id: &str) -> String {
 
 /// `hv` and the first 11 digits of the VPC's id: the outer end of its uplink, in the root namespace.
 pub fn uplink_name(vpc_id: &str) -> String {
-    format!("hv{}", digits(vpc_id, UPLINK_DIGITS))
+    format!("{UPLINK_PREFIX}{}", digits(vpc_id, UPLINK_DIGITS))
 }
 
 /// The nftables table of family `inet` that a VPC has in the root namespace.

@@ -1,6 +1,6 @@
 //! The host's networks as a whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::names::is_id;
 use crate::netns::Netns;
 use crate::plan::Plan;
-use crate::rules::{Loaded, remove_root_rules};
+use crate::rules::{Loaded, obstacles, remove_root_rules};
 use crate::share::InterfaceCounters;
 use crate::spec::VpcSpec;
 use crate::vpc::{Vpc, clear_namespace};
@@ -30,7 +30,8 @@ pub struct Network {
 type Slot = Arc<Mutex<Option<Vpc>>>;
 
 impl Network {
-    /// Prepares the host: `net.ipv4.ip_forward` on (it stays on), directories made. Needs `CAP_NET_ADMIN` and
+    /// Prepares the host: IPv4 forwarding on, for guests only unless it was on before; directories made. Warns of other
+    /// software whose rules drop what guests send. Needs `CAP_NET_ADMIN` and
     /// `CAP_SYS_ADMIN`, and `nft`.
     pub async fn new(config: NetworkConfig, metadata: Arc<dyn MetadataSource>) -> Result<Self, NetworkError> {
         let host = Host::new(config, metadata).await?;
@@ -71,9 +72,26 @@ impl Network {
             Some(vpc) if !vpc.is_at(&self.host.netns_path(vpc_id)) => {
                 Ok(Some("its namespace is gone".to_owned()))
             }
-            Some(vpc) => vpc.check().await,
+            Some(vpc) => vpc.check(&self.host).await,
             None => Ok(None),
         }
+    }
+
+    /// Makes the host's own part as it should be, should somebody have changed it; says what was different. Call it every
+    /// minute.
+    pub async fn check_host(&self) -> Result<Option<String>, NetworkError> {
+        self.host.forwarding.lock().await.check().await
+    }
+
+    /// Rule sets of others whose rules drop what Hearth forwards: a sentence for each, that says what to do.
+    pub async fn obstacles(&self) -> Result<Vec<String>, NetworkError> {
+        obstacles(&self.host.root).await
+    }
+
+    /// Undoes what [`Network::new`] did to the host, when no VPC is left.
+    pub async fn release_host(&self) -> Result<(), NetworkError> {
+        let mut forwarding = self.host.forwarding.lock().await;
+        forwarding.switch_off(&self.host.root, &self.host.links).await
     }
 
     /// Creates the interface's TAP with so many queues inside the VPC's namespace and configures it. The TAP lives as
@@ -118,9 +136,26 @@ impl Network {
         self.host.unmark(vpc_id)
     }
 
-    /// What the DNS, IMDS and DHCP servers admitted and refused, of each interface.
-    pub fn counters(&self) -> Vec<InterfaceCounters> {
-        self.host.shares.counters()
+    /// What the DNS, IMDS and DHCP servers admitted and refused, and the connections that were refused, of each interface.
+    /// Reads the rules of every VPC. A VPC whose rules cannot be read is logged, and counts no refused connection.
+    pub async fn counters(&self) -> Vec<InterfaceCounters> {
+        let mut counters = self.host.shares.counters();
+        let vpcs: BTreeSet<String> = counters.iter().map(|counters| counters.vpc_id.clone()).collect();
+        for vpc_id in &vpcs {
+            let slot = self.slot(vpc_id).await;
+            let vpc = slot.lock().await;
+            let Some(vpc) = &*vpc else { continue };
+            match vpc.refused().await {
+                Ok(refused) => {
+                    for counters in counters.iter_mut().filter(|counters| counters.vpc_id == *vpc_id) {
+                        counters.connections =
+                            refused.get(&counters.interface_id).copied().unwrap_or_default();
+                    }
+                }
+                Err(error) => tracing::warn!(vpc = vpc_id, %error, "reading refused connections"),
+            }
+        }
+        counters
     }
 
     /// The VPCs that this agent (by its `state_dir`) made and has not removed, also those of earlier processes.

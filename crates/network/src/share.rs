@@ -180,6 +180,7 @@ impl Share {
             dns: self.dns.snapshot(),
             imds: self.imds.snapshot(),
             dhcp: self.dhcp.snapshot(),
+            connections: RefusedConnections::default(),
         }
     }
 }
@@ -203,6 +204,17 @@ pub struct InterfaceCounters {
     pub dns: ServiceCounters,
     pub imds: ServiceCounters,
     pub dhcp: ServiceCounters,
+    pub connections: RefusedConnections,
+}
+
+/// Packets that would have begun a connection, and were dropped since the interface, or its VPC, had more than its share of
+/// tracked connections. The kernel counts them, also while no agent runs, and forgets a count a day after its last packet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedConnections {
+    /// That the interface sent.
+    pub begun: u64,
+    /// That came from outside to its public address.
+    pub from_outside: u64,
 }
 
 /// Requests: datagrams, connections, and messages on connections.

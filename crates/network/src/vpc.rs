@@ -13,8 +13,9 @@ use crate::links::{Links, OUTER_MAC, ROUTER_MAC, Via};
 use crate::names::{UPLINK, tap_name, uplink_name};
 use crate::netns::{Netns, sysctl, system_error};
 use crate::plan::{CurrentPlan, Plan, first_host};
-use crate::rules::{Loaded, Rules};
+use crate::rules::{Loaded, Refused, Rules};
 use crate::servers::{Servers, Sockets};
+use crate::share::RefusedConnections;
 use crate::spec::EniSpec;
 use crate::{NetworkError, tracking};
 
@@ -94,7 +95,8 @@ impl Vpc {
         self.links.set_up(uplink).await?;
         self.note_new_holders(&plan).await?;
         let (inside, outside) = tokio::join!(
-            self.rules.make(Rules::of_vpc(&plan, &self.addresses.ending)),
+            self.rules
+                .make(Rules::of_vpc(&plan, host.connections, &self.addresses.ending)),
             apply_outside(&plan, host, &mut self.root_rules)
         );
         inside?;
@@ -158,13 +160,44 @@ impl Vpc {
             "addresses changed hands; their connections have ended"
         );
         addresses.ending.clear();
-        self.rules.make(Rules::of_vpc(plan, &addresses.ending)).await
+        self.rules
+            .make(Rules::of_vpc(plan, host.connections, &addresses.ending))
+            .await
     }
 
     /// See [`crate::Network::check_vpc`].
-    pub(crate) async fn check(&mut self) -> Result<Option<String>, NetworkError> {
+    pub(crate) async fn check(&mut self, host: &Host) -> Result<Option<String>, NetworkError> {
         let (inside, outside) = (self.rules.check().await?, self.root_rules.check().await?);
-        Ok(inside.or(outside))
+        let plan = self.current_plan();
+        // The host's routes are part of the rules.
+        let wanted = Rules::of_root(&plan, &host.reach().await?);
+        let routes = (!self.root_rules.is(&wanted)).then(|| "the host has other routes".to_owned());
+        Ok(inside.or(outside).or(routes))
+    }
+
+    /// Refused connections by interface id.
+    pub(crate) async fn refused(&self) -> Result<BTreeMap<String, RefusedConnections>, NetworkError> {
+        let plan = self.current_plan();
+        let mut refused: BTreeMap<String, RefusedConnections> = BTreeMap::new();
+        let take = |Refused { key, packets }: Refused<'_>| {
+            for eni in &plan.enis {
+                let of_eni = refused.entry(eni.eni_id.clone()).or_default();
+                if key == tap_name(&eni.eni_id) {
+                    of_eni.begun = packets;
+                } else if eni.public_ip.is_some_and(|public| key == public.to_string()) {
+                    of_eni.from_outside = packets;
+                }
+            }
+        };
+        self.rules.refused(take).await?;
+        Ok(refused)
+    }
+
+    fn current_plan(&self) -> Arc<Plan> {
+        self.plan
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
     }
 
     async fn add_uplink(&self, plan: &Plan, host: &Host) -> Result<u32, NetworkError> {
@@ -235,11 +268,7 @@ impl Vpc {
         queues: usize,
         host: &Host,
     ) -> Result<Vec<OwnedFd>, NetworkError> {
-        let plan = self
-            .plan
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
+        let plan = self.current_plan();
         if !self.rules.is_known() {
             // Not applied, or not wholly: no TAP without rules.
             return Err(NetworkError::UnknownVpc(plan.vpc_id.clone()));
@@ -326,7 +355,7 @@ async fn apply_outside(plan: &Plan, host: &Host, rules: &mut Loaded) -> Result<(
     if !rules.is_known() {
         host.root.run(move || prepare_outer(&name)).await?;
     }
-    rules.make(Rules::of_root(plan)).await?;
+    rules.make(Rules::of_root(plan, &host.reach().await?)).await?;
     host.links.set_up(outer).await?;
     host.links
         .set_addresses(outer, &BTreeSet::from([plan.gateway()]))

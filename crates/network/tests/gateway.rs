@@ -140,7 +140,8 @@ async fn public_addresses() {
 struct Internet(String);
 
 impl Internet {
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
     const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
     fn beyond(root: &str) -> Self {
@@ -148,8 +149,11 @@ impl Internet {
         run(&format!(
             "ip netns add {name} && ip -n {root} link add wan type veth peer name eth0 netns {name} \
              && ip -n {root} addr add {}/24 dev wan && ip -n {root} link set wan up \
-             && ip -n {name} addr add {}/24 dev eth0 && ip -n {name} link set eth0 up",
+             && ip -n {name} addr add {}/24 dev eth0 && ip -n {name} link set eth0 up \
+             && ip -n {name} link set lo up && ip -n {name} addr add {}/32 dev lo \
+             && ip -n {root} route add default via {1}",
             Self::ROUTER,
+            Self::GATEWAY,
             Self::ADDRESS
         ));
         Self(name)

@@ -365,6 +365,7 @@ async fn the_launch_path_is_quick() {
     host.network.remove_vpc(&spec.vpc_id).await.unwrap();
     eprintln!("remove_vpc: {:?}", time.elapsed());
     assert!(host.network.vpcs().await.unwrap().is_empty());
+    host.network.release_host().await.unwrap();
     let left = common::run(&format!(
         "ip -n {0} -br link; ip netns exec {0} nft list ruleset; ip -n {0} route",
         host.root

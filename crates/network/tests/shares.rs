@@ -91,8 +91,8 @@ fn held(guest: &WiredGuest, count: usize) -> Vec<TcpStream> {
     })
 }
 
-fn counters(host: &TestHost, index: usize, spec: &VpcSpec) -> InterfaceCounters {
-    let counters = host.network.counters();
+async fn counters(host: &TestHost, index: usize, spec: &VpcSpec) -> InterfaceCounters {
+    let counters = host.network.counters().await;
     let eni_id = &spec.enis[index].eni_id;
     counters.into_iter().find(|c| c.interface_id == *eni_id).unwrap()
 }
@@ -125,7 +125,7 @@ async fn a_flood_costs_the_neighbour_no_answer() {
     drop(flood);
     assert_eq!(under_flood, QUESTIONS);
 
-    let attacker = counters(&host, 0, &spec);
+    let attacker = counters(&host, 0, &spec).await;
     eprintln!("{attacker:?}");
     assert!(
         attacker.dns.over_rate > 1000,
@@ -135,7 +135,7 @@ async fn a_flood_costs_the_neighbour_no_answer() {
         attacker.dns.over_concurrency > 100,
         "the connections are counted: {attacker:?}"
     );
-    let neighbour = counters(&host, 1, &spec);
+    let neighbour = counters(&host, 1, &spec).await;
     assert_eq!((neighbour.dns.over_rate, neighbour.dns.over_concurrency), (0, 0));
     // Each question once over UDP.
     assert_eq!(neighbour.dns.admitted, 3 * QUESTIONS as u64);

@@ -104,9 +104,9 @@ impl Networks {
     }
 
     /// What each interface's servers admitted and refused.
-    pub fn counters(&self) -> Vec<InterfaceCounters> {
+    pub async fn counters(&self) -> Vec<InterfaceCounters> {
         match &self.host {
-            Host::Real(network) => network.counters(),
+            Host::Real(network) => network.counters().await,
             Host::Simulated => Vec::new(),
         }
     }
@@ -248,6 +248,16 @@ impl Networks {
         let Host::Real(network) = &self.host else {
             return;
         };
+        match network.check_host().await {
+            Ok(None) => {}
+            Ok(Some(difference)) => {
+                tracing::warn!(
+                    difference,
+                    "the host's rules were changed by somebody else; made them anew"
+                );
+            }
+            Err(error) => tracing::warn!(error = %crate::chain(&error), "checking the host's rules"),
+        }
         let slots: Vec<(String, Applied)> = {
             let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
             applied

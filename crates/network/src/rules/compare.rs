@@ -103,6 +103,12 @@ fn contents_of_wanted(table: &Table) -> Result<Contents, serde_json::Error> {
             set.insert("elem".to_owned(), elements.into());
         }
     }
+    for set in &table.of_packets {
+        if let Some(set) = contents.named.get_mut(&("set".to_owned(), set.clone())) {
+            // Later versions of `nft` list a flag more, `dynamic`.
+            set.retain(|property, _| !matches!(property.as_str(), "elem" | "flags"));
+        }
+    }
     Ok(contents)
 }
 

@@ -18,6 +18,7 @@ pub(super) type Stmt = Statement<'static>;
 pub(super) const CT_INVALID: u32 = 1;
 pub(super) const CT_ESTABLISHED: u32 = 2;
 pub(super) const CT_RELATED: u32 = 4;
+pub(super) const CT_NEW: u32 = 8;
 /// `IPS_DST_NAT`, same file.
 pub(super) const CT_DNAT: u32 = 32;
 /// `NFPROTO_IPV6`, `include/uapi/linux/netfilter.h`.
@@ -113,7 +114,7 @@ pub(super) fn is_not(left: Expr, right: Expr) -> Stmt {
     matches(left, Operator::NEQ, right)
 }
 
-/// Whether one of `bits` is set in conntrack's `key` (`state`, `status`).
+/// Whether one of `bits` (lowest first, as they are listed) is set in conntrack's `key` (`state`, `status`).
 pub(super) fn ct_has(key: &'static str, bits: &[u32]) -> Stmt {
     let right = match bits {
         [bit] => number(*bit),
@@ -149,6 +150,10 @@ pub(super) fn jump(chain: String) -> Stmt {
 /// A verdict as an element of a map.
 pub(super) fn goto(chain: String) -> Expr {
     Expression::Verdict(Verdict::Goto(JumpTarget { target: chain.into() }))
+}
+
+pub(super) fn goto_chain(chain: &'static str) -> Stmt {
+    Statement::Goto(JumpTarget { target: chain.into() })
 }
 
 pub(super) fn vmap(key: Expr, map: &str) -> Stmt {

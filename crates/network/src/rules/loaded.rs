@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::nft::Scope;
 use super::table::{Batch, Table};
-use super::{Rules, compare, ending, nft, root, vpc};
+use super::{Refused, Rules, compare, ending, guard, neighbours, nft, root, shares, vpc};
 use crate::NetworkError;
 use crate::holders::Holders;
 use crate::netns::Netns;
@@ -30,6 +30,11 @@ impl Loaded {
         }
     }
 
+    /// Whether these rules are loaded, as far as this process knows.
+    pub(crate) fn is(&self, rules: &Rules) -> bool {
+        self.rules.as_ref() == Some(rules)
+    }
+
     pub(crate) fn is_known(&self) -> bool {
         self.rules.is_some()
     }
@@ -40,6 +45,13 @@ impl Loaded {
         let bound = compare::listed_elements(&listed, vpc::BOUND);
         let private_of = compare::listed_elements(&listed, vpc::PRIVATE_OF);
         Ok((Holders::of_listing(bound, private_of), ending::addresses(&listed)))
+    }
+
+    /// New connections that were refused by [`Rules::of_vpc`]'s shares: `take` gets each count.
+    pub(crate) async fn refused(&self, mut take: impl FnMut(Refused<'_>)) -> Result<(), NetworkError> {
+        let listed = nft::list(&self.netns, &self.what, Scope::Ruleset).await?;
+        shares::refused(&listed).for_each(&mut take);
+        Ok(())
     }
 
     /// Loads what differs from `wanted`.
@@ -108,8 +120,30 @@ impl Loaded {
 
 /// Removes a VPC's rules from the root namespace, also when they were never there.
 pub(crate) async fn remove_root_rules(root: &Netns, vpc_id: &str) -> Result<(), NetworkError> {
+    remove(
+        root,
+        &format!("{vpc_id} in the root namespace"),
+        &root::empty_table(vpc_id),
+    )
+    .await
+}
+
+/// Removes the rules of [`Rules::guard`].
+pub(crate) async fn remove_guard(root: &Netns) -> Result<(), NetworkError> {
+    remove(root, "the host's forwarding", &guard::empty_table()).await
+}
+
+async fn remove(netns: &Netns, what: &str, table: &Table) -> Result<(), NetworkError> {
     let mut batch = Batch::default();
-    let table: Table = root::empty_table(vpc_id);
     table.remove(&mut batch);
-    nft::apply(root, &format!("{vpc_id} in the root namespace"), &batch).await
+    nft::apply(netns, what, &batch).await
+}
+
+/// Rule sets beside Hearth's that keep guests from the world: a sentence for each, that says what to do.
+pub(crate) async fn obstacles(root: &Netns) -> Result<Vec<String>, NetworkError> {
+    let listed = nft::list(root, "the host", Scope::Chains).await?;
+    // Absent without legacy iptables.
+    let legacy = root.run(|| Ok(std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default()));
+    let has_legacy_filter = legacy.await?.lines().any(|table| table == "filter");
+    Ok(neighbours::obstacles(&listed, has_legacy_filter))
 }

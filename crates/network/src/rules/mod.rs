@@ -6,18 +6,23 @@
 mod compare;
 mod ending;
 mod expr;
+mod guard;
 mod loaded;
+mod neighbours;
 mod nft;
 mod root;
+mod shares;
 mod table;
 mod vpc;
 
-pub(crate) use loaded::{Loaded, remove_root_rules};
+pub(crate) use loaded::{Loaded, obstacles, remove_guard, remove_root_rules};
+pub(crate) use shares::{ConnectionShares, Refused};
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::plan::Plan;
+use crate::reach::Reach;
 use table::{Batch, Table};
 
 /// All rules that Hearth wants of one VPC in one namespace.
@@ -31,8 +36,9 @@ pub(crate) struct Rules {
 impl Rules {
     /// What a VPC's own namespace filters. Nothing passes to or from the addresses `ending`, whatever connection it
     /// belongs to: they change hands.
-    pub(crate) fn of_vpc(plan: &Plan, ending: &BTreeSet<Ipv4Addr>) -> Self {
+    pub(crate) fn of_vpc(plan: &Plan, shares: ConnectionShares, ending: &BTreeSet<Ipv4Addr>) -> Self {
         let mut tables = vpc::tables(plan);
+        tables.push(shares::table(shares));
         if !ending.is_empty() {
             tables.push(ending::table(ending));
         }
@@ -43,9 +49,17 @@ impl Rules {
     }
 
     /// What a VPC needs in the root namespace.
-    pub(crate) fn of_root(plan: &Plan) -> Self {
+    pub(crate) fn of_root(plan: &Plan, reach: &Reach) -> Self {
         Self {
-            tables: vec![root::table(plan)],
+            tables: vec![root::table(plan, reach)],
+            exclusive: false,
+        }
+    }
+
+    /// What the host needs in the root namespace when Hearth has switched its forwarding on.
+    pub(crate) fn guard() -> Self {
+        Self {
+            tables: vec![guard::table()],
             exclusive: false,
         }
     }

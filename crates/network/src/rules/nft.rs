@@ -1,5 +1,7 @@
 //! Running `nft` through the `nftables` crate, inside a namespace and with a deadline.
 
+use std::time::Duration;
+
 use nftables::helper::{NftablesError, apply_ruleset_raw};
 use serde_json::Value;
 
@@ -7,16 +9,18 @@ use super::table::{Batch, Item, Table};
 use crate::NetworkError;
 use crate::netns::Netns;
 
-/// What the crate runs as `nft`. Its helper has no deadline, leaves `nft`'s messages on the agent's own standard
-/// error, and hides them when `nft` ends before it has read everything. A service's PATH often lacks sbin.
+/// What the crate runs as `nft`. Its helper leaves `nft`'s messages on the agent's own standard error, and has no
+/// deadline: the kernel ends an `nft` that has used 60 seconds of CPU. A service's PATH often lacks sbin.
 const SHELL: &str = "/bin/sh";
 const NFT: [&str; 4] = [
     "-c",
-    "PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin LC_ALL=C; export PATH LC_ALL; \
-     timeout -s KILL 60 nft \"$@\" 2>&1; code=$?; cat >/dev/null; exit $code",
+    "PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin LC_ALL=C; export PATH LC_ALL; ulimit -t 60; \
+     command -v nft >/dev/null || { cat >/dev/null; echo nft is not installed; exit 127; }; exec nft \"$@\" 2>&1",
     "nft",
     "--numeric",
 ];
+/// How long a caller waits for `nft`, which other processes on the host may keep from the kernel's rules.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Carries the batch out in `netns`. `what` names the rules in errors.
 pub(super) async fn apply(netns: &Netns, what: &str, batch: &Batch) -> Result<(), NetworkError> {
@@ -27,6 +31,8 @@ pub(super) async fn apply(netns: &Netns, what: &str, batch: &Batch) -> Result<()
 pub(super) enum Scope<'t> {
     /// Everything: for namespaces that are Hearth's own.
     Ruleset,
+    /// All base chains.
+    Chains,
     Table(&'t Table),
 }
 
@@ -38,8 +44,9 @@ pub(super) async fn list(netns: &Netns, what: &str, scope: Scope<'_>) -> Result<
         message,
     };
     let listing = match scope {
-        // The crate has no `list ruleset`, and its other helper, which has, takes no shell as its program.
+        // The crate has neither of these two, and its other helper, which has, takes no shell as its program.
         Scope::Ruleset => Item::Raw(serde_json::json!({ "list": { "ruleset": null } })),
+        Scope::Chains => Item::Raw(serde_json::json!({ "list": { "chains": null } })),
         Scope::Table(table) => table.listing(),
     };
     let batch = Batch { items: vec![listing] };
@@ -66,10 +73,14 @@ async fn run(netns: &Netns, action: &'static str, what: &str, batch: &Batch) -> 
     };
     let payload = serde_json::to_string(batch).map_err(|e| failed(e.to_string()))?;
     let ran = netns.run(move || Ok(apply_ruleset_raw(&payload, Some(SHELL), NFT)));
-    ran.await?.map_err(|error| {
+    let ran = tokio::time::timeout(PATIENCE, ran);
+    let ran = ran
+        .await
+        .map_err(|_| failed(format!("nft has not ended after {PATIENCE:?}")))?;
+    ran?.map_err(|error| {
         failed(match error {
             NftablesError::NftFailed { stdout, .. } if stdout.trim().is_empty() => {
-                "nft failed without a message; it may have been stopped after 60 seconds".to_owned()
+                "nft failed without a message; it may have used its 60 seconds of CPU".to_owned()
             }
             NftablesError::NftFailed { stdout, .. } => stdout.trim().to_owned(),
             other => other.to_string(),

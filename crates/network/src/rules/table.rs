@@ -8,6 +8,7 @@ use nftables::schema::{
     Chain, Element, Map, NfCmd, NfListObject, NfObject, Rule, Set, SetFlag, SetType, SetTypeValue,
     Table as NfTable,
 };
+use nftables::stmt::{self, SetOp, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use serde::Serialize;
 use serde_json::Value;
@@ -41,7 +42,12 @@ pub(crate) struct Table {
     rules: Vec<Item>,
     /// Contents of the sets that change one element at a time, by the set's name.
     pub(super) elements: BTreeMap<String, BTreeSet<Ipv4Net>>,
+    /// Sets whose elements come from packets.
+    pub(super) of_packets: BTreeSet<String>,
 }
+
+/// The set that a rule puts an element into, how, the element, and the state that the element has.
+pub(super) type Updating<'s> = (&'s str, SetOp, Expr, Stmt);
 
 /// A base chain: where it hooks in, when, and what befalls packets that reach its end.
 pub(super) type Base = (NfChainType, NfHook, i32, NfChainPolicy);
@@ -55,6 +61,7 @@ impl Table {
             sets: Vec::new(),
             rules: Vec::new(),
             elements: BTreeMap::new(),
+            of_packets: BTreeSet::new(),
         }
     }
 
@@ -89,6 +96,49 @@ impl Table {
             expr: statements.into().into(),
             ..Rule::default()
         })));
+    }
+
+    /// Appends a rule that puts an element into a set of packets: `before`, the element, `after`.
+    ///
+    /// The crate's set statement has no `stmt`, the state of the element: the rule is made of its types, and that is put
+    /// in.
+    pub(super) fn rule_updating(
+        &mut self,
+        chain: &str,
+        before: impl IntoIterator<Item = Stmt>,
+        (set, op, elem, state): Updating<'_>,
+        after: impl IntoIterator<Item = Stmt>,
+    ) {
+        let mut statements: Vec<Stmt> = before.into_iter().collect();
+        let index = statements.len();
+        statements.push(Statement::Set(stmt::Set {
+            op,
+            elem,
+            set: format!("@{set}").into(),
+        }));
+        statements.extend(after);
+        self.rule(chain, statements);
+        if let Some(rule) = self.rules.pop() {
+            let mut rule = serde_json::json!(rule);
+            if let Some(Value::Object(set)) = rule.pointer_mut(&format!("/rule/expr/{index}/set")) {
+                set.insert("stmt".to_owned(), serde_json::json!([state]));
+            }
+            self.rules.push(Item::Raw(rule));
+        }
+    }
+
+    /// A set that rules of this table fill: [`Table::rule_updating`]. `timeout` in seconds.
+    ///
+    /// `nft` makes it `dynamic` by itself when it sees such a rule; its JSON does not know that flag.
+    pub(super) fn set_of_packets(&mut self, name: &str, key: &[SetType], size: u32, timeout: Option<u32>) {
+        let set = Set {
+            size: Some(size),
+            flags: timeout.map(|_| [SetFlag::Timeout].into()),
+            timeout,
+            ..self.empty_set(name, key)
+        };
+        self.sets.push(known(NfListObject::Set(Box::new(set))));
+        self.of_packets.insert(name.to_owned());
     }
 
     pub(super) fn set(&mut self, name: &str, key: &[SetType], elements: impl Iterator<Item = Expr>) {

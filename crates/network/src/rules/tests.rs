@@ -75,7 +75,11 @@ fn spec() -> VpcSpec {
 }
 
 fn rules(spec: &VpcSpec) -> Rules {
-    Rules::of_vpc(&Plan::new(spec).unwrap(), &BTreeSet::new())
+    Rules::of_vpc(
+        &Plan::new(spec).unwrap(),
+        ConnectionShares::of(262_144),
+        &BTreeSet::new(),
+    )
 }
 
 /// One item a line.
@@ -96,9 +100,19 @@ fn the_vpc_tables() {
 
 #[test]
 fn the_root_table() {
-    let (batch, _) = Rules::of_root(&Plan::new(&spec()).unwrap())
+    let reach = Reach::new(
+        ["203.0.113.0/24".parse().unwrap()].into_iter(),
+        &["10.9.0.0/16".parse().unwrap()],
+    );
+    let (batch, _) = Rules::of_root(&Plan::new(&spec()).unwrap(), &reach)
         .update_from(None)
         .unwrap();
+    insta::assert_snapshot!(lines(&batch));
+}
+
+#[test]
+fn the_guard_of_forwarding() {
+    let (batch, _) = Rules::guard().update_from(None).unwrap();
     insta::assert_snapshot!(lines(&batch));
 }
 

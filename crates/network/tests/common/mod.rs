@@ -132,22 +132,22 @@ impl TestHost {
     /// The host's own address towards [`TestHost::outside`].
     pub const WAN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
-    /// Somebody beyond the host's way out, who is driven frame by frame.
+    /// Somebody in the internet, who is driven frame by frame.
     pub fn outside(&self) -> Guest {
         let tap = inside(&self.root, || wire::open_tap("wan"));
         let guest = Guest {
             tap,
             mac: [0x06, 0, 0, 0, 1, 0],
-            ip: Ipv4Addr::new(203, 0, 113, 9),
+            ip: Ipv4Addr::new(198, 51, 100, 9),
         };
         let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
         run(&format!(
             "ip -n {0} link set wan address {1} up && ip -n {0} addr add {2}/24 dev wan && \
-             ip -n {0} neigh add {3} lladdr {4} dev wan",
+             ip -n {0} neigh add 203.0.113.254 lladdr {3} dev wan && \
+             ip -n {0} route add default via 203.0.113.254",
             self.root,
             mac(ROUTER_MAC),
             Self::WAN,
-            guest.ip,
             mac(guest.mac)
         ));
         guest
