@@ -17,14 +17,13 @@ pub mod userfault;
 
 use std::fs::File;
 use std::io;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
-use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice};
+use vm_memory::bitmap::{NewBitmap, RefSlice};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap, MemoryRegionAddress,
+    GuestRegionMmap,
 };
 
 use dirty::DirtyPages;
@@ -166,29 +165,6 @@ impl Layout {
             })
             .collect::<io::Result<Vec<_>>>()?;
         GuestMemory::from_regions(regions).map_err(io::Error::other)
-    }
-}
-
-/// Where `len` bytes of RAM from `start` on are in host memory; `None` if not all of them are RAM. Between RAM's regions
-/// are holes ([`Layout`]), so they are all of one mapping. The address holds while the memory is mapped.
-#[must_use]
-pub fn host_range(memory: &GuestMemory, start: GuestAddress, len: usize) -> Option<NonNull<u8>> {
-    let region = memory.find_region(start)?;
-    let offset = start.0 - region.start_addr().0;
-    let end = offset.checked_add(len as u64)?;
-    if end > region.len() {
-        return None;
-    }
-    let host = region.get_host_address(MemoryRegionAddress(offset)).ok()?;
-    NonNull::new(host)
-}
-
-/// Marks what something other than `vm-memory` wrote: a system call, or a ring of them. What is outside of RAM, or of
-/// the region in which it begins, is ignored.
-pub fn mark_written(memory: &GuestMemory, start: GuestAddress, len: usize) {
-    if let Some(region) = memory.find_region(start) {
-        let offset = (start.0 - region.start_addr().0) as usize;
-        (**region).bitmap().mark_dirty(offset, len);
     }
 }
 

@@ -46,10 +46,14 @@ impl<'a> WithBitmapSlice<'a> for DirtyPages {
 impl Bitmap for DirtyPages {
     fn mark_dirty(&self, offset: usize, len: usize) {
         if len > 0 {
+            let first = offset >> PAGE_SHIFT;
             let last = offset.saturating_add(len - 1) >> PAGE_SHIFT;
-            // No access is longer than its region.
-            for page in (offset >> PAGE_SHIFT)..=last.min(self.words.len() * BITS) {
-                self.mark(page);
+            self.mark(first);
+            // Most accesses are within a page, and none is longer than its region.
+            if last > first {
+                for page in first + 1..=last.min(self.words.len() * BITS) {
+                    self.mark(page);
+                }
             }
         }
     }

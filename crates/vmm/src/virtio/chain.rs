@@ -1,17 +1,20 @@
 //! Descriptor chains, parsed once into a checked type. Virtio 1.2, sections 2.6.4 and 2.7.5.
 //!
-//! Everything that request parsers rely on is made sure: the chain ends, has a bounded number of descriptors, lies in
-//! guest memory, and its readable buffers come before its writable ones. Where in host memory a buffer is, is
-//! looked up here too, once.
+//! `virtio-queue` walks the chain, also through an indirect table. It ends a broken chain like a complete one: one that
+//! loops, leaves its table, has a table within a table or is longer than 4 GiB. Here the two are told apart, and everything
+//! that request parsers rely on is checked: the chain has a bounded number of descriptors, its buffers lie in guest
+//! memory, and its readable buffers come before its writable ones. The host address of each buffer is looked up here,
+//! once.
 
 use std::ptr::NonNull;
 
-use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+use virtio_queue::DescriptorChain;
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::bitmap::Bitmap as _;
+use vm_memory::{Bytes, GuestAddress};
 
-use super::GuestMemory;
-use super::ring::{DESCRIPTOR_LEN, Descriptor, Table};
-use crate::memory::{VolatileSlice, host_range, mark_written};
+use super::queue::QueueMemory;
+use crate::memory::VolatileSlice;
 
 /// How a chain, or the request in it, breaks the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +81,7 @@ impl Buffers {
     ///
     /// # Errors
     /// [`Malformed::TooShort`] if the buffers end before.
-    pub fn read(&self, memory: &GuestMemory, offset: u64, data: &mut [u8]) -> Result<(), Malformed> {
+    pub fn read(&self, memory: &QueueMemory, offset: u64, data: &mut [u8]) -> Result<(), Malformed> {
         let mut done = 0;
         for piece in self.pieces(offset, data.len())? {
             let end = done + piece.len as usize;
@@ -95,7 +98,7 @@ impl Buffers {
     ///
     /// # Errors
     /// [`Malformed::TooShort`] if the buffers end before.
-    pub fn write(&self, memory: &GuestMemory, offset: u64, data: &[u8]) -> Result<(), Malformed> {
+    pub fn write(&self, memory: &QueueMemory, offset: u64, data: &[u8]) -> Result<(), Malformed> {
         let mut done = 0;
         for piece in self.pieces(offset, data.len())? {
             let end = done + piece.len as usize;
@@ -111,16 +114,11 @@ impl Buffers {
     /// The bytes from `offset` to the end as slices of host memory, for system calls that gather or scatter.
     pub fn slices<'m>(
         &'m self,
-        memory: &'m GuestMemory,
+        memory: &'m QueueMemory,
         offset: u64,
     ) -> impl Iterator<Item = VolatileSlice<'m>> {
-        self.from(offset).flat_map(|piece| {
-            memory
-                .get_slices(piece.address, piece.len as usize, Permissions::ReadWrite)
-                .into_iter()
-                .flatten()
-                .flatten()
-        })
+        self.from(offset)
+            .filter_map(|piece| memory.slice(piece.address, piece.len as usize).ok())
     }
 
     /// Where the bytes from `offset` to the end are in host memory, as address and length: like [`Self::slices`], for
@@ -130,14 +128,16 @@ impl Buffers {
     }
 
     /// Marks the first `len` bytes as written, for system calls that wrote to [`Self::slices`].
-    pub(super) fn mark_written(&self, memory: &GuestMemory, len: u32) {
+    pub(super) fn mark_written(&self, memory: &QueueMemory, len: u32) {
         let mut left = len as usize;
         for segment in &self.segments {
             if left == 0 {
                 break;
             }
             let part = left.min(segment.len as usize);
-            mark_written(memory, segment.address, part);
+            if let Ok(slice) = memory.slice(segment.address, part) {
+                slice.bitmap().mark_dirty(0, part);
+            }
             left -= part;
         }
     }
@@ -188,16 +188,23 @@ impl Buffers {
 }
 
 impl Segment {
-    fn at(address: u64, len: u32, memory: &GuestMemory) -> Result<Self, Malformed> {
-        let host = if len == 0 {
-            Some(NonNull::dangling())
-        } else {
-            host_range(memory, GuestAddress(address), len as usize)
+    fn at(address: GuestAddress, len: u32, memory: &QueueMemory) -> Result<Self, Malformed> {
+        // An empty buffer may be anywhere.
+        let host = match len {
+            0 => Some(NonNull::dangling()),
+            _ => memory
+                .slice(address, len as usize)
+                .ok()
+                .and_then(|slice| NonNull::new(slice.ptr_guard_mut().as_ptr())),
+        };
+        let outside = Malformed::OutsideMemory {
+            address: address.0,
+            len,
         };
         Ok(Self {
-            address: GuestAddress(address),
+            address,
             len,
-            host: Host(host.ok_or(Malformed::OutsideMemory { address, len })?),
+            host: Host(host.ok_or(outside)?),
         })
     }
 
@@ -221,50 +228,30 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Reads the chain that begins at descriptor `head` of `table`.
     pub(super) fn parse(
         &mut self,
-        head: u16,
-        table: Table<'_>,
-        memory: &GuestMemory,
+        descriptors: DescriptorChain<&QueueMemory>,
+        memory: &QueueMemory,
         max_descriptors: usize,
     ) -> Result<(), Malformed> {
-        self.head = head;
+        self.head = descriptors.head_index();
         self.readable.clear();
         self.writable.clear();
-        let (mut table, mut index, mut is_indirect) = (table, head, false);
-        // A chain that visits more descriptors than its table has, visits one twice.
-        let mut left = table.len();
-        let mut count = 0;
-        let mut bytes = 0_u32;
-        loop {
-            left = left.checked_sub(1).ok_or(Malformed::Unterminated)?;
-            let descriptor = table.get(index).ok_or(Malformed::Unterminated)?;
-            if descriptor.has(VRING_DESC_F_INDIRECT) {
-                if is_indirect {
-                    return Err(Malformed::Unterminated);
-                }
-                table = indirect_table(&descriptor, memory).ok_or(Malformed::Unterminated)?;
-                (index, left, is_indirect) = (0, table.len(), true);
-                continue;
-            }
-            // No chain is longer than 4 GiB (2.7.5.2).
-            bytes = bytes.checked_add(descriptor.len).ok_or(Malformed::Unterminated)?;
+        for (count, descriptor) in descriptors.enumerate() {
             if count == max_descriptors {
                 return Err(Malformed::TooLong(max_descriptors));
             }
-            count += 1;
             self.push(&descriptor, memory)?;
-            if !descriptor.has(VRING_DESC_F_NEXT) {
+            if !descriptor.has_next() {
                 return Ok(());
             }
-            index = descriptor.next;
         }
+        Err(Malformed::Unterminated)
     }
 
-    fn push(&mut self, descriptor: &Descriptor, memory: &GuestMemory) -> Result<(), Malformed> {
-        let segment = Segment::at(descriptor.address, descriptor.len, memory)?;
-        if descriptor.has(VRING_DESC_F_WRITE) {
+    fn push(&mut self, descriptor: &Descriptor, memory: &QueueMemory) -> Result<(), Malformed> {
+        let segment = Segment::at(descriptor.addr(), descriptor.len(), memory)?;
+        if descriptor.is_write_only() {
             self.writable.push(segment);
         } else if self.writable.segments.is_empty() {
             self.readable.push(segment);
@@ -273,25 +260,6 @@ impl Chain {
         }
         Ok(())
     }
-}
-
-impl Descriptor {
-    fn has(&self, flag: u32) -> bool {
-        u32::from(self.flags) & flag != 0
-    }
-}
-
-/// The table that a descriptor stands for: of whole descriptors, and in guest memory.
-fn indirect_table<'m>(descriptor: &Descriptor, memory: &'m GuestMemory) -> Option<Table<'m>> {
-    let len = descriptor.len as usize;
-    if !len.is_multiple_of(DESCRIPTOR_LEN) {
-        return None;
-    }
-    Table::indirect(
-        memory,
-        descriptor.address,
-        u16::try_from(len / DESCRIPTOR_LEN).ok()?,
-    )
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ pub mod interrupt;
 pub mod net;
 pub mod pci;
 pub mod queue;
-mod ring;
 pub mod rng;
 mod vectors;
 pub mod vsock;
@@ -29,6 +28,7 @@ pub mod testing;
 use std::io;
 
 use interrupt::ConfigInterrupt;
+pub use queue::QueueMemory;
 use queue::Virtqueue;
 
 pub use crate::memory::GuestMemory;

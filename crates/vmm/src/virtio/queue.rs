@@ -1,22 +1,43 @@
-//! A virtqueue as its worker holds it: the split ring, its doorbell and its interrupt. Virtio 1.2, section 2.7.
+//! A virtqueue as its worker holds it: a [`virtio_queue::Queue`] with its doorbell and its interrupt. Virtio 1.2,
+//! section 2.7.
+//!
+//! Descriptor chains, the available and the used ring, event indexes and notification suppression are the crate's.
+//! [`QueueMemory`] makes its look-ups fast. What is added to it here:
+//!
+//! - Used elements are published by the batch ([`Unpublished`]).
+//! - Without event indexes the driver's `VIRTQ_AVAIL_F_NO_INTERRUPT` is respected, which the crate ignores.
+//! - With event indexes [`Virtqueue::disable_doorbell`] moves `avail_event` away. The crate leaves it, and the event that
+//!   was asked for last is still due: a worker that something else has woken up would be rung for nothing, and each ring
+//!   is an exit of the vCPU.
+
+mod addresses;
+mod memory;
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Queue, QueueOwnedT as _, QueueT as _};
+use vm_memory::{Bytes as _, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::GuestMemory;
 use super::chain::{Chain, Malformed};
 use super::interrupt::QueueInterrupt;
-use super::ring::Ring;
+pub(super) use addresses::{InvalidQueue, QueueAddresses, ValidQueue};
+pub use memory::QueueMemory;
+use memory::{USED_INDEX, Unpublished};
+
+/// Offset of the used elements in the used ring, and bytes of one (2.7.8).
+const USED_ELEMENTS: u64 = 4;
+const USED_ELEMENT_LEN: u64 = 8;
 
 /// Why a queue cannot be served any more.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    #[error("virtqueue {index}: more chains are available than the ring has entries")]
-    AvailableIndex { index: u16 },
+    /// The available index is more than a ring ahead, or a ring cannot be accessed.
+    #[error("virtqueue {index}: {source}")]
+    Ring { index: u16, source: virtio_queue::Error },
     #[error("virtqueue {index}: {source}")]
     Malformed { index: u16, source: Malformed },
 }
@@ -31,63 +52,55 @@ pub(super) struct Progress {
 /// A running virtqueue, owned by one worker.
 pub struct Virtqueue {
     index: u16,
-    ring: Ring,
-    /// Each side says from which element on it wants to be told (`VIRTIO_F_EVENT_IDX`), and not only whether.
-    event_idx: bool,
-    next_available: u16,
-    /// The available index when it was last read: it is the driver's cache line.
-    available: u16,
-    next_used: u16,
+    queue: Queue,
+    memory: QueueMemory,
     interrupt: QueueInterrupt,
     doorbell: EventFd,
-    /// Used elements that are written behind the used index, so that the driver does not see them yet.
-    filled: u16,
-    /// Chains were completed since the last [`Self::notify`], the first as this used index.
-    completed_from: Option<u16>,
+    /// The used index that the driver sees. It is behind the queue's own while used elements are not published.
+    published: u16,
+    /// Used elements were published since the last [`Self::notify`].
+    unnotified: bool,
 }
 
 impl Virtqueue {
-    pub(super) fn new(
-        index: u16,
-        ring: Ring,
-        event_idx: bool,
-        interrupt: QueueInterrupt,
-        doorbell: EventFd,
-    ) -> Self {
+    pub(super) fn new(index: u16, valid: ValidQueue, interrupt: QueueInterrupt, doorbell: EventFd) -> Self {
+        let ValidQueue { queue, memory } = valid;
         Self {
             index,
-            ring,
-            event_idx,
-            next_available: 0,
-            available: 0,
-            next_used: 0,
+            published: queue.next_used(),
+            queue,
+            memory,
             interrupt,
             doorbell,
-            filled: 0,
-            completed_from: None,
+            unnotified: false,
         }
     }
 
     pub(super) fn progress(&self) -> Progress {
         Progress {
-            next_available: self.next_available,
-            next_used: self.next_used,
+            next_available: self.queue.next_avail(),
+            next_used: self.published,
         }
     }
 
     pub(super) fn go_on_from(&mut self, progress: Progress) {
-        self.next_available = progress.next_available;
-        self.available = progress.next_available;
-        self.next_used = progress.next_used;
+        self.queue.set_next_avail(progress.next_available);
+        self.queue.set_next_used(progress.next_used);
+        self.published = progress.next_used;
     }
 
-    /// Goes on with a queue that nobody serves: whatever was taken from it has been used.
-    pub(super) fn go_on_as_used(&mut self) {
-        let index = self.ring.used_index();
+    /// Goes on with a queue that no worker serves: all chains that were taken from it have been used.
+    ///
+    /// # Errors
+    /// The used ring cannot be read.
+    pub(super) fn go_on_as_used(mut self) -> Result<Self, QueueError> {
+        let index = self.queue.used_idx(&self.memory, Ordering::Acquire);
+        let index = index.map_err(|source| self.ring_error(source))?.0;
         self.go_on_from(Progress {
             next_available: index,
             next_used: index,
         });
+        Ok(self)
     }
 
     /// Interrupts the driver whether there is something new or not: it looks and finds out.
@@ -104,12 +117,12 @@ impl Virtqueue {
     /// Entries of the ring.
     #[must_use]
     pub fn size(&self) -> u16 {
-        self.ring.size()
+        self.queue.size()
     }
 
     #[must_use]
-    pub fn memory(&self) -> &GuestMemory {
-        self.ring.memory()
+    pub fn memory(&self) -> &QueueMemory {
+        &self.memory
     }
 
     /// Takes the next available chain into `chain`; false if there is none.
@@ -117,91 +130,110 @@ impl Virtqueue {
     /// # Errors
     /// The ring or the chain breaks the rules.
     pub fn pop(&mut self, chain: &mut Chain, max_descriptors: usize) -> Result<bool, QueueError> {
-        if self.next_available == self.available {
-            self.available = self.ring.available_index();
-            let count = self.available.wrapping_sub(self.next_available);
-            if count > self.ring.size() {
-                return Err(QueueError::AvailableIndex { index: self.index });
-            }
-            if count == 0 {
-                return Ok(false);
-            }
-        }
-        let head = self.ring.available_head(self.next_available);
-        self.next_available = self.next_available.wrapping_add(1);
+        let index = self.index;
+        let mut available = self
+            .queue
+            .iter(&self.memory)
+            .map_err(|source| QueueError::Ring { index, source })?;
+        let Some(descriptors) = available.next() else {
+            return Ok(false);
+        };
         chain
-            .parse(head, self.ring.table(), self.ring.memory(), max_descriptors)
+            .parse(descriptors, &self.memory, max_descriptors)
             .map(|()| true)
-            .map_err(|source| self.malformed(source))
+            .map_err(|source| QueueError::Malformed { index, source })
     }
 
     /// Puts the chain of the last [`Self::pop`] back, unserved.
     pub fn undo_pop(&mut self) {
-        self.next_available = self.next_available.wrapping_sub(1);
+        self.queue.go_to_previous_position();
     }
 
     /// Gives `chain` back to the driver, with the first `written` bytes of its writable buffers filled.
-    pub fn complete(&mut self, chain: &Chain, written: u32) {
-        self.fill(chain, written);
-        self.publish();
+    ///
+    /// # Errors
+    /// The used ring cannot be written.
+    pub fn complete(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
+        self.fill(chain, written)?;
+        self.publish()
     }
 
-    /// Like [`Self::complete`], but the driver sees it with the next [`Self::publish`]: for what must be seen as one,
-    /// and so that the driver's processor is not asked for the used index's cache line again and again.
-    pub fn fill(&mut self, chain: &Chain, written: u32) {
-        chain.writable.mark_written(self.ring.memory(), written);
-        let position = self.next_used.wrapping_add(self.filled);
-        self.ring.set_used_element(position, chain.head, written);
-        self.filled = self.filled.wrapping_add(1);
+    /// Like [`Self::complete`], but the driver sees it with the next [`Self::publish`].
+    ///
+    /// # Errors
+    /// The used ring cannot be written.
+    pub fn fill(&mut self, chain: &Chain, written: u32) -> Result<(), QueueError> {
+        chain.writable.mark_written(&self.memory, written);
+        self.queue
+            .add_used(&Unpublished(&self.memory), chain.head, written)
+            .map_err(|source| self.ring_error(source))
     }
 
     /// Shows the driver what was filled.
-    pub fn publish(&mut self) {
-        if self.filled == 0 {
-            return;
+    ///
+    /// # Errors
+    /// The used ring cannot be written.
+    pub fn publish(&mut self) -> Result<(), QueueError> {
+        let next = self.queue.next_used();
+        if next == self.published {
+            return Ok(());
         }
-        let from = self.next_used;
-        self.next_used = from.wrapping_add(std::mem::take(&mut self.filled));
-        self.completed_from.get_or_insert(from);
-        self.ring.set_used_index(self.next_used);
+        self.store(self.queue.used_ring() + USED_INDEX, next, Ordering::Release)?;
+        self.published = next;
+        self.unnotified = true;
+        Ok(())
     }
 
-    /// Interrupts the driver once for all chains completed since the last call, if it wants to know.
-    pub fn notify(&mut self) {
-        if let Some(from) = self.completed_from.take()
-            && self.driver_wants_interrupt(from)
-        {
+    /// Publishes what was filled, and interrupts the driver once for all chains that were completed since the last
+    /// call, if it wants to know.
+    ///
+    /// # Errors
+    /// The rings cannot be accessed.
+    pub fn notify(&mut self) -> Result<(), QueueError> {
+        // The crate counts what was filled as seen by the driver.
+        self.publish()?;
+        if std::mem::take(&mut self.unnotified) && self.driver_wants_interrupt()? {
             self.interrupt.signal();
         }
+        Ok(())
     }
 
     /// Asks the driver to ring the doorbell for the next chain. True: there are chains already, the caller must
     /// look again before it sleeps.
-    pub fn enable_doorbell(&mut self) -> bool {
-        if self.event_idx {
-            self.ring.set_available_event(self.next_available);
-        } else {
-            self.ring.set_used_flags(0);
-        }
-        // The driver reads the wish after it has written its index: one of both sides sees the other's.
-        fence(Ordering::SeqCst);
-        self.has_available()
+    ///
+    /// # Errors
+    /// The rings cannot be accessed.
+    pub fn enable_doorbell(&mut self) -> Result<bool, QueueError> {
+        self.queue
+            .enable_notification(&self.memory)
+            .map_err(|source| self.ring_error(source))
     }
 
     /// Tells the driver that the doorbell is not needed now.
-    pub fn disable_doorbell(&mut self) {
-        if self.event_idx {
-            // The event that was asked for last is still due. This one is a whole turn of the index away (2.7.10).
-            self.ring.set_available_event(self.next_available.wrapping_sub(1));
-        } else {
-            self.ring.set_used_flags(VRING_USED_F_NO_NOTIFY as u16);
+    ///
+    /// # Errors
+    /// The used ring cannot be written.
+    pub fn disable_doorbell(&mut self) -> Result<(), QueueError> {
+        if !self.queue.event_idx_enabled() {
+            return self
+                .queue
+                .disable_notification(&self.memory)
+                .map_err(|source| self.ring_error(source));
         }
+        // The index passes this event a whole turn from now (2.7.10).
+        let event = self.queue.next_avail().wrapping_sub(1);
+        let offset = USED_ELEMENTS + USED_ELEMENT_LEN * u64::from(self.queue.size());
+        self.store(self.queue.used_ring() + offset, event, Ordering::Relaxed)
     }
 
     /// Whether there are chains to pop.
-    #[must_use]
-    pub fn has_available(&self) -> bool {
-        self.ring.available_index() != self.next_available
+    ///
+    /// # Errors
+    /// The available ring cannot be read.
+    pub fn has_available(&self) -> Result<bool, QueueError> {
+        let index = self.queue.avail_idx(&self.memory, Ordering::Acquire);
+        let index = index.map_err(|source| self.ring_error(source))?;
+        Ok(index.0 != self.queue.next_avail())
     }
 
     /// Forgets rings of the doorbell so far; call it after waking up and before looking for chains.
@@ -219,16 +251,33 @@ impl Virtqueue {
         }
     }
 
-    /// Whether the driver wants to know of the chains that were completed since used index `from` (2.7.7).
-    fn driver_wants_interrupt(&self, from: u16) -> bool {
-        // The driver's wish is read after the used index is visible, or a driver that has just re-enabled
-        // interrupts and seen an empty ring would wait for ever.
-        fence(Ordering::SeqCst);
-        if self.event_idx {
-            let behind = self.next_used.wrapping_sub(self.ring.used_event());
-            return behind.wrapping_sub(1) < self.next_used.wrapping_sub(from);
+    /// Whether the driver wants to know of the chains that were published since the last call (2.7.7).
+    fn driver_wants_interrupt(&mut self) -> Result<bool, QueueError> {
+        // Its fence keeps the driver's wish from being read before the used index is visible: otherwise a driver that
+        // has just enabled interrupts and seen an empty ring would wait for ever.
+        let due = self.queue.needs_notification(&self.memory);
+        let due = due.map_err(|source| self.ring_error(source))?;
+        if self.queue.event_idx_enabled() {
+            return Ok(due);
         }
-        u32::from(self.ring.available_flags()) & VRING_AVAIL_F_NO_INTERRUPT == 0
+        let flags = GuestAddress(self.queue.avail_ring());
+        let flags = self.memory.load::<u16>(flags, Ordering::Relaxed);
+        let flags = flags.map_err(|source| self.ring_error(virtio_queue::Error::GuestMemory(source)))?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    /// Writes a field of the used ring.
+    fn store(&self, address: u64, value: u16, order: Ordering) -> Result<(), QueueError> {
+        self.memory
+            .store(value.to_le(), GuestAddress(address), order)
+            .map_err(|source| self.ring_error(virtio_queue::Error::GuestMemory(source)))
+    }
+
+    fn ring_error(&self, source: virtio_queue::Error) -> QueueError {
+        QueueError::Ring {
+            index: self.index,
+            source,
+        }
     }
 }
 
@@ -238,3 +287,6 @@ impl AsRawFd for Virtqueue {
         self.doorbell.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::thread::{Builder, JoinHandle};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::GuestMemory;
+use super::QueueMemory;
 use super::chain::{Chain, Malformed};
 use super::interrupt::ConfigInterrupt;
 use super::queue::{QueueError, Virtqueue};
@@ -199,7 +199,7 @@ pub trait Handler {
     ///
     /// # Errors
     /// The chain holds no request that could be answered: the device needs a reset.
-    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed>;
+    fn handle(&mut self, chain: &Chain, memory: &QueueMemory) -> Result<u32, Malformed>;
 }
 
 /// Serves a queue until it is stopped or broken, and then says so to the driver.
@@ -223,7 +223,7 @@ fn run<H: Handler>(
 ) -> Result<(), QueueError> {
     let mut chain = Chain::default();
     loop {
-        queue.disable_doorbell();
+        queue.disable_doorbell()?;
         loop {
             match serve_batch(queue, stop, handler, &mut chain)? {
                 Batch::Full => {}
@@ -231,7 +231,7 @@ fn run<H: Handler>(
                 Batch::Last => return Ok(()),
             }
         }
-        if !queue.enable_doorbell() {
+        if !queue.enable_doorbell()? {
             if !doorbell.wait() {
                 return Ok(());
             }
@@ -258,7 +258,7 @@ pub(super) fn serve_batch<H: Handler>(
 ) -> Result<Batch, QueueError> {
     let served = serve_chains(queue, stop, handler, chain);
     // Also when a chain was broken: those before it are done.
-    queue.notify();
+    queue.notify()?;
     served
 }
 
@@ -277,14 +277,14 @@ fn serve_chains<H: Handler>(
         }
         if !handler.admits(chain) {
             // The requests before it do not wait with this one.
-            queue.notify();
+            queue.notify()?;
             if !handler.wait_until_admitted(chain) {
                 queue.undo_pop();
                 return Ok(Batch::Last);
             }
         }
         match handler.handle(chain, queue.memory()) {
-            Ok(written) => queue.complete(chain, written),
+            Ok(written) => queue.complete(chain, written)?,
             Err(source) => return Err(queue.malformed(source)),
         }
     }

@@ -11,7 +11,7 @@ use vm_memory::GuestAddress;
 use crate::memory::refuse_huge_pages;
 use crate::memory::release::{PAGE, release};
 use crate::metrics::{Operation, QueueMeter};
-use crate::virtio::GuestMemory;
+use crate::virtio::QueueMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::worker::Handler;
 
@@ -45,7 +45,7 @@ impl PageHandler {
     }
 
     /// The request's page numbers, ascending.
-    fn read_pfns(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<(), Malformed> {
+    fn read_pfns(&mut self, chain: &Chain, memory: &QueueMemory) -> Result<(), Malformed> {
         if !chain.writable.is_empty() {
             return Err(Malformed::Direction);
         }
@@ -67,18 +67,18 @@ impl PageHandler {
         Ok(())
     }
 
-    fn inflate(&mut self, memory: &GuestMemory) -> Outcome {
+    fn inflate(&mut self, memory: &QueueMemory) -> Outcome {
         if !std::mem::replace(&mut self.took, true) {
             // The host would sooner or later put a huge page where a single page of it is in use, and so give all
             // back that the balloon has around it.
-            refuse_huge_pages(memory);
+            refuse_huge_pages(memory.ram());
         }
         let mut outcome = Outcome::default();
         for run in self.pfns.chunk_by(|a, b| b - a == 1) {
             let first = run.first().copied().unwrap_or(0);
             let start = GuestAddress(u64::from(first) * PAGE);
             outcome.add(
-                release(memory, start, run.len() as u64 * PAGE),
+                release(memory.ram(), start, run.len() as u64 * PAGE),
                 run.len() as u64 * PAGE,
             );
         }
@@ -94,7 +94,7 @@ impl PageHandler {
     }
 
     /// Each buffer is a range of free pages.
-    fn report_free(chain: &Chain, memory: &GuestMemory) -> Result<Outcome, Malformed> {
+    fn report_free(chain: &Chain, memory: &QueueMemory) -> Result<Outcome, Malformed> {
         if !chain.readable.is_empty() {
             return Err(Malformed::Direction);
         }
@@ -103,7 +103,7 @@ impl PageHandler {
         }
         let mut outcome = Outcome::default();
         for (start, len) in chain.writable.ranges() {
-            outcome.add(release(memory, start, len), len);
+            outcome.add(release(memory.ram(), start, len), len);
         }
         Ok(outcome)
     }
@@ -113,7 +113,7 @@ impl Handler for PageHandler {
     /// Linux reports 32 ranges at a time.
     const MAX_DESCRIPTORS: usize = super::device::QUEUE_SIZE as usize;
 
-    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed> {
+    fn handle(&mut self, chain: &Chain, memory: &QueueMemory) -> Result<u32, Malformed> {
         let begin = Instant::now();
         let outcome = match self.operation {
             Operation::ReportFree => Self::report_free(chain, memory)?,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Handle;
-use crate::virtio::GuestMemory;
+use crate::virtio::QueueMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::queue::{QueueError, Virtqueue};
 
@@ -64,7 +64,7 @@ const ENTRY_LEN: usize = 10;
 const MAX_ENTRIES: usize = 64;
 const MAX_DESCRIPTORS: usize = 16;
 
-fn parse(chain: &Chain, memory: &GuestMemory) -> Result<Statistics, Malformed> {
+fn parse(chain: &Chain, memory: &QueueMemory) -> Result<Statistics, Malformed> {
     if !chain.writable.is_empty() {
         return Err(Malformed::Direction);
     }
@@ -118,19 +118,19 @@ impl StatisticsQueue {
                 return Ok(());
             }
             self.holds = false;
-            self.queue.complete(&self.chain, 0);
-            self.queue.notify();
+            self.queue.complete(&self.chain, 0)?;
+            self.queue.notify()?;
         }
     }
 
     /// False: there is nothing yet, and the doorbell will tell.
     fn take(&mut self, handle: &Handle) -> Result<bool, QueueError> {
         while !self.queue.pop(&mut self.chain, MAX_DESCRIPTORS)? {
-            if !self.queue.enable_doorbell() {
+            if !self.queue.enable_doorbell()? {
                 return Ok(false);
             }
         }
-        self.queue.disable_doorbell();
+        self.queue.disable_doorbell()?;
         self.holds = true;
         let parsed = parse(&self.chain, self.queue.memory());
         handle.store(parsed.map_err(|source| self.queue.malformed(source))?);

@@ -29,9 +29,9 @@ impl PageQueue {
 
     /// Serves a ring's worth at most, so that no queue keeps the others waiting.
     fn serve(&mut self, stop: &Stop) -> Result<Batch, QueueError> {
-        self.queue.disable_doorbell();
+        self.queue.disable_doorbell()?;
         match serve_batch(&mut self.queue, stop, &mut self.handler, &mut self.chain)? {
-            Batch::Empty if self.queue.enable_doorbell() => Ok(Batch::Full),
+            Batch::Empty if self.queue.enable_doorbell()? => Ok(Batch::Full),
             batch => Ok(batch),
         }
     }

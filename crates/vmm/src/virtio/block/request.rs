@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::device::SEG_MAX;
-use crate::virtio::GuestMemory;
+use crate::virtio::QueueMemory;
 use crate::virtio::chain::{Chain, Malformed};
 
 pub(super) const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
@@ -89,7 +89,7 @@ pub(super) struct Parsed {
 impl Parsed {
     /// # Errors
     /// There is no whole header, or no room for a status: such a request cannot even be refused.
-    pub(super) fn parse(chain: &Chain, memory: &GuestMemory, target: &Target) -> Result<Self, Malformed> {
+    pub(super) fn parse(chain: &Chain, memory: &QueueMemory, target: &Target) -> Result<Self, Malformed> {
         let mut header = Header::default();
         chain.readable.read(memory, 0, header.as_mut_bytes())?;
         let status_at = chain
@@ -142,7 +142,7 @@ fn range(sector: u64, len: u64, disk_size: u64) -> Result<u64, Status> {
 /// The ranges behind the header, each of at most `max_sectors`, with no flags but `flags`.
 fn ranges(
     chain: &Chain,
-    memory: &GuestMemory,
+    memory: &QueueMemory,
     target: &Target,
     max_sectors: u32,
     flags: u32,

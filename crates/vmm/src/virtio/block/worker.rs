@@ -134,7 +134,7 @@ impl BlockWorker {
 
     fn serve(&mut self, stop: &Stop) -> Result<(), Fault> {
         loop {
-            self.queue.disable_doorbell();
+            self.queue.disable_doorbell()?;
             let ended = self.give_back()?;
             if stop.requested() {
                 return Ok(());
@@ -149,7 +149,7 @@ impl BlockWorker {
                 continue;
             }
             let wants_more = self.held.is_none() && self.requests.len() < DEPTH;
-            if wants_more && self.queue.enable_doorbell() {
+            if wants_more && self.queue.enable_doorbell()? {
                 self.engine.kick()?;
                 continue;
             }
@@ -164,7 +164,7 @@ impl BlockWorker {
         }
         let begun = Instant::now();
         let found = loop {
-            if self.queue.has_available() || self.engine.has_ended() {
+            if self.queue.has_available()? || self.engine.has_ended() {
                 break true;
             }
             if stop.requested() || begun.elapsed() >= LOOK {
@@ -358,8 +358,7 @@ impl BlockWorker {
         }
         self.ended = ended;
         if std::mem::take(&mut self.answered) {
-            self.queue.publish();
-            self.queue.notify();
+            self.queue.notify()?;
         }
         Ok(count)
     }
@@ -411,7 +410,7 @@ impl BlockWorker {
         // The used length counts bytes from the start without a gap: the status only if all before it is filled.
         let written = if data == status_at { data + 1 } else { data };
         self.queue
-            .fill(&chain, u32::try_from(written).unwrap_or(u32::MAX));
+            .fill(&chain, u32::try_from(written).unwrap_or(u32::MAX))?;
         self.answered = true;
         self.requests.recycle(chain);
         Ok(())

@@ -1,9 +1,14 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{Bytes, GuestMemoryBackend as _, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
 
+use super::super::GuestMemory;
+use super::super::interrupt::QueueInterrupt;
+use super::super::queue::{QueueAddresses, QueueError, Virtqueue};
 use super::*;
 
 /// Two regions with a hole between them.
@@ -14,6 +19,9 @@ const PAGE: u64 = 4096;
 /// Where tests put their tables: direct, indirect.
 const TABLE: u64 = 0x7000;
 const INDIRECT_TABLE: u64 = 0x7801;
+const AVAILABLE: u64 = 0x7200;
+const USED: u64 = 0x7400;
+const DESCRIPTOR_LEN: usize = 16;
 const ENTRIES: u16 = 16;
 const MOST: usize = 8;
 
@@ -35,10 +43,63 @@ fn put(memory: &GuestMemory, table: u64, index: u16, (address, len, flags, next)
     memory.write_slice(&bytes, GuestAddress(at)).unwrap();
 }
 
+/// The chain at `head`, as a device pops it.
 fn parse(memory: &GuestMemory, head: u16) -> Result<Chain, Malformed> {
-    let table = Table::indirect(memory, TABLE, ENTRIES).unwrap();
+    let addresses = QueueAddresses {
+        size: ENTRIES,
+        descriptor_table: TABLE,
+        available_ring: AVAILABLE,
+        used_ring: USED,
+    };
+    let valid = addresses.validate(ENTRIES, false, memory).unwrap();
+    let interrupt = QueueInterrupt::new(Default::default(), Default::default());
+    let mut queue = Virtqueue::new(0, valid, interrupt, EventFd::new(0).unwrap());
+    memory.write_obj(head, GuestAddress(AVAILABLE + 4)).unwrap();
+    memory.write_obj(1_u16, GuestAddress(AVAILABLE + 2)).unwrap();
     let mut chain = Chain::default();
-    chain.parse(head, table, memory, MOST).map(|()| chain)
+    match queue.pop(&mut chain, MOST) {
+        Ok(popped) => {
+            assert!(popped);
+            Ok(chain)
+        }
+        Err(QueueError::Malformed { source, .. }) => Err(source),
+        Err(QueueError::Ring { source, .. }) => panic!("{source}"),
+    }
+}
+
+/// What the chain at `head` says by the rules: address, length, writable.
+fn expected(memory: &GuestMemory, head: u16) -> Option<Vec<(u64, u32, bool)>> {
+    let (mut table, mut entries, mut index) = (TABLE, u32::from(ENTRIES), u32::from(head));
+    let mut is_indirect = false;
+    let mut buffers: Vec<(u64, u32, bool)> = Vec::new();
+    loop {
+        let at = table.checked_add(DESCRIPTOR_LEN as u64 * u64::from(index))?;
+        if index >= entries || !is_ram(at, DESCRIPTOR_LEN as u64) {
+            return None;
+        }
+        let [address, rest]: [u64; 2] = memory.read_obj(GuestAddress(at)).unwrap();
+        let (len, flags, next) = (rest as u32, (rest >> 32) as u16, (rest >> 48) as u32);
+        if flags & INDIRECT != 0 {
+            // One table, of whole descriptors (2.7.5.3.1).
+            let count = len / DESCRIPTOR_LEN as u32;
+            if is_indirect || !len.is_multiple_of(DESCRIPTOR_LEN as u32) || count > u32::from(u16::MAX) {
+                return None;
+            }
+            is_indirect = true;
+            (table, entries, index) = (address, count, 0);
+            continue;
+        }
+        let writable = flags & WRITE != 0;
+        let follows_writable = buffers.last().is_some_and(|last| last.2);
+        if !is_ram(address, len.into()) && len > 0 || follows_writable && !writable || buffers.len() == MOST {
+            return None;
+        }
+        buffers.push((address, len, writable));
+        if flags & NEXT == 0 {
+            return Some(buffers);
+        }
+        index = next;
+    }
 }
 
 fn is_ram(address: u64, len: u64) -> bool {
@@ -104,7 +165,15 @@ proptest! {
             }
         }
         for head in 0..ENTRIES + 2 {
-            let Ok(chain) = parse(&memory, head) else { continue };
+            let chain = parse(&memory, head).ok();
+            let found = chain.as_ref().map(|chain| {
+                let all = |buffers: &Buffers, writable: bool| -> Vec<_> {
+                    buffers.ranges().map(|(at, len)| (at.0, len as u32, writable)).collect()
+                };
+                [all(&chain.readable, false), all(&chain.writable, true)].concat()
+            });
+            prop_assert_eq!(found, expected(&memory, head));
+            let Some(chain) = chain else { continue };
             prop_assert!(head < ENTRIES);
             let buffers: Vec<_> = chain.readable.ranges().chain(chain.writable.ranges()).collect();
             prop_assert!((1..=MOST).contains(&buffers.len()));
@@ -121,11 +190,12 @@ proptest! {
         written in 0..8 * PAGE,
     ) {
         let memory = memory();
+        let queue_memory = QueueMemory::new(&memory, GuestAddress(USED)).unwrap();
         let mut writable = Buffers::default();
         for &(address, len) in &buffers {
-            writable.push(Segment::at(address, len, &memory).unwrap());
+            writable.push(Segment::at(GuestAddress(address), len, &queue_memory).unwrap());
         }
-        writable.mark_written(&memory, written as u32);
+        writable.mark_written(&queue_memory, written as u32);
         let (mut expected, mut left) = (BTreeSet::new(), written);
         for &(address, len) in &buffers {
             let part = left.min(len.into());

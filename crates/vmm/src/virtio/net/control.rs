@@ -12,7 +12,7 @@ use crate::jail::Role;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::{Handler, Stop, Worker, serve};
-use crate::virtio::{Activation, GuestMemory};
+use crate::virtio::{Activation, QueueMemory};
 
 /// Class and command, before the command's data.
 const COMMAND_LEN: u64 = 2;
@@ -48,7 +48,7 @@ struct ControlHandler {
 }
 
 impl ControlHandler {
-    fn execute(&self, chain: &Chain, memory: &GuestMemory) -> Result<bool, Malformed> {
+    fn execute(&self, chain: &Chain, memory: &QueueMemory) -> Result<bool, Malformed> {
         let mut command = [0; COMMAND_LEN as usize];
         chain.readable.read(memory, 0, &mut command)?;
         if command.map(u32::from) != [VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET] {
@@ -64,7 +64,7 @@ impl ControlHandler {
 impl Handler for ControlHandler {
     const MAX_DESCRIPTORS: usize = super::device::QUEUE_SIZE as usize;
 
-    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed> {
+    fn handle(&mut self, chain: &Chain, memory: &QueueMemory) -> Result<u32, Malformed> {
         if chain.writable.is_empty() {
             return Err(Malformed::TooShort);
         }

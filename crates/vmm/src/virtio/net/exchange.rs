@@ -54,7 +54,7 @@ impl Exchange {
             // Both before either's error ends the worker: what was offered before a broken chain is served.
             let received = self.receiver.as_mut().map_or(Ok(false), Receiver::turn);
             let sent = self.transmitter.as_mut().map_or(Ok(false), Transmitter::turn);
-            if !(received? | sent?) && !self.prepare_to_wait() && !self.events.wait() {
+            if !(received? | sent?) && !self.prepare_to_wait()? && !self.events.wait() {
                 break;
             }
         }
@@ -62,12 +62,11 @@ impl Exchange {
     }
 
     /// True: something has come meanwhile.
-    fn prepare_to_wait(&mut self) -> bool {
-        let receive = self.receiver.as_mut().is_some_and(Receiver::prepare_to_wait);
-        let send = self
-            .transmitter
-            .as_mut()
-            .is_some_and(Transmitter::prepare_to_wait);
-        receive | send
+    fn prepare_to_wait(&mut self) -> Result<bool, QueueError> {
+        let receiver = self.receiver.as_mut();
+        let receive = receiver.map_or(Ok(false), Receiver::prepare_to_wait)?;
+        let transmitter = self.transmitter.as_mut();
+        let send = transmitter.map_or(Ok(false), Transmitter::prepare_to_wait)?;
+        Ok(receive | send)
     }
 }

@@ -8,16 +8,16 @@ use std::fs::File;
 use std::io;
 
 use super::offloads::{HEADER_LEN, MAX_RECEIVED};
-use crate::virtio::GuestMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::vectors::{MAX_VECTORS, Vectors};
+use crate::virtio::{GuestMemory, QueueMemory};
 
 /// Vectors that one more chain and the spill may take.
 const VECTORS_LEFT: usize = 2 * super::device::QUEUE_SIZE as usize + 1;
 
 pub(super) struct Posted {
     /// Keeps mapped what the vectors point at.
-    memory: GuestMemory,
+    _memory: GuestMemory,
     /// In the driver's order, each with its number of vectors.
     buffers: VecDeque<(Chain, usize)>,
     vectors: Vectors,
@@ -33,7 +33,7 @@ pub(super) struct Posted {
 impl Posted {
     pub(super) fn new(memory: GuestMemory) -> Self {
         Self {
-            memory,
+            _memory: memory,
             buffers: VecDeque::new(),
             vectors: Vectors::default(),
             len: 0,
@@ -96,7 +96,7 @@ impl Posted {
     /// Those of `readv(2)`.
     pub(super) fn read_from(&mut self, file: &File) -> io::Result<u64> {
         self.vectors.push_own(&mut self.spill);
-        // SAFETY: `memory` is mapped still, and holds all buffers of the chains in hand; the spill is ours.
+        // SAFETY: `_memory` is mapped still, and holds all buffers of the chains in hand; the spill is ours.
         let read = unsafe { self.vectors.read_from(file) };
         self.vectors.pop_back();
         let len = read? as u64;
@@ -108,10 +108,10 @@ impl Posted {
     ///
     /// # Errors
     /// As for [`Self::push`].
-    pub(super) fn spill_into(&mut self, chain: Chain) -> Result<bool, Malformed> {
+    pub(super) fn spill_into(&mut self, chain: Chain, memory: &QueueMemory) -> Result<bool, Malformed> {
         let len = usize::try_from(chain.writable.len()).map_or(self.spilled, |len| len.min(self.spilled));
         if let Some(data) = self.spill.get(..len) {
-            chain.writable.write(&self.memory, 0, data)?;
+            chain.writable.write(memory, 0, data)?;
         }
         self.push(chain)?;
         self.spill.copy_within(len..self.spilled, 0);

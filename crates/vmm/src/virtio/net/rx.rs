@@ -59,7 +59,7 @@ impl Receiver {
     pub(super) fn new(queue: Virtqueue, with: Activated) -> Self {
         let mergeable = with.has(VIRTIO_NET_F_MRG_RXBUF);
         Self {
-            posted: Posted::new(queue.memory().clone()),
+            posted: Posted::new(queue.memory().ram().clone()),
             wanted: if mergeable {
                 largest_received(with.features, with.mtu)
             } else {
@@ -103,19 +103,21 @@ impl Receiver {
         if self.gone {
             return Ok(false);
         }
-        self.queue.disable_doorbell();
+        self.queue.disable_doorbell()?;
         self.lacks_buffers = false;
         let received = self.receive_batch();
         // Also when a buffer was broken: the packets before it are there. All at once, and so all buffers of a packet
-        // too: a driver that saw only the first would drop it (5.1.6.4.1).
-        self.queue.publish();
-        self.queue.notify();
+        // too: a driver that saw only the first would drop it (5.1.6.4).
+        self.queue.notify()?;
         received
     }
 
     /// Has the doorbell rung for the next buffer, if it is wanted. True: there is one already.
-    pub(super) fn prepare_to_wait(&mut self) -> bool {
-        self.lacks_buffers && self.queue.enable_doorbell()
+    ///
+    /// # Errors
+    /// The rings cannot be accessed.
+    pub(super) fn prepare_to_wait(&mut self) -> Result<bool, QueueError> {
+        Ok(self.lacks_buffers && self.queue.enable_doorbell()?)
     }
 
     fn receive_batch(&mut self) -> Result<bool, QueueError> {
@@ -135,7 +137,7 @@ impl Receiver {
                     self.finish(len)?;
                     if nth == 0 {
                         // A driver that polls is at it while the next one, if there is one, is read.
-                        self.queue.publish();
+                        self.queue.publish()?;
                     }
                     let frame = len - HEADER_LEN as u64;
                     let took = lap(&mut begin);
@@ -200,7 +202,7 @@ impl Receiver {
                 let all_posted = self.posted.count() == usize::from(self.queue.size());
                 return Ok(if all_posted { Room::Never } else { Room::Lacking });
             }
-            let all = self.posted.spill_into(chain);
+            let all = self.posted.spill_into(chain, self.queue.memory());
             if all.map_err(|source| self.queue.malformed(source))? {
                 return Ok(Room::Found);
             }
@@ -239,7 +241,7 @@ impl Receiver {
             let Some(chain) = self.posted.take() else { break };
             let part = left.min(chain.writable.len());
             left -= part;
-            self.queue.fill(&chain, u32::try_from(part).unwrap_or(u32::MAX));
+            self.queue.fill(&chain, u32::try_from(part).unwrap_or(u32::MAX))?;
             self.posted.recycle(chain);
         }
         Ok(())

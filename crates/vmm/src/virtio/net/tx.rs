@@ -11,7 +11,7 @@ use super::offloads::{HEADER_LEN, Header, Refused, Sending, segments};
 use super::tap::Tap;
 use crate::limits::Throttle;
 use crate::metrics::{Operation, QueueMeter, lap};
-use crate::virtio::GuestMemory;
+use crate::virtio::QueueMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::queue::{QueueError, Virtqueue};
 use crate::virtio::vectors::Vectors;
@@ -63,18 +63,20 @@ impl Transmitter {
     /// # Errors
     /// The ring or a chain is broken.
     pub(super) fn turn(&mut self) -> Result<bool, QueueError> {
-        self.queue.disable_doorbell();
+        self.queue.disable_doorbell()?;
         let sent = self.send_batch();
         // Also when a chain was broken: those before it are done.
-        self.queue.publish();
-        self.queue.notify();
+        self.queue.notify()?;
         sent
     }
 
     /// Has the doorbell rung for the next packet. True: there is one already.
-    pub(super) fn prepare_to_wait(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// The rings cannot be accessed.
+    pub(super) fn prepare_to_wait(&mut self) -> Result<bool, QueueError> {
         // A packet that is held back waits for time alone.
-        self.held_since.is_none() && self.queue.enable_doorbell()
+        Ok(self.held_since.is_none() && self.queue.enable_doorbell()?)
     }
 
     fn send_batch(&mut self) -> Result<bool, QueueError> {
@@ -99,7 +101,7 @@ impl Transmitter {
                 }
                 Err(_refused) => self.meter.failed(Operation::Transmit, lap(&mut begin)),
             }
-            self.queue.fill(&self.chain, 0);
+            self.queue.fill(&self.chain, 0)?;
         }
         Ok(true)
     }
@@ -143,7 +145,7 @@ struct Packet {
 impl Packet {
     fn parse(
         chain: &Chain,
-        memory: &GuestMemory,
+        memory: &QueueMemory,
         sending: &Sending,
     ) -> Result<Result<Self, Refused>, Malformed> {
         if !chain.writable.is_empty() {

@@ -10,7 +10,7 @@ use virtio_bindings::virtio_config::{
 use serde::{Deserialize, Serialize};
 
 use super::super::feature;
-use super::super::ring::QueueAddresses;
+use super::super::queue::QueueAddresses;
 use crate::snapshot::StateError;
 
 /// "No vector": events of this kind are not signalled.

@@ -20,7 +20,7 @@ use crate::pci::{Bar, Decoding, Doorbell, Interrupt, PciFunction};
 use crate::snapshot::{Saved, StateError};
 
 use super::interrupt::{ConfigInterrupt, QueueInterrupt, Signals, VectorSlot};
-use super::queue::Virtqueue;
+use super::queue::{InvalidQueue, ValidQueue, Virtqueue};
 use super::{Activation, GuestMemory, VirtioDevice, feature};
 use common::{CommonConfig, Effect, Live, QueueRegisters};
 use layout::Region;
@@ -139,7 +139,7 @@ impl VirtioPci {
         let Some(queue) = registers.common.queues().get(usize::from(index)) else {
             return;
         };
-        match queue.addresses.validate(queue.max_size, &self.memory) {
+        match self.validate(&registers.common, queue) {
             Ok(_) => registers.common.set_enabled(index),
             Err(error) => self.config_interrupt().needs_reset(&error),
         }
@@ -188,14 +188,21 @@ impl VirtioPci {
     fn queue(&self, common: &CommonConfig, index: u16, registers: &QueueRegisters) -> io::Result<Virtqueue> {
         let lines = self.queues.get(usize::from(index));
         let lines = lines.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let ring = registers
-            .addresses
-            .validate(registers.max_size, &self.memory)
-            .map_err(io::Error::other)?;
-        let event_idx = common.driver_features() & feature(VIRTIO_RING_F_EVENT_IDX) != 0;
+        let valid = self.validate(common, registers).map_err(io::Error::other)?;
         let interrupt = QueueInterrupt::new(Arc::clone(&self.signals), Arc::clone(&lines.vector));
         let doorbell = lines.doorbell.try_clone()?;
-        Ok(Virtqueue::new(index, ring, event_idx, interrupt, doorbell))
+        Ok(Virtqueue::new(index, valid, interrupt, doorbell))
+    }
+
+    fn validate(
+        &self,
+        common: &CommonConfig,
+        registers: &QueueRegisters,
+    ) -> Result<ValidQueue, InvalidQueue> {
+        let event_idx = common.driver_features() & feature(VIRTIO_RING_F_EVENT_IDX) != 0;
+        registers
+            .addresses
+            .validate(registers.max_size, event_idx, &self.memory)
     }
 
     /// Workers have stopped before the registers say so: status reads 0 only once the device touches no

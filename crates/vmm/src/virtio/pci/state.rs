@@ -127,11 +127,9 @@ impl VirtioPci {
             return Vec::new();
         }
         // Where it fails now it failed when the driver enabled the queue.
-        let mut queues = self.queues(&registers.common).unwrap_or_default();
-        for queue in queues.iter_mut().flatten() {
-            queue.go_on_as_used();
-        }
-        queues
+        let queues = self.queues(&registers.common).unwrap_or_default();
+        let queues = queues.into_iter();
+        queues.map(|queue| queue?.go_on_as_used().ok()).collect()
     }
 
     pub(super) fn restore_registers(&self, saved: &Saved) -> Result<(), StateError> {

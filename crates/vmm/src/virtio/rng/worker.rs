@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::limits::Throttle;
 use crate::metrics::{Operation, QueueMeter};
 use crate::random;
-use crate::virtio::GuestMemory;
+use crate::virtio::QueueMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::worker::{Handler, Stop, Waiter};
 
@@ -63,7 +63,7 @@ impl Handler for RngHandler {
         admitted
     }
 
-    fn handle(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed> {
+    fn handle(&mut self, chain: &Chain, memory: &QueueMemory) -> Result<u32, Malformed> {
         if !chain.readable.is_empty() {
             return Err(Malformed::Direction);
         }

@@ -13,7 +13,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::credit::Credit;
 use super::packet::{HEADER_LEN, Header, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, op};
-use crate::virtio::GuestMemory;
+use crate::virtio::QueueMemory;
 use crate::virtio::chain::Chain;
 use crate::virtio::vectors::Vectors;
 
@@ -124,7 +124,7 @@ impl Connection {
         &mut self,
         header: &Header,
         chain: &Chain,
-        memory: &GuestMemory,
+        memory: &QueueMemory,
         vectors: &mut Vectors,
     ) -> Fate {
         self.credit.hear(header);
@@ -155,7 +155,7 @@ impl Connection {
         }
     }
 
-    fn on_data(&mut self, len: u32, chain: &Chain, memory: &GuestMemory, vectors: &mut Vectors) {
+    fn on_data(&mut self, len: u32, chain: &Chain, memory: &QueueMemory, vectors: &mut Vectors) {
         if !self.credit.receive(len) {
             return self.reset();
         }
@@ -279,7 +279,7 @@ impl Connection {
         &mut self,
         mut header: Header,
         chain: &Chain,
-        memory: &GuestMemory,
+        memory: &QueueMemory,
         vectors: &mut Vectors,
     ) -> Option<(Header, Fate)> {
         let mut fate = Fate::Lives;
@@ -315,7 +315,7 @@ impl Connection {
     }
 
     /// Reads as much as the guest has credit and `chain` has room for.
-    fn read_data(&mut self, chain: &Chain, memory: &GuestMemory, vectors: &mut Vectors) -> Option<u32> {
+    fn read_data(&mut self, chain: &Chain, memory: &QueueMemory, vectors: &mut Vectors) -> Option<u32> {
         if !self.readable || self.host.sending || self.guest.receiving {
             return None;
         }

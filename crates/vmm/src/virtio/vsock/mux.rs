@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 
 use super::connection::{Connection, Fate};
 use super::packet::{HEADER_LEN, HOST_CID, Header, Ports, STREAM, op};
-use crate::virtio::GuestMemory;
+use crate::virtio::QueueMemory;
 use crate::virtio::chain::{Chain, Malformed};
 use crate::virtio::vectors::Vectors;
 
@@ -93,7 +93,7 @@ impl Mux {
     ///
     /// # Errors
     /// The chain holds no packet.
-    pub(super) fn on_packet(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, Malformed> {
+    pub(super) fn on_packet(&mut self, chain: &Chain, memory: &QueueMemory) -> Result<u32, Malformed> {
         if !chain.writable.is_empty() {
             return Err(Malformed::Direction);
         }
@@ -127,7 +127,7 @@ impl Mux {
     pub(super) fn next_packet(
         &mut self,
         chain: &Chain,
-        memory: &GuestMemory,
+        memory: &QueueMemory,
     ) -> Result<Option<u32>, Malformed> {
         if !chain.readable.is_empty() {
             return Err(Malformed::Direction);
@@ -177,7 +177,7 @@ impl Mux {
         }
     }
 
-    fn next_of_line(&mut self, chain: &Chain, memory: &GuestMemory) -> Option<Header> {
+    fn next_of_line(&mut self, chain: &Chain, memory: &QueueMemory) -> Option<Header> {
         loop {
             let ports = self.line.pop_front()?;
             let Some(connection) = self.connections.get_mut(&ports) else {

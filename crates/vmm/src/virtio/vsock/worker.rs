@@ -93,12 +93,12 @@ impl VsockWorker {
         while !stop.requested() {
             self.mux.poll();
             let sent = self.take_packets();
-            self.queues.tx.notify();
+            self.queues.tx.notify()?;
             let received = self.give_packets();
-            self.queues.rx.notify();
+            self.queues.rx.notify()?;
             self.give_event()?;
             // Neither before the other is done, so that a broken chain leaves no packet behind it unanswered.
-            if !(sent? | received?) && !self.enable_doorbells() && !self.wait() {
+            if !(sent? | received?) && !self.enable_doorbells()? && !self.wait() {
                 break;
             }
         }
@@ -108,7 +108,7 @@ impl VsockWorker {
     /// Takes at most a ring's worth of the guest's packets; true: there were some.
     fn take_packets(&mut self) -> Result<bool, QueueError> {
         let Queues { tx, .. } = &mut self.queues;
-        tx.disable_doorbell();
+        tx.disable_doorbell()?;
         let mut any = false;
         for _ in 0..tx.size() {
             if self.mux.is_full() || !tx.pop(&mut self.chain, QUEUE_SIZE.into())? {
@@ -119,7 +119,7 @@ impl VsockWorker {
             let len = len.map_err(|source| tx.malformed(source))?;
             self.tx_meter
                 .completed(Operation::Transmit, len.into(), begin.elapsed());
-            tx.complete(&self.chain, 0);
+            tx.complete(&self.chain, 0)?;
             any = true;
         }
         Ok(any)
@@ -128,7 +128,7 @@ impl VsockWorker {
     /// Gives the guest at most a ring's worth of packets; true: there were some.
     fn give_packets(&mut self) -> Result<bool, QueueError> {
         let Queues { rx, .. } = &mut self.queues;
-        rx.disable_doorbell();
+        rx.disable_doorbell()?;
         let mut any = false;
         for _ in 0..rx.size() {
             if !self.mux.has_news() || !rx.pop(&mut self.chain, QUEUE_SIZE.into())? {
@@ -142,7 +142,7 @@ impl VsockWorker {
             };
             let data = u64::from(len).saturating_sub(HEADER_LEN as u64);
             self.rx_meter.completed(Operation::Receive, data, begin.elapsed());
-            rx.complete(&self.chain, len);
+            rx.complete(&self.chain, len)?;
             any = true;
         }
         Ok(any)
@@ -155,23 +155,22 @@ impl VsockWorker {
         if event.pop(&mut self.chain, QUEUE_SIZE.into())? {
             let written = self.chain.writable.write(event.memory(), 0, &TRANSPORT_RESET);
             written.map_err(|source| event.malformed(source))?;
-            event.complete(&self.chain, TRANSPORT_RESET.len() as u32);
+            event.complete(&self.chain, TRANSPORT_RESET.len() as u32)?;
             self.transport_reset = false;
         }
-        event.notify();
-        Ok(())
+        event.notify()
     }
 
     /// Asks to be told of chains that are waited for; true: some have come already.
-    fn enable_doorbells(&mut self) -> bool {
+    fn enable_doorbells(&mut self) -> Result<bool, QueueError> {
         let Queues { rx, tx, event } = &mut self.queues;
         // Each is asked, also when another has news.
-        let mut come = !self.mux.is_full() && tx.enable_doorbell();
-        come |= self.mux.has_news() && rx.enable_doorbell();
+        let mut come = !self.mux.is_full() && tx.enable_doorbell()?;
+        come |= self.mux.has_news() && rx.enable_doorbell()?;
         if let Some(event) = event.as_mut().filter(|_| self.transport_reset) {
-            come |= event.enable_doorbell();
+            come |= event.enable_doorbell()?;
         }
-        come
+        Ok(come)
     }
 
     /// Sleeps until there is something to do; false: the worker ends.
