@@ -1,6 +1,8 @@
 //! `hearth-agent`: the command line.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +13,9 @@ use hearth_agent::counters;
 use hearth_agent::jail::{self, uid::UidRange};
 use hearth_api::join::JoinToken;
 use ipnet::Ipv4Net;
-use tracing_subscriber::EnvFilter;
+
+/// Bytes of the error that the process ends with.
+const MAX_ERROR: usize = 4000;
 
 /// Makes this host run the instances that Hearth's control plane places on it.
 #[derive(Parser)]
@@ -114,13 +118,20 @@ struct AgentArgs {
 
 /// Few instances' work fits two threads; each thread costs memory that guests could have.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
-        .init();
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line for people, whatever RUST_BACKTRACE says.
+            let line = hearth_log::escaped(format_args!("hearth-agent: {error:#}"), MAX_ERROR);
+            let _ = writeln!(io::stderr(), "{line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    hearth_log::to_stderr("info");
     // Two providers in one process would otherwise panic at the first handshake.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();

@@ -160,16 +160,35 @@ pub struct ApiError {
     pub message: String,
 }
 
+/// Bytes of a message. It travels twice in the headers of an answer, percent-encoded and in base64, and clients take
+/// 16 KiB of headers (hyper's default): four times this and some more.
+const MAX_MESSAGE: usize = 3000;
+/// Bytes of a value that a message repeats.
+const MAX_VALUE: usize = 300;
+
+/// A text with its middle left out if it is longer than `limit` bytes: the sentence around a long value stays.
+fn shortened(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        let head = text.floor_char_boundary(limit / 2);
+        let tail = text.ceil_char_boundary(text.len() - limit / 3);
+        let omitted = format!(" [... {} bytes ...] ", tail - head);
+        text.replace_range(head..tail, &omitted);
+    }
+    text
+}
+
 impl ApiError {
+    /// `message` is shortened if it is very long: it may repeat what a caller sent.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: shortened(message.into(), MAX_MESSAGE),
         }
     }
 
     /// `InvalidParameterValue`, naming the parameter, what was given and what would do.
     pub fn invalid_value(parameter: &str, given: impl fmt::Display, expected: impl fmt::Display) -> Self {
+        let given = shortened(given.to_string(), MAX_VALUE);
         let message = format!("Value ({given}) for parameter {parameter} is invalid. {expected}");
         Self::new(ErrorCode::InvalidParameterValue, message)
     }
@@ -240,6 +259,36 @@ mod tests {
             assert_eq!(status.message(), "The thing 'x' is wrong.");
             assert_eq!(ApiError::from_status(&status), Some(error));
         }
+    }
+
+    #[test]
+    fn sixty_megabytes_are_not_sent_back() {
+        let long = "ü\n".repeat(20 << 20);
+        let name = ApiError::invalid_value("Name", &long, "Expecting a name.");
+        assert!(name.message.len() < 2 * MAX_VALUE, "{}", name.message.len());
+        assert!(
+            name.message
+                .ends_with("for parameter Name is invalid. Expecting a name.")
+        );
+        let code = ErrorCode::InvalidParameterValue;
+        for message in [long.clone(), "\n".repeat(60 << 20), format!("x{long}")] {
+            let error = ApiError::new(code.clone(), message);
+            assert!(error.message.len() <= MAX_MESSAGE, "{}", error.message.len());
+            // As headers of an answer, which clients take 16 KiB of.
+            let headers = Status::from(error).into_http::<()>().into_parts().0.headers;
+            let size = headers
+                .iter()
+                .map(|(k, v)| k.as_str().len() + v.len() + 32)
+                .sum::<usize>();
+            assert!(size < 16 << 10, "{size} bytes of headers");
+        }
+        let id = crate::Id::parse(crate::Kind::Instance, &long).unwrap_err();
+        assert!(
+            id.message.ends_with("(expecting \"i-\" and 17 hex digits)"),
+            "{id}"
+        );
+        let short = ApiError::new(code, "y".repeat(MAX_MESSAGE));
+        assert_eq!(short.message.len(), MAX_MESSAGE);
     }
 
     #[test]

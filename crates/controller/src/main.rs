@@ -1,6 +1,6 @@
 //! `hearthd`: the control plane's process.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +9,9 @@ use clap::{Parser, Subcommand};
 use hearth_controller::inspection::{self, Attempt};
 use hearth_controller::{Config, join, privileges};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+
+/// Bytes of the error that the process ends with.
+const MAX_ERROR: usize = 4000;
 
 /// The control plane of a Hearth cloud.
 #[derive(Debug, Parser)]
@@ -58,7 +60,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line for people, whatever RUST_BACKTRACE says.
-            let _ = writeln!(io::stderr(), "hearthd: {error:#}");
+            let line = hearth_log::escaped(format_args!("hearthd: {error:#}"), MAX_ERROR);
+            let _ = writeln!(io::stderr(), "{line}");
             ExitCode::FAILURE
         }
     }
@@ -70,12 +73,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::ProbeInspection | Command::InspectImage { .. }) => {}
         None => privileges::continue_as_owner(&cli.config.data_dir)?,
     }
-    let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    hearth_log::to_stderr("info,sqlx=warn");
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

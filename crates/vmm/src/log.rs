@@ -10,6 +10,8 @@ use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hearth_log::Escaped;
+
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -17,7 +19,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 /// Of most events that are logged, `error` to `trace`.
 const LEVEL: &str = "RUST_LOG";
-/// Bytes; what a line has beyond them is cut.
+/// Bytes of what an event says; more is cut.
 const LONGEST_LINE: usize = 1000;
 /// So many lines are written whenever they come.
 const SAVED_LINES: u32 = 1000;
@@ -57,22 +59,23 @@ impl Subscriber for Log {
         let Some(left_out) = taken else { return };
         let metadata = event.metadata();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut line = Line(format!(
+        let head = format!(
             "{}.{:03} {} {}:",
             now.as_secs(),
             now.subsec_millis(),
             metadata.level(),
             metadata.target()
-        ));
+        );
+        let mut line = Line::new(head);
         event.record(&mut line);
-        line.cut();
+        let mut line = line.0.into_inner();
         if left_out > 0 {
             // It cannot fail: it is a string.
-            let _ = write!(line.0, " ({left_out} lines before this one were left out)");
+            let _ = write!(line, " ({left_out} lines before this one were left out)");
         }
-        line.0.push('\n');
+        line.push('\n');
         // In one piece, as other threads log, too.
-        let _ = io::stderr().write_all(line.0.as_bytes());
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -120,15 +123,13 @@ impl Allowance {
     }
 }
 
-/// The message first, then the fields as `name=value`: so the macros give them.
-struct Line(String);
+/// The message first, then the fields as `name=value`: so the macros give them. What a guest or a client of the
+/// control socket sent ends no line and starts none.
+struct Line(Escaped<String>);
 
 impl Line {
-    fn cut(&mut self) {
-        if self.0.len() > LONGEST_LINE {
-            self.0.truncate(self.0.floor_char_boundary(LONGEST_LINE));
-            self.0.push_str("...");
-        }
+    fn new(head: String) -> Self {
+        Self(Escaped::new(head, LONGEST_LINE))
     }
 }
 
@@ -166,10 +167,54 @@ mod tests {
         assert_eq!(lines.count(), SAVED_LINES as usize);
     }
 
+    /// What an event with these two fields writes.
+    fn line(message: &str, field: &str) -> String {
+        struct Lines(Mutex<String>);
+
+        impl Subscriber for Lines {
+            fn enabled(&self, _: &Metadata<'_>) -> bool {
+                true
+            }
+
+            fn event(&self, event: &Event<'_>) {
+                let mut line = Line::new("head:".into());
+                event.record(&mut line);
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = line.0.into_inner();
+            }
+
+            fn new_span(&self, _: &Attributes<'_>) -> Id {
+                Id::from_u64(1)
+            }
+
+            fn record(&self, _: &Id, _: &Record<'_>) {}
+
+            fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+            fn enter(&self, _: &Id) {}
+
+            fn exit(&self, _: &Id) {}
+        }
+
+        let lines = std::sync::Arc::new(Lines(Mutex::default()));
+        tracing::subscriber::with_default(lines.clone(), || tracing::warn!(field = %field, "{message}"));
+        let line = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        line.clone()
+    }
+
+    #[test]
+    fn no_event_makes_two_lines() {
+        assert_eq!(
+            line("a\n1.0 ERROR b:", "\x1b[2J\r"),
+            "head: a\\n1.0 ERROR b: field=\\u{1b}[2J\\r"
+        );
+    }
+
     #[test]
     fn a_long_line_is_cut_between_letters() {
-        let mut line = Line("ü".repeat(LONGEST_LINE));
-        line.cut();
-        assert!(line.0.len() <= LONGEST_LINE + 3 && line.0.ends_with("ü..."));
+        let line = line(&"ü".repeat(LONGEST_LINE), "gone");
+        assert!(
+            line.len() <= LONGEST_LINE + "head:...".len() && line.ends_with("ü..."),
+            "{line}"
+        );
     }
 }

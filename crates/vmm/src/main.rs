@@ -40,6 +40,9 @@ enum Command {
     MergeSnapshot(merge::Arguments),
 }
 
+/// Bytes of the error that is written to standard error.
+const MAX_ERROR: usize = 4000;
+
 /// Where the outcome goes, also from a panic in whatever thread.
 static OUTCOME: OnceLock<File> = OnceLock::new();
 
@@ -151,7 +154,8 @@ fn report(outcome: &Outcome) -> ExitCode {
         Outcome::GuestPowerOff | Outcome::Stopped => ExitCode::SUCCESS,
         Outcome::Killed { .. } => ExitCode::FAILURE,
         Outcome::StartFailed { message } | Outcome::Crashed { message } => {
-            eprintln!("hearth-vmm: {message}");
+            // A guest's disk may be quoted in it.
+            eprintln!("hearth-vmm: {}", hearth_log::escaped(message, MAX_ERROR));
             ExitCode::FAILURE
         }
     }

@@ -10,6 +10,7 @@ mod images;
 mod inspection;
 mod launch;
 mod life;
+mod log;
 mod reflection;
 mod support;
 mod uploads;
