@@ -80,8 +80,8 @@ impl CliError {
         if let Some(ApiError { code, message }) = ApiError::from_status(status) {
             return Self::Service {
                 operation,
-                code: code.to_string(),
-                message,
+                code: one_line(code.as_str()),
+                message: one_line(&message),
             };
         }
         match status.source() {
@@ -92,7 +92,7 @@ impl CliError {
             None => Self::Service {
                 operation,
                 code: format!("{:?}", status.code()),
-                message: status.message().to_owned(),
+                message: one_line(status.message()),
             },
         }
     }
@@ -110,6 +110,14 @@ impl CliError {
             | Self::BrokenPipe => GENERAL,
         }
     }
+}
+
+/// Bytes of a service's sentence that are shown.
+const MAX_SENTENCE: usize = 4000;
+
+/// A sentence of the service on one line. It may repeat what others chose, such as names and tags.
+pub(crate) fn one_line(sentence: &str) -> String {
+    hearth_log::escaped(sentence, MAX_SENTENCE)
 }
 
 /// The sentence at the bottom of a chain of causes: transports wrap it in several layers that say nothing.

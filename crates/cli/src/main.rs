@@ -5,6 +5,8 @@
 //! [`error`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+// What comes from elsewhere must not drive a terminal: `output` and `terminal::say` are the ways out.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 use std::process::ExitCode;
 
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, CliError::BrokenPipe) {
-                eprintln!("{error}");
+                terminal::say(&error);
             }
             ExitCode::from(error.exit_code())
         }

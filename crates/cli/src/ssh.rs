@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
 
 use crate::error::CliError;
-use crate::home;
+use crate::{home, terminal};
 
 /// An ssh command line.
 #[derive(Debug)]
@@ -102,10 +102,10 @@ fn kept_key(key_name: &str) -> Result<Option<PathBuf>, CliError> {
     if path.exists() {
         return Ok(Some(path));
     }
-    eprintln!(
+    terminal::say(&format_args!(
         "{} is not there, so ssh uses your own keys; name the right one with -i.",
         path.display()
-    );
+    ));
     Ok(None)
 }
 

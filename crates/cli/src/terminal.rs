@@ -3,6 +3,8 @@
 //! A guest could write escape sequences to its console that retitle, recolour or even type into the terminal of
 //! whoever reads it. So escape sequences are dropped and other control characters are made visible.
 
+use std::io::Write as _;
+
 /// Makes a stream of bytes safe, piece by piece: sequences and characters may be cut anywhere.
 #[derive(Debug, Default)]
 pub(crate) struct Sanitizer {
@@ -88,12 +90,23 @@ impl Sanitizer {
             '\n' | '\t' => safe.push(c),
             '\x00'..='\x1f' => safe.extend(['^', char::from(c as u8 + b'@')]),
             '\x7f' => safe.push_str("^?"),
-            '\u{80}'..='\u{9f}' => safe.push('\u{fffd}'),
-            // Bidirectional overrides reorder what stands around them.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => safe.push('\u{fffd}'),
+            c if drives_terminals(c) => safe.push('\u{fffd}'),
             c => safe.push(c),
         }
     }
+}
+
+/// Whether a terminal does something else with a character than to show it: control characters (C0, DEL, C1), line
+/// separators, and bidirectional formatting, which reorders what stands around it (UAX #9, section 2).
+pub(crate) fn drives_terminals(c: char) -> bool {
+    let is_bidirectional =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_bidirectional || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// Prints a line for people to standard error. A closed pipe is no reason to complain.
+pub(crate) fn say(line: &impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{}", sanitize(&line.to_string()));
 }
 
 /// A whole text made safe.

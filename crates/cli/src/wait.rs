@@ -11,7 +11,8 @@ use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use crate::context::Context;
-use crate::error::CliError;
+use crate::error::{CliError, one_line};
+use crate::terminal;
 
 /// Between two tries to watch again after hearthd went away.
 const RETRY: Duration = Duration::from_millis(500);
@@ -189,7 +190,7 @@ fn judge(
         Verdict::Impossible => {
             let reason = instance
                 .state_reason
-                .map(|r| format!(": {}", r.message))
+                .map(|r| format!(": {}", one_line(&r.message)))
                 .unwrap_or_default();
             let problem = format!("{} is {state}{reason}", instance.instance_id);
             Err(CliError::Waiter {
@@ -241,7 +242,7 @@ impl Display {
                     }
                 }
             }
-            None => eprintln!("{id}: {state}"),
+            None => terminal::say(&format_args!("{id}: {state}")),
         }
     }
 }

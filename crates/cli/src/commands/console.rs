@@ -10,7 +10,10 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::terminal::{Sanitizer, news};
 
-/// Prints what an instance wrote to its console, with control characters made harmless.
+/// Prints what an instance wrote to its console, without what would drive your terminal.
+///
+/// Escape sequences are left out (colours too), other control characters are made visible, and each carriage return ends
+/// a line.
 #[derive(Args)]
 pub(super) struct Console {
     #[arg(value_name = "INSTANCE")]
@@ -18,6 +21,9 @@ pub(super) struct Console {
     /// Goes on printing what comes, until Ctrl-C.
     #[arg(short, long)]
     follow: bool,
+    /// Prints every byte as the instance wrote it: it can then move the cursor, retitle the window or worse.
+    #[arg(long)]
+    raw: bool,
 }
 
 impl Console {
@@ -32,7 +38,11 @@ impl Console {
             };
             let answer = client.instances.get_console_output(request).await;
             let now = context.answered("GetConsoleOutput", answer)?.output;
-            context.printer.write_raw(&sanitizer.feed(news(&before, &now)))?;
+            let piece = news(&before, &now);
+            match self.raw {
+                true => context.printer.write_bytes(piece)?,
+                false => context.printer.write_piece(&sanitizer.feed(piece))?,
+            }
             if !self.follow {
                 return Ok(());
             }

@@ -7,9 +7,9 @@ use super::{DryRun, Filtering, Tagging};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::home::NewKeyFile;
-use crate::parameters;
 use crate::shapes::Done;
 use crate::shapes::key_pairs::{KeyPairs, NewKeyPair};
+use crate::{parameters, terminal};
 
 /// Makes a key pair and prints its private key, which is not kept anywhere else.
 #[derive(Args)]
@@ -46,7 +46,7 @@ impl CreateKeyPair {
         let mut material = answer.key_material;
         if let Some(file) = file {
             let path = file.keep(&material)?;
-            eprintln!("The private key is in {}", path.display());
+            terminal::say(&format_args!("The private key is in {}", path.display()));
             material = String::new();
         }
         context.print(&NewKeyPair::new(answer.key_pair.unwrap_or_default(), material))

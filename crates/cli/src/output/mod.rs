@@ -78,12 +78,12 @@ impl Printer {
         } else {
             "\n"
         };
-        self.write_raw(printed)?;
-        self.write_raw(end)
+        self.write_piece(printed)?;
+        self.write_piece(end)
     }
 
     /// Prints a piece of something, and at once.
-    pub(crate) fn write_raw(&self, printed: &str) -> Result<(), CliError> {
+    pub(crate) fn write_piece(&self, printed: &str) -> Result<(), CliError> {
         let safe;
         let printed = if self.to_terminal {
             safe = sanitize(printed);
@@ -91,8 +91,13 @@ impl Printer {
         } else {
             printed
         };
+        self.write_bytes(printed.as_bytes())
+    }
+
+    /// Prints a piece of something as it is, and at once: for those who asked for it.
+    pub(crate) fn write_bytes(&self, printed: &[u8]) -> Result<(), CliError> {
         let mut out = std::io::stdout().lock();
-        out.write_all(printed.as_bytes())
+        out.write_all(printed)
             .and_then(|()| out.flush())
             .map_err(|e| CliError::io("writing to standard output", e))
     }

@@ -225,7 +225,10 @@ async fn tags_are_made_and_deleted() {
 async fn consoles_cannot_drive_the_terminal() {
     let fake = Fake::start().await;
     *fake.script.console.lock().unwrap() = vec![b"\x1b[2Jlogin:\r\n\x1b]0;owned\x07\xff".to_vec()];
+    let raw = fake.script.console.lock().unwrap().clone();
     assert_eq!(fake.ok(&["console", INSTANCE]).await, "login:\n");
+    *fake.script.console.lock().unwrap() = raw.clone();
+    assert_eq!(fake.run(&["console", "--raw", INSTANCE]).await.stdout, raw[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,22 @@ async fn services_refuse_with_254() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn services_errors_cannot_drive_the_terminal() {
+    let fake = Fake::start().await;
+    // As in a name or a tag that somebody else chose.
+    let hostile = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}x\r\nhearth: all is well\u{7f}";
+    let (code, errors) = failure(&fake, &["delete-security-group", "--group-name", hostile]).await;
+    assert_eq!(code, Some(254));
+    assert_eq!(errors.lines().count(), 1, "{errors:?}");
+    assert!(
+        errors.contains("owned") && errors.contains("\\nhearth: all is well"),
+        "{errors:?}"
+    );
+    let is_safe = |c: char| c == '\n' || !c.is_control() && c != '\u{202e}';
+    assert!(errors.chars().all(is_safe), "{errors:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn misuse_is_252_and_asks_nothing() {
     let fake = Fake::start().await;
     for (arguments, sentence) in [

@@ -445,9 +445,13 @@ impl SecurityGroups for Script {
 
     async fn delete_security_group(
         &self,
-        _: Request<DeleteSecurityGroupRequest>,
+        request: Request<DeleteSecurityGroupRequest>,
     ) -> Answer<DeleteSecurityGroupResponse> {
-        let message = format!("resource {GROUP} has a dependent object");
+        let group = request.into_inner();
+        let message = format!(
+            "resource {}{} has a dependent object",
+            group.group_id, group.group_name
+        );
         Err(ApiError::new(ErrorCode::DependencyViolation, message).into())
     }
 
