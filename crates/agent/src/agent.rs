@@ -38,6 +38,8 @@ pub struct Config {
     /// Said at enrolment; later it must be the same.
     pub availability_zone: Option<String>,
     pub reserve: Reserve,
+    /// Of the data directory's file system, what images that no volume uses may take.
+    pub image_cache_percent: u8,
     pub monitor: PathBuf,
     /// A named namespace instead of the one this process was started in.
     pub host_network_namespace: Option<String>,
@@ -87,7 +89,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (channel, link) = Link::new();
     let board = Board::default();
     let context = Arc::new(instance::Context {
-        images: Images::new(dir.clone(), link),
+        images: Images::new(dir.clone(), link, config.image_cache_percent),
         dir: dir.clone(),
         store,
         networks,

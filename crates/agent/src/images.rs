@@ -1,7 +1,9 @@
 //! The AMIs' disks on this host: fetched once, verified, then read-only bases of many volumes.
 //!
 //! An image that has its name is whole: it is written under another name, checked against its digest
-//! ([`hearth_image::disk_digest`]), synced and renamed. Images that no instance uses any more stay as a cache.
+//! ([`hearth_image::disk_digest`]), synced and renamed. Images that no volume uses any more stay as a cache ([`cache`]).
+
+mod cache;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,6 +20,8 @@ use hearth_api::agent::{FetchImageRequest, ImageChunk};
 use tokio::sync::mpsc;
 use tonic::Code;
 
+use self::cache::Cache;
+pub use self::cache::Pin;
 use crate::link::Link;
 use crate::paths::DataDir;
 use crate::volume::{VolumeError, sync_dir};
@@ -73,28 +77,33 @@ pub struct Images {
     dir: DataDir,
     link: Link,
     flights: Arc<Mutex<HashMap<String, Flight>>>,
+    cache: Arc<Cache>,
 }
 
 impl Images {
-    pub fn new(dir: DataDir, link: Link) -> Images {
+    /// `cache_share`: percent of the file system that images without a use may take.
+    pub fn new(dir: DataDir, link: Link, cache_share: u8) -> Images {
         Images {
+            cache: Arc::new(Cache::new(dir.clone(), cache_share)),
             dir,
             link,
             flights: Arc::default(),
         }
     }
 
-    /// Makes the image present. Many may ask at once, one fetches; it goes on when an asker walks away, and
-    /// waits out the control plane's absence.
+    /// Makes the image present, where it stays as long as the answer is kept. Many may ask at once, one fetches; it goes
+    /// on when an asker walks away, and waits out the control plane's absence.
     ///
     /// # Errors
     /// What trying again would not mend: no such image, wrong bytes, a full disk.
-    pub async fn ensure(&self, name: ImageName) -> Result<(), Arc<ImageError>> {
+    pub async fn ensure(&self, name: ImageName) -> Result<Pin, Arc<ImageError>> {
+        let pin = self.cache.pin(&name.image_id);
         if tokio::fs::try_exists(self.dir.image_disk(&name.image_id))
             .await
             .unwrap_or(false)
         {
-            return Ok(());
+            self.cache.touch(&name.image_id);
+            return Ok(pin);
         }
         let image_id = name.image_id.clone();
         let flight = {
@@ -109,11 +118,30 @@ impl Images {
         if flights.get(&image_id).is_some_and(|f| f.ptr_eq(&flight)) {
             flights.remove(&image_id);
         }
-        result
+        result.map(|()| pin)
+    }
+
+    /// Removes images that are too many. To be called when a volume is gone.
+    pub async fn trim(&self) {
+        self.make_room(0).await;
+    }
+
+    /// Removes images for `wanted` more bytes. What cannot be removed stays and is told: nobody waits for it.
+    async fn make_room(&self, wanted: u64) {
+        let cache = Arc::clone(&self.cache);
+        match tokio::task::spawn_blocking(move || cache.trim(wanted)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "removing unused images"),
+            Err(error) => tracing::warn!(%error, "removing unused images"),
+        }
     }
 
     fn take_off(&self, name: ImageName) -> Flight {
-        let task = tokio::spawn(fetch(self.dir.clone(), self.link.clone(), name.clone()));
+        let (images, wanted) = (self.clone(), name.clone());
+        let task = tokio::spawn(async move {
+            images.make_room(wanted.size).await;
+            fetch(images.dir, images.link, wanted).await
+        });
         async move {
             task.await
                 .unwrap_or(Err(ImageError::Worker {

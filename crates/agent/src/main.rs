@@ -94,6 +94,11 @@ struct AgentArgs {
         value_name = "CIDR,..."
     )]
     guest_networks: Vec<Ipv4Net>,
+    /// Percent of the data directory's file system that images may take which no volume uses. The least recently used
+    /// are removed first, also when the disk lacks room for another image.
+    #[arg(long, env = "HEARTH_AGENT_IMAGE_CACHE_PERCENT", default_value_t = 20, value_name = "PERCENT",
+        value_parser = clap::value_parser!(u8).range(0..=100))]
+    image_cache_percent: u8,
     /// Seconds that a guest has to obey the power button, before it is stopped or reset without its consent.
     #[arg(
         long,
@@ -168,6 +173,7 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
             vcpu_overcommit: args.vcpu_overcommit,
             memory_mib: args.memory_reserve_mib,
         },
+        image_cache_percent: args.image_cache_percent,
         monitor,
         jail: jail::Settings {
             uids: args.monitor_uids,

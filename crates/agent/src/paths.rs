@@ -6,6 +6,7 @@
 //! counters.sock                 `hearth-agent counters` asks here (0600)
 //! images/<ami>/disk.raw         read-only bases, complete or absent
 //! volumes/<vol>/{data,map}      overlays, complete or absent
+//! volumes/<vol>/image           the id of the overlay's base
 //! instances/<i>/console         the console ring, kept over runs
 //! instances/<i>/monitor.log     the monitor's words in its newest launch
 //! instances/<i>/launch-<n>/     control.sock, outcome, spawned

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use hearth_api::agent::{InstanceIntent, Intents};
+use hearth_api::agent::{InstanceIntent, Intents, RootVolume};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use crate::instance::{Actor, Context, Wanted};
 use crate::paths::is_plain_id;
 use crate::record::Record;
 use crate::store::StoreError;
+use crate::volume;
 
 pub struct Supervisor {
     context: Arc<Context>,
@@ -41,7 +42,9 @@ impl Supervisor {
         };
         if let Some(intents) = &intents {
             supervisor.note(intents);
+            supervisor.note_bases(intents).await?;
         }
+        supervisor.context.images.trim().await;
         let mut records: BTreeMap<String, Record> = records
             .into_iter()
             .map(|record| (record.instance_id.clone(), record))
@@ -147,6 +150,25 @@ impl Supervisor {
         let actors = &self.actors;
         self.wanted
             .retain(|id, wanted| wanted.intent.is_some() || actors.contains_key(id));
+    }
+
+    /// Writes down the bases of volumes that an older agent laid. What cannot be written keeps all images.
+    async fn note_bases(&self, intents: &Intents) -> Result<(), StoreError> {
+        let dir = self.context.dir.clone();
+        let volumes: Vec<RootVolume> = intents
+            .instances
+            .iter()
+            .filter_map(|intent| intent.root_volume.clone())
+            .filter(|volume| is_plain_id(&volume.volume_id) && is_plain_id(&volume.image_id))
+            .collect();
+        let noted = tokio::task::spawn_blocking(move || {
+            for volume in volumes {
+                if let Err(error) = volume::note_base(&dir, &volume.volume_id, &volume.image_id) {
+                    tracing::warn!(volume = volume.volume_id, error = %crate::chain(&error), "noting its base");
+                }
+            }
+        });
+        Ok(noted.await?)
     }
 
     fn begin(&mut self, id: &str, record: Record, ready: mpsc::Sender<()>) {

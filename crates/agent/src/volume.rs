@@ -1,13 +1,14 @@
 //! Root volumes: an overlay on the AMI's disk, complete or absent.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use crate::paths::DataDir;
+use crate::paths::{DataDir, is_plain_id};
 
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -38,20 +39,29 @@ pub struct Volume {
 /// What a monitor that just died, or a fork that has not reached its exec, may still hold for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The file of a volume that says which image is its base.
+const BASE: &str = "image";
+
 /// Makes the volume unless it exists; durable on return. Blocks.
 ///
 /// # Errors
 /// The disk is full, or the files cannot be made.
-pub fn ensure(dir: &DataDir, volume_id: &str, base_size: u64, size: u64) -> Result<(), VolumeError> {
+pub fn ensure(
+    dir: &DataDir,
+    volume_id: &str,
+    image_id: &str,
+    base_size: u64,
+    size: u64,
+) -> Result<(), VolumeError> {
     let volume = dir.volume(volume_id);
     if volume.exists() {
-        return Ok(());
+        return note_base(dir, volume_id, image_id);
     }
     // Under a name of its own first: a volume that has its name is whole.
     let half_made = dir
         .volumes()
         .join(format!(".{volume_id}.{:016x}", rand::random::<u64>()));
-    let made = make(&half_made, volume_id, base_size, size).and_then(|()| {
+    let made = make(&half_made, volume_id, image_id, base_size, size).and_then(|()| {
         match std::fs::rename(&half_made, &volume) {
             Ok(()) => sync_dir(&dir.volumes()),
             // Another attempt at the same launch came first.
@@ -65,8 +75,9 @@ pub fn ensure(dir: &DataDir, volume_id: &str, base_size: u64, size: u64) -> Resu
     made
 }
 
-fn make(at: &Path, volume_id: &str, base_size: u64, size: u64) -> Result<(), VolumeError> {
+fn make(at: &Path, volume_id: &str, image_id: &str, base_size: u64, size: u64) -> Result<(), VolumeError> {
     std::fs::create_dir(at).map_err(|source| io_error("making", at, source))?;
+    write_base(&at.join(BASE), image_id)?;
     let data = create(&at.join("data"))?;
     let map = create(&at.join("map"))?;
     hearth_block::overlay::create(&data, &map, base_size, size).map_err(|source| VolumeError::Overlay {
@@ -74,6 +85,58 @@ fn make(at: &Path, volume_id: &str, base_size: u64, size: u64) -> Result<(), Vol
         source,
     })?;
     sync_dir(at)
+}
+
+/// Notes the base of a volume that does not say it: older agents did not write it down. Blocks.
+///
+/// # Errors
+/// The note cannot be written.
+pub fn note_base(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<(), VolumeError> {
+    let volume = dir.volume(volume_id);
+    if !volume.exists() || volume.join(BASE).exists() {
+        return Ok(());
+    }
+    let half_made = volume.join(format!(".{BASE}.{:016x}", rand::random::<u64>()));
+    write_base(&half_made, image_id)?;
+    std::fs::rename(&half_made, volume.join(BASE)).map_err(|e| io_error("renaming", &half_made, e))?;
+    sync_dir(&volume)
+}
+
+fn write_base(at: &Path, image_id: &str) -> Result<(), VolumeError> {
+    let mut file = create(at)?;
+    let written = file.write_all(image_id.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|source| io_error("writing", at, source))
+}
+
+/// What the volumes of this host are laid on.
+pub(crate) enum Bases {
+    /// The ids of all images that are a base.
+    Known(HashSet<String>),
+    /// This volume does not say.
+    UnknownOf(String),
+}
+
+/// Reads the bases of all volumes, whoever made them. Blocks.
+///
+/// # Errors
+/// The volumes cannot be listed.
+pub(crate) fn bases(dir: &DataDir) -> io::Result<Bases> {
+    let mut known = HashSet::new();
+    for entry in std::fs::read_dir(dir.volumes())? {
+        let path = entry?.path();
+        let is_volume = path.join("data").exists() || path.join("map").exists();
+        match std::fs::read_to_string(path.join(BASE)) {
+            Ok(image_id) if is_plain_id(&image_id) => {
+                known.insert(image_id);
+            }
+            _ if is_volume => {
+                let name = path.file_name().unwrap_or_default();
+                return Ok(Bases::UnknownOf(name.to_string_lossy().into_owned()));
+            }
+            _ => {}
+        }
+    }
+    Ok(Bases::Known(known))
 }
 
 /// Opens the volume and its base for a monitor. Blocks for a moment when somebody still holds it.

@@ -316,3 +316,58 @@ async fn counters_are_told_by_the_agent_that_runs_and_to_its_user_alone() {
     }
     assert!(!ask(&cloud.data_dir()).status.success());
 }
+
+/// The images of the agent's data directory.
+fn images(cloud: &Cloud) -> Vec<String> {
+    let entries = std::fs::read_dir(cloud.data_dir().join("images")).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_no_volume_uses_leave_a_full_cache_and_bases_stay() {
+    let mut cloud = Cloud::new().await;
+    cloud.arguments = vec!["--image-cache-percent".to_owned(), "0".to_owned()];
+    cloud.start_agent();
+    for (id, image, deletes) in [
+        ("i-1", "ami-1", true),
+        ("i-2", "ami-2", false),
+        ("i-3", "ami-3", true),
+    ] {
+        let mut intent = cloud.intent(id, 64);
+        let root = intent.root_volume.as_mut().unwrap();
+        root.image_id = image.to_owned();
+        root.delete_on_termination = deletes;
+        cloud.want(|all| all.push(intent));
+        cloud.until_phase(id, Phase::Running, 1).await;
+    }
+    assert_eq!(images(&cloud), ["ami-1", "ami-2", "ami-3"]);
+    cloud.want(|all| {
+        all[0].set_desired(Desired::Terminated);
+        all[1].set_desired(Desired::Terminated);
+    });
+    for id in ["i-1", "i-2"] {
+        cloud.until_phase(id, Phase::Gone, 1).await;
+    }
+    // The volume of i-2 outlives it, and no intent names it any more.
+    cloud.want(|all| all.retain(|intent| intent.instance_id == "i-3"));
+    cloud.until_unknown_to_agent("i-1").await;
+    cloud.until_unknown_to_agent("i-2").await;
+    assert_eq!(images(&cloud), ["ami-2", "ami-3"]);
+    cloud.kill_agent();
+    cloud.start_agent();
+    cloud.until_phase("i-3", Phase::Running, 1).await;
+    assert_eq!(images(&cloud), ["ami-2", "ami-3"]);
+
+    // A volume that an older agent laid: its image is noted from the intent, and stays.
+    cloud.kill_agent();
+    let note = cloud.data_dir().join("volumes/vol-of-i-3/image");
+    std::fs::remove_file(&note).unwrap();
+    cloud.start_agent();
+    cloud.until_phase("i-3", Phase::Running, 1).await;
+    assert_eq!(std::fs::read_to_string(&note).unwrap(), "ami-3");
+    assert_eq!(images(&cloud), ["ami-2", "ami-3"]);
+}

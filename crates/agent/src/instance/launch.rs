@@ -102,7 +102,7 @@ impl Actor {
 async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -> Result<Parts, LaunchError> {
     let (root, eni) = checked(intent)?;
     let vcpus = u8::try_from(intent.vcpus).map_err(|_| LaunchError::Malformed("vCPU count"))?;
-    context
+    let pin = context
         .images
         .ensure(ImageName {
             image_id: root.image_id.clone(),
@@ -116,9 +116,12 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
         volume::ensure(
             &dir,
             &volume.volume_id,
+            &volume.image_id,
             volume.image_size_bytes,
             volume.size_bytes,
         )?;
+        // From here on the volume keeps its base.
+        drop(pin);
         volume::open(&dir, &volume.volume_id, &volume.image_id)
     });
     // Neither needs the other.

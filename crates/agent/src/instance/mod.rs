@@ -365,6 +365,7 @@ impl Actor {
         .await;
         match erased {
             Ok(Ok(())) => {
+                self.context.images.trim().await;
                 let record = Record {
                     phase: Phase::Gone,
                     ..self.record.clone()

@@ -62,6 +62,8 @@ pub struct Cloud {
     tls: ServerTlsConfig,
     agent: Option<Child>,
     pub patience: u64,
+    /// More of the agent's.
+    pub arguments: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -126,6 +128,7 @@ impl Cloud {
             tls,
             agent: None,
             patience: 60,
+            arguments: Vec::new(),
         };
         cloud.serve(listener);
         cloud
@@ -168,6 +171,7 @@ impl Cloud {
             .arg(self.data_dir())
             .args(["--join-token", &self.token])
             .args(["--stop-patience", &self.patience.to_string()])
+            .args(&self.arguments)
             .arg("--vmm")
             .arg(monitor)
             .envs(env.iter().copied())
