@@ -68,8 +68,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     for room in [dir.images(), dir.volumes()] {
         volume::sweep_half_made(&room).context("sweeping half-made files")?;
     }
-    let identity = identify(&config, &dir).await?;
     let store = Store::open(&dir.store())?;
+    let identity = identify(&config, &dir, &store).await?;
 
     let metadata = Arc::new(Metadata::default());
     let host = if config.simulate_host {
@@ -105,13 +105,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     let supervisor = Supervisor::start(context).await?;
     let (intents, inbox) = mpsc::channel(1);
-    let host_id = identity.host_id.clone();
+    let host_id = identity.host_id;
     let session = Session {
-        endpoint: config.control_plane.unwrap_or(identity.endpoint.clone()),
-        availability_zone: config
-            .availability_zone
-            .unwrap_or_else(|| identity.availability_zone.clone()),
-        identity,
+        endpoint: config.control_plane.unwrap_or(identity.endpoint),
+        availability_zone: config.availability_zone.unwrap_or(identity.availability_zone),
         reserve: config.reserve,
         dir,
         board,
@@ -134,10 +131,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn identify(config: &Config, dir: &DataDir) -> anyhow::Result<Identity> {
+async fn identify(config: &Config, dir: &DataDir, store: &Store) -> anyhow::Result<Identity> {
     if let Some(identity) = Identity::load(dir)? {
         return Ok(identity);
     }
+    // They were another host's. What runs stays, and is reported as unknown.
+    store.forget_intents().await?;
     let token = config.join_token.as_ref().context(
         "this host is not enrolled: run `hearthd join-token` on the control plane's machine, and start the \
          agent once with --join-token",

@@ -1,7 +1,8 @@
 //! Where things lie in the agent's data directory.
 //!
 //! ```text
-//! pki/                          identity: host.key (0600), host.pem, ca.pem, control-plane
+//! pki/                          identity: host.pem (certificate and key), ca.pem, control-plane
+//! join.key                      the key of an enrolment that has not been answered yet
 //! store.redb  lock
 //! counters.sock                 `hearth-agent counters` asks here (0600)
 //! images/<ami>/disk.raw         read-only bases, complete or absent
@@ -43,6 +44,10 @@ impl DataDir {
 
     pub fn pki(&self) -> PathBuf {
         self.0.join("pki")
+    }
+
+    pub fn join_key(&self) -> PathBuf {
+        self.0.join("join.key")
     }
 
     pub fn store(&self) -> PathBuf {

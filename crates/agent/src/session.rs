@@ -2,6 +2,7 @@
 //!
 //! The agent needs it to hear news, not to work: while it is away, instances run and are looked after.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +13,16 @@ use hearth_api::agent::{AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, H
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::board::Board;
 use crate::capacity::{self, Reserve};
-use crate::identity::{self, Identity, TlsError};
+use crate::identity::{self, Identity, IdentityError, TlsError, Validity};
 use crate::link::client;
 use crate::paths::{DataDir, is_plain_id};
 
 pub struct Session {
-    pub identity: Identity,
     /// Dialled: `host:port`.
     pub endpoint: String,
     pub availability_zone: String,
@@ -35,6 +36,10 @@ pub struct Session {
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("this host has no identity any more: restart the agent with --join-token")]
+    NoIdentity,
+    #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("the control plane ended the session: {}", .0.message())]
     Ended(Box<tonic::Status>),
@@ -44,8 +49,25 @@ enum SessionError {
     Closed,
 }
 
+/// Why a session is over that did not fail.
+enum Over {
+    /// Nobody takes intents any more.
+    Done,
+    /// There is a new certificate, which is used from the next session on.
+    Renewed(Validity),
+}
+
+impl SessionError {
+    /// Whether the control plane does not accept this host's certificate: dialling again soon changes nothing.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Ended(status) if status.code() == Code::PermissionDenied)
+    }
+}
+
 /// A session that lasted this long was a good one: the next is dialled soon.
 const GOOD: Duration = Duration::from_secs(20);
+/// Between attempts of a host that is refused.
+const REFUSED_PAUSE: Duration = Duration::from_secs(600);
 
 impl Session {
     /// Keeps a session up; returns when nobody takes intents any more.
@@ -60,24 +82,62 @@ impl Session {
                 .build()
         };
         let mut delay = delays();
+        // A renewal before this time would be of a certificate that was just renewed.
+        let mut renewable = Instant::now();
         while !session.intents.is_closed() {
             let began = Instant::now();
-            let ended = session.hold().await;
+            let ended = session.hold(renewable).await;
             session.channel.send_replace(None);
             if began.elapsed() >= GOOD {
                 delay = delays();
             }
-            let pause = delay.next().unwrap_or(Duration::from_secs(10));
-            if let Err(error) = ended {
-                tracing::warn!(error = %crate::chain(&error), ?pause, "no session; dialling again");
+            let mut pause = delay.next().unwrap_or(Duration::from_secs(10));
+            match ended {
+                Ok(Over::Done) => return,
+                Ok(Over::Renewed(validity)) => {
+                    renewable = Instant::now() + validity.pause();
+                    continue;
+                }
+                Err(error) if error.is_refusal() => {
+                    pause = REFUSED_PAUSE;
+                    tracing::error!(
+                        "{}. Guests go on, and nothing changes on this host any more. To let it join anew: run \
+                         `hearthd join-token` on the control plane's machine, stop this agent, remove {}, and start the \
+                         agent with --join-token",
+                        crate::chain(&error),
+                        session.dir.pki().display()
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(error = %crate::chain(&error), ?pause, "no session; dialling again");
+                }
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = session.intents.closed() => {}
+            }
         }
     }
 
+    /// The identity as it is on the disk, where renewals put it.
+    fn identity(&self) -> Result<Identity, SessionError> {
+        let identity = Identity::load(&self.dir)?.ok_or(SessionError::NoIdentity)?;
+        if identity.validity()?.has_ended() {
+            tracing::error!(
+                "the certificate of this host has expired. To let the host join again under its id: run `hearthd \
+                 join-token --host-id {}` on the control plane's machine, stop this agent, remove {}, and start the \
+                 agent with --join-token",
+                identity.host_id,
+                self.dir.pki().display()
+            );
+        }
+        Ok(identity)
+    }
+
     /// One session, from dialling to its end.
-    async fn hold(self: &Arc<Self>) -> Result<(), SessionError> {
-        let channel = identity::connect(&self.identity, &self.endpoint).await?;
+    async fn hold(self: &Arc<Self>, renewable: Instant) -> Result<Over, SessionError> {
+        let identity = self.identity()?;
+        let channel = identity::connect(&identity, &self.endpoint).await?;
         let (up, outbox) = mpsc::channel::<AgentMessage>(4);
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -94,12 +154,12 @@ impl Session {
             .await
             .map_err(|status| SessionError::Ended(Box::new(status)))?
             .into_inner();
-        tracing::info!(
-            endpoint = self.endpoint,
-            host = self.identity.host_id,
-            "session begun"
-        );
-        self.channel.send_replace(Some(channel));
+        tracing::info!(endpoint = self.endpoint, host = identity.host_id, "session begun");
+        self.channel.send_replace(Some(channel.clone()));
+        let mut renewal = pin!(async {
+            tokio::time::sleep_until(renewable).await;
+            identity::renew(&identity, &self.dir, channel).await
+        });
         loop {
             tokio::select! {
                 received = down.message() => {
@@ -108,7 +168,7 @@ impl Session {
                         Some(Down::Intents(intents)) => {
                             let taken = self.intents.send(intents).await;
                             if taken.is_err() {
-                                return Ok(());
+                                return Ok(Over::Done);
                             }
                         }
                         Some(Down::ConsoleRequest(request)) => {
@@ -120,6 +180,10 @@ impl Session {
                         }
                         None => {}
                     }
+                }
+                renewed = &mut renewal => {
+                    tracing::info!(host = identity.host_id, "the certificate was renewed");
+                    return Ok(Over::Renewed(renewed?));
                 }
                 // Room first, then the look: changes that come faster than they are sent are one, and none is
                 // lost when the other branch wins.

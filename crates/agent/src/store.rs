@@ -126,6 +126,16 @@ impl Store {
 
     /// # Errors
     /// The store cannot be written.
+    pub async fn forget_intents(&self) -> Result<(), StoreError> {
+        self.write_async(|transaction| {
+            transaction.open_table(INTENTS)?.remove(NEWEST)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// # Errors
+    /// The store cannot be written.
     pub async fn put_record(&self, record: &Record) -> Result<(), StoreError> {
         let key = record.instance_id.clone();
         let bytes = serde_json::to_vec(record).map_err(|_| StoreError::Malformed {

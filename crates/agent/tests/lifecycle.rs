@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
 mod common;
+mod identity;
 
 use common::{Cloud, PATIENCE};
 use hearth_api::agent::instance_intent::Desired;

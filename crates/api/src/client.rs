@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::endpoint::{self, ConnectError};
+use crate::v1::hosts_client::HostsClient;
 use crate::v1::images_client::ImagesClient;
 use crate::v1::instance_types_client::InstanceTypesClient;
 use crate::v1::instances_client::InstancesClient;
@@ -26,6 +27,7 @@ pub const MAX_REQUEST: usize = (1 << 20) + (16 << 10);
 /// All services of the public API over one connection. Cheap to clone; calls of clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Client {
+    pub hosts: HostsClient<Channel>,
     pub images: ImagesClient<Channel>,
     pub instance_types: InstanceTypesClient<Channel>,
     pub instances: InstancesClient<Channel>,
@@ -54,6 +56,7 @@ impl Client {
             };
         }
         Self {
+            hosts: service!(HostsClient),
             images: service!(ImagesClient),
             instance_types: service!(InstanceTypesClient),
             instances: service!(InstancesClient),

@@ -61,6 +61,10 @@ pub struct Config {
     /// Seconds that terminated instances stay visible.
     #[arg(long, env = "HEARTH_TERMINATED_VISIBLE", default_value_t = 3600)]
     pub terminated_visible: u32,
+
+    /// Seconds that certificates of hosts and of the server are valid: 90 days. For tests of their renewal.
+    #[arg(long, hide = true, default_value_t = 90 * 24 * 3600)]
+    pub certificate_seconds: u32,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use hearth_controller::inspection::{self, Attempt};
 use hearth_controller::{Config, join, privileges};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,17 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Prints a token with which host agents join this cloud. It stays valid until it is revoked.
-    JoinToken {
-        #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
-        data_dir: PathBuf,
-        /// `host:port` that agents dial, where it differs from what hearthd listens on.
-        #[arg(long)]
-        endpoint: Option<String>,
-        /// Revoke all tokens instead. Hosts that joined stay.
-        #[arg(long)]
-        revoke_all: bool,
-    },
+    /// Prints a token with which a host agent joins this cloud, once and within an hour unless told otherwise.
+    JoinToken(JoinTokenArgs),
     /// Shows what a disk image could do that has taken over the process that inspects it.
     ProbeInspection,
     /// Inspects the disk image that is standard input. For hearthd itself.
@@ -48,6 +39,34 @@ enum Command {
         #[arg(long, requires = "attempt")]
         filtered: bool,
     },
+}
+
+#[derive(Debug, Args)]
+struct JoinTokenArgs {
+    #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
+    data_dir: PathBuf,
+    /// `host:port` that agents dial, where it differs from what hearthd listens on.
+    #[arg(long, value_name = "HOST:PORT")]
+    endpoint: Option<String>,
+    /// How long the token admits hosts: 90s, 30m, 1h; up to 720h.
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    expires_in: jiff::SignedDuration,
+    /// How many hosts may join with it; up to 1000.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    uses: u32,
+    /// The token admits this host again, under its id, with a new key: for a host whose certificate has expired or whose
+    /// key was lost. Certificates that it had end.
+    #[arg(long, value_name = "HOST", conflicts_with = "uses")]
+    host_id: Option<String>,
+    /// Lists the tokens that admit hosts, instead of making one.
+    #[arg(long, conflicts_with_all = ["revoke", "revoke_all"])]
+    list: bool,
+    /// Revokes a token, by its id or itself, instead of making one. Hosts that joined stay.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "revoke_all")]
+    revoke: Option<String>,
+    /// Revokes all tokens, instead of making one. Hosts that joined stay.
+    #[arg(long)]
+    revoke_all: bool,
 }
 
 fn main() -> ExitCode {
@@ -69,7 +88,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match &cli.command {
-        Some(Command::JoinToken { data_dir, .. }) => privileges::continue_as_owner(data_dir)?,
+        Some(Command::JoinToken(args)) => privileges::continue_as_owner(&args.data_dir)?,
         Some(Command::ProbeInspection | Command::InspectImage { .. }) => {}
         None => privileges::continue_as_owner(&cli.config.data_dir)?,
     }
@@ -87,23 +106,31 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         // The second is done before.
         None | Some(Command::InspectImage { .. }) => serve(cli.config).await,
         Some(Command::ProbeInspection) => inspection::probe().await,
-        Some(Command::JoinToken {
-            data_dir,
-            revoke_all: true,
-            ..
-        }) => {
-            let revoked = join::revoke_tokens(&data_dir).await?;
-            writeln!(io::stdout(), "{revoked} tokens revoked")?;
-            Ok(())
-        }
-        Some(Command::JoinToken {
-            data_dir, endpoint, ..
-        }) => {
-            let token = join::make_token(&data_dir, endpoint).await?;
-            writeln!(io::stdout(), "{token}")?;
-            Ok(())
-        }
+        Some(Command::JoinToken(args)) => join_token(args).await,
     }
+}
+
+async fn join_token(args: JoinTokenArgs) -> anyhow::Result<()> {
+    let data_dir = &args.data_dir;
+    let mut out = io::stdout();
+    if args.list {
+        for token in join::list_tokens(data_dir).await? {
+            writeln!(out, "{token}")?;
+        }
+    } else if args.revoke_all {
+        writeln!(out, "{} tokens revoked", join::revoke_all_tokens(data_dir).await?)?;
+    } else if let Some(token) = args.revoke {
+        join::revoke_token(data_dir, &token).await?;
+        writeln!(out, "1 token revoked")?;
+    } else {
+        let terms = join::Terms {
+            expires_in: args.expires_in,
+            uses: args.uses,
+            host_id: args.host_id,
+        };
+        writeln!(out, "{}", join::make_token(data_dir, args.endpoint, terms).await?)?;
+    }
+    Ok(())
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -8,11 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use hearth_api::agent::control_plane_server::ControlPlaneServer;
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -23,7 +18,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::door::calls::Calls;
 use crate::door::{accept, files, socket};
-use crate::gateway::{Gateway, Sessions};
+use crate::gateway::{self, Sessions};
 use crate::pki::{self, Authority};
 use crate::store::bootstrap::{Layout, bootstrap};
 use crate::store::intents::Surroundings;
@@ -33,10 +28,10 @@ use crate::{digests, janitor, services};
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes. An Intents message carries up to 16 KiB of user data per instance.
-const MAX_AGENT_MESSAGE: usize = 64 << 20;
 /// Calls at the same time on one connection to the API.
 const STREAMS: u32 = 64;
+/// How long an agent may take to send a request, and the store to begin an answer.
+const AGENT_CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// How long calls may take to end when the process does.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -108,7 +103,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     };
     let owner_id = bootstrap(&mut tx, &layout).await?;
     tx.commit().await?;
-    let authority = Arc::new(Authority::open(&dir.join("pki"))?);
+    let life = Duration::from_secs(config.certificate_seconds.into());
+    let authority = Arc::new(Authority::open(&dir.join("pki"), life)?);
 
     let shares = files::share_out()?;
     let socket = config.socket.clone();
@@ -136,13 +132,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     janitor::sweep_images(&app).await?;
     digests::complete(&app).await?;
 
-    let gateway = ControlPlaneServer::new(Gateway::new(Arc::clone(&app), Arc::clone(&authority)))
-        .max_decoding_message_size(MAX_AGENT_MESSAGE)
-        .max_encoding_message_size(MAX_AGENT_MESSAGE);
-    let agents = builder().add_service(gateway).serve_with_incoming_shutdown(
-        accept::agents(agent_listener, agents_tls(&authority)?, &shares),
-        app.ending.clone().cancelled_owned(),
-    );
+    let agents = builder()
+        .timeout(AGENT_CALL_DEADLINE)
+        .add_routes(gateway::routes(&app, &authority))
+        .serve_with_incoming_shutdown(
+            accept::agents(agent_listener, pki::server_config(&authority)?, &shares),
+            app.ending.clone().cancelled_owned(),
+        );
     let api = builder()
         .max_concurrent_streams(STREAMS)
         .layer(Calls::new()?)
@@ -218,26 +214,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("listening on {address}"))
-}
-
-/// TLS for agents: the control plane's certificate, and certificates of hosts where they have one.
-fn agents_tls(authority: &Authority) -> anyhow::Result<rustls::ServerConfig> {
-    let identity = authority.server_identity()?;
-    let doing = "setting up TLS for agents";
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).context(doing)?)?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
-        .allow_unauthenticated()
-        .build()
-        .context(doing)?;
-    let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).context(doing)?;
-    let mut config = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain.context(doing)?, key)
-        .context(doing)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
 }
 
 /// Where this process listens, for `hearthd join-token` and scripts.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_api::agent::EnrollRequest;
+use hearth_api::agent::enrollment_client::EnrollmentClient;
 use hearth_api::join::JoinToken;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
@@ -11,8 +12,7 @@ use rustls_pki_types::pem::PemObject as _;
 use tonic::Code;
 
 use super::tls::{connect_unenrolled, fingerprint};
-use super::{Identity, IdentityError, TlsError};
-use crate::link::client;
+use super::{Identity, IdentityError, TlsError, write_private};
 use crate::paths::DataDir;
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,11 @@ pub enum EnrollError {
     Save(#[from] IdentityError),
 }
 
-/// Enrols and keeps the identity. A control plane that is away is waited for.
+/// How long the control plane may take to answer.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Enrols and keeps the identity. A control plane that is away is waited for. The key is kept before it is sent: when the
+/// answer is lost, with the agent too, the same key gets it again without another use of the token.
 ///
 /// # Errors
 /// What waiting does not mend: it refuses the token.
@@ -42,7 +46,7 @@ pub async fn enroll(
     endpoint: &str,
     availability_zone: &str,
 ) -> Result<Identity, EnrollError> {
-    let key = KeyPair::generate()?;
+    let key = join_key(dir)?;
     let request = CertificateParams::default().serialize_request(&key)?.pem()?;
     let mut delays = ExponentialBuilder::default()
         .with_jitter()
@@ -53,7 +57,7 @@ pub async fn enroll(
     let answer = loop {
         let attempt = async {
             let channel = connect_unenrolled(endpoint, &token.ca_fingerprint).await?;
-            client(channel)
+            EnrollmentClient::new(channel)
                 .enroll(EnrollRequest {
                     token: token.secret.clone(),
                     certificate_signing_request: request.clone(),
@@ -62,7 +66,13 @@ pub async fn enroll(
                 .await
                 .map_err(|status| EnrollError::Refused(Box::new(status)))
         };
-        match attempt.await {
+        let late = || {
+            EnrollError::Refused(Box::new(tonic::Status::deadline_exceeded(
+                "no answer came in time",
+            )))
+        };
+        let answered = tokio::time::timeout(DEADLINE, attempt).await;
+        match answered.unwrap_or_else(|_| Err(late())) {
             Ok(answer) => break answer.into_inner(),
             Err(EnrollError::Refused(status)) if !may_pass(status.code()) => {
                 return Err(EnrollError::Refused(status));
@@ -86,7 +96,31 @@ pub async fn enroll(
         ca_certificate: answer.ca_certificate,
     };
     identity.save(dir)?;
+    let path = dir.join_key();
+    std::fs::remove_file(&path).map_err(|source| IdentityError {
+        doing: "removing",
+        path,
+        source,
+    })?;
     Ok(identity)
+}
+
+/// The key of an enrolment that was begun before, or a new one.
+fn join_key(dir: &DataDir) -> Result<KeyPair, EnrollError> {
+    let path = dir.join_key();
+    if let Some(key) = std::fs::read_to_string(&path)
+        .ok()
+        .and_then(|pem| KeyPair::from_pem(&pem).ok())
+    {
+        return Ok(key);
+    }
+    let key = KeyPair::generate()?;
+    write_private(&path, key.serialize_pem().as_bytes()).map_err(|source| IdentityError {
+        doing: "writing",
+        path,
+        source,
+    })?;
+    Ok(key)
 }
 
 /// Whether the same request may succeed later.
@@ -99,5 +133,6 @@ fn may_pass(code: Code) -> bool {
             | Code::DeadlineExceeded
             | Code::Cancelled
             | Code::Aborted
+            | Code::ResourceExhausted
     )
 }

@@ -1,8 +1,11 @@
 //! Who this host is: a key that never leaves it, a certificate, and the CA that both sides trust.
 //!
-//! Made once, by [`enroll`], from a join token; `pki/` is whole or absent.
+//! Made once, by [`enroll`], from a join token; `pki/` is whole or absent. The certificate and its key are one file, so
+//! that a renewal ([`renew()`]) replaces both or neither.
 
+mod certificate;
 mod enroll;
+mod renew;
 mod tls;
 
 use std::io::{self, Write as _};
@@ -10,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use crate::paths::DataDir;
 
+pub use certificate::Validity;
 pub use enroll::{EnrollError, enroll};
+pub use renew::{RenewError, renew};
 pub use tls::{TlsError, connect};
 
 /// What `pki/` holds.
@@ -35,6 +40,12 @@ pub struct IdentityError {
     source: io::Error,
 }
 
+/// The host's certificate, followed by its key.
+const CERTIFICATE: &str = "host.pem";
+/// Where the key was before certificates were renewed.
+const OLD_KEY: &str = "host.key";
+const KEY_BEGINS: &str = "-----BEGIN PRIVATE KEY-----";
+
 impl Identity {
     /// The identity of an enrolled host, if this is one.
     ///
@@ -53,12 +64,17 @@ impl Identity {
                 source,
             })
         };
+        let mut certificate = read(CERTIFICATE)?;
+        let key = match certificate.find(KEY_BEGINS) {
+            Some(at) => certificate.split_off(at),
+            None => read(OLD_KEY)?,
+        };
         Ok(Some(Identity {
             host_id: read("host-id")?.trim().to_owned(),
             endpoint: read("control-plane")?.trim().to_owned(),
             availability_zone: read("availability-zone")?.trim().to_owned(),
-            key: read("host.key")?,
-            certificate: read("host.pem")?,
+            key,
+            certificate,
             ca_certificate: read("ca.pem")?,
         }))
     }
@@ -78,8 +94,7 @@ impl Identity {
             ("host-id", &self.host_id),
             ("control-plane", &self.endpoint),
             ("availability-zone", &self.availability_zone),
-            ("host.key", &self.key),
-            ("host.pem", &self.certificate),
+            (CERTIFICATE, &self.certificate_and_key()),
             ("ca.pem", &self.ca_certificate),
         ] {
             let path = half_made.join(name);
@@ -89,6 +104,37 @@ impl Identity {
         std::fs::rename(&half_made, &pki)
             .and_then(|()| std::fs::File::open(dir.root())?.sync_all())
             .map_err(fail("naming", &pki))
+    }
+
+    /// Replaces the certificate and its key in `pki/`: after a crash there are the old ones or the new ones.
+    fn save_certificate(&self, dir: &DataDir) -> Result<(), IdentityError> {
+        let pki = dir.pki();
+        let (path, new) = (pki.join(CERTIFICATE), pki.join("host.pem.new"));
+        let fail = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| IdentityError { doing, path, source }
+        };
+        write_private(&new, self.certificate_and_key().as_bytes()).map_err(fail("writing", &new))?;
+        std::fs::rename(&new, &path)
+            .and_then(|()| std::fs::File::open(&pki)?.sync_all())
+            .map_err(fail("replacing", &path))?;
+        let old = pki.join(OLD_KEY);
+        match std::fs::remove_file(&old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fail("removing", &old)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn certificate_and_key(&self) -> String {
+        format!("{}{}", self.certificate, self.key)
+    }
+
+    /// When the certificate is valid, and when it is to be renewed.
+    ///
+    /// # Errors
+    /// The certificate is malformed.
+    pub fn validity(&self) -> Result<Validity, TlsError> {
+        Validity::read(&self.certificate)
     }
 }
 

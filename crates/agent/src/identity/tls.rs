@@ -23,6 +23,8 @@ pub enum TlsError {
     Endpoint(String),
     #[error("the certificates of this host are malformed")]
     Pem(#[from] rustls_pki_types::pem::Error),
+    #[error("the host's certificate is malformed")]
+    Certificate,
     #[error("setting up TLS")]
     Tls(#[from] rustls::Error),
     #[error("connecting to the control plane")]
@@ -51,6 +53,11 @@ pub(super) async fn connect_unenrolled(endpoint: &str, ca_fingerprint: &str) -> 
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     dial(endpoint, config).await
+}
+
+/// Whether the identity's certificate and key can be used.
+pub(super) fn check(identity: &Identity) -> Result<(), TlsError> {
+    mutual(identity).map(|_| ())
 }
 
 fn mutual(identity: &Identity) -> Result<ClientConfig, TlsError> {

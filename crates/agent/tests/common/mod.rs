@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
 use hearth_api::agent::control_plane_server::{ControlPlane, ControlPlaneServer};
+use hearth_api::agent::enrollment_server::{Enrollment, EnrollmentServer};
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::*;
@@ -54,6 +55,7 @@ pub struct Cloud {
     pub seen: watch::Receiver<Observation>,
     pub image: Arc<Mutex<Vec<u8>>>,
     pub consoles: mpsc::Sender<Question>,
+    pub hosts: Arc<Mutex<Hosts>>,
     pub token: String,
     pub dir: tempfile::TempDir,
     pub address: SocketAddr,
@@ -66,6 +68,21 @@ pub struct Cloud {
     pub arguments: Vec<String>,
 }
 
+/// What the control plane knows of its host, and decides about it.
+pub struct Hosts {
+    /// How long certificates are valid from now on.
+    pub life: Duration,
+    /// The certificates of sessions, DER, as they began.
+    pub sessions: Vec<Vec<u8>>,
+    /// The public keys of enrolments, as they came.
+    pub enrolled: Vec<Vec<u8>>,
+    pub renewals: usize,
+    /// Enrolments that are done and not answered.
+    pub lost_answers: usize,
+    /// Sessions end and are refused.
+    pub forgotten: watch::Sender<bool>,
+}
+
 #[derive(Clone)]
 struct Service {
     ca: Arc<(Issuer<'static, KeyPair>, String)>,
@@ -74,6 +91,19 @@ struct Service {
     seen: watch::Sender<Observation>,
     image: Arc<Mutex<Vec<u8>>>,
     consoles: Arc<tokio::sync::Mutex<mpsc::Receiver<Question>>>,
+    hosts: Arc<Mutex<Hosts>>,
+}
+
+impl Service {
+    fn sign(&self, request: &str) -> (String, Vec<u8>) {
+        let mut csr = CertificateSigningRequestParams::from_pem(request).unwrap();
+        let now = SystemTime::now();
+        csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        csr.params.not_before = now.into();
+        csr.params.not_after = (now + self.hosts.lock().unwrap().life).into();
+        let key = rcgen::PublicKeyData::der_bytes(&csr.public_key).to_vec();
+        (csr.signed_by(&self.ca.0).unwrap().pem(), key)
+    }
 }
 
 impl Cloud {
@@ -107,6 +137,14 @@ impl Cloud {
         let (seen, observed) = watch::channel(Observation::default());
         let image = Arc::new(Mutex::new(vec![7; 1 << 20]));
         let (consoles, console_inbox) = mpsc::channel(1);
+        let hosts = Arc::new(Mutex::new(Hosts {
+            life: Duration::from_secs(90 * 24 * 3600),
+            sessions: Vec::new(),
+            enrolled: Vec::new(),
+            renewals: 0,
+            lost_answers: 0,
+            forgotten: watch::Sender::new(false),
+        }));
         let service = Service {
             ca: Arc::new((issuer, ca.pem())),
             secret: token.secret.clone(),
@@ -114,12 +152,14 @@ impl Cloud {
             seen,
             image: Arc::clone(&image),
             consoles: Arc::new(tokio::sync::Mutex::new(console_inbox)),
+            hosts: Arc::clone(&hosts),
         };
         let mut cloud = Cloud {
             intents,
             seen: observed,
             image,
             consoles,
+            hosts,
             token: token.to_string(),
             dir: tempfile::tempdir().unwrap(),
             address,
@@ -138,6 +178,7 @@ impl Cloud {
         let server = Server::builder()
             .tls_config(self.tls.clone())
             .unwrap()
+            .add_service(EnrollmentServer::new(self.service.clone()))
             .add_service(ControlPlaneServer::new(self.service.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         self.server = Some(tokio::spawn(async move {
@@ -176,9 +217,36 @@ impl Cloud {
             .arg(monitor)
             .envs(env.iter().copied())
             .stdout(Stdio::null())
+            .stderr(self.log())
             .spawn()
             .unwrap();
         self.agent = Some(child);
+    }
+
+    fn log(&self) -> std::fs::File {
+        let path = self.dir.path().join("agent.log");
+        std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+    }
+
+    /// What the agents of this cloud have logged.
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("agent.log")).unwrap()
+    }
+
+    /// Waits until the control plane knows of its host what `is` wants.
+    pub async fn until_host(&self, is: impl Fn(&Hosts) -> bool) {
+        let waiting = async {
+            while !is(&self.hosts.lock().unwrap()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            panic!("the host does not get there; its agent says\n{}", self.logged());
+        }
     }
 
     pub fn kill_agent(&mut self) {
@@ -325,6 +393,9 @@ impl Cloud {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- the agent's log\n{}", self.logged());
+        }
         self.kill_agent();
         let instances = std::fs::read_dir(self.data_dir().join("instances"));
         for entry in instances.into_iter().flatten().flatten() {
@@ -339,33 +410,50 @@ impl Drop for Cloud {
 type Stream<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl ControlPlane for Service {
-    type SessionStream = Stream<ControlMessage>;
-    type FetchImageStream = Stream<ImageChunk>;
-
+impl Enrollment for Service {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         let request = request.into_inner();
         if request.token != self.secret {
             return Err(Status::permission_denied("no such token"));
         }
-        let mut csr =
-            CertificateSigningRequestParams::from_pem(&request.certificate_signing_request).unwrap();
-        csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let (certificate, key) = self.sign(&request.certificate_signing_request);
+        let mut hosts = self.hosts.lock().unwrap();
+        hosts.enrolled.push(key);
+        if hosts.lost_answers > 0 {
+            hosts.lost_answers -= 1;
+            return Err(Status::unavailable("the answer is lost"));
+        }
         Ok(Response::new(EnrollResponse {
             host_id: "h-00000000000000001".to_owned(),
-            certificate: csr.signed_by(&self.ca.0).unwrap().pem(),
+            certificate,
             ca_certificate: self.ca.1.clone(),
         }))
+    }
+}
+
+#[tonic::async_trait]
+impl ControlPlane for Service {
+    type SessionStream = Stream<ControlMessage>;
+    type FetchImageStream = Stream<ImageChunk>;
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let (certificate, _) = self.sign(&request.into_inner().certificate_signing_request);
+        self.hosts.lock().unwrap().renewals += 1;
+        Ok(Response::new(RenewResponse { certificate }))
     }
 
     async fn session(
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        assert!(
-            request.peer_certs().is_some(),
-            "a session without a client certificate"
-        );
+        let certificates = request
+            .peer_certs()
+            .expect("a session without a client certificate");
+        let mut forgotten = {
+            let mut hosts = self.hosts.lock().unwrap();
+            hosts.sessions.push(certificates[0].to_vec());
+            hosts.forgotten.subscribe()
+        };
         let mut up = request.into_inner();
         let (down, outbox) = mpsc::channel(4);
         let service = self.clone();
@@ -373,6 +461,9 @@ impl ControlPlane for Service {
             let mut intents = service.intents.clone();
             intents.mark_changed();
             let mut consoles = service.consoles.lock().await;
+            let mut forgotten = std::pin::pin!(async move {
+                let _ = forgotten.wait_for(|forgotten| *forgotten).await;
+            });
             let mut asked: BTreeMap<u64, oneshot::Sender<ConsoleOutput>> = BTreeMap::new();
             loop {
                 let message = tokio::select! {
@@ -392,6 +483,11 @@ impl ControlPlane for Service {
                     changed = intents.changed() => {
                         if changed.is_err() { return }
                         Down::Intents(intents.borrow_and_update().clone())
+                    }
+                    () = &mut forgotten => {
+                        let refused = Status::permission_denied("host h-00000000000000001 was forgotten");
+                        let _ = down.send(Err(refused)).await;
+                        return;
                     }
                     Some((instance_id, asker)) = consoles.recv() => {
                         let request_id = asked.len() as u64 + 1;

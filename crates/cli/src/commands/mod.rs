@@ -10,6 +10,7 @@ use crate::output::{Format, Printer};
 
 mod completions;
 mod console;
+mod hosts;
 mod images;
 mod instance_types;
 mod instances;
@@ -105,6 +106,8 @@ commands! {
     CreateTags(tags::CreateTags),
     DeleteTags(tags::DeleteTags),
     DescribeTags(tags::DescribeTags),
+    ListHosts(hosts::ListHosts),
+    ForgetHost(hosts::ForgetHost),
     Ssh(ssh::Ssh),
     Console(console::Console),
     WaitUntilUp(wait_until_up::WaitUntilUp),

@@ -3,6 +3,7 @@
 //! Field names are those of EC2's API model; what Hearth does not have is left out, and so is what is empty, as in
 //! EC2's answers.
 
+pub(crate) mod hosts;
 pub(crate) mod images;
 pub(crate) mod instance_types;
 pub(crate) mod instances;

@@ -1,6 +1,6 @@
 //! What answers look like, and what requests say.
 
-use crate::fake::{Fake, GROUP, INSTANCE};
+use crate::fake::{Fake, GROUP, HOST, INSTANCE};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_has_ec2s_shape() {
@@ -242,4 +242,32 @@ async fn a_followed_console_says_each_thing_once() {
     let output = fake.run(&["console", "--follow", INSTANCE]).await;
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "one\ntwo\nthree\n");
     assert_eq!(output.status.code(), Some(254));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_listed_and_forgotten() {
+    let fake = Fake::start().await;
+    let table = fake.ok(&["list-hosts", "--output", "table"]).await;
+    for word in [HOST, "iron", "connected", "1 of 16", "1024 of 32000", "8 of 200"] {
+        assert!(table.contains(word), "{word} in\n{table}");
+    }
+    let query = ["--query", "Hosts[].[HostId,InstanceIds[0]]", "--output", "text"];
+    let hosts = fake.ok(&[&["list-hosts"], &query[..]].concat()).await;
+    assert_eq!(hosts, format!("{HOST}\t{INSTANCE}\n"));
+
+    let refused = fake.run(&["forget-host", "--host-id", HOST]).await;
+    assert_eq!(refused.status.code(), Some(254));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("(DependencyViolation) when calling the ForgetHost operation"),
+        "{said}"
+    );
+    let forget = ["forget-host", "--host-id", HOST, "--force", "--output", "table"];
+    let done = fake.ok(&forget).await;
+    assert!(
+        done.contains(&format!("Terminated instances: {INSTANCE}")),
+        "{done}"
+    );
+    let asked = fake.asked();
+    assert!(asked[1].contains("force: true"), "{asked:?}");
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use hearth_api::v1::hosts_server::{Hosts, HostsServer};
 use hearth_api::v1::images_server::{Images, ImagesServer};
 use hearth_api::v1::instances_server::{Instances, InstancesServer};
 use hearth_api::v1::key_pairs_server::{KeyPairs, KeyPairsServer};
@@ -22,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 type Answer<T> = Result<Response<T>, Status>;
 
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
+pub(crate) const HOST: &str = "h-0123456789abcdef0";
 pub(crate) const GROUP: &str = "sg-0123456789abcdef0";
 
 /// What the service was asked, and what its instances go through.
@@ -52,6 +54,7 @@ impl Fake {
         let listener = UnixListener::bind(&socket).unwrap();
         let script = Script::default();
         let server = Server::builder()
+            .add_service(HostsServer::new(script.clone()))
             .add_service(ImagesServer::new(script.clone()))
             .add_service(InstancesServer::new(script.clone()))
             .add_service(KeyPairsServer::new(script.clone()))
@@ -292,6 +295,46 @@ impl Instances for Script {
             instance_id: request.into_inner().instance_id,
             timestamp: None,
             output: console.remove(0),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Hosts for Script {
+    async fn list_hosts(&self, _: Request<ListHostsRequest>) -> Answer<ListHostsResponse> {
+        let resources = |vcpus, memory_mib, disk_gib| HostResources {
+            vcpus,
+            memory_mib,
+            disk_gib,
+        };
+        let host = Host {
+            host_id: HOST.into(),
+            hostname: "iron".into(),
+            availability_zone: "hearth-1a".into(),
+            state: "connected".into(),
+            agent_version: "0.1.0".into(),
+            capacity: Some(resources(16, 32_000, 200)),
+            claimed: Some(resources(1, 1024, 8)),
+            instance_ids: vec![INSTANCE.into()],
+            enroll_time: Some(prost_types::Timestamp {
+                seconds: 1_763_892_000,
+                nanos: 5,
+            }),
+        };
+        Ok(Response::new(ListHostsResponse { hosts: vec![host] }))
+    }
+
+    async fn forget_host(&self, request: Request<ForgetHostRequest>) -> Answer<ForgetHostResponse> {
+        let request = request.into_inner();
+        self.note(&request);
+        if !request.force {
+            let message = format!("The host '{}' has 1 instances: {INSTANCE}.", request.host_id);
+            return Err(ApiError::new(ErrorCode::DependencyViolation, message).into());
+        }
+        Ok(Response::new(ForgetHostResponse {
+            host_id: request.host_id,
+            terminated_instance_ids: vec![INSTANCE.into()],
+            abandoned_volume_ids: vec!["vol-0123456789abcdef0".into()],
         }))
     }
 }

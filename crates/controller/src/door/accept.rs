@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::connection::{CallerStream, Connection};
 use super::files::Shares;
 use super::places::{Limits, Place, Places};
-use crate::pki;
+use crate::pki::HostCertificate;
 
 /// From accept(2) to the end of the HTTP/2 preface, a TLS handshake included.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -85,7 +85,10 @@ pub fn agents(listener: TcpListener, tls: ServerConfig, shares: &Shares) -> Inco
                 stream.set_nodelay(true)?;
                 let connection = Connection::begin(tls.accept(stream).await?).await?;
                 let leaf = connection.stream().get_ref().1.peer_certificates();
-                let host = leaf.and_then(|chain| chain.first()).and_then(pki::common_name);
+                let leaf = leaf.and_then(|chain| chain.first());
+                let host = leaf
+                    .and_then(HostCertificate::read)
+                    .map(|certificate| certificate.host_id);
                 let connection = match host {
                     Some(host) => {
                         let place = hosts.take_anyway(Peer::Host(host));

@@ -3,18 +3,37 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures::{Stream, StreamExt as _};
 use hearth_api::agent::ImageChunk;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+
+use super::sessions::{FETCHES, Standing};
 
 /// Bytes per message: far below gRPC's 4 MiB, and enough to make messages cheap.
 const CHUNK: usize = 1 << 20;
 /// Messages that wait for a slow receiver.
 const AHEAD: usize = 4;
+/// How long a receiver may take for one of them.
+const PATIENCE: Duration = Duration::from_secs(120);
 
-pub(super) async fn stream(path: PathBuf) -> Result<ReceiverStream<Result<ImageChunk, Status>>, Status> {
+type Chunk = Result<ImageChunk, Status>;
+
+/// The stream holds one of the host's fetches until it is dropped, and breaks off when the host is evicted.
+pub(super) async fn stream(
+    path: PathBuf,
+    standing: Arc<Standing>,
+) -> Result<impl Stream<Item = Chunk> + Send + 'static, Status> {
+    let permit = standing.fetch().ok_or_else(|| {
+        Status::resource_exhausted(format!(
+            "a host fetches at most {FETCHES} images at the same time"
+        ))
+    })?;
     let failed = |error: io::Error| {
         tracing::error!(%error, "opening an image's disk");
         Status::internal("the image's disk cannot be read; the control plane's log says why")
@@ -25,16 +44,31 @@ pub(super) async fn stream(path: PathBuf) -> Result<ReceiverStream<Result<ImageC
         .and_then(|file| file)
         .map_err(failed)?;
     let (sender, receiver) = mpsc::channel(AHEAD);
+    let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = send(file, &sender) {
+        let give = |chunk: Chunk| {
+            let given = runtime.block_on(tokio::time::timeout(PATIENCE, sender.send(chunk)));
+            matches!(given, Ok(Ok(())))
+        };
+        if let Err(error) = send(file, give) {
             tracing::error!(%error, "reading an image's disk");
-            let _ = sender.blocking_send(Err(Status::data_loss("the image's disk cannot be read")));
+            give(Err(Status::data_loss("the image's disk cannot be read")));
         }
     });
-    Ok(ReceiverStream::new(receiver))
+    let ending = Arc::clone(&standing);
+    let evicted =
+        futures::stream::once(async move { ending.reason() }).filter_map(async |reason| reason.map(Err));
+    let chunks = ReceiverStream::new(receiver).map(move |chunk| {
+        let _held = &permit;
+        chunk
+    });
+    Ok(chunks
+        .take_until(async move { standing.evicted().await })
+        .chain(evicted))
 }
 
-fn send(mut file: File, sender: &mpsc::Sender<Result<ImageChunk, Status>>) -> io::Result<()> {
+/// `give` answers whether the receiver is still there.
+fn send(mut file: File, give: impl Fn(Chunk) -> bool) -> io::Result<()> {
     let mut offset = 0u64;
     loop {
         let mut data = Vec::with_capacity(CHUNK);
@@ -47,10 +81,56 @@ fn send(mut file: File, sender: &mpsc::Sender<Result<ImageChunk, Status>>) -> io
             offset,
             data: data.into(),
         };
-        if !zero && sender.blocking_send(Ok(chunk)).is_err() {
-            // The agent went away.
+        if !zero && !give(Ok(chunk)) {
             return Ok(());
         }
         offset += read as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sessions::Sessions;
+    use super::*;
+
+    fn image() -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![1; 32 << 20]).unwrap();
+        file
+    }
+
+    #[tokio::test]
+    async fn an_eviction_breaks_fetches_off() {
+        let (file, sessions) = (image(), Sessions::default());
+        let fetch = stream(file.path().into(), sessions.standing("h-1"))
+            .await
+            .unwrap();
+        let mut fetch = std::pin::pin!(fetch);
+        assert_eq!(fetch.next().await.unwrap().unwrap().offset, 0);
+        sessions.evict("h-1", Status::permission_denied("host h-1 was forgotten"));
+        let rest = tokio::time::timeout(Duration::from_secs(10), fetch.collect::<Vec<_>>())
+            .await
+            .unwrap();
+        assert!(rest.len() < 31, "all of it was sent");
+        let last = rest.last().unwrap().as_ref().unwrap_err();
+        assert_eq!(last.code(), tonic::Code::PermissionDenied);
+    }
+
+    #[tokio::test]
+    async fn a_host_fetches_a_few_images_at_a_time() {
+        let (file, sessions) = (image(), Sessions::default());
+        let fetch = async |host: &str| stream(file.path().into(), sessions.standing(host)).await;
+        let mut held = Vec::new();
+        for _ in 0..FETCHES {
+            held.push(Box::pin(fetch("h-1").await.unwrap()));
+        }
+        let refused = fetch("h-1").await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert!(fetch("h-2").await.is_ok(), "hosts are counted apart");
+        held.pop();
+        assert!(fetch("h-1").await.is_ok());
+        let whole: Vec<_> = held.remove(0).collect().await;
+        assert_eq!(whole.len(), 32);
+        assert!(whole.iter().all(Result::is_ok));
     }
 }

@@ -1,20 +1,27 @@
-//! Where host agents dial in: enrolment, sessions, and the disks of AMIs. Everything but Enroll demands a client
-//! certificate of a host that is known.
+//! Where host agents dial in: enrolment, sessions, certificates, and the disks of AMIs.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hearth_api::agent::control_plane_server::ControlPlane;
+use futures::Stream;
+use hearth_api::agent::control_plane_server::{ControlPlane, ControlPlaneServer};
+use hearth_api::agent::enrollment_server::EnrollmentServer;
 use hearth_api::agent::{
-    AgentMessage, ControlMessage, EnrollRequest, EnrollResponse, FetchImageRequest, ImageChunk,
+    AgentMessage, ControlMessage, FetchImageRequest, ImageChunk, RenewRequest, RenewResponse,
 };
-use hearth_api::{Id, Kind};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Interceptor, Routes};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::app::App;
-use crate::pki::{self, Authority};
-use crate::store::{hosts, images, tokens};
+use crate::pki::{Authority, HostRequest};
+use crate::store::{host_keys, images};
 
+mod attempts;
+mod caller;
+mod enrollment;
 mod fetch;
 mod observations;
 mod session;
@@ -22,33 +29,83 @@ mod sessions;
 
 pub use sessions::Sessions;
 
-pub struct Gateway {
+/// Bytes of a message from an agent: thousands of observations, or a console.
+const MAX_AGENT_MESSAGE: usize = 4 << 20;
+/// Bytes of a message to an agent: the intents of a full host, each with up to 16 KiB of user data.
+const MAX_CONTROL_MESSAGE: usize = 64 << 20;
+/// How long the store may keep a call waiting.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The services that agents call.
+pub fn routes(app: &Arc<App>, authority: &Arc<Authority>) -> Routes {
+    let enroller = enrollment::Enroller::new(Arc::clone(app), Arc::clone(authority));
+    let enrollment =
+        EnrollmentServer::new(enroller).max_decoding_message_size(enrollment::MAX_ENROLL_MESSAGE);
+    let gateway = Gateway {
+        app: Arc::clone(app),
+        authority: Arc::clone(authority),
+    };
+    let control_plane = ControlPlaneServer::new(gateway)
+        .max_decoding_message_size(MAX_AGENT_MESSAGE)
+        .max_encoding_message_size(MAX_CONTROL_MESSAGE);
+    Routes::new(enrollment).add_service(InterceptedService::new(control_plane, DemandCertificate))
+}
+
+/// [`caller::demand_certificate`] as a type with a name.
+#[derive(Debug, Clone, Copy)]
+struct DemandCertificate;
+
+impl Interceptor for DemandCertificate {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        caller::demand_certificate(request)
+    }
+}
+
+struct Gateway {
     app: Arc<App>,
     authority: Arc<Authority>,
 }
 
 impl Gateway {
-    pub fn new(app: Arc<App>, authority: Arc<Authority>) -> Self {
-        Self { app, authority }
-    }
-
-    /// The host that calls, by its certificate.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<String, Status> {
-        let certificates = request.peer_certs();
-        let leaf = certificates.as_ref().and_then(|chain| chain.first());
-        let host_id = leaf.and_then(pki::common_name).ok_or_else(|| {
-            Status::unauthenticated("a client certificate is needed: call Enroll with a join token")
-        })?;
-        let mut read = self.app.store.read().await.map_err(internal)?;
-        match hosts::availability_zone(&mut read, &host_id)
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<RenewResponse, Status> {
+        let caller = caller::admit(&self.app, &request).await?;
+        let host_id = caller.host_id();
+        let presented = &caller.certificate.public_key_hash;
+        let request = HostRequest::parse(&request.into_inner().certificate_signing_request)
+            .map_err(|error| Status::invalid_argument(format!("the certificate signing request: {error}")))?;
+        let new = request.public_key_hash.clone();
+        let mut tx = self.app.store.write().await.map_err(internal)?;
+        let admission = host_keys::admission(tx.connection(), host_id, presented)
+            .await
+            .map_err(internal)?;
+        caller::check(admission, host_id)?;
+        host_keys::used(tx.connection(), host_id, presented)
+            .await
+            .map_err(internal)?;
+        // One that was asked for before, and lost, ends.
+        host_keys::retain(tx.connection(), host_id, presented)
+            .await
+            .map_err(internal)?;
+        if host_keys::owner(tx.connection(), &new)
             .await
             .map_err(internal)?
+            .is_some()
         {
-            Some(_) => Ok(host_id),
-            None => Err(Status::permission_denied(format!(
-                "host {host_id} is not known here: remove its identity and let it join anew"
-            ))),
+            return Err(Status::already_exists("a certificate is renewed for a new key"));
         }
+        host_keys::record(tx.connection(), host_id, &new, None)
+            .await
+            .map_err(internal)?;
+        let certificate = self.authority.sign_host(host_id, request).map_err(|error| {
+            tracing::error!(%error, "signing a host's certificate");
+            Status::internal("the control plane cannot sign; its log says why")
+        })?;
+        tx.event("host.certificate-renewed", host_id)
+            .await
+            .map_err(internal)?;
+        tx.commit().await.map_err(internal)?;
+        tracing::info!(host = host_id, "a host's certificate was renewed");
+        Ok(RenewResponse { certificate })
     }
 }
 
@@ -59,78 +116,49 @@ fn internal(error: sqlx::Error) -> Status {
 
 #[tonic::async_trait]
 impl ControlPlane for Gateway {
-    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
-        let request = request.into_inner();
-        let zones = &self.app.config.zones;
-        if !zones.contains(&request.availability_zone) {
-            return Err(Status::invalid_argument(format!(
-                "there is no availability zone '{}' here, but {}",
-                request.availability_zone,
-                zones.join(", ")
-            )));
-        }
-        let host_id = Id::new(Kind::Host).to_string();
-        let certificate = self
-            .authority
-            .sign_host(&host_id, &request.certificate_signing_request)
-            .map_err(|error| Status::invalid_argument(format!("the certificate signing request: {error}")))?;
-        let mut tx = self.app.store.write().await.map_err(internal)?;
-        // `Enroll` takes the whole token or its secret alone.
-        let secret = request.token.parse::<hearth_api::join::JoinToken>();
-        let secret = secret.map_or(request.token, |token| token.secret);
-        if !tokens::admits(tx.connection(), &secret).await.map_err(internal)? {
-            return Err(Status::unauthenticated(
-                "the join token is not valid: print a new one with `hearthd join-token`",
-            ));
-        }
-        hosts::insert(tx.connection(), &host_id, &request.availability_zone)
-            .await
-            .map_err(internal)?;
-        tx.event("host.enrolled", &host_id).await.map_err(internal)?;
-        tx.commit().await.map_err(internal)?;
-        tracing::info!(host = host_id, zone = request.availability_zone, "a host joined");
-        Ok(Response::new(EnrollResponse {
-            host_id,
-            certificate,
-            ca_certificate: self.authority.certificate_pem().to_owned(),
-        }))
-    }
-
     type SessionStream = ReceiverStream<Result<ControlMessage, Status>>;
 
     async fn session(
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let host_id = self.caller(&request).await?;
+        let caller = caller::admit(&self.app, &request).await?;
         Ok(Response::new(session::start(
             Arc::clone(&self.app),
-            host_id,
+            caller,
             request.into_inner(),
         )))
     }
 
-    type FetchImageStream = ReceiverStream<Result<ImageChunk, Status>>;
+    type FetchImageStream = Pin<Box<dyn Stream<Item = Result<ImageChunk, Status>> + Send>>;
 
     async fn fetch_image(
         &self,
         request: Request<FetchImageRequest>,
     ) -> Result<Response<Self::FetchImageStream>, Status> {
-        let host = self.caller(&request).await?;
+        let caller = caller::admit(&self.app, &request).await?;
         let image_id = request.into_inner().image_id;
         let mut read = self.app.store.read().await.map_err(internal)?;
-        // Deregistered ones too: an instance may still have to be made from it.
-        if images::by_id(&mut read, &image_id)
+        let needed = images::is_needed_by(&mut read, &image_id, caller.host_id())
             .await
-            .map_err(internal)?
-            .is_none()
-        {
-            return Err(Status::not_found(format!("there is no image {image_id}")));
-        }
+            .map_err(internal)?;
         drop(read);
-        tracing::info!(host, image_id, "an image is fetched");
-        fetch::stream(self.app.image_path(&image_id))
-            .await
+        if !needed {
+            // The same for images that are not there: what there is, is no business of this host.
+            return Err(Status::not_found(format!(
+                "no instance of host {} uses an image {image_id:?}",
+                caller.host_id()
+            )));
+        }
+        tracing::info!(host = caller.host_id(), image_id, "an image is fetched");
+        let stream = fetch::stream(self.app.image_path(&image_id), caller.standing).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let renewed = tokio::time::timeout(DEADLINE, self.renew(request)).await;
+        renewed
+            .map_err(|_| Status::deadline_exceeded("the control plane's store is busy"))?
             .map(Response::new)
     }
 }

@@ -1,17 +1,18 @@
 //! One agent's session: observations come up, intents go down, until either side ends it or a newer one takes over.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hearth_api::agent::{AgentMessage, ControlMessage, Hello, agent_message, control_message};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::caller::{self, Caller};
 use super::sessions::{Outbox, Place};
 use super::{internal, observations};
 use crate::app::App;
-use crate::store::{hosts, intents};
+use crate::store::{host_keys, hosts, intents};
 
 /// Intents replace each other, so few need to wait.
 const OUTBOX: usize = 4;
@@ -21,16 +22,16 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// Runs the session in a task of its own and answers what the agent reads from.
 pub(super) fn start(
     app: Arc<App>,
-    host_id: String,
+    caller: Caller,
     inbound: Streaming<AgentMessage>,
 ) -> ReceiverStream<Result<ControlMessage, Status>> {
     let (outbox, receiver) = mpsc::channel(OUTBOX);
     tokio::spawn(async move {
-        match run(&app, &host_id, inbound, &outbox).await {
-            Ok(()) => tracing::info!(host = host_id, "a host left"),
+        match run(&app, &caller, inbound, &outbox).await {
+            Ok(()) => tracing::info!(host = caller.host_id(), "a host left"),
             Err(status) => {
                 tracing::warn!(
-                    host = host_id,
+                    host = caller.host_id(),
                     status = status.message(),
                     "a host's session ended"
                 );
@@ -44,14 +45,15 @@ pub(super) fn start(
 
 async fn run(
     app: &Arc<App>,
-    host_id: &str,
+    caller: &Caller,
     mut inbound: Streaming<AgentMessage>,
     outbox: &Outbox,
 ) -> Result<(), Status> {
+    let host_id = caller.host_id();
     let hello = tokio::time::timeout(HELLO_DEADLINE, hello(&mut inbound))
         .await
         .map_err(|_| Status::deadline_exceeded("no Hello came"))??;
-    greet(app, host_id, &hello).await?;
+    greet(app, caller, &hello).await?;
     let place = app.sessions.enter(host_id, outbox.clone());
     tracing::info!(
         host = host_id,
@@ -60,10 +62,20 @@ async fn run(
         "a host connected"
     );
     tokio::select! {
+        reason = caller.standing.evicted() => Err(reason),
+        () = until(caller.certificate.not_after) => Err(caller::expired()),
         () = place.superseded.cancelled() => Err(Status::aborted("a newer session of this host took over")),
         () = app.ending.cancelled() => Err(Status::unavailable("the control plane is ending")),
         ended = down(app, host_id, outbox) => ended,
         ended = up(app, host_id, &mut inbound, &place) => ended,
+    }
+}
+
+/// Returns after `time`, also when the clock is set meanwhile.
+async fn until(time: SystemTime) {
+    const LOOK: Duration = Duration::from_secs(3600);
+    while let Ok(left) = time.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(LOOK) + Duration::from_millis(1)).await;
     }
 }
 
@@ -74,9 +86,19 @@ async fn hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
     }
 }
 
-async fn greet(app: &App, host_id: &str, hello: &Hello) -> Result<(), Status> {
+async fn greet(app: &App, caller: &Caller, hello: &Hello) -> Result<(), Status> {
+    let host_id = caller.host_id();
+    let key_hash = &caller.certificate.public_key_hash;
     let capacity = hello.capacity.unwrap_or_default();
     let mut tx = app.store.write().await.map_err(internal)?;
+    // Once more, now that nobody else writes.
+    let admission = host_keys::admission(tx.connection(), host_id, key_hash)
+        .await
+        .map_err(internal)?;
+    caller::check(admission, host_id)?;
+    host_keys::used(tx.connection(), host_id, key_hash)
+        .await
+        .map_err(internal)?;
     let zone = hosts::availability_zone(tx.connection(), host_id)
         .await
         .map_err(internal)?;
@@ -113,7 +135,7 @@ async fn down(app: &App, host_id: &str, outbox: &Outbox) -> Result<(), Status> {
             .map_err(internal)?;
         drop(read);
         let Some(intents) = intents else {
-            return Err(Status::permission_denied("this host is not known any more"));
+            return Err(Status::permission_denied(format!("host {host_id} was forgotten")));
         };
         if sent.is_none_or(|sent| intents.generation > sent) {
             sent = Some(intents.generation);

@@ -1,13 +1,13 @@
-//! Which hosts are connected, and the way to ask one of them something. Lives in memory: connections do not survive
-//! the process either.
+//! Which hosts are connected, the way to ask one of them something, and what ends when a host is evicted. Lives in
+//! memory: connections do not survive the process either.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hearth_api::agent::{ConsoleOutput, ConsoleRequest, ControlMessage, control_message};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -17,9 +17,14 @@ pub(super) type Outbox = mpsc::Sender<Result<ControlMessage, Status>>;
 /// How long an agent may take to answer a question.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Images that a host may fetch at the same time.
+pub(super) const FETCHES: usize = 4;
+
 #[derive(Debug, Default)]
 pub struct Sessions {
     hosts: Mutex<HashMap<String, Handle>>,
+    /// One for each host that called, until it is evicted.
+    standings: Mutex<HashMap<String, Arc<Standing>>>,
     /// Numbers sessions and questions.
     counter: AtomicU64,
 }
@@ -30,6 +35,43 @@ struct Handle {
     outbox: Outbox,
     superseded: CancellationToken,
     questions: Questions,
+}
+
+/// A host's standing from its admission to its eviction: what all of its calls share.
+#[derive(Debug)]
+pub(super) struct Standing {
+    evicted: CancellationToken,
+    reason: OnceLock<Status>,
+    fetches: Arc<Semaphore>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            evicted: CancellationToken::new(),
+            reason: OnceLock::new(),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
+        }
+    }
+}
+
+impl Standing {
+    /// Waits until the host is evicted, and answers why.
+    pub(super) async fn evicted(&self) -> Status {
+        self.evicted.cancelled().await;
+        self.reason()
+            .unwrap_or_else(|| Status::permission_denied("this host was evicted"))
+    }
+
+    /// Why the host was evicted; `None`: it is not.
+    pub(super) fn reason(&self) -> Option<Status> {
+        self.reason.get().cloned()
+    }
+
+    /// The right to one fetch, unless the host has as many as it may.
+    pub(super) fn fetch(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.fetches).try_acquire_owned().ok()
+    }
 }
 
 type Questions = Arc<Mutex<HashMap<u64, oneshot::Sender<ConsoleOutput>>>>;
@@ -74,6 +116,20 @@ impl Sessions {
             number,
             questions,
             superseded,
+        }
+    }
+
+    /// What the calls of a host share from now on.
+    pub(super) fn standing(&self, host_id: &str) -> Arc<Standing> {
+        let mut standings = lock(&self.standings);
+        Arc::clone(standings.entry(host_id.to_owned()).or_default())
+    }
+
+    /// Ends a host's session and fetches at once. To be called after the commit that makes the store refuse it.
+    pub fn evict(&self, host_id: &str, reason: Status) {
+        if let Some(standing) = lock(&self.standings).remove(host_id) {
+            let _ = standing.reason.set(reason);
+            standing.evicted.cancel();
         }
     }
 

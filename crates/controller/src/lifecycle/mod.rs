@@ -11,7 +11,7 @@ mod observation;
 mod tests;
 
 pub use command::{Command, apply};
-pub use observation::{End, Observed, Phase, observe};
+pub use observation::{End, Observed, Phase, lose_host, observe};
 
 /// What the rules need to know of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]

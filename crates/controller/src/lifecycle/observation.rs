@@ -67,6 +67,23 @@ pub fn observe(now: &Lifecycle, observed: &Observed) -> Option<Change> {
     }
 }
 
+/// The instance's host was removed from the cloud, and with it the only copy of its root volume; `None` when it is
+/// terminated already. As with an instance of EC2 whose root is on its host's own disk: such an instance is terminated,
+/// for it could not be started anywhere.
+pub fn lose_host(now: &Lifecycle) -> Option<Change> {
+    (now.state != InstanceState::Terminated).then(|| Change {
+        next: Lifecycle {
+            state: InstanceState::Terminated,
+            desired: Desired::Terminated,
+            ..now.clone()
+        },
+        hold: Hold::DropAll,
+        reason: ReasonChange::Set(Reason::internal_error(
+            "The instance's host was removed from the cloud",
+        )),
+    })
+}
+
 /// A run ended although nobody asked for it.
 fn ended(now: &Lifecycle, end: End, message: &str) -> Change {
     match end {

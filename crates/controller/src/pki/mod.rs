@@ -4,18 +4,21 @@
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use hearth_api::join::SERVER_NAME;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
+mod server;
 #[cfg(test)]
 mod tests;
+
+pub use server::server_config;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -29,30 +32,51 @@ pub enum PkiError {
     Damaged { path: PathBuf },
     #[error("making a certificate")]
     Certificate(#[from] rcgen::Error),
+    #[error("setting up TLS for agents")]
+    Tls(#[from] rustls::Error),
+    #[error("setting up how certificates of agents are verified")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Years that the authority lasts, and what it signs. The server's own certificate is new at each start.
-const AUTHORITY_YEARS: i32 = 30;
-const LEAF_YEARS: i32 = 10;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const AUTHORITY_LIFE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
+/// The control plane's authority.
+#[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
     certificate: CertificateDer<'static>,
+    /// How long certificates of hosts and of the server are valid from their issue on.
+    life: Duration,
 }
 
-/// A certificate chain and its key, PEM.
-pub struct ServerIdentity {
-    pub chain: String,
-    pub key: String,
+/// A request for a host's certificate: a public key, and the proof that the requester has its private key.
+pub struct HostRequest {
+    request: CertificateSigningRequestParams,
+    pub public_key_hash: String,
+}
+
+impl HostRequest {
+    /// Reads a PKCS#10 request (RFC 2986), PEM. Of its contents only the key counts.
+    ///
+    /// # Errors
+    /// It is malformed, or its signature is not by its own key.
+    pub fn parse(pem: &str) -> Result<Self, PkiError> {
+        let request = CertificateSigningRequestParams::from_pem(pem)?;
+        Ok(Self {
+            public_key_hash: hash(&request.public_key.subject_public_key_info()),
+            request,
+        })
+    }
 }
 
 impl Authority {
-    /// Reads `<dir>/ca.pem`, or makes it.
+    /// Reads `<dir>/ca.pem`, or makes it. Certificates that it signs are valid for `life`.
     ///
     /// # Errors
     /// The file cannot be read or written, or is damaged.
-    pub fn open(dir: &Path) -> Result<Self, PkiError> {
+    pub fn open(dir: &Path, life: Duration) -> Result<Self, PkiError> {
         let path = dir.join("ca.pem");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -65,10 +89,10 @@ impl Authority {
                 });
             }
         };
-        Self::parse(&text).ok_or(PkiError::Damaged { path })
+        Self::parse(&text, life).ok_or(PkiError::Damaged { path })
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str, life: Duration) -> Option<Self> {
         let key = KeyPair::from_pem(text).ok()?;
         let certificate = CertificateDer::from_pem_slice(text.as_bytes()).ok()?.into_owned();
         let begin = text.find("-----BEGIN CERTIFICATE-----")?;
@@ -76,6 +100,7 @@ impl Authority {
             issuer: Issuer::from_ca_cert_der(&certificate, key).ok()?,
             certificate_pem: text.get(begin..)?.to_owned(),
             certificate,
+            life,
         })
     }
 
@@ -85,7 +110,7 @@ impl Authority {
         params.distinguished_name = named("Hearth control plane");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        lasting(&mut params, AUTHORITY_YEARS);
+        valid_for(&mut params, SystemTime::now(), AUTHORITY_LIFE);
         let certificate = params.self_signed(&key)?;
         let text = format!("{}{}", key.serialize_pem(), certificate.pem());
         let failed = |source| PkiError::File {
@@ -102,6 +127,21 @@ impl Authority {
         Ok(text)
     }
 
+    /// The fingerprint of the authority in `dir`, without making one.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged.
+    pub fn fingerprint_in(dir: &Path) -> Result<String, PkiError> {
+        let path = dir.join("ca.pem");
+        let text = std::fs::read_to_string(&path).map_err(|source| PkiError::File {
+            doing: "reading",
+            path: path.clone(),
+            source,
+        })?;
+        let authority = Self::parse(&text, Duration::ZERO).ok_or(PkiError::Damaged { path })?;
+        Ok(authority.fingerprint())
+    }
+
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
@@ -111,47 +151,56 @@ impl Authority {
         hex::encode(Sha256::digest(&self.certificate))
     }
 
-    /// What `hearthd` shows to agents. The chain ends with the authority itself, for those who know its fingerprint
-    /// alone.
+    /// Signs the key of a request. The subject is `host_id`.
     ///
     /// # Errors
     /// The certificate cannot be made.
-    pub fn server_identity(&self) -> Result<ServerIdentity, PkiError> {
-        let key = KeyPair::generate()?;
-        let mut names = vec![SERVER_NAME.to_owned(), "localhost".into(), "127.0.0.1".into()];
-        names.extend(hostname());
-        let mut params = CertificateParams::new(names)?;
-        params.distinguished_name = named(SERVER_NAME);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        lasting(&mut params, LEAF_YEARS);
-        let leaf = params.signed_by(&key, &self.issuer)?;
-        Ok(ServerIdentity {
-            chain: format!("{}{}", leaf.pem(), self.certificate_pem),
-            key: key.serialize_pem(),
-        })
-    }
-
-    /// Signs a host's key. Of the request only the key counts: the subject is `host_id`.
-    ///
-    /// # Errors
-    /// The request is no PKCS#10 with a valid signature of its own.
-    pub fn sign_host(&self, host_id: &str, request_pem: &str) -> Result<String, PkiError> {
-        let mut request = CertificateSigningRequestParams::from_pem(request_pem)?;
+    pub fn sign_host(&self, host_id: &str, request: HostRequest) -> Result<String, PkiError> {
+        let mut request = request.request;
         let mut params = CertificateParams::default();
         params.distinguished_name = named(host_id);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        lasting(&mut params, LEAF_YEARS);
+        params.serial_number = Some(serial());
+        valid_for(&mut params, SystemTime::now(), self.life);
         request.params = params;
         Ok(request.signed_by(&self.issuer)?.pem())
     }
 }
 
-/// The common name of a certificate that the TLS layer has verified.
-pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_owned())
+/// What a certificate that the TLS layer has verified says of its holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostCertificate {
+    /// The common name.
+    pub host_id: String,
+    pub public_key_hash: String,
+    pub not_after: SystemTime,
+}
+
+impl HostCertificate {
+    /// `None` for a certificate that this authority does not make.
+    pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+        let not_after = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+        Some(Self {
+            host_id: name.to_owned(),
+            public_key_hash: hash(parsed.public_key().raw),
+            not_after: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_after))?,
+        })
+    }
+}
+
+/// SHA-256 of a SubjectPublicKeyInfo, hex.
+fn hash(subject_public_key_info: &[u8]) -> String {
+    hex::encode(Sha256::digest(subject_public_key_info))
+}
+
+/// Unique without a counter (RFC 5280, 4.1.2.2): positive, up to 20 octets.
+fn serial() -> SerialNumber {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    SerialNumber::from_slice(&bytes)
 }
 
 fn named(common_name: &str) -> DistinguishedName {
@@ -160,24 +209,11 @@ fn named(common_name: &str) -> DistinguishedName {
     name
 }
 
-/// From yesterday, for hosts whose clocks are behind.
-fn lasting(params: &mut CertificateParams, years: i32) {
-    let yesterday = jiff::Zoned::now()
-        .saturating_sub(jiff::Span::new().days(1))
-        .date();
-    let date = |extra: i32| {
-        let (month, day) = (yesterday.month().unsigned_abs(), yesterday.day().unsigned_abs());
-        // The 29th of February has no other year's.
-        rcgen::date_time_ymd(i32::from(yesterday.year()) + extra, month, day.min(28))
-    };
-    params.not_before = date(0);
-    params.not_after = date(years);
-}
-
-fn hostname() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    let name = name.trim();
-    (!name.is_empty() && name.is_ascii()).then(|| name.to_owned())
+/// Valid from a while before now, for hosts whose clocks are behind: a day, or a tenth of a shorter life.
+fn valid_for(params: &mut CertificateParams, now: SystemTime, life: Duration) {
+    let skew = DAY.min(life / 10);
+    params.not_before = now.checked_sub(skew).unwrap_or(SystemTime::UNIX_EPOCH).into();
+    params.not_after = now.checked_add(life).unwrap_or(now).into();
 }
 
 /// Replaces a file as a whole: after a crash there is the old one or the new one.

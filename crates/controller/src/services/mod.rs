@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use hearth_api::client::{MAX_ANSWER, MAX_REQUEST};
+use hearth_api::v1::hosts_server::HostsServer;
 use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
 use hearth_api::v1::instances_server::InstancesServer;
@@ -20,6 +21,7 @@ use tonic::{Response, Status};
 use crate::app::App;
 use crate::store::WriteTransaction;
 
+mod hosts;
 mod images;
 mod input;
 mod instance_types;
@@ -90,6 +92,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             // The agents' protocol is in the descriptors and not served here.
+            .with_service_name("hearth.v1.Hosts")
             .with_service_name("hearth.v1.Images")
             .with_service_name("hearth.v1.InstanceTypes")
             .with_service_name("hearth.v1.Instances")
@@ -103,6 +106,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
     };
     Ok(
         Routes::new(service!(InstancesServer, instances::Instances(app())))
+            .add_service(service!(HostsServer, hosts::Hosts(app())))
             .add_service(service!(ImagesServer, images::Images::new(app())))
             .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
             .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))

@@ -17,9 +17,9 @@ pub async fn insert(c: &mut SqliteConnection, id: &str, availability_zone: &str)
     Ok(())
 }
 
-/// The zone that a host enrolled for; `None` for an unknown host.
+/// The zone that a host enrolled for; `None` for a host that is unknown or forgotten.
 pub async fn availability_zone(c: &mut SqliteConnection, id: &str) -> Result<Option<String>> {
-    sqlx::query_scalar("SELECT availability_zone FROM hosts WHERE id = ?")
+    sqlx::query_scalar("SELECT availability_zone FROM hosts WHERE id = ? AND forgotten_at IS NULL")
         .bind(id)
         .fetch_optional(c)
         .await
@@ -27,7 +27,7 @@ pub async fn availability_zone(c: &mut SqliteConnection, id: &str) -> Result<Opt
 
 /// Ids and zones of all hosts.
 pub async fn zones(c: &mut SqliteConnection) -> Result<Vec<(String, String)>> {
-    sqlx::query_as("SELECT id, availability_zone FROM hosts")
+    sqlx::query_as("SELECT id, availability_zone FROM hosts WHERE forgotten_at IS NULL")
         .fetch_all(c)
         .await
 }
@@ -113,7 +113,7 @@ pub async fn picture(c: &mut SqliteConnection, connected: impl Fn(&str) -> bool)
              (SELECT ifnull(sum(vcpus), 0) FROM capacity_claims WHERE host_id = h.id) AS claimed_vcpus,
              (SELECT ifnull(sum(memory_mib), 0) FROM capacity_claims WHERE host_id = h.id) AS claimed_memory,
              (SELECT ifnull(sum(size_gib), 0) FROM volumes WHERE host_id = h.id) AS claimed_gib
-         FROM hosts h LEFT JOIN host_reports r ON r.host_id = h.id ORDER BY h.id",
+         FROM hosts h LEFT JOIN host_reports r ON r.host_id = h.id WHERE h.forgotten_at IS NULL ORDER BY h.id",
     )
     .fetch_all(c)
     .await?;
@@ -133,6 +133,55 @@ pub async fn picture(c: &mut SqliteConnection, connected: impl Fn(&str) -> bool)
         },
     });
     Ok(hosts.collect())
+}
+
+/// What a host's agent said of the machine, and when the host joined.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Profile {
+    pub id: String,
+    pub enrolled_at: i64,
+    /// Empty before the first session, as `agent_version` is.
+    pub hostname: String,
+    pub agent_version: String,
+}
+
+/// Of all hosts that are not forgotten, in the order of their ids.
+pub async fn profiles(c: &mut SqliteConnection) -> Result<Vec<Profile>> {
+    sqlx::query_as(
+        "SELECT h.id, h.enrolled_at, ifnull(r.hostname, '') AS hostname, ifnull(r.agent_version, '') AS agent_version
+         FROM hosts h LEFT JOIN host_reports r ON r.host_id = h.id WHERE h.forgotten_at IS NULL ORDER BY h.id",
+    )
+    .fetch_all(c)
+    .await
+}
+
+/// Volumes on a host, those that outlived their instance too.
+pub async fn volumes(c: &mut SqliteConnection, host_id: &str) -> Result<Vec<String>> {
+    sqlx::query_scalar("SELECT id FROM volumes WHERE host_id = ? ORDER BY id")
+        .bind(host_id)
+        .fetch_all(c)
+        .await
+}
+
+/// Ends a host's membership: its report, keys, claims and volumes go. Its instances must be terminated already: their
+/// rows still refer to the host, whose own row stays for them.
+pub async fn forget(c: &mut SqliteConnection, host_id: &str) -> Result<()> {
+    for statement in [
+        "DELETE FROM tags WHERE resource_id IN (SELECT id FROM volumes WHERE host_id = ?)",
+        "DELETE FROM volumes WHERE host_id = ?",
+        "DELETE FROM capacity_claims WHERE host_id = ?",
+        "DELETE FROM host_reports WHERE host_id = ?",
+        "DELETE FROM host_keys WHERE host_id = ?",
+        "DELETE FROM join_tokens WHERE host_id = ?",
+    ] {
+        sqlx::query(statement).bind(host_id).execute(&mut *c).await?;
+    }
+    sqlx::query("UPDATE hosts SET forgotten_at = ? WHERE id = ?")
+        .bind(now())
+        .bind(host_id)
+        .execute(c)
+        .await?;
+    Ok(())
 }
 
 /// SQLite's integers are signed; what does not fit is as good as endless.

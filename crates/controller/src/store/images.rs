@@ -45,6 +45,19 @@ pub async fn by_id(c: &mut SqliteConnection, id: &str) -> Result<Option<ImageRow
         .await
 }
 
+/// Whether an instance that the host has to look after is made from the image, in whatever state either is.
+pub async fn is_needed_by(c: &mut SqliteConnection, id: &str, host_id: &str) -> Result<bool> {
+    let needed: i64 = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM capacity_claims c JOIN volumes v ON v.instance_id = c.instance_id
+                        WHERE c.host_id = ? AND v.image_id = ?)",
+    )
+    .bind(host_id)
+    .bind(id)
+    .fetch_one(c)
+    .await?;
+    Ok(needed != 0)
+}
+
 pub async fn name_taken(c: &mut SqliteConnection, name: &str) -> Result<Option<String>> {
     sqlx::query_scalar("SELECT id FROM images WHERE name = ? AND state = ?")
         .bind(name)

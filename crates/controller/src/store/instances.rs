@@ -124,6 +124,23 @@ pub async fn all(c: &mut SqliteConnection) -> Result<Vec<InstanceRow>> {
         .await
 }
 
+/// Instances of a host that are not terminated.
+pub async fn alive_on(c: &mut SqliteConnection, host_id: &str) -> Result<Vec<InstanceRow>> {
+    sqlx::query_as("SELECT * FROM instances WHERE host_id = ? AND state <> ? ORDER BY id")
+        .bind(host_id)
+        .bind(InstanceState::Terminated.code())
+        .fetch_all(c)
+        .await
+}
+
+/// Host and id of all instances that are not terminated.
+pub async fn alive_by_host(c: &mut SqliteConnection) -> Result<Vec<(String, String)>> {
+    sqlx::query_as("SELECT host_id, id FROM instances WHERE state <> ? ORDER BY host_id, id")
+        .bind(InstanceState::Terminated.code())
+        .fetch_all(c)
+        .await
+}
+
 pub async fn of_reservation(c: &mut SqliteConnection, reservation_id: &str) -> Result<Vec<String>> {
     sqlx::query_scalar("SELECT id FROM instances WHERE reservation_id = ? ORDER BY ami_launch_index")
         .bind(reservation_id)

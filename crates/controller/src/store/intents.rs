@@ -23,16 +23,17 @@ pub struct Surroundings {
     pub public_pool: Ipv4Net,
 }
 
-/// All intents of a host; `None` for an unknown host.
+/// All intents of a host; `None` for a host that is unknown or forgotten.
 pub async fn of_host(
     c: &mut SqliteConnection,
     host_id: &str,
     surroundings: &Surroundings,
 ) -> Result<Option<Intents>> {
-    let generation: Option<i64> = sqlx::query_scalar("SELECT generation FROM hosts WHERE id = ?")
-        .bind(host_id)
-        .fetch_optional(&mut *c)
-        .await?;
+    let generation: Option<i64> =
+        sqlx::query_scalar("SELECT generation FROM hosts WHERE id = ? AND forgotten_at IS NULL")
+            .bind(host_id)
+            .fetch_optional(&mut *c)
+            .await?;
     let Some(generation) = generation else {
         return Ok(None);
     };

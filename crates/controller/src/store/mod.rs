@@ -16,10 +16,12 @@ use sqlx::{Sqlite, Transaction};
 pub mod addresses;
 pub mod bootstrap;
 mod bus;
+pub mod host_keys;
 pub mod hosts;
 pub mod images;
 pub mod instances;
 pub mod intents;
+pub mod join_tokens;
 pub mod key_pairs;
 pub mod networks;
 pub mod purge;
@@ -28,6 +30,9 @@ pub mod tags;
 pub mod tokens;
 mod transaction;
 pub mod views;
+
+#[cfg(test)]
+mod tests;
 
 pub use bus::Bus;
 pub use transaction::WriteTransaction;

@@ -1,4 +1,4 @@
-//! Tokens: idempotency of calls, and joining of hosts.
+//! ClientTokens: idempotency of calls.
 
 use sqlx::SqliteConnection;
 
@@ -37,37 +37,4 @@ pub async fn remember(
     .execute(c)
     .await?;
     Ok(())
-}
-
-/// Keeps the hash of a join token's secret.
-pub async fn add_join_secret(c: &mut SqliteConnection, secret: &str) -> Result<()> {
-    sqlx::query("INSERT INTO join_tokens (secret_hash, created_at) VALUES (?, ?)")
-        .bind(join_hash(secret))
-        .bind(now())
-        .execute(c)
-        .await?;
-    Ok(())
-}
-
-/// Whether hosts may join with this secret. Comparing hashes of 256 random bits needs no constant time.
-pub async fn admits(c: &mut SqliteConnection, secret: &str) -> Result<bool> {
-    let known: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM join_tokens WHERE secret_hash = ? AND revoked_at IS NULL")
-            .bind(join_hash(secret))
-            .fetch_optional(c)
-            .await?;
-    Ok(known.is_some())
-}
-
-/// No host joins with any token that was made before.
-pub async fn revoke_join_secrets(c: &mut SqliteConnection) -> Result<u64> {
-    let done = sqlx::query("UPDATE join_tokens SET revoked_at = ? WHERE revoked_at IS NULL")
-        .bind(now())
-        .execute(c)
-        .await?;
-    Ok(done.rows_affected())
-}
-
-fn join_hash(secret: &str) -> String {
-    blake3::hash(secret.as_bytes()).to_hex().to_string()
 }

@@ -145,12 +145,17 @@ async fn a_newer_session_takes_over() {
 }
 
 #[tokio::test]
-async fn an_image_is_fetched_without_its_holes() {
+async fn an_image_is_fetched_without_its_holes_by_a_host_that_needs_it_and_by_no_other() {
     let Some(cloud) = Cloud::start().await else { return };
     let mut client = cloud.hearthd.control_plane(Some(cloud.host.identity())).await;
     let request = |image_id: &str| FetchImageRequest {
         image_id: image_id.into(),
     };
+    let refused = client.fetch_image(request(&cloud.image_id)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "no instance is placed on it yet");
+
+    let _session = cloud.connect().await;
+    cloud.run(cloud.request(1)).await.unwrap();
     let mut stream = client
         .fetch_image(request(&cloud.image_id))
         .await
@@ -165,9 +170,12 @@ async fn an_image_is_fetched_without_its_holes() {
         received += chunk.data.len();
     }
     assert!(copy == original && received < original.len());
-    let unknown = client
-        .fetch_image(request("ami-00000000000000000"))
-        .await
-        .unwrap_err();
-    assert_eq!(unknown.code(), Code::NotFound);
+    for other in ["ami-00000000000000000", "../hearth.db", ""] {
+        let unknown = client.fetch_image(request(other)).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::NotFound);
+    }
+    let neighbour = Host::enroll(&cloud.hearthd).await;
+    let mut client = cloud.hearthd.control_plane(Some(neighbour.identity())).await;
+    let refused = client.fetch_image(request(&cloud.image_id)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "the instance is another host's");
 }

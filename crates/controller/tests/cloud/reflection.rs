@@ -6,7 +6,8 @@ use hearth_api::v1;
 
 use crate::support::{Hearthd, code};
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
+    "hearth.v1.Hosts",
     "hearth.v1.Images",
     "hearth.v1.InstanceTypes",
     "hearth.v1.Instances",

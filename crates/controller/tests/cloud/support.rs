@@ -6,12 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use hearth_api::agent::control_plane_client::ControlPlaneClient;
+use hearth_api::agent::enrollment_client::EnrollmentClient;
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::{
     AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello,
-    InstanceIntent, InstanceObservation, Intents, Observation, RunEnd, agent_message, control_message,
+    InstanceIntent, InstanceObservation, Intents, Observation, RenewRequest, RunEnd, agent_message,
+    control_message,
 };
 use hearth_api::join::{JoinToken, SERVER_NAME};
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
@@ -151,16 +153,32 @@ impl Hearthd {
     }
 
     pub fn join_token(&self) -> JoinToken {
+        self.join_tokens(&[]).parse().unwrap()
+    }
+
+    /// What `hearthd join-token` prints.
+    pub fn join_tokens(&self, arguments: &[&str]) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_hearthd"))
             .arg("join-token")
             .arg("--data-dir")
             .arg(self.data())
+            .args(arguments)
             .output()
             .unwrap();
-        String::from_utf8(output.stdout).unwrap().parse().unwrap()
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "join-token {arguments:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub async fn control_plane(&self, identity: Option<Identity>) -> ControlPlaneClient<Channel> {
+        ControlPlaneClient::new(self.agent_channel(identity).await.unwrap())
+    }
+
+    /// A connection as agents make it.
+    pub async fn agent_channel(
+        &self,
+        identity: Option<Identity>,
+    ) -> Result<Channel, tonic::transport::Error> {
         let authority = std::fs::read_to_string(self.data().join("pki/ca.pem")).unwrap();
         let begin = authority.find("-----BEGIN CERTIFICATE").unwrap();
         let mut tls = ClientTlsConfig::new()
@@ -170,7 +188,7 @@ impl Hearthd {
             tls = tls.identity(identity);
         }
         let endpoint = Endpoint::from_shared(format!("https://{}", self.agent_listen)).unwrap();
-        ControlPlaneClient::new(endpoint.tls_config(tls).unwrap().connect().await.unwrap())
+        endpoint.tls_config(tls).unwrap().connect().await
     }
 }
 
@@ -199,9 +217,13 @@ impl Host {
     pub async fn enroll(hearthd: &Hearthd) -> Self {
         let token = hearthd.join_token();
         let (key, answer) = enroll(hearthd, &token.secret, ZONE).await.unwrap();
+        Self::new(answer.host_id, answer.certificate, key)
+    }
+
+    pub fn new(id: String, certificate: String, key: String) -> Self {
         Self {
-            id: answer.host_id,
-            certificate: answer.certificate,
+            id,
+            certificate,
             key,
             capacity: Capacity {
                 vcpus: 64,
@@ -216,8 +238,26 @@ impl Host {
         Identity::from_pem(&self.certificate, &self.key)
     }
 
-    pub async fn connect(&self, hearthd: &Hearthd) -> Session {
+    /// The same host with a new key and a certificate for it, as an agent renews it.
+    pub async fn renewed(&self, hearthd: &Hearthd) -> Result<Self, Status> {
+        let (key, certificate_signing_request) = key_and_request();
         let mut client = hearthd.control_plane(Some(self.identity())).await;
+        let request = RenewRequest {
+            certificate_signing_request,
+        };
+        let certificate = client.renew(request).await?.into_inner().certificate;
+        Ok(Self::new(self.id.clone(), certificate, key))
+    }
+
+    pub async fn connect(&self, hearthd: &Hearthd) -> Session {
+        self.try_connect(hearthd).await.unwrap()
+    }
+
+    /// A session; or why there is none.
+    pub async fn try_connect(&self, hearthd: &Hearthd) -> Result<Session, Status> {
+        let channel = hearthd.agent_channel(Some(self.identity())).await;
+        let channel = channel.map_err(|error| Status::unavailable(format!("{error:?}")))?;
+        let mut client = ControlPlaneClient::new(channel);
         let (up, messages) = mpsc::channel(16);
         let hello = agent_message::Message::Hello(Hello {
             agent_version: "test".into(),
@@ -227,33 +267,41 @@ impl Host {
         });
         up.send(message(hello)).await.unwrap();
         let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
-        let mut down = client.session(stream).await.unwrap().into_inner();
+        let mut down = client.session(stream).await?.into_inner();
         // The answer's headers come before hearthd has read Hello; intents come once the host is connected.
         let first = tokio::time::timeout(SOON, down.message())
             .await
             .expect("no intents came");
-        Session {
+        Ok(Session {
             up,
             down,
             first: Some(first),
-        }
+        })
     }
 }
 
 pub async fn enroll(hearthd: &Hearthd, token: &str, zone: &str) -> Result<(String, EnrollResponse), Status> {
+    let (key, certificate_signing_request) = key_and_request();
+    let request = EnrollRequest {
+        token: token.into(),
+        certificate_signing_request,
+        availability_zone: zone.into(),
+    };
+    Ok((key, enroll_as(hearthd, request).await?))
+}
+
+pub async fn enroll_as(hearthd: &Hearthd, request: EnrollRequest) -> Result<EnrollResponse, Status> {
+    let channel = hearthd.agent_channel(None).await.unwrap();
+    Ok(EnrollmentClient::new(channel).enroll(request).await?.into_inner())
+}
+
+/// A new key, and the request for a certificate of it.
+pub fn key_and_request() -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let request = rcgen::CertificateParams::default()
         .serialize_request(&key)
         .unwrap();
-    let mut client = hearthd.control_plane(None).await;
-    let answer = client
-        .enroll(EnrollRequest {
-            token: token.into(),
-            certificate_signing_request: request.pem().unwrap(),
-            availability_zone: zone.into(),
-        })
-        .await?;
-    Ok((key.serialize_pem(), answer.into_inner()))
+    (key.serialize_pem(), request.pem().unwrap())
 }
 
 fn message(message: agent_message::Message) -> AgentMessage {

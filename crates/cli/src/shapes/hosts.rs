@@ -1,0 +1,133 @@
+//! Hosts.
+
+use hearth_api::v1;
+use serde::Serialize;
+
+use super::{readable, table, time};
+use crate::output::Answer;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Hosts {
+    hosts: Vec<Host>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Host {
+    host_id: String,
+    hostname: String,
+    availability_zone: String,
+    state: String,
+    agent_version: String,
+    capacity: Resources,
+    claimed: Resources,
+    instance_ids: Vec<String>,
+    enroll_time: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Resources {
+    vcpus: i64,
+    memory_mib: i64,
+    disk_gib: i64,
+}
+
+impl From<Option<v1::HostResources>> for Resources {
+    fn from(resources: Option<v1::HostResources>) -> Self {
+        let v1::HostResources {
+            vcpus,
+            memory_mib,
+            disk_gib,
+        } = resources.unwrap_or_default();
+        Self {
+            vcpus,
+            memory_mib,
+            disk_gib,
+        }
+    }
+}
+
+impl From<v1::ListHostsResponse> for Hosts {
+    fn from(answer: v1::ListHostsResponse) -> Self {
+        let shape = |h: v1::Host| Host {
+            host_id: h.host_id,
+            hostname: h.hostname,
+            availability_zone: h.availability_zone,
+            state: h.state,
+            agent_version: h.agent_version,
+            capacity: h.capacity.into(),
+            claimed: h.claimed.into(),
+            instance_ids: h.instance_ids,
+            enroll_time: time(h.enroll_time),
+        };
+        Self {
+            hosts: answer.hosts.into_iter().map(shape).collect(),
+        }
+    }
+}
+
+impl Answer for Hosts {
+    fn table(&self) -> String {
+        let row = |h: &Host| {
+            let of = |claimed: i64, total: i64| format!("{claimed} of {total}");
+            [
+                h.host_id.clone(),
+                h.hostname.clone(),
+                h.availability_zone.clone(),
+                h.state.clone(),
+                h.instance_ids.len().to_string(),
+                of(h.claimed.vcpus, h.capacity.vcpus),
+                of(h.claimed.memory_mib, h.capacity.memory_mib),
+                of(h.claimed.disk_gib, h.capacity.disk_gib),
+                readable(&h.enroll_time),
+            ]
+        };
+        let head = [
+            "Host",
+            "Name",
+            "Zone",
+            "State",
+            "Instances",
+            "vCPUs",
+            "Memory MiB",
+            "Disk GiB",
+            "Joined",
+        ];
+        table::of_rows(head, self.hosts.iter().map(row).collect(), "No hosts.")
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Forgotten {
+    host_id: String,
+    terminated_instance_ids: Vec<String>,
+    abandoned_volume_ids: Vec<String>,
+}
+
+impl From<v1::ForgetHostResponse> for Forgotten {
+    fn from(answer: v1::ForgetHostResponse) -> Self {
+        Self {
+            host_id: answer.host_id,
+            terminated_instance_ids: answer.terminated_instance_ids,
+            abandoned_volume_ids: answer.abandoned_volume_ids,
+        }
+    }
+}
+
+impl Answer for Forgotten {
+    fn table(&self) -> String {
+        let mut text = format!("{} is forgotten.", self.host_id);
+        for (what, ids) in [
+            ("Terminated instances", &self.terminated_instance_ids),
+            ("Volumes given up", &self.abandoned_volume_ids),
+        ] {
+            if !ids.is_empty() {
+                text.push_str(&format!("\n{what}: {}", ids.join(", ")));
+            }
+        }
+        text
+    }
+}

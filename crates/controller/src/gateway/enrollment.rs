@@ -1,0 +1,184 @@
+//! Enrolment: a join token and a public key become a host. The only service that is open to strangers, so the token is
+//! checked before anything else of the request is looked at.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hearth_api::agent::enrollment_server::Enrollment;
+use hearth_api::agent::{EnrollRequest, EnrollResponse};
+use hearth_api::join::JoinToken;
+use hearth_api::{Id, Kind};
+use tonic::{Request, Response, Status};
+
+use super::attempts::Attempts;
+use super::internal;
+use crate::app::App;
+use crate::pki::{Authority, HostRequest};
+use crate::store::join_tokens::JoinTokenRow;
+use crate::store::{WriteTransaction, host_keys, hosts, join_tokens};
+
+/// Bytes of a request: a token, a request for a certificate (under 1 KiB for the usual keys), a zone.
+pub const MAX_ENROLL_MESSAGE: usize = 16 << 10;
+
+/// How long the store may keep an enrolment waiting.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+pub struct Enroller {
+    app: Arc<App>,
+    authority: Arc<Authority>,
+    attempts: Attempts,
+}
+
+impl Enroller {
+    pub fn new(app: Arc<App>, authority: Arc<Authority>) -> Self {
+        Self {
+            app,
+            authority,
+            attempts: Attempts::default(),
+        }
+    }
+
+    async fn enroll(&self, peer: IpAddr, request: EnrollRequest) -> Result<EnrollResponse, Status> {
+        let secret = match request.token.parse::<JoinToken>() {
+            Ok(token) => token.secret,
+            Err(_) => request.token,
+        };
+        let mut read = self.app.store.read().await.map_err(internal)?;
+        let token = join_tokens::find(&mut read, &secret).await.map_err(internal)?;
+        drop(read);
+        let Some(token) = token.filter(|token| !token.is_expired()) else {
+            self.attempts.refuse(peer, Instant::now());
+            return Err(Status::unauthenticated(
+                "the join token is not known, was revoked, or expired: print a new one with `hearthd join-token`",
+            ));
+        };
+        let host_request = HostRequest::parse(&request.certificate_signing_request)
+            .map_err(|error| Status::invalid_argument(format!("the certificate signing request: {error}")))?;
+
+        let mut tx = self.app.store.write().await.map_err(internal)?;
+        let host_id = admit(
+            &mut tx,
+            &self.app.config.zones,
+            &secret,
+            &token.id,
+            &host_request.public_key_hash,
+            &request.availability_zone,
+        )
+        .await?;
+        let certificate = self
+            .authority
+            .sign_host(&host_id, host_request)
+            .map_err(|error| {
+                tracing::error!(%error, "signing a host's certificate");
+                Status::internal("the control plane cannot sign; its log says why")
+            })?;
+        tx.event("host.enrolled", &host_id).await.map_err(internal)?;
+        tx.commit().await.map_err(internal)?;
+        if token.host_id.is_some() {
+            let replaced = Status::permission_denied(format!("host {host_id} joined again with another key"));
+            self.app.sessions.evict(&host_id, replaced);
+        }
+        tracing::info!(
+            host = host_id,
+            zone = request.availability_zone,
+            token = token.id,
+            "a host joined"
+        );
+        Ok(EnrollResponse {
+            host_id,
+            certificate,
+            ca_certificate: self.authority.certificate_pem().to_owned(),
+        })
+    }
+}
+
+/// Takes a use of the token for the key, and answers whose the key is from now on.
+async fn admit(
+    tx: &mut WriteTransaction,
+    zones: &[String],
+    secret: &str,
+    token_id: &str,
+    key_hash: &str,
+    zone: &str,
+) -> Result<String, Status> {
+    // Once more, now that nobody else writes: it may have been revoked or used.
+    let token: JoinTokenRow = join_tokens::find(tx.connection(), secret)
+        .await
+        .map_err(internal)?
+        .filter(|token| token.id == token_id)
+        .ok_or_else(|| Status::unauthenticated("the join token was revoked"))?;
+    // An agent that lost the answer asks again with the same key: for it the token has been used already.
+    if let Some((owner, admitted_by)) = host_keys::owner(tx.connection(), key_hash)
+        .await
+        .map_err(internal)?
+    {
+        if admitted_by.as_deref() != Some(token_id) {
+            return Err(Status::already_exists(
+                "this key is a host's already: make a new one for a new host",
+            ));
+        }
+        return Ok(owner);
+    }
+    let host_id = match token.host_id {
+        Some(host_id) => {
+            let enrolled_for = hosts::availability_zone(tx.connection(), &host_id)
+                .await
+                .map_err(internal)?
+                .ok_or_else(|| Status::unauthenticated(format!("host {host_id} was forgotten")))?;
+            if enrolled_for != zone {
+                return Err(Status::invalid_argument(format!(
+                    "host {host_id} is in availability zone {enrolled_for}, not '{zone}'"
+                )));
+            }
+            host_keys::remove_all(tx.connection(), &host_id)
+                .await
+                .map_err(internal)?;
+            host_id
+        }
+        None => {
+            if !zones.iter().any(|known| known == zone) {
+                return Err(Status::invalid_argument(format!(
+                    "there is no availability zone '{zone}' here, but {}",
+                    zones.join(", ")
+                )));
+            }
+            let host_id = Id::new(Kind::Host).to_string();
+            hosts::insert(tx.connection(), &host_id, zone)
+                .await
+                .map_err(internal)?;
+            host_id
+        }
+    };
+    if !join_tokens::take_use(tx.connection(), token_id)
+        .await
+        .map_err(internal)?
+    {
+        return Err(Status::unauthenticated(
+            "the join token was used up: print a new one with `hearthd join-token`",
+        ));
+    }
+    host_keys::record(tx.connection(), &host_id, key_hash, Some(token_id))
+        .await
+        .map_err(internal)?;
+    Ok(host_id)
+}
+
+#[tonic::async_trait]
+impl Enrollment for Enroller {
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let peer = request
+            .remote_addr()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+        if let Some(wait) = self.attempts.wait(peer, Instant::now()) {
+            return Err(Status::resource_exhausted(format!(
+                "too many enrolments from {peer} were refused: try again in {} seconds",
+                wait.as_secs() + 1
+            )));
+        }
+        let enrolled = tokio::time::timeout(DEADLINE, self.enroll(peer, request.into_inner())).await;
+        enrolled
+            .map_err(|_| Status::deadline_exceeded("the control plane's store is busy"))?
+            .map(Response::new)
+    }
+}
