@@ -68,6 +68,7 @@ pub(crate) fn metadata_options(value: &str) -> Result<v1::InstanceMetadataOption
         http_tokens: options.http_tokens,
         http_endpoint: options.http_endpoint,
         http_put_response_hop_limit: options.http_put_response_hop_limit.unwrap_or(0),
+        instance_metadata_tags: options.instance_metadata_tags,
     })
 }
 
@@ -168,6 +169,8 @@ struct MetadataOptions {
     http_endpoint: String,
     #[serde(default, deserialize_with = "integer")]
     http_put_response_hop_limit: Option<i32>,
+    #[serde(default)]
+    instance_metadata_tags: String,
 }
 
 #[derive(Deserialize)]

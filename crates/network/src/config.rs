@@ -17,14 +17,12 @@ pub struct NetworkConfig {
     pub root_netns: Option<PathBuf>,
     /// Signs IMDSv2 tokens. Kept by the agent on disk, so that tokens outlive its restart.
     pub imds_key: [u8; 32],
-    /// DHCP option 15, such as `ec2.internal` or `eu-west-1.compute.internal`.
-    pub domain: String,
     /// MTU of every link and of DHCP option 26, in bytes.
     pub mtu: u16,
     /// Networks of the host, or behind it, that guests may reach. Without them guests reach the internet, and neither
     /// private networks (RFC 1918, RFC 6598) nor any that the host has a route to besides its default route.
     pub guest_networks: Vec<Ipv4Net>,
-    /// Where DNS questions go; empty means the `nameserver` lines of `/etc/resolv.conf`, read at each question's time.
+    /// Where DNS questions go; empty means the `nameserver` lines of `/etc/resolv.conf`, as they are at the time.
     pub resolvers: Vec<SocketAddr>,
 }
 
@@ -36,7 +34,6 @@ impl NetworkConfig {
             netns_dir: PathBuf::from("/run/netns"),
             root_netns: None,
             imds_key,
-            domain: "ec2.internal".to_owned(),
             mtu: 1500,
             guest_networks: Vec::new(),
             resolvers: Vec::new(),

@@ -166,19 +166,27 @@ fn check_eni(spec: &VpcSpec, eni: &EniSpec) -> Check {
     ensure((1..=64).contains(&eni.imds.hop_limit), || {
         format!("{id}: hop limit outside 1 to 64")
     })?;
-    let label = eni.hostname.as_bytes();
-    let letters = label
-        .iter()
-        .all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'.');
-    ensure(letters && (1..=63).contains(&label.len()), || {
+    ensure(is_host_name(&eni.hostname), || {
         format!(
-            "{id}: host name {:?} is not 1 to 63 letters, digits and hyphens",
+            "{id}: host name {:?} is not a name of labels of letters, digits and hyphens",
             eni.hostname
         )
     })?;
     eni.security_group_ids
         .iter()
         .try_for_each(|group| check_group_id(group))
+}
+
+/// RFC 1123, 2.1: labels of 1 to 63 letters, digits and hyphens, which no hyphen begins or ends; 253 characters at most
+/// (RFC 1035, 2.3.4, less the lengths).
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 fn check_group(group: &SecurityGroupSpec) -> Check {

@@ -112,14 +112,15 @@ impl Servers {
 
 fn lease(eni: &EniSpec, plan: &Plan, host: &Host) -> dhcp::Lease {
     let [dns, _] = plan.dns();
+    let (hostname, domain) = eni.hostname.split_once('.').unwrap_or((&eni.hostname, ""));
     dhcp::Lease {
         mac: eni.mac,
         address: eni.private_ip,
         subnet: eni.subnet,
         router: first_host(&eni.subnet),
         dns,
-        hostname: eni.hostname.clone(),
-        domain: host.config.domain.clone(),
+        hostname: hostname.to_owned(),
+        domain: domain.to_owned(),
         mtu: host.config.mtu,
     }
 }

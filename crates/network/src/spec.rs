@@ -28,7 +28,8 @@ pub struct EniSpec {
     pub subnet: Ipv4Net,
     pub public_ip: Option<Ipv4Addr>,
     pub security_group_ids: Vec<String>,
-    /// DHCP option 12, without the domain.
+    /// The private DNS name with its domain, such as `ip-172-31-0-4.ec2.internal`: DHCP's options 12 and 15, and the name
+    /// that the VPC's resolver answers for.
     pub hostname: String,
     /// IMDS tells and enforces.
     pub imds: ImdsOptions,

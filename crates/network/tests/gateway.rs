@@ -9,12 +9,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::dns::{ANSWER, ask, ask_over_tcp, resolver};
+use common::dns::{ANSWER, ask, ask_for, ask_over_tcp, resolver};
 use common::wire::WiredGuest;
 use common::{PATIENCE, TestHost, anywhere, cannot_run, eni, group, inside, metadata, run, tcp};
 use hearth_network::spec::VpcSpec;
-use hickory_proto::rr::RData;
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{RData, RecordType};
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
@@ -241,4 +242,95 @@ async fn dns_is_relayed() {
             assert_eq!(answer.answers[0].data, RData::A(A(ANSWER)));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_know_each_other_by_name() {
+    if cannot_run("instances_know_each_other_by_name") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    // Nobody else is needed for it.
+    host.config.resolvers = vec!["127.0.0.1:9".parse().unwrap()];
+    host.network = host.restarted().await;
+    let (mut spec, one, _two) = guests(&mut host).await;
+    let dns = Ipv4Addr::new(172, 31, 0, 2);
+    let asked =
+        |name: &'static str, kind| inside(&one.netns, move || ask_for(dns, name, kind, PATIENCE).unwrap());
+    let address = |name| match asked(name, RecordType::A).answers.as_slice() {
+        [record] => record.data.clone(),
+        _ => panic!("{name} has no address"),
+    };
+    let a = |host| RData::A(A(Ipv4Addr::new(172, 31, 0, host)));
+    assert_eq!(address("ip-172-31-0-10.ec2.internal."), a(10), "its own");
+    assert_eq!(address("ip-172-31-0-11.ec2.internal."), a(11), "its neighbour's");
+    let reverse = asked("11.0.31.172.in-addr.arpa.", RecordType::PTR);
+    assert_eq!(
+        reverse.answers[0].data.to_string(),
+        "ip-172-31-0-11.ec2.internal."
+    );
+    let nobody = "ip-172-31-0-12.ec2.internal.";
+    assert_eq!(
+        asked(nobody, RecordType::A).metadata.response_code,
+        ResponseCode::NXDomain
+    );
+    // What IMDS says is the same name.
+    let path = "/latest/meta-data/local-hostname";
+    assert_eq!(http(&one.netns, "GET", path, "").1, "ip-172-31-0-10.ec2.internal");
+
+    // One that goes takes its name along; one that comes has it at once.
+    spec.enis[1] = common::eni(12);
+    host.network.apply_vpc(&spec).await.unwrap();
+    assert_eq!(address(nobody), a(12));
+    let gone = asked("ip-172-31-0-11.ec2.internal.", RecordType::A);
+    assert_eq!(gone.metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_resolvers_are_an_answer_in_time() {
+    if cannot_run("dead_resolvers_are_an_answer_in_time") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    // One that is silent, and one that is closed.
+    let silent = inside(&host.root, || std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    host.config.resolvers = vec![silent.local_addr().unwrap(), "127.0.0.1:9".parse().unwrap()];
+    host.network = host.restarted().await;
+    let (_spec, one, _two) = guests(&mut host).await;
+    inside(&one.netns, || {
+        let dns = Ipv4Addr::new(172, 31, 0, 2);
+        // A stub resolver's patience, resolv.conf(5).
+        let patience = Duration::from_secs(5);
+        for answer in [
+            ask(dns, "example.com.", patience),
+            ask_over_tcp(dns, "example.com.", patience),
+        ] {
+            assert_eq!(
+                answer.expect("an answer").metadata.response_code,
+                ResponseCode::ServFail
+            );
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_resolver_costs_its_first_questions_only() {
+    if cannot_run("a_dead_resolver_costs_its_first_questions_only") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    let silent = inside(&host.root, || std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    host.config.resolvers = vec![silent.local_addr().unwrap(), resolver(&host.root)];
+    host.network = host.restarted().await;
+    let (_spec, one, _two) = guests(&mut host).await;
+    inside(&one.netns, || {
+        let dns = Ipv4Addr::new(172, 31, 0, 2);
+        assert!(ask(dns, "example.com.", PATIENCE).is_some());
+        let begun = std::time::Instant::now();
+        for _ in 0..9 {
+            assert!(ask(dns, "example.com.", PATIENCE).is_some());
+        }
+        // Each would cost 2 s.
+        assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    });
 }

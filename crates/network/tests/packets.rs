@@ -51,6 +51,10 @@ async fn dhcp_arp_and_ping() {
             Some(DhcpOption::Hostname("ip-172-31-0-10".into()))
         );
         assert_eq!(
+            option(OptionCode::DomainName),
+            Some(DhcpOption::DomainName("ec2.internal".into()))
+        );
+        assert_eq!(
             option(OptionCode::InterfaceMtu),
             Some(DhcpOption::InterfaceMtu(1500))
         );

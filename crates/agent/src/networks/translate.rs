@@ -52,9 +52,10 @@ pub fn vpc_spec(vpc: &VpcIntent, instances: &[InstanceIntent]) -> Result<VpcSpec
 fn eni_spec(eni: &NetworkInterface, instance: &InstanceIntent) -> Result<EniSpec, Untranslatable> {
     let whose = &eni.network_interface_id;
     let told = instance.metadata.clone().unwrap_or_default();
-    let hostname = match told.local_hostname.split('.').next() {
-        Some(label) if !label.is_empty() => label.to_owned(),
-        _ => instance.instance_id.clone(),
+    let hostname = if told.local_hostname.is_empty() {
+        instance.instance_id.clone()
+    } else {
+        told.local_hostname.clone()
     };
     Ok(EniSpec {
         eni_id: whose.clone(),

@@ -38,10 +38,10 @@ pub(super) struct RunInstances {
     /// The same token and parameters again answer the same reservation.
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     client_token: String,
-    /// HttpTokens=required admits IMDSv2 only.
+    /// HttpTokens=required admits IMDSv2 only; InstanceMetadataTags=enabled puts the tags into the metadata.
     #[arg(
         long,
-        value_name = "HttpTokens=...,HttpEndpoint=...,HttpPutResponseHopLimit=..."
+        value_name = "HttpTokens=...,HttpEndpoint=...,HttpPutResponseHopLimit=...,InstanceMetadataTags=..."
     )]
     metadata_options: Option<String>,
     /// What a power-off from inside does: stop (unless told) or terminate.

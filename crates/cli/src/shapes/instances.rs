@@ -94,6 +94,7 @@ struct MetadataOptions {
     http_tokens: String,
     http_put_response_hop_limit: i32,
     http_endpoint: String,
+    instance_metadata_tags: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -189,6 +190,7 @@ impl From<v1::Instance> for Instance {
                 http_tokens: m.http_tokens,
                 http_put_response_hop_limit: m.http_put_response_hop_limit,
                 http_endpoint: m.http_endpoint,
+                instance_metadata_tags: m.instance_metadata_tags,
             }),
             instance_id: i.instance_id,
             image_id: i.image_id,

@@ -113,7 +113,7 @@ async fn run_instances_says_all_that_it_was_told() {
         "--tag-specifications",
         "ResourceType=instance,Tags=[{Key=Name,Value=web}]",
         "--metadata-options",
-        "HttpTokens=required,HttpPutResponseHopLimit=2",
+        "HttpTokens=required,HttpPutResponseHopLimit=2,InstanceMetadataTags=enabled",
         "--block-device-mappings",
         r#"[{"DeviceName":"/dev/vda","Ebs":{"VolumeSize":8,"DeleteOnTermination":false}}]"#,
         "--placement",

@@ -177,6 +177,7 @@ pub(crate) fn instance(id: &str, state: State) -> Instance {
             http_tokens: "required".into(),
             http_endpoint: "enabled".into(),
             http_put_response_hop_limit: 1,
+            instance_metadata_tags: "disabled".into(),
         }),
         instance_initiated_shutdown_behavior: "stop".into(),
         reservation_id: "r-0123456789abcdef0".into(),

@@ -84,6 +84,30 @@ pub(super) fn check_tag_key(key: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Of tags that the instance's metadata has, where a key is a segment of a path (EC2 user guide, "View tags for your EC2
+/// instances using instance metadata").
+///
+/// # Errors
+/// `InvalidParameterValue` for a key with other characters than letters, digits and `+-=.,_:@`, or a reserved one.
+pub(super) fn check_metadata_tags(tags: &[Tag]) -> Result<(), ApiError> {
+    let admitted = |key: &str| {
+        key.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-=.,_:@".contains(&b))
+            && ![".", "..", "_index"].contains(&key)
+    };
+    match tags.iter().find(|tag| !admitted(&tag.key)) {
+        None => Ok(()),
+        Some(tag) => Err(ApiError::new(
+            ErrorCode::InvalidParameterValue,
+            format!(
+                "'{}' is not a valid tag key. Tag keys must match pattern ([0-9a-zA-Z\\-_+=,.@:]{{1,255}}), and must not \
+                 be a reserved name ('.', '..', '_index'), where InstanceMetadataTags is enabled.",
+                tag.key
+            ),
+        )),
+    }
+}
+
 pub(super) fn too_many_tags() -> ApiError {
     ApiError::new(
         ErrorCode::TagLimitExceeded,

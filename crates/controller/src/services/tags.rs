@@ -53,6 +53,9 @@ async fn create(app: &App, request: &CreateTagsRequest) -> Result<CreateTagsResp
     input::check_tags(&request.tags)?;
     let mut tx = app.store.write().await?;
     for id in resources(&mut tx, &request.resources).await? {
+        if in_metadata(&mut tx, &id).await? {
+            input::check_metadata_tags(&request.tags)?;
+        }
         tags::put(tx.connection(), &id, id.kind().resource_type(), &request.tags).await?;
         if usize::try_from(tags::count(tx.connection(), &id).await?).unwrap_or(usize::MAX) > input::MAX_TAGS {
             return Err(input::too_many_tags().into());
@@ -67,6 +70,17 @@ async fn create(app: &App, request: &CreateTagsRequest) -> Result<CreateTagsResp
     .await?;
     commit(tx, request.dry_run).await?;
     Ok(CreateTagsResponse {})
+}
+
+/// Whether the resource is an instance whose metadata has its tags.
+async fn in_metadata(tx: &mut WriteTransaction, id: &Id) -> sqlx::Result<bool> {
+    if id.kind() != Kind::Instance {
+        return Ok(false);
+    }
+    let rows = instances::by_ids(tx.connection(), &[id.to_string()]).await?;
+    Ok(rows
+        .iter()
+        .any(|row| row.metadata_tags == instances::METADATA_TAGS_ENABLED))
 }
 
 async fn delete(app: &App, request: &DeleteTagsRequest) -> Result<DeleteTagsResponse, Failure> {

@@ -27,6 +27,7 @@ pub struct InstanceRow {
     pub http_tokens: String,
     pub http_endpoint: String,
     pub http_hop_limit: i64,
+    pub metadata_tags: String,
     pub public_address: bool,
     pub launch_time: i64,
     pub desired: i64,
@@ -38,6 +39,9 @@ pub struct InstanceRow {
     pub reason_message: String,
     pub transition_reason: String,
 }
+
+/// Of `metadata_tags`.
+pub const METADATA_TAGS_ENABLED: &str = "enabled";
 
 /// `instance-initiated-shutdown-behavior`.
 pub const SHUTDOWN_STOP: &str = "stop";
@@ -80,8 +84,9 @@ pub async fn insert(c: &mut SqliteConnection, row: &InstanceRow) -> Result<()> {
     sqlx::query(
         "INSERT INTO instances (id, reservation_id, ami_launch_index, image_id, instance_type, host_id,
              availability_zone, key_name, public_key, user_data, client_token, shutdown_behavior, http_tokens,
-             http_endpoint, http_hop_limit, public_address, launch_time, desired, run, reboot, force, state)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             http_endpoint, http_hop_limit, metadata_tags, public_address, launch_time, desired, run, reboot, force,
+             state)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&row.id)
     .bind(&row.reservation_id)
@@ -98,6 +103,7 @@ pub async fn insert(c: &mut SqliteConnection, row: &InstanceRow) -> Result<()> {
     .bind(&row.http_tokens)
     .bind(&row.http_endpoint)
     .bind(row.http_hop_limit)
+    .bind(&row.metadata_tags)
     .bind(row.public_address)
     .bind(row.launch_time)
     .bind(row.desired)

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use sqlx::SqliteConnection;
 
 use super::hosts::unsigned;
-use super::instances::InstanceRow;
+use super::instances::{InstanceRow, METADATA_TAGS_ENABLED};
 use super::networks::{InterfaceRow, SubnetRow, VolumeRow, VpcRow};
 use super::security_groups::{self, RuleRow};
 use super::{Result, list, tags, views};
@@ -127,7 +127,10 @@ impl Parts {
         let lifecycle = row.lifecycle();
         let empty = Vec::new();
         let groups = self.groups.get(&interface.id).unwrap_or(&empty);
-        let tags = self.tags.get(&row.id).into_iter().flatten();
+        let tags = self
+            .tags
+            .get(&row.id)
+            .filter(|_| row.metadata_tags == METADATA_TAGS_ENABLED);
         Some(InstanceIntent {
             desired: lifecycle.desired.into(),
             run: lifecycle.run,
@@ -161,7 +164,7 @@ impl Parts {
                 reservation_id: row.reservation_id,
                 owner_id: surroundings.cloud.owner_id.clone(),
                 ami_launch_index: u32::try_from(row.ami_launch_index).unwrap_or(0),
-                local_hostname: views::hostname(&interface.private_ip),
+                local_hostname: views::private_dns_name(&interface.private_ip, &surroundings.cloud.region),
                 key_name: row.key_name,
                 public_key: row.public_key,
                 user_data: row.user_data,
@@ -170,7 +173,11 @@ impl Parts {
                 http_endpoint_enabled: row.http_endpoint == "enabled",
                 http_put_response_hop_limit: u32::try_from(row.http_hop_limit).unwrap_or(1),
                 launch_time: row.launch_time.div_euclid(1000),
-                tags: tags.map(|t| (t.key.clone(), t.value.clone())).collect(),
+                tags: tags
+                    .into_iter()
+                    .flatten()
+                    .map(|t| (t.key.clone(), t.value.clone()))
+                    .collect(),
             }),
             instance_id: row.id,
         })

@@ -120,6 +120,7 @@ impl Parts {
                 http_tokens: row.http_tokens,
                 http_endpoint: row.http_endpoint,
                 http_put_response_hop_limit: i32::try_from(row.http_hop_limit).unwrap_or(1),
+                instance_metadata_tags: row.metadata_tags,
             }),
             instance_initiated_shutdown_behavior: row.shutdown_behavior,
             reservation_id: row.reservation_id,
@@ -130,11 +131,7 @@ impl Parts {
             let public_ip = interface.public_ip.clone().unwrap_or_default();
             told.private_ip_address.clone_from(&interface.private_ip);
             told.public_ip_address.clone_from(&public_ip);
-            told.private_dns_name = format!(
-                "{}.{}.compute.internal",
-                hostname(&interface.private_ip),
-                cloud.region
-            );
+            told.private_dns_name = private_dns_name(&interface.private_ip, &cloud.region);
             told.subnet_id.clone_from(&interface.subnet_id);
             told.vpc_id.clone_from(&interface.vpc_id);
             told.security_groups.clone_from(&groups);
@@ -170,9 +167,15 @@ impl Parts {
     }
 }
 
-/// `ip-172-31-0-4`
-pub fn hostname(private_ip: &str) -> String {
-    format!("ip-{}", private_ip.replace('.', "-"))
+/// What an instance is called everywhere: in Describe, in its metadata, by DHCP and in DNS. EC2's name by IP address
+/// (user guide, "EC2 instance hostnames and domains"): `ip-172-31-0-4.ec2.internal` in `us-east-1`, and
+/// `ip-172-31-0-4.eu-west-1.compute.internal` elsewhere.
+pub fn private_dns_name(private_ip: &str, region: &str) -> String {
+    let host = private_ip.replace('.', "-");
+    match region {
+        "us-east-1" => format!("ip-{host}.ec2.internal"),
+        _ => format!("ip-{host}.{region}.compute.internal"),
+    }
 }
 
 pub fn timestamp(milliseconds: i64) -> prost_types::Timestamp {

@@ -319,6 +319,10 @@ async fn keys_and_tags() {
     }
     let mut request = cloud.request(1);
     request.key_name = "ed25519".into();
+    request.metadata_options = Some(v1::InstanceMetadataOptions {
+        instance_metadata_tags: "enabled".into(),
+        ..Default::default()
+    });
     let id = cloud.run(request).await.unwrap().instances[0].instance_id.clone();
     let intents = session.intents_when(|i| !i.instances.is_empty()).await;
     let metadata = intents.instances[0].metadata.clone().unwrap();

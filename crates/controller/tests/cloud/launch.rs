@@ -66,9 +66,11 @@ async fn a_launch_reaches_its_host_with_all_it_needs() {
     assert_eq!(interface.subnet_cidr, "172.31.0.0/20");
     assert!(interface.mac_address.starts_with("02:"));
     let metadata = intent.metadata.as_ref().unwrap();
-    assert_eq!(metadata.local_hostname, "ip-172-31-0-4");
+    // One name, in one domain.
+    assert_eq!(metadata.local_hostname, "ip-172-31-0-4.local-1.compute.internal");
+    assert_eq!(metadata.local_hostname, wanted.private_dns_name);
     assert_eq!(metadata.user_data, b"#!/bin/sh\n");
-    assert_eq!(metadata.tags["Name"], "web");
+    assert!(metadata.tags.is_empty(), "tags are hidden unless asked for");
     assert!(metadata.http_endpoint_enabled && !metadata.http_tokens_required);
     assert!((metadata.launch_time - jiff::Timestamp::now().as_second()).abs() < 600);
     let vpc = &intents.vpcs[0];
@@ -234,4 +236,66 @@ async fn figures() {
         "RunInstances over gRPC: median {} µs, worst {} µs; hearthd with 41 instances: {rss}",
         micros[20], micros[39]
     );
+}
+
+#[tokio::test]
+async fn tags_are_in_the_metadata_where_asked_for_and_their_keys_are_paths() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let mut session = cloud.connect().await;
+    let request = |key: &str| {
+        let mut request = cloud.request(1);
+        request.metadata_options = Some(v1::InstanceMetadataOptions {
+            instance_metadata_tags: "enabled".into(),
+            ..v1::InstanceMetadataOptions::default()
+        });
+        request.tag_specifications = vec![v1::TagSpecification {
+            resource_type: "instance".into(),
+            tags: vec![v1::Tag {
+                key: key.into(),
+                value: "web".into(),
+            }],
+        }];
+        request
+    };
+    let bad = ["a/b", "a b", ".", "..", "_index", "Größe", "a%b"];
+    for key in bad {
+        let status = cloud.run(request(key)).await.unwrap_err();
+        assert_eq!(code(&status), "InvalidParameterValue", "{key}: {status:?}");
+    }
+    let mut plain = request("a/b");
+    plain.metadata_options = None;
+    let plain = cloud.run(plain).await.unwrap().instances.remove(0);
+    let told = cloud
+        .run(request("a+b-c=.,_:@Z9"))
+        .await
+        .unwrap()
+        .instances
+        .remove(0);
+    let options = told.metadata_options.clone().unwrap();
+    assert_eq!(options.instance_metadata_tags, "enabled");
+    assert_eq!(plain.metadata_options.unwrap().instance_metadata_tags, "disabled");
+
+    let tag = |id: &str, key: &str| v1::CreateTagsRequest {
+        resources: vec![id.to_owned()],
+        tags: vec![v1::Tag {
+            key: key.into(),
+            value: "later".into(),
+        }],
+        ..v1::CreateTagsRequest::default()
+    };
+    let mut tags = cloud.client.clone().tags;
+    for key in bad {
+        let status = tags.create_tags(tag(&told.instance_id, key)).await.unwrap_err();
+        assert_eq!(code(&status), "InvalidParameterValue", "{key}: {status:?}");
+        tags.create_tags(tag(&plain.instance_id, key)).await.unwrap();
+    }
+    tags.create_tags(tag(&told.instance_id, "Name")).await.unwrap();
+    let in_metadata = |intents: &hearth_api::agent::Intents, id: &str| {
+        let found = intents.instances.iter().find(|i| i.instance_id == id);
+        found.map_or(0, |i| i.metadata.as_ref().unwrap().tags.len())
+    };
+    let intents = session
+        .intents_when(|i| in_metadata(i, &told.instance_id) == 2)
+        .await;
+    assert_eq!(in_metadata(&intents, &plain.instance_id), 0);
 }

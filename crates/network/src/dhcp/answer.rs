@@ -94,7 +94,10 @@ fn encode(lease: &Lease, request: &Request, kind: MessageType) -> Option<Vec<u8>
         options.insert(DhcpOption::Router(vec![lease.router]));
         options.insert(DhcpOption::DomainNameServer(vec![lease.dns]));
         options.insert(DhcpOption::Hostname(lease.hostname.clone()));
-        options.insert(DhcpOption::DomainName(lease.domain.clone()));
+        // An option has one byte at least (RFC 2132, 3.17).
+        if !lease.domain.is_empty() {
+            options.insert(DhcpOption::DomainName(lease.domain.clone()));
+        }
         options.insert(DhcpOption::InterfaceMtu(lease.mtu));
     }
     let mut packet = reply.to_vec().ok()?;

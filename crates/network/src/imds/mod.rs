@@ -18,6 +18,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, SERVER};
 use hyper::http::response::Builder;
 use hyper::{Method, Response, StatusCode};
 
+use percent_encoding::percent_decode_str;
 pub(crate) use server::{open_listener, serve};
 
 use crate::MetadataSource;
@@ -27,7 +28,8 @@ use crate::spec::ImdsOptions;
 use token::{Bearer, TTL_SECONDS, TokenKey};
 use tree::{Node, VERSIONS};
 
-const TOKEN_PATH: &str = "/latest/api/token";
+/// `/latest/api/token`.
+const TOKEN_PATH: [&str; 3] = ["latest", "api", "token"];
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 const TOKEN_TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 
@@ -76,14 +78,17 @@ impl Imds {
             address: question.from,
             instance_id: &instance.instance_id,
         };
-        if question.path == TOKEN_PATH {
+        let Some(path) = segments(question.path) else {
+            return plain(refusal(StatusCode::BAD_REQUEST));
+        };
+        if path == TOKEN_PATH {
             let response = self.token(question, bearer);
             return Reply {
                 response,
                 hop_limit: Some(options.hop_limit),
             };
         }
-        plain(self.get(question, bearer, &options, &instance))
+        plain(self.get(question, &path, bearer, &options, &instance))
     }
 
     fn options(&self, from: Ipv4Addr) -> Option<(String, ImdsOptions)> {
@@ -119,6 +124,7 @@ impl Imds {
     fn get(
         &self,
         question: &Question<'_>,
+        path: &[String],
         bearer: Bearer<'_>,
         options: &ImdsOptions,
         instance: &InstanceMetadata,
@@ -133,26 +139,35 @@ impl Imds {
         if !authorized {
             return refusal(StatusCode::UNAUTHORIZED);
         }
-        content(question.path, instance)
+        content(path, instance)
     }
 }
 
-fn content(path: &str, instance: &InstanceMetadata) -> Response<Vec<u8>> {
-    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-    let Some(version) = segments.next() else {
+/// The path's segments, decoded (RFC 3986, 2.1): an encoded slash is part of its segment. Slashes at the end, or several
+/// in a row, mean nothing. `None` for what is no text.
+fn segments(path: &str) -> Option<Vec<String>> {
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let decoded = segments.map(|segment| {
+        let text = percent_decode_str(segment).decode_utf8().ok()?;
+        Some(text.into_owned())
+    });
+    decoded.collect()
+}
+
+fn content(path: &[String], instance: &InstanceMetadata) -> Response<Vec<u8>> {
+    let Some((version, path)) = path.split_first() else {
         return finish(ok("text/plain"), VERSIONS.join("\n").into_bytes());
     };
-    if !VERSIONS.contains(&version) {
+    if !VERSIONS.contains(&version.as_str()) {
         return refusal(StatusCode::NOT_FOUND);
     }
-    match tree::tree(instance).find(segments) {
+    match tree::tree(instance).find(path.iter().map(String::as_str)) {
         Some(Node::Directory(directory)) => finish(ok("text/plain"), directory.listing().into_bytes()),
-        // A leaf is no directory.
         Some(Node::Leaf {
             content,
             content_type,
-        }) if !path.ends_with('/') => finish(ok(content_type), content),
-        _ => refusal(StatusCode::NOT_FOUND),
+        }) => finish(ok(content_type), content),
+        None => refusal(StatusCode::NOT_FOUND),
     }
 }
 

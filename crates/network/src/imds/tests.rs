@@ -76,8 +76,9 @@ fn paths_as_ec2_reads_them() {
     for absent in [
         "user-data",
         "meta-data/spot/instance-action",
-        "meta-data/instance-id/",
         "meta-data/mac/x",
+        "meta-data/mac/x/",
+        "meta-data%2Fmac",
         "../x",
     ] {
         assert_eq!(get(&imds, &format!("/latest/{absent}")).0, 404, "{absent}");
@@ -98,10 +99,49 @@ fn paths_as_ec2_reads_them() {
 }
 
 #[test]
+fn a_slash_at_the_end_of_a_leaf_means_nothing() {
+    let mut told = instance();
+    told.user_data = Some(b"#!/bin/sh".to_vec());
+    let imds = imds(false, told);
+    assert_eq!(get(&imds, "/latest/user-data/"), (200, "#!/bin/sh".into()));
+    let id = "/latest/meta-data/instance-id";
+    assert_eq!(get(&imds, &format!("{id}/")), get(&imds, id));
+    assert_eq!(get(&imds, &format!("{id}///")), get(&imds, id));
+}
+
+#[test]
+fn paths_are_decoded() {
+    let mut told = instance();
+    told.tags = Some(vec![
+        ("a:b=c".into(), "1".into()),
+        ("Größe".into(), "2".into()),
+        ("x%20y".into(), "3".into()),
+    ]);
+    let imds = imds(false, told);
+    let tags = "/latest/meta-data/tags/instance";
+    assert_eq!(get(&imds, &format!("{tags}/a%3Ab%3dc")), (200, "1".into()));
+    assert_eq!(get(&imds, &format!("{tags}/Gr%C3%B6%C3%9Fe")), (200, "2".into()));
+    // Once, and no more.
+    assert_eq!(get(&imds, &format!("{tags}/x%2520y")), (200, "3".into()));
+    assert_eq!(get(&imds, &format!("{tags}/x%20y")).0, 404);
+    let mac = "06:00:00:00:00:0a";
+    let encoded = mac.replace(':', "%3A");
+    let of = |mac: &str| {
+        get(
+            &imds,
+            &format!("/latest/meta-data/network/interfaces/macs/{mac}/"),
+        )
+    };
+    assert_eq!(of(&encoded), of(mac));
+    assert_eq!(of(mac).0, 200);
+    assert_eq!(get(&imds, "/latest/%FF").0, 400, "no text");
+}
+
+#[test]
 fn tokens() {
     let imds = imds(true, instance());
     let path = "/latest/meta-data/instance-id";
-    let put = |headers: &[(&'static str, &str)]| ask(&imds, Method::PUT, TOKEN_PATH, headers);
+    let put = |headers: &[(&'static str, &str)]| ask(&imds, Method::PUT, "/latest/api/token", headers);
     for bad in ["0", "21601", "x", "-1"] {
         assert_eq!(put(&[(TOKEN_TTL_HEADER, bad)]).response.status(), 400, "{bad}");
     }
@@ -112,7 +152,12 @@ fn tokens() {
             .status(),
         403
     );
-    assert_eq!(ask(&imds, Method::GET, TOKEN_PATH, &[]).response.status(), 405);
+    assert_eq!(
+        ask(&imds, Method::GET, "/latest/api/token", &[])
+            .response
+            .status(),
+        405
+    );
 
     let reply = put(&[(TOKEN_TTL_HEADER, "21600")]);
     assert_eq!(

@@ -179,7 +179,7 @@ pub fn eni(host_part: u8) -> EniSpec {
         subnet: "172.31.0.0/20".parse().unwrap(),
         public_ip: None,
         security_group_ids: Vec::new(),
-        hostname: format!("ip-172-31-0-{host_part}"),
+        hostname: format!("ip-172-31-0-{host_part}.ec2.internal"),
         imds: ImdsOptions {
             enabled: true,
             tokens_required: false,
@@ -225,7 +225,7 @@ pub fn metadata(spec: &VpcSpec, index: usize) -> InstanceMetadata {
         availability_zone: "us-east-1a".into(),
         availability_zone_id: "use1-az1".into(),
         root_device_name: "/dev/xvda".into(),
-        local_hostname: format!("{}.ec2.internal", eni.hostname),
+        local_hostname: eni.hostname.clone(),
         public_hostname: None,
         interface_id: eni.eni_id.clone(),
         mac: eni.mac,

@@ -77,7 +77,7 @@ fn rules_keep_their_meaning() {
 fn an_interface_gets_its_name_and_its_limits() {
     let spec = vpc_spec(&vpc(), &[instance("i-1", "172.31.0.10")]).unwrap();
     let eni = &spec.enis[0];
-    assert_eq!(eni.hostname, "ip-172-31-0-10");
+    assert_eq!(eni.hostname, "ip-172-31-0-10.local-1.compute.internal");
     assert_eq!(eni.mac, [2, 0, 10, 255, 0, 1]);
     assert_eq!(eni.imds.hop_limit, 64);
     assert_eq!(eni.public_ip, None);

@@ -32,6 +32,7 @@ const FILTERS: &[&str] = &[
     "launch-index",
     "metadata-options.http-endpoint",
     "metadata-options.http-tokens",
+    "metadata-options.instance-metadata-tags",
     "network-interface.addresses.private-ip-address",
     "network-interface.mac-address",
     "network-interface.network-interface-id",
@@ -138,6 +139,7 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
         "key-name" => text(&instance.key_name),
         "launch-index" => vec![instance.ami_launch_index.to_string().into()],
         "metadata-options.http-endpoint" => text(metadata.map_or("", |m| &m.http_endpoint)),
+        "metadata-options.instance-metadata-tags" => text(metadata.map_or("", |m| &m.instance_metadata_tags)),
         "metadata-options.http-tokens" => text(metadata.map_or("", |m| &m.http_tokens)),
         "network-interface.addresses.private-ip-address" => interfaces()
             .map(|n| n.private_ip_address.as_str().into())

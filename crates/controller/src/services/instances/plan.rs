@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use crate::catalog::instance_types::{self, InstanceType};
 use crate::services::input;
-use crate::store::instances::{SHUTDOWN_STOP, SHUTDOWN_TERMINATE};
+use crate::store::instances::{METADATA_TAGS_ENABLED, SHUTDOWN_STOP, SHUTDOWN_TERMINATE};
 use crate::store::views::ROOT_DEVICE;
 
 /// Bytes of user data before any encoding. The EC2 API's own limit.
@@ -84,6 +84,10 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
     let (volume_gib, delete_on_termination) = root_volume(&request)?;
     let made = [Kind::Instance, Kind::Volume, Kind::NetworkInterface];
     let tags = |kind| input::tags_for(&request.tag_specifications, &made, kind);
+    let (metadata, instance_tags) = (metadata(&request)?, tags(Kind::Instance)?);
+    if metadata.instance_metadata_tags == METADATA_TAGS_ENABLED {
+        input::check_metadata_tags(&instance_tags)?;
+    }
     Ok(Plan {
         kind,
         min,
@@ -91,8 +95,8 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
         private_ip: private_ip(&request, max)?,
         volume_gib,
         delete_on_termination,
-        metadata: metadata(&request)?,
-        instance_tags: tags(Kind::Instance)?,
+        metadata,
+        instance_tags,
         volume_tags: tags(Kind::Volume)?,
         interface_tags: tags(Kind::NetworkInterface)?,
         hash: hash(&request),
@@ -111,6 +115,7 @@ fn fill_defaults(request: &mut RunInstancesRequest) {
     let metadata = request.metadata_options.get_or_insert_default();
     or(&mut metadata.http_tokens, "optional");
     or(&mut metadata.http_endpoint, "enabled");
+    or(&mut metadata.instance_metadata_tags, "disabled");
     if metadata.http_put_response_hop_limit == 0 {
         metadata.http_put_response_hop_limit = 1;
     }
@@ -195,6 +200,11 @@ fn metadata(request: &RunInstancesRequest) -> Result<InstanceMetadataOptions, Ap
     };
     one_of("HttpTokens", &options.http_tokens, ["optional", "required"])?;
     one_of("HttpEndpoint", &options.http_endpoint, ["enabled", "disabled"])?;
+    one_of(
+        "InstanceMetadataTags",
+        &options.instance_metadata_tags,
+        ["enabled", "disabled"],
+    )?;
     if !(1..=64).contains(&options.http_put_response_hop_limit) {
         return Err(ApiError::invalid_value(
             "HttpPutResponseHopLimit",
