@@ -12,8 +12,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 
+# For a Unix socket gRPC's C core sends the percent-encoded path as `:authority`, which hearthd's HTTP/2 refuses.
+OPTIONS = [("grpc.default_authority", "localhost")]
+
+
 def main(target: str, image_id: str) -> None:
-    with grpc.insecure_channel(target) as channel:
+    with grpc.insecure_channel(target, options=OPTIONS) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         services = database.get_services()
         print("services:", *sorted(services))

@@ -253,6 +253,8 @@ impl Cloud {
         if let Some(mut agent) = self.agent.take() {
             agent.kill().unwrap();
             agent.wait().unwrap();
+            // What the next agent says counts, and not the last words of this one.
+            self.service.seen.send_replace(Observation::default());
         }
     }
 

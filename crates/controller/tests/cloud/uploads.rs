@@ -301,7 +301,7 @@ async fn digests_of_an_older_version_are_made_anew() {
         .execute(&pool)
         .await
         .unwrap();
-    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 10")
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 4")
         .execute(&pool)
         .await
         .unwrap();
