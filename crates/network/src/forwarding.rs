@@ -40,7 +40,10 @@ impl Forwarding {
             return Ok(Self { guard: None, record });
         }
         // In this order, so that a host whose agent is killed in between never forwards without its guard.
-        std::fs::write(&record, place).map_err(|e| file_error("writing", &record, e))?;
+        // A record that is there already is not written again: cut short, it would say that the operator forwards.
+        if !is_ours {
+            std::fs::write(&record, place).map_err(|e| file_error("writing", &record, e))?;
+        }
         let mut guard = Loaded::nothing_known(root.clone(), "the host's forwarding".to_owned());
         guard.make(Rules::guard()).await?;
         root.run(|| sysctl(SWITCH, "1")).await?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::dns::{ANSWER, ask, ask_for, ask_over_tcp, resolver};
 use common::wire::WiredGuest;
-use common::{PATIENCE, TestHost, anywhere, cannot_run, eni, group, inside, metadata, run, tcp};
+use common::{PATIENCE, TestHost, cannot_run, inside, run, two_guests};
 use hearth_network::spec::VpcSpec;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::A;
@@ -25,21 +25,8 @@ const REFUSAL: Duration = Duration::from_millis(700);
 
 /// One guest with a public address and one without, in a group that admits port 22.
 async fn guests(host: &mut TestHost) -> (VpcSpec, WiredGuest, WiredGuest) {
-    let mut spec = host.vpc();
-    let (mut one, mut two) = (eni(10), eni(11));
-    one.public_ip = Some(PUBLIC);
-    let web = group(1, &[one.private_ip, two.private_ip], vec![tcp(22, anywhere())]);
-    one.security_group_ids = vec![web.group_id.clone()];
-    two.security_group_ids = vec![web.group_id.clone()];
-    spec.enis = vec![one, two];
-    spec.security_groups = vec![web];
-    host.network.apply_vpc(&spec).await.unwrap();
-    for index in 0..2 {
-        host.remember(metadata(&spec, index));
-    }
-    let one = WiredGuest::new(host.guest(&spec, 0).await, ROUTER);
-    let two = WiredGuest::new(host.guest(&spec, 1).await, ROUTER);
-    (spec, one, two)
+    let (spec, one, two) = two_guests(host, Some(PUBLIC)).await;
+    (spec, WiredGuest::new(one, ROUTER), WiredGuest::new(two, ROUTER))
 }
 
 /// Accepts one connection, answers the address that it came from, and echoes the next line.

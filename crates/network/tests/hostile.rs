@@ -13,8 +13,8 @@ use common::dns::{ANSWER, ask, ask_over_tcp, question, resolver};
 use common::frames::{DNS, GATEWAY, IMDS, INTERNET, Ip, PUBLIC, ROUTER, ethernet, forged, tcp_flags, udp};
 use common::wire::WiredGuest;
 use common::{
-    Guest, PATIENCE, ROUTER_MAC, SILENCE, TestHost, VNET_HEADER, anywhere, cannot_run, echo_reply, eni,
-    group, inside, metadata, run, tcp, tcp_ports, udp_datagram,
+    Guest, PATIENCE, ROUTER_MAC, SILENCE, TestHost, VNET_HEADER, cannot_run, echo_reply, inside, run,
+    tcp_ports, two_guests, udp_datagram,
 };
 use dhcproto::v4::{DhcpOption, Message, MessageType};
 use dhcproto::{Decodable as _, Encodable as _};
@@ -27,24 +27,6 @@ use nix::sys::socket::{
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
-
-/// Two guests of a group that admits port 22; the first has a public address.
-async fn two_guests(host: &mut TestHost) -> (VpcSpec, Guest, Guest) {
-    let mut spec = host.vpc();
-    let (mut one, mut two) = (eni(10), eni(11));
-    one.public_ip = Some(PUBLIC);
-    let web = group(1, &[one.private_ip, two.private_ip], vec![tcp(22, anywhere())]);
-    one.security_group_ids = vec![web.group_id.clone()];
-    two.security_group_ids = vec![web.group_id.clone()];
-    spec.enis = vec![one, two];
-    spec.security_groups = vec![web];
-    host.network.apply_vpc(&spec).await.unwrap();
-    for index in 0..2 {
-        host.remember(metadata(&spec, index));
-    }
-    let (one, two) = (host.guest(&spec, 0).await, host.guest(&spec, 1).await);
-    (spec, one, two)
-}
 
 /// Where a frame came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +160,7 @@ async fn forged_frames_come_out_nowhere() {
     let mut host = TestHost::new().await;
     host.config.resolvers = vec![resolver(&host.root)];
     host.network = host.restarted().await;
-    let (spec, one, two) = two_guests(&mut host).await;
+    let (spec, one, two) = two_guests(&mut host, Some(PUBLIC)).await;
     let root = host.root.clone();
     let vpc_id = spec.vpc_id.clone();
     let neighbours = move || run(&format!("ip -n {vpc_id} neigh | sort"));
@@ -260,7 +242,7 @@ async fn no_port_of_the_host_answers() {
         return;
     }
     let mut host = TestHost::new().await;
-    let (spec, one, two) = two_guests(&mut host).await;
+    let (spec, one, two) = two_guests(&mut host, Some(PUBLIC)).await;
     let (one, two) = (WiredGuest::new(one, ROUTER), WiredGuest::new(two, ROUTER));
     let elsewhere = Ipv4Addr::new(203, 0, 113, 1);
     run(&format!("ip -n {} addr add {elsewhere}/32 dev lo", host.root));
@@ -376,7 +358,7 @@ async fn dhcp_outlives_garbage() {
         return;
     }
     let mut host = TestHost::new().await;
-    let (_spec, one, _two) = two_guests(&mut host).await;
+    let (_spec, one, _two) = two_guests(&mut host, Some(PUBLIC)).await;
     tokio::task::spawn_blocking(move || {
         let mut dice = dice();
         let mut discover = Message::default();
@@ -430,7 +412,7 @@ async fn dns_outlives_garbage() {
     let mut host = TestHost::new().await;
     host.config.resolvers = vec![resolver(&host.root)];
     host.network = host.restarted().await;
-    let (_spec, one, _two) = two_guests(&mut host).await;
+    let (_spec, one, _two) = two_guests(&mut host, Some(PUBLIC)).await;
     let one = WiredGuest::new(one, ROUTER);
     inside(&one.netns, || {
         let mut dice = dice();
@@ -481,7 +463,7 @@ async fn imds_outlives_garbage() {
         return;
     }
     let mut host = TestHost::new().await;
-    let (_spec, one, _two) = two_guests(&mut host).await;
+    let (_spec, one, _two) = two_guests(&mut host, Some(PUBLIC)).await;
     let one = WiredGuest::new(one, ROUTER);
     inside(&one.netns, || {
         let mut dice = dice();

@@ -9,27 +9,13 @@ use std::time::{Duration, Instant};
 
 use common::{
     Guest, PATIENCE, ROUTER_MAC, SILENCE, TestHost, anywhere, cannot_run, echo_reply, eni, group, tcp,
-    udp_datagram,
+    two_guests, udp_datagram,
 };
 use dhcproto::v4::{DhcpOption, Message, MessageType, OptionCode};
 use dhcproto::{Decodable, Encodable};
-use hearth_network::spec::{Peer, Protocol, RuleSpec, VpcSpec};
+use hearth_network::spec::{Peer, Protocol, RuleSpec};
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
-
-/// Two guests in one group that admits port 22.
-async fn two_guests(host: &mut TestHost) -> (VpcSpec, Guest, Guest) {
-    let mut spec = host.vpc();
-    let (mut one, mut two) = (eni(10), eni(11));
-    let web = group(1, &[one.private_ip, two.private_ip], vec![tcp(22, anywhere())]);
-    one.security_group_ids = vec![web.group_id.clone()];
-    two.security_group_ids = vec![web.group_id.clone()];
-    spec.enis = vec![one, two];
-    spec.security_groups = vec![web];
-    host.network.apply_vpc(&spec).await.unwrap();
-    let (one, two) = (host.guest(&spec, 0).await, host.guest(&spec, 1).await);
-    (spec, one, two)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dhcp_arp_and_ping() {
@@ -37,7 +23,7 @@ async fn dhcp_arp_and_ping() {
         return;
     }
     let mut host = TestHost::new().await;
-    let (_spec, one, two) = two_guests(&mut host).await;
+    let (_spec, one, two) = two_guests(&mut host, None).await;
     tokio::task::spawn_blocking(move || {
         let offer = exchange(&one, MessageType::Discover, None);
         assert_eq!(offer.opts().msg_type(), Some(MessageType::Offer));
@@ -118,7 +104,7 @@ async fn groups_admit_drop_and_revoke() {
         return;
     }
     let mut host = TestHost::new().await;
-    let (mut spec, one, two) = two_guests(&mut host).await;
+    let (mut spec, one, two) = two_guests(&mut host, None).await;
     // Not from everywhere: those connections would not be tracked.
     let vpc_only = || tcp(22, Peer::Cidr("172.31.0.0/16".parse().unwrap()));
     spec.security_groups[0].ingress = vec![vpc_only()];
@@ -176,7 +162,7 @@ async fn spoofed_packets_are_dropped() {
         return;
     }
     let mut host = TestHost::new().await;
-    let (spec, one, two) = two_guests(&mut host).await;
+    let (spec, one, two) = two_guests(&mut host, None).await;
     let nobody = Ipv4Addr::new(172, 31, 0, 99);
     one.send(&one.syn_as(one.mac, nobody, two.ip, 5000, 22));
     one.send(&one.syn_as([6, 0, 0, 0, 0, 99], one.ip, two.ip, 5001, 22));
@@ -219,7 +205,7 @@ async fn drift_is_noticed_and_mended() {
         return;
     }
     let mut host = TestHost::new().await;
-    let (mut spec, one, two) = two_guests(&mut host).await;
+    let (mut spec, one, two) = two_guests(&mut host, None).await;
     let netns = spec.vpc_id.clone();
     assert_eq!(host.network.check_vpc(&netns).await.unwrap(), None);
     let handle = table_handle(&netns, "inet vpc");

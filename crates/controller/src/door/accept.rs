@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::connection::{CallerStream, Connection};
 use super::files::Shares;
 use super::places::{Limits, Place, Places};
+use super::subscriber::subscriber;
 use crate::pki::HostCertificate;
 
 /// From accept(2) to the end of the HTTP/2 preface, a TLS handshake included.
@@ -77,7 +78,7 @@ pub fn agents(listener: TcpListener, tls: ServerConfig, shares: &Shares) -> Inco
     });
     tokio::spawn(async move {
         while let Some((stream, address)) = next(&ready, || listener.accept()).await {
-            let address = Peer::Address(network(address.ip()));
+            let address = Peer::Address(subscriber(address.ip()));
             let place = waiting.take_anyway(address.clone());
             let (ready, tls) = (ready.clone(), tls.clone());
             let (guests, hosts) = (Arc::clone(&guests), Arc::clone(&hosts));
@@ -149,12 +150,4 @@ where
 async fn hand_over<S>(ready: &Outgoing<S>, connection: Connection<S>) {
     // Nobody takes it when the process ends.
     let _ = ready.send(Ok(connection)).await;
-}
-
-/// What one subscriber has: an IPv4 address, or a /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        address => address,
-    }
 }

@@ -6,3 +6,4 @@ mod connection;
 pub mod files;
 mod places;
 pub mod socket;
+pub mod subscriber;

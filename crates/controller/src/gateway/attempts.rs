@@ -2,9 +2,11 @@
 //! store a read and the log a line.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::door::subscriber::subscriber;
 
 /// Refusals of one address within [`WINDOW`].
 const LIMIT: u32 = 10;
@@ -27,34 +29,28 @@ impl Attempts {
     /// How long the address has to wait before it is listened to again.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = refused.get(&network(address))?;
+        let refused = refused.get(&subscriber(address))?;
         let left = WINDOW.saturating_sub(now.duration_since(refused.since));
         (refused.count >= LIMIT && !left.is_zero()).then_some(left)
     }
 
     pub(super) fn refuse(&self, address: IpAddr, now: Instant) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let network = network(address);
-        if !refused.contains_key(&network) && refused.len() >= ADDRESSES {
+        let subscriber = subscriber(address);
+        if !refused.contains_key(&subscriber) && refused.len() >= ADDRESSES {
             refused.retain(|_, refused| now.duration_since(refused.since) < WINDOW);
             // Still full: whoever has so many addresses is not stopped by counting them.
             if refused.len() >= ADDRESSES {
                 refused.clear();
             }
         }
-        let entry = refused.entry(network).or_insert(Refused { since: now, count: 0 });
+        let entry = refused
+            .entry(subscriber)
+            .or_insert(Refused { since: now, count: 0 });
         if now.duration_since(entry.since) >= WINDOW {
             *entry = Refused { since: now, count: 0 };
         }
         entry.count += 1;
-    }
-}
-
-/// One machine has a whole /64 of IPv6 (RFC 4291, 2.5.4).
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 

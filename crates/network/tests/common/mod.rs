@@ -212,6 +212,24 @@ pub fn group(digit: u8, members: &[Ipv4Addr], ingress: Vec<RuleSpec>) -> Securit
     }
 }
 
+/// Two guests of a group that admits port 22; the first has `public` as its public address.
+pub async fn two_guests(host: &mut TestHost, public: Option<Ipv4Addr>) -> (VpcSpec, Guest, Guest) {
+    let mut spec = host.vpc();
+    let (mut one, mut two) = (eni(10), eni(11));
+    one.public_ip = public;
+    let web = group(1, &[one.private_ip, two.private_ip], vec![tcp(22, anywhere())]);
+    one.security_group_ids = vec![web.group_id.clone()];
+    two.security_group_ids = vec![web.group_id.clone()];
+    spec.enis = vec![one, two];
+    spec.security_groups = vec![web];
+    host.network.apply_vpc(&spec).await.unwrap();
+    for index in 0..2 {
+        host.remember(metadata(&spec, index));
+    }
+    let (one, two) = (host.guest(&spec, 0).await, host.guest(&spec, 1).await);
+    (spec, one, two)
+}
+
 pub fn metadata(spec: &VpcSpec, index: usize) -> InstanceMetadata {
     let eni = &spec.enis[index];
     InstanceMetadata {
