@@ -362,6 +362,19 @@ impl Cloud {
             .collect()
     }
 
+    /// Returns once the instance's monitors were spawned `count` times, and no more often.
+    pub async fn until_spawned(&self, id: &str, count: usize) {
+        let all = async {
+            while self.spawned(id).len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all)
+            .await
+            .expect("too few monitors");
+        assert_eq!(self.spawned(id).len(), count);
+    }
+
     /// How much the agent took of what a babbling monitor said, connection by connection, once there were `count`.
     pub async fn heard(&self, id: &str, count: usize) -> Vec<u64> {
         let console = self.data_dir().join("instances").join(id).join("console");
