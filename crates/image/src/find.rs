@@ -1,4 +1,4 @@
-//! Looking for what a disk boots, in the order in which boot loaders are likely to be the real one.
+//! Which road boots a disk, and what the direct one loads.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -6,27 +6,22 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use crate::entry::{BootEntry, Variables, bls, extlinux, grub};
-use crate::filesystem::{File, FileSystem, FsError};
+use crate::entry::{BootEntry, Undecided};
+use crate::fs::{FileRef, FsError};
 use crate::kernel::{self, UnpackError, unpack};
+use crate::loaders::{self, Loader};
 use crate::meter::{MeteredDisk, SharedDisk};
-use crate::partitions::{Region, TableError, has_ext_magic, regions};
-use crate::{BootFiles, ReadSeek};
+use crate::partitions::{TableError, regions};
+use crate::road::{BootMode, Construct, Road, shortened};
+use crate::volumes::{Content, Place, Volumes};
+use crate::{BootFiles, DirectBoot, ReadSeek};
 
-/// Bytes.
-const MAX_CONFIG: u64 = 1 << 20;
-/// Bytes.
-const MAX_BLS_ENTRY: u64 = 64 << 10;
-/// Files in `loader/entries`; distributions keep two to five.
-const MAX_BLS_ENTRIES: usize = 128;
 /// Bytes, packed.
 const MAX_KERNEL: u64 = 256 << 20;
 /// Bytes, of all initrds together.
 const MAX_INITRD: u64 = 512 << 20;
-/// An entry with more is refused; boot loaders' configurations name one to three.
+/// An entry with more is not booted directly; boot loaders' configurations name one to four.
 const MAX_INITRDS: usize = 16;
-/// Bytes of what an error tells of one region: names come from the disk.
-const MAX_OUTCOME: usize = 300;
 
 /// Bytes that loading what a disk boots may read and produce: the largest kernel and initrd, and as much again and
 /// more for a fragmented file system's structures.
@@ -35,44 +30,28 @@ const BOOT_BUDGET: u64 = (2 << 30) + MAX_KERNEL + MAX_INITRD;
 /// to be looked through, at most 64 MiB on disks of up to 16 GiB.
 pub(crate) const INSPECTION_BUDGET: u64 = 128 << 20;
 
-const EXTLINUX: &[&str] = &[
-    "/boot/extlinux/extlinux.conf",
-    "/extlinux/extlinux.conf",
-    "/boot/syslinux/syslinux.cfg",
-];
-const BLS: &[&str] = &["/boot/loader", "/loader"];
-const GRUB: &[&str] = &[
-    "/boot/grub/grub.cfg",
-    "/boot/grub2/grub.cfg",
-    "/grub/grub.cfg",
-    "/grub2/grub.cfg",
-];
-const GRUBENV: &[&str] = &[
-    "/boot/grub2/grubenv",
-    "/grub2/grubenv",
-    "/boot/grub/grubenv",
-    "/grub/grubenv",
-];
-
-/// Why nothing can be booted from a disk.
+/// Why no road boots a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     #[error("reading the disk")]
     Io(#[source] io::Error),
     #[error(
-        "no kernel to boot was found on the disk. Looked for extlinux.conf, loader/entries and grub.cfg in /boot and / of {}",
+        "no boot loader was found on the disk: no EFI system partition with EFI/BOOT/BOOTX64.EFI, and no extlinux.conf, \
+         syslinux.cfg, grub.cfg nor loader/entries in {}",
         listed(.0)
     )]
-    NothingBootable(Vec<Looked>),
-    #[error("unpacking the kernel {path}")]
-    Kernel { path: String, source: UnpackError },
+    NoLoader(Vec<Looked>),
+    /// The disk has a loader that only the direct road could stand for, and that road is not certain.
+    #[error(
+        "the disk cannot be booted. Hearth does not understand its boot loader's configuration well enough to be \
+         certain of what it boots ({because}), and there is no EFI system partition with EFI/BOOT/BOOTX64.EFI from \
+         which firmware could boot it"
+    )]
+    Refused { because: Construct },
     #[error("the disk's file system is damaged in a way that its reader did not expect")]
     Damaged,
-    #[error(
-        "the disk's partition table is refused: more than {} partitions are in use",
-        crate::partitions::MAX_PARTITIONS
-    )]
-    TooManyPartitions,
+    #[error("the disk's partition table is refused: {0}")]
+    Table(String),
     #[error(
         "looking for a kernel took more than {} MiB of reads from the disk, which is all that is allowed. Its file \
          system is damaged, or has a large journal that was not replayed: run e2fsck on it",
@@ -81,7 +60,7 @@ pub enum FindError {
     TooMuch { budget: u64 },
 }
 
-/// What was found wrong in one region of a disk.
+/// What was found in one region of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Looked {
     /// "partition 1", "the whole disk".
@@ -99,39 +78,40 @@ fn listed(looked: &[Looked]) -> String {
     list
 }
 
-/// Finds and unpacks what the disk's default boot entry names. Takes the disk by value, for the file system's reader keeps it.
+/// Decides how a disk boots, and reads kernel and initrd where the direct road is certain. Takes the disk by value,
+/// for the file systems' readers keep it.
+///
+/// A monitor takes [`Road::Direct`] by loading the files, and [`Road::Firmware`] by entering firmware, which finds the
+/// loader on the disk by itself. Nothing else may be booted: where neither road is open this is an error.
 ///
 /// # Errors
-/// The disk cannot be read, or there is nothing on it that Hearth can boot; the error says where it looked.
-pub fn find_boot(disk: impl ReadSeek + 'static) -> Result<BootFiles, FindError> {
+/// The disk cannot be read, or neither road boots it; the error says why.
+pub fn find_road(disk: impl ReadSeek + 'static) -> Result<Road<BootFiles>, FindError> {
     guarded(|| {
-        let files = search(disk, BOOT_BUDGET, load)?;
-        let kernel = unpack(files.kernel).map_err(|source| FindError::Kernel {
-            path: files.kernel_path.clone(),
-            source,
-        })?;
-        Ok(BootFiles { kernel, ..files })
+        let found = search(disk, BOOT_BUDGET, load)?;
+        Ok(found.road)
     })
 }
 
-/// What the disk's default boot entry names, without its content.
+/// What a disk boots, without the content of files.
 pub(crate) struct Described {
-    pub(crate) kernel_path: String,
-    pub(crate) cmdline: String,
-    pub(crate) has_initrd: bool,
+    pub(crate) road: Road<DirectBoot>,
+    pub(crate) mode: BootMode,
 }
 
-/// As [`find_boot`], but reads no more than headers: the kernel is not decompressed and initrds are not read.
-pub(crate) fn describe_boot(disk: impl ReadSeek + 'static) -> Result<Described, FindError> {
+/// As [`find_road`], but reads no more than headers: the kernel is not decompressed and initrds are not read.
+pub(crate) fn describe(disk: impl ReadSeek + 'static) -> Result<Described, FindError> {
     guarded(|| {
-        let (described, examined) = search(disk, INSPECTION_BUDGET, describe)?;
-        match examined {
-            Ok(()) => Ok(described),
-            Err(source) => Err(FindError::Kernel {
-                path: described.kernel_path,
-                source,
-            }),
-        }
+        let found = search(disk, INSPECTION_BUDGET, examine)?;
+        let mode = match (&found.road, found.has_efi_loader) {
+            (Road::Firmware { .. }, _) => BootMode::Uefi,
+            (Road::Direct(_), true) => BootMode::UefiPreferred,
+            (Road::Direct(_), false) => BootMode::LegacyBios,
+        };
+        Ok(Described {
+            road: found.road,
+            mode,
+        })
     })
 }
 
@@ -141,246 +121,187 @@ fn guarded<T>(look: impl FnOnce() -> Result<T, FindError>) -> Result<T, FindErro
     catch_unwind(AssertUnwindSafe(look)).unwrap_or(Err(FindError::Damaged))
 }
 
-/// Looks through the regions of a disk in order, and gives the first boot entry whose files are there to `take`.
-fn search<T>(
-    disk: impl ReadSeek + 'static,
-    budget: u64,
-    take: impl Fn(Located) -> Result<T, FsError>,
-) -> Result<T, FindError> {
-    let disk = MeteredDisk::new(disk, budget);
-    let disk: SharedDisk = Rc::new(RefCell::new(disk));
-    let found = search_regions(&disk, take);
-    // Whatever else went wrong went wrong because of it.
-    match disk.borrow().exhausted() {
-        Some(budget) if found.is_err() => Err(FindError::TooMuch { budget }),
-        _ => found,
+struct Found<T> {
+    road: Road<T>,
+    has_efi_loader: bool,
+}
+
+/// Takes what the direct road loads; an inner error keeps it closed.
+type Take<T> = fn(Located) -> Result<T, Undecided>;
+
+fn search<T>(disk: impl ReadSeek + 'static, budget: u64, take: Take<T>) -> Result<Found<T>, FindError> {
+    let disk: SharedDisk = Rc::new(RefCell::new(MeteredDisk::new(disk, budget)));
+    let found = search_volumes(&disk, take);
+    // Whatever else went wrong went wrong because of it. With firmware it is a reason like others.
+    let exhausted = disk.borrow().exhausted();
+    match (exhausted, found) {
+        (Some(budget), Err(_)) => Err(FindError::TooMuch { budget }),
+        (_, found) => found,
     }
 }
 
-fn search_regions<T>(
-    disk: &SharedDisk,
-    take: impl Fn(Located) -> Result<T, FsError>,
-) -> Result<T, FindError> {
+fn search_volumes<T>(disk: &SharedDisk, take: Take<T>) -> Result<Found<T>, FindError> {
     let regions = regions(&mut *disk.borrow_mut()).map_err(|error| match error {
         TableError::Io(error) => FindError::Io(error),
-        TableError::TooMany => FindError::TooManyPartitions,
+        other => FindError::Table(other.to_string()),
     })?;
-    let mut looked = Vec::new();
-    for (i, region) in regions.iter().enumerate() {
-        let before = regions[..i].iter().find(|before| region.overlaps(before));
-        let outcome = match before {
-            // No partitioning tool makes such a table, and each name for the same bytes would cost as much again.
-            Some(before) => format!("overlaps {}", before.name),
-            None => match look_into(disk, region, &take) {
-                Ok(Found::Boot(taken)) => return Ok(taken),
-                Ok(Found::Nothing(outcome)) => outcome,
-                // A disk that fails would make each further region fail in the same way.
-                Err(FsError::Io(e)) => return Err(FindError::Io(e)),
-                Err(_) if disk.borrow().exhausted().is_some() => break,
-                Err(e) => e.to_string(),
-            },
-        };
-        looked.push(Looked {
-            region: region.name.clone(),
-            outcome: shortened(outcome),
-        });
-    }
-    Err(FindError::NothingBootable(looked))
-}
-
-fn shortened(mut text: String) -> String {
-    if text.len() > MAX_OUTCOME {
-        text.truncate(text.floor_char_boundary(MAX_OUTCOME));
-        text.push_str("...");
-    }
-    text
-}
-
-enum Found<T> {
-    Boot(T),
-    /// For people: why not.
-    Nothing(String),
-}
-
-fn look_into<T>(
-    disk: &SharedDisk,
-    region: &Region,
-    take: &impl Fn(Located) -> Result<T, FsError>,
-) -> Result<Found<T>, FsError> {
-    if !has_ext_magic(&mut *disk.borrow_mut(), region.start)? {
-        return Err(FsError::NotExt);
-    }
-    let fs = FileSystem::open(disk, region)?;
-    let mut outcome = "ext4 without a boot entry".to_owned();
-    for source in [from_extlinux, from_bls, from_grub] {
-        let Some((config, entry)) = source(&fs)? else {
-            continue;
-        };
-        match locate(&fs, entry)? {
-            Ok(located) => return Ok(Found::Boot(take(located)?)),
-            Err(missing) => outcome = format!("ext4; {config} names {missing}, which is not there"),
-        }
-    }
-    Ok(Found::Nothing(outcome))
-}
-
-/// A configuration's path, and what it boots by default.
-type Configured = Option<(String, BootEntry)>;
-
-fn from_extlinux(fs: &FileSystem) -> Result<Configured, FsError> {
-    for path in EXTLINUX {
-        let Some(text) = read_text(fs, path, MAX_CONFIG)? else {
-            continue;
-        };
-        let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
-        if let Some(entry) = extlinux::parse(&text, dir) {
-            return Ok(Some(((*path).to_owned(), entry)));
-        }
-    }
-    Ok(None)
-}
-
-fn from_bls(fs: &FileSystem) -> Result<Configured, FsError> {
-    for dir in BLS {
-        let entries_dir = format!("{dir}/entries");
-        let mut names = fs.list(&entries_dir)?;
-        names.retain(|name| name.ends_with(".conf"));
-        if names.len() > MAX_BLS_ENTRIES {
-            return Err(FsError::TooManyEntries {
-                path: entries_dir,
-                limit: MAX_BLS_ENTRIES,
+    let volumes = Volumes::open(disk, regions).map_err(io_only)?;
+    let loader = loaders::find(&volumes).map_err(io_only)?;
+    let has_efi_loader = matches!(loader, Loader::Efi(_));
+    let direct = loader
+        .entry(&volumes)
+        .and_then(|entry| locate(&volumes, entry))
+        .and_then(take);
+    let because = match direct {
+        Ok(taken) => {
+            return Ok(Found {
+                road: Road::Direct(taken),
+                has_efi_loader,
             });
         }
-        let mut variables = grub_environment(fs)?;
-        let mut entries = Vec::new();
-        for name in &names {
-            let text = read_text(fs, &format!("{entries_dir}/{name}"), MAX_BLS_ENTRY)?.unwrap_or_default();
-            entries.extend(bls::parse(name, &text, &mut variables));
-        }
-        let loader = read_text(fs, &format!("{dir}/loader.conf"), MAX_CONFIG)?.unwrap_or_default();
-        let default = bls::loader_default(&loader).or_else(|| variables.get("saved_entry"));
-        if let Some(entry) = bls::choose(entries, default) {
-            return Ok(Some((entries_dir, entry)));
-        }
+        Err(Undecided::Io(error)) if disk.borrow().exhausted().is_none() => return Err(FindError::Io(error)),
+        Err(Undecided::Io(error)) => Construct::new("", error.to_string()),
+        Err(Undecided::Because(construct)) => construct,
+    };
+    match loader {
+        Loader::Efi(_) => Ok(Found {
+            road: Road::Firmware { because },
+            has_efi_loader,
+        }),
+        Loader::None => Err(FindError::NoLoader(looked(&volumes))),
+        _ => Err(FindError::Refused { because }),
     }
-    Ok(None)
 }
 
-fn from_grub(fs: &FileSystem) -> Result<Configured, FsError> {
-    for path in GRUB {
-        let Some(text) = read_text(fs, path, MAX_CONFIG)? else {
-            continue;
-        };
-        let mut variables = grub_environment(fs)?;
-        variables.set("menuentry_id_option", "--id");
-        if let Some(entry) = grub::parse(&text, variables) {
-            return Ok(Some(((*path).to_owned(), entry)));
-        }
+/// Of what keeps a disk from being looked at, only failing reads come up this far.
+fn io_only(error: FsError) -> FindError {
+    match error {
+        FsError::Io(error) => FindError::Io(error),
+        other => FindError::Io(io::Error::other(other)),
     }
-    Ok(None)
 }
 
-fn grub_environment(fs: &FileSystem) -> Result<Variables, FsError> {
-    for path in GRUBENV {
-        if let Some(text) = read_text(fs, path, MAX_CONFIG)? {
-            return Ok(Variables::from_grubenv(&text));
-        }
-    }
-    Ok(Variables::new())
-}
-
-fn read_text(fs: &FileSystem, path: &str, limit: u64) -> Result<Option<String>, FsError> {
-    Ok(fs
-        .read(path, limit)?
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+fn looked(volumes: &Volumes) -> Vec<Looked> {
+    let outcome = |content: &Content| match content {
+        Content::Open(volume) if volume.is_fat() => "FAT".to_owned(),
+        Content::Open(_) => "ext4".to_owned(),
+        Content::Nothing => "no file system that boot loaders read".to_owned(),
+        Content::Unread(what) => what.clone(),
+    };
+    let parts = volumes.parts.iter().map(|part| Looked {
+        region: part.region.name.clone(),
+        outcome: shortened(outcome(&part.content)),
+    });
+    parts.collect()
 }
 
 /// A boot entry whose files are there.
 struct Located {
-    kernel_path: String,
-    kernel: File,
-    initrds: Vec<File>,
+    kernel: FileRef,
+    initrds: Vec<FileRef>,
     cmdline: String,
 }
 
-/// Opens what an entry names; the inner error is the path that is missing.
-fn locate(fs: &FileSystem, entry: BootEntry) -> Result<Result<Located, String>, FsError> {
-    let Some((kernel_path, kernel)) = open_either(fs, &entry.kernel, MAX_KERNEL)? else {
-        return Ok(Err(entry.kernel));
-    };
-    if entry.initrds.len() > MAX_INITRDS {
-        return Err(FsError::TooManyInitrds(entry.initrds.len()));
-    }
-    let mut initrds = Vec::new();
-    let mut room = MAX_INITRD;
-    for path in entry.initrds {
-        let Some((_, file)) = open_either(fs, &path, room)? else {
-            return Ok(Err(path));
+fn locate(volumes: &Volumes, entry: BootEntry) -> Result<Located, Undecided> {
+    let open = |place: &Place, limit: u64| {
+        let missing = || {
+            Undecided::because(
+                &place.path,
+                "a file that the boot entry names and that is not there",
+            )
         };
+        let volume = volumes.volume(place.part).ok_or_else(missing)?;
+        FileRef::find(volume, &place.path, limit)?.ok_or_else(missing)
+    };
+    let kernel = open(&entry.kernel, MAX_KERNEL)?;
+    if entry.initrds.len() > MAX_INITRDS {
+        let what = format!("a boot entry with {} initrds", entry.initrds.len());
+        return Err(Undecided::because(&kernel.path, what));
+    }
+    let mut room = MAX_INITRD;
+    let mut initrds = Vec::new();
+    for place in &entry.initrds {
+        let file = open(place, room)?;
         room -= file.len();
         initrds.push(file);
     }
-    Ok(Ok(Located {
-        kernel_path,
+    Ok(Located {
         kernel,
         initrds,
         cmdline: entry.cmdline,
-    }))
+    })
 }
 
-/// Reads everything, the kernel as it lies on the disk.
-fn load(located: Located) -> Result<BootFiles, FsError> {
-    let kernel = located.kernel.read()?;
+/// Reads headers, and answers what [`load`] would load.
+fn examine(located: Located) -> Result<DirectBoot, Undecided> {
+    let head = examine_kernel(&located.kernel)?.map_err(|error| not_bootable(&located.kernel, &error))?;
+    check_cmdline(&located, head.cmdline_size)?;
+    Ok(DirectBoot {
+        kernel_path: located.kernel.path,
+        cmdline: located.cmdline,
+        has_initrd: !located.initrds.is_empty(),
+    })
+}
+
+/// Reads everything. The kernel is unpacked.
+fn load(located: Located) -> Result<BootFiles, Undecided> {
+    let mut kernel = Vec::new();
+    located.kernel.append_to(&mut kernel)?;
+    check_cmdline(&located, kernel::cmdline_size(&kernel))?;
+    let kernel = unpack(kernel).map_err(|error| not_bootable(&located.kernel, &error))?;
     let mut initrd: Option<Vec<u8>> = None;
-    for file in located.initrds {
+    for file in &located.initrds {
         let joined = initrd.get_or_insert_default();
         // The kernel looks for the next archive at a multiple of four.
         joined.resize(joined.len().next_multiple_of(4), 0);
         file.append_to(joined)?;
     }
     Ok(BootFiles {
-        kernel_path: located.kernel_path,
+        kernel_path: located.kernel.path,
         kernel,
         initrd,
         cmdline: located.cmdline,
     })
 }
 
-/// Reads the kernel's headers; the inner error is what is wrong with them.
-fn describe(mut located: Located) -> Result<(Described, Result<(), UnpackError>), FsError> {
-    let examined = examine(&mut located.kernel)?;
-    let described = Described {
-        kernel_path: located.kernel_path,
-        cmdline: located.cmdline,
-        has_initrd: !located.initrds.is_empty(),
-    };
-    Ok((described, examined))
+fn not_bootable(kernel: &FileRef, error: &UnpackError) -> Undecided {
+    let mut what = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let _ = write!(what, ": {cause}");
+        source = cause.source();
+    }
+    Undecided::because(&kernel.path, what)
 }
 
-fn examine(file: &mut File) -> Result<Result<(), UnpackError>, FsError> {
+/// Boot loaders cut a command line that is too long for the kernel; that is not imitated.
+fn check_cmdline(located: &Located, kernel_takes: usize) -> Result<(), Undecided> {
+    let (len, limit) = (located.cmdline.len(), kernel_takes.min(kernel::MAX_COMMAND_LINE));
+    if len > limit {
+        let what = format!("a command line of {len} bytes, of which the kernel takes {limit}");
+        return Err(Undecided::because(&located.kernel.path, what));
+    }
+    if located.cmdline.contains('\0') {
+        return Err(Undecided::because(
+            &located.kernel.path,
+            "a command line with a NUL",
+        ));
+    }
+    Ok(())
+}
+
+fn examine_kernel(file: &FileRef) -> Result<Result<kernel::Head, UnpackError>, FsError> {
     let mut head = [0; kernel::HEAD];
     let got = file.read_at(0, &mut head)?;
-    let payload = match kernel::examine(&head[..got], file.len() as usize) {
-        Ok(Some(payload)) => payload,
-        examined => return Ok(examined.map(drop)),
+    let head = match kernel::examine(&head[..got], file.len() as usize) {
+        Ok(head) => head,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Some(payload) = head.payload.clone() else {
+        return Ok(Ok(head));
     };
     let (mut first, mut last) = ([0; 4], [0; 4]);
     file.read_at(payload.start as u64, &mut first)?;
     file.read_at(payload.end.saturating_sub(4).max(payload.start) as u64, &mut last)?;
-    Ok(kernel::examine_payload(first, last))
-}
-
-/// A separate /boot partition may be spelled from its own root or from the system's.
-fn open_either(fs: &FileSystem, path: &str, limit: u64) -> Result<Option<(String, File)>, FsError> {
-    let path = format!("/{}", path.trim_start_matches('/'));
-    let other = match path.strip_prefix("/boot/") {
-        Some(below) => format!("/{below}"),
-        None => format!("/boot{path}"),
-    };
-    for spelled in [path, other] {
-        if let Some(file) = fs.file(&spelled, limit)? {
-            return Ok(Some((spelled, file)));
-        }
-    }
-    Ok(None)
+    Ok(kernel::examine_payload(first, last).map(|()| head))
 }

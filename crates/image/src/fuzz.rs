@@ -3,8 +3,8 @@
 
 use std::io::Cursor;
 
-use crate::entry::{Variables, bls, extlinux, grub};
-use crate::partitions::{TableError, has_ext_magic, regions};
+use crate::entry::{bls, extlinux, grub};
+use crate::partitions::{TableError, regions};
 use crate::{kernel, sniff};
 
 /// A name, and what is done with an input.
@@ -26,39 +26,45 @@ fn kernel_image(input: &[u8]) {
 }
 
 fn extlinux_configuration(input: &[u8]) {
-    let _ = extlinux::parse(&String::from_utf8_lossy(input), "/boot/extlinux");
+    let _ = extlinux::parse(
+        &String::from_utf8_lossy(input),
+        0,
+        "/boot/extlinux",
+        "extlinux.conf",
+    );
 }
 
 /// The first line is the entry's file name.
 fn boot_loader_entry(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
-    let mut variables = Variables::new();
     let entries: Vec<_> = rest
         .split("\0")
-        .filter_map(|entry| bls::parse(name, entry, &mut variables))
+        .filter_map(|entry| bls::parse(name, entry))
         .collect();
-    let _ = bls::choose(entries, bls::loader_default(rest));
+    if !entries.is_empty() {
+        let _ = bls::choose(entries, bls::loader_default(rest), 0, "/loader/entries");
+    }
 }
 
 /// The environment block is behind the first NUL.
 fn grub_configuration(input: &[u8]) {
-    let text = String::from_utf8_lossy(input);
-    let (configuration, environment) = text.split_once('\0').unwrap_or((&text, ""));
-    let _ = grub::parse(configuration, Variables::from_grubenv(environment));
+    let mut parts = input.splitn(2, |byte| *byte == 0);
+    let configuration = parts.next().unwrap_or_default();
+    grub::fuzz(configuration, parts.next().unwrap_or_default());
 }
 
 fn partition_table(input: &[u8]) {
     let mut disk = Cursor::new(input.to_vec());
     let _ = sniff(&mut disk);
     let regions = match regions(&mut disk) {
-        Err(TableError::TooMany) => return,
+        Err(TableError::TooMany | TableError::SectorSize | TableError::BrokenGpt) => return,
         regions => regions.unwrap(),
     };
     for region in regions {
         let end = region.start.checked_add(region.len).unwrap();
         assert!(end <= input.len() as u64, "{region:?} is not on the disk");
-        has_ext_magic(&mut disk, region.start).unwrap();
+        crate::fs::has_ext_magic(&mut disk, region.start).unwrap();
     }
 }
 

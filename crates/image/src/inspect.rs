@@ -2,8 +2,9 @@
 
 use std::io::{self, SeekFrom};
 
-use crate::find::describe_boot;
-use crate::{FindError, Format, ReadSeek, sniff};
+use crate::find::describe;
+use crate::road::Road;
+use crate::{BootMode, Construct, FindError, Format, ReadSeek, sniff};
 
 /// A disk has whole sectors of this many bytes.
 const SECTOR: u64 = 512;
@@ -13,9 +14,27 @@ const SECTOR: u64 = 512;
 pub struct ImageInfo {
     /// Bytes, whole sectors.
     pub size: u64,
+    pub boot_mode: BootMode,
+    pub road: Road<DirectBoot>,
+}
+
+/// What the direct road boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectBoot {
     pub kernel_path: String,
     pub cmdline: String,
     pub has_initrd: bool,
+}
+
+impl ImageInfo {
+    /// Why the direct road is closed, if it is.
+    #[must_use]
+    pub fn because(&self) -> Option<&Construct> {
+        match &self.road {
+            Road::Direct(_) => None,
+            Road::Firmware { because } => Some(because),
+        }
+    }
 }
 
 /// Why a file cannot become an AMI.
@@ -32,8 +51,8 @@ pub enum ImportError {
     Boot(FindError),
 }
 
-/// Recognises a raw disk with a kernel that Hearth can boot. Reads headers and the boot loader's configuration only, at most
-/// 128 MiB whatever the disk says, and writes nothing.
+/// Recognises a raw disk that Hearth can boot, and by which road. Reads headers and the boot loader's configuration
+/// only, at most 128 MiB whatever the disk says, and writes nothing.
 ///
 /// # Errors
 /// The file cannot be read, is something else than a raw disk, or nothing on it can be booted.
@@ -47,11 +66,10 @@ pub fn inspect(mut disk: impl ReadSeek + 'static) -> Result<ImageInfo, ImportErr
         Format::Raw => {}
         format => return Err(ImportError::Foreign { format }),
     }
-    let boot = describe_boot(disk).map_err(ImportError::Boot)?;
+    let found = describe(disk).map_err(ImportError::Boot)?;
     Ok(ImageInfo {
         size: len - len % SECTOR,
-        kernel_path: boot.kernel_path,
-        cmdline: boot.cmdline,
-        has_initrd: boot.has_initrd,
+        boot_mode: found.mode,
+        road: found.road,
     })
 }

@@ -7,6 +7,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
+mod lzop;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +25,12 @@ const VERSION: usize = 0x206;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 const XLOADFLAGS: usize = 0x236;
+const CMDLINE_SIZE: usize = 0x238;
 /// The kernel can be entered in 64-bit mode (in `xloadflags`, since protocol 2.12).
 const XLF_KERNEL_64: u8 = 1;
+
+/// Bytes of a command line that Linux on x86 and the monitor take (`COMMAND_LINE_SIZE` without the NUL).
+pub const MAX_COMMAND_LINE: usize = 2047;
 
 /// Bytes at the start of a kernel file that [`examine`] looks at.
 pub(crate) const HEAD: usize = PAYLOAD_LENGTH + 4;
@@ -41,10 +46,6 @@ pub enum UnpackError {
     Protocol { major: u8, minor: u8 },
     #[error("the bzImage is cut short: its payload ends at byte {end}, the file at {len}")]
     Short { end: u64, len: usize },
-    #[error(
-        "the bzImage's payload is compressed with {0}, which is not supported; rebuild it with zstd, lz4, gzip or xz"
-    )]
-    Compressor(&'static str),
     #[error("the bzImage's payload begins with no compressor's magic ({0:02x?})")]
     NoMagic([u8; 4]),
     #[error("the kernel has {0} bytes unpacked, more than the {MAX_KERNEL} that are allowed")]
@@ -92,13 +93,29 @@ fn is_x86_64(elf: &[u8]) -> bool {
         && matches!(elf.get(16..20), Some([2 | 3, 0, 62, 0]))
 }
 
+/// What a kernel's headers tell.
+pub(crate) struct Head {
+    /// Where a bzImage's payload lies, which [`examine_payload`] takes; none for an ELF file.
+    pub(crate) payload: Option<Range<usize>>,
+    /// Bytes of a command line that it takes.
+    pub(crate) cmdline_size: usize,
+}
+
+/// Bytes of a command line that a kernel takes, by its first [`HEAD`] bytes. ELF files do not tell.
+pub(crate) fn cmdline_size(head: &[u8]) -> usize {
+    let told = le_u32(head, CMDLINE_SIZE).filter(|_| is_bzimage(head));
+    told.map_or(MAX_COMMAND_LINE, |size| size as usize)
+}
+
 /// What [`unpack`] would say of a kernel, as far as its headers tell: nothing is decompressed. `head` is the first
-/// [`HEAD`] bytes of the file and `len` its length. Answers where a bzImage's payload lies, which
-/// [`examine_payload`] takes; none for an ELF file.
-pub(crate) fn examine(head: &[u8], len: usize) -> Result<Option<Range<usize>>, UnpackError> {
+/// [`HEAD`] bytes of the file and `len` its length.
+pub(crate) fn examine(head: &[u8], len: usize) -> Result<Head, UnpackError> {
     if head.starts_with(b"\x7fELF") {
         return if is_x86_64(head) {
-            Ok(None)
+            Ok(Head {
+                payload: None,
+                cmdline_size: cmdline_size(head),
+            })
         } else {
             Err(UnpackError::NotX86)
         };
@@ -108,7 +125,10 @@ pub(crate) fn examine(head: &[u8], len: usize) -> Result<Option<Range<usize>>, U
     if version >= (2, 12) && head[XLOADFLAGS] & XLF_KERNEL_64 == 0 {
         return Err(UnpackError::Kernel32);
     }
-    Ok(Some(range))
+    Ok(Head {
+        payload: Some(range),
+        cmdline_size: cmdline_size(head),
+    })
 }
 
 /// As [`examine`], of the first and the last four bytes of a payload.
@@ -149,6 +169,9 @@ enum Compressor {
     Xz,
     Zstd,
     Lz4,
+    Lzma,
+    Lzo,
+    Bzip2,
 }
 
 fn compressor(magic: [u8; 4]) -> Result<Compressor, UnpackError> {
@@ -157,10 +180,10 @@ fn compressor(magic: [u8; 4]) -> Result<Compressor, UnpackError> {
         [0xfd, b'7', b'z', b'X'] => Ok(Compressor::Xz),
         [0x28, 0xb5, 0x2f, 0xfd] => Ok(Compressor::Zstd),
         [0x02, 0x21, 0x4c, 0x18] => Ok(Compressor::Lz4),
-        other => match unsupported(other) {
-            Some(name) => Err(UnpackError::Compressor(name)),
-            None => Err(UnpackError::NoMagic(other)),
-        },
+        [0x5d, 0, 0, _] => Ok(Compressor::Lzma),
+        [0x89, b'L', b'Z', b'O'] => Ok(Compressor::Lzo),
+        [b'B', b'Z', b'h', _] => Ok(Compressor::Bzip2),
+        other => Err(UnpackError::NoMagic(other)),
     }
 }
 
@@ -185,6 +208,9 @@ fn decompress(payload: &[u8]) -> Result<Vec<u8>, UnpackError> {
         Compressor::Xz => ("xz", unpack_xz(body, &mut elf)),
         Compressor::Zstd => ("zstd", unpack_zstd(body, &mut elf)),
         Compressor::Lz4 => ("lz4", unpack_lz4(body.get(4..).unwrap_or_default(), &mut elf)),
+        Compressor::Lzma => ("lzma", unpack_lzma(body, &mut elf)),
+        Compressor::Lzo => ("lzo", lzop::unpack(body, &mut elf)),
+        Compressor::Bzip2 => ("bzip2", drain(bzip2::bufread::BzDecoder::new(body), &mut elf)),
     };
     decoded.map_err(|e| UnpackError::Decompress(name, e))?;
     if elf.len() != expected {
@@ -196,16 +222,6 @@ fn decompress(payload: &[u8]) -> Result<Vec<u8>, UnpackError> {
     Ok(elf)
 }
 
-/// The compressors that Linux knows and Hearth does not: nobody builds cloud kernels with them.
-fn unsupported(magic: [u8; 4]) -> Option<&'static str> {
-    match magic {
-        [b'B', b'Z', b'h', _] => Some("bzip2"),
-        [0x5d, 0, 0, _] => Some("lzma"),
-        [0x89, b'L', b'Z', b'O'] => Some("lzo"),
-        _ => None,
-    }
-}
-
 /// Fills `out` up to its capacity and looks whether there is more: the length check then fails.
 fn drain(decoder: impl Read, out: &mut Vec<u8>) -> io::Result<()> {
     let limit = out.capacity() as u64 + 1;
@@ -214,6 +230,12 @@ fn drain(decoder: impl Read, out: &mut Vec<u8>) -> io::Result<()> {
 
 fn unpack_xz(body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
+    drain(liblzma::bufread::XzDecoder::new_stream(body, stream), out)
+}
+
+/// The format of LZMA Utils, without a checksum.
+fn unpack_lzma(body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let stream = liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY)?;
     drain(liblzma::bufread::XzDecoder::new_stream(body, stream), out)
 }
 

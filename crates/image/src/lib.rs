@@ -3,8 +3,9 @@
 //! Everything read here was written by a stranger: every length is bounded before it is believed, and no
 //! sequence of bytes may panic or take unbounded memory.
 //!
-//! The road of [`find_boot`]: [`partitions`] cuts the disk into regions, [`filesystem`] opens those that hold
-//! ext4, [`entry`] reads the boot loader's configuration, [`kernel`] unpacks what it names.
+//! [`find_road`] decides how a disk boots: [`partitions`] cuts it into regions, [`fs`] opens those that hold ext4 or
+//! FAT, [`loaders`] tells which boot loader is installed, [`entry`] reads that loader's configuration as the loader
+//! does, [`kernel`] unpacks what it names. Where a step is not certain, firmware boots the disk ([`Road`]).
 
 #![cfg_attr(
     any(test, feature = "testing"),
@@ -15,32 +16,37 @@ use std::io::{Read, Seek};
 
 mod digest;
 mod entry;
-mod filesystem;
+mod esp;
 mod find;
 mod format;
+mod fs;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod inspect;
 pub mod kernel;
+mod loaders;
 mod meter;
 mod partitions;
+mod road;
 mod sparse;
+mod volumes;
 
 pub use digest::{DiskHasher, disk_digest};
-pub use find::{FindError, find_boot};
+pub use find::{FindError, Looked, find_road};
 pub use format::{Format, sniff};
-pub use inspect::{ImageInfo, ImportError, inspect};
+pub use inspect::{DirectBoot, ImageInfo, ImportError, inspect};
+pub use road::{BootMode, Construct, Road};
 pub use sparse::Extents;
 
 /// What to boot, as found on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootFiles {
-    /// Path of the kernel inside the boot file system, for people.
+    /// Path of the kernel in its file system, for people.
     pub kernel_path: String,
     /// The kernel as a bootable ELF: a bzImage's payload is decompressed already.
     pub kernel: Vec<u8>,
     pub initrd: Option<Vec<u8>>,
-    /// The boot entry's command line.
+    /// The command line, as the boot loader hands it to the kernel.
     pub cmdline: String,
 }
 

@@ -8,12 +8,15 @@ use std::fs;
 use std::io::{Cursor, Seek, SeekFrom, Write};
 
 use common::{Entry, MIB, elf, ext4, ext4_with, gpt_disk};
-use hearth_image::{BootFiles, FindError, Format, ImportError, find_boot, inspect, sniff};
+use hearth_image::{BootFiles, BootMode, FindError, Format, ImportError, Road, find_road, inspect, sniff};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 fn boot(disk: Vec<u8>) -> Result<BootFiles, FindError> {
-    find_boot(Cursor::new(disk))
+    match find_road(Cursor::new(disk))? {
+        Road::Direct(files) => Ok(files),
+        Road::Firmware { because } => panic!("by firmware: {because}"),
+    }
 }
 
 fn extlinux_root() -> Option<Vec<u8>> {
@@ -66,7 +69,10 @@ fn bls_on_a_boot_partition_of_a_gpt() {
         ext4(&[
             ("loader/entries/f-5.9.conf", entry("5.9").as_bytes()),
             ("loader/entries/f-5.10.conf", entry("5.10").as_bytes()),
-            ("grub2/grubenv", b"kernelopts=root=UUID=1 ro\n"),
+            (
+                "grub2/grubenv",
+                b"# GRUB Environment Block\nkernelopts=root=UUID=1 ro\n",
+            ),
             ("vmlinuz-5.9", b"not this"),
             ("vmlinuz-5.10", &elf()),
         ]),
@@ -77,14 +83,14 @@ fn bls_on_a_boot_partition_of_a_gpt() {
     let files = boot(gpt_disk(&[&[0; 4096], &root, &boot_fs])).unwrap();
     assert_eq!(
         (files.kernel_path.as_str(), files.cmdline.as_str()),
-        ("/vmlinuz-5.10", "root=UUID=1 ro v=5.10")
+        ("/vmlinuz-5.10", "BOOT_IMAGE=/vmlinuz-5.10 root=UUID=1 ro v=5.10")
     );
     assert_eq!(files.initrd, None);
 }
 
 #[test]
 fn grub_on_a_partition_of_an_mbr() {
-    let config = b"set default=0\nmenuentry 'A' {\n linux /vmlinuz root=LABEL=x\n}\n";
+    let config = b"set default=0\nmenuentry 'A' {\n linux /boot/vmlinuz root=LABEL=x\n}\n";
     let Some(fs) = ext4(&[("boot/grub/grub.cfg", config), ("boot/vmlinuz", &elf())]) else {
         return;
     };
@@ -104,42 +110,41 @@ fn grub_on_a_partition_of_an_mbr() {
     let files = boot(disk).unwrap();
     assert_eq!(
         (files.kernel_path.as_str(), files.cmdline.as_str()),
-        ("/boot/vmlinuz", "root=LABEL=x")
+        ("/boot/vmlinuz", "BOOT_IMAGE=/boot/vmlinuz root=LABEL=x")
     );
 }
 
 #[test]
-fn a_disk_without_a_kernel_says_where_it_was_looked_for() {
-    let Some(empty) = ext4(&[("etc/hostname", b"x")]) else {
+fn a_disk_without_a_loader_says_where_it_was_looked_for() {
+    let Some(empty) = ext4(&[("etc/hostname", b"x"), ("loop", b"-> loop")]) else {
         return;
     };
-    let Some(dangling) = ext4(&[
-        ("boot/extlinux.conf", b""),
-        ("extlinux/extlinux.conf", b"label l\nkernel /gone\n"),
-        ("loop", b"-> loop"),
-    ]) else {
-        return;
-    };
-    let message = boot(gpt_disk(&[&[9; 4096], &empty, &dangling]))
-        .unwrap_err()
-        .to_string();
+    let message = boot(gpt_disk(&[&[9; 4096], &empty])).unwrap_err().to_string();
     assert_eq!(
         message,
-        "no kernel to boot was found on the disk. Looked for extlinux.conf, loader/entries and grub.cfg in \
-         /boot and / of partition 1 (not ext2, ext3 or ext4); partition 2 (ext4 without a boot entry); \
-         partition 3 (ext4; /extlinux/extlinux.conf names /gone, which is not there)"
+        "no boot loader was found on the disk: no EFI system partition with EFI/BOOT/BOOTX64.EFI, and no \
+         extlinux.conf, syslinux.cfg, grub.cfg nor loader/entries in partition 1 (no file system that boot loaders \
+         read); partition 2 (ext4)"
     );
-    assert!(matches!(boot(Vec::new()), Err(FindError::NothingBootable(_))));
-    assert!(matches!(boot(vec![0; 4096]), Err(FindError::NothingBootable(_))));
+    assert!(matches!(boot(Vec::new()), Err(FindError::NoLoader(_))));
+    assert!(matches!(boot(vec![0; 4096]), Err(FindError::NoLoader(_))));
+}
+
+/// Why a disk with one file system is refused.
+fn refusal(entries: &[Entry<'_>]) -> Option<String> {
+    match boot(ext4(entries)?) {
+        Err(FindError::Refused { because }) => Some(because.to_string()),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn a_kernel_for_another_machine_is_refused() {
     let config: Entry<'_> = ("extlinux/extlinux.conf", b"label l\nkernel /k\n");
-    let Some(disk) = ext4(&[config, ("k", b"MZ, but no kernel")]) else {
+    let Some(because) = refusal(&[config, ("k", b"MZ, but no kernel")]) else {
         return;
     };
-    assert!(matches!(boot(disk), Err(FindError::Kernel { path, .. }) if path == "/k"));
+    assert_eq!(because, "/k: the kernel is neither an ELF file nor a bzImage");
 }
 
 #[test]
@@ -150,10 +155,13 @@ fn links_that_loop_or_leave_are_no_danger() {
         b"-> ../../../../../../../etc/passwd",
         b"-> /proc/self/mem",
     ] {
-        let Some(disk) = ext4(&[config, ("loop", target)]) else {
+        let Some(because) = refusal(&[config, ("loop", target)]) else {
             return;
         };
-        assert!(matches!(boot(disk), Err(FindError::NothingBootable(_))));
+        assert!(
+            because.contains("/loop") || because.contains("symbolic links"),
+            "{because}"
+        );
     }
 }
 
@@ -180,7 +188,7 @@ fn an_import_names_foreign_formats_and_what_to_do() {
         Err(ImportError::Empty { len: 0 })
     ));
     let e = inspect(file_of(&dir, &vec![0x55; 1 << 20])).unwrap_err();
-    assert!(matches!(e, ImportError::Boot(FindError::NothingBootable(_))));
+    assert!(matches!(e, ImportError::Boot(FindError::NoLoader(_))));
 }
 
 #[test]
@@ -189,9 +197,29 @@ fn a_good_image_is_described() {
     disk.extend([0; 100]);
     let dir = TempDir::new().unwrap();
     let info = inspect(file_of(&dir, &disk)).unwrap();
+    assert_eq!((info.size, info.boot_mode), (8 * MIB, BootMode::LegacyBios));
+    let Road::Direct(direct) = info.road else {
+        panic!("by firmware")
+    };
     assert_eq!(
-        (info.size, info.kernel_path.as_str(), info.has_initrd),
-        (8 * MIB, "/vmlinuz", true)
+        (direct.kernel_path.as_str(), direct.has_initrd),
+        ("/vmlinuz", true)
+    );
+}
+
+#[test]
+fn the_tiny_ami_boots_directly() {
+    let Some(path) = std::env::var_os("HEARTH_TINY_AMI") else {
+        eprintln!("SKIPPED: the_tiny_ami_boots_directly: HEARTH_TINY_AMI names no image");
+        return;
+    };
+    let Road::Direct(files) = find_road(fs::File::open(path).unwrap()).unwrap() else {
+        panic!("by firmware")
+    };
+    assert!(files.kernel_path.contains("/vmlinuz-"), "{}", files.kernel_path);
+    assert_eq!(
+        files.cmdline,
+        "root=/dev/vda rootfstype=ext4 rw console=ttyS0 quiet"
     );
 }
 
@@ -297,13 +325,15 @@ fn time_to_find_and_unpack_a_real_kernel() {
     let file = file_of(&dir, &disk);
     for _ in 0..10 {
         let start = std::time::Instant::now();
-        let found = find_boot(file.try_clone().unwrap()).unwrap();
+        let Road::Direct(found) = find_road(file.try_clone().unwrap()).unwrap() else {
+            panic!("by firmware")
+        };
         let all = start.elapsed();
         let start = std::time::Instant::now();
         let elf = hearth_image::kernel::unpack(packed.clone()).unwrap();
         assert!(found.kernel == elf);
         eprintln!(
-            "{} -> {} bytes: find_boot {all:?}, of it unpack about {:?}",
+            "{} -> {} bytes: find_road {all:?}, of it unpack about {:?}",
             packed.len(),
             elf.len(),
             start.elapsed()

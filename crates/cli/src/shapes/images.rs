@@ -32,7 +32,8 @@ struct Image {
     creation_date: String,
     architecture: String,
     image_type: &'static str,
-    /// Hearth's own: the kernel that was found on the disk.
+    boot_mode: String,
+    /// Hearth's own: the kernel that is booted directly.
     kernel_path: String,
     #[serde(skip)]
     size: i64,
@@ -85,6 +86,7 @@ impl From<v1::Image> for Image {
             creation_date: time_as_string(image.creation_date),
             architecture: image.architecture,
             image_type: "machine",
+            boot_mode: image.boot_mode,
             kernel_path: image.kernel_path,
             size: image.size,
         }
@@ -99,11 +101,12 @@ impl Answer for Images {
                 i.name.clone(),
                 i.state.clone(),
                 readable_size(i.size),
+                i.boot_mode.clone(),
                 i.kernel_path.clone(),
                 readable(&i.creation_date),
             ]
         };
-        let head = ["Image", "Name", "State", "Size", "Kernel", "Created"];
+        let head = ["Image", "Name", "State", "Size", "Boot mode", "Kernel", "Created"];
         table::of_rows(head, self.images.iter().map(row).collect(), "No images.")
     }
 }

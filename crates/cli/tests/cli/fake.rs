@@ -389,6 +389,7 @@ impl Images for Script {
             }],
             owner_id: "000000000000".into(),
             kernel_path: "/boot/vmlinuz".into(),
+            boot_mode: "legacy-bios".into(),
             ..Default::default()
         };
         Ok(Response::new(DescribeImagesResponse {

@@ -16,7 +16,6 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use hearth_image::ImageInfo;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
@@ -55,10 +54,20 @@ enum Answer {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Info {
-    size: u64,
+    boot_mode: String,
+    /// Empty where only firmware boots it.
     kernel_path: String,
-    cmdline: String,
-    has_initrd: bool,
+    /// Why the direct road is closed; empty where it is open.
+    because: String,
+}
+
+/// What a disk holds that can become an AMI.
+#[derive(Debug)]
+pub struct Inspected {
+    /// In EC2's words: `legacy-bios`, `uefi`, `uefi-preferred`.
+    pub boot_mode: String,
+    /// The kernel that the direct road boots; empty where only firmware boots the disk.
+    pub kernel_path: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +106,7 @@ impl Inspections {
     ///
     /// # Errors
     /// The disk cannot become an AMI, the inspection took more than it may, or none can be made.
-    pub async fn inspect(&self, disk: File) -> Result<ImageInfo, InspectError> {
+    pub async fn inspect(&self, disk: File) -> Result<Inspected, InspectError> {
         let io = |doing| move |source| InspectError::Io { doing, source };
         let closed = |error| io("waiting for")(io::Error::other(error));
         let _permit = self.0.acquire().await.map_err(closed)?;
@@ -127,11 +136,13 @@ impl Inspections {
                     );
                 }
                 tracing::info!(peak_kib, cpu_ms, "a disk image was inspected");
-                Ok(ImageInfo {
-                    size: info.size,
+                if !info.because.is_empty() {
+                    let because = info.because.as_str();
+                    tracing::info!(because, "a disk image boots by firmware only");
+                }
+                Ok(Inspected {
+                    boot_mode: info.boot_mode,
                     kernel_path: info.kernel_path,
-                    cmdline: info.cmdline,
-                    has_initrd: info.has_initrd,
                 })
             }
             (_, Some(Answer::Refused(why))) => Err(InspectError::Refused(why)),

@@ -116,10 +116,12 @@ fn inspect(namespaces: &Namespaces) -> Answer {
     let usage = rusage();
     Answer::Image {
         info: Info {
-            size: info.size,
-            kernel_path: info.kernel_path,
-            cmdline: info.cmdline,
-            has_initrd: info.has_initrd,
+            boot_mode: info.boot_mode.as_str().to_owned(),
+            because: info.because().map(ToString::to_string).unwrap_or_default(),
+            kernel_path: match info.road {
+                hearth_image::Road::Direct(direct) => direct.kernel_path,
+                hearth_image::Road::Firmware { .. } => String::new(),
+            },
         },
         peak_kib: usage.0,
         cpu_ms: usage.1,

@@ -12,7 +12,10 @@ pub struct ImageRow {
     pub state: String,
     pub size: i64,
     pub digest: String,
+    /// Empty where only firmware boots it.
     pub kernel_path: String,
+    /// In EC2's words.
+    pub boot_mode: String,
     pub created_at: i64,
 }
 
@@ -21,8 +24,8 @@ pub const DEREGISTERED: &str = "deregistered";
 
 pub async fn insert(c: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
     sqlx::query(
-        "INSERT INTO images (id, name, description, state, size, digest, kernel_path, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO images (id, name, description, state, size, digest, kernel_path, boot_mode, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&row.id)
     .bind(&row.name)
@@ -31,6 +34,7 @@ pub async fn insert(c: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
     .bind(row.size)
     .bind(&row.digest)
     .bind(&row.kernel_path)
+    .bind(&row.boot_mode)
     .bind(row.created_at)
     .execute(c)
     .await?;

@@ -103,3 +103,30 @@ pub fn gpt_disk(partitions: &[&[u8]]) -> Vec<u8> {
     }
     disk
 }
+
+/// Runs commands of debugfs on an image that it may write to.
+pub fn debugfs(image: &Path, commands: &str) -> bool {
+    let Some(debugfs) = tool("debugfs") else {
+        return false;
+    };
+    let script = image.with_extension("debugfs");
+    fs::write(&script, commands).unwrap();
+    let done = Command::new(debugfs)
+        .arg("-w")
+        .arg("-f")
+        .args([&script, image])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+    true
+}
+
+/// What debugfs prints for a request.
+pub fn debugfs_says(image: &Path, request: &str) -> String {
+    let done = Command::new(tool("debugfs").unwrap())
+        .args(["-R", request])
+        .arg(image)
+        .output()
+        .unwrap();
+    String::from_utf8(done.stdout).unwrap()
+}

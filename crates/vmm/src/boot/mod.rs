@@ -16,13 +16,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use hearth_block::{Disk, DiskReader};
+use hearth_image::{Construct, Road};
 use linux_loader::loader::{Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
 
 use crate::memory::{GuestMemory, Layout, MIB, advise_huge_pages};
 
 /// Linux reads at most this many bytes of command line on x86 (`COMMAND_LINE_SIZE`), the NUL included.
-pub const COMMAND_LINE_SIZE: usize = 2048;
+pub const COMMAND_LINE_SIZE: usize = hearth_image::kernel::MAX_COMMAND_LINE + 1;
 /// Kernels without `XLF_CAN_BE_LOADED_ABOVE_4G` want their initrd below this.
 const INITRD_LIMIT: u64 = 0x8000_0000;
 /// Larger kernel files are refused before they are read.
@@ -41,6 +42,8 @@ const ELF_MAGIC: &[u8; 4] = b"\x7fELF";
 pub enum BootError {
     #[error("finding a kernel on the root disk")]
     Find(#[source] hearth_image::FindError),
+    #[error("the root disk boots by its own loader from firmware only: {0}")]
+    NeedsFirmware(Construct),
     #[error("reading the {what}")]
     Read {
         what: &'static str,
@@ -92,8 +95,11 @@ pub fn load(source: &Source, layout: &Layout, memory: &GuestMemory) -> Result<En
     let read_error = |what| move |source| BootError::Read { what, source };
     match source {
         Source::Disk(disk) => {
-            let files =
-                hearth_image::find_boot(DiskReader::new(Arc::clone(disk))).map_err(BootError::Find)?;
+            let road = hearth_image::find_road(DiskReader::new(Arc::clone(disk))).map_err(BootError::Find)?;
+            let files = match road {
+                Road::Direct(files) => files,
+                Road::Firmware { because } => return Err(BootError::NeedsFirmware(because)),
+            };
             let initrd = files.initrd.as_deref();
             let kernel = Cursor::new(files.kernel);
             let initrd = initrd.map(|bytes| (bytes, bytes.len() as u64));

@@ -27,6 +27,7 @@ use limits::Uploads;
 
 const FILTERS: &[&str] = &[
     "architecture",
+    "boot-mode",
     "description",
     "image-id",
     "name",
@@ -110,6 +111,7 @@ async fn describe(app: &App, request: &DescribeImagesRequest) -> Result<Describe
                 vec![
                     match name {
                         "architecture" => &image.architecture,
+                        "boot-mode" => &image.boot_mode,
                         "description" => &image.description,
                         "name" => &image.name,
                         "owner-id" => &image.owner_id,
@@ -146,6 +148,7 @@ fn tell(row: ImageRow, owner_id: &str) -> Image {
         tags: Vec::new(),
         owner_id: owner_id.to_owned(),
         kernel_path: row.kernel_path,
+        boot_mode: row.boot_mode,
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use hearth_api::v1::{RegisterImageRequest, RegisterImageResponse, register_image_request};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
-use hearth_image::ImageInfo;
 use register_image_request::{Chunk, Parameters, Part};
 use serde_json::json;
 use sqlx::SqliteConnection;
@@ -13,7 +12,7 @@ use tonic::{Code, Streaming};
 use super::limits::{Patience, Uploads, one_more};
 use super::upload::{Upload, UploadError};
 use crate::app::App;
-use crate::inspection::{InspectError, Inspections};
+use crate::inspection::{InspectError, Inspected, Inspections};
 use crate::services::{Failure, commit, input};
 use crate::store::images::{self, AVAILABLE, ImageRow};
 use crate::store::{now, tags};
@@ -70,7 +69,8 @@ pub(super) async fn register(
     let row = row(&id, &parameters, digest, info);
     images::insert(tx.connection(), &row).await?;
     tags::put(tx.connection(), &id, Kind::Image.resource_type(), &given).await?;
-    let detail = json!({ "image": id, "name": row.name, "size": row.size, "kernel": row.kernel_path });
+    let detail = json!({ "image": id, "name": row.name, "size": row.size, "kernel": row.kernel_path,
+        "boot_mode": row.boot_mode });
     tx.audit("RegisterImage", &detail).await?;
     tx.event("image.registered", &id).await?;
     commit(tx, false).await?;
@@ -78,7 +78,7 @@ pub(super) async fn register(
     Ok(RegisterImageResponse { image_id: id })
 }
 
-fn row(id: &str, parameters: &Parameters, digest: String, info: ImageInfo) -> ImageRow {
+fn row(id: &str, parameters: &Parameters, digest: String, info: Inspected) -> ImageRow {
     ImageRow {
         id: id.to_owned(),
         name: parameters.name.clone(),
@@ -87,6 +87,7 @@ fn row(id: &str, parameters: &Parameters, digest: String, info: ImageInfo) -> Im
         size: parameters.size,
         digest,
         kernel_path: info.kernel_path,
+        boot_mode: info.boot_mode,
         created_at: now(),
     }
 }
@@ -215,8 +216,8 @@ fn not_bootable(error: &InspectError) -> ApiError {
         InspectError::Refused(_) | InspectError::Exceeded { .. } => ApiError::new(
             ErrorCode::InvalidParameterValue,
             format!(
-                "This cannot become an AMI: {error}. Give a raw disk image with a kernel and a boot entry on an ext4 \
-                 file system. Nothing was kept."
+                "This cannot become an AMI: {error}. Give a raw disk image with a boot loader in an EFI system \
+                 partition, or with a boot loader's configuration and a kernel on an ext4 file system. Nothing was kept."
             ),
         ),
         InspectError::Io { .. } | InspectError::NoJail(_) | InspectError::Garbled => {
