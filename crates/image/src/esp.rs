@@ -56,7 +56,9 @@ impl EfiSystem {
     /// The inner error names another loader, or what is not understood about this one.
     pub(crate) fn grub(&self) -> Result<Result<EmbeddedGrub, Construct>, FsError> {
         let sections = sections(&self.loader)?;
-        if sections.iter().any(|section| section.name == ".vendor_cert") {
+        // ".vendor_cert" is longer than a section's name can be: it is cut, or behind the file's string table.
+        let is_shim = |name: &str| name.starts_with(".vendor_") || name.starts_with('/');
+        if sections.iter().any(|section| is_shim(&section.name)) {
             return self.grub_of_shim();
         }
         embedded(&self.loader, &sections)

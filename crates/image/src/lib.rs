@@ -24,6 +24,8 @@ mod fs;
 pub mod fuzz;
 mod inspect;
 pub mod kernel;
+#[cfg(test)]
+mod layouts;
 mod loaders;
 mod meter;
 mod partitions;

@@ -88,13 +88,9 @@ fn bls_on_a_boot_partition_of_a_gpt() {
     assert_eq!(files.initrd, None);
 }
 
-#[test]
-fn grub_on_a_partition_of_an_mbr() {
-    let config = b"set default=0\nmenuentry 'A' {\n linux /boot/vmlinuz root=LABEL=x\n}\n";
-    let Some(fs) = ext4(&[("boot/grub/grub.cfg", config), ("boot/vmlinuz", &elf())]) else {
-        return;
-    };
-    let mut disk = Cursor::new(vec![0; 10 * MIB as usize]);
+/// One partition, which begins at 1 MiB and whose entry says so many sectors.
+fn mbr_disk(fs: &[u8], sectors: u32, size: u64) -> Vec<u8> {
+    let mut disk = Cursor::new(vec![0; size as usize]);
     let mut mbr = mbrman::MBR::new_from(&mut disk, 512, [1, 2, 3, 4]).unwrap();
     mbr[1] = mbrman::MBRPartitionEntry {
         boot: mbrman::BOOT_ACTIVE,
@@ -102,16 +98,165 @@ fn grub_on_a_partition_of_an_mbr() {
         sys: 0x83,
         last_chs: mbrman::CHS::empty(),
         starting_lba: 2048,
-        sectors: fs.len() as u32 / 512,
+        sectors: 2048,
     };
     mbr.write_into(&mut disk).unwrap();
     let mut disk = disk.into_inner();
-    disk[MIB as usize..][..fs.len()].copy_from_slice(&fs);
-    let files = boot(disk).unwrap();
+    // Its writer admits no partition that ends behind the disk.
+    disk[446 + 12..446 + 16].copy_from_slice(&sectors.to_le_bytes());
+    disk[MIB as usize..][..fs.len()].copy_from_slice(fs);
+    disk
+}
+
+fn grub_root() -> Option<Vec<u8>> {
+    let config = b"set default=0\nmenuentry 'A' {\n linux /boot/vmlinuz root=LABEL=x\n}\n";
+    ext4(&[("boot/grub/grub.cfg", config), ("boot/vmlinuz", &elf())])
+}
+
+#[test]
+fn grub_on_a_partition_of_an_mbr() {
+    let Some(fs) = grub_root() else { return };
+    let end = fs.len() as u64 + MIB;
+    // As it should be, and with an end 512 sectors behind the file's.
+    for (sectors, size) in [
+        (fs.len() as u64 / 512, end + MIB),
+        (fs.len() as u64 / 512 + 512, end),
+    ] {
+        let files = boot(mbr_disk(&fs, sectors as u32, size)).unwrap();
+        assert_eq!(
+            (files.kernel_path.as_str(), files.cmdline.as_str()),
+            ("/boot/vmlinuz", "BOOT_IMAGE=/boot/vmlinuz root=LABEL=x")
+        );
+    }
+}
+
+#[test]
+fn a_gpt_for_sectors_of_4096_bytes_is_refused() {
+    let mut disk = Cursor::new(vec![0; 16 * MIB as usize]);
+    let mut table = gpt::GptConfig::new()
+        .writable(true)
+        .logical_block_size(gpt::disk::LogicalBlockSize::Lb4096)
+        .create_from_device(&mut disk, None)
+        .unwrap();
+    let kind = gpt::partition_types::LINUX_FS;
+    table.add_partition("p", 8 * MIB, kind, 0, None).unwrap();
+    table.write().unwrap();
+    let error = boot(disk.into_inner()).unwrap_err().to_string();
     assert_eq!(
-        (files.kernel_path.as_str(), files.cmdline.as_str()),
-        ("/boot/vmlinuz", "BOOT_IMAGE=/boot/vmlinuz root=LABEL=x")
+        error,
+        "the disk's partition table is refused: its GPT is for sectors of 4096 bytes, and virtual disks have sectors of \
+         512"
     );
+}
+
+#[test]
+fn a_command_line_that_is_too_long_is_refused() {
+    for (len, refused) in [(2047, false), (2048, true), (2100, true)] {
+        let config = format!("label l\n kernel /k\n append {}\n", "x".repeat(len));
+        let Some(disk) = ext4(&[("extlinux/extlinux.conf", config.as_bytes()), ("k", &elf())]) else {
+            return;
+        };
+        let dir = TempDir::new().unwrap();
+        let inspected = inspect(file_of(&dir, &disk))
+            .map(drop)
+            .map_err(|error| error.to_string());
+        let booted = boot(disk).map(drop).map_err(|error| error.to_string());
+        assert_eq!((booted.is_err(), inspected.is_err()), (refused, refused), "{len}");
+        if let Err(why) = inspected {
+            let expected = format!("a command line of {len} bytes, of which the kernel takes 2047");
+            assert!(why.contains(&expected), "{why}");
+        }
+    }
+}
+
+/// A FAT file system of 4 MiB.
+fn fat(files: &[Entry<'_>]) -> Vec<u8> {
+    let mut disk = Cursor::new(vec![0; 4 * MIB as usize]);
+    fatfs::format_volume(&mut disk, fatfs::FormatVolumeOptions::new()).unwrap();
+    let fs = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
+    for (path, content) in files {
+        let mut dir = fs.root_dir();
+        let names: Vec<_> = path.split('/').collect();
+        for name in &names[..names.len() - 1] {
+            dir = dir.create_dir(name).unwrap();
+        }
+        let mut file = dir.create_file(names[names.len() - 1]).unwrap();
+        file.write_all(content).unwrap();
+    }
+    drop(fs);
+    disk.into_inner()
+}
+
+/// An EFI system partition and another one.
+fn efi_disk(esp: &[u8], root: &[u8]) -> Vec<u8> {
+    let mut disk = Cursor::new(vec![0; 20 * MIB as usize]);
+    let mut table = gpt::GptConfig::new()
+        .writable(true)
+        .create_from_device(&mut disk, None)
+        .unwrap();
+    let mut starts = Vec::new();
+    for (content, kind) in [
+        (esp, gpt::partition_types::EFI),
+        (root, gpt::partition_types::LINUX_FS),
+    ] {
+        let id = table
+            .add_partition("p", content.len() as u64, kind, 0, Some(2048))
+            .unwrap();
+        starts.push(table.partitions()[&id].first_lba as usize * 512);
+    }
+    table.write().unwrap();
+    let mut disk = disk.into_inner();
+    for (start, content) in starts.into_iter().zip([esp, root]) {
+        disk[start..][..content.len()].copy_from_slice(content);
+    }
+    disk
+}
+
+/// A PE file with GRUB's modules: a header, and the prefix "/grub".
+fn grub_image() -> Vec<u8> {
+    let mut image = vec![0; 64];
+    image[..2].copy_from_slice(b"MZ");
+    image[60] = 64;
+    image.extend(b"PE\0\0\x64\x86\x01\0");
+    image.resize(64 + 24, 0);
+    image.extend(b"mods\0\0\0\0");
+    image.resize(64 + 24 + 40, 0);
+    let mut modules = b"mimg\0\0\0\0".to_vec();
+    modules.extend(24_u64.to_le_bytes());
+    modules.extend(40_u64.to_le_bytes());
+    modules.extend([3, 0, 0, 0, 16, 0, 0, 0]);
+    modules.extend(b"/grub\0\0\0");
+    image[64 + 24 + 16..][..4].copy_from_slice(&(modules.len() as u32).to_le_bytes());
+    image[64 + 24 + 20..][..4].copy_from_slice(&128_u32.to_le_bytes());
+    image.extend(modules);
+    image
+}
+
+#[test]
+fn an_efi_loader_decides_the_boot_mode() {
+    let Some(root) = grub_root() else { return };
+    let dir = TempDir::new().unwrap();
+    let info = |esp: &[Entry<'_>], root: &[u8]| inspect(file_of(&dir, &efi_disk(&fat(esp), root))).unwrap();
+    let grub = grub_image();
+    let stub = b"search -f /boot/vmlinuz --set=root\nconfigfile /boot/grub/grub.cfg\n";
+
+    let both = info(&[("EFI/BOOT/BOOTX64.EFI", &grub), ("grub/grub.cfg", stub)], &root);
+    assert_eq!(both.boot_mode, BootMode::UefiPreferred);
+    assert!(matches!(both.road, Road::Direct(direct) if direct.kernel_path == "/boot/vmlinuz"));
+
+    let firmware = info(&[("EFI/BOOT/BOOTX64.EFI", &grub)], &root);
+    assert_eq!(firmware.boot_mode, BootMode::Uefi);
+    let because = firmware.because().unwrap().to_string();
+    assert_eq!(
+        because,
+        "(hd0,gpt1)/grub/grub.cfg: a configuration file that is not there"
+    );
+
+    let firmware = info(&[("efi/boot/bootx64.efi", b"other")], &[0; 4096]);
+    assert_eq!(firmware.boot_mode, BootMode::Uefi);
+
+    let direct = info(&[("EFI/readme.txt", b"no loader")], &root);
+    assert_eq!(direct.boot_mode, BootMode::LegacyBios);
 }
 
 #[test]

@@ -98,16 +98,22 @@ impl Volume {
 
     /// Files without a disk.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn of_files(files: Vec<(String, Vec<u8>)>) -> Volume {
+    pub(crate) fn of_files(files: Vec<(String, Vec<u8>)>, uuid: &str) -> Volume {
         Volume {
             driver: Driver::Files(files::Files(files)),
-            uuid: "8f1b9a3e-0000-4000-8000-000000000001".to_owned(),
+            uuid: uuid.to_owned(),
             label: "boot".to_owned(),
         }
     }
 
     pub(crate) fn is_fat(&self) -> bool {
-        matches!(self.driver, Driver::Fat(_))
+        match self.driver {
+            Driver::Fat(_) => true,
+            // A FAT file system's UUID has nine characters.
+            #[cfg(any(test, feature = "testing"))]
+            Driver::Files(_) => self.uuid.len() == 9,
+            Driver::Ext4(_) => false,
+        }
     }
 
     pub(crate) fn kind(&self, path: &str) -> Result<Option<Kind>, FsError> {

@@ -244,6 +244,11 @@ impl Machine<'_> {
                 self.deeper(|machine| machine.normal(path.as_deref()))
             }
             "search" | "search.file" | "search.fs_label" | "search.fs_uuid" => self.search(line, name, args),
+            "hwmatch" => {
+                let why = format!("the graphics hardware (line {line} of {})", self.file);
+                self.state.variables.set("match", Value::unknown(why));
+                self.succeed(None)
+            }
             "probe" | "regexp" | "smbios" => self.sets_something(line, name, args),
             "increment" | "decrement" => self.count(line, name, args),
             // A 64-bit processor.
@@ -421,15 +426,18 @@ impl Machine<'_> {
             );
         };
         let file = options.iter().find(|(option, _)| *option == "file");
+        let usual = format!("{}/grubenv", self.text_of("prefix")?);
         let path = match file {
             Some((_, Some(path))) => path.text().unwrap_or_default().to_owned(),
-            _ => format!("{}/grubenv", self.text_of("prefix")?),
+            _ => usual.clone(),
         };
+        // Configurations also spell it as ${config_directory}/grubenv.
+        let is_usual = self.locate(&path) == self.locate(&usual);
         let names = others
             .iter()
             .filter_map(|name| name.text().ok())
             .map(str::to_owned);
-        Ok((path, file.is_none(), names.collect()))
+        Ok((path, is_usual, names.collect()))
     }
 
     fn load_env(&mut self, line: usize, args: &Args) -> Run {

@@ -73,10 +73,15 @@ pub(crate) fn evaluate(volumes: &Volumes, start: &Start) -> Result<BootEntry, Un
         match &first {
             None => first = Some(Rc::clone(&booted)),
             Some(first) if **first != *booted => {
-                let what = format!(
-                    "the next boot is of {}, not of {}",
-                    booted.kernel.path, first.kernel.path
-                );
+                let (first, next) = (&first.kernel, &booted.kernel);
+                let what = if first == next {
+                    format!(
+                        "the next boot of {} has another command line or other initrds",
+                        first.path
+                    )
+                } else {
+                    format!("the next boot is of {}, not of {}", next.path, first.path)
+                };
                 return Err(Undecided::because("save_env", what));
             }
             Some(_) => {}
@@ -115,7 +120,10 @@ pub(crate) fn fuzz(configuration: &[u8], environment: &[u8]) {
     let volumes = Volumes {
         parts: vec![Part {
             region,
-            content: Content::Open(Rc::new(Volume::of_files(files))),
+            content: Content::Open(Rc::new(Volume::of_files(
+                files,
+                "8f1b9a3e-0000-4000-8000-000000000001",
+            ))),
         }],
         boot_sector: Vec::new(),
     };

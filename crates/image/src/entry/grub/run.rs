@@ -145,6 +145,9 @@ impl<'a> Machine<'a> {
         if !self.source(&path)? {
             return because(path, "a configuration file that is not there");
         }
+        if let Ok(Some(place)) = self.locate(&path) {
+            self.file = Rc::from(place.path.as_str());
+        }
         self.choose()
     }
 
