@@ -34,6 +34,8 @@ pub struct Cloud {
     hearthd: Option<Child>,
     agent: Option<Child>,
     agent_port: u16,
+    /// The host's boot, as its agents are told.
+    boot: u32,
     pool: u8,
     /// The AMI that every launch of [`Cloud::launch`] uses.
     pub image_id: String,
@@ -54,6 +56,7 @@ impl Cloud {
             hearthd: None,
             agent: None,
             agent_port: 0,
+            boot: 1,
             pool: rand::random_range(1..=254),
             image_id: String::new(),
             host,
@@ -131,12 +134,40 @@ impl Cloud {
                 .arg("--join-token")
                 .arg(format!("@{}", self.path("token").display()))
                 .args(["--host-network-namespace", &self.host.name])
+                .env("HEARTH_AGENT_BOOT_ID", self.boot.to_string())
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)
                 .spawn()
                 .context("starting hearth-agent")?,
         );
+        Ok(())
+    }
+
+    /// What a host does when it shuts down: the agent ends, then the guests do.
+    pub fn shut_down_host(&mut self) -> Result<()> {
+        self.kill(Daemon::Agent)?;
+        let log = self.log("agent.log")?;
+        let status = Command::new(binary("hearth-agent")?)
+            .args(["shutdown-guests", "--patience", "300", "--data-dir"])
+            .arg(self.path("agent"))
+            .args(["--host-network-namespace", &self.host.name])
+            .env("HEARTH_AGENT_BOOT_ID", self.boot.to_string())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .status()?;
+        ensure!(status.success(), "shutdown-guests: {status}\n{}", self.logs());
+        self.boot += 1;
+        Ok(())
+    }
+
+    /// Ends every process of the host at once; the next agent finds another boot.
+    pub fn cut_power(&mut self) -> Result<()> {
+        self.kill(Daemon::Agent)?;
+        for pid in self.monitors()? {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        }
+        self.boot += 1;
         Ok(())
     }
 

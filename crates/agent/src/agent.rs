@@ -1,6 +1,6 @@
 //! The agent as a whole: its parts, put together in the right order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use anyhow::Context as _;
 use hearth_api::join::JoinToken;
 use hearth_network::Network;
 use ipnet::Ipv4Net;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::board::Board;
 use crate::capacity::Reserve;
+use crate::decide;
 use crate::identity::{self, Identity};
 use crate::images::Images;
 use crate::instance;
@@ -22,7 +23,7 @@ use crate::paths::DataDir;
 use crate::session::Session;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
-use crate::{checks, counters, descriptors, lock, volume};
+use crate::{checks, counters, descriptors, host, lock, volume};
 
 /// The first zone of a `hearthd` that was told nothing else.
 const DEFAULT_ZONE: &str = "local-1a";
@@ -46,6 +47,8 @@ pub struct Config {
     /// See [`hearth_network::NetworkConfig::guest_networks`].
     pub guest_networks: Vec<Ipv4Net>,
     pub stop_patience: Duration,
+    /// How many instances are started at once after a restart of the host.
+    pub recovery_starts: usize,
     pub jail: jail::Settings,
     /// No checks, no jail and no network: for tests with stand-in monitors.
     pub simulate_host: bool,
@@ -72,37 +75,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let identity = identify(&config, &dir, &store).await?;
 
     let metadata = Arc::new(Metadata::default());
-    let host = if config.simulate_host {
-        Host::Simulated
-    } else {
-        let namespace = config.host_network_namespace.as_deref();
-        let mut settings = networks::config(&dir, namespace).context("reading the IMDS key")?;
-        settings.guest_networks = config.guest_networks;
-        let source = Arc::clone(&metadata) as Arc<dyn hearth_network::MetadataSource>;
-        Host::Real(Network::new(settings, source).await?)
+    let host = match config.simulate_host {
+        true => Host::Simulated,
+        false => network(&config, &dir, &metadata).await?,
     };
-    let networks = Arc::new(Networks::new(host, metadata));
-    let keeper = Arc::clone(&networks);
-    tokio::spawn(async move { keeper.keep().await });
+    let networks = keep_networks(host, metadata);
     tokio::spawn(counters::serve(&dir, Arc::clone(&networks)).context("opening the counters' socket")?);
-
     let (channel, link) = Link::new();
     let board = Board::default();
-    let context = Arc::new(instance::Context {
-        images: Images::new(dir.clone(), link, config.image_cache_percent),
-        dir: dir.clone(),
-        store,
-        networks,
-        board: board.clone(),
-        monitor: config.monitor,
-        kvm: if config.simulate_host {
-            "/dev/null"
-        } else {
-            "/dev/kvm"
-        },
-        jail: (!config.simulate_host).then(|| Jail::new(&config.jail, &dir)),
-        stop_patience: config.stop_patience,
-    });
+    let context = context(&config, &dir, store, networks, link, &board, decide::Host::Up)?;
     let supervisor = Supervisor::start(context).await?;
     let (intents, inbox) = mpsc::channel(1);
     let host_id = identity.host_id;
@@ -131,19 +112,158 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Ends the guests of a host that shuts down, by their power buttons, and returns when all have ended. The next agent
+/// starts them again. The agent has ended: this does its work meanwhile.
+///
+/// # Errors
+/// The agent still runs, or some guests did not end.
+pub async fn shutdown_guests(config: Config) -> anyhow::Result<()> {
+    /// After the guests' own time: for telling monitors to end, and killing them.
+    const BEYOND: Duration = Duration::from_secs(30);
+    if !config.data_dir.exists() {
+        return Ok(());
+    }
+    let dir = DataDir::create(&config.data_dir)
+        .with_context(|| format!("opening {}", config.data_dir.display()))?;
+    let _lock = lock::take(&dir)?;
+    descriptors::raise_limit();
+    let store = Store::open(&dir.store())?;
+    // While they end, guests are answered as before. If the network cannot be served, they end without it.
+    let metadata = Arc::new(Metadata::default());
+    let host = match config.simulate_host {
+        true => Host::Simulated,
+        false => network(&config, &dir, &metadata).await.unwrap_or_else(|error| {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "guests end without DHCP, DNS and metadata"
+            );
+            Host::Simulated
+        }),
+    };
+    let networks = keep_networks(host, metadata);
+    let (_channel, link): (watch::Sender<_>, Link) = Link::new();
+    let board = Board::default();
+    let context = context(
+        &config,
+        &dir,
+        store,
+        networks,
+        link,
+        &board,
+        decide::Host::GoingDown,
+    )?;
+    let supervisor = Supervisor::start(context).await?;
+    let patience = config.stop_patience + BEYOND;
+    match supervisor.drain(patience).await {
+        Ok(()) => Ok(()),
+        Err(left) => anyhow::bail!("{left} instances have not ended within {} s", patience.as_secs()),
+    }
+}
+
+async fn network(config: &Config, dir: &DataDir, metadata: &Arc<Metadata>) -> anyhow::Result<Host> {
+    let namespace = config.host_network_namespace.as_deref();
+    let mut settings = networks::config(dir, namespace).context("reading the IMDS key")?;
+    settings.guest_networks.clone_from(&config.guest_networks);
+    let source = Arc::clone(metadata) as Arc<dyn hearth_network::MetadataSource>;
+    Ok(Host::Real(Network::new(settings, source).await?))
+}
+
+fn keep_networks(host: Host, metadata: Arc<Metadata>) -> Arc<Networks> {
+    let networks = Arc::new(Networks::new(host, metadata));
+    let keeper = Arc::clone(&networks);
+    tokio::spawn(async move { keeper.keep().await });
+    networks
+}
+
+fn context(
+    config: &Config,
+    dir: &DataDir,
+    store: Store,
+    networks: Arc<Networks>,
+    link: Link,
+    board: &Board,
+    host: decide::Host,
+) -> anyhow::Result<Arc<instance::Context>> {
+    Ok(Arc::new(instance::Context {
+        images: Images::new(dir.clone(), link, config.image_cache_percent),
+        dir: dir.clone(),
+        store,
+        networks,
+        board: board.clone(),
+        monitor: config.monitor.clone(),
+        kvm: if config.simulate_host {
+            "/dev/null"
+        } else {
+            "/dev/kvm"
+        },
+        jail: (!config.simulate_host).then(|| Jail::new(&config.jail, dir)),
+        stop_patience: config.stop_patience,
+        boot: host::boot_id().context("reading the id of this boot of the host")?,
+        host,
+        recovering: Arc::new(Semaphore::new(config.recovery_starts)),
+    }))
+}
+
+/// Lets the host join a cloud; answers its id.
+///
+/// # Errors
+/// It has joined already, its agent runs, or the token is refused.
+pub async fn join(
+    data_dir: &Path,
+    token: &JoinToken,
+    control_plane: Option<String>,
+    availability_zone: Option<String>,
+) -> anyhow::Result<String> {
+    let dir = DataDir::create(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
+    let _lock = lock::take(&dir)?;
+    if let Some(identity) = Identity::load(&dir)? {
+        anyhow::bail!(
+            "this host has joined already, as {}; to let it join anew, remove {}",
+            identity.host_id,
+            dir.pki().display()
+        );
+    }
+    let store = Store::open(&dir.store())?;
+    let identity = enroll(
+        &dir,
+        &store,
+        token,
+        control_plane.as_deref(),
+        availability_zone.as_deref(),
+    );
+    Ok(identity.await?.host_id)
+}
+
+async fn enroll(
+    dir: &DataDir,
+    store: &Store,
+    token: &JoinToken,
+    control_plane: Option<&str>,
+    availability_zone: Option<&str>,
+) -> anyhow::Result<Identity> {
+    // They were another host's. What runs stays, and is reported as unknown.
+    store.forget_intents().await?;
+    let endpoint = control_plane.unwrap_or(&token.endpoint);
+    let zone = availability_zone.unwrap_or(DEFAULT_ZONE);
+    let identity = identity::enroll(dir, token, endpoint, zone).await?;
+    tracing::info!(host = identity.host_id, "enrolled");
+    Ok(identity)
+}
+
 async fn identify(config: &Config, dir: &DataDir, store: &Store) -> anyhow::Result<Identity> {
     if let Some(identity) = Identity::load(dir)? {
         return Ok(identity);
     }
-    // They were another host's. What runs stays, and is reported as unknown.
-    store.forget_intents().await?;
     let token = config.join_token.as_ref().context(
-        "this host is not enrolled: run `hearthd join-token` on the control plane's machine, and start the \
-         agent once with --join-token",
+        "this host is not enrolled: run `hearthd join-token` on the control plane's machine, and `hearth-agent join \
+         TOKEN` here",
     )?;
-    let endpoint = config.control_plane.as_ref().unwrap_or(&token.endpoint);
-    let zone = config.availability_zone.as_deref().unwrap_or(DEFAULT_ZONE);
-    let identity = identity::enroll(dir, token, endpoint, zone).await?;
-    tracing::info!(host = identity.host_id, "enrolled");
-    Ok(identity)
+    enroll(
+        dir,
+        store,
+        token,
+        config.control_plane.as_deref(),
+        config.availability_zone.as_deref(),
+    )
+    .await
 }

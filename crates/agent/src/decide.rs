@@ -6,6 +6,11 @@
 //! A reboot is a power-off that the agent answers by launching the same run again, with the same volume and
 //! ENI (ACPI has a power button but no reset button that a guest obeys in order). The API state stays
 //! `running` throughout. A guest that ignores the button for the whole patience is reset hard, as EC2 does.
+//!
+//! The host's own restart is no end of a run either: what ran is launched again (EC2's simplified automatic recovery),
+//! unless the intent says otherwise or the host restarts again and again. The end of a monitor is the host's doing if
+//! the kernel's boot id is another than the launch's, or if the record says that the host was going down. Such a launch
+//! keeps run, volume and ENI, and the API state stays `running`.
 
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase as Seen;
@@ -14,16 +19,34 @@ use hearth_vmm::spec::Outcome;
 
 use crate::record::{Cause, End, Phase, Record};
 
+/// Launches of one run after restarts of the host, none of which ran steadily. One more would be a loop: the instance
+/// may be what brings the host down.
+pub const MAX_RECOVERIES: u32 = 3;
+
 /// Characters of why a monitor says that it ended.
 const MAX_MESSAGE: usize = 1000;
 
 /// What the kernel says about the monitor of the record's launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Monitor {
-    /// None lives. `spawned`: one did, in this launch; `outcome` is what it said at its end.
-    Absent { spawned: bool, outcome: Option<Outcome> },
-    /// One lives; `entered`: its first vCPU has been entered.
-    Alive { entered: bool },
+    /// None lives. `spawned`: one did, in this launch; `outcome` is what it said at its end; `rebooted`: the host has
+    /// restarted since the launch, and may have lost what these two are read from.
+    Absent {
+        spawned: bool,
+        outcome: Option<Outcome>,
+        rebooted: bool,
+    },
+    /// One lives; `entered`: its first vCPU has been entered; `steady`: it has lived for so long that it is not what
+    /// brings the host down.
+    Alive { entered: bool, steady: bool },
+}
+
+/// What the host is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    Up,
+    /// It shuts down: guests end, nothing is launched.
+    GoingDown,
 }
 
 /// How hard the living monitor has been asked to end. Not durable: a new agent asks anew.
@@ -62,8 +85,17 @@ pub enum Action {
         run: u64,
         reboot: u64,
     },
+    /// As `Launch`, of a run that the host's restart has cut off.
+    Recover {
+        run: u64,
+        reboot: u64,
+    },
     /// The living monitor has entered its first vCPU: remember it.
     RecordEntered,
+    /// Whether the living monitor's end will be the host's doing.
+    RecordInterrupted(bool),
+    /// The recovered run has run steadily.
+    RecordSteady,
     RecordEnd {
         run: u64,
         end: End,
@@ -88,23 +120,55 @@ pub fn decide(
     record: &Record,
     monitor: &Monitor,
     effort: Option<Effort>,
+    host: Host,
 ) -> Action {
-    match monitor {
-        Monitor::Alive { entered } => alive(intent, record, *entered, effort),
-        Monitor::Absent { spawned, outcome } => match record.phase {
-            Phase::Starting if !spawned => never_spawned(intent, record),
-            Phase::Starting | Phase::Entered => ended(intent, record, outcome.as_ref()),
+    let action = match monitor {
+        Monitor::Alive { entered, .. } if *entered && record.phase == Phase::Starting => {
+            Action::RecordEntered
+        }
+        Monitor::Alive { entered, .. } if host == Host::GoingDown => {
+            going_down(intent, record, *entered, effort)
+        }
+        Monitor::Alive { .. } if record.interrupted => Action::RecordInterrupted(false),
+        Monitor::Alive { steady: true, .. } if record.recoveries > 0 => Action::RecordSteady,
+        Monitor::Alive { entered, .. } => alive(intent, record, *entered, effort),
+        Monitor::Absent {
+            spawned,
+            outcome,
+            rebooted,
+        } => match record.phase {
+            Phase::Starting if !spawned && !rebooted => never_spawned(intent, record),
+            Phase::Starting | Phase::Entered => ended(intent, record, outcome.as_ref(), *rebooted),
             Phase::Idle | Phase::Ended(_) => at_rest(intent, record),
             Phase::Gone if intent.is_none() => Action::Forget,
             Phase::Gone => at_rest(intent, record),
         },
+    };
+    match action {
+        // They can wait until the host is back.
+        Action::Launch { .. } | Action::Recover { .. } | Action::Erase if host == Host::GoingDown => {
+            Action::Wait
+        }
+        action => action,
+    }
+}
+
+/// The host shuts down while the monitor lives. That it does is recorded before the guest is asked to end, so that the
+/// end is not taken for the guest's own wish.
+fn going_down(
+    intent: Option<&InstanceIntent>,
+    record: &Record,
+    entered: bool,
+    effort: Option<Effort>,
+) -> Action {
+    match (wish(intent, record), intent) {
+        (Wish::End, Some(intent)) => end_ladder(intent.force, entered, effort),
+        _ if !record.interrupted => Action::RecordInterrupted(true),
+        _ => end_ladder(false, entered, effort),
     }
 }
 
 fn alive(intent: Option<&InstanceIntent>, record: &Record, entered: bool, effort: Option<Effort>) -> Action {
-    if entered && record.phase == Phase::Starting {
-        return Action::RecordEntered;
-    }
     match (wish(intent, record), intent) {
         (Wish::End, Some(intent)) => end_ladder(intent.force, entered, effort),
         (Wish::Run, Some(intent)) if entered && intent.reboot > record.reboot => {
@@ -162,8 +226,21 @@ fn never_spawned(intent: Option<&InstanceIntent>, record: &Record) -> Action {
 }
 
 /// The monitor of this launch is no more.
-fn ended(intent: Option<&InstanceIntent>, record: &Record, outcome: Option<&Outcome>) -> Action {
+fn ended(
+    intent: Option<&InstanceIntent>,
+    record: &Record,
+    outcome: Option<&Outcome>,
+    rebooted: bool,
+) -> Action {
     let wish = wish(intent, record);
+    let hosts_doing = match outcome {
+        None | Some(Outcome::Killed { .. }) => rebooted || record.interrupted,
+        Some(Outcome::GuestPowerOff | Outcome::Stopped | Outcome::Crashed { .. }) => record.interrupted,
+        Some(Outcome::StartFailed { .. }) => false,
+    };
+    if hosts_doing && wish != Wish::End {
+        return cut_off(intent.filter(|_| wish == Wish::Run), record);
+    }
     let end = match outcome {
         Some(Outcome::GuestPowerOff) => match (wish, intent) {
             (Wish::Run, Some(intent)) if intent.reboot > record.reboot => {
@@ -187,10 +264,36 @@ fn ended(intent: Option<&InstanceIntent>, record: &Record, outcome: Option<&Outc
         Some(Outcome::Killed { signal }) => End::new(Cause::MonitorDied, killed_by(*signal)),
         None => End::new(
             Cause::MonitorDied,
-            "the instance's monitor process ended without a word (it was killed, or the host restarted)",
+            "the instance's monitor process ended without a word (it was killed)",
         ),
     };
     Action::RecordEnd { run: record.run, end }
+}
+
+/// The host's restart, or its shutdown, has ended the run's monitor. `intent`: of this run, which shall go on.
+fn cut_off(intent: Option<&InstanceIntent>, record: &Record) -> Action {
+    let Some(intent) = intent else {
+        return Action::Wait;
+    };
+    let end = |why: String| Action::RecordEnd {
+        run: record.run,
+        end: End::new(Cause::HostRebooted, why),
+    };
+    // What never ran is not recovered but launched.
+    let ran = record.phase == Phase::Entered || record.start_micros > 0;
+    if ran && intent.auto_recovery_disabled {
+        return end("automatic recovery is disabled for the instance".to_owned());
+    }
+    if record.recoveries >= MAX_RECOVERIES {
+        return end(format!(
+            "the instance was started again after {MAX_RECOVERIES} restarts of its host, and each time the host \
+             restarted soon"
+        ));
+    }
+    Action::Recover {
+        run: record.run,
+        reboot: intent.reboot,
+    }
 }
 
 /// What a monitor says goes to the control plane again and again, with all that others say: it is not trusted to be
@@ -263,7 +366,7 @@ pub fn observe(intent: Option<&InstanceIntent>, record: &Record, monitor: &Monit
         (_, Phase::Gone, Monitor::Absent { .. }) => Seen::Gone,
         (None, _, _) => Seen::Unknown,
         (Some(_), _, Monitor::Alive { .. }) if wish == Wish::End => Seen::Stopping,
-        (Some(_), _, Monitor::Alive { entered: true }) | (_, Phase::Entered, _) => Seen::Running,
+        (Some(_), _, Monitor::Alive { entered: true, .. }) | (_, Phase::Entered, _) => Seen::Running,
         // Between a reboot's two launches the run goes on.
         (Some(_), Phase::Starting, _) if record.start_micros > 0 => Seen::Running,
         (Some(_), Phase::Starting, _) | (_, _, Monitor::Alive { .. }) => Seen::Starting,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use hearth_agent::agent::{self, Config};
 use hearth_agent::capacity::Reserve;
 use hearth_agent::counters;
@@ -34,6 +34,38 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Lets this host join a cloud, with a token of `hearthd join-token`; the agent is to be started then.
+    Join {
+        /// The token; @FILE reads it from a file, @/dev/stdin from standard input.
+        #[arg(value_name = "TOKEN|@FILE", hide_env_values = true)]
+        token: String,
+        #[arg(long, env = "HEARTH_AGENT_DATA_DIR", default_value = "/var/lib/hearth/agent")]
+        data_dir: PathBuf,
+        /// Where the control plane listens, HOST:PORT, if the token's is not reached from here.
+        #[arg(long, env = "HEARTH_AGENT_CONTROL_PLANE", value_name = "HOST:PORT")]
+        control_plane: Option<String>,
+        /// The availability zone that this host is in.
+        #[arg(long, env = "HEARTH_AGENT_AVAILABILITY_ZONE", value_name = "ZONE")]
+        availability_zone: Option<String>,
+    },
+    /// Ends the guests of a host that shuts down by their power buttons, and waits for it. The agent has to be stopped;
+    /// its next start, usually after the host's, starts them again. The unit hearth-guests.service calls this.
+    ShutdownGuests {
+        #[command(flatten)]
+        agent: AgentArgs,
+        /// Seconds that a guest has to end by itself.
+        #[arg(
+            long,
+            env = "HEARTH_AGENT_SHUTDOWN_PATIENCE",
+            default_value_t = 90,
+            value_parser = clap::value_parser!(u64).range(0..=500),
+            value_name = "SECONDS"
+        )]
+        patience: u64,
+    },
+    /// Writes manual pages into a directory.
+    #[command(hide = true)]
+    ManPages { directory: PathBuf },
     /// Shows what the DNS, IMDS and DHCP servers admitted and refused of each network interface, from the running agent.
     Counters {
         /// The running agent's.
@@ -107,6 +139,15 @@ struct AgentArgs {
         value_name = "SECONDS"
     )]
     stop_patience: u64,
+    /// Instances that are started at once after a restart of the host; the next ones follow when these have begun.
+    #[arg(
+        long,
+        env = "HEARTH_AGENT_RECOVERY_STARTS",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=1000),
+        value_name = "NUMBER"
+    )]
+    recovery_starts: u16,
     /// Users that monitors run as, one for each: FIRST-LAST, numbers that nobody else uses.
     #[arg(long, env = "HEARTH_AGENT_MONITOR_UIDS", default_value = UidRange::DEFAULT, value_name = "RANGE")]
     monitor_uids: UidRange,
@@ -145,6 +186,8 @@ async fn run() -> anyhow::Result<()> {
             let namespace = place.host_network_namespace.as_deref();
             hearth_agent::cleanup::cleanup(&place.data_dir, namespace, &place.cgroup).await
         }
+        Some(Command::ManPages { directory }) => clap_mangen::generate_to(Cli::command(), &directory)
+            .with_context(|| format!("writing manual pages to {}", directory.display())),
         Some(Command::Counters { data_dir }) => {
             let counters = counters::ask(&data_dir).await?;
             #[allow(clippy::print_stdout)] // what was asked for
@@ -152,6 +195,25 @@ async fn run() -> anyhow::Result<()> {
                 println!("{}", counters::table(&counters));
             }
             Ok(())
+        }
+        Some(Command::Join {
+            token,
+            data_dir,
+            control_plane,
+            availability_zone,
+        }) => {
+            let token = join_token(&token)?;
+            let host_id = agent::join(&data_dir, &token, control_plane, availability_zone).await?;
+            #[allow(clippy::print_stdout)] // what was asked for
+            {
+                println!("This host is {host_id}. Start its agent: systemctl start hearth-agent");
+            }
+            Ok(())
+        }
+        Some(Command::ShutdownGuests { agent, patience }) => {
+            let mut config = config(agent)?;
+            config.stop_patience = Duration::from_secs(patience);
+            agent::shutdown_guests(config).await
         }
         None => agent::run(config(cli.agent)?).await,
     }
@@ -183,6 +245,7 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
         host_network_namespace: args.place.host_network_namespace,
         guest_networks: args.guest_networks,
         stop_patience: Duration::from_secs(args.stop_patience),
+        recovery_starts: args.recovery_starts.into(),
         simulate_host: args.simulate_host,
     })
 }

@@ -19,6 +19,15 @@ pub struct Record {
     pub reboot: u64,
     /// Microseconds from the intent's arrival to the first vCPU entry of `run`; 0 before it.
     pub start_micros: u64,
+    /// The kernel's id of the boot that `launch` was made in; empty before the first launch.
+    #[serde(default)]
+    pub boot: String,
+    /// The host was going down while `launch` ran: it was ended for that, whatever its monitor said at the end.
+    #[serde(default)]
+    pub interrupted: bool,
+    /// Times that `run` was launched again after the host had restarted, since it last ran steadily.
+    #[serde(default)]
+    pub recoveries: u32,
     /// The root volume, remembered for the day when no intent names it any more; empty before the first run.
     pub volume_id: String,
 }
@@ -53,6 +62,7 @@ pub enum Cause {
     MonitorDied,
     StartFailed,
     GuestCrashed,
+    HostRebooted,
 }
 
 impl Record {
@@ -65,6 +75,9 @@ impl Record {
             phase: Phase::Idle,
             reboot: 0,
             start_micros: 0,
+            boot: String::new(),
+            interrupted: false,
+            recoveries: 0,
             volume_id: String::new(),
         }
     }
@@ -82,6 +95,7 @@ impl Record {
             end,
             start_micros: self.start_micros,
             reboot: self.reboot,
+            recoveries: self.recoveries,
         }
     }
 }
@@ -101,6 +115,7 @@ impl End {
             Cause::MonitorDied => run_end::Cause::MonitorDied,
             Cause::StartFailed => run_end::Cause::StartFailed,
             Cause::GuestCrashed => run_end::Cause::GuestCrashed,
+            Cause::HostRebooted => run_end::Cause::HostRebooted,
         };
         RunEnd {
             cause: cause.into(),

@@ -37,7 +37,7 @@ pub struct Session {
 enum SessionError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    #[error("this host has no identity any more: restart the agent with --join-token")]
+    #[error("this host has no identity any more: stop the agent, and run `hearth-agent join TOKEN`")]
     NoIdentity,
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -102,8 +102,8 @@ impl Session {
                     pause = REFUSED_PAUSE;
                     tracing::error!(
                         "{}. Guests go on, and nothing changes on this host any more. To let it join anew: run \
-                         `hearthd join-token` on the control plane's machine, stop this agent, remove {}, and start the \
-                         agent with --join-token",
+                         `hearthd join-token` on the control plane's machine, stop this agent, remove {}, run \
+                         `hearth-agent join TOKEN`, and start the agent",
                         crate::chain(&error),
                         session.dir.pki().display()
                     );
@@ -125,8 +125,8 @@ impl Session {
         if identity.validity()?.has_ended() {
             tracing::error!(
                 "the certificate of this host has expired. To let the host join again under its id: run `hearthd \
-                 join-token --host-id {}` on the control plane's machine, stop this agent, remove {}, and start the \
-                 agent with --join-token",
+                 join-token --host-id {}` on the control plane's machine, stop this agent, remove {}, run \
+                 `hearth-agent join TOKEN`, and start the agent",
                 identity.host_id,
                 self.dir.pki().display()
             );

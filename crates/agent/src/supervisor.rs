@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_api::agent::{InstanceIntent, Intents, RootVolume};
 use tokio::sync::{mpsc, watch};
@@ -77,6 +78,24 @@ impl Supervisor {
                 },
                 Some(ended) = self.tasks.join_next() => self.reap(ended),
             }
+        }
+    }
+
+    /// Waits until every actor of a host that goes down has ended its instance.
+    ///
+    /// # Errors
+    /// How many have not, after `patience`.
+    pub async fn drain(mut self, patience: Duration) -> Result<(), usize> {
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "an instance was left to itself");
+                }
+            }
+        };
+        match tokio::time::timeout(patience, ended).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.tasks.len()),
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod common;
 mod identity;
+mod reboots;
 
 use common::{Cloud, PATIENCE};
 use hearth_api::agent::instance_intent::Desired;

@@ -72,6 +72,13 @@ pub(crate) fn metadata_options(value: &str) -> Result<v1::InstanceMetadataOption
     })
 }
 
+pub(crate) fn maintenance_options(value: &str) -> Result<v1::InstanceMaintenanceOptions, CliError> {
+    let options: MaintenanceOptions = shorthand::item("--maintenance-options", value)?;
+    Ok(v1::InstanceMaintenanceOptions {
+        auto_recovery: options.auto_recovery,
+    })
+}
+
 pub(crate) fn placement(value: &str) -> Result<v1::Placement, CliError> {
     let placement: Placement = shorthand::item("--placement", value)?;
     Ok(v1::Placement {
@@ -171,6 +178,12 @@ struct MetadataOptions {
     http_put_response_hop_limit: Option<i32>,
     #[serde(default)]
     instance_metadata_tags: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct MaintenanceOptions {
+    auto_recovery: String,
 }
 
 #[derive(Deserialize)]

@@ -2,7 +2,7 @@
 //! as they like. Whatever happens, a run is never started twice, never by two monitors, and in the end the
 //! host is as intended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase as Seen;
@@ -33,19 +33,26 @@ fn record(run: u64, phase: Phase) -> Record {
 const REST: Monitor = Monitor::Absent {
     spawned: false,
     outcome: None,
+    rebooted: false,
 };
-const RUNNING: Monitor = Monitor::Alive { entered: true };
+const RUNNING: Monitor = Monitor::Alive {
+    entered: true,
+    steady: false,
+};
 
 #[test]
 fn a_new_run_is_launched_and_an_ended_one_is_not_launched_again() {
     let wanted = intent(Desired::Running, 1);
     let launch = Action::Launch { run: 1, reboot: 0 };
-    assert_eq!(decide(Some(&wanted), &Record::new("i-1"), &REST, None), launch);
+    assert_eq!(
+        decide(Some(&wanted), &Record::new("i-1"), &REST, None, Host::Up),
+        launch
+    );
     let over = record(1, Phase::Ended(End::new(Cause::MonitorDied, "")));
-    assert_eq!(decide(Some(&wanted), &over, &REST, None), Action::Wait);
+    assert_eq!(decide(Some(&wanted), &over, &REST, None, Host::Up), Action::Wait);
     let again = intent(Desired::Running, 2);
     let launch = Action::Launch { run: 2, reboot: 0 };
-    assert_eq!(decide(Some(&again), &over, &REST, None), launch);
+    assert_eq!(decide(Some(&again), &over, &REST, None, Host::Up), launch);
 }
 
 #[test]
@@ -59,10 +66,10 @@ fn a_stop_climbs_from_button_to_socket_to_kill() {
             overdue,
             missed: false,
         };
-        decide(Some(&wanted), &now, &RUNNING, Some(effort))
+        decide(Some(&wanted), &now, &RUNNING, Some(effort), Host::Up)
     };
     assert_eq!(
-        decide(Some(&wanted), &now, &RUNNING, None),
+        decide(Some(&wanted), &now, &RUNNING, None, Host::Up),
         Action::Press(Goal::End)
     );
     assert_eq!(at(Step::Pressed, false), Action::Wait);
@@ -73,7 +80,7 @@ fn a_stop_climbs_from_button_to_socket_to_kill() {
         missed: true,
     };
     assert_eq!(
-        decide(Some(&wanted), &now, &RUNNING, Some(missed)),
+        decide(Some(&wanted), &now, &RUNNING, Some(missed), Host::Up),
         Action::Press(Goal::End)
     );
     assert_eq!(at(Step::Pressed, true), Action::Stop);
@@ -85,19 +92,31 @@ fn a_stop_climbs_from_button_to_socket_to_kill() {
 #[test]
 fn force_and_an_unentered_machine_skip_the_button() {
     let mut wanted = intent(Desired::Terminated, 1);
-    let starting = Monitor::Alive { entered: false };
+    let starting = Monitor::Alive {
+        entered: false,
+        steady: false,
+    };
     let now = record(1, Phase::Starting);
-    assert_eq!(decide(Some(&wanted), &now, &starting, None), Action::Stop);
+    assert_eq!(
+        decide(Some(&wanted), &now, &starting, None, Host::Up),
+        Action::Stop
+    );
     wanted.force = true;
     let now = record(1, Phase::Entered);
-    assert_eq!(decide(Some(&wanted), &now, &RUNNING, None), Action::Stop);
+    assert_eq!(
+        decide(Some(&wanted), &now, &RUNNING, None, Host::Up),
+        Action::Stop
+    );
     let pressed = Effort {
         goal: Goal::End,
         step: Step::Pressed,
         overdue: false,
         missed: false,
     };
-    assert_eq!(decide(Some(&wanted), &now, &RUNNING, Some(pressed)), Action::Stop);
+    assert_eq!(
+        decide(Some(&wanted), &now, &RUNNING, Some(pressed), Host::Up),
+        Action::Stop
+    );
 }
 
 #[test]
@@ -106,15 +125,16 @@ fn a_reboot_is_a_power_off_and_the_same_run_again_or_a_hard_reset() {
     wanted.reboot = 1;
     let now = record(1, Phase::Entered);
     assert_eq!(
-        decide(Some(&wanted), &now, &RUNNING, None),
+        decide(Some(&wanted), &now, &RUNNING, None, Host::Up),
         Action::Press(Goal::Reboot)
     );
     let off = Monitor::Absent {
         spawned: true,
         outcome: Some(Outcome::GuestPowerOff),
+        rebooted: false,
     };
     let relaunch = Action::Launch { run: 1, reboot: 1 };
-    assert_eq!(decide(Some(&wanted), &now, &off, None), relaunch);
+    assert_eq!(decide(Some(&wanted), &now, &off, None, Host::Up), relaunch);
     assert_eq!(observe(Some(&wanted), &now, &off).phase(), Seen::Running);
     let deaf = Effort {
         goal: Goal::Reboot,
@@ -123,7 +143,7 @@ fn a_reboot_is_a_power_off_and_the_same_run_again_or_a_hard_reset() {
         missed: false,
     };
     assert_eq!(
-        decide(Some(&wanted), &now, &RUNNING, Some(deaf)),
+        decide(Some(&wanted), &now, &RUNNING, Some(deaf), Host::Up),
         Action::Reset { reboot: 1 }
     );
 }
@@ -136,10 +156,13 @@ fn what_no_intent_names_is_reported_and_kept() {
         (Phase::Starting, REST),
     ] {
         let now = record(1, phase);
-        assert_eq!(decide(None, &now, &monitor, None), Action::Wait);
+        assert_eq!(decide(None, &now, &monitor, None, Host::Up), Action::Wait);
         assert_eq!(observe(None, &now, &monitor).phase(), Seen::Unknown);
     }
-    assert_eq!(decide(None, &record(1, Phase::Gone), &REST, None), Action::Forget);
+    assert_eq!(
+        decide(None, &record(1, Phase::Gone), &REST, None, Host::Up),
+        Action::Forget
+    );
 }
 
 #[test]
@@ -148,8 +171,15 @@ fn the_end_says_who_wanted_it() {
         let gone = Monitor::Absent {
             spawned: true,
             outcome,
+            rebooted: false,
         };
-        match decide(Some(&intent(desired, 1)), &record(1, Phase::Entered), &gone, None) {
+        match decide(
+            Some(&intent(desired, 1)),
+            &record(1, Phase::Entered),
+            &gone,
+            None,
+            Host::Up,
+        ) {
             Action::RecordEnd { run: 1, end } => end.cause,
             other => panic!("{other:?}"),
         }
@@ -164,6 +194,121 @@ fn the_end_says_who_wanted_it() {
         message: "triple fault".to_owned(),
     });
     assert_eq!(ended(crashed, Desired::Running), Cause::GuestCrashed);
+}
+
+/// A host that restarted since the launch; the traces may have been lost with what was not written back.
+fn lost(outcome: Option<Outcome>) -> Monitor {
+    Monitor::Absent {
+        spawned: outcome.is_some(),
+        outcome,
+        rebooted: true,
+    }
+}
+
+fn cause(action: Action) -> Cause {
+    match action {
+        Action::RecordEnd { end, .. } => end.cause,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_a_restart_of_the_host_cut_off_is_started_again() {
+    let mut wanted = intent(Desired::Running, 1);
+    let recover = Action::Recover { run: 1, reboot: 0 };
+    let now = record(1, Phase::Entered);
+    let after = |wanted: &InstanceIntent, now: &Record, outcome| {
+        decide(Some(wanted), now, &lost(outcome), None, Host::Up)
+    };
+    assert_eq!(after(&wanted, &now, None), recover);
+    assert_eq!(
+        after(
+            &wanted,
+            &now,
+            Some(Outcome::Killed {
+                signal: libc::SIGKILL
+            })
+        ),
+        recover
+    );
+    let seen = observe(Some(&wanted), &now, &lost(None));
+    assert_eq!((seen.phase(), seen.run), (Seen::Running, 1));
+    // What ended before is over.
+    assert_eq!(
+        cause(after(&wanted, &now, Some(Outcome::GuestPowerOff))),
+        Cause::GuestPowerOff
+    );
+    // A launch that the restart came into is made again, also where the mark of its monitor was lost.
+    assert_eq!(after(&wanted, &record(1, Phase::Starting), None), recover);
+    // Nobody says, or it shall end.
+    assert_eq!(decide(None, &now, &lost(None), None, Host::Up), Action::Wait);
+    assert_eq!(
+        cause(after(&intent(Desired::Stopped, 1), &now, None)),
+        Cause::Requested
+    );
+
+    wanted.auto_recovery_disabled = true;
+    assert_eq!(cause(after(&wanted, &now, None)), Cause::HostRebooted);
+    // It has never run: that is its launch, and no recovery.
+    assert_eq!(after(&wanted, &record(1, Phase::Starting), None), recover);
+}
+
+#[test]
+fn an_instance_whose_host_restarts_again_and_again_ends() {
+    let wanted = intent(Desired::Running, 1);
+    let mut now = record(1, Phase::Entered);
+    now.recoveries = MAX_RECOVERIES;
+    assert_eq!(
+        cause(decide(Some(&wanted), &now, &lost(None), None, Host::Up)),
+        Cause::HostRebooted
+    );
+    // One that has run steadily in between begins to count anew.
+    let steady = Monitor::Alive {
+        entered: true,
+        steady: true,
+    };
+    assert_eq!(
+        decide(Some(&wanted), &now, &steady, None, Host::Up),
+        Action::RecordSteady
+    );
+    now.recoveries = 0;
+    assert_eq!(decide(Some(&wanted), &now, &steady, None, Host::Up), Action::Wait);
+}
+
+#[test]
+fn a_host_that_goes_down_presses_the_button_and_starts_nothing() {
+    let wanted = intent(Desired::Running, 1);
+    let mut now = record(1, Phase::Entered);
+    let down = |now: &Record, monitor: &Monitor, effort| {
+        decide(Some(&wanted), now, monitor, effort, Host::GoingDown)
+    };
+    // That it goes down is known before the guest is asked.
+    assert_eq!(down(&now, &RUNNING, None), Action::RecordInterrupted(true));
+    now.interrupted = true;
+    assert_eq!(down(&now, &RUNNING, None), Action::Press(Goal::End));
+    let deaf = Effort {
+        goal: Goal::End,
+        step: Step::Pressed,
+        overdue: true,
+        missed: false,
+    };
+    assert_eq!(down(&now, &RUNNING, Some(deaf)), Action::Stop);
+    for outcome in [None, Some(Outcome::GuestPowerOff), Some(Outcome::Stopped)] {
+        let off = Monitor::Absent {
+            spawned: true,
+            outcome,
+            rebooted: false,
+        };
+        assert_eq!(down(&now, &off, None), Action::Wait);
+        let recover = Action::Recover { run: 1, reboot: 0 };
+        assert_eq!(decide(Some(&wanted), &now, &off, None, Host::Up), recover);
+    }
+    assert_eq!(down(&record(0, Phase::Idle), &REST, None), Action::Wait);
+    // The host stays up after all: from here on an end is the guest's own.
+    assert_eq!(
+        decide(Some(&wanted), &now, &RUNNING, None, Host::Up),
+        Action::RecordInterrupted(false)
+    );
 }
 
 /// Where the agent is killed while it acts.
@@ -194,6 +339,16 @@ enum Happens {
     Crash,
     KillMonitor,
     KillAgent,
+    /// The host begins to shut down; the agent that ends its guests starts.
+    GoDown,
+    /// The host restarts, after a shutdown or a power cut; what was not written back is lost.
+    RestartHost {
+        traces_lost: bool,
+    },
+    SetAutoRecovery {
+        disabled: bool,
+    },
+    Steady,
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
@@ -216,6 +371,10 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::Crash),
         1 => Just(Happens::KillMonitor),
         2 => Just(Happens::KillAgent),
+        1 => Just(Happens::GoDown),
+        2 => any::<bool>().prop_map(|traces_lost| Happens::RestartHost { traces_lost }),
+        1 => any::<bool>().prop_map(|disabled| Happens::SetAutoRecovery { disabled }),
+        1 => Just(Happens::Steady),
     ]
 }
 
@@ -224,6 +383,13 @@ struct Model {
     intent: InstanceIntent,
     record: Record,
     alive: Option<bool>,
+    steady: bool,
+    host: Host,
+    boot: u64,
+    /// Of the launches that a restart or a shutdown of the host ended.
+    cut_off: BTreeSet<u64>,
+    /// Runs that were recorded as entered.
+    entered: BTreeSet<u64>,
     traces: BTreeMap<u64, Option<Outcome>>,
     effort: Option<Effort>,
     volume: bool,
@@ -238,6 +404,11 @@ impl Model {
             intent: intent(Desired::Running, 1),
             record: Record::new("i-1"),
             alive: None,
+            steady: false,
+            host: Host::Up,
+            boot: 1,
+            cut_off: BTreeSet::new(),
+            entered: BTreeSet::new(),
             traces: BTreeMap::new(),
             effort: None,
             volume: false,
@@ -248,12 +419,16 @@ impl Model {
 
     fn monitor(&self) -> Monitor {
         match self.alive {
-            Some(entered) => Monitor::Alive { entered },
+            Some(entered) => Monitor::Alive {
+                entered,
+                steady: entered && self.steady,
+            },
             None => {
                 let trace = self.traces.get(&self.record.launch);
                 Monitor::Absent {
                     spawned: trace.is_some(),
                     outcome: trace.cloned().flatten(),
+                    rebooted: !self.record.boot.is_empty() && self.record.boot != self.boot.to_string(),
                 }
             }
         }
@@ -261,13 +436,22 @@ impl Model {
 
     fn end_monitor(&mut self, outcome: Option<Outcome>) {
         if self.alive.take().is_some() {
+            if self.record.interrupted {
+                self.cut_off.insert(self.record.launch);
+            }
             self.traces.insert(self.record.launch, outcome);
             self.effort = None;
         }
     }
 
     fn step(&mut self, killed: Killed) -> Action {
-        let action = decide(Some(&self.intent), &self.record, &self.monitor(), self.effort);
+        let action = decide(
+            Some(&self.intent),
+            &self.record,
+            &self.monitor(),
+            self.effort,
+            self.host,
+        );
         if killed == Killed::BeforeRecord {
             self.effort = None;
             return action;
@@ -282,13 +466,31 @@ impl Model {
         };
         match action.clone() {
             Action::Wait | Action::Forget => {}
-            Action::Launch { run, reboot } => {
+            Action::Launch { run, reboot } | Action::Recover { run, reboot } => {
+                assert_eq!(self.host, Host::Up, "started on a host that goes down");
+                let recovers = matches!(action, Action::Recover { .. });
+                if recovers {
+                    let ran = self.entered.contains(&run);
+                    assert!(
+                        !(ran && self.intent.auto_recovery_disabled),
+                        "recovered although that is disabled"
+                    );
+                    assert!(self.record.recoveries < MAX_RECOVERIES, "recovered without end");
+                }
                 self.volume = true;
+                self.steady = false;
                 self.record = Record {
                     run,
                     launch: self.record.launch + 1,
                     phase: Phase::Starting,
                     reboot,
+                    boot: self.boot.to_string(),
+                    interrupted: false,
+                    recoveries: match (recovers, run == self.record.run) {
+                        (true, _) => self.record.recoveries + 1,
+                        (false, true) => self.record.recoveries,
+                        (false, false) => 0,
+                    },
                     ..self.record.clone()
                 };
                 if killed != Killed::AfterRecord {
@@ -296,12 +498,21 @@ impl Model {
                     self.alive = Some(false);
                     self.traces.insert(self.record.launch, None);
                     if let Some(last) = self.spawned.insert(run, self.record.launch) {
-                        assert!(reboot > 0, "run {run} was started twice");
-                        assert_eq!(self.traces[&last], Some(Outcome::GuestPowerOff));
+                        let rebooted =
+                            reboot > 0 && self.traces.get(&last) == Some(&Some(Outcome::GuestPowerOff));
+                        assert!(
+                            rebooted || self.cut_off.contains(&last),
+                            "run {run} was started twice"
+                        );
                     }
                 }
             }
-            Action::RecordEntered => self.record.phase = Phase::Entered,
+            Action::RecordEntered => {
+                self.record.phase = Phase::Entered;
+                self.entered.insert(self.record.run);
+            }
+            Action::RecordInterrupted(interrupted) => self.record.interrupted = interrupted,
+            Action::RecordSteady => self.record.recoveries = 0,
             Action::RecordEnd { run, end } => {
                 let first = self.ended.entry(run).or_insert_with(|| end.clone());
                 assert_eq!(*first, end, "an end was rewritten");
@@ -335,7 +546,10 @@ impl Model {
         match event {
             // As the control plane does: only a stopped instance starts.
             Happens::Start if !terminated && matches!(self.record.phase, Phase::Ended(_)) => {
-                self.intent = intent(Desired::Running, self.intent.run + 1);
+                self.intent = InstanceIntent {
+                    auto_recovery_disabled: self.intent.auto_recovery_disabled,
+                    ..intent(Desired::Running, self.intent.run + 1)
+                };
             }
             Happens::Stop { force } if !terminated => {
                 self.intent.set_desired(Desired::Stopped);
@@ -360,12 +574,43 @@ impl Model {
             })),
             Happens::KillMonitor => self.end_monitor(None),
             Happens::KillAgent => self.effort = None,
+            Happens::GoDown => {
+                self.host = Host::GoingDown;
+                self.effort = None;
+            }
+            Happens::RestartHost { traces_lost } => self.restart_host(*traces_lost),
+            Happens::SetAutoRecovery { disabled } => self.intent.auto_recovery_disabled = *disabled,
+            Happens::Steady => self.steady = true,
             Happens::Replay | Happens::Start | Happens::Stop { .. } | Happens::Reboot => {}
         }
     }
 
+    fn restart_host(&mut self, traces_lost: bool) {
+        let launch = self.record.launch;
+        self.alive = None;
+        if traces_lost {
+            self.traces.remove(&launch);
+        }
+        // What ended without a word, and was not recorded before the restart, may as well have been ended by it.
+        if self.traces.get(&launch).is_none_or(Option::is_none) {
+            self.cut_off.insert(launch);
+        }
+        self.boot += 1;
+        self.host = Host::Up;
+        self.effort = None;
+    }
+
     /// No more surprises: guests obey, patience ends, the agent works.
     fn settle(&mut self) {
+        if self.host == Host::GoingDown {
+            self.settle_down();
+            assert_eq!(self.alive, None, "a guest outlives its host's shutdown");
+            self.restart_host(false);
+        }
+        self.settle_down();
+    }
+
+    fn settle_down(&mut self) {
         for _ in 0..32 {
             let action = self.step(Killed::No);
             match action {
@@ -423,10 +668,13 @@ proptest! {
         let desired = if stop { Desired::Stopped } else { Desired::Running };
         let old = intent(desired, older);
         let ended = record(run, Phase::Ended(End::new(Cause::Requested, "")));
-        prop_assert_eq!(decide(Some(&old), &ended, &REST, None), Action::Wait);
+        prop_assert_eq!(decide(Some(&old), &ended, &REST, None, Host::Up), Action::Wait);
         let running = record(run, Phase::Entered);
-        let monitor = Monitor::Alive { entered };
-        prop_assert_eq!(decide(Some(&old), &running, &monitor, None), Action::Wait);
+        let monitor = Monitor::Alive {
+            entered,
+            steady: false,
+        };
+        prop_assert_eq!(decide(Some(&old), &running, &monitor, None, Host::Up), Action::Wait);
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) enum LaunchError {
 impl Actor {
     /// Launches `run`. What comes before the record may be dropped at any point when the intent changes; the
     /// rest is short and is not.
-    pub(super) async fn launch(&mut self, intent: &InstanceIntent, run: u64, reboot: u64) {
+    pub(super) async fn launch(&mut self, intent: &InstanceIntent, run: u64, reboot: u64, recoveries: u32) {
         let launch = self.record.launch + 1;
         let began = Instant::now();
         let step = |step: &str| {
@@ -63,6 +63,9 @@ impl Actor {
             } else {
                 0
             },
+            boot: self.context.boot.clone(),
+            interrupted: false,
+            recoveries,
             volume_id: parts.volume_id.clone(),
             instance_id: self.record.instance_id.clone(),
         };
@@ -75,6 +78,7 @@ impl Actor {
             Ok(monitor) => {
                 step("spawned");
                 self.monitor = Some(monitor);
+                self.since = Instant::now();
             }
             Err(error) => self.start_failed(run, error).await,
         }

@@ -15,6 +15,7 @@
 //! | after the first entry, before its record | `Starting` *n* | the monitor says `running` | adopts it, records the entry |
 //! | after the monitor's end, before its record | `Starting`/`Entered` *n* | nobody listens; the mark; the outcome file | records the end; after a reboot's power-off, launches *n*+1 |
 //! | between a reboot's record of *n*+1 and its fork | `Starting` *n*+1 | directory of *n*+1 absent or without mark | launches *n*+1; the traces of *n* have another name |
+//! | while a cut-off run waits to be launched again | old, of another boot or `interrupted` | nobody listens | launches *n*+1 of the same run, in its turn |
 //! | while erasing | old | some files gone | erases the rest: it is idempotent |
 //! | after `Gone`, before the report | `Gone` | nothing | reports `Gone` at each connection until the intent goes |
 //!
@@ -22,6 +23,7 @@
 //! store cannot have two monitors write one volume.
 
 mod launch;
+mod recover;
 mod spawn;
 
 use std::path::PathBuf;
@@ -30,11 +32,11 @@ use std::time::Duration;
 
 use hearth_api::agent::InstanceIntent;
 use hearth_vmm::control::Request;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::board::Board;
-use crate::decide::{Action, Effort, Goal, Monitor, Step, decide, observe};
+use crate::decide::{Action, Effort, Goal, Host, Monitor, Step, decide, observe};
 use crate::images::Images;
 use crate::jail::Jail;
 use crate::monitor::MonitorHandle;
@@ -61,6 +63,11 @@ pub struct Context {
     pub jail: Option<Jail>,
     /// How long a guest has to obey the power button.
     pub stop_patience: Duration,
+    /// The kernel's id of this boot of the host.
+    pub boot: String,
+    pub host: Host,
+    /// Held by instances that are started again after a restart of the host.
+    pub recovering: Arc<Semaphore>,
 }
 
 /// What is wanted of one instance.
@@ -77,12 +84,16 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 const PRESS_AGAIN: Duration = Duration::from_secs(10);
 /// The pause before trying again what the host's own disk refused.
 const RETRY: Duration = Duration::from_secs(2);
+/// A monitor that has lived for so long is not what brings its host down.
+const STEADY: Duration = Duration::from_secs(600);
 
 pub struct Actor {
     context: Arc<Context>,
     wanted: watch::Receiver<Wanted>,
     record: Record,
     monitor: Option<MonitorHandle>,
+    /// When this agent took hold of the monitor.
+    since: Instant,
     effort: Option<Trying>,
 }
 
@@ -122,6 +133,7 @@ impl Actor {
             wanted,
             record,
             monitor: None,
+            since: Instant::now(),
             effort: None,
         }
     }
@@ -137,20 +149,50 @@ impl Actor {
             self.context.board.post(observe(intent, &self.record, &seen));
             drop(ready.take());
             let effort = self.effort.map(|trying| trying.effort(Instant::now()));
-            let action = decide(intent, &self.record, &seen, effort);
+            let action = decide(intent, &self.record, &seen, effort, self.context.host);
             if action != Action::Wait {
                 tracing::debug!(instance = self.record.instance_id, ?action, "decided");
             }
             match action {
                 Action::Wait => {
+                    // Nothing is begun on a host that goes down.
+                    if self.monitor.is_none() && self.context.host == Host::GoingDown {
+                        return;
+                    }
                     if !self.wait(effort).await {
                         return;
                     }
                 }
                 Action::Launch { run, reboot } => {
                     if let Some(intent) = wanted.intent {
-                        self.launch(&intent, run, reboot).await;
+                        let recoveries = if run == self.record.run {
+                            self.record.recoveries
+                        } else {
+                            0
+                        };
+                        self.launch(&intent, run, reboot, recoveries).await;
                     }
+                }
+                Action::Recover { run, reboot } => {
+                    if let Some(intent) = wanted.intent {
+                        self.recover(&intent, run, reboot).await;
+                    }
+                }
+                Action::RecordInterrupted(interrupted) => {
+                    let record = self.record.clone();
+                    self.remember(Record {
+                        interrupted,
+                        ..record
+                    })
+                    .await;
+                }
+                Action::RecordSteady => {
+                    let record = self.record.clone();
+                    self.remember(Record {
+                        recoveries: 0,
+                        ..record
+                    })
+                    .await;
                 }
                 Action::RecordEntered => self.record_entered(wanted.arrived).await,
                 Action::RecordEnd { run, end } => self.record_end(run, end).await,
@@ -185,6 +227,7 @@ impl Actor {
                         tracing::info!(instance = self.record.instance_id, "adopted its monitor");
                     }
                     self.monitor = found;
+                    self.since = Instant::now();
                     return;
                 }
                 Err(error) => {
@@ -198,25 +241,34 @@ impl Actor {
     async fn look(&self) -> Monitor {
         if let Some(monitor) = &self.monitor {
             return Monitor::Alive {
-                entered: monitor.told().entered,
+                // An adopted monitor may not have said it yet.
+                entered: monitor.told().entered || self.record.phase == Phase::Entered,
+                steady: self.since.elapsed() >= STEADY,
             };
         }
         if !matches!(self.record.phase, Phase::Starting | Phase::Entered) {
             return Monitor::Absent {
                 spawned: false,
                 outcome: None,
+                rebooted: false,
             };
         }
         let (dir, id) = (self.context.dir.clone(), self.record.instance_id.clone());
         let launch = self.record.launch;
         let traces = tokio::task::spawn_blocking(move || traces(&dir, &id, launch)).await;
         let (spawned, outcome) = traces.unwrap_or((true, None));
-        Monitor::Absent { spawned, outcome }
+        Monitor::Absent {
+            spawned,
+            outcome,
+            rebooted: !self.record.boot.is_empty() && self.record.boot != self.context.boot,
+        }
     }
 
     /// Until something has changed; false when the agent ends. `effort` is what it was decided upon to wait.
     async fn wait(&mut self, effort: Option<Effort>) -> bool {
         let wake = Option::zip(self.effort, effort).and_then(|(trying, effort)| trying.wake(effort));
+        let steady = (self.record.recoveries > 0).then_some(self.since + STEADY);
+        let wake = wake.into_iter().chain(steady).min();
         let wake = async {
             match wake {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -247,6 +299,7 @@ impl Actor {
             _ => Instant::now() + self.context.stop_patience,
         };
         self.ask(Request::PowerButton, goal, Step::Pressed, until).await;
+        fault::point("pressed");
     }
 
     async fn stop(&mut self) {
@@ -315,7 +368,10 @@ impl Actor {
         };
         // Told before it is written down: the disk takes longer than the news should.
         let intent = self.wanted.borrow().intent.clone();
-        let seen = Monitor::Alive { entered: true };
+        let seen = Monitor::Alive {
+            entered: true,
+            steady: false,
+        };
         self.context.board.post(observe(intent.as_ref(), &record, &seen));
         fault::point("entered");
         self.remember(record).await;

@@ -64,6 +64,8 @@ pub struct Cloud {
     tls: ServerTlsConfig,
     agent: Option<Child>,
     pub patience: u64,
+    /// The host's boot, as its agents are told.
+    boot: u32,
     /// More of the agent's.
     pub arguments: Vec<String>,
 }
@@ -168,6 +170,7 @@ impl Cloud {
             tls,
             agent: None,
             patience: 60,
+            boot: 1,
             arguments: Vec::new(),
         };
         cloud.serve(listener);
@@ -204,23 +207,60 @@ impl Cloud {
     }
 
     pub fn start_agent_with(&mut self, env: &[(&str, &str)]) {
-        let agent = Path::new(env!("CARGO_BIN_EXE_hearth-agent"));
-        let monitor = agent.with_file_name("examples").join("fake-monitor");
-        let child = Command::new(agent)
-            .arg("--simulate-host")
-            .arg("--data-dir")
-            .arg(self.data_dir())
+        let mut command = self.command(&[]);
+        command
             .args(["--join-token", &self.token])
             .args(["--stop-patience", &self.patience.to_string()])
             .args(&self.arguments)
+            .envs(env.iter().copied());
+        self.agent = Some(command.spawn().unwrap());
+    }
+
+    fn command(&self, subcommand: &[&str]) -> Command {
+        let agent = Path::new(env!("CARGO_BIN_EXE_hearth-agent"));
+        let monitor = agent.with_file_name("examples").join("fake-monitor");
+        let mut command = Command::new(agent);
+        command
+            .args(subcommand)
+            .arg("--simulate-host")
+            .arg("--data-dir")
+            .arg(self.data_dir())
             .arg("--vmm")
             .arg(monitor)
-            .envs(env.iter().copied())
+            .env("HEARTH_AGENT_BOOT_ID", self.boot.to_string())
             .stdout(Stdio::null())
-            .stderr(self.log())
-            .spawn()
-            .unwrap();
-        self.agent = Some(child);
+            .stderr(self.log());
+        command
+    }
+
+    /// Runs what the host runs when it shuts down.
+    pub fn shutdown_guests(&self, env: &[(&str, &str)]) -> std::process::ExitStatus {
+        let mut command = self.command(&["shutdown-guests"]);
+        command
+            .args(["--patience", &self.patience.to_string()])
+            .envs(env.iter().copied());
+        command.status().unwrap()
+    }
+
+    /// Ends every process of the host, and gives it another boot.
+    pub fn power_cut(&mut self) {
+        self.kill_agent();
+        self.kill_monitors();
+        self.boot += 1;
+    }
+
+    fn kill_monitors(&self) {
+        let instances = std::fs::read_dir(self.data_dir().join("instances"));
+        for entry in instances.into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            for pid in self.living(&id) {
+                let pid = rustix::process::Pid::from_raw(pid).unwrap();
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            while !self.living(&id).is_empty() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     fn log(&self) -> std::fs::File {
@@ -412,13 +452,7 @@ impl Drop for Cloud {
             eprintln!("---- the agent's log\n{}", self.logged());
         }
         self.kill_agent();
-        let instances = std::fs::read_dir(self.data_dir().join("instances"));
-        for entry in instances.into_iter().flatten().flatten() {
-            for pid in self.living(&entry.file_name().to_string_lossy()) {
-                let pid = rustix::process::Pid::from_raw(pid).unwrap();
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
+        self.kill_monitors();
     }
 }
 

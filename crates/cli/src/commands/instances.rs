@@ -7,7 +7,7 @@ use super::{DryRun, Filtering, Paging, Tagging};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::parameters;
-use crate::shapes::instances::{ConsoleOutput, Reservation, Reservations};
+use crate::shapes::instances::{ConsoleOutput, ModifiedMaintenanceOptions, Reservation, Reservations};
 use crate::wait::{Waiter, Waiting};
 
 /// Launches instances.
@@ -44,6 +44,9 @@ pub(super) struct RunInstances {
         value_name = "HttpTokens=...,HttpEndpoint=...,HttpPutResponseHopLimit=...,InstanceMetadataTags=..."
     )]
     metadata_options: Option<String>,
+    /// AutoRecovery=disabled: when its host restarts, the instance is stopped instead of being started again.
+    #[arg(long, value_name = "AutoRecovery=...")]
+    maintenance_options: Option<String>,
     /// What a power-off from inside does: stop (unless told) or terminate.
     #[arg(long, value_name = "BEHAVIOR", default_value = "", hide_default_value = true)]
     instance_initiated_shutdown_behavior: String,
@@ -120,6 +123,11 @@ impl RunInstances {
                 .as_deref()
                 .map(parameters::metadata_options)
                 .transpose()?,
+            maintenance_options: self
+                .maintenance_options
+                .as_deref()
+                .map(parameters::maintenance_options)
+                .transpose()?,
             instance_initiated_shutdown_behavior: self.instance_initiated_shutdown_behavior,
             block_device_mappings: parameters::block_device_mappings(&self.block_device_mappings)?,
             private_ip_address: self.private_ip_address,
@@ -188,6 +196,36 @@ impl RebootInstances {
         };
         let answer = context.client().await?.instances.reboot_instances(request).await;
         context.answered("RebootInstances", answer).map(drop)
+    }
+}
+
+/// Says whether an instance is started again after a restart of its host (default) or stopped (disabled).
+#[derive(Args)]
+pub(super) struct ModifyInstanceMaintenanceOptions {
+    #[arg(long, value_name = "INSTANCE")]
+    instance_id: String,
+    #[arg(long, value_name = "default|disabled")]
+    auto_recovery: String,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+impl ModifyInstanceMaintenanceOptions {
+    pub(super) async fn run(self, context: &Context) -> Result<(), CliError> {
+        let request = v1::ModifyInstanceMaintenanceOptionsRequest {
+            instance_id: self.instance_id,
+            auto_recovery: self.auto_recovery,
+            dry_run: self.dry_run.dry_run,
+        };
+        let answer = context
+            .client()
+            .await?
+            .instances
+            .modify_instance_maintenance_options(request)
+            .await;
+        context.print(&ModifiedMaintenanceOptions::from(
+            context.answered("ModifyInstanceMaintenanceOptions", answer)?,
+        ))
     }
 }
 

@@ -77,12 +77,14 @@ macro_rules! commands {
 }
 
 commands! {
-    RunInstances(instances::RunInstances),
+    // The command with the most options by far.
+    RunInstances(Box<instances::RunInstances>),
     DescribeInstances(instances::DescribeInstances),
     StartInstances(state_changes::StartInstances),
     StopInstances(state_changes::StopInstances),
     RebootInstances(instances::RebootInstances),
     TerminateInstances(state_changes::TerminateInstances),
+    ModifyInstanceMaintenanceOptions(instances::ModifyInstanceMaintenanceOptions),
     GetConsoleOutput(instances::GetConsoleOutput),
     RegisterImage(images::RegisterImage),
     DescribeImages(images::DescribeImages),

@@ -45,6 +45,8 @@ struct Instance {
     virtualization_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_options: Option<MetadataOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maintenance_options: Option<MaintenanceOptions>,
     instance_id: String,
     image_id: String,
     state: State,
@@ -95,6 +97,12 @@ struct MetadataOptions {
     http_put_response_hop_limit: i32,
     http_endpoint: String,
     instance_metadata_tags: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct MaintenanceOptions {
+    auto_recovery: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -191,6 +199,9 @@ impl From<v1::Instance> for Instance {
                 http_put_response_hop_limit: m.http_put_response_hop_limit,
                 http_endpoint: m.http_endpoint,
                 instance_metadata_tags: m.instance_metadata_tags,
+            }),
+            maintenance_options: i.maintenance_options.map(|m| MaintenanceOptions {
+                auto_recovery: m.auto_recovery,
             }),
             instance_id: i.instance_id,
             image_id: i.image_id,
@@ -366,5 +377,31 @@ impl From<v1::GetConsoleOutputResponse> for ConsoleOutput {
 impl Answer for ConsoleOutput {
     fn table(&self) -> String {
         crate::terminal::sanitize(&self.output)
+    }
+}
+
+/// The answer of `ModifyInstanceMaintenanceOptions`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ModifiedMaintenanceOptions {
+    instance_id: String,
+    auto_recovery: String,
+}
+
+impl From<v1::ModifyInstanceMaintenanceOptionsResult> for ModifiedMaintenanceOptions {
+    fn from(answer: v1::ModifyInstanceMaintenanceOptionsResult) -> Self {
+        Self {
+            instance_id: answer.instance_id,
+            auto_recovery: answer.auto_recovery,
+        }
+    }
+}
+
+impl Answer for ModifiedMaintenanceOptions {
+    fn table(&self) -> String {
+        format!(
+            "{}: automatic recovery is {}",
+            self.instance_id, self.auto_recovery
+        )
     }
 }

@@ -114,6 +114,8 @@ async fn run_instances_says_all_that_it_was_told() {
         "ResourceType=instance,Tags=[{Key=Name,Value=web}]",
         "--metadata-options",
         "HttpTokens=required,HttpPutResponseHopLimit=2,InstanceMetadataTags=enabled",
+        "--maintenance-options",
+        "AutoRecovery=disabled",
         "--block-device-mappings",
         r#"[{"DeviceName":"/dev/vda","Ebs":{"VolumeSize":8,"DeleteOnTermination":false}}]"#,
         "--placement",

@@ -179,6 +179,9 @@ pub(crate) fn instance(id: &str, state: State) -> Instance {
             http_put_response_hop_limit: 1,
             instance_metadata_tags: "disabled".into(),
         }),
+        maintenance_options: Some(InstanceMaintenanceOptions {
+            auto_recovery: "default".into(),
+        }),
         instance_initiated_shutdown_behavior: "stop".into(),
         reservation_id: "r-0123456789abcdef0".into(),
         architecture: "x86_64".into(),
@@ -282,6 +285,18 @@ impl Instances for Script {
             State::Running,
             State::ShuttingDown,
         ))
+    }
+
+    async fn modify_instance_maintenance_options(
+        &self,
+        request: Request<ModifyInstanceMaintenanceOptionsRequest>,
+    ) -> Answer<ModifyInstanceMaintenanceOptionsResult> {
+        self.note(request.get_ref());
+        let request = request.into_inner();
+        Ok(Response::new(ModifyInstanceMaintenanceOptionsResult {
+            instance_id: request.instance_id,
+            auto_recovery: request.auto_recovery,
+        }))
     }
 
     async fn get_console_output(

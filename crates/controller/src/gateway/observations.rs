@@ -27,10 +27,19 @@ pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) ->
     for News {
         row,
         reported,
+        recovered,
         change,
     } in self::news(tx.connection(), host_id, &observation).await?
     {
         instances::put_observation(tx.connection(), &reported).await?;
+        if recovered {
+            tracing::info!(
+                instance = row.id,
+                host = host_id,
+                "an instance was started again after its host had restarted"
+            );
+            tx.event("instance.recovered", &row.id).await?;
+        }
         if let Some(change) = change {
             tracing::info!(
                 instance = row.id,
@@ -51,6 +60,8 @@ pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) ->
 struct News {
     row: InstanceRow,
     reported: ObservationRow,
+    /// The run was started again after its host had restarted.
+    recovered: bool,
     change: Option<Change>,
 }
 
@@ -79,8 +90,11 @@ async fn news(c: &mut SqliteConnection, host_id: &str, observation: &Observation
         };
         let change = observed(reported).and_then(|observed| observe(&row.lifecycle(), &observed));
         let reported = to_row(reported);
-        if change.is_some() || before.get(&row.id) != Some(&reported) {
+        let known = before.get(&row.id);
+        if change.is_some() || known != Some(&reported) {
+            let counted = known.filter(|known| known.run == reported.run);
             news.push(News {
+                recovered: reported.recoveries > counted.map_or(0, |known| known.recoveries),
                 row,
                 reported,
                 change,
@@ -113,6 +127,7 @@ fn observed(reported: &InstanceObservation) -> Option<Observed> {
                     run_end::Cause::GuestPowerOff => End::GuestPowerOff,
                     run_end::Cause::StartFailed => End::StartFailed,
                     run_end::Cause::GuestCrashed => End::GuestCrashed,
+                    run_end::Cause::HostRebooted => End::HostRebooted,
                     // An end without a cause that we know is an end all the same.
                     run_end::Cause::MonitorDied | run_end::Cause::Unspecified => End::MonitorDied,
                 },
@@ -138,5 +153,6 @@ fn to_row(reported: &InstanceObservation) -> ObservationRow {
         end_message: end.message,
         start_micros: signed(reported.start_micros),
         reboot: signed(reported.reboot),
+        recoveries: reported.recoveries.into(),
     }
 }

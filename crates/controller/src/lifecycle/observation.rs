@@ -14,6 +14,7 @@ pub enum End {
     MonitorDied,
     StartFailed,
     GuestCrashed,
+    HostRebooted,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +98,7 @@ fn ended(now: &Lifecycle, end: End, message: &str) -> Change {
         End::StartFailed => failed(now, "The instance could not be started", message),
         End::MonitorDied => failed(now, "The virtual machine monitor ended", message),
         End::GuestCrashed => failed(now, "The guest crashed", message),
+        End::HostRebooted => failed(now, "The instance's host restarted", message),
         End::Requested => failed(now, "The host ended the instance", message),
     }
 }

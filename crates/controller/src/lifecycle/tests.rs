@@ -33,6 +33,7 @@ fn phases() -> impl Strategy<Value = Phase> {
         Just(End::MonitorDied),
         Just(End::StartFailed),
         Just(End::GuestCrashed),
+        Just(End::HostRebooted),
     ];
     prop_oneof![
         Just(Phase::Starting),

@@ -28,6 +28,7 @@ pub struct InstanceRow {
     pub http_endpoint: String,
     pub http_hop_limit: i64,
     pub metadata_tags: String,
+    pub auto_recovery: String,
     pub public_address: bool,
     pub launch_time: i64,
     pub desired: i64,
@@ -39,6 +40,10 @@ pub struct InstanceRow {
     pub reason_message: String,
     pub transition_reason: String,
 }
+
+/// Of `auto_recovery`.
+pub const AUTO_RECOVERY_DEFAULT: &str = "default";
+pub const AUTO_RECOVERY_DISABLED: &str = "disabled";
 
 /// Of `metadata_tags`.
 pub const METADATA_TAGS_ENABLED: &str = "enabled";
@@ -84,9 +89,9 @@ pub async fn insert(c: &mut SqliteConnection, row: &InstanceRow) -> Result<()> {
     sqlx::query(
         "INSERT INTO instances (id, reservation_id, ami_launch_index, image_id, instance_type, host_id,
              availability_zone, key_name, public_key, user_data, client_token, shutdown_behavior, http_tokens,
-             http_endpoint, http_hop_limit, metadata_tags, public_address, launch_time, desired, run, reboot, force,
-             state)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             http_endpoint, http_hop_limit, metadata_tags, auto_recovery, public_address, launch_time, desired, run, reboot,
+             force, state)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&row.id)
     .bind(&row.reservation_id)
@@ -104,6 +109,7 @@ pub async fn insert(c: &mut SqliteConnection, row: &InstanceRow) -> Result<()> {
     .bind(&row.http_endpoint)
     .bind(row.http_hop_limit)
     .bind(&row.metadata_tags)
+    .bind(&row.auto_recovery)
     .bind(row.public_address)
     .bind(row.launch_time)
     .bind(row.desired)
@@ -181,6 +187,21 @@ pub async fn claim(
     .execute(c)
     .await?;
     Ok(())
+}
+
+/// Sets what becomes of the instance when its host restarts, and lets the host and watchers know.
+pub async fn set_auto_recovery(
+    tx: &mut WriteTransaction,
+    row: &InstanceRow,
+    auto_recovery: &str,
+) -> Result<()> {
+    sqlx::query("UPDATE instances SET auto_recovery = ?2 WHERE id = ?1")
+        .bind(&row.id)
+        .bind(auto_recovery)
+        .execute(tx.connection())
+        .await?;
+    tx.touch_host(&row.host_id);
+    tx.event("instance.modified", &row.id).await
 }
 
 /// Writes a change of an instance's life, releases what it no longer holds, and lets its host and watchers know.
@@ -297,6 +318,7 @@ pub struct ObservationRow {
     pub end_message: String,
     pub start_micros: i64,
     pub reboot: i64,
+    pub recoveries: i64,
 }
 
 /// By instance.
@@ -305,8 +327,8 @@ pub async fn observations<S: AsRef<str>>(
     ids: &[S],
 ) -> Result<HashMap<String, ObservationRow>> {
     let rows: Vec<ObservationRow> = sqlx::query_as(
-        "SELECT instance_id, phase, run, end_cause, end_message, start_micros, reboot FROM instance_observations
-         WHERE instance_id IN (SELECT value FROM json_each(?))",
+        "SELECT instance_id, phase, run, end_cause, end_message, start_micros, reboot, recoveries
+         FROM instance_observations WHERE instance_id IN (SELECT value FROM json_each(?))",
     )
     .bind(list(ids))
     .fetch_all(c)
@@ -320,10 +342,10 @@ pub async fn observations<S: AsRef<str>>(
 pub async fn put_observation(c: &mut SqliteConnection, row: &ObservationRow) -> Result<()> {
     sqlx::query(
         "INSERT INTO instance_observations
-             (instance_id, phase, run, end_cause, end_message, start_micros, reboot, observed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             (instance_id, phase, run, end_cause, end_message, start_micros, reboot, recoveries, observed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (instance_id) DO UPDATE SET phase = ?2, run = ?3, end_cause = ?4, end_message = ?5,
-             start_micros = ?6, reboot = ?7, observed_at = ?8",
+             start_micros = ?6, reboot = ?7, recoveries = ?8, observed_at = ?9",
     )
     .bind(&row.instance_id)
     .bind(row.phase)
@@ -332,6 +354,7 @@ pub async fn put_observation(c: &mut SqliteConnection, row: &ObservationRow) -> 
     .bind(&row.end_message)
     .bind(row.start_micros)
     .bind(row.reboot)
+    .bind(row.recoveries)
     .bind(now())
     .execute(c)
     .await?;

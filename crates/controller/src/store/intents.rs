@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use sqlx::SqliteConnection;
 
 use super::hosts::unsigned;
-use super::instances::{InstanceRow, METADATA_TAGS_ENABLED};
+use super::instances::{AUTO_RECOVERY_DISABLED, InstanceRow, METADATA_TAGS_ENABLED};
 use super::networks::{InterfaceRow, SubnetRow, VolumeRow, VpcRow};
 use super::security_groups::{self, RuleRow};
 use super::{Result, list, tags, views};
@@ -136,6 +136,7 @@ impl Parts {
             run: lifecycle.run,
             reboot: lifecycle.reboot,
             force: lifecycle.force,
+            auto_recovery_disabled: row.auto_recovery == AUTO_RECOVERY_DISABLED,
             vcpus: kind.vcpus,
             memory_mib: kind.memory_mib,
             root_volume: Some(RootVolume {

@@ -122,6 +122,9 @@ impl Parts {
                 http_put_response_hop_limit: i32::try_from(row.http_hop_limit).unwrap_or(1),
                 instance_metadata_tags: row.metadata_tags,
             }),
+            maintenance_options: Some(v1::InstanceMaintenanceOptions {
+                auto_recovery: row.auto_recovery,
+            }),
             instance_initiated_shutdown_behavior: row.shutdown_behavior,
             reservation_id: row.reservation_id,
             architecture: ARCHITECTURE.into(),

@@ -13,6 +13,7 @@ mod joining;
 mod launch;
 mod life;
 mod log;
+mod recovery;
 mod reflection;
 mod support;
 mod uploads;

@@ -399,6 +399,7 @@ pub fn seen(intent: &InstanceIntent, phase: Phase) -> InstanceObservation {
         end: None,
         start_micros: 1000,
         reboot: intent.reboot,
+        recoveries: 0,
     }
 }
 

@@ -30,6 +30,7 @@ const FILTERS: &[&str] = &[
     "ip-address",
     "key-name",
     "launch-index",
+    "maintenance-options.auto-recovery",
     "metadata-options.http-endpoint",
     "metadata-options.http-tokens",
     "metadata-options.instance-metadata-tags",
@@ -138,6 +139,12 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
         "ip-address" => text(&instance.public_ip_address),
         "key-name" => text(&instance.key_name),
         "launch-index" => vec![instance.ami_launch_index.to_string().into()],
+        "maintenance-options.auto-recovery" => text(
+            instance
+                .maintenance_options
+                .as_ref()
+                .map_or("", |m| &m.auto_recovery),
+        ),
         "metadata-options.http-endpoint" => text(metadata.map_or("", |m| &m.http_endpoint)),
         "metadata-options.instance-metadata-tags" => text(metadata.map_or("", |m| &m.instance_metadata_tags)),
         "metadata-options.http-tokens" => text(metadata.map_or("", |m| &m.http_tokens)),

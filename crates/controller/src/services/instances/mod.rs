@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hearth_api::v1::instances_server;
 use hearth_api::v1::{
     DescribeInstancesRequest, DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResponse,
-    Instance, InstanceStateChanges, RebootInstancesRequest, RebootInstancesResponse, Reservation,
+    Instance, InstanceStateChanges, ModifyInstanceMaintenanceOptionsRequest,
+    ModifyInstanceMaintenanceOptionsResult, RebootInstancesRequest, RebootInstancesResponse, Reservation,
     RunInstancesRequest, StartInstancesRequest, StopInstancesRequest, TerminateInstancesRequest,
     WatchInstancesRequest,
 };
@@ -19,6 +20,7 @@ use crate::lifecycle::Command;
 mod commands;
 mod console;
 mod describe;
+mod maintenance;
 mod plan;
 mod run;
 mod start;
@@ -126,6 +128,16 @@ impl instances_server::Instances for Instances {
         answer(
             "GetConsoleOutput",
             console::output(&self.0, request.into_inner()).await,
+        )
+    }
+
+    async fn modify_instance_maintenance_options(
+        &self,
+        request: Request<ModifyInstanceMaintenanceOptionsRequest>,
+    ) -> Result<Response<ModifyInstanceMaintenanceOptionsResult>, Status> {
+        answer(
+            "ModifyInstanceMaintenanceOptions",
+            maintenance::modify(&self.0, request.into_inner()).await,
         )
     }
 }

@@ -2,13 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use hearth_api::v1::{InstanceMetadataOptions, RunInstancesRequest, Tag};
+use hearth_api::v1::{InstanceMaintenanceOptions, InstanceMetadataOptions, RunInstancesRequest, Tag};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use prost::Message as _;
 
+use super::maintenance;
 use crate::catalog::instance_types::{self, InstanceType};
 use crate::services::input;
-use crate::store::instances::{METADATA_TAGS_ENABLED, SHUTDOWN_STOP, SHUTDOWN_TERMINATE};
+use crate::store::instances::{
+    AUTO_RECOVERY_DEFAULT, METADATA_TAGS_ENABLED, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
+};
 use crate::store::views::ROOT_DEVICE;
 
 /// Bytes of user data before any encoding. The EC2 API's own limit.
@@ -31,6 +34,7 @@ pub(super) struct Plan {
     pub volume_gib: Option<i64>,
     pub delete_on_termination: bool,
     pub metadata: InstanceMetadataOptions,
+    pub auto_recovery: String,
     pub instance_tags: Vec<Tag>,
     pub volume_tags: Vec<Tag>,
     pub interface_tags: Vec<Tag>,
@@ -82,6 +86,7 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
         ));
     }
     let (volume_gib, delete_on_termination) = root_volume(&request)?;
+    let auto_recovery = auto_recovery(&mut request)?;
     let made = [Kind::Instance, Kind::Volume, Kind::NetworkInterface];
     let tags = |kind| input::tags_for(&request.tag_specifications, &made, kind);
     let (metadata, instance_tags) = (metadata(&request)?, tags(Kind::Instance)?);
@@ -96,6 +101,7 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
         volume_gib,
         delete_on_termination,
         metadata,
+        auto_recovery,
         instance_tags,
         volume_tags: tags(Kind::Volume)?,
         interface_tags: tags(Kind::NetworkInterface)?,
@@ -215,6 +221,23 @@ fn metadata(request: &RunInstancesRequest) -> Result<InstanceMetadataOptions, Ap
     Ok(options)
 }
 
+/// The default and no option at all are the same request.
+fn auto_recovery(request: &mut RunInstancesRequest) -> Result<String, ApiError> {
+    let asked = request
+        .maintenance_options
+        .take()
+        .unwrap_or_default()
+        .auto_recovery;
+    if asked.is_empty() || asked == AUTO_RECOVERY_DEFAULT {
+        return Ok(AUTO_RECOVERY_DEFAULT.to_owned());
+    }
+    maintenance::check_auto_recovery(&asked)?;
+    request.maintenance_options = Some(InstanceMaintenanceOptions {
+        auto_recovery: asked.clone(),
+    });
+    Ok(asked)
+}
+
 fn private_ip(request: &RunInstancesRequest, max: usize) -> Result<Option<Ipv4Addr>, ApiError> {
     let text = request.private_ip_address.as_str();
     if text.is_empty() {
@@ -296,6 +319,14 @@ mod tests {
             "InvalidParameterValue"
         );
         assert_eq!(
+            refusal(|r| {
+                r.maintenance_options = Some(InstanceMaintenanceOptions {
+                    auto_recovery: "enabled".into(),
+                });
+            }),
+            "InvalidParameterValue"
+        );
+        assert_eq!(
             refusal(|r| r.instance_initiated_shutdown_behavior = "hibernate".into()),
             "InvalidParameterValue"
         );
@@ -331,6 +362,18 @@ mod tests {
         assert_eq!(plain, hash(|r| r.client_token = "t".into()));
         assert_ne!(plain, hash(|r| r.instance_type = "t2.small".into()));
         assert_ne!(plain, hash(|r| r.user_data = vec![1]));
+        let maintenance = |auto_recovery: &str| {
+            Some(InstanceMaintenanceOptions {
+                auto_recovery: auto_recovery.into(),
+            })
+        };
+        let recovery = |auto_recovery: &str| {
+            let mut request = request();
+            request.maintenance_options = maintenance(auto_recovery);
+            check(request).unwrap().hash
+        };
+        assert_eq!(plain, recovery("default"));
+        assert_ne!(plain, recovery("disabled"));
         let groups = |ids: [&str; 2]| {
             let mut request = request();
             request.security_group_ids = ids.map(Into::into).to_vec();

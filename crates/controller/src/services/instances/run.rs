@@ -414,6 +414,7 @@ impl Launch {
             http_tokens: self.plan.metadata.http_tokens.clone(),
             http_endpoint: self.plan.metadata.http_endpoint.clone(),
             http_hop_limit: self.plan.metadata.http_put_response_hop_limit.into(),
+            auto_recovery: self.plan.auto_recovery.clone(),
             metadata_tags: self.plan.metadata.instance_metadata_tags.clone(),
             public_address: !self.public_ips.is_empty(),
             launch_time: now(),
