@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod app;
+pub mod backup;
 pub mod catalog;
 pub mod config;
 mod digests;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use hearth_controller::inspection::{self, Attempt};
-use hearth_controller::{Config, join, privileges};
+use hearth_controller::{Config, backup, join, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Bytes of the error that the process ends with.
@@ -15,7 +15,7 @@ const MAX_ERROR: usize = 4000;
 
 /// The control plane of a Hearth cloud.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(name = "hearthd", version, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -27,6 +27,24 @@ struct Cli {
 enum Command {
     /// Prints a token with which a host agent joins this cloud, once and within an hour unless told otherwise.
     JoinToken(JoinTokenArgs),
+    /// Writes database, certificate authority and images' disks into a new directory; hearthd may run.
+    Backup {
+        #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
+        data_dir: PathBuf,
+        /// Empty, or not there yet; the owner of the data directory has to be able to write it.
+        directory: PathBuf,
+    },
+    /// Makes a data directory of a backup. What has changed since the backup is lost; join tokens of then are revoked.
+    Restore {
+        /// Empty, or not there yet.
+        #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
+        data_dir: PathBuf,
+        /// The backup.
+        directory: PathBuf,
+    },
+    /// Writes manual pages into a directory.
+    #[command(hide = true)]
+    ManPages { directory: PathBuf },
     /// Shows what a disk image could do that has taken over the process that inspects it.
     ProbeInspection,
     /// Inspects the disk image that is standard input. For hearthd itself.
@@ -89,7 +107,9 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     match &cli.command {
         Some(Command::JoinToken(args)) => privileges::continue_as_owner(&args.data_dir)?,
-        Some(Command::ProbeInspection | Command::InspectImage { .. }) => {}
+        Some(Command::Backup { data_dir, .. }) => privileges::continue_as_owner(data_dir)?,
+        Some(Command::Restore { data_dir, .. }) => privileges::continue_as_owner(data_dir)?,
+        Some(Command::ProbeInspection | Command::InspectImage { .. } | Command::ManPages { .. }) => {}
         None => privileges::continue_as_owner(&cli.config.data_dir)?,
     }
     hearth_log::to_stderr("info,sqlx=warn");
@@ -107,6 +127,22 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         None | Some(Command::InspectImage { .. }) => serve(cli.config).await,
         Some(Command::ProbeInspection) => inspection::probe().await,
         Some(Command::JoinToken(args)) => join_token(args).await,
+        Some(Command::Backup { data_dir, directory }) => {
+            let images = backup::backup(&data_dir, &directory).await?;
+            writeln!(
+                io::stdout(),
+                "{}: the database, and {images} images",
+                directory.display()
+            )?;
+            Ok(())
+        }
+        Some(Command::Restore { data_dir, directory }) => {
+            backup::restore(&directory, &data_dir).await?;
+            writeln!(io::stdout(), "{} is restored: start hearthd", data_dir.display())?;
+            Ok(())
+        }
+        Some(Command::ManPages { directory }) => clap_mangen::generate_to(Cli::command(), &directory)
+            .with_context(|| format!("writing manual pages to {}", directory.display())),
     }
 }
 

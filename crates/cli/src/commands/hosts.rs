@@ -29,8 +29,8 @@ impl ListHosts {
 /// instances may get: with --force switch the host off first, or run `hearth-agent cleanup` there. Volumes that the cloud
 /// gives up stay on the host's disk.
 ///
-/// To let the machine join anew: `hearthd join-token`, remove pki/ in the agent's data directory, and start hearth-agent
-/// with --join-token.
+/// To let the machine join anew: `hearthd join-token`, remove pki/ in the agent's data directory, run `hearth-agent join`
+/// with the token, and start hearth-agent.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ForgetHost {

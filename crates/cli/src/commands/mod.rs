@@ -15,6 +15,7 @@ mod images;
 mod instance_types;
 mod instances;
 mod key_pairs;
+mod man_pages;
 mod places;
 mod security_groups;
 mod ssh;
@@ -114,6 +115,7 @@ commands! {
     Console(console::Console),
     WaitUntilUp(wait_until_up::WaitUntilUp),
     Completions(completions::Completions),
+    ManPages(man_pages::ManPages),
 }
 
 impl Cli {

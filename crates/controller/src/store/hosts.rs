@@ -17,6 +17,16 @@ pub async fn insert(c: &mut SqliteConnection, id: &str, availability_zone: &str)
     Ok(())
 }
 
+/// Raises every host's generation beyond what it can have heard of a store that was set back.
+pub async fn raise_generations(c: &mut SqliteConnection) -> Result<()> {
+    const BEYOND: i64 = 1 << 32;
+    sqlx::query("UPDATE hosts SET generation = generation + ?")
+        .bind(BEYOND)
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
 /// The zone that a host enrolled for; `None` for a host that is unknown or forgotten.
 pub async fn availability_zone(c: &mut SqliteConnection, id: &str) -> Result<Option<String>> {
     sqlx::query_scalar("SELECT availability_zone FROM hosts WHERE id = ? AND forgotten_at IS NULL")

@@ -125,6 +125,18 @@ impl Store {
         Ok(WriteTransaction::new(transaction, self.bus.clone()))
     }
 
+    /// Copies the database, as it is at one moment, into a file that does not exist yet.
+    ///
+    /// # Errors
+    /// The file exists or cannot be written.
+    pub async fn copy_to(&self, path: &Path) -> Result<()> {
+        sqlx::query("VACUUM INTO ?")
+            .bind(path.display().to_string())
+            .execute(&self.readers)
+            .await?;
+        Ok(())
+    }
+
     /// Puts the write-ahead log away. For a graceful end; without it the next start does it.
     pub async fn close(&self) {
         self.readers.close().await;

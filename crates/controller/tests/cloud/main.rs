@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agents;
+mod backup;
 mod bounds;
 mod faults;
 mod groups;

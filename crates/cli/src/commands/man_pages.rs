@@ -1,0 +1,28 @@
+//! `hearth man-pages`: for the Debian package.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _};
+
+use super::Cli;
+use crate::context::Context;
+use crate::error::CliError;
+
+/// Writes a manual page for each command into a directory.
+#[derive(Args)]
+#[command(hide = true)]
+pub(super) struct ManPages {
+    directory: PathBuf,
+}
+
+impl ManPages {
+    #[allow(clippy::unused_async)]
+    pub(super) async fn run(self, _: &Context) -> Result<(), CliError> {
+        clap_mangen::generate_to(Cli::command(), &self.directory).map_err(|error| {
+            CliError::io(
+                format!("writing manual pages to {}", self.directory.display()),
+                error,
+            )
+        })
+    }
+}
