@@ -1,15 +1,19 @@
-# Starting and stopping the two daemons: systemd units where systemd runs, plain processes elsewhere.
+# Starting and stopping the two daemons: the units of packaging/systemd where systemd runs, plain processes elsewhere.
 # shellcheck shell=bash
 
-# service_start NAME USER COMMAND...: runs a daemon as root or as the user hearth; does nothing when NAME runs already.
+# service_start NAME USER ARGUMENTS...: runs a daemon of $HEARTH_LIB as root or as the user hearth; does nothing when NAME
+# runs already. The arguments are those of a plain process; a unit has its own places, and its settings in /etc/hearth.
 service_start() {
-    local name=$1 user=$2 log
+    local name=$1 user=$2 log unit
     shift 2
     service_running "$name" && return 0
     say "starting $name"
     if has_systemd; then
-        [[ $HEARTH_SOCKET = /run/* ]] || die "HEARTH_ENDPOINT=$HEARTH_ENDPOINT: name a socket below /run"
-        service_unit "$name" "$user" "$*" >"/etc/systemd/system/$name.service"
+        [ "$HEARTH_DATA:$HEARTH_SOCKET" = /var/lib/hearth:/run/hearthd/api.sock ] ||
+            die "the systemd units work in /var/lib/hearth and /run/hearthd: unset HEARTH_DATA and HEARTH_ENDPOINT"
+        for unit in $(service_units "$name"); do
+            sed "s|/usr/bin/hearth|$HEARTH_LIB/hearth|" "$root/packaging/systemd/$unit.service" >"/etc/systemd/system/$unit.service"
+        done
         systemctl daemon-reload
         systemctl enable --quiet --now "$name"
     else
@@ -18,6 +22,7 @@ service_start() {
         install -d -m 0750 "$HEARTH_DATA/log"
         touch "$log"
         chmod 0640 "$log"
+        set -- "$HEARTH_LIB/$name" "$@"
         if [ "$user" != root ]; then
             install -d -m 0755 -o "$user" -g "$user" "$(dirname "$HEARTH_SOCKET")"
             set -- setpriv --reuid="$user" --regid="$user" --clear-groups --no-new-privs --inh-caps=-all \
@@ -28,48 +33,12 @@ service_start() {
     fi
 }
 
-# service_unit NAME USER COMMAND: the systemd unit. hearthd sees its own directory and no more of the machine than it
-# needs; it can still make user namespaces, in which it inspects disk images.
-service_unit() {
-    cat <<UNIT
-[Unit]
-Description=Hearth: $1
-After=network.target
-
-[Service]
-ExecStart=$3
-Restart=always
-RestartSec=1
-UNIT
-    if [ "$2" = root ]; then
-        # Instances outlive the agent.
-        echo "KillMode=process"
-    else
-        cat <<UNIT
-User=$2
-Group=$2
-UMask=0077
-LimitNOFILE=65536
-RuntimeDirectory=$(realpath -m --relative-to=/run "$(dirname "$HEARTH_SOCKET")")
-RuntimeDirectoryMode=0755
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-ProtectSystem=strict
-ReadWritePaths=$HEARTH_DATA/controller
-ProtectHome=yes
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-SystemCallArchitectures=native
-UNIT
-    fi
-    printf '\n[Install]\nWantedBy=multi-user.target\n'
+# service_units NAME: the units of a daemon, in the order in which they are stopped.
+service_units() {
+    case $1 in
+        hearth-agent) echo hearth-agent hearth-guests ;;
+        *) echo "$1" ;;
+    esac
 }
 
 # service_user DIRECTORY: the system user and group `hearth`, and a directory that is theirs alone, with what is in it.
@@ -114,12 +83,15 @@ service_running() {
 }
 
 service_stop() {
-    local name=$1 pid
+    local name=$1 pid unit
     if has_systemd; then
         [ -f "/etc/systemd/system/$name.service" ] || return 0
         say "stopping $name"
-        systemctl disable --quiet --now "$name" || true
-        rm -f "/etc/systemd/system/$name.service"
+        systemctl disable --quiet "$name" || true
+        for unit in $(service_units "$name"); do
+            systemctl stop "$unit" || true
+            rm -f "/etc/systemd/system/$unit.service"
+        done
         systemctl daemon-reload
     else
         if service_running "$name"; then
