@@ -42,6 +42,8 @@ pub struct Config {
     /// Of the data directory's file system, what images that no volume uses may take.
     pub image_cache_percent: u8,
     pub monitor: PathBuf,
+    /// The UEFI firmware's file, which need not be there.
+    pub firmware: PathBuf,
     /// A named namespace instead of the one this process was started in.
     pub host_network_namespace: Option<String>,
     /// See [`hearth_network::NetworkConfig::guest_networks`].
@@ -191,6 +193,7 @@ fn context(
         networks,
         board: board.clone(),
         monitor: config.monitor.clone(),
+        firmware: config.firmware.clone(),
         kvm: if config.simulate_host {
             "/dev/null"
         } else {

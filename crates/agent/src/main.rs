@@ -14,6 +14,8 @@ use hearth_agent::jail::{self, uid::UidRange};
 use hearth_api::join::JoinToken;
 use ipnet::Ipv4Net;
 
+/// Where `scripts/up` installs what `images/firmware/build` makes.
+const DEFAULT_FIRMWARE: &str = "/usr/local/share/hearth/firmware.fd";
 /// Bytes of the error that the process ends with.
 const MAX_ERROR: usize = 4000;
 
@@ -157,6 +159,10 @@ struct AgentArgs {
     /// The monitor program; `hearth-vmm` beside this program unless said.
     #[arg(long, env = "HEARTH_AGENT_VMM", value_name = "PATH")]
     vmm: Option<PathBuf>,
+    /// The UEFI firmware that boots images whose kernel cannot be entered directly, by their own boot loader. It is opened
+    /// at each launch; without the file, such images do not boot on this host.
+    #[arg(long, env = "HEARTH_AGENT_FIRMWARE", value_name = "PATH", default_value = DEFAULT_FIRMWARE)]
+    firmware: PathBuf,
     /// No checks of the host, no jail and no network: for tests with a stand-in monitor.
     #[arg(long, hide = true)]
     simulate_host: bool,
@@ -237,6 +243,7 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
         },
         image_cache_percent: args.image_cache_percent,
         monitor,
+        firmware: args.firmware,
         jail: jail::Settings {
             uids: args.monitor_uids,
             cgroup: args.place.cgroup,

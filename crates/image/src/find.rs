@@ -89,7 +89,14 @@ fn listed(looked: &[Looked]) -> String {
 pub fn find_road(disk: impl ReadSeek + 'static) -> Result<Road<BootFiles>, FindError> {
     guarded(|| {
         let found = search(disk, BOOT_BUDGET, load)?;
-        Ok(found.road)
+        let has_efi_loader = found.has_efi_loader;
+        Ok(match found.road {
+            Road::Direct(files) => Road::Direct(BootFiles {
+                has_efi_loader,
+                ..files
+            }),
+            firmware => firmware,
+        })
     })
 }
 
@@ -261,6 +268,7 @@ fn load(located: Located) -> Result<BootFiles, Undecided> {
         kernel,
         initrd,
         cmdline: located.cmdline,
+        has_efi_loader: false,
     })
 }
 

@@ -50,6 +50,8 @@ pub struct BootFiles {
     pub initrd: Option<Vec<u8>>,
     /// The command line, as the boot loader hands it to the kernel.
     pub cmdline: String,
+    /// Whether firmware could boot the disk too, by its EFI boot loader.
+    pub has_efi_loader: bool,
 }
 
 /// A disk to look into.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::legacy::firmware::FirmwarePorts;
 use crate::legacy::serial::Serial;
 use crate::legacy::{
     KEYBOARD_CONTROLLER_COMMAND, KEYBOARD_CONTROLLER_DATA, KEYBOARD_CONTROLLER_RESET, power, serial,
@@ -24,6 +25,8 @@ pub struct SavedDevices {
     /// By PCI slot.
     functions: Vec<(u8, Saved)>,
     hotplug: Saved,
+    /// Of machines with firmware.
+    pub firmware: Option<Saved>,
 }
 
 impl SavedDevices {
@@ -39,21 +42,35 @@ pub struct Bus {
     serial: Arc<Serial>,
     pci: Arc<PciRoot>,
     hotplug: Arc<HotPlug>,
+    /// Of machines with firmware.
+    firmware: Option<FirmwarePorts>,
     notices: Arc<Notices>,
 }
 
 impl Bus {
-    pub fn new(serial: Arc<Serial>, pci: Arc<PciRoot>, hotplug: Arc<HotPlug>, notices: Arc<Notices>) -> Self {
+    pub fn new(
+        serial: Arc<Serial>,
+        pci: Arc<PciRoot>,
+        hotplug: Arc<HotPlug>,
+        firmware: Option<FirmwarePorts>,
+        notices: Arc<Notices>,
+    ) -> Self {
         Self {
             serial,
             pci,
             hotplug,
+            firmware,
             notices,
         }
     }
 
     /// Ports are bytes: a wider access reads as many ports in a row. Nobody there: all ones.
     pub fn port_read(&self, port: u16, data: &mut [u8]) {
+        if let Some(firmware) = &self.firmware
+            && firmware.read(port, data)
+        {
+            return;
+        }
         for (port, byte) in ports(port, data.len()).zip(data) {
             *byte = match port {
                 serial::BASE..=SERIAL_LAST => self.serial.read((port - serial::BASE) as u8),
@@ -67,6 +84,11 @@ impl Bus {
     }
 
     pub fn port_write(&self, port: u16, data: &[u8]) {
+        if let Some(firmware) = &self.firmware
+            && firmware.write(port, data)
+        {
+            return;
+        }
         for (port, &byte) in ports(port, data.len()).zip(data) {
             match port {
                 serial::BASE..=SERIAL_LAST => {
@@ -114,10 +136,11 @@ impl Bus {
             serial: self.serial.save()?,
             functions: self.pci.save()?,
             hotplug: self.hotplug.save()?,
+            firmware: self.firmware.as_ref().map(FirmwarePorts::save).transpose()?,
         })
     }
 
-    /// Gives the PCI functions their states; the serial port was made with its own.
+    /// Gives the PCI functions their states; serial port and firmware's devices were made with their own.
     ///
     /// # Errors
     /// There are other devices here.

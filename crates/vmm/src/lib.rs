@@ -35,6 +35,7 @@ pub mod console;
 pub mod control;
 pub mod cpu;
 pub mod devices;
+pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 pub mod interrupts;

@@ -13,12 +13,13 @@ use crate::bus::Bus;
 use crate::console::Line;
 use crate::cpu::{self, CpuError, CpuModel, CpuSpec};
 use crate::devices::Devices;
+use crate::legacy::firmware::FirmwarePorts;
 use crate::legacy::serial::Serial;
 use crate::memory::userfault::PageServer;
 use crate::memory::{GuestMemory, HugePages, Layout, MIB, advise_huge_pages};
 use crate::metrics::Registry;
 use crate::notices::Notices;
-use crate::pci::root::PciRoot;
+use crate::pci::root::{HostBridge, PciRoot};
 use crate::smbios;
 use crate::snapshot::{Restore, Saved, SnapshotError, Tracking};
 use crate::vcpu::{Resting, Stopping, VcpuState, VcpuThread};
@@ -99,6 +100,14 @@ enum Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
+    /// What firmware's devices were.
+    fn firmware(self) -> Option<&'a Saved> {
+        match self {
+            Self::Boot => None,
+            Self::Snapshot(restore) => restore.snapshot.devices.firmware.as_ref(),
+        }
+    }
+
     /// What was in a slot.
     fn function(self, slot: u8) -> Option<&'a Saved> {
         match self {
@@ -138,19 +147,20 @@ impl Machine {
         let notices = Arc::new(Notices::new().map_err(host("making an event descriptor"))?);
         let layout = plan.layout();
         let vm = Vm::new(&plan.kvm, &memory).map_err(host("making a KVM machine"))?;
-        let vcpus = match origin {
+        let (vcpus, by_firmware) = match origin {
             Origin::Boot => {
                 let vcpus = make_vcpus(plan, &vm)?;
                 let entry = fill_memory(plan, &layout, &memory)?;
                 if let Some(first) = vcpus.first() {
-                    cpu::enter_long_mode(first, &entry).map_err(host("setting the boot processor up"))?;
+                    cpu::enter(first, &entry).map_err(host("setting the boot processor up"))?;
                 }
-                vcpus
+                (vcpus, matches!(entry, boot::Entry::Firmware { .. }))
             }
-            Origin::Snapshot(_) => {
+            Origin::Snapshot(restore) => {
                 let vcpus = (0..plan.vcpus).map(|id| Ok(vm.fd.create_vcpu(id.into())?));
                 let vcpus = vcpus.collect::<io::Result<_>>();
-                vcpus.map_err(host("making vCPUs"))?
+                let vcpus = vcpus.map_err(host("making vCPUs"))?;
+                (vcpus, restore.snapshot.devices.firmware.is_some())
             }
         };
 
@@ -176,8 +186,13 @@ impl Machine {
             .router
             .pin(acpi::HOTPLUG_GSI)
             .map_err(host("wiring hot-plug"))?;
+        let bridge = if by_firmware {
+            HostBridge::FIRMWARE
+        } else {
+            HostBridge::DIRECT
+        };
         let mut slots = Slots::new(
-            PciRoot::new(Arc::clone(&vm.fd) as _, layout.pci_window_64()),
+            PciRoot::new(Arc::clone(&vm.fd) as _, layout.pci_window_64(), bridge),
             Arc::clone(&vm.router) as _,
             memory.clone(),
             Arc::clone(&notices),
@@ -196,10 +211,12 @@ impl Machine {
                     .map_err(host("adding a PCI function"))?,
             }
         }
+        let firmware = by_firmware.then(|| firmware_ports(&layout, &slots, &notices, origin));
         let bus = Arc::new(Bus::new(
             Arc::clone(&serial),
             Arc::clone(&slots.root),
             Arc::clone(&slots.hotplug),
+            firmware.transpose()?,
             Arc::clone(&notices),
         ));
 
@@ -294,7 +311,7 @@ fn host(doing: &'static str) -> impl FnOnce(io::Error) -> BuildError {
     move |source| BuildError::Host { doing, source }
 }
 
-/// What is in RAM when the first processor starts: kernel, initrd, firmware tables.
+/// What is in RAM when the first processor starts: kernel and initrd, or the firmware; and the tables.
 fn fill_memory(plan: &Plan, layout: &Layout, memory: &GuestMemory) -> Result<boot::Entry, BuildError> {
     let entry = boot::load(&plan.source, layout, memory)?;
     acpi::write(memory, layout, plan.vcpus, plan.hotplug)?;
@@ -307,6 +324,22 @@ fn fill_memory(plan: &Plan, layout: &Layout, memory: &GuestMemory) -> Result<boo
         }
     }
     Ok(entry)
+}
+
+/// The devices that only firmware uses, fresh or as the snapshot has them.
+fn firmware_ports(
+    layout: &Layout,
+    slots: &Slots,
+    notices: &Arc<Notices>,
+    origin: Origin<'_>,
+) -> Result<FirmwarePorts, BuildError> {
+    let (root, notices) = (Arc::clone(&slots.root), Arc::clone(notices));
+    match origin.firmware() {
+        Some(saved) => {
+            FirmwarePorts::restored(saved, root, notices).map_err(|error| SnapshotError::State(error).into())
+        }
+        None => Ok(FirmwarePorts::new(layout, root, notices)),
+    }
 }
 
 fn make_vcpus(plan: &Plan, vm: &Vm) -> Result<Vec<VcpuFd>, BuildError> {

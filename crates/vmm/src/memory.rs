@@ -6,7 +6,7 @@
 //! 3.5 GiB  0xe000_0000   ECAM: 256 MiB, of which bus 0 takes the first MiB
 //!          0xfec0_0000   IOAPIC, 0xfee0_0000 local APICs, 0xfffb_c000 KVM's TSS and identity map
 //! 4 GiB                  the rest of RAM
-//! above RAM              64-bit PCI window: 64 GiB, aligned to its size
+//! above RAM              64-bit PCI window: 32 GiB, aligned to its size, as edk2 has it
 //! ```
 //!
 //! Nothing here touches a guest page: the host's memory is taken as the guest writes.
@@ -81,7 +81,7 @@ impl HugePages {
 const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
 
 /// Bytes of the 64-bit PCI window.
-const PCI_WINDOW_64_SIZE: u64 = 64 * GIB;
+const PCI_WINDOW_64_SIZE: u64 = 32 * GIB;
 
 /// Where things are for one size of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

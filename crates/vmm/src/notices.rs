@@ -17,6 +17,8 @@ pub enum Ending {
     Reset,
     /// The control socket asked for an end.
     Stop,
+    /// The firmware has found nothing on the disks that it can start.
+    NothingBootable,
     /// What cannot be continued, in words.
     Crash(String),
 }

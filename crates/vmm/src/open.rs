@@ -100,13 +100,17 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
         devices.fix(vsock);
     }
     let source = match spec.boot {
-        BootSpec::Disk => {
-            let (slot, root) = devices
-                .first_disk()
-                .ok_or_else(|| OpenError::Spec("booting from a disk needs one".into()))?;
-            let root = Arc::clone(&root.disk);
-            devices.fix(slot);
-            Source::Disk(root)
+        BootSpec::Disk => Source::Disk {
+            disk: root_disk(&mut devices)?,
+            firmware: None,
+        },
+        BootSpec::Automatic { firmware_fd } => Source::Disk {
+            disk: root_disk(&mut devices)?,
+            firmware: Some(Arc::new(fds.take(firmware_fd, "firmware")?.into())),
+        },
+        BootSpec::Firmware { firmware_fd } => {
+            root_disk(&mut devices)?;
+            Source::Firmware(Arc::new(fds.take(firmware_fd, "firmware")?.into()))
         }
         BootSpec::Kernel {
             kernel_fd,
@@ -152,6 +156,16 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             metrics: Registry::default(),
         },
     })
+}
+
+/// The first disk, which stays as long as the machine does.
+fn root_disk(devices: &mut Devices) -> Result<Arc<dyn Disk>, OpenError> {
+    let (slot, root) = devices
+        .first_disk()
+        .ok_or_else(|| OpenError::Spec("booting from a disk needs one".into()))?;
+    let disk = Arc::clone(&root.disk);
+    devices.fix(slot);
+    Ok(disk)
 }
 
 fn open_restore(fds: &mut impl Descriptors, spec: RestoreSpec) -> Result<Restore, OpenError> {

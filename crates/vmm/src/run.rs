@@ -18,8 +18,9 @@ use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
 use hearth_vmm::cpu::{CpuSpec, Model};
 use hearth_vmm::devices::{Backend, Devices, DiskPlan, NicPlan, VsockPlan};
+use hearth_vmm::error::chain;
 use hearth_vmm::jail::{self, Role};
-use hearth_vmm::lifecycle::{self, Surroundings, chain};
+use hearth_vmm::lifecycle::{self, Surroundings};
 use hearth_vmm::limits::{Limiter, RateLimit};
 use hearth_vmm::machine::Plan;
 use hearth_vmm::metrics::Registry;
@@ -38,9 +39,15 @@ use crate::{abandon, report};
 #[derive(FromArgs)]
 #[argh(subcommand, name = "run")]
 pub(crate) struct Arguments {
-    /// an ELF or bzImage kernel; without it, the first disk's boot entry decides
+    /// an ELF or bzImage kernel; without it, the first disk's boot loader configuration decides
     #[argh(option)]
     kernel: Option<PathBuf>,
+    /// a UEFI firmware (images/firmware); it boots disks whose kernel cannot be booted directly
+    #[argh(option)]
+    firmware: Option<PathBuf>,
+    /// let the firmware boot whatever the disk has
+    #[argh(switch)]
+    uefi: bool,
     /// the kernel's initrd
     #[argh(option)]
     initrd: Option<PathBuf>,
@@ -113,6 +120,12 @@ fn on_terminal(arguments: Arguments, started: Instant) -> Result<Outcome, Error>
     }
     if arguments.kernel.is_none() && arguments.initrd.is_some() {
         return Err("an --initrd needs its --kernel: a disk's boot entry names its own".into());
+    }
+    if arguments.kernel.is_some() && arguments.firmware.is_some() {
+        return Err("either a --kernel or a --firmware".into());
+    }
+    if arguments.uefi && arguments.firmware.is_none() {
+        return Err("--uefi needs a --firmware".into());
     }
     let filtered = !arguments.no_seccomp;
     let plan = plan(arguments)?;
@@ -190,7 +203,19 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
             },
             cmdline: arguments.cmdline,
         },
-        (None, Some((_, root))) => Source::Disk(Arc::clone(&root.disk)),
+        (None, Some((_, root))) => {
+            let firmware = match &arguments.firmware {
+                Some(firmware) => Some(Arc::new(open_file(firmware, false)?)),
+                None => None,
+            };
+            match firmware {
+                Some(firmware) if arguments.uefi => Source::Firmware(firmware),
+                firmware => Source::Disk {
+                    disk: Arc::clone(&root.disk),
+                    firmware,
+                },
+            }
+        }
         (None, None) => return Err("neither a kernel nor a disk".into()),
     };
     Ok(Plan {

@@ -107,12 +107,22 @@ fn yes() -> bool {
     true
 }
 
-/// Where the kernel comes from.
+/// How the machine boots, anew at every (re)boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BootSpec {
-    /// From the first disk: partition table, file system, boot loader entry, anew at every (re)boot.
+    /// The kernel that the first disk's boot loader configuration names is entered directly.
     Disk,
+    /// As `Disk`; where that cannot be done, and the first disk has an EFI system partition, as `Firmware`.
+    Automatic {
+        /// As for `Firmware`.
+        firmware_fd: RawFd,
+    },
+    /// The firmware runs the boot loader of the first disk that has one.
+    Firmware {
+        /// The firmware's file, an ELF with a Xen/PVH note (`images/firmware`), opened for reading.
+        firmware_fd: RawFd,
+    },
     /// Named outright: an ELF or bzImage, with an optional initrd.
     Kernel {
         kernel_fd: RawFd,

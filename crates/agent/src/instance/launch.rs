@@ -146,6 +146,7 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
         mtu: MTU,
         taps: taps?,
         kvm: spawn::open_kvm(context.kvm)?,
+        firmware: spawn::open_firmware(&context.firmware),
     })
 }
 

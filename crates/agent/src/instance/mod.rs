@@ -57,6 +57,8 @@ pub struct Context {
     pub board: Board,
     /// The monitor program.
     pub monitor: PathBuf,
+    /// The UEFI firmware's file, which need not be there.
+    pub firmware: PathBuf,
     /// The device that monitors are given as KVM.
     pub kvm: &'static str,
     /// Absent only where monitors are stand-ins.

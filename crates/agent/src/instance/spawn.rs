@@ -52,6 +52,8 @@ pub struct Parts {
     /// One for each queue pair of the interface.
     pub taps: Vec<OwnedFd>,
     pub kvm: File,
+    /// Absent where the host has none.
+    pub firmware: Option<File>,
 }
 
 /// The first descriptor that the child is given; the rest follow.
@@ -104,7 +106,12 @@ pub fn spawn(
         cpu: CpuSpec::default(),
         memory_mib: parts.memory_mib,
         huge_pages: HugePages::default(),
-        boot: BootSpec::Disk,
+        boot: match parts.firmware {
+            Some(firmware) => BootSpec::Automatic {
+                firmware_fd: fds.give(firmware),
+            },
+            None => BootSpec::Disk,
+        },
         restore: None,
         disks: vec![DiskSpec {
             id: parts.volume_id.clone(),
@@ -194,6 +201,18 @@ pub fn open_kvm(path: &str) -> Result<File, SpawnError> {
     let mut options = File::options();
     let opened = options.read(true).write(true).open(path);
     opened.map_err(io_error("opening the KVM device"))
+}
+
+/// `None` where there is none: most images do without.
+pub fn open_firmware(path: &Path) -> Option<File> {
+    match File::open(path) {
+        Ok(file) => Some(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "opening the firmware");
+            None
+        }
+    }
 }
 
 /// Whether the launch ever had a monitor, and what that said at its end.

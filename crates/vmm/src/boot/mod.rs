@@ -4,7 +4,11 @@
 //! not it was built with PVH, and it starts in long mode: PVH's 32-bit prologue, which only builds these
 //! page tables again, is saved. What the kernel file says about addresses is a stranger's word: a segment
 //! that does not fit into RAM, or that would overwrite the low megabyte, is refused.
+//!
+//! Where it is not certain what a disk's loader boots, a UEFI [`firmware`] is entered in place of a kernel, and runs that
+//! loader.
 
+pub mod firmware;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod fuzz;
 mod params;
@@ -20,6 +24,8 @@ use hearth_image::{Construct, Road};
 use linux_loader::loader::{Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
 
+use crate::error::chain;
+use crate::memory::release::release;
 use crate::memory::{GuestMemory, Layout, MIB, advise_huge_pages};
 
 /// Linux reads at most this many bytes of command line on x86 (`COMMAND_LINE_SIZE`), the NUL included.
@@ -42,7 +48,7 @@ const ELF_MAGIC: &[u8; 4] = b"\x7fELF";
 pub enum BootError {
     #[error("finding a kernel on the root disk")]
     Find(#[source] hearth_image::FindError),
-    #[error("the root disk boots by its own loader from firmware only: {0}")]
+    #[error("the root disk boots by its own loader from firmware only ({0}), and this host has no firmware")]
     NeedsFirmware(Construct),
     #[error("reading the {what}")]
     Read {
@@ -62,6 +68,10 @@ pub enum BootError {
     InitrdTooLarge { size: u64, kernel_end: u64, limit: u64 },
     #[error("the command line has {0} bytes; Linux takes {max}", max = COMMAND_LINE_SIZE - 1)]
     CommandLineTooLong(usize),
+    #[error("loading the firmware")]
+    Firmware(#[from] firmware::FirmwareError),
+    #[error("clearing guest memory")]
+    Clear(#[source] io::Error),
     #[error("writing boot parameters into guest memory")]
     Memory(#[from] vm_memory::GuestMemoryError),
 }
@@ -69,8 +79,14 @@ pub enum BootError {
 /// What to boot, opened but not read.
 #[derive(Clone)]
 pub enum Source {
-    /// Whatever the disk's boot loader entry names.
-    Disk(Arc<dyn Disk>),
+    /// The kernel that the disk's boot loader boots; where that is not certain, or it cannot be loaded, the firmware runs the
+    /// disk's EFI boot loader.
+    Disk {
+        disk: Arc<dyn Disk>,
+        firmware: Option<Arc<File>>,
+    },
+    /// Whatever the disks' EFI loaders do.
+    Firmware(Arc<File>),
     Files {
         kernel: Arc<File>,
         initrd: Option<Arc<File>>,
@@ -80,31 +96,30 @@ pub enum Source {
 
 /// Where the boot processor starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    /// Guest physical address of the kernel's 64-bit entry.
-    pub address: u64,
-    /// Guest physical address of `struct boot_params`.
-    pub boot_params: u64,
+pub enum Entry {
+    Linux {
+        /// Guest physical address of the kernel's 64-bit entry.
+        address: u64,
+        /// Guest physical address of `struct boot_params`.
+        boot_params: u64,
+    },
+    Firmware {
+        /// Guest physical address of the 32-bit PVH entry.
+        address: u32,
+        /// Guest physical address of `struct hvm_start_info`.
+        start_info: u32,
+    },
 }
 
-/// Puts kernel, initrd, command line and tables into fresh guest memory.
+/// Puts kernel, initrd, command line and tables, or the firmware, into fresh guest memory.
 ///
 /// # Errors
 /// See [`BootError`]; the memory is then to be thrown away.
 pub fn load(source: &Source, layout: &Layout, memory: &GuestMemory) -> Result<Entry, BootError> {
     let read_error = |what| move |source| BootError::Read { what, source };
     match source {
-        Source::Disk(disk) => {
-            let road = hearth_image::find_road(DiskReader::new(Arc::clone(disk))).map_err(BootError::Find)?;
-            let files = match road {
-                Road::Direct(files) => files,
-                Road::Firmware { because } => return Err(BootError::NeedsFirmware(because)),
-            };
-            let initrd = files.initrd.as_deref();
-            let kernel = Cursor::new(files.kernel);
-            let initrd = initrd.map(|bytes| (bytes, bytes.len() as u64));
-            place(kernel, initrd, &files.cmdline, layout, memory)
-        }
+        Source::Disk { disk, firmware } => load_from_disk(disk, firmware.as_deref(), layout, memory),
+        Source::Firmware(file) => firmware::load(file, layout, memory),
         Source::Files {
             kernel,
             initrd,
@@ -126,6 +141,39 @@ pub fn load(source: &Source, layout: &Layout, memory: &GuestMemory) -> Result<En
             place(Cursor::new(kernel), initrd, cmdline, layout, memory)
         }
     }
+}
+
+/// Enters the disk's kernel where what its loader boots is certain, and the firmware where it is not, or where the kernel
+/// cannot be loaded and the disk has an EFI boot loader.
+fn load_from_disk(
+    disk: &Arc<dyn Disk>,
+    firmware: Option<&File>,
+    layout: &Layout,
+    memory: &GuestMemory,
+) -> Result<Entry, BootError> {
+    let road = hearth_image::find_road(DiskReader::new(Arc::clone(disk))).map_err(BootError::Find)?;
+    let (because, firmware) = match (road, firmware) {
+        (Road::Direct(files), firmware) => {
+            let initrd = files.initrd.as_deref();
+            let kernel = Cursor::new(files.kernel);
+            let initrd = initrd.map(|bytes| (bytes, bytes.len() as u64));
+            match (place(kernel, initrd, &files.cmdline, layout, memory), firmware) {
+                (Err(error), Some(firmware)) if files.has_efi_loader => (chain(&error), firmware),
+                (placed, _) => return placed,
+            }
+        }
+        (Road::Firmware { because }, Some(firmware)) => (because.to_string(), firmware),
+        (Road::Firmware { because }, None) => return Err(BootError::NeedsFirmware(because)),
+    };
+    tracing::info!(because, "booting by firmware");
+    clear(memory).map_err(BootError::Clear)?;
+    firmware::load(firmware, layout, memory)
+}
+
+/// Makes memory zero again that a kernel was loaded into and that no guest has run in.
+fn clear(memory: &GuestMemory) -> io::Result<()> {
+    release(memory, GuestAddress(0), u64::MAX)?;
+    Ok(())
 }
 
 fn place<K, I>(
@@ -170,7 +218,7 @@ where
     // After the kernel: what its segments put into the low megabyte is overwritten.
     tables::write(memory)?;
     let boot_params = params::write(memory, layout, cmdline, initrd)?;
-    Ok(Entry {
+    Ok(Entry::Linux {
         address: loaded.kernel_load.0,
         boot_params,
     })

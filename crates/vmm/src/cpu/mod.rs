@@ -18,7 +18,7 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 use serde::{Deserialize, Serialize};
 
-pub use entry::{enter_long_mode, set_memory_type};
+pub use entry::{enter, set_memory_type};
 use leaves::Leaves;
 pub use models::Model;
 pub use saved::check_saved;

@@ -1,5 +1,8 @@
 //! The few PC devices that guests still expect at I/O ports.
 
+pub mod cmos;
+pub mod firmware;
+pub mod pm_timer;
 pub mod power;
 pub mod serial;
 

@@ -18,6 +18,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use crate::console::Console;
 use crate::control::Event;
 use crate::devices::Backend;
+use crate::error::chain;
 use crate::machine::{Machine, Plan};
 use crate::notices::Notice;
 use crate::server::{ClientId, Server, watch};
@@ -48,17 +49,6 @@ pub fn run(plan: Plan, surroundings: Surroundings) -> Outcome {
             message: chain(&error),
         },
     }
-}
-
-/// An error with its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 struct Lifecycle {

@@ -28,6 +28,10 @@ use crate::control::VmState;
 use crate::notices::Ending;
 use crate::spec::Outcome;
 
+/// What is said of a machine whose firmware gave up.
+pub const NOTHING_BOOTABLE: &str =
+    "the firmware found no boot loader on the disks that it could start; the console shows which it tried";
+
 /// What a client can ask of the machine as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
@@ -135,6 +139,10 @@ impl<T> RequestQueue<T> {
             Some(Ending::Reset) => return Some(self.begin(Step::Restart, Vec::new())),
             Some(Ending::PowerOff) => return Some(self.begin_end(Outcome::GuestPowerOff)),
             Some(Ending::Stop) => return Some(self.begin_end(Outcome::Stopped)),
+            Some(Ending::NothingBootable) => {
+                let message = NOTHING_BOOTABLE.to_owned();
+                return Some(self.begin_end(Outcome::StartFailed { message }));
+            }
             Some(Ending::Crash(message)) => return Some(self.begin_end(Outcome::Crashed { message })),
             None => {}
         }

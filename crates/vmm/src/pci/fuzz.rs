@@ -2,18 +2,22 @@
 //! and takes them out.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::hotplug::{FIRST_PORT, HotPlug, PORTS};
-use super::root::{PciRoot, SLOTS};
+use super::ports;
+use super::root::{HostBridge, PciRoot, SLOTS};
 use super::testing::{BELL, Events, Probe};
 use crate::bus::Bus;
 use crate::console::Line;
 use crate::fuzz::Input;
+use crate::legacy::firmware::FirmwarePorts;
 use crate::legacy::serial::Serial;
-use crate::memory::{ECAM_BASE, GIB, LOCAL_APIC_BASE, PCI_WINDOW_32};
+use crate::legacy::{cmos, pm_timer};
+use crate::memory::{ECAM_BASE, GIB, LOCAL_APIC_BASE, Layout, MIB, PCI_WINDOW_32};
 use crate::notices::Notices;
 
 /// Of one input: more only take longer.
@@ -53,10 +57,29 @@ pub(crate) fn bus(input: &[u8]) {
     );
 }
 
+/// Hot-plug's ports and some beside them, or firmware's.
+fn port(input: &mut Input<'_>) -> u16 {
+    const FIRMWARE: [RangeInclusive<u16>; 3] = [
+        cmos::INDEX_PORT..=cmos::DATA_PORT,
+        pm_timer::PORT..=pm_timer::LAST_PORT,
+        ports::ADDRESS_PORT..=ports::LAST_PORT,
+    ];
+    let choice = input.byte();
+    if choice < 0x80 {
+        return FIRST_PORT - 2 + u16::from(choice) % (PORTS + 4);
+    }
+    let mut all = FIRMWARE.into_iter().flatten().cycle();
+    all.nth(usize::from(choice)).unwrap_or(ports::ADDRESS_PORT)
+}
+
 impl Bench {
     fn new() -> Self {
         let events = Arc::new(Events::default());
-        let root = Arc::new(PciRoot::new(Arc::clone(&events) as _, WINDOW));
+        let root = Arc::new(PciRoot::new(
+            Arc::clone(&events) as _,
+            WINDOW,
+            HostBridge::FIRMWARE,
+        ));
         let notices = Arc::new(Notices::new().unwrap());
         let event = || EventFd::new(EFD_NONBLOCK).unwrap();
         let hotplug = HotPlug::new(Arc::clone(&root), Arc::clone(&notices), event());
@@ -66,6 +89,11 @@ impl Bench {
             serial,
             Arc::clone(&root),
             Arc::clone(&hotplug),
+            Some(FirmwarePorts::new(
+                &Layout::new(512 * MIB),
+                Arc::clone(&root),
+                Arc::clone(&notices),
+            )),
             Arc::clone(&notices),
         );
         Self {
@@ -108,12 +136,12 @@ impl Bench {
                 }
             }
             3 => {
-                let port = FIRST_PORT - 2 + u16::from(input.byte()) % (PORTS + 4);
+                let port = port(input);
                 let len = width(input);
                 self.bus.port_read(port, &mut [0; 8][..len]);
             }
             4 => {
-                let port = FIRST_PORT - 2 + u16::from(input.byte()) % (PORTS + 4);
+                let port = port(input);
                 let len = width(input);
                 self.bus.port_write(port, input.bytes(len));
                 self.let_go();

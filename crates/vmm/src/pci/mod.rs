@@ -6,9 +6,10 @@ pub(crate) mod fuzz;
 pub mod hotplug;
 mod mappings;
 pub mod msix;
+pub mod ports;
 pub mod root;
 #[cfg(any(test, feature = "testing"))]
-mod testing;
+pub(crate) mod testing;
 
 use std::io;
 

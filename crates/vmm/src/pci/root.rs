@@ -22,8 +22,6 @@ const HEADER_COMMAND: u16 = 0x04;
 const HEADER_BARS: u16 = 0x10;
 const BAR_REGISTERS: u8 = 6;
 
-/// QEMU's PCIe host bridge: a name that every guest knows and that asks for no driver.
-const HOST_BRIDGE: (u16, u16) = (0x1b36, 0x0008);
 const CLASS_HOST_BRIDGE: u32 = 0x06_00_00;
 
 /// Bus 0, with its host bridge at 00:00.0.
@@ -38,11 +36,11 @@ pub struct PciRoot {
 impl PciRoot {
     /// BARs are assigned within `window`, (start, bytes), of which each slot has an equal share: a slot's
     /// addresses do not depend on what was attached and detached before. The guest may put them elsewhere in it,
-    /// and into the 32-bit window. `events` gets the doorbells.
+    /// and into the 32-bit window. `events` gets the doorbells. The host bridge calls itself `bridge`.
     #[must_use]
-    pub fn new(events: Arc<dyn IoEvents>, window: (u64, u64)) -> Self {
+    pub fn new(events: Arc<dyn IoEvents>, window: (u64, u64), bridge: BridgeId) -> Self {
         let mut functions = [const { None }; SLOTS as usize];
-        functions[0] = Some(Arc::new(HostBridge::new()) as Arc<dyn PciFunction>);
+        functions[0] = Some(Arc::new(HostBridge::new(bridge)) as Arc<dyn PciFunction>);
         Self {
             functions: RwLock::new(functions),
             window,
@@ -236,14 +234,21 @@ fn write_bar(function: &dyn PciFunction, offset: u16, value: u64) {
     function.config_write(offset + 4, &register[4..]);
 }
 
+/// Vendor and device of a host bridge.
+pub type BridgeId = (u16, u16);
+
 /// 00:00.0 has nothing but its name.
-struct HostBridge {
+pub struct HostBridge {
     config: Mutex<ConfigSpace>,
 }
 
 impl HostBridge {
-    fn new() -> Self {
-        let (vendor, device) = HOST_BRIDGE;
+    /// QEMU's PCIe host bridge: a name that every guest knows and that asks for no driver.
+    pub const DIRECT: BridgeId = (0x1b36, 0x0008);
+    /// The name by which edk2 knows its CloudHv platform.
+    pub const FIRMWARE: BridgeId = (0x8086, 0x0d57);
+
+    fn new((vendor, device): BridgeId) -> Self {
         let mut config = ConfigSpace::new(vendor, device, 0, CLASS_HOST_BRIDGE, 0, 0);
         // It decodes nothing, so its command register is constant.
         config.set_writable(HEADER_COMMAND, &[0, 0]);

@@ -16,7 +16,7 @@ pub(super) const BELL: u64 = 0x40;
 
 /// The addresses that are registered.
 #[derive(Default)]
-pub(super) struct Events(pub(super) Mutex<BTreeSet<u64>>);
+pub(crate) struct Events(pub(super) Mutex<BTreeSet<u64>>);
 
 impl IoEvents for Events {
     fn register(&self, address: u64, _event: &EventFd) -> io::Result<()> {

@@ -15,8 +15,8 @@ use std::thread;
 
 use argh::FromArgs;
 use attempt::Attempt;
+use hearth_vmm::error::chain;
 use hearth_vmm::jail::{self, Role};
-use hearth_vmm::lifecycle::chain;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::fchdir;
 

@@ -17,7 +17,7 @@ use super::SnapshotError;
 
 const MAGIC: &[u8; 8] = b"HEARTHSN";
 /// Grows when a section's content changes its meaning; older ones are not read for ever, newer ones never.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 const HEADER: usize = 24;
 const ENTRY: usize = 16;
 const CHECKSUM: usize = 4;

@@ -10,6 +10,8 @@
 //! Commands are lines of busybox's `sh`, which knows all of busybox's applets; each that is not built in forks,
 //! which is slow here. They have no input.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -48,28 +50,27 @@ impl Linux {
             };
             fill(spec, fds);
         });
-        let mut linux = Self {
-            console: guest.connect_console(),
-            guest,
-            unread: Vec::new(),
-            commands: 0,
-        };
+        let mut linux = Self::on(guest);
         linux.wait_for_shell();
         Some(linux)
     }
 
-    /// A guest that goes on from a snapshot which `fill` names, and whose shell was waiting for commands.
-    pub fn restore(fill: impl FnOnce(&mut VmSpec, &mut Inherited)) -> Self {
-        let guest = Guest::launch(|spec, fds| {
-            spec.memory_mib = 96;
-            fill(spec, fds);
-        });
+    /// A guest that was booted otherwise.
+    pub fn on(guest: Guest) -> Self {
         Self {
             console: guest.connect_console(),
             guest,
             unread: Vec::new(),
             commands: 0,
         }
+    }
+
+    /// A guest that goes on from a snapshot which `fill` names, and whose shell was waiting for commands.
+    pub fn restore(fill: impl FnOnce(&mut VmSpec, &mut Inherited)) -> Self {
+        Self::on(Guest::launch(|spec, fds| {
+            spec.memory_mib = 96;
+            fill(spec, fds);
+        }))
     }
 
     /// Waits until /init is ready for commands, after a boot.
@@ -83,16 +84,22 @@ impl Linux {
             !command.contains('\n') && command.len() < 4000,
             "one line of a terminal"
         );
-        self.commands += 1;
-        let id = self.commands;
-        self.console
-            .write_all(format!("{id} {command}\n").as_bytes())
-            .unwrap();
+        let id = self.start(command);
         let deadline = Instant::now() + COMMAND;
         self.read_to(&format!("\n{MARK}{id}\n"), deadline);
         let output = self.read_to(&format!("\n{MARK}{id} "), deadline);
         let code = self.read_to("\n", deadline).parse().unwrap();
         (code, output)
+    }
+
+    /// Types a command whose end nobody waits for; its number.
+    pub fn start(&mut self, command: &str) -> u64 {
+        self.commands += 1;
+        let id = self.commands;
+        self.console
+            .write_all(format!("{id} {command}\n").as_bytes())
+            .unwrap();
+        id
     }
 
     /// Runs a command that succeeds; its output without white space around it.

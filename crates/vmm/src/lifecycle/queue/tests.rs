@@ -137,6 +137,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let end = prop_oneof![
         4 => Just(Ending::Reset),
         1 => Just(Ending::PowerOff),
+        1 => Just(Ending::NothingBootable),
         1 => Just(Ending::Crash("triple trouble".into())),
     ];
     let happening = prop_oneof![

@@ -4,6 +4,7 @@ use std::thread;
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 use super::*;
+use crate::pci::root::HostBridge;
 use crate::pci::testing::{Events, Probe};
 
 struct Bench {
@@ -15,7 +16,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let root = Arc::new(PciRoot::new(Arc::new(Events::default()), (1 << 40, 1 << 30)));
+        let root = Arc::new(PciRoot::new(
+            Arc::new(Events::default()),
+            (1 << 40, 1 << 30),
+            HostBridge::DIRECT,
+        ));
         let notices = Arc::new(Notices::new().unwrap());
         let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
         let line = interrupt.try_clone().unwrap();

@@ -7,7 +7,7 @@ use crate::pci::testing::{BARS, Events, Probe};
 const WINDOW: (u64, u64) = (1 << 40, 1 << 30);
 
 fn root() -> PciRoot {
-    PciRoot::new(Arc::new(Events::default()), WINDOW)
+    PciRoot::new(Arc::new(Events::default()), WINDOW, HostBridge::DIRECT)
 }
 
 /// Of a slot, in the window.
@@ -43,7 +43,7 @@ fn functions_get_slots_and_addresses() {
 #[test]
 fn bars_answer_while_decoded_and_move_with_their_doorbells() {
     let events = Arc::new(Events::default());
-    let root = PciRoot::new(Arc::clone(&events) as _, WINDOW);
+    let root = PciRoot::new(Arc::clone(&events) as _, WINDOW, HostBridge::DIRECT);
     let probe = Probe::new();
     root.insert(1, probe.clone()).unwrap();
     let bar_2 = WINDOW.0 + SHARE + 0x10_0000;
@@ -129,7 +129,7 @@ fn kvm_knows_the_doorbells_of_decoded_bars() {
         return;
     };
     let vm: Arc<dyn IoEvents> = Arc::new(vm);
-    let root = PciRoot::new(Arc::clone(&vm), WINDOW);
+    let root = PciRoot::new(Arc::clone(&vm), WINDOW, HostBridge::DIRECT);
     root.insert(1, Probe::new()).unwrap();
     root.config_write(SLOT_1 + 4, &[2, 0]);
     let other = EventFd::new(EFD_NONBLOCK).unwrap();
