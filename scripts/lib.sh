@@ -7,7 +7,7 @@ HEARTH_RUN=${HEARTH_RUN:-/run/hearth}
 # What runs as another user than root has to be where that user may read.
 HEARTH_LIB=${HEARTH_LIB:-/usr/local/lib/hearth}
 # Where the agent looks for it.
-HEARTH_FIRMWARE=/usr/local/share/hearth/firmware.fd
+HEARTH_FIRMWARE_FILE=/usr/local/share/hearth/firmware.fd
 export HEARTH_ENDPOINT=${HEARTH_ENDPOINT:-unix:/run/hearthd/api.sock}
 HEARTH_SOCKET=${HEARTH_ENDPOINT#unix:}
 export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
