@@ -131,6 +131,8 @@ fn change_root(tree: Option<OwnedFd>) -> io::Result<()> {
     match tree {
         Some(tree) => {
             move_mount(&tree)?;
+            // It was cloned from a mount that may be shared, as all of the host's are where systemd runs.
+            mount(none, STAGE, none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
             let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags;
             mount(none, STAGE, none, again, none)?;
         }
