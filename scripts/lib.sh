@@ -10,6 +10,8 @@ HEARTH_LIB=${HEARTH_LIB:-/usr/local/lib/hearth}
 HEARTH_FIRMWARE_FILE=/usr/local/share/hearth/firmware.fd
 export HEARTH_ENDPOINT=${HEARTH_ENDPOINT:-unix:/run/hearthd/api.sock}
 HEARTH_SOCKET=${HEARTH_ENDPOINT#unix:}
+# Where Hearth's programs are; who sets it has built them, and nothing is built.
+bin=${HEARTH_BIN:-${CARGO_TARGET_DIR:-$root/target}/release}
 export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }

@@ -29,6 +29,15 @@ pub enum Daemon {
     Agent,
 }
 
+/// What is left of a cloud goes. Arguments: the cloud's directory, the agent's binary, the host's namespace.
+const CLEAN: &str = r#"
+cat >/dev/null
+pkill -KILL -f -- "--data-dir $1/"
+"$2" cleanup --data-dir "$1/agent" --host-network-namespace "$3" >>"$1/cleanup.log" 2>&1 || cat "$1/cleanup.log" >&2
+ip netns delete "$3"
+rm -rf "$1"
+"#;
+
 /// A whole cloud.
 pub struct Cloud {
     hearthd: Option<Child>,
@@ -51,7 +60,8 @@ impl Cloud {
     pub async fn start() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("hearth-").tempdir()?.keep();
         let host = HostNamespace::new()?;
-        let janitor = Janitor::new(&dir, &binary("hearth-agent")?, &host.name)?;
+        let agent = binary("hearth-agent")?;
+        let janitor = Janitor::new(CLEAN, [dir.as_os_str(), agent.as_os_str(), host.name.as_ref()])?;
         let mut cloud = Self {
             hearthd: None,
             agent: None,

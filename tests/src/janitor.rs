@@ -1,7 +1,7 @@
-//! Cleaning up after a cloud however its test ends: by success, by a panic, or by a signal.
+//! Cleaning up after a test however it ends: by success, by a panic, or by a signal.
 
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -10,22 +10,12 @@ use anyhow::{Context, Result};
 #[derive(Debug)]
 pub(crate) struct Janitor(Child);
 
-/// Arguments: the cloud's directory, the agent's binary, the host's namespace.
-const SCRIPT: &str = r#"
-cat >/dev/null
-pkill -KILL -f -- "--data-dir $1/"
-"$2" cleanup --data-dir "$1/agent" --host-network-namespace "$3" >>"$1/cleanup.log" 2>&1 || cat "$1/cleanup.log" >&2
-ip netns delete "$3"
-rm -rf "$1"
-"#;
-
 impl Janitor {
-    pub(crate) fn new(dir: &Path, agent: &Path, namespace: &str) -> Result<Self> {
+    /// `script` is one of `sh`, run with `arguments`; it has to begin by reading its standard input to the end.
+    pub(crate) fn new<'a>(script: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Self> {
         let child = Command::new("sh")
-            .args(["-c", SCRIPT, "janitor"])
-            .arg(dir)
-            .arg(agent)
-            .arg(namespace)
+            .args(["-c", script, "janitor"])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             // A signal to the test's process group is not for it.

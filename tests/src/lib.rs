@@ -8,6 +8,7 @@ mod cloud;
 mod guest;
 mod host;
 mod janitor;
+pub mod metal;
 mod skip;
 
 pub use cloud::{BOOT, Cloud, Daemon, binary, tcp_from, tcp_from_group};

@@ -1,0 +1,104 @@
+//! cgroup v2 with all of its controllers: each limit holds.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use hearth_tests::binary;
+use hearth_tests::metal::Rack;
+use hearth_tests::skipped;
+
+use crate::site::{LONG, Site};
+
+/// The newest test binary of this name.
+fn test_binary(name: &str) -> Option<PathBuf> {
+    let deps = binary("hearthd").ok()?.parent()?.join("deps");
+    let mut found: Vec<(SystemTime, PathBuf)> = std::fs::read_dir(deps)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let file = path.file_name().and_then(|f| f.to_str()).unwrap_or_default();
+            path.extension().is_none() && file.rsplit_once('-').is_some_and(|(stem, _)| stem == name)
+        })
+        .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
+        .collect();
+    found.sort();
+    found.pop().map(|(_, path)| path)
+}
+
+#[test]
+fn the_jail_holds_on_cgroup_v2() {
+    const TEST: &str = "the_jail_holds_on_cgroup_v2";
+    let Some(rack) = Rack::new(TEST).unwrap() else {
+        return;
+    };
+    let Some(jail) = test_binary("jail") else {
+        skipped(
+            TEST,
+            "hearth-agent's test `jail` is not built (scripts/test builds it)",
+        );
+        return;
+    };
+    let mut machine = rack.machine("alpha").unwrap();
+    // Outside of the service that runs these commands.
+    let ended = machine
+        .try_run(
+            LONG,
+            &format!(
+                "systemd-run --quiet --pipe --wait --collect '{}' --test-threads=1 2>&1",
+                jail.display()
+            ),
+        )
+        .unwrap();
+    println!("{ended}");
+    assert!(ended.status.success());
+    assert!(!ended.stdout.contains("SKIPPED"), "every controller is there");
+    assert_eq!(
+        machine.run("find /sys/fs/cgroup -name '*hearth*'").unwrap(),
+        "",
+        "no cgroup is left"
+    );
+}
+
+#[test]
+#[ignore = "long: scripts/test --metal"]
+fn an_instance_has_its_share_and_no_more() {
+    let Some(rack) = Rack::new("an_instance_has_its_share_and_no_more").unwrap() else {
+        return;
+    };
+    let (mut site, instance) = Site::up(&rack, "alpha").unwrap();
+    let group = site
+        .run(&format!("find /sys/fs/cgroup -type d -name {instance}"))
+        .unwrap();
+    let mut read = |file: &str| site.run(&format!("cat {group}/{file}")).unwrap();
+    // t2.micro: 1 GiB and one vCPU; above them what the monitor itself needs.
+    let memory: u64 = read("memory.max").parse().unwrap();
+    assert!((1 << 30..(1 << 30) + (256 << 20)).contains(&memory), "{memory}");
+    assert_eq!(read("cpu.max"), "200000 100000");
+    assert_eq!(read("pids.max"), "512");
+    assert!(read("io.weight").starts_with("default "), "a share of the disks");
+
+    // A monitor that its guest had taken over could not fork past its limit, and takes no CPU that others need.
+    let ended = site
+        .try_run(&format!(
+            "bash -c 'echo $$ >{group}/cgroup.procs; for i in $(seq 600); do sleep 600 & done' 2>&1; \
+             grep -h max {group}/pids.events; pkill -x -9 sleep"
+        ))
+        .unwrap();
+    assert!(
+        ended.stdout.contains("Resource temporarily unavailable"),
+        "{ended}"
+    );
+    assert!(!ended.stdout.contains("max 0"), "{ended}");
+    let used = "sed -n 's/^usage_usec //p'";
+    let usage = site
+        .run(&format!(
+            "a=$({used} {group}/cpu.stat); \
+             for i in 1 2 3 4; do bash -c 'echo $$ >{group}/cgroup.procs; exec timeout 10 sh -c \"while :; do :; done\"' & done; wait; \
+             b=$({used} {group}/cpu.stat); echo $(((b - a) / 1000))"
+        ))
+        .unwrap();
+    let usage: u64 = usage.parse().unwrap();
+    assert!(usage < 23_000, "{usage} ms of CPU time in 10 s, with two CPUs");
+    site.ssh(&instance, "true").unwrap();
+}

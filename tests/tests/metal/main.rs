@@ -1,0 +1,10 @@
+//! A whole cloud on Debian 12 as released: systemd keeps the daemons, cgroups are v2, the kernel is Debian's, and the
+//! processor has AMD-V. `scripts/test --metal` runs these tests, and the long ones, which are ignored elsewhere.
+#![allow(clippy::unwrap_used)]
+
+mod faults;
+mod hosts;
+mod install;
+mod limits;
+mod power;
+mod site;
