@@ -28,6 +28,7 @@ impl DirtyPages {
         words.map(|word| word.swap(0, Ordering::AcqRel)).collect()
     }
 
+    #[inline]
     fn mark(&self, page: usize) {
         let Some(word) = self.words.get(page / BITS) else {
             return;
@@ -44,6 +45,7 @@ impl<'a> WithBitmapSlice<'a> for DirtyPages {
 }
 
 impl Bitmap for DirtyPages {
+    #[inline]
     fn mark_dirty(&self, offset: usize, len: usize) {
         if len > 0 {
             let first = offset >> PAGE_SHIFT;

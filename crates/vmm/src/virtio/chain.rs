@@ -10,7 +10,6 @@ use std::ptr::NonNull;
 
 use virtio_queue::DescriptorChain;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::bitmap::Bitmap as _;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::queue::QueueMemory;
@@ -135,9 +134,7 @@ impl Buffers {
                 break;
             }
             let part = left.min(segment.len as usize);
-            if let Ok(slice) = memory.slice(segment.address, part) {
-                slice.bitmap().mark_dirty(0, part);
-            }
+            memory.mark_written(segment.address, part);
             left -= part;
         }
     }
