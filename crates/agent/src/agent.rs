@@ -92,6 +92,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let session = Session {
         endpoint: config.control_plane.unwrap_or(identity.endpoint),
         availability_zone: config.availability_zone.unwrap_or(identity.availability_zone),
+        firmware: config.firmware,
         reserve: config.reserve,
         dir,
         board,

@@ -2,6 +2,7 @@
 //!
 //! The agent needs it to hear news, not to work: while it is away, instances run and are looked after.
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Session {
     /// Dialled: `host:port`.
     pub endpoint: String,
     pub availability_zone: String,
+    /// The UEFI firmware's file, which need not be there.
+    pub firmware: PathBuf,
     pub reserve: Reserve,
     pub dir: DataDir,
     pub board: Board,
@@ -144,6 +147,7 @@ impl Session {
             availability_zone: self.availability_zone.clone(),
             hostname: hostname(),
             capacity: Some(self.capacity().await?),
+            uefi: self.firmware.exists(),
         };
         let _ = up.send(message(Up::Hello(hello))).await;
         let mut board = self.board.reader();

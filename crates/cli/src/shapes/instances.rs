@@ -30,6 +30,8 @@ pub(crate) struct Reservation {
 #[serde(rename_all = "PascalCase")]
 struct Instance {
     architecture: String,
+    boot_mode: String,
+    current_instance_boot_mode: String,
     block_device_mappings: Vec<BlockDeviceMapping>,
     #[serde(skip_serializing_if = "String::is_empty")]
     client_token: String,
@@ -173,6 +175,8 @@ impl From<v1::Instance> for Instance {
     fn from(i: v1::Instance) -> Self {
         Self {
             architecture: i.architecture,
+            boot_mode: i.boot_mode,
+            current_instance_boot_mode: i.current_instance_boot_mode,
             block_device_mappings: i
                 .block_device_mappings
                 .into_iter()

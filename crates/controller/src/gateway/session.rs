@@ -115,6 +115,7 @@ async fn greet(app: &App, caller: &Caller, hello: &Hello) -> Result<(), Status> 
         hostname: &hello.hostname,
         agent_version: &hello.agent_version,
         capacity: &capacity,
+        uefi: hello.uefi,
     };
     hosts::report(tx.connection(), &greeting)
         .await

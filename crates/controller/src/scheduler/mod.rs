@@ -42,6 +42,8 @@ pub struct Host {
     pub id: String,
     pub availability_zone: String,
     pub connected: bool,
+    /// It has UEFI firmware.
+    pub uefi: bool,
     pub total: Resources,
     pub claimed: Resources,
 }
@@ -58,6 +60,8 @@ pub struct Demand {
     /// Zones that will do, in the order of preference among equals.
     pub zones: Vec<String>,
     pub host: Option<String>,
+    /// The image boots by UEFI firmware only.
+    pub uefi: bool,
     pub each: Resources,
     /// None is placed when fewer than this fit.
     pub min: usize,
@@ -91,6 +95,8 @@ pub enum Shortage {
     },
     /// The volume is on another host.
     OtherHost,
+    /// The image needs UEFI firmware, and the host has none.
+    NoFirmware,
     /// It takes `fit` more, and then lacks what is in `free`.
     Short {
         fit: usize,
@@ -131,6 +137,7 @@ fn place_in_zone(hosts: &[Host], demand: &Demand, zone: &str) -> Vec<String> {
     let mut candidates: Vec<(&Host, Resources)> = hosts
         .iter()
         .filter(|h| h.connected && h.availability_zone == zone)
+        .filter(|h| h.uefi || !demand.uefi)
         .filter(|h| demand.host.as_ref().is_none_or(|wanted| *wanted == h.id))
         .map(|h| (h, h.free()))
         .collect();
@@ -169,6 +176,9 @@ fn shortage(host: &Host, demand: &Demand) -> Shortage {
             zone: host.availability_zone.clone(),
         };
     }
+    if demand.uefi && !host.uefi {
+        return Shortage::NoFirmware;
+    }
     let mut free = host.free();
     let mut fit = 0;
     while fit < demand.max && free.fits(demand.each) {
@@ -204,6 +214,11 @@ impl fmt::Display for Refusal {
             match shortage {
                 Shortage::NotConnected => f.write_str("not connected")?,
                 Shortage::OtherZone { zone } => write!(f, "in {zone}")?,
+                Shortage::NoFirmware => {
+                    f.write_str(
+                        "has no UEFI firmware, and the image boots by nothing else (its BootMode is uefi)",
+                    )?;
+                }
                 Shortage::OtherHost => f.write_str("the instance's volume is on another host")?,
                 Shortage::Short { fit, free } => {
                     let mut lacks = Vec::new();

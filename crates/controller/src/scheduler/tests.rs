@@ -19,6 +19,7 @@ fn hosts() -> impl Strategy<Value = Vec<Host>> {
                 id: format!("h-{n}"),
                 availability_zone: zone,
                 connected,
+                uefi: false,
                 total,
                 claimed,
             })
@@ -30,6 +31,7 @@ fn demands() -> impl Strategy<Value = Demand> {
     let zones = proptest::sample::subsequence(vec!["a".to_owned(), "b".into(), "c".into()], 1..=3);
     (zones, resources(6), 1usize..6, 0usize..6).prop_map(|(zones, each, min, more)| Demand {
         zones,
+        uefi: false,
         host: None,
         each,
         min,
@@ -87,6 +89,7 @@ fn host(id: &str, vcpus: u64, memory_mib: u64) -> Host {
         id: id.into(),
         availability_zone: "a".into(),
         connected: true,
+        uefi: false,
         total: Resources {
             vcpus,
             memory_mib,
@@ -99,6 +102,7 @@ fn host(id: &str, vcpus: u64, memory_mib: u64) -> Host {
 fn demand(count: usize) -> Demand {
     Demand {
         zones: vec!["a".into()],
+        uefi: false,
         host: None,
         each: Resources {
             vcpus: 2,
@@ -146,4 +150,23 @@ fn a_start_looks_at_its_own_host_alone() {
     };
     let refusal = place(&hosts, &demand).unwrap_err();
     assert_eq!(refusal.hosts[1].1, Shortage::OtherHost);
+}
+
+#[test]
+fn an_image_that_only_firmware_boots_needs_a_host_with_firmware() {
+    let mut hosts = [host("h-a", 8, 8192), host("h-b", 8, 8192)];
+    let wanted = Demand {
+        uefi: true,
+        ..demand(1)
+    };
+    let refusal = place(&hosts, &wanted).unwrap_err().to_string();
+    assert!(
+        refusal.contains(
+            "h-a: has no UEFI firmware, and the image boots by nothing else (its BootMode is uefi)"
+        ),
+        "{refusal}"
+    );
+    hosts[1].uefi = true;
+    assert_eq!(place(&hosts, &wanted).unwrap().hosts, ["h-b"]);
+    assert_eq!(place(&hosts, &demand(1)).unwrap().hosts.len(), 1);
 }

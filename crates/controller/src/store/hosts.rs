@@ -49,15 +49,17 @@ pub struct Greeting<'a> {
     pub hostname: &'a str,
     pub agent_version: &'a str,
     pub capacity: &'a Capacity,
+    pub uefi: bool,
 }
 
 pub async fn report(c: &mut SqliteConnection, greeting: &Greeting<'_>) -> Result<()> {
     let capacity = greeting.capacity;
     sqlx::query(
-        "INSERT INTO host_reports (host_id, hostname, agent_version, vcpus, memory_mib, disk_bytes, cpus, reported_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO host_reports (host_id, hostname, agent_version, vcpus, memory_mib, disk_bytes, cpus, reported_at,
+             uefi)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (host_id) DO UPDATE SET hostname = ?2, agent_version = ?3, vcpus = ?4, memory_mib = ?5,
-             disk_bytes = ?6, cpus = ?7, reported_at = ?8",
+             disk_bytes = ?6, cpus = ?7, reported_at = ?8, uefi = ?9",
     )
     .bind(greeting.host_id)
     .bind(greeting.hostname)
@@ -67,6 +69,7 @@ pub async fn report(c: &mut SqliteConnection, greeting: &Greeting<'_>) -> Result
     .bind(signed(capacity.disk_bytes))
     .bind(capacity.cpus)
     .bind(now())
+    .bind(greeting.uefi)
     .execute(c)
     .await?;
     Ok(())
@@ -110,6 +113,7 @@ pub async fn picture(c: &mut SqliteConnection, connected: impl Fn(&str) -> bool)
     struct Row {
         id: String,
         availability_zone: String,
+        uefi: bool,
         vcpus: i64,
         memory_mib: i64,
         disk_bytes: i64,
@@ -118,7 +122,7 @@ pub async fn picture(c: &mut SqliteConnection, connected: impl Fn(&str) -> bool)
         claimed_gib: i64,
     }
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT h.id, h.availability_zone, ifnull(r.vcpus, 0) AS vcpus, ifnull(r.memory_mib, 0) AS memory_mib,
+        "SELECT h.id, h.availability_zone, ifnull(r.uefi, 0) AS uefi, ifnull(r.vcpus, 0) AS vcpus, ifnull(r.memory_mib, 0) AS memory_mib,
              ifnull(r.disk_bytes, 0) AS disk_bytes,
              (SELECT ifnull(sum(vcpus), 0) FROM capacity_claims WHERE host_id = h.id) AS claimed_vcpus,
              (SELECT ifnull(sum(memory_mib), 0) FROM capacity_claims WHERE host_id = h.id) AS claimed_memory,
@@ -131,6 +135,7 @@ pub async fn picture(c: &mut SqliteConnection, connected: impl Fn(&str) -> bool)
         connected: connected(&row.id),
         id: row.id,
         availability_zone: row.availability_zone,
+        uefi: row.uefi,
         total: Resources {
             vcpus: unsigned(row.vcpus),
             memory_mib: unsigned(row.memory_mib),

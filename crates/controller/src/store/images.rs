@@ -19,6 +19,11 @@ pub struct ImageRow {
     pub created_at: i64,
 }
 
+/// The boot mode of an image that only firmware boots.
+pub const UEFI: &str = "uefi";
+/// The boot mode of an image that only the direct road boots, and of an instance that was booted so.
+pub const LEGACY_BIOS: &str = "legacy-bios";
+
 pub const AVAILABLE: &str = "available";
 pub const DEREGISTERED: &str = "deregistered";
 
@@ -44,6 +49,14 @@ pub async fn insert(c: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
 /// In any state.
 pub async fn by_id(c: &mut SqliteConnection, id: &str) -> Result<Option<ImageRow>> {
     sqlx::query_as("SELECT * FROM images WHERE id = ?")
+        .bind(id)
+        .fetch_optional(c)
+        .await
+}
+
+/// The boot mode of an image in any state.
+pub async fn boot_mode(c: &mut SqliteConnection, id: &str) -> Result<Option<String>> {
+    sqlx::query_scalar("SELECT boot_mode FROM images WHERE id = ?")
         .bind(id)
         .fetch_optional(c)
         .await

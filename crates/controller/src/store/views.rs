@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use hearth_api::{InstanceState, v1};
 use sqlx::SqliteConnection;
 
+use super::images;
 use super::instances::{self, InstanceRow};
 use super::networks::{InterfaceRow, VolumeRow};
 use super::{Result, list, tags};
@@ -43,6 +44,8 @@ struct Parts {
     interfaces: HashMap<String, InterfaceRow>,
     groups: HashMap<String, Vec<v1::GroupIdentifier>>,
     volumes: HashMap<String, Vec<VolumeRow>>,
+    /// By image.
+    boot_modes: HashMap<String, String>,
     tags: HashMap<String, Vec<v1::Tag>>,
 }
 
@@ -83,7 +86,15 @@ impl Parts {
                 volumes.entry(instance).or_default().push(row);
             }
         }
+        let boot_modes: Vec<(String, String)> = sqlx::query_as(
+            "SELECT DISTINCT m.id, m.boot_mode FROM images m JOIN instances i ON i.image_id = m.id
+             WHERE i.id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(&wanted)
+        .fetch_all(&mut *c)
+        .await?;
         Ok(Self {
+            boot_modes: boot_modes.into_iter().collect(),
             interfaces: interfaces
                 .into_iter()
                 .map(|i| (i.instance_id.clone(), i))
@@ -97,7 +108,14 @@ impl Parts {
     fn instance(&self, row: InstanceRow, cloud: &Cloud) -> v1::Instance {
         let state = row.state();
         let groups = self.groups.get(&row.id).cloned().unwrap_or_default();
+        let boot_mode = self.boot_modes.get(&row.image_id).cloned().unwrap_or_default();
         let mut told = v1::Instance {
+            // What both roads boot is booted directly.
+            current_instance_boot_mode: match boot_mode.as_str() {
+                images::UEFI => images::UEFI.to_owned(),
+                _ => images::LEGACY_BIOS.to_owned(),
+            },
+            boot_mode,
             state: Some(state.into()),
             state_reason: (!row.reason_code.is_empty()).then_some(v1::StateReason {
                 code: row.reason_code,

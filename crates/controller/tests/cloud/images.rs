@@ -1,9 +1,11 @@
 //! Uploads: what becomes an AMI, and that nothing else stays.
 
+use std::io::Write as _;
+
 use hearth_api::v1;
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
 
-use crate::support::{Hearthd, code, disk, register};
+use crate::support::{Cloud, Hearthd, code, disk, register};
 
 #[tokio::test]
 async fn what_is_no_bootable_disk_leaves_nothing() {
@@ -66,6 +68,73 @@ async fn names_are_unique_and_digests_are_of_the_disk() {
         ("available", bytes.len() as i64)
     );
     assert!(image.kernel_path.ends_with("/vmlinuz"), "{}", image.kernel_path);
+}
+
+/// An EFI system partition with a loader that nobody knows, and nothing else.
+fn efi_disk() -> Vec<u8> {
+    const START: usize = 1 << 20;
+    let mut esp = std::io::Cursor::new(vec![0; 4 << 20]);
+    fatfs::format_volume(&mut esp, fatfs::FormatVolumeOptions::new()).unwrap();
+    let fs = fatfs::FileSystem::new(&mut esp, fatfs::FsOptions::new()).unwrap();
+    let boot = fs
+        .root_dir()
+        .create_dir("EFI")
+        .unwrap()
+        .create_dir("BOOT")
+        .unwrap();
+    boot.create_file("BOOTX64.EFI").unwrap().write_all(b"MZ").unwrap();
+    drop(boot);
+    drop(fs);
+    let esp = esp.into_inner();
+    let mut disk = vec![0; START + esp.len()];
+    // One partition of the MBR: its type, first sector and sectors.
+    disk[446 + 4] = 0xef;
+    disk[446 + 8..446 + 12].copy_from_slice(&((START / 512) as u32).to_le_bytes());
+    disk[446 + 12..446 + 16].copy_from_slice(&((esp.len() / 512) as u32).to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk[START..].copy_from_slice(&esp);
+    disk
+}
+
+#[tokio::test]
+async fn an_image_that_only_firmware_boots_is_uefi_and_runs_where_firmware_is() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let _session = cloud.connect().await;
+    let image_id = register(&cloud.client, "efi", &efi_disk()).await.unwrap();
+    let of = |name: &str, value: &str| v1::DescribeImagesRequest {
+        filters: vec![v1::Filter {
+            name: name.into(),
+            values: vec![value.into()],
+        }],
+        ..v1::DescribeImagesRequest::default()
+    };
+    for (mode, id) in [("uefi", &image_id), ("legacy-bios", &cloud.image_id)] {
+        let told = cloud
+            .client
+            .clone()
+            .images
+            .describe_images(of("boot-mode", mode))
+            .await
+            .unwrap();
+        let images = told.into_inner().images;
+        assert_eq!((images.len(), &images[0].image_id), (1, id));
+        assert_eq!(images[0].kernel_path.is_empty(), mode == "uefi");
+    }
+    let mut request = cloud.request(1);
+    request.image_id = image_id;
+    let status = cloud.run(request).await.unwrap_err();
+    assert_eq!(code(&status), "InsufficientInstanceCapacity");
+    assert!(
+        status.message().contains("has no UEFI firmware"),
+        "{}",
+        status.message()
+    );
+    let instances = cloud.run(cloud.request(1)).await.unwrap().instances;
+    let modes = (
+        &*instances[0].boot_mode,
+        &*instances[0].current_instance_boot_mode,
+    );
+    assert_eq!(modes, ("legacy-bios", "legacy-bios"));
 }
 
 #[tokio::test]

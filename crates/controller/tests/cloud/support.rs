@@ -264,6 +264,7 @@ impl Host {
             availability_zone: ZONE.into(),
             hostname: "test-host".into(),
             capacity: Some(self.capacity),
+            uefi: false,
         });
         up.send(message(hello)).await.unwrap();
         let stream = tokio_stream::wrappers::ReceiverStream::new(messages);

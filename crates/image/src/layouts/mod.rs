@@ -5,6 +5,7 @@ mod bls;
 mod efi;
 mod extlinux;
 mod grub;
+mod oracle;
 
 use std::rc::Rc;
 

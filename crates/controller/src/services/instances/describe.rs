@@ -16,7 +16,9 @@ const FILTERS: &[&str] = &[
     "availability-zone",
     "block-device-mapping.device-name",
     "block-device-mapping.volume-id",
+    "boot-mode",
     "client-token",
+    "current-instance-boot-mode",
     "group-id",
     "group-name",
     "host-id",
@@ -113,6 +115,8 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
     let devices = || instance.block_device_mappings.iter();
     match name {
         "architecture" => text(&instance.architecture),
+        "boot-mode" => text(&instance.boot_mode),
+        "current-instance-boot-mode" => text(&instance.current_instance_boot_mode),
         "availability-zone" => text(placement.map_or("", |p| &p.availability_zone)),
         "block-device-mapping.device-name" => devices().map(|d| d.device_name.as_str().into()).collect(),
         "block-device-mapping.volume-id" => devices()

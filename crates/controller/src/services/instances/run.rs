@@ -145,6 +145,7 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
             .map(|(subnet, _)| subnet.availability_zone.clone())
             .collect(),
         host: pinned,
+        uefi: image.boot_mode == images::UEFI,
         each: Resources {
             vcpus: plan.kind.vcpus.into(),
             memory_mib: plan.kind.memory_mib,

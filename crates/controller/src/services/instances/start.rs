@@ -10,7 +10,7 @@ use crate::catalog::instance_types;
 use crate::scheduler::{Demand, Resources, place};
 use crate::services::Failure;
 use crate::store::instances::{self, InstanceRow};
-use crate::store::{addresses, hosts};
+use crate::store::{addresses, hosts, images};
 
 pub(super) async fn take_compute(
     app: &App,
@@ -26,9 +26,11 @@ pub(super) async fn take_compute(
             ),
         )
     })?;
+    let boot_mode = images::boot_mode(c, &row.image_id).await?;
     let demand = Demand {
         zones: vec![row.availability_zone.clone()],
         host: Some(row.host_id.clone()),
+        uefi: boot_mode.is_some_and(|mode| mode == images::UEFI),
         each: Resources {
             vcpus: kind.vcpus.into(),
             memory_mib: kind.memory_mib,

@@ -571,7 +571,7 @@ impl Machine<'_> {
 }
 
 /// An argument as GRUB writes it into a kernel's command line.
-fn quoted(argument: &str) -> String {
+pub(crate) fn quoted(argument: &str) -> String {
     let mut out = String::new();
     let spaces = argument.contains(' ');
     if spaces {

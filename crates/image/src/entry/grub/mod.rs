@@ -49,6 +49,9 @@ pub(crate) enum Script {
     EntriesAlone,
 }
 
+#[cfg(test)]
+pub(crate) use commands::quoted;
+
 /// What GRUB boots.
 pub(crate) fn evaluate(volumes: &Volumes, start: &Start) -> Result<BootEntry, Undecided> {
     let mut steps = run::MAX_STEPS;
