@@ -73,7 +73,10 @@ pub struct TestHost {
 impl TestHost {
     pub async fn new() -> Self {
         let root = format!("hnt-root-{:012x}", rand::random::<u64>() >> 16);
-        run(&format!("ip netns add {root} && ip -n {root} link set lo up"));
+        // A new namespace takes the switch of the host that the test runs on, where a cloud may have turned it on.
+        run(&format!(
+            "ip netns add {root} && ip -n {root} link set lo up && ip netns exec {root} sysctl -qw net.ipv4.ip_forward=0"
+        ));
         let state = tempfile::tempdir().unwrap();
         let mut config = NetworkConfig::new(state.path().join("vpcs"), [7; 32]);
         config.root_netns = Some(format!("/run/netns/{root}").into());
