@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
-mod hosts;
 mod install;
 mod limits;
+mod packages;
 mod power;
 mod site;

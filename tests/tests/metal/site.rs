@@ -50,11 +50,6 @@ impl Site {
             .run_for(LONG, &format!("{}{script}", self.environment))
     }
 
-    /// What a script needs before it that is run by other ways than [`Site::run`].
-    pub fn environment(&self) -> String {
-        self.environment.clone()
-    }
-
     /// As [`Site::run`], whatever it ends with.
     pub fn try_run(&mut self, script: &str) -> Result<Ended> {
         self.machine

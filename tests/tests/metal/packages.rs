@@ -1,0 +1,172 @@
+//! The Debian packages: a cloud of two hosts as docs/homelab.md makes it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hearth_tests::binary;
+use hearth_tests::metal::{Machine, Rack};
+
+use crate::site::LONG;
+
+/// Builds the packages from the programs under test; the directory that they are in.
+fn build() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap();
+    let hearth = binary("hearth").unwrap();
+    let built = Command::new(root.join("scripts/package"))
+        .env("HEARTH_BIN", hearth.parent().unwrap())
+        // A release build's programs stay what they are.
+        .env("CARGO_TARGET_DIR", root.join("target/metal"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&built.stderr).into_owned();
+    assert!(built.status.success(), "{said}");
+    root.join("target/debian")
+}
+
+/// The seconds that a script takes on a machine.
+fn timed(machine: &mut Machine, script: &str) -> Duration {
+    let start = Instant::now();
+    machine.run_for(LONG, script).unwrap();
+    start.elapsed()
+}
+
+fn monitors(machine: &mut Machine) -> String {
+    machine.try_run(LONG, "pgrep -x hearth-vmm").unwrap().stdout
+}
+
+/// What of Hearth is left, the journal aside.
+const LEFT: &str = r"
+find / -xdev \( -path /var/log -o -path /tmp -o -path /var/tmp -o -path /root/.hearth -o -path /var/lib/dpkg \
+    -o -path /var/lib/apt -o -path /var/cache \) -prune -o -iname '*hearth*' -print
+find /run /sys/fs/cgroup -iname '*hearth*' || true
+getent passwd hearth || getent group hearth || true
+ip netns; ip -o link | grep -o ' hv[^:]*' || true; nft list tables
+pgrep -a hearth || true
+";
+
+#[test]
+#[ignore = "long: scripts/test --metal"]
+fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
+    let Some(rack) = Rack::new("two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands").unwrap()
+    else {
+        return;
+    };
+    let packages = build();
+    let packages = packages.display();
+    let mut first = rack.machine("first").unwrap();
+    let mut second = rack.machine("second").unwrap();
+    first.connect("lan", true, "10.99.0.1/24").unwrap();
+    second.connect("lan", false, "10.99.0.2/24").unwrap();
+    second.run("ping -c 1 -W 5 10.99.0.1").unwrap();
+    let untouched = [first.run(LEFT).unwrap(), second.run(LEFT).unwrap()];
+
+    let install = |names: &str| {
+        format!(
+            "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends {names}"
+        )
+    };
+    let both = install(&format!("{packages}/hearth_*.deb {packages}/hearth-agent_*.deb"));
+    let took = timed(&mut first, &both);
+    println!("apt install of both packages {:.1} s", took.as_secs_f32());
+    let took = timed(
+        &mut first,
+        "echo HEARTH_AGENT_LISTEN=0.0.0.0:7601 >>/etc/hearth/hearthd.env && systemctl restart hearthd &&
+         hearthd join-token | hearth-agent join @/dev/stdin && systemctl start hearth-agent &&
+         hearth wait-until-up --zones 1 --timeout 300",
+    );
+    println!("the first host is in its cloud {:.1} s later", took.as_secs_f32());
+
+    let ami = rack.ami().display();
+    first
+        .run_for(
+            LONG,
+            &format!(
+                "hearth register-image --name tiny --disk-image {ami} --query ImageId --output text >/root/image &&
+                 hearth create-key-pair --key-name mine --key-type ed25519 --save >/dev/null &&
+                 hearth create-security-group --group-name ssh --description ssh >/dev/null &&
+                 hearth authorize-security-group-ingress --group-name ssh --protocol tcp --port 22 --cidr 0.0.0.0/0 >/dev/null"
+            ),
+        )
+        .unwrap();
+    let run = |zone: &str| {
+        format!(
+            "hearth run-instances --image-id $(cat /root/image) --instance-type t2.nano --key-name mine \
+             --security-groups ssh --placement AvailabilityZone={zone} --wait --query 'Instances[0].InstanceId' --output text"
+        )
+    };
+    let start = Instant::now();
+    let zone = first
+        .run("hearth list-hosts --query 'Hosts[0].AvailabilityZone' --output text")
+        .unwrap();
+    let instance = first.run_for(LONG, &run(&zone)).unwrap();
+    first
+        .run_for(LONG, &format!("hearth ssh {instance} --wait 300 -- true"))
+        .unwrap();
+    println!(
+        "an instance answers ssh after {:.1} s",
+        start.elapsed().as_secs_f32()
+    );
+
+    // The second host: one command here, one there.
+    let took = timed(&mut second, &install(&format!("{packages}/hearth-agent_*.deb")));
+    println!("apt install of the agent alone {:.1} s", took.as_secs_f32());
+    let start = Instant::now();
+    let token = first.run("hearthd join-token --endpoint 10.99.0.1:7601").unwrap();
+    second
+        .run(&format!(
+            "hearth-agent join {token} --availability-zone local-1b && systemctl start hearth-agent"
+        ))
+        .unwrap();
+    first
+        .run_for(LONG, "hearth wait-until-up --zones 2 --timeout 300")
+        .unwrap();
+    println!("the second host joined in {:.1} s", start.elapsed().as_secs_f32());
+    let there = first.run_for(LONG, &run("local-1b")).unwrap();
+    assert_eq!(monitors(&mut second).lines().count(), 1);
+    println!(
+        "an instance runs there after {:.1} s",
+        start.elapsed().as_secs_f32()
+    );
+    first
+        .wait_for(
+            "the guest to be ready",
+            LONG,
+            &format!("hearth console {there} | grep 'hearth-tiny: ready'"),
+        )
+        .unwrap();
+    println!("it is ready after {:.1} s", start.elapsed().as_secs_f32());
+    // A token of one use.
+    let refused = second
+        .try_run(
+            LONG,
+            &format!("rm -rf /root/again; hearth-agent join --data-dir /root/again {token}"),
+        )
+        .unwrap();
+    assert!(!refused.status.success(), "{refused}");
+
+    // An upgrade, for which the same version stands, disturbs no guest.
+    let guests = [monitors(&mut first), monitors(&mut second)];
+    let took = timed(&mut first, &both.replace("--yes", "--yes --reinstall"));
+    println!("an upgrade of both packages {:.1} s", took.as_secs_f32());
+    first
+        .run_for(LONG, "hearth wait-until-up --zones 2 --timeout 300")
+        .unwrap();
+    assert_eq!([monitors(&mut first), monitors(&mut second)], guests);
+    first
+        .run_for(LONG, &format!("hearth ssh {instance} --wait 300 -- true"))
+        .unwrap();
+
+    // Nothing is left of either, guests included.
+    let purge = "DEBIAN_FRONTEND=noninteractive apt-get purge --quiet --yes";
+    second.run_for(LONG, &format!("{purge} hearth-agent")).unwrap();
+    let took = timed(
+        &mut first,
+        &format!("{purge} hearth-agent hearth && rm /root/image"),
+    );
+    println!("apt purge with a guest {:.1} s", took.as_secs_f32());
+    assert_eq!([first.run(LEFT).unwrap(), second.run(LEFT).unwrap()], untouched);
+}
