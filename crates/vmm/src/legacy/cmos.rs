@@ -92,8 +92,8 @@ impl Cmos {
     /// It is no state that such a clock can have.
     pub fn check(&self) -> Result<(), StateError> {
         // Thousands of years either way; the arithmetic below stays far from its limits.
-        const FARTHEST: i64 = 100_000 * 366 * DAY_SECONDS;
-        if self.ram.len() != SIZE || self.ahead.abs() > FARTHEST {
+        const FARTHEST: u64 = 100_000 * 366 * DAY_SECONDS.unsigned_abs();
+        if self.ram.len() != SIZE || self.ahead.unsigned_abs() > FARTHEST {
             return Err(StateError::Unfit("a real-time clock of another kind".into()));
         }
         Ok(())

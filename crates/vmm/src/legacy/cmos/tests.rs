@@ -74,6 +74,14 @@ fn a_guest_sets_its_clock_and_a_snapshot_keeps_it() {
 }
 
 #[test]
+fn a_clock_that_is_too_far_off_is_refused() {
+    for ahead in [i64::MIN, -i64::MAX, 1 << 42, i64::MAX] {
+        let clock = Cmos { ahead, ..clock() };
+        assert!(clock.check().is_err(), "{ahead}");
+    }
+}
+
+#[test]
 fn memory_sizes_are_in_64_kib() {
     let mut cmos = Cmos::new(&Layout::new(5 * GIB));
     let number = |cmos: &mut Cmos, first: u8, bytes: u8| {
