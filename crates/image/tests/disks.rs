@@ -173,6 +173,12 @@ fn a_command_line_that_is_too_long_is_refused() {
 fn fat(files: &[Entry<'_>]) -> Vec<u8> {
     let mut disk = Cursor::new(vec![0; 4 * MIB as usize]);
     fatfs::format_volume(&mut disk, fatfs::FormatVolumeOptions::new()).unwrap();
+    filled(disk.into_inner(), files)
+}
+
+/// A FAT file system with files in it.
+fn filled(fs: Vec<u8>, files: &[Entry<'_>]) -> Vec<u8> {
+    let mut disk = Cursor::new(fs);
     let fs = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
     for (path, content) in files {
         let mut dir = fs.root_dir();
@@ -189,7 +195,7 @@ fn fat(files: &[Entry<'_>]) -> Vec<u8> {
 
 /// An EFI system partition and another one.
 fn efi_disk(esp: &[u8], root: &[u8]) -> Vec<u8> {
-    let mut disk = Cursor::new(vec![0; 20 * MIB as usize]);
+    let mut disk = Cursor::new(vec![0; 4 * MIB as usize + esp.len() + root.len()]);
     let mut table = gpt::GptConfig::new()
         .writable(true)
         .create_from_device(&mut disk, None)
@@ -257,6 +263,28 @@ fn an_efi_loader_decides_the_boot_mode() {
 
     let direct = info(&[("EFI/readme.txt", b"no loader")], &root);
     assert_eq!(direct.boot_mode, BootMode::LegacyBios);
+}
+
+/// Alpine's EFI system partition is FAT12 on 512 KiB, Arch's has sectors of 4096 bytes on a disk with sectors of 512.
+#[test]
+fn efi_system_partitions_of_all_shapes_are_read() {
+    let Some(root) = grub_root() else { return };
+    let dir = TempDir::new().unwrap();
+    let grub = grub_image();
+    let stub = b"search -f /boot/vmlinuz --set=root\nconfigfile /boot/grub/grub.cfg\n";
+    let files: &[Entry<'_>] = &[("EFI/boot/bootx64.efi", &grub), ("grub/grub.cfg", stub)];
+    for (size, options) in [(MIB / 2, ["-F", "12"]), (18 * MIB, ["-S", "4096"])] {
+        let Some(tool) = common::tool("mkfs.fat") else {
+            return;
+        };
+        let path = dir.path().join("fat");
+        fs::File::create(&path).unwrap().set_len(size).unwrap();
+        let made = std::process::Command::new(tool).args(options).arg(&path).output();
+        assert!(made.unwrap().status.success());
+        let esp = filled(fs::read(&path).unwrap(), files);
+        let info = inspect(file_of(&dir, &efi_disk(&esp, &root))).unwrap();
+        assert_eq!(info.boot_mode, BootMode::UefiPreferred, "{options:?}: {info:?}");
+    }
 }
 
 #[test]

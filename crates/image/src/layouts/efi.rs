@@ -27,7 +27,7 @@ pub(super) fn pe(sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// A GRUB with a prefix, and a script if it is not empty.
-fn grub(prefix: &str, script: &str) -> Vec<u8> {
+pub(super) fn grub(prefix: &str, script: &str) -> Vec<u8> {
     let mut modules = Vec::new();
     let mut module = |kind: u32, content: &[u8]| {
         let mut content = content.to_vec();
@@ -49,7 +49,7 @@ fn grub(prefix: &str, script: &str) -> Vec<u8> {
     pe(&[(".text", vec![0x90; 32]), ("mods", section)])
 }
 
-fn shim() -> Vec<u8> {
+pub(super) fn shim() -> Vec<u8> {
     pe(&[(".text", vec![0x90; 8]), ("/4", vec![1; 8])])
 }
 

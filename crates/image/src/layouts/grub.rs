@@ -3,7 +3,7 @@
 use super::{File, Holds, check, disk, empty, grubenv, one, road, text};
 
 pub(super) const DEBIAN: &str = include_str!("debian12.cfg");
-const UBUNTU: &str = include_str!("ubuntu.cfg");
+pub(super) const UBUNTU: &str = include_str!("ubuntu.cfg");
 const SUSE: &str = include_str!("suse.cfg");
 
 pub(super) fn debian_files() -> Vec<File> {

@@ -2,6 +2,7 @@
 //! compared with what the disk's own loader boots.
 
 mod bls;
+mod cloud;
 mod efi;
 mod extlinux;
 mod grub;
@@ -15,8 +16,9 @@ use crate::loaders::{self, Loader};
 use crate::partitions::{Region, RegionKind};
 use crate::volumes::{Content, Part, Volumes};
 
-/// The UUID of every root or boot file system.
+/// The UUID of a root or boot file system.
 const UUID: &str = "8f1b9a3e-0000-4000-8000-000000000001";
+const OTHER_UUID: &str = "8f1b9a3e-0000-4000-8000-000000000002";
 const ESP_UUID: &str = "1234-ABCD";
 
 /// A path and a file's content.
@@ -39,8 +41,12 @@ fn grubenv(path: &'static str, lines: &str) -> File {
 
 enum Holds {
     Files(Vec<File>),
+    /// As `Files`, with another UUID.
+    Others(Vec<File>),
     Esp(Vec<File>),
     Other(&'static str),
+    /// No file system, as in a BIOS boot partition.
+    Nothing,
 }
 
 /// A disk with a GPT.
@@ -55,8 +61,10 @@ fn disk(parts: Vec<Holds>) -> Volumes {
     let parts = parts.into_iter().enumerate().map(|(i, holds)| {
         let (kind, content) = match holds {
             Holds::Files(files) => (RegionKind::Ordinary, volume(files, UUID)),
+            Holds::Others(files) => (RegionKind::Ordinary, volume(files, OTHER_UUID)),
             Holds::Esp(files) => (RegionKind::EfiSystem, volume(files, ESP_UUID)),
             Holds::Other(name) => (RegionKind::Ordinary, Content::Unread(name.to_owned())),
+            Holds::Nothing => (RegionKind::Ordinary, Content::Nothing),
         };
         let region = Region {
             name: format!("partition {}", i + 1),

@@ -71,7 +71,7 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         .map(|dir| Path::new(dir).join(name))
         .find(|path| path.exists());
     if found.is_none() {
-        eprintln!("SKIPPED: a test of hearth-image: {name} is absent; install e2fsprogs");
+        eprintln!("SKIPPED: a test of hearth-image: {name} is absent; install e2fsprogs and dosfstools");
     }
     found
 }
