@@ -27,6 +27,8 @@ fn main() {
     let mut text = String::new();
     File::from(take(spec_fd)).read_to_string(&mut text).unwrap();
     let spec: VmSpec = serde_json::from_str(&text).unwrap();
+    // Into the monitor's log.
+    eprintln!("boots {:?}", spec.boot);
     let mut console = File::from(take(spec.console_fd));
     console.seek(std::io::SeekFrom::End(0)).unwrap();
     writeln!(console, "pid {}", std::process::id()).unwrap();

@@ -7,7 +7,7 @@ mod identity;
 mod reboots;
 
 use common::{Cloud, PATIENCE};
-use hearth_api::agent::instance_intent::Desired;
+use hearth_api::agent::instance_intent::{BootMode, Desired};
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::run_end::Cause;
 use tokio::sync::oneshot;
@@ -56,6 +56,53 @@ async fn an_instance_is_started_stopped_started_rebooted_and_terminated() {
     assert!(!cloud.data_dir().join("instances/i-1").exists());
     cloud.want(|all| all.clear());
     cloud.until_unknown_to_agent("i-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_boot_mode_decides_by_which_road_the_machine_boots() {
+    let mut cloud = Cloud::new().await;
+    let firmware = cloud.dir.path().join("firmware.fd");
+    cloud
+        .arguments
+        .extend(["--firmware".into(), firmware.display().to_string()]);
+    cloud.start_agent();
+    cloud.want(|all| all.clear());
+    let modes = [
+        (BootMode::LegacyBios, "Disk"),
+        (BootMode::Uefi, "Firmware"),
+        (BootMode::UefiPreferred, "Automatic"),
+        (BootMode::Unspecified, "Automatic"),
+    ];
+    for present in [false, true] {
+        if present {
+            std::fs::write(&firmware, "firmware").unwrap();
+        }
+        for (mode, road) in modes {
+            let id = format!(
+                "i-{}-{present}",
+                mode.as_str_name().replace('_', "-").to_lowercase()
+            );
+            let mut intent = cloud.intent(&id, 64);
+            intent.set_boot_mode(mode);
+            cloud.want(|all| all.push(intent));
+            if !present && mode == BootMode::Uefi {
+                let seen = cloud.until_phase(&id, Phase::Ended, 1).await;
+                let end = seen.end.unwrap();
+                assert_eq!(end.cause(), Cause::StartFailed);
+                let expected = format!(
+                    "opening the UEFI firmware {}, by which images of the boot mode uefi boot: No such file",
+                    firmware.display()
+                );
+                assert!(end.message.starts_with(&expected), "{}", end.message);
+                continue;
+            }
+            cloud.until_phase(&id, Phase::Running, 1).await;
+            let log = cloud.data_dir().join("instances").join(&id).join("monitor.log");
+            let log = std::fs::read_to_string(log).unwrap();
+            let road = if present { road } else { "Disk" };
+            assert!(log.starts_with(&format!("boots {road}")), "{mode:?}: {log}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,7 @@ pub use digest::{DiskHasher, disk_digest};
 pub use find::{FindError, Looked, find_road};
 pub use format::{Format, sniff};
 pub use inspect::{DirectBoot, ImageInfo, ImportError, inspect};
-pub use road::{BootMode, Construct, Road};
+pub use road::{BootMode, Construct, Road, UnknownBootMode};
 pub use sparse::Extents;
 
 /// What to boot, as found on a disk.

@@ -1,6 +1,7 @@
 //! How a disk boots: the answer of [`crate::find_road`] and [`crate::inspect`].
 
 use std::fmt;
+use std::str::FromStr;
 
 /// The road that boots a disk.
 ///
@@ -59,17 +60,28 @@ pub(crate) fn shortened(mut text: String) -> String {
 }
 
 /// The boot mode of an image, in EC2's words (`BootModeValues`).
+///
+/// Of a disk it is what the disk can do; of an AMI it is what was asked for within that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootMode {
-    /// Only the direct road boots it: it has no EFI system partition with a loader.
+    /// The direct road alone. A disk without an EFI system partition with a loader has no other one.
     LegacyBios,
-    /// Only firmware boots it.
+    /// Firmware alone.
     Uefi,
-    /// Both do. The direct road is taken.
+    /// Both. The direct road is taken where it is certain.
     UefiPreferred,
 }
 
 impl BootMode {
+    /// All, in EC2's order.
+    pub const ALL: [BootMode; 3] = [BootMode::LegacyBios, BootMode::Uefi, BootMode::UefiPreferred];
+
+    /// Whether a disk that can do this can be given the mode `asked`.
+    #[must_use]
+    pub fn admits(self, asked: BootMode) -> bool {
+        self == BootMode::UefiPreferred || self == asked
+    }
+
     /// EC2's spelling.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -78,5 +90,19 @@ impl BootMode {
             BootMode::Uefi => "uefi",
             BootMode::UefiPreferred => "uefi-preferred",
         }
+    }
+}
+
+/// A word that is no boot mode.
+#[derive(Debug, thiserror::Error)]
+#[error("no boot mode: expecting legacy-bios, uefi or uefi-preferred")]
+pub struct UnknownBootMode;
+
+impl FromStr for BootMode {
+    type Err = UnknownBootMode;
+
+    fn from_str(word: &str) -> Result<BootMode, UnknownBootMode> {
+        let mut modes = BootMode::ALL.into_iter();
+        modes.find(|mode| mode.as_str() == word).ok_or(UnknownBootMode)
     }
 }

@@ -1,5 +1,7 @@
 //! One launch: image, volume, network, record, spawn.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hearth_api::agent::{InstanceIntent, NetworkInterface, RootVolume};
@@ -26,6 +28,8 @@ pub(super) enum LaunchError {
     Volume(#[from] VolumeError),
     #[error(transparent)]
     Network(#[from] NetworksError),
+    #[error("opening the UEFI firmware {}, by which images of the boot mode uefi boot", .path.display())]
+    Firmware { path: PathBuf, source: io::Error },
     #[error("starting the monitor")]
     Spawn(#[from] SpawnError),
     #[error(transparent)]
@@ -146,7 +150,10 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
         mtu: MTU,
         taps: taps?,
         kvm: spawn::open_kvm(context.kvm)?,
-        firmware: spawn::open_firmware(&context.firmware),
+        boot: spawn::boot(intent.boot_mode(), &context.firmware).map_err(|source| {
+            let path = context.firmware.clone();
+            LaunchError::Firmware { path, source }
+        })?,
     })
 }
 

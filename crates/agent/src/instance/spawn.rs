@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use hearth_api::agent::instance_intent::BootMode;
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, NicSpec, Outcome, VmSpec};
@@ -52,8 +53,17 @@ pub struct Parts {
     /// One for each queue pair of the interface.
     pub taps: Vec<OwnedFd>,
     pub kvm: File,
-    /// Absent where the host has none.
-    pub firmware: Option<File>,
+    pub boot: Boot,
+}
+
+/// How the machine boots, with the firmware's file where that may be needed.
+#[derive(Debug)]
+pub enum Boot {
+    /// The disk's kernel, or not at all.
+    Direct,
+    /// The disk's kernel where that is certain, else by firmware.
+    Automatic(File),
+    Firmware(File),
 }
 
 /// The first descriptor that the child is given; the rest follow.
@@ -106,11 +116,14 @@ pub fn spawn(
         cpu: CpuSpec::default(),
         memory_mib: parts.memory_mib,
         huge_pages: HugePages::default(),
-        boot: match parts.firmware {
-            Some(firmware) => BootSpec::Automatic {
+        boot: match parts.boot {
+            Boot::Direct => BootSpec::Disk,
+            Boot::Automatic(firmware) => BootSpec::Automatic {
                 firmware_fd: fds.give(firmware),
             },
-            None => BootSpec::Disk,
+            Boot::Firmware(firmware) => BootSpec::Firmware {
+                firmware_fd: fds.give(firmware),
+            },
         },
         restore: None,
         disks: vec![DiskSpec {
@@ -203,15 +216,23 @@ pub fn open_kvm(path: &str) -> Result<File, SpawnError> {
     opened.map_err(io_error("opening the KVM device"))
 }
 
-/// `None` where there is none: most images do without.
-pub fn open_firmware(path: &Path) -> Option<File> {
-    match File::open(path) {
-        Ok(file) => Some(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "opening the firmware");
-            None
-        }
+/// How a machine of this boot mode boots on a host whose firmware, if it has one, is the file `firmware`.
+///
+/// # Errors
+/// The boot mode is `uefi`, and the firmware cannot be opened. What is booted directly does without.
+pub fn boot(mode: BootMode, firmware: &Path) -> io::Result<Boot> {
+    match mode {
+        BootMode::LegacyBios => Ok(Boot::Direct),
+        BootMode::Uefi => File::open(firmware).map(Boot::Firmware),
+        BootMode::UefiPreferred | BootMode::Unspecified => match File::open(firmware) {
+            Ok(file) => Ok(Boot::Automatic(file)),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(%error, path = %firmware.display(), "opening the firmware");
+                }
+                Ok(Boot::Direct)
+            }
+        },
     }
 }
 

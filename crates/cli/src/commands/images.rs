@@ -13,7 +13,7 @@ use crate::shapes::Done;
 use crate::shapes::images::{ImageId, Images};
 use crate::upload::DiskImage;
 
-/// Uploads a raw disk image that has a kernel on it, and registers it as an AMI.
+/// Uploads a raw disk image that has a boot loader, and registers it as an AMI.
 #[derive(Args)]
 pub(super) struct RegisterImage {
     #[arg(long, value_name = "NAME")]
@@ -22,6 +22,10 @@ pub(super) struct RegisterImage {
     description: String,
     #[arg(long, value_name = "FILE")]
     disk_image: PathBuf,
+    /// legacy-bios: the disk's kernel is booted directly. uefi: firmware runs the disk's own loader. uefi-preferred: directly
+    /// where that is certain, else by firmware. What the disk can do unless given.
+    #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
+    boot_mode: String,
     #[command(flatten)]
     tagging: Tagging,
     #[command(flatten)]
@@ -37,6 +41,7 @@ impl RegisterImage {
             size: disk.size(),
             dry_run: self.dry_run.dry_run,
             tag_specifications: parameters::tag_specifications(&self.tagging.tag_specifications)?,
+            boot_mode: self.boot_mode,
         };
         let mut client = context.client().await?;
         let answer = disk.upload(&mut client, parameters).await?;

@@ -20,6 +20,8 @@ async fn a_sparse_disk_arrives_whole_and_travels_light() {
             "tiny",
             "--disk-image",
             path.to_str().unwrap(),
+            "--boot-mode",
+            "uefi",
             "--query",
             "ImageId",
             "--output",
@@ -27,6 +29,7 @@ async fn a_sparse_disk_arrives_whole_and_travels_light() {
         ])
         .await;
     assert_eq!(id, "ami-0123456789abcdef0\n");
+    assert!(fake.script.asked.lock().unwrap()[0].contains("boot_mode: \"uefi\""));
     assert!(*fake.script.disk.lock().unwrap() == std::fs::read(&path).unwrap());
     assert!(*fake.script.travelled.lock().unwrap() <= 3 << 20);
 }

@@ -16,6 +16,7 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use hearth_image::BootMode;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
@@ -54,6 +55,7 @@ enum Answer {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Info {
+    /// In EC2's words.
     boot_mode: String,
     /// Empty where only firmware boots it.
     kernel_path: String,
@@ -64,10 +66,12 @@ struct Info {
 /// What a disk holds that can become an AMI.
 #[derive(Debug)]
 pub struct Inspected {
-    /// In EC2's words: `legacy-bios`, `uefi`, `uefi-preferred`.
-    pub boot_mode: String,
+    /// What the disk can do.
+    pub boot_mode: BootMode,
     /// The kernel that the direct road boots; empty where only firmware boots the disk.
     pub kernel_path: String,
+    /// The construct that closes the direct road; empty where it is open.
+    pub because: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -141,8 +145,9 @@ impl Inspections {
                     tracing::info!(because, "a disk image boots by firmware only");
                 }
                 Ok(Inspected {
-                    boot_mode: info.boot_mode,
+                    boot_mode: info.boot_mode.parse().map_err(|_| InspectError::Garbled)?,
                     kernel_path: info.kernel_path,
+                    because: info.because,
                 })
             }
             (_, Some(Answer::Refused(why))) => Err(InspectError::Refused(why)),

@@ -12,17 +12,12 @@ pub struct ImageRow {
     pub state: String,
     pub size: i64,
     pub digest: String,
-    /// Empty where only firmware boots it.
+    /// Empty with the boot mode `uefi`.
     pub kernel_path: String,
-    /// In EC2's words.
+    /// In EC2's words ([`hearth_image::BootMode`]).
     pub boot_mode: String,
     pub created_at: i64,
 }
-
-/// The boot mode of an image that only firmware boots.
-pub const UEFI: &str = "uefi";
-/// The boot mode of an image that only the direct road boots, and of an instance that was booted so.
-pub const LEGACY_BIOS: &str = "legacy-bios";
 
 pub const AVAILABLE: &str = "available";
 pub const DEREGISTERED: &str = "deregistered";

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hearth_api::agent::{
     InstanceIntent, InstanceMetadata, Intents, NetworkInterface, RootVolume, Rule, SecurityGroupIntent,
-    VpcIntent, rule,
+    VpcIntent, instance_intent, rule,
 };
+use hearth_image::BootMode;
 use ipnet::Ipv4Net;
 use sqlx::SqliteConnection;
 
@@ -60,11 +61,21 @@ pub async fn of_host(
 struct Parts {
     interfaces: HashMap<String, InterfaceRow>,
     subnets: HashMap<String, SubnetRow>,
-    /// Volume, bytes of its image, digest of its image; by instance.
-    volumes: HashMap<String, (VolumeRow, i64, String)>,
+    /// By instance.
+    volumes: HashMap<String, (VolumeRow, Base)>,
     /// Group ids and names by interface.
     groups: HashMap<String, Vec<(String, String)>>,
     tags: HashMap<String, Vec<hearth_api::v1::Tag>>,
+}
+
+/// What an intent says about the image of a volume.
+#[derive(Debug, Clone, sqlx::FromRow)]
+struct Base {
+    id: String,
+    /// Bytes.
+    size: i64,
+    digest: String,
+    boot_mode: String,
 }
 
 impl Parts {
@@ -81,12 +92,12 @@ impl Parts {
                 .bind(&wanted)
                 .fetch_all(&mut *c)
                 .await?;
-        let images: Vec<(String, i64, String)> = sqlx::query_as("SELECT id, size, digest FROM images")
+        let images: Vec<Base> = sqlx::query_as("SELECT id, size, digest, boot_mode FROM images")
             .fetch_all(&mut *c)
             .await?;
         let images: HashMap<_, _> = images
             .into_iter()
-            .map(|(id, size, digest)| (id, (size, digest)))
+            .map(|image| (image.id.clone(), image))
             .collect();
         let members: Vec<(String, String, String)> = sqlx::query_as(
             "SELECT g.network_interface_id, s.id, s.name FROM network_interface_groups g
@@ -102,8 +113,8 @@ impl Parts {
             groups.entry(interface).or_default().push((id, name));
         }
         let volumes = volume_rows.into_iter().filter_map(|volume| {
-            let (size, digest) = images.get(&volume.image_id)?.clone();
-            Some((volume.instance_id.clone()?, (volume, size, digest)))
+            let image = images.get(&volume.image_id)?.clone();
+            Some((volume.instance_id.clone()?, (volume, image)))
         });
         let subnets = super::networks::subnets(c).await?;
         Ok(Self {
@@ -122,7 +133,7 @@ impl Parts {
     fn instance(&self, row: InstanceRow, surroundings: &Surroundings) -> Option<InstanceIntent> {
         let interface = self.interfaces.get(&row.id)?;
         let subnet = self.subnets.get(&interface.subnet_id)?;
-        let (volume, image_size, image_digest) = self.volumes.get(&row.id)?;
+        let (volume, image) = self.volumes.get(&row.id)?;
         let kind = instance_types::find(&row.instance_type)?;
         let lifecycle = row.lifecycle();
         let empty = Vec::new();
@@ -137,14 +148,15 @@ impl Parts {
             reboot: lifecycle.reboot,
             force: lifecycle.force,
             auto_recovery_disabled: row.auto_recovery == AUTO_RECOVERY_DISABLED,
+            boot_mode: boot_mode(&image.boot_mode).into(),
             vcpus: kind.vcpus,
             memory_mib: kind.memory_mib,
             root_volume: Some(RootVolume {
                 volume_id: volume.id.clone(),
                 size_bytes: unsigned(volume.size_gib) << 30,
                 image_id: volume.image_id.clone(),
-                image_size_bytes: unsigned(*image_size),
-                image_digest: image_digest.clone(),
+                image_size_bytes: unsigned(image.size),
+                image_digest: image.digest.clone(),
                 delete_on_termination: volume.delete_on_termination,
             }),
             network_interface: Some(NetworkInterface {
@@ -240,6 +252,15 @@ impl Parts {
                 }
             });
         Ok(intents.collect())
+    }
+}
+
+fn boot_mode(stored: &str) -> instance_intent::BootMode {
+    match stored.parse() {
+        Ok(BootMode::LegacyBios) => instance_intent::BootMode::LegacyBios,
+        Ok(BootMode::Uefi) => instance_intent::BootMode::Uefi,
+        Ok(BootMode::UefiPreferred) => instance_intent::BootMode::UefiPreferred,
+        Err(_) => instance_intent::BootMode::Unspecified,
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use hearth_api::{InstanceState, v1};
+use hearth_image::BootMode;
 use sqlx::SqliteConnection;
 
-use super::images;
 use super::instances::{self, InstanceRow};
 use super::networks::{InterfaceRow, VolumeRow};
 use super::{Result, list, tags};
@@ -111,10 +111,12 @@ impl Parts {
         let boot_mode = self.boot_modes.get(&row.image_id).cloned().unwrap_or_default();
         let mut told = v1::Instance {
             // What both roads boot is booted directly.
-            current_instance_boot_mode: match boot_mode.as_str() {
-                images::UEFI => images::UEFI.to_owned(),
-                _ => images::LEGACY_BIOS.to_owned(),
-            },
+            current_instance_boot_mode: match boot_mode.parse() {
+                Ok(BootMode::Uefi) => BootMode::Uefi,
+                _ => BootMode::LegacyBios,
+            }
+            .as_str()
+            .to_owned(),
             boot_mode,
             state: Some(state.into()),
             state_reason: (!row.reason_code.is_empty()).then_some(v1::StateReason {

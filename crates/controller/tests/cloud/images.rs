@@ -2,10 +2,11 @@
 
 use std::io::Write as _;
 
+use hearth_api::agent::instance_intent::BootMode;
 use hearth_api::v1;
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
 
-use crate::support::{Cloud, Hearthd, code, disk, register};
+use crate::support::{Cloud, Hearthd, code, disk, register, register_as};
 
 #[tokio::test]
 async fn what_is_no_bootable_disk_leaves_nothing() {
@@ -70,20 +71,27 @@ async fn names_are_unique_and_digests_are_of_the_disk() {
     assert!(image.kernel_path.ends_with("/vmlinuz"), "{}", image.kernel_path);
 }
 
-/// An EFI system partition with a loader that nobody knows, and nothing else.
-fn efi_disk() -> Vec<u8> {
+/// An EFI system partition with this loader, a kernel, and GRUB's configuration for it.
+fn efi_disk(loader: &[u8]) -> Vec<u8> {
     const START: usize = 1 << 20;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0".to_vec();
+    elf.resize(50_000, 7);
     let mut esp = std::io::Cursor::new(vec![0; 4 << 20]);
     fatfs::format_volume(&mut esp, fatfs::FormatVolumeOptions::new()).unwrap();
     let fs = fatfs::FileSystem::new(&mut esp, fatfs::FsOptions::new()).unwrap();
-    let boot = fs
-        .root_dir()
-        .create_dir("EFI")
-        .unwrap()
-        .create_dir("BOOT")
-        .unwrap();
-    boot.create_file("BOOTX64.EFI").unwrap().write_all(b"MZ").unwrap();
-    drop(boot);
+    let config: &[u8] = b"menuentry linux {\n linux /vmlinuz\n}\n";
+    for (path, content) in [
+        ("EFI/BOOT/BOOTX64.EFI", loader),
+        ("grub/grub.cfg", config),
+        ("vmlinuz", &elf),
+    ] {
+        let mut dir = fs.root_dir();
+        let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
+        for parent in parents.split('/').filter(|parent| !parent.is_empty()) {
+            dir = dir.create_dir(parent).unwrap();
+        }
+        dir.create_file(name).unwrap().write_all(content).unwrap();
+    }
     drop(fs);
     let esp = esp.into_inner();
     let mut disk = vec![0; START + esp.len()];
@@ -96,11 +104,102 @@ fn efi_disk() -> Vec<u8> {
     disk
 }
 
+/// A PE file with the modules of a GRUB whose prefix is "/grub".
+fn grub() -> Vec<u8> {
+    let mut image = vec![0; 64];
+    image[..2].copy_from_slice(b"MZ");
+    image[60] = 64;
+    image.extend(b"PE\0\0\x64\x86\x01\0");
+    image.resize(64 + 24, 0);
+    image.extend(b"mods\0\0\0\0");
+    image.resize(64 + 24 + 40, 0);
+    let mut modules = b"mimg\0\0\0\0".to_vec();
+    modules.extend(24_u64.to_le_bytes());
+    modules.extend(40_u64.to_le_bytes());
+    modules.extend([3, 0, 0, 0, 16, 0, 0, 0]);
+    modules.extend(b"/grub\0\0\0");
+    image[64 + 24 + 16..][..4].copy_from_slice(&(modules.len() as u32).to_le_bytes());
+    image[64 + 24 + 20..][..4].copy_from_slice(&128_u32.to_le_bytes());
+    image.extend(modules);
+    image
+}
+
+#[tokio::test]
+async fn a_boot_mode_is_what_is_asked_for_within_what_the_disk_can_do() {
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
+    cloud.host.uefi = true;
+    let mut session = cloud.connect().await;
+    let direct = disk(cloud.hearthd.dir.path()).unwrap();
+    let (firmware, both) = (efi_disk(b"MZ"), efi_disk(&grub()));
+    let kept = cloud.hearthd.images();
+    for (boot_mode, bytes, obstacle) in [
+        (
+            "uefi",
+            &direct,
+            "no EFI system partition with EFI/BOOT/BOOTX64.EFI",
+        ),
+        ("uefi-preferred", &direct, "no EFI system partition"),
+        (
+            "legacy-bios",
+            &firmware,
+            "(/EFI/BOOT/BOOTX64.EFI: a loader that is not GRUB)",
+        ),
+        ("uefi-preferred", &firmware, "a loader that is not GRUB"),
+        ("bios", &both, "Expecting legacy-bios, uefi or uefi-preferred."),
+    ] {
+        let status = register_as(&cloud.client, "refused", boot_mode, bytes)
+            .await
+            .unwrap_err();
+        assert_eq!(code(&status), "InvalidParameterValue", "{status:?}");
+        assert!(status.message().contains("BootMode"), "{}", status.message());
+        assert!(status.message().contains(obstacle), "{}", status.message());
+    }
+    assert_eq!(cloud.hearthd.images(), kept);
+
+    let mut expected = Vec::new();
+    for (asked, stored, current, intended) in [
+        ("", "uefi-preferred", "legacy-bios", BootMode::UefiPreferred),
+        ("legacy-bios", "legacy-bios", "legacy-bios", BootMode::LegacyBios),
+        ("uefi", "uefi", "uefi", BootMode::Uefi),
+        (
+            "uefi-preferred",
+            "uefi-preferred",
+            "legacy-bios",
+            BootMode::UefiPreferred,
+        ),
+    ] {
+        let mut request = cloud.request(1);
+        let name = format!("asked {asked}");
+        request.image_id = register_as(&cloud.client, &name, asked, &both).await.unwrap();
+        let described = v1::DescribeImagesRequest {
+            image_ids: vec![request.image_id.clone()],
+            ..v1::DescribeImagesRequest::default()
+        };
+        let described = cloud.client.clone().images.describe_images(described).await;
+        let image = described.unwrap().into_inner().images.remove(0);
+        assert_eq!(image.boot_mode, stored);
+        assert_eq!(image.kernel_path.is_empty(), stored == "uefi");
+        let instance = cloud.run(request).await.unwrap().instances.remove(0);
+        assert_eq!(instance.boot_mode, stored);
+        assert_eq!(instance.current_instance_boot_mode, current);
+        expected.push((instance.instance_id, intended));
+    }
+    let intents = session
+        .intents_when(|intents| intents.instances.len() == expected.len())
+        .await;
+    for (id, mode) in expected {
+        let intent = intents.instances.iter().find(|intent| intent.instance_id == id);
+        assert_eq!(intent.unwrap().boot_mode(), mode);
+    }
+}
+
 #[tokio::test]
 async fn an_image_that_only_firmware_boots_is_uefi_and_runs_where_firmware_is() {
     let Some(cloud) = Cloud::start().await else { return };
     let _session = cloud.connect().await;
-    let image_id = register(&cloud.client, "efi", &efi_disk()).await.unwrap();
+    let image_id = register(&cloud.client, "efi", &efi_disk(b"MZ")).await.unwrap();
     let of = |name: &str, value: &str| v1::DescribeImagesRequest {
         filters: vec![v1::Filter {
             name: name.into(),

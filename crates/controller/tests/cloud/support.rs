@@ -211,6 +211,7 @@ pub struct Host {
     certificate: String,
     key: String,
     pub capacity: Capacity,
+    pub uefi: bool,
 }
 
 impl Host {
@@ -231,6 +232,7 @@ impl Host {
                 disk_bytes: 1 << 40,
                 cpus: 2,
             },
+            uefi: false,
         }
     }
 
@@ -264,7 +266,7 @@ impl Host {
             availability_zone: ZONE.into(),
             hostname: "test-host".into(),
             capacity: Some(self.capacity),
-            uefi: false,
+            uefi: self.uefi,
         });
         up.send(message(hello)).await.unwrap();
         let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
@@ -443,9 +445,20 @@ pub fn disk(dir: &Path) -> Option<Vec<u8>> {
 
 /// Uploads in chunks as a client would.
 pub async fn register(client: &Client, name: &str, bytes: &[u8]) -> Result<String, Status> {
+    register_as(client, name, "", bytes).await
+}
+
+/// With a boot mode that is asked for.
+pub async fn register_as(
+    client: &Client,
+    name: &str,
+    boot_mode: &str,
+    bytes: &[u8],
+) -> Result<String, Status> {
     let parameters = Part::Parameters(Parameters {
         name: name.into(),
         size: bytes.len() as i64,
+        boot_mode: boot_mode.into(),
         ..Parameters::default()
     });
     let mut parts = vec![v1::RegisterImageRequest {

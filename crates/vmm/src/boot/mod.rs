@@ -48,7 +48,10 @@ const ELF_MAGIC: &[u8; 4] = b"\x7fELF";
 pub enum BootError {
     #[error("finding a kernel on the root disk")]
     Find(#[source] hearth_image::FindError),
-    #[error("the root disk boots by its own loader from firmware only ({0}), and this host has no firmware")]
+    #[error(
+        "the root disk boots by its own loader from firmware only ({0}), and the machine has no firmware: its host has none, \
+         or the boot mode of its AMI is legacy-bios"
+    )]
     NeedsFirmware(Construct),
     #[error("reading the {what}")]
     Read {

@@ -19,6 +19,7 @@ use crate::store::images::{self, AVAILABLE, ImageRow};
 use crate::store::tags;
 use crate::store::views::{self, ARCHITECTURE, ROOT_DEVICE};
 
+mod boot_mode;
 mod limits;
 mod register;
 mod upload;

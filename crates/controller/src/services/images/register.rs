@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use hearth_api::v1::{RegisterImageRequest, RegisterImageResponse, register_image_request};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
+use hearth_image::BootMode;
 use register_image_request::{Chunk, Parameters, Part};
 use serde_json::json;
 use sqlx::SqliteConnection;
 use tonic::{Code, Streaming};
 
+use super::boot_mode;
 use super::limits::{Patience, Uploads, one_more};
 use super::upload::{Upload, UploadError};
 use crate::app::App;
@@ -35,6 +37,7 @@ pub(super) async fn register(
         .into());
     };
     check(&parameters)?;
+    let asked = boot_mode::asked(&parameters.boot_mode)?;
     let given = input::tags_for(&parameters.tag_specifications, &[Kind::Image], Kind::Image)?;
     // Once before the bytes come, and once when they are there.
     let mut read = app.store.read().await?;
@@ -59,6 +62,7 @@ pub(super) async fn register(
         .inspect(disk)
         .await
         .map_err(|error| not_bootable(&error))?;
+    let boot_mode = boot_mode::registered(asked, &info)?;
     let path = app.image_path(&id);
     let upload = blocking(move || upload.rename(path).map(|()| upload)).await?;
 
@@ -66,7 +70,7 @@ pub(super) async fn register(
     let mut tx = app.store.write().await?;
     name_is_free(tx.connection(), &parameters.name).await?;
     one_more(tx.connection(), &app.config, size).await?;
-    let row = row(&id, &parameters, digest, info);
+    let row = row(&id, &parameters, digest, info, boot_mode);
     images::insert(tx.connection(), &row).await?;
     tags::put(tx.connection(), &id, Kind::Image.resource_type(), &given).await?;
     let detail = json!({ "image": id, "name": row.name, "size": row.size, "kernel": row.kernel_path,
@@ -78,7 +82,7 @@ pub(super) async fn register(
     Ok(RegisterImageResponse { image_id: id })
 }
 
-fn row(id: &str, parameters: &Parameters, digest: String, info: Inspected) -> ImageRow {
+fn row(id: &str, parameters: &Parameters, digest: String, info: Inspected, boot_mode: BootMode) -> ImageRow {
     ImageRow {
         id: id.to_owned(),
         name: parameters.name.clone(),
@@ -86,8 +90,11 @@ fn row(id: &str, parameters: &Parameters, digest: String, info: Inspected) -> Im
         state: AVAILABLE.to_owned(),
         size: parameters.size,
         digest,
-        kernel_path: info.kernel_path,
-        boot_mode: info.boot_mode,
+        kernel_path: match boot_mode {
+            BootMode::Uefi => String::new(),
+            BootMode::LegacyBios | BootMode::UefiPreferred => info.kernel_path,
+        },
+        boot_mode: boot_mode.as_str().to_owned(),
         created_at: now(),
     }
 }

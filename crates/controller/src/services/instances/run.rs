@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::v1::{Reservation, RunInstancesRequest};
 use hearth_api::{ApiError, ErrorCode, Id, InstanceState, Kind};
+use hearth_image::BootMode;
 use serde_json::json;
 use sqlx::SqliteConnection;
 
@@ -145,7 +146,7 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
             .map(|(subnet, _)| subnet.availability_zone.clone())
             .collect(),
         host: pinned,
-        uefi: image.boot_mode == images::UEFI,
+        uefi: image.boot_mode == BootMode::Uefi.as_str(),
         each: Resources {
             vcpus: plan.kind.vcpus.into(),
             memory_mib: plan.kind.memory_mib,

@@ -2,6 +2,7 @@
 //! address. As in EC2 that can fail for want of capacity.
 
 use hearth_api::{ApiError, ErrorCode};
+use hearth_image::BootMode;
 use sqlx::SqliteConnection;
 
 use super::run::free_public;
@@ -30,7 +31,7 @@ pub(super) async fn take_compute(
     let demand = Demand {
         zones: vec![row.availability_zone.clone()],
         host: Some(row.host_id.clone()),
-        uefi: boot_mode.is_some_and(|mode| mode == images::UEFI),
+        uefi: boot_mode.is_some_and(|mode| mode == BootMode::Uefi.as_str()),
         each: Resources {
             vcpus: kind.vcpus.into(),
             memory_mib: kind.memory_mib,
