@@ -140,7 +140,8 @@ fn fill(hasher: &mut blake3::Hasher, mut count: u64) {
 }
 
 /// Whether all bytes are zero: the first is, and each equals the one before it (one call of `memcmp`).
-fn is_zero(data: &[u8]) -> bool {
+#[must_use]
+pub fn is_zero(data: &[u8]) -> bool {
     match data {
         [0, rest @ ..] => rest == &data[..rest.len()],
         _ => false,

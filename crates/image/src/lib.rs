@@ -33,7 +33,7 @@ mod road;
 mod sparse;
 mod volumes;
 
-pub use digest::{DiskHasher, disk_digest};
+pub use digest::{DiskHasher, disk_digest, is_zero};
 pub use find::{FindError, Looked, find_road};
 pub use format::{Format, sniff};
 pub use inspect::{DirectBoot, ImageInfo, ImportError, inspect};

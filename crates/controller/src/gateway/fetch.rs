@@ -1,13 +1,15 @@
 //! Streams a disk image's bytes, leaving out what is zero.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use hearth_api::agent::ImageChunk;
+use hearth_image::{Extents, is_zero};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,7 +18,7 @@ use tonic::Status;
 use super::sessions::{FETCHES, Standing};
 
 /// Bytes per message: far below gRPC's 4 MiB, and enough to make messages cheap.
-const CHUNK: usize = 1 << 20;
+const CHUNK: u64 = 1 << 20;
 /// Messages that wait for a slow receiver.
 const AHEAD: usize = 4;
 /// How long a receiver may take for one of them.
@@ -50,7 +52,7 @@ pub(super) async fn stream(
             let given = runtime.block_on(tokio::time::timeout(PATIENCE, sender.send(chunk)));
             matches!(given, Ok(Ok(())))
         };
-        if let Err(error) = send(file, give) {
+        if let Err(error) = send(&file, give) {
             tracing::error!(%error, "reading an image's disk");
             give(Err(Status::data_loss("the image's disk cannot be read")));
         }
@@ -67,25 +69,29 @@ pub(super) async fn stream(
         .chain(evicted))
 }
 
-/// `give` answers whether the receiver is still there.
-fn send(mut file: File, give: impl Fn(Chunk) -> bool) -> io::Result<()> {
-    let mut offset = 0u64;
-    loop {
-        let mut data = Vec::with_capacity(CHUNK);
-        let read = (&mut file).take(CHUNK as u64).read_to_end(&mut data)?;
-        if read == 0 {
-            return Ok(());
+/// `give` answers whether the receiver is still there. Holes are not read.
+fn send(file: &File, give: impl Fn(Chunk) -> bool) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    for extent in Extents::of(file, size) {
+        let extent = extent?;
+        let mut offset = extent.start;
+        while offset < extent.end {
+            // Up to the next multiple of CHUNK, so that zeros are found as whole blocks of the disk.
+            let length = (CHUNK - offset % CHUNK).min(extent.end - offset);
+            let mut data = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+            file.read_exact_at(&mut data, offset)?;
+            let zero = is_zero(&data);
+            let chunk = ImageChunk {
+                offset,
+                data: data.into(),
+            };
+            if !zero && !give(Ok(chunk)) {
+                return Ok(());
+            }
+            offset += length;
         }
-        let zero = data.iter().all(|byte| *byte == 0);
-        let chunk = ImageChunk {
-            offset,
-            data: data.into(),
-        };
-        if !zero && !give(Ok(chunk)) {
-            return Ok(());
-        }
-        offset += read as u64;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -97,6 +103,29 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![1; 32 << 20]).unwrap();
         file
+    }
+
+    /// Reading a TiB of zeros takes minutes.
+    #[tokio::test]
+    async fn holes_are_not_read() {
+        let (file, sessions) = (tempfile::NamedTempFile::new().unwrap(), Sessions::default());
+        let size = 1 << 40;
+        file.as_file().set_len(size).unwrap();
+        for (at, data) in [(0, "begin"), (size - 3, "end")] {
+            file.as_file().write_all_at(data.as_bytes(), at).unwrap();
+        }
+        let fetch = stream(file.path().into(), sessions.standing("h-1"))
+            .await
+            .unwrap();
+        let chunks = tokio::time::timeout(Duration::from_secs(20), fetch.collect::<Vec<_>>())
+            .await
+            .unwrap();
+        let chunks: Vec<_> = chunks.into_iter().map(|chunk| chunk.unwrap()).collect();
+        assert!(chunks[0].data.starts_with(b"begin"));
+        let last = chunks.last().unwrap();
+        assert!(last.data.ends_with(b"end"));
+        assert_eq!(last.offset + last.data.len() as u64, size);
+        assert!(chunks.len() <= 2, "{}", chunks.len());
     }
 
     #[tokio::test]

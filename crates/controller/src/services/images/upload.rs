@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use hearth_api::{ApiError, ErrorCode};
-use hearth_image::DiskHasher;
+use hearth_image::{DiskHasher, is_zero};
 use prost::bytes::Bytes;
 use tokio::runtime::Handle;
 
@@ -83,7 +83,7 @@ impl Upload {
         self.leave_reserve(data.len() as u64)?;
         let mut at = begin;
         for block in data.chunks(HOLE) {
-            if block.iter().any(|byte| *byte != 0) {
+            if !is_zero(block) {
                 self.file
                     .write_all_at(block, at)
                     .map_err(|source| self.fault("writing", source))?;
