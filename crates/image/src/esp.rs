@@ -38,6 +38,8 @@ pub(crate) struct EmbeddedGrub {
     pub(crate) prefix: String,
     /// A script that runs before the configuration is read.
     pub(crate) script: Option<String>,
+    /// What GRUB calls `(memdisk)`: fonts, and in Debian 12 the script's configuration.
+    pub(crate) memory_disk: Option<Vec<u8>>,
 }
 
 impl EfiSystem {
@@ -192,8 +194,14 @@ fn read_modules(file: &FileRef, modules: &Section) -> Result<Result<EmbeddedGrub
             CONFIGURATION if size as usize > MAX_EMBEDDED => return damaged(),
             CONFIGURATION => grub.script = Some(body()?),
             PREFIX => grub.prefix = body()?,
+            MEMORY_DISK if grub.memory_disk.is_some() => return damaged(),
             MEMORY_DISK => {
-                return Ok(Err(Construct::new(&file.path, "a GRUB with a memory disk")));
+                // At most MAX_MODULES.
+                let mut bytes = vec![0; size as usize - 8];
+                if file.read_at(modules.start + at + 8, &mut bytes)? < bytes.len() {
+                    return damaged();
+                }
+                grub.memory_disk = Some(bytes);
             }
             // Public keys, and settings of Secure Boot, which does not exist here.
             _ => {}

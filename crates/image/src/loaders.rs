@@ -209,6 +209,10 @@ impl EfiLoader {
     fn entry(&self, volumes: &Volumes) -> Result<BootEntry, Undecided> {
         let grub = self.esp.grub()?.map_err(Undecided::Because)?;
         let refused = |what: &str| Undecided::because(&grub.image, what);
+        let memory = grub
+            .memory_disk
+            .map(|bytes| volumes.with_memory_disk(&grub.image, bytes));
+        let volumes = memory.as_ref().unwrap_or(volumes);
         // The device in a prefix may be left out, or lack the disk: then it is the one that GRUB was loaded from.
         let (device, path) = match grub
             .prefix

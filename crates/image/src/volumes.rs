@@ -1,14 +1,21 @@
 //! All regions of a disk with what is in them, and GRUB's names for them.
 
-use std::io::SeekFrom;
+use std::cell::RefCell;
+use std::io::{Cursor, SeekFrom};
 use std::rc::Rc;
 
 use crate::ReadSeek;
 use crate::fs::{FsError, Volume};
-use crate::meter::SharedDisk;
+use crate::meter::{MeteredDisk, SharedDisk};
 use crate::partitions::{Region, RegionKind};
 
+/// GRUB's name of the memory disk that is embedded in its image.
+const MEMORY_DISK: &str = "memdisk";
+/// Bytes that may be read of a memory disk; the disk has at most 16 MiB.
+const MEMORY_DISK_BUDGET: u64 = 128 << 20;
+
 /// What a region holds.
+#[derive(Clone)]
 pub(crate) enum Content {
     Open(Rc<Volume>),
     /// Nothing that a boot loader reads: swap, or no file system that is known at all.
@@ -17,6 +24,7 @@ pub(crate) enum Content {
     Unread(String),
 }
 
+#[derive(Clone)]
 pub(crate) struct Part {
     pub(crate) region: Region,
     pub(crate) content: Content,
@@ -77,6 +85,30 @@ impl Volumes {
             parts.push(Part { region, content });
         }
         Ok(Volumes { parts, boot_sector })
+    }
+
+    /// These, and the memory disk of the GRUB image `image`.
+    pub(crate) fn with_memory_disk(&self, image: &str, bytes: Vec<u8>) -> Volumes {
+        let region = Region {
+            name: format!("the memory disk of {image}"),
+            device: MEMORY_DISK.to_owned(),
+            start: 0,
+            len: bytes.len() as u64,
+            kind: RegionKind::Ordinary,
+        };
+        let disk = MeteredDisk::new(Cursor::new(bytes), MEMORY_DISK_BUDGET);
+        let content = match content(&Rc::new(RefCell::new(disk)), &region) {
+            // GRUB reads archives there, too.
+            Ok(Content::Nothing) => Content::Unread("no FAT".to_owned()),
+            Ok(content) => content,
+            Err(error) => Content::Unread(error.to_string()),
+        };
+        let mut parts = self.parts.clone();
+        parts.push(Part { region, content });
+        Volumes {
+            parts,
+            boot_sector: self.boot_sector.clone(),
+        }
     }
 
     pub(crate) fn volume(&self, part: usize) -> Option<&Rc<Volume>> {

@@ -1,7 +1,9 @@
 //! Cloud images as their distributions publish them: the order of their partitions, loaders and configurations.
 
+use std::io::{Cursor, Write as _};
+
 use super::bls::FEDORA;
-use super::efi::{grub, pe, shim};
+use super::efi::{grub, grub_with, pe, shim};
 use super::grub::UBUNTU;
 use super::{File, Holds, UUID, check, disk, empty, grubenv, road, text};
 
@@ -9,31 +11,63 @@ const ALPINE: &str = include_str!("alpine.cfg");
 const DEBIAN_12: &str = include_str!("debian12-cloud.cfg");
 const DEBIAN_13: &str = include_str!("debian13-cloud.cfg");
 
+/// `grub.cfg` in the memory disk of Debian 12's signed GRUB.
+const MEMORY_DISK: &str = r#"if [ -z "$prefix" -o ! -e "$prefix" ]; then
+	if ! search --file --set=root /.disk/info; then
+		search --file --set=root /.disk/mini-info
+	fi
+	set prefix=($root)/boot/grub
+fi
+if [ -e $prefix/x86_64-efi/grub.cfg ]; then
+	source $prefix/x86_64-efi/grub.cfg
+elif [ -e $prefix/grub.cfg ]; then
+	source $prefix/grub.cfg
+else
+	source $cmdpath/grub.cfg
+fi
+"#;
+
+/// Signed GRUBs have their fonts in a memory disk, for they load none from elsewhere: FAT in Debian 12, where the embedded
+/// script is there too, and SquashFS in Debian 13.
+fn signed_grub(release: u8) -> Vec<u8> {
+    if release > 12 {
+        return grub_with(&[b"hsqs".as_slice(), &[0; 4092]].concat(), "/EFI/debian", "");
+    }
+    let mut fat = Cursor::new(vec![0; 1 << 20]);
+    fatfs::format_volume(&mut fat, fatfs::FormatVolumeOptions::new()).unwrap();
+    let fs = fatfs::FileSystem::new(&mut fat, fatfs::FsOptions::new()).unwrap();
+    let mut file = fs.root_dir().create_file("grub.cfg").unwrap();
+    file.write_all(MEMORY_DISK.as_bytes()).unwrap();
+    drop(file);
+    drop(fs);
+    grub_with(&fat.into_inner(), "/EFI/debian", "normal (memdisk)/grub.cfg\n")
+}
+
 /// What `grub-install --force-extra-removable` leaves in a Debian's EFI system partition.
-fn debian_esp() -> Vec<File> {
+fn debian_esp(release: u8) -> Vec<File> {
     let stub =
         format!("search.fs_uuid {UUID} root \nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n");
     vec![
         ("/EFI/BOOT/BOOTX64.EFI", shim()),
-        ("/EFI/BOOT/grubx64.efi", grub("/EFI/debian", "")),
+        ("/EFI/BOOT/grubx64.efi", signed_grub(release)),
         ("/EFI/BOOT/mmx64.efi", pe(&[])),
         ("/EFI/debian/BOOTX64.CSV", Vec::new()),
         ("/EFI/debian/shimx64.efi", shim()),
-        ("/EFI/debian/grubx64.efi", grub("/EFI/debian", "")),
+        ("/EFI/debian/grubx64.efi", signed_grub(release)),
         ("/EFI/debian/fbx64.efi", pe(&[])),
         ("/EFI/debian/mmx64.efi", pe(&[])),
         text("/EFI/debian/grub.cfg", &stub),
     ]
 }
 
-fn debian(config: &str, kernel: &'static str, initrd: &'static str) -> String {
+fn debian(release: u8, config: &str, kernel: &'static str, initrd: &'static str) -> String {
     let mut root = empty(&[kernel, initrd]);
     root.push(text("/boot/grub/grub.cfg", config));
     root.push(grubenv("/boot/grub/grubenv", ""));
     road(&disk(vec![
         Holds::Files(root),
         Holds::Nothing,
-        Holds::Esp(debian_esp()),
+        Holds::Esp(debian_esp(release)),
     ]))
 }
 
@@ -43,6 +77,7 @@ fn debian_of_images_debian() {
         (
             "Debian 12",
             debian(
+                12,
                 DEBIAN_12,
                 "/boot/vmlinuz-6.1.0-56-cloud-amd64",
                 "/boot/initrd.img-6.1.0-56-cloud-amd64",
@@ -54,6 +89,7 @@ fn debian_of_images_debian() {
         (
             "Debian 13",
             debian(
+                13,
                 DEBIAN_13,
                 "/boot/vmlinuz-6.12.118+deb13-cloud-amd64",
                 "/boot/initrd.img-6.12.118+deb13-cloud-amd64",
@@ -61,6 +97,27 @@ fn debian_of_images_debian() {
             "/boot/vmlinuz-6.12.118+deb13-cloud-amd64 | BOOT_IMAGE=/boot/vmlinuz-6.12.118+deb13-cloud-amd64 \
              root=PARTUUID=f00883a0-fadb-4808-a970-05505597451c ro console=tty0 console=ttyS0,115200 \
              earlyprintk=ttyS0,115200 consoleblank=0 | /boot/initrd.img-6.12.118+deb13-cloud-amd64",
+        ),
+        (
+            "a configuration on a memory disk that is not read",
+            debian(
+                13,
+                "source (memdisk)/more.cfg\nmenuentry x { linux /boot/k; }\n",
+                "/boot/k",
+                "/boot/i",
+            ),
+            "firmware: /boot/grub/grub.cfg: the device (memdisk), which is SquashFS",
+        ),
+        (
+            "a search that the memory disk may answer",
+            debian(
+                13,
+                "search --file --set=root /marker\nmenuentry x { linux /boot/k; }\n",
+                "/boot/k",
+                "/boot/i",
+            ),
+            "firmware: /boot/grub/grub.cfg: line 1: a search for /marker, which may be on the memory disk of \
+             /EFI/BOOT/grubx64.efi (SquashFS)",
         ),
     ]);
 }

@@ -28,6 +28,11 @@ pub(super) fn pe(sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
 
 /// A GRUB with a prefix, and a script if it is not empty.
 pub(super) fn grub(prefix: &str, script: &str) -> Vec<u8> {
+    grub_with(&[], prefix, script)
+}
+
+/// The same with a memory disk if it is not empty.
+pub(super) fn grub_with(memory_disk: &[u8], prefix: &str, script: &str) -> Vec<u8> {
     let mut modules = Vec::new();
     let mut module = |kind: u32, content: &[u8]| {
         let mut content = content.to_vec();
@@ -38,6 +43,9 @@ pub(super) fn grub(prefix: &str, script: &str) -> Vec<u8> {
         modules.extend(content);
     };
     module(0, b"\x7fELF");
+    if !memory_disk.is_empty() {
+        module(1, memory_disk);
+    }
     if !script.is_empty() {
         module(2, script.as_bytes());
     }
