@@ -7,7 +7,7 @@
 //! | | a share by its vCPUs where CPUs are short | `cpu.shares` | `cpu.weight` |
 //! | memory | the guest's, and [`OVERHEAD`] | `memory.limit_in_bytes` | `memory.max` |
 //! | pids | [`TASKS`] | `pids.max` | `pids.max` |
-//! | io | a share by its vCPUs | `blkio.bfq.weight` | `io.weight` |
+//! | io | a share by its vCPUs, where the disk's scheduler gives shares ([`super::disk`]) | `blkio.bfq.weight` | `io.weight`, `io.bfq.weight` |
 //! | cpuset | the CPUs that its vCPUs are pinned to, if they are | `cpuset.cpus` | `cpuset.cpus` |
 //!
 //! A controller that the host does not have, or does not delegate, is done without, and said so once.
@@ -146,7 +146,7 @@ impl Cgroups {
             for &controller in &tree.controllers {
                 for (file, value) in settings(tree.version, controller, limits, cpus) {
                     match write_setting(&dir.join(file), &value) {
-                        // A kernel without the scheduler that would heed it.
+                        // The kernel lacks iocost, or the module bfq is not loaded.
                         Err(error) if controller == "io" => tracing::debug!(%error, "no share of io"),
                         set => set?,
                     }
@@ -353,7 +353,11 @@ fn settings(
         ("memory", Version::Two) => vec![("memory.max", memory.to_string())],
         ("pids", _) => vec![("pids.max", TASKS.to_string())],
         ("io", Version::One) => vec![("blkio.bfq.weight", weight.min(1000).to_string())],
-        ("io", Version::Two) => vec![("io.weight", weight.to_string())],
+        // What iocost heeds, and what the scheduler bfq does.
+        ("io", Version::Two) => vec![
+            ("io.weight", weight.to_string()),
+            ("io.bfq.weight", weight.min(1000).to_string()),
+        ],
         // Memory is for all: which part of it is near follows from the CPUs.
         ("cpuset", _) => vec![("cpuset.cpus", cpus::format(cpus))],
         _ => Vec::new(),

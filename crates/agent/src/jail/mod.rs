@@ -8,6 +8,7 @@
 
 pub mod cgroup;
 pub mod cpus;
+mod disk;
 pub mod uid;
 
 use std::io;
@@ -68,6 +69,15 @@ impl Jail {
     pub fn new(settings: &Settings, dir: &DataDir) -> Jail {
         let cgroups = Cgroups::find(&settings.cgroup, dir.root(), settings.pin_vcpus);
         cgroups.sweep();
+        match disk::without_shares(dir.root()) {
+            Ok(disks) if disks.is_empty() => {}
+            Ok(disks) => tracing::info!(
+                ?disks,
+                "instances have no shares of these disks: whoever reads or writes most gets most; the I/O scheduler bfq \
+                 gives shares (`modprobe bfq; echo bfq >/sys/block/DISK/queue/scheduler`)"
+            ),
+            Err(error) => tracing::debug!(%error, "looking for the disks of the data directory"),
+        }
         Jail {
             uids: Uids::new(settings.uids),
             cgroups,

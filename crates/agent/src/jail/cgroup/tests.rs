@@ -56,6 +56,9 @@ fn limits_follow_from_the_shape() {
     assert!(
         settings(Version::Two, "cpu", &Limits::of(32, 1), &[]).contains(&("cpu.weight", "3200".to_owned()))
     );
+    assert!(
+        settings(Version::Two, "io", &Limits::of(32, 1), &[]).contains(&("io.bfq.weight", "1000".to_owned()))
+    );
 }
 
 /// The agent's place in trees that are directories.
@@ -110,6 +113,7 @@ fn every_limit_is_written_into_its_file() {
         ("unified/hearth/agent/i-1/memory.max", &memory),
         ("unified/hearth/agent/i-1/pids.max", &tasks),
         ("unified/hearth/agent/i-1/io.weight", "200"),
+        ("unified/hearth/agent/i-1/io.bfq.weight", "200"),
         ("unified/hearth/agent/i-1/cpuset.cpus", "1,3"),
     ];
     for (version, files) in [(Version::One, &version_1[..]), (Version::Two, &version_2)] {
@@ -130,6 +134,7 @@ fn every_limit_is_written_into_its_file() {
 fn a_limit_that_is_refused_is_an_error_but_for_a_share_of_io() {
     for (file, may_fail) in [
         ("io.weight", true),
+        ("io.bfq.weight", true),
         ("cpu.max", false),
         ("memory.max", false),
         ("pids.max", false),
@@ -195,7 +200,7 @@ fn version_2_passes_on_what_there_is_and_keeps_the_limits() {
     let dir = root.join(&cgroups.place.1).join("i-1");
     for &controller in &passed {
         let files = settings(Version::Two, controller, &limits, &[0]);
-        for (file, value) in files.into_iter().filter(|(file, _)| *file != "io.weight") {
+        for (file, value) in files.into_iter().filter(|(file, _)| !file.starts_with("io.")) {
             assert_eq!(read(dir.join(file)).trim(), value, "{file}");
         }
     }
