@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use crate::bytes::{le_u16, le_u32, le_u64};
 use crate::fs::{FileRef, FsError, Volume};
 use crate::road::Construct;
 
@@ -215,25 +216,4 @@ fn read_modules(file: &FileRef, modules: &Section) -> Result<Result<EmbeddedGrub
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-fn le_u16(bytes: &[u8], at: usize) -> u16 {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .map_or(0, |chunk| u16::from_le_bytes(*chunk))
-}
-
-fn le_u32(bytes: &[u8], at: usize) -> u32 {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .map_or(0, |chunk| u32::from_le_bytes(*chunk))
-}
-
-fn le_u64(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .map_or(0, |chunk| u64::from_le_bytes(*chunk))
 }

@@ -273,13 +273,7 @@ fn load(located: Located) -> Result<BootFiles, Undecided> {
 }
 
 fn not_bootable(kernel: &FileRef, error: &UnpackError) -> Undecided {
-    let mut what = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let _ = write!(what, ": {cause}");
-        source = cause.source();
-    }
-    Undecided::because(&kernel.path, what)
+    Undecided::because(&kernel.path, hearth_log::chain(error))
 }
 
 /// Boot loaders cut a command line that is too long for the kernel; that is not imitated.

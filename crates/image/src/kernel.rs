@@ -7,6 +7,8 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
+use crate::bytes::le_u32;
+
 mod lzop;
 #[cfg(test)]
 mod tests;
@@ -103,8 +105,11 @@ pub(crate) struct Head {
 
 /// Bytes of a command line that a kernel takes, by its first [`HEAD`] bytes. ELF files do not tell.
 pub(crate) fn cmdline_size(head: &[u8]) -> usize {
-    let told = le_u32(head, CMDLINE_SIZE).filter(|_| is_bzimage(head));
-    told.map_or(MAX_COMMAND_LINE, |size| size as usize)
+    if is_bzimage(head) && head.len() >= HEAD {
+        le_u32(head, CMDLINE_SIZE) as usize
+    } else {
+        MAX_COMMAND_LINE
+    }
 }
 
 /// What [`unpack`] would say of a kernel, as far as its headers tell: nothing is decompressed. `head` is the first
@@ -153,8 +158,8 @@ fn payload_range(head: &[u8], len: usize) -> Result<Range<usize>, UnpackError> {
         0 => 4,
         sects => u64::from(sects),
     };
-    let offset = le_u32(header, PAYLOAD_OFFSET).map_or(0, u64::from);
-    let length = le_u32(header, PAYLOAD_LENGTH).map_or(0, u64::from);
+    let offset = u64::from(le_u32(header, PAYLOAD_OFFSET));
+    let length = u64::from(le_u32(header, PAYLOAD_LENGTH));
     let start = (setup_sects + 1) * 512 + offset;
     let end = start + length;
     if end > len as u64 {
@@ -262,8 +267,4 @@ fn unpack_lz4(mut blocks: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     }
     out.truncate(done);
     Ok(())
-}
-
-fn le_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }

@@ -14,6 +14,7 @@
 
 use std::io::{Read, Seek};
 
+mod bytes;
 mod digest;
 mod entry;
 mod esp;

@@ -35,7 +35,6 @@ pub mod console;
 pub mod control;
 pub mod cpu;
 pub mod devices;
-pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 pub mod interrupts;

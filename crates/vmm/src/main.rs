@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use argh::FromArgs;
-use hearth_vmm::error::chain;
+use hearth_log::chain;
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Surroundings};
 use hearth_vmm::open;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use argh::FromArgs;
-use hearth_vmm::error::chain;
+use hearth_log::chain;
 use hearth_vmm::snapshot::{Snapshot, merge};
 
 /// Make a full snapshot of one and the diffs that followed it

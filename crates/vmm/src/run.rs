@@ -14,11 +14,11 @@ use std::time::Instant;
 
 use argh::FromArgs;
 use hearth_block::RawDisk;
+use hearth_log::chain;
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
 use hearth_vmm::cpu::{CpuSpec, Model};
 use hearth_vmm::devices::{Backend, Devices, DiskPlan, NicPlan, VsockPlan};
-use hearth_vmm::error::chain;
 use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Surroundings};
 use hearth_vmm::limits::{Limiter, RateLimit};

@@ -111,7 +111,7 @@ fn inside(task: Task, namespaces: &Namespaces) -> bool {
 fn inspect(namespaces: &Namespaces) -> Answer {
     let info = match hearth_image::inspect(Disk) {
         Ok(info) => info,
-        Err(error) => return Answer::Refused(in_words(&error)),
+        Err(error) => return Answer::Refused(hearth_log::chain(&error)),
     };
     let usage = rusage();
     Answer::Image {
@@ -163,17 +163,6 @@ fn rusage() -> (i64, u64) {
         }
         Err(_) => (0, 0),
     }
-}
-
-fn in_words(error: &hearth_image::ImportError) -> String {
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        why.push_str(": ");
-        why.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    why
 }
 
 fn answer(answer: &Answer) -> ExitCode {

@@ -21,21 +21,10 @@ pub(super) fn compare_uapi(a: &str, b: &str) -> Ordering {
                 (None, None) => {}
             }
         }
-        let digits =
-            a.starts_with(|c: char| c.is_ascii_digit()) || b.starts_with(|c: char| c.is_ascii_digit());
-        let part = |c: char| {
-            if digits {
-                c.is_ascii_digit()
-            } else {
-                c.is_ascii_alphabetic()
-            }
-        };
-        let ((part_a, rest_a), (part_b, rest_b)) = (take(a, part), take(b, part));
-        let order = if digits {
-            by_value(part_a, part_b)
-        } else {
-            part_a.cmp(part_b)
-        };
+        let digits = starts_with_digit(a) || starts_with_digit(b);
+        let (part_a, rest_a) = part(a, digits);
+        let (part_b, rest_b) = part(b, digits);
+        let order = by_part(part_a, part_b, digits);
         if order != Ordering::Equal {
             return order;
         }
@@ -53,56 +42,41 @@ pub(super) fn compare_rpm(a: &str, b: &str) -> Ordering {
     loop {
         a = a.trim_start_matches(|c| !valid(c));
         b = b.trim_start_matches(|c| !valid(c));
-        match (a.strip_prefix('~'), b.strip_prefix('~')) {
-            (Some(rest_a), Some(rest_b)) => {
-                (a, b) = (rest_a, rest_b);
-                continue;
+        // A tilde is smaller than the end, a plus greater than it and smaller than all else.
+        let mut skipped = false;
+        for (mark, beside_end) in [('~', Ordering::Less), ('+', Ordering::Greater)] {
+            let beside = |rest: &str| {
+                if rest.is_empty() {
+                    beside_end
+                } else {
+                    Ordering::Less
+                }
+            };
+            match (a.strip_prefix(mark), b.strip_prefix(mark)) {
+                (Some(rest_a), Some(rest_b)) => {
+                    (a, b) = (rest_a, rest_b);
+                    skipped = true;
+                    break;
+                }
+                (Some(_), None) => return beside(b),
+                (None, Some(_)) => return beside(a).reverse(),
+                (None, None) => {}
             }
-            (Some(_), None) => return Ordering::Less,
-            (None, Some(_)) => return Ordering::Greater,
-            (None, None) => {}
         }
-        match (a.strip_prefix('+'), b.strip_prefix('+')) {
-            (Some(rest_a), Some(rest_b)) => {
-                (a, b) = (rest_a, rest_b);
-                continue;
-            }
-            (Some(_), None) => {
-                return if b.is_empty() {
-                    Ordering::Greater
-                } else {
-                    Ordering::Less
-                };
-            }
-            (None, Some(_)) => {
-                return if a.is_empty() {
-                    Ordering::Less
-                } else {
-                    Ordering::Greater
-                };
-            }
-            (None, None) => {}
+        if skipped {
+            continue;
         }
         if a.is_empty() || b.is_empty() {
             return (!a.is_empty()).cmp(&!b.is_empty());
         }
-        let digits = a.starts_with(|c: char| c.is_ascii_digit());
-        let part = |c: char| {
-            if digits {
-                c.is_ascii_digit()
-            } else {
-                c.is_ascii_alphabetic()
-            }
-        };
-        let ((part_a, rest_a), (part_b, rest_b)) = (take(a, part), take(b, part));
+        let digits = starts_with_digit(a);
+        let (part_a, rest_a) = part(a, digits);
+        let (part_b, rest_b) = part(b, digits);
+        // Parts of different kinds: numbers are greater than letters.
         if part_b.is_empty() {
             return if digits { Ordering::Greater } else { Ordering::Less };
         }
-        let order = if digits {
-            by_value(part_a, part_b)
-        } else {
-            part_a.cmp(part_b)
-        };
+        let order = by_part(part_a, part_b, digits);
         if order != Ordering::Equal {
             return order;
         }
@@ -141,6 +115,24 @@ fn rank(byte: u8) -> u16 {
 
 fn take(text: &str, of: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(|c: char| !of(c)).unwrap_or(text.len()))
+}
+
+fn starts_with_digit(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The digits, or else the letters, that a text begins with, and what follows.
+fn part(text: &str, digits: bool) -> (&str, &str) {
+    let kind = if digits {
+        |c: char| c.is_ascii_digit()
+    } else {
+        |c: char| c.is_ascii_alphabetic()
+    };
+    take(text, kind)
+}
+
+fn by_part(a: &str, b: &str, digits: bool) -> Ordering {
+    if digits { by_value(a, b) } else { a.cmp(b) }
 }
 
 /// Of any length.

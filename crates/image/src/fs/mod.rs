@@ -63,7 +63,7 @@ pub(crate) enum Kind {
 
 enum Driver {
     Ext4(ext4::Ext4Fs),
-    Fat(fat::FatFs),
+    Fat(Box<fat::FatFs>),
     #[cfg(any(test, feature = "testing"))]
     Files(files::Files),
 }
@@ -92,7 +92,7 @@ impl Volume {
         Ok(Volume {
             uuid: fs.uuid(),
             label: fs.label(),
-            driver: Driver::Fat(fs),
+            driver: Driver::Fat(Box::new(fs)),
         })
     }
 

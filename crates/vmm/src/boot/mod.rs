@@ -24,9 +24,9 @@ use hearth_image::{Construct, Road};
 use linux_loader::loader::{Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
 
-use crate::error::chain;
 use crate::memory::release::release;
 use crate::memory::{GuestMemory, Layout, MIB, advise_huge_pages};
+use hearth_log::chain;
 
 /// Linux reads at most this many bytes of command line on x86 (`COMMAND_LINE_SIZE`), the NUL included.
 pub const COMMAND_LINE_SIZE: usize = hearth_image::kernel::MAX_COMMAND_LINE + 1;

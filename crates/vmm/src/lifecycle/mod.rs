@@ -18,12 +18,12 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use crate::console::Console;
 use crate::control::Event;
 use crate::devices::Backend;
-use crate::error::chain;
 use crate::machine::{Machine, Plan};
 use crate::notices::Notice;
 use crate::server::{ClientId, Server, watch};
 use crate::snapshot::MemorySource;
 use crate::spec::Outcome;
+use hearth_log::chain;
 use pages::PageWatch;
 use queue::{RequestQueue, Step};
 

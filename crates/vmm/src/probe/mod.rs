@@ -15,7 +15,7 @@ use std::thread;
 
 use argh::FromArgs;
 use attempt::Attempt;
-use hearth_vmm::error::chain;
+use hearth_log::chain;
 use hearth_vmm::jail::{self, Role};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::fchdir;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::super::FsError;
 use super::superblock::{Superblock, crc32c};
 use super::view::RawView;
+use crate::bytes::{le_u16, le_u32};
 
 const MAGIC: u32 = 0xc03b_3998;
 /// Block types.
@@ -466,18 +467,4 @@ fn be_u32(bytes: &[u8], at: usize) -> u32 {
         .get(at..)
         .and_then(<[u8]>::first_chunk)
         .map_or(0, |chunk| u32::from_be_bytes(*chunk))
-}
-
-fn le_u32(bytes: &[u8], at: usize) -> u32 {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .map_or(0, |chunk| u32::from_le_bytes(*chunk))
-}
-
-fn le_u16(bytes: &[u8], at: usize) -> u16 {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .map_or(0, |chunk| u16::from_le_bytes(*chunk))
 }

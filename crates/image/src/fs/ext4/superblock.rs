@@ -3,6 +3,7 @@
 use crc::{CRC_32_ISCSI, Crc, Table};
 
 use super::super::FsError;
+use crate::bytes::{le_u16, le_u32};
 
 /// Byte of the file system at which the superblock begins, and its length.
 pub(super) const START: u64 = 1024;
@@ -79,13 +80,11 @@ impl Superblock {
     }
 
     pub(super) fn u16(&self, at: usize) -> u16 {
-        let found = self.bytes.get(at..).and_then(<[u8]>::first_chunk);
-        found.map_or(0, |bytes| u16::from_le_bytes(*bytes))
+        le_u16(&self.bytes, at)
     }
 
     pub(super) fn u32(&self, at: usize) -> u32 {
-        let found = self.bytes.get(at..).and_then(<[u8]>::first_chunk);
-        found.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+        le_u32(&self.bytes, at)
     }
 
     fn incompat(&self, feature: u32) -> bool {
