@@ -3,23 +3,28 @@
 //! A backup is a directory laid out as a data directory. It is of one moment: the database is copied by SQLite in one
 //! read transaction, and the images' disks never change.
 //!
+//! What is cut short is not taken for whole: in both directions the database gets its name last. Until then a directory is
+//! no backup, and no data directory in which `hearthd` starts.
+//!
 //! A restored store is older than what agents have heard. So that they listen to it, each host's generation is raised
 //! beyond any that they can know. What changed after the backup is not known to it: an instance launched since is
 //! reported as unknown by its host, and kept there.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use hearth_image::Extents;
 use serde_json::json;
 
-use crate::store::{Store, hosts, join_tokens};
+use crate::store::{self, DATABASE, RESTORING, Store, hosts, join_tokens};
 
-const DATABASE: &str = "hearth.db";
 const PKI: &str = "pki";
 const IMAGES: &str = "images";
+/// The database's name in a backup that is not whole.
+const BACKING_UP: &str = "backing-up.db";
 
 /// Writes a backup of the data directory into `to`, which is empty or made; beside a running `hearthd`. Answers how
 /// many images it has.
@@ -34,22 +39,22 @@ pub async fn backup(data_dir: &Path, to: &Path) -> anyhow::Result<usize> {
         data_dir.display()
     );
     make_empty(to)?;
-    let store = Store::open(&database).await?;
-    store
-        .copy_to(&to.join(DATABASE))
+    let copied = to.join(BACKING_UP);
+    store::copy(&database, &copied)
         .await
         .with_context(|| format!("copying the database to {}", to.display()))?;
-    store.close().await;
     let images = copy_files(data_dir, to)?;
-    sync(&to.join(DATABASE))?;
+    sync(&copied)?;
+    fs::rename(&copied, to.join(DATABASE)).context("giving the database its name")?;
     sync(to)?;
     Ok(images)
 }
 
-/// Makes a data directory of a backup. No `hearthd` has run in `data_dir`.
+/// Makes a data directory of a backup. No `hearthd` has run in `data_dir`; what a restore that was cut short has left there
+/// goes.
 ///
 /// # Errors
-/// `data_dir` has something in it, or `from` is no backup.
+/// `data_dir` has something else in it, or `from` is no backup.
 pub async fn restore(from: &Path, data_dir: &Path) -> anyhow::Result<()> {
     let database = from.join(DATABASE);
     ensure!(
@@ -57,8 +62,13 @@ pub async fn restore(from: &Path, data_dir: &Path) -> anyhow::Result<()> {
         "there is no backup in {}: it has no {DATABASE}",
         from.display()
     );
+    let copied = data_dir.join(RESTORING);
+    if store::is_half_restored(data_dir) {
+        sweep(data_dir)
+            .with_context(|| format!("removing a half-made restore from {}", data_dir.display()))?;
+    }
     make_empty(data_dir)?;
-    let copied = data_dir.join("restoring.db");
+    // Before anything else is: it says that the directory is not whole.
     fs::copy(&database, &copied).with_context(|| format!("copying {}", database.display()))?;
     let store = Store::open(&copied).await?;
     let mut tx = store.write().await?;
@@ -90,6 +100,26 @@ fn make_empty(dir: &Path) -> anyhow::Result<()> {
             );
             Ok(())
         })
+}
+
+/// Removes what a restore makes; last what says that it is not whole.
+fn sweep(data_dir: &Path) -> io::Result<()> {
+    for room in [PKI, IMAGES] {
+        let gone = fs::remove_dir_all(data_dir.join(room));
+        gone.or_else(ignore_absence)?;
+    }
+    for beside in ["-wal", "-shm", "-journal", ""] {
+        let gone = fs::remove_file(data_dir.join(format!("{RESTORING}{beside}")));
+        gone.or_else(ignore_absence)?;
+    }
+    Ok(())
+}
+
+fn ignore_absence(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    }
 }
 
 /// Copies the certificate authority and the images' disks; answers how many disks. A disk is linked where both
@@ -126,13 +156,57 @@ fn copy_room(
     Ok(copied)
 }
 
+/// Copies a file, its mode, and its holes: at once where the file system shares blocks, and else what is not a hole.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::copy(from, to)?;
-    File::open(to)?.sync_all()
+    let from = File::open(from)?;
+    let metadata = from.metadata()?;
+    let mut copy = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(metadata.mode() & 0o777)
+        .open(to)?;
+    if rustix::fs::ioctl_ficlone(&copy, &from).is_err() {
+        copy.set_len(metadata.len())?;
+        for extent in Extents::of(&from, metadata.len()) {
+            let extent = extent?;
+            copy.seek(SeekFrom::Start(extent.start))?;
+            let mut source = &from;
+            source.seek(SeekFrom::Start(extent.start))?;
+            // By copy_file_range.
+            io::copy(&mut source.take(extent.end - extent.start), &mut copy)?;
+        }
+    }
+    copy.sync_all()
 }
 
 fn sync(path: &Path) -> anyhow::Result<()> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .with_context(|| format!("syncing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_holes_of_its_original() {
+        const SIZE: u64 = 64 << 20;
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let (original, made) = (dir.path().join("original"), dir.path().join("copy"));
+        let file = File::create(&original).unwrap();
+        for at in [0, SIZE / 2, SIZE - 4096] {
+            std::os::unix::fs::FileExt::write_all_at(&file, &[at as u8 | 1; 4096], at).unwrap();
+        }
+        file.set_len(SIZE + 12_345).unwrap();
+        copy(&original, &made).unwrap();
+        assert!(fs::read(&original).unwrap() == fs::read(&made).unwrap());
+        let allocated = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+        assert!(
+            allocated(&made) <= allocated(&original) + 65536,
+            "{} bytes of a file that takes {}",
+            allocated(&made),
+            allocated(&original)
+        );
+    }
 }

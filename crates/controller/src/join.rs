@@ -54,7 +54,7 @@ pub async fn make_token(
         created_at,
         expires_at: created_at.saturating_add(i64::try_from(terms.expires_in.as_millis())?),
     };
-    let store = Store::open(&data_dir.join("hearth.db")).await?;
+    let store = Store::open_in(data_dir).await?;
     let mut tx = store.write().await?;
     if let Some(host_id) = &row.host_id {
         let host_id = Id::parse(Kind::Host, host_id)?;
@@ -97,7 +97,7 @@ impl fmt::Display for Listed {
 /// # Errors
 /// The store cannot be read.
 pub async fn list_tokens(data_dir: &Path) -> anyhow::Result<Vec<Listed>> {
-    let store = Store::open(&data_dir.join("hearth.db")).await?;
+    let store = Store::open_in(data_dir).await?;
     let mut read = store.read().await?;
     let rows = join_tokens::usable(&mut read).await?;
     drop(read);
@@ -110,7 +110,7 @@ pub async fn list_tokens(data_dir: &Path) -> anyhow::Result<Vec<Listed>> {
 /// # Errors
 /// There is no such token, or the store cannot be written.
 pub async fn revoke_token(data_dir: &Path, token: &str) -> anyhow::Result<()> {
-    let store = Store::open(&data_dir.join("hearth.db")).await?;
+    let store = Store::open_in(data_dir).await?;
     let mut tx = store.write().await?;
     let id = match token.parse::<JoinToken>() {
         Ok(token) => join_tokens::find(tx.connection(), &token.secret)
@@ -136,7 +136,7 @@ pub async fn revoke_token(data_dir: &Path, token: &str) -> anyhow::Result<()> {
 /// # Errors
 /// The store cannot be written.
 pub async fn revoke_all_tokens(data_dir: &Path) -> anyhow::Result<usize> {
-    let store = Store::open(&data_dir.join("hearth.db")).await?;
+    let store = Store::open_in(data_dir).await?;
     let mut tx = store.write().await?;
     let revoked = join_tokens::revoke_all(tx.connection()).await?;
     tx.commit().await?;

@@ -22,7 +22,7 @@ use crate::gateway::{self, Sessions};
 use crate::pki::{self, Authority};
 use crate::store::bootstrap::{Layout, bootstrap};
 use crate::store::intents::Surroundings;
-use crate::store::{Store, views};
+use crate::store::{self, Store, views};
 use crate::{digests, janitor, services};
 
 /// A dead peer is noticed after about 30 s.
@@ -88,6 +88,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     // Someone else in the process may have installed it already: the same one, as no other is built in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = config.data_dir.clone();
+    // Before anything is made in it.
+    store::refuse_half_restored(&dir)?;
     // User data is in there: nobody else's to read.
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -95,7 +97,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .create(dir.join("images"))
         .with_context(|| format!("making {}", dir.display()))?;
     let lock = lock(&dir)?;
-    let store = Store::open(&dir.join("hearth.db")).await?;
+    let store = Store::open_in(&dir).await?;
     let mut tx = store.write().await?;
     let layout = Layout {
         zones: config.zones.clone(),

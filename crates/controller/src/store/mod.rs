@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{Sqlite, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, Sqlite, Transaction};
 
 pub mod addresses;
 pub mod bootstrap;
@@ -42,9 +42,15 @@ pub type Result<T, E = sqlx::Error> = std::result::Result<T, E>;
 
 /// Connections for reading at the same time.
 const READERS: u32 = 4;
+/// The database's name in a data directory, and in a backup.
+pub const DATABASE: &str = "hearth.db";
+/// Its name while `hearthd restore` works. Renaming it is the last step of a restore.
+pub const RESTORING: &str = "restoring.db";
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    #[error("{0} was being restored when `hearthd restore` was cut short: run it again")]
+    HalfRestored(String),
     #[error("opening the database {path}")]
     Connect { path: String, source: sqlx::Error },
     #[error("bringing the database {path} to this version's schema")]
@@ -62,7 +68,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the database file.
+    /// Opens or makes a data directory's database.
+    ///
+    /// # Errors
+    /// As [`Store::open`], or the directory is half restored.
+    pub async fn open_in(data_dir: &Path) -> Result<Self, OpenError> {
+        refuse_half_restored(data_dir)?;
+        Self::open(&data_dir.join(DATABASE)).await
+    }
+
+    /// Opens or makes the database file, and brings it to this version's schema.
     ///
     /// # Errors
     /// When the file cannot be opened, or is of a newer version.
@@ -125,23 +140,44 @@ impl Store {
         Ok(WriteTransaction::new(transaction, self.bus.clone()))
     }
 
-    /// Copies the database, as it is at one moment, into a file that does not exist yet.
-    ///
-    /// # Errors
-    /// The file exists or cannot be written.
-    pub async fn copy_to(&self, path: &Path) -> Result<()> {
-        sqlx::query("VACUUM INTO ?")
-            .bind(path.display().to_string())
-            .execute(&self.readers)
-            .await?;
-        Ok(())
-    }
-
     /// Puts the write-ahead log away. For a graceful end; without it the next start does it.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Whether a restore into this data directory was cut short.
+pub fn is_half_restored(data_dir: &Path) -> bool {
+    data_dir.join(RESTORING).exists() && !data_dir.join(DATABASE).exists()
+}
+
+/// # Errors
+/// The data directory is half restored.
+pub fn refuse_half_restored(data_dir: &Path) -> Result<(), OpenError> {
+    match is_half_restored(data_dir) {
+        true => Err(OpenError::HalfRestored(data_dir.display().to_string())),
+        false => Ok(()),
+    }
+}
+
+/// Copies a database, as it is at one moment, into a file that does not exist yet. The database may be in use, and of any
+/// version: only its `hearthd` changes it.
+///
+/// # Errors
+/// The database cannot be read, or the file exists or cannot be written.
+pub async fn copy(database: &Path, to: &Path) -> Result<()> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(database)
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(20))
+        .connect()
+        .await?;
+    sqlx::query("VACUUM INTO ?")
+        .bind(to.display().to_string())
+        .execute(&mut connection)
+        .await?;
+    connection.close().await
 }
 
 /// Milliseconds since the epoch: the store's time.

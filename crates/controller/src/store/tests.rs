@@ -68,3 +68,39 @@ async fn hosts_of_the_first_version_stay_and_its_join_tokens_do_not() {
         Admission::Forgotten
     );
 }
+
+/// The latest migration that a database has had.
+async fn version(path: &Path) -> i64 {
+    let options = SqliteConnectOptions::new().filename(path);
+    let mut connection = options.connect().await.unwrap();
+    let version = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations");
+    version.fetch_one(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_backup_leaves_an_older_hearthds_database_as_it_is_and_a_restore_brings_it_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let [data, to, restored] = ["data", "backup", "restored"].map(|name| dir.path().join(name));
+    std::fs::create_dir_all(data.join("pki")).unwrap();
+    std::fs::create_dir_all(data.join("images")).unwrap();
+    first_version(&data.join(DATABASE)).await;
+    // The older hearthd, which runs.
+    let options = SqliteConnectOptions::new()
+        .filename(data.join(DATABASE))
+        .journal_mode(SqliteJournalMode::Wal);
+    let older = SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query("INSERT INTO join_tokens (secret_hash, created_at) VALUES ('01', 0)")
+        .execute(&older)
+        .await
+        .unwrap();
+
+    assert_eq!(crate::backup::backup(&data, &to).await.unwrap(), 0);
+    assert_eq!(version(&data.join(DATABASE)).await, 1);
+    assert_eq!(version(&to.join(DATABASE)).await, 1);
+    let statement = "INSERT INTO join_tokens (secret_hash, created_at) VALUES ('02', 0)";
+    sqlx::query(statement).execute(&older).await.unwrap();
+    older.close().await;
+
+    crate::backup::restore(&to, &restored).await.unwrap();
+    assert!(version(&restored.join(DATABASE)).await > 1);
+}

@@ -123,3 +123,59 @@ async fn a_restored_cloud_is_as_it_was_and_its_host_listens_to_it() {
         .await;
     assert_eq!(name(&cloud.instance(&kept).await), "stopping");
 }
+
+#[tokio::test]
+async fn a_restore_that_was_cut_short_is_no_cloud_and_is_done_again() {
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
+    let session = cloud.connect().await;
+    let kept = run_one(&cloud).await;
+    drop(session);
+    let (backup, data) = (cloud.hearthd.dir.path().join("backup"), cloud.hearthd.data());
+    done(&hearthd("backup", &data, &backup));
+    let names = |dir: &Path| {
+        let mut names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&backup), ["hearth.db", "images", "pki"]);
+    cloud.hearthd.kill();
+    std::fs::remove_dir_all(&data).unwrap();
+
+    // What `restore` has done when it is killed while it copies images.
+    std::fs::create_dir_all(data.join("images")).unwrap();
+    std::fs::create_dir_all(data.join("pki")).unwrap();
+    std::fs::copy(backup.join("hearth.db"), data.join("restoring.db")).unwrap();
+    std::fs::write(data.join("images/ami-0.raw"), "half an im").unwrap();
+    let left = names(&data);
+    for arguments in [&["--socket", "api.sock"][..], &["join-token", "--list"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_hearthd"))
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&data)
+            .current_dir(cloud.hearthd.dir.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?} goes on");
+        assert!(
+            said.contains("`hearthd restore` was cut short: run it again"),
+            "{said}"
+        );
+        assert_eq!(names(&data), left);
+    }
+    done(&hearthd("restore", &data, &backup));
+    assert!(!data.join("images/ami-0.raw").exists());
+    cloud.hearthd.spawn();
+    cloud.client = cloud.hearthd.client().await;
+    assert_eq!(cloud.all().await[0].instance_id, kept);
+
+    // A backup that was cut short is none.
+    std::fs::rename(backup.join("hearth.db"), backup.join("backing-up.db")).unwrap();
+    let refused = hearthd("restore", &cloud.hearthd.dir.path().join("other"), &backup);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no backup in"));
+}
