@@ -54,7 +54,7 @@ pub struct End {
     pub message: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     Requested,
@@ -63,6 +63,9 @@ pub enum Cause {
     StartFailed,
     GuestCrashed,
     HostRebooted,
+    /// A newer agent's, under the name that it has there.
+    #[serde(untagged)]
+    Other(String),
 }
 
 impl Record {
@@ -109,13 +112,14 @@ impl End {
     }
 
     fn to_message(&self) -> RunEnd {
-        let cause = match self.cause {
+        let cause = match &self.cause {
             Cause::Requested => run_end::Cause::Requested,
             Cause::GuestPowerOff => run_end::Cause::GuestPowerOff,
             Cause::MonitorDied => run_end::Cause::MonitorDied,
             Cause::StartFailed => run_end::Cause::StartFailed,
             Cause::GuestCrashed => run_end::Cause::GuestCrashed,
             Cause::HostRebooted => run_end::Cause::HostRebooted,
+            Cause::Other(_) => run_end::Cause::Unspecified,
         };
         RunEnd {
             cause: cause.into(),

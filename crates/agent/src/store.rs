@@ -31,6 +31,14 @@ pub enum StoreError {
     Worker(#[from] tokio::task::JoinError),
 }
 
+/// What the store has of instances.
+#[derive(Debug, Default)]
+pub struct Records {
+    pub readable: Vec<Record>,
+    /// Instances whose record this version cannot read, and why: a newer one has written it. It stays as it is.
+    pub unreadable: Vec<(String, serde_json::Error)>,
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -92,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn records(&self) -> Result<Vec<Record>, StoreError> {
+    pub fn records(&self) -> Result<Records, StoreError> {
         let rows = self.read(|transaction| {
             let table = transaction.open_table(RECORDS)?;
             let mut rows = Vec::new();
@@ -102,13 +110,14 @@ impl Store {
             }
             Ok(rows)
         })?;
-        rows.into_iter()
-            .map(|(key, value)| {
-                serde_json::from_slice(&value).map_err(|_| StoreError::Malformed {
-                    what: format!("the record of {key}"),
-                })
-            })
-            .collect()
+        let mut records = Records::default();
+        for (key, value) in rows {
+            match serde_json::from_slice(&value) {
+                Ok(record) => records.readable.push(record),
+                Err(error) => records.unreadable.push((key, error)),
+            }
+        }
+        Ok(records)
     }
 
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::{InstanceIntent, Intents, RootVolume};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use crate::instance::{Actor, Context, Wanted};
 use crate::paths::is_plain_id;
 use crate::record::Record;
-use crate::store::StoreError;
+use crate::store::{Records, StoreError};
 use crate::volume;
 
 pub struct Supervisor {
@@ -20,6 +21,8 @@ pub struct Supervisor {
     generation: u64,
     wanted: BTreeMap<String, Wanted>,
     actors: BTreeMap<String, watch::Sender<Wanted>>,
+    /// Instances whose record a newer agent has written. They are reported as unknown and left alone.
+    foreign: BTreeSet<String>,
     tasks: JoinSet<String>,
 }
 
@@ -33,12 +36,13 @@ impl Supervisor {
         let store = context.store.clone();
         let read =
             tokio::task::spawn_blocking(move || Ok::<_, StoreError>((store.intents()?, store.records()?)));
-        let (intents, records): (Option<Intents>, Vec<Record>) = read.await??;
+        let (intents, records): (Option<Intents>, Records) = read.await??;
         let mut supervisor = Supervisor {
             context,
             generation: 0,
             wanted: BTreeMap::new(),
             actors: BTreeMap::new(),
+            foreign: BTreeSet::new(),
             tasks: JoinSet::new(),
         };
         if let Some(intents) = &intents {
@@ -46,7 +50,11 @@ impl Supervisor {
             supervisor.note_bases(intents).await?;
         }
         supervisor.context.images.trim().await;
+        for (id, error) in records.unreadable {
+            supervisor.leave_alone(id, &error);
+        }
         let mut records: BTreeMap<String, Record> = records
+            .readable
             .into_iter()
             .map(|record| (record.instance_id.clone(), record))
             .collect();
@@ -55,6 +63,7 @@ impl Supervisor {
             .chain(supervisor.wanted.keys())
             .cloned()
             .chain(directories(&supervisor.context))
+            .filter(|id| !supervisor.foreign.contains(id))
             .collect();
         let (ready, mut all_ready) = mpsc::channel(1);
         for id in known {
@@ -128,7 +137,7 @@ impl Supervisor {
         let new: Vec<String> = self
             .wanted
             .keys()
-            .filter(|id| !self.actors.contains_key(*id))
+            .filter(|id| !self.actors.contains_key(*id) && !self.foreign.contains(*id))
             .cloned()
             .collect();
         for id in new {
@@ -188,6 +197,19 @@ impl Supervisor {
             }
         });
         Ok(noted.await?)
+    }
+
+    /// Keeps an instance as it is: what this version cannot read, it can neither go on with nor begin anew.
+    fn leave_alone(&mut self, id: String, error: &serde_json::Error) {
+        tracing::error!(
+            instance = id,
+            %error,
+            "a newer hearth-agent has written its record: it is kept as it is, and left alone; install that version again"
+        );
+        let mut seen = Record::new(&id).observation();
+        seen.set_phase(Phase::Unknown);
+        self.context.board.post(seen);
+        self.foreign.insert(id);
     }
 
     fn begin(&mut self, id: &str, record: Record, ready: mpsc::Sender<()>) {

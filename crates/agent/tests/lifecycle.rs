@@ -5,6 +5,7 @@
 mod common;
 mod identity;
 mod reboots;
+mod versions;
 
 use common::{Cloud, PATIENCE};
 use hearth_api::agent::instance_intent::{BootMode, Desired};
