@@ -18,6 +18,17 @@ recipe_hash() {
     { printf '%s\n' "${words[@]}"; sha256sum -- "$@"; } | sha256sum | cut -c1-16
 }
 
+# debian_sources RELEASE: apt's lines for this release of Debian and its updates, from the mirrors that this machine's apt
+# takes its own release from.
+debian_sources() {
+    local here
+    here=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    # shellcheck disable=SC2016 # apt expands it
+    apt-get indextargets --format '$(CODENAME) deb $(REPO_URI) $(CODENAME) $(COMPONENT)' \
+        'Created-By: Packages' 'Origin: Debian' 'Component: main' |
+        sed -nE "s/^$here(-updates|-security)? (.*) $here/\2 $1/p" | sort --unique
+}
+
 # cached ENTRY COMMAND...: unless the directory ENTRY exists, run COMMAND with an empty directory
 # as its last argument and rename that to ENTRY when it succeeds. Two runs never collide.
 cached() {
