@@ -79,6 +79,11 @@ impl Cloud {
             .arg(cloud.path("controller")))?
         .stdout;
         std::fs::write(cloud.path("token"), token)?;
+        run(Command::new(binary("hearth-agent")?)
+            .arg("join")
+            .arg(format!("@{}", cloud.path("token").display()))
+            .arg("--data-dir")
+            .arg(cloud.path("agent")))?;
         cloud.start_agent().await?;
         cloud.prepare().await?;
         Ok(cloud)
@@ -141,8 +146,6 @@ impl Cloud {
             Command::new(binary("hearth-agent")?)
                 .arg("--data-dir")
                 .arg(self.path("agent"))
-                .arg("--join-token")
-                .arg(format!("@{}", self.path("token").display()))
                 .args(["--host-network-namespace", &self.host.name])
                 .env("HEARTH_AGENT_BOOT_ID", self.boot.to_string())
                 .stdin(Stdio::null())

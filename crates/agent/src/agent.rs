@@ -25,19 +25,12 @@ use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::{checks, counters, descriptors, host, lock, volume};
 
-/// The first zone of a `hearthd` that was told nothing else.
-const DEFAULT_ZONE: &str = "local-1a";
-
 /// What the operator decides.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub data_dir: PathBuf,
-    /// Needed once.
-    pub join_token: Option<JoinToken>,
-    /// `host:port`; the token's (or the enrolment's) unless said.
+    /// `host:port`; the enrolment's unless said.
     pub control_plane: Option<String>,
-    /// Said at enrolment; later it must be the same.
-    pub availability_zone: Option<String>,
     pub reserve: Reserve,
     /// Of the data directory's file system, what images that no volume uses may take.
     pub image_cache_percent: u8,
@@ -59,22 +52,24 @@ pub struct Config {
 /// Runs until the process is told to end. Ending disturbs no instance.
 ///
 /// # Errors
-/// Only at the start: the machine is unfit, the data directory is in use, the token is refused.
+/// Only at the start: the machine is unfit, the data directory is in use, the host has not joined.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     if config.simulate_host {
         checks::check_monitor(&config.monitor)?;
     } else {
         checks::check(&config.monitor)?;
     }
-    let dir =
-        DataDir::create(&config.data_dir).with_context(|| format!("making {}", config.data_dir.display()))?;
+    let dir = data_dir(&config.data_dir)?;
     let _lock = lock::take(&dir)?;
     descriptors::raise_limit();
     for room in [dir.images(), dir.volumes()] {
         volume::sweep_half_made(&room).context("sweeping half-made files")?;
     }
     let store = Store::open(&dir.store())?;
-    let identity = identify(&config, &dir, &store).await?;
+    let identity = Identity::load(&dir)?.context(
+        "this host has not joined a cloud: run `hearthd join-token` on the control plane's machine, and `hearth-agent join \
+         TOKEN` here",
+    )?;
 
     let metadata = Arc::new(Metadata::default());
     let host = match config.simulate_host {
@@ -91,7 +86,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let host_id = identity.host_id;
     let session = Session {
         endpoint: config.control_plane.unwrap_or(identity.endpoint),
-        availability_zone: config.availability_zone.unwrap_or(identity.availability_zone),
+        availability_zone: identity.availability_zone,
         firmware: config.firmware,
         reserve: config.reserve,
         dir,
@@ -126,8 +121,7 @@ pub async fn shutdown_guests(config: Config) -> anyhow::Result<()> {
     if !config.data_dir.exists() {
         return Ok(());
     }
-    let dir = DataDir::create(&config.data_dir)
-        .with_context(|| format!("opening {}", config.data_dir.display()))?;
+    let dir = data_dir(&config.data_dir)?;
     let _lock = lock::take(&dir)?;
     descriptors::raise_limit();
     let store = Store::open(&dir.store())?;
@@ -208,17 +202,17 @@ fn context(
     }))
 }
 
-/// Lets the host join a cloud; answers its id.
+/// Lets the host join a cloud, at the token's `host:port` unless `control_plane` says another; answers its id.
 ///
 /// # Errors
 /// It has joined already, its agent runs, or the token is refused.
 pub async fn join(
-    data_dir: &Path,
+    directory: &Path,
     token: &JoinToken,
-    control_plane: Option<String>,
-    availability_zone: Option<String>,
+    control_plane: Option<&str>,
+    availability_zone: &str,
 ) -> anyhow::Result<String> {
-    let dir = DataDir::create(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
+    let dir = data_dir(directory)?;
     let _lock = lock::take(&dir)?;
     if let Some(identity) = Identity::load(&dir)? {
         anyhow::bail!(
@@ -227,47 +221,22 @@ pub async fn join(
             dir.pki().display()
         );
     }
-    let store = Store::open(&dir.store())?;
-    let identity = enroll(
-        &dir,
-        &store,
-        token,
-        control_plane.as_deref(),
-        availability_zone.as_deref(),
-    );
-    Ok(identity.await?.host_id)
-}
-
-async fn enroll(
-    dir: &DataDir,
-    store: &Store,
-    token: &JoinToken,
-    control_plane: Option<&str>,
-    availability_zone: Option<&str>,
-) -> anyhow::Result<Identity> {
     // They were another host's. What runs stays, and is reported as unknown.
-    store.forget_intents().await?;
+    Store::open(&dir.store())?.forget_intents().await?;
     let endpoint = control_plane.unwrap_or(&token.endpoint);
-    let zone = availability_zone.unwrap_or(DEFAULT_ZONE);
-    let identity = identity::enroll(dir, token, endpoint, zone).await?;
+    let identity = identity::enroll(&dir, token, endpoint, availability_zone).await?;
     tracing::info!(host = identity.host_id, "enrolled");
-    Ok(identity)
+    Ok(identity.host_id)
 }
 
-async fn identify(config: &Config, dir: &DataDir, store: &Store) -> anyhow::Result<Identity> {
-    if let Some(identity) = Identity::load(dir)? {
-        return Ok(identity);
-    }
-    let token = config.join_token.as_ref().context(
-        "this host is not enrolled: run `hearthd join-token` on the control plane's machine, and `hearth-agent join \
-         TOKEN` here",
-    )?;
-    enroll(
-        dir,
-        store,
-        token,
-        config.control_plane.as_deref(),
-        config.availability_zone.as_deref(),
-    )
-    .await
+/// Opens or makes the data directory.
+pub(crate) fn data_dir(path: &Path) -> anyhow::Result<DataDir> {
+    DataDir::create(path).with_context(|| {
+        let hint = if rustix::process::geteuid().is_root() {
+            ""
+        } else {
+            " (hearth-agent wants root: run it with sudo)"
+        };
+        format!("opening {}{hint}", path.display())
+    })
 }

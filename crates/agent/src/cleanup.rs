@@ -12,8 +12,7 @@ use hearth_vmm::control::Request;
 
 use crate::monitor::MonitorHandle;
 use crate::networks::{self, Metadata};
-use crate::paths::DataDir;
-use crate::{chain, jail, lock};
+use crate::{agent, chain, jail, lock};
 
 /// What a monitor needs to flush its disks.
 const GRACE: Duration = Duration::from_secs(10);
@@ -24,7 +23,7 @@ pub async fn cleanup(data_dir: &Path, host_namespace: Option<&str>, cgroup: &str
     if !data_dir.exists() {
         return Ok(());
     }
-    let dir = DataDir::create(data_dir)?;
+    let dir = agent::data_dir(data_dir)?;
     let _lock = lock::take(&dir)?;
     let mut endings = Vec::new();
     for instance in std::fs::read_dir(dir.instances())? {

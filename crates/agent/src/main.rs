@@ -39,7 +39,7 @@ enum Command {
     /// Lets this host join a cloud, with a token of `hearthd join-token`; the agent is to be started then.
     Join {
         /// The token; @FILE reads it from a file, @/dev/stdin from standard input.
-        #[arg(value_name = "TOKEN|@FILE", hide_env_values = true)]
+        #[arg(value_name = "TOKEN|@FILE")]
         token: String,
         #[arg(long, env = "HEARTH_AGENT_DATA_DIR", default_value = "/var/lib/hearth/agent")]
         data_dir: PathBuf,
@@ -47,8 +47,8 @@ enum Command {
         #[arg(long, env = "HEARTH_AGENT_CONTROL_PLANE", value_name = "HOST:PORT")]
         control_plane: Option<String>,
         /// The availability zone that this host is in.
-        #[arg(long, env = "HEARTH_AGENT_AVAILABILITY_ZONE", value_name = "ZONE")]
-        availability_zone: Option<String>,
+        #[arg(long, value_name = "ZONE", default_value = "local-1a")]
+        availability_zone: String,
     },
     /// Ends the guests of a host that shuts down by their power buttons, and waits for it. The agent has to be stopped;
     /// its next start, usually after the host's, starts them again. The unit hearth-guests.service calls this.
@@ -98,20 +98,9 @@ struct Place {
 struct AgentArgs {
     #[command(flatten)]
     place: Place,
-    /// From `hearthd join-token`; @FILE reads it from a file. Needed at the first start only.
-    #[arg(
-        long,
-        env = "HEARTH_AGENT_JOIN_TOKEN",
-        value_name = "TOKEN|@FILE",
-        hide_env_values = true
-    )]
-    join_token: Option<String>,
-    /// Where the control plane listens, HOST:PORT; the token says it unless this does.
+    /// Where the control plane listens, HOST:PORT, if it is not where this host joined.
     #[arg(long, env = "HEARTH_AGENT_CONTROL_PLANE", value_name = "HOST:PORT")]
     control_plane: Option<String>,
-    /// The availability zone that this host is in; `local-1a` at the first start unless this says another.
-    #[arg(long, env = "HEARTH_AGENT_AVAILABILITY_ZONE", value_name = "ZONE")]
-    availability_zone: Option<String>,
     /// vCPUs that instances may claim for each CPU of the host.
     #[arg(long, env = "HEARTH_AGENT_VCPU_OVERCOMMIT", default_value_t = 8)]
     vcpu_overcommit: u32,
@@ -209,7 +198,8 @@ async fn run() -> anyhow::Result<()> {
             availability_zone,
         }) => {
             let token = join_token(&token)?;
-            let host_id = agent::join(&data_dir, &token, control_plane, availability_zone).await?;
+            let host_id =
+                agent::join(&data_dir, &token, control_plane.as_deref(), &availability_zone).await?;
             #[allow(clippy::print_stdout)] // what was asked for
             {
                 println!("This host is {host_id}. Start its agent: systemctl start hearth-agent");
@@ -234,9 +224,7 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
     };
     Ok(Config {
         data_dir: args.place.data_dir,
-        join_token: args.join_token.as_deref().map(join_token).transpose()?,
         control_plane: args.control_plane,
-        availability_zone: args.availability_zone,
         reserve: Reserve {
             vcpu_overcommit: args.vcpu_overcommit,
             memory_mib: args.memory_reserve_mib,

@@ -207,13 +207,26 @@ impl Cloud {
     }
 
     pub fn start_agent_with(&mut self, env: &[(&str, &str)]) {
+        if !self.data_dir().join("pki").exists() {
+            self.join();
+        }
         let mut command = self.command(&[]);
         command
-            .args(["--join-token", &self.token])
             .args(["--stop-patience", &self.patience.to_string()])
             .args(&self.arguments)
             .envs(env.iter().copied());
         self.agent = Some(command.spawn().unwrap());
+    }
+
+    fn join(&self) {
+        let joined = Command::new(env!("CARGO_BIN_EXE_hearth-agent"))
+            .args(["join", &self.token, "--data-dir"])
+            .arg(self.data_dir())
+            .stdout(Stdio::null())
+            .stderr(self.log())
+            .status()
+            .unwrap();
+        assert!(joined.success(), "{}", self.logged());
     }
 
     fn command(&self, subcommand: &[&str]) -> Command {
