@@ -37,7 +37,7 @@ need_tool() {
 need_host() {
     [ "$(id -u)" = 0 ] || die "this needs root (TAPs, namespaces, nftables): run it with sudo"
     [ -e /dev/kvm ] || die "/dev/kvm is missing: enable VT-x or AMD-V in the firmware (or nested virtualisation in the hypervisor above), then 'modprobe kvm_intel' or 'modprobe kvm_amd'"
-    [ -r /dev/kvm ] && [ -w /dev/kvm ] || die "/dev/kvm cannot be opened: check its permissions ('ls -l /dev/kvm')"
+    (: <>/dev/kvm) 2>/dev/null || die "/dev/kvm cannot be opened: check its permissions ('ls -l /dev/kvm'), in a container that the device is passed in, and that 'modprobe kvm_intel' or 'modprobe kvm_amd' works"
 }
 
 # has_systemd: whether systemd is the running service manager.

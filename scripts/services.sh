@@ -33,6 +33,15 @@ service_start() {
     fi
 }
 
+# service_refuse_packages: what a Debian package runs, scripts/up and scripts/down leave alone.
+service_refuse_packages() {
+    local unit
+    for unit in hearthd hearth-agent; do
+        [ ! -e "/usr/lib/systemd/system/$unit.service" ] ||
+            die "a Debian package of Hearth runs $unit here: use it as docs/homelab.md says, or purge the packages first ('apt purge hearth hearth-agent')"
+    done
+}
+
 # service_units NAME: the units of a daemon, in the order in which they are stopped.
 service_units() {
     case $1 in
@@ -104,7 +113,11 @@ service_stop() {
     fi
 }
 
-# service_log NAME: where a person finds what it said.
-service_log() {
-    if has_systemd; then echo "journalctl -u $1"; else echo "$HEARTH_DATA/log/$1.log"; fi
+# service_last_words NAME: the last line that it has logged, and where the others are.
+service_last_words() {
+    if has_systemd; then
+        echo "$(journalctl --unit "$1" --identifier "$1" --lines 1 --output cat) (journalctl -u $1)"
+    else
+        echo "$(tail -n 1 "$HEARTH_DATA/log/$1.log") ($HEARTH_DATA/log/$1.log)"
+    fi
 }

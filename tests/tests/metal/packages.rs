@@ -9,21 +9,30 @@ use hearth_tests::metal::{Machine, Rack};
 
 use crate::site::LONG;
 
-/// Builds the packages from the programs under test; the directory that they are in.
-fn build() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
         .canonicalize()
-        .unwrap();
+        .unwrap()
+}
+
+/// Builds the packages from the programs under test; the directory that they are in.
+fn build() -> PathBuf {
+    let root = root();
     let hearth = binary("hearth").unwrap();
+    // A release build's programs stay what they are.
+    let release = || {
+        let program = std::fs::metadata(root.join("target/release/hearthd"));
+        program.and_then(|program| program.modified()).ok()
+    };
+    let before = release();
     let built = Command::new(root.join("scripts/package"))
         .env("HEARTH_BIN", hearth.parent().unwrap())
-        // A release build's programs stay what they are.
-        .env("CARGO_TARGET_DIR", root.join("target/metal"))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&built.stderr).into_owned();
     assert!(built.status.success(), "{said}");
+    assert_eq!(release(), before);
     root.join("target/debian")
 }
 
@@ -79,6 +88,17 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
          hearth wait-until-up --zones 1 --timeout 300",
     );
     println!("the first host is in its cloud {:.1} s later", took.as_secs_f32());
+
+    let up = first
+        .try_run(
+            LONG,
+            &format!("HEARTH_BIN=/usr/bin {}", root().join("scripts/up").display()),
+        )
+        .unwrap();
+    assert!(
+        up.stderr.contains("a Debian package of Hearth runs hearthd here"),
+        "{up}"
+    );
 
     let ami = rack.ami().display();
     first

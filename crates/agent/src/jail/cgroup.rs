@@ -122,10 +122,20 @@ impl Cgroups {
             .filter(|&name| with_cpusets || name != "cpuset")
             .filter(|name| !trees.iter().any(|tree| tree.controllers.contains(name)))
             .collect();
-        if !missing.is_empty() {
+        if trees.is_empty() {
             tracing::warn!(
-                ?missing,
-                "monitors go without the limits of these cgroup controllers"
+                "no cgroup hierarchy is there, so that monitors are not limited: `mount -t cgroup2 none /sys/fs/cgroup`"
+            );
+        } else if !missing.is_empty() {
+            tracing::warn!(
+                missing = missing.join(" "),
+                "monitors are not limited by these cgroup controllers, which the kernel lacks or does not delegate"
+            );
+        }
+        if trees.iter().any(|tree| tree.version == Version::One) {
+            tracing::info!(
+                "this host has cgroup version 1: monitors are limited as by version 2, but for shares of io, which need \
+                 the scheduler bfq on the disk"
             );
         }
         Cgroups { trees, place }
