@@ -6,6 +6,7 @@ use hearth_api::client::channel;
 use hearth_api::codec::BoundedCodec;
 use hearth_api::{Client, v1};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -37,11 +38,10 @@ const EVERY: Duration = Duration::from_millis(10);
 
 /// The latency that 99 of 100 calls of another caller stay below, who calls every 10 ms until `done`. A call that takes
 /// longer stands for those that would have come meanwhile.
-async fn p99(hearthd: &Hearthd, done: impl Future<Output = ()>) -> Duration {
+async fn p99(hearthd: &Hearthd, done: &CancellationToken) -> Duration {
     let other = hearthd.client().await;
     let mut latencies = Vec::new();
-    let mut done = std::pin::pin!(done);
-    loop {
+    while !done.is_cancelled() {
         let begin = Instant::now();
         let request = v1::DescribeVpcsRequest::default();
         other.clone().vpcs.describe_vpcs(request).await.unwrap();
@@ -51,10 +51,7 @@ async fn p99(hearthd: &Hearthd, done: impl Future<Output = ()>) -> Duration {
             latency -= EVERY;
             latencies.push(latency);
         }
-        tokio::select! {
-            () = &mut done => break,
-            () = tokio::time::sleep(EVERY.saturating_sub(latency)) => {}
-        }
+        tokio::time::sleep(EVERY.saturating_sub(latency)).await;
     }
     latencies.sort_unstable();
     eprintln!("{} calls, slowest {:?}", latencies.len(), latencies.last());
@@ -87,10 +84,13 @@ async fn the_worst_request_stalls_nobody() {
             .await
             .unwrap();
     }
-    let idle = p99(&hearthd, tokio::time::sleep(Duration::from_secs(3))).await;
 
     let nearly = |n: usize| format!("*{}b*{n:02}", "a".repeat(248));
-    let worst = async {
+    let elsewhere = Hearthd::start();
+    let done = CancellationToken::new();
+    let end = done.clone().drop_guard();
+    let worst = tokio::spawn(async move {
+        let _end = end;
         // What EC2 admits, at its worst: as many values as there may be, and all of them nearly match everywhere.
         for _ in 0..2 {
             let request = v1::DescribeTagsRequest {
@@ -125,13 +125,14 @@ async fn the_worst_request_stalls_nobody() {
             code(&describe(&client, values).await.unwrap_err()),
             "FilterLimitExceeded"
         );
-    };
-    let busy = p99(&hearthd, worst).await;
-    eprintln!("p99 of another caller: {idle:?} idle, {busy:?} beside the worst request");
-    // The machine may be busy with other things.
+    });
+    // What else the machine is busy with, the worst request's processor time among it, both callers bear.
+    let (beside, apart) = tokio::join!(p99(&hearthd, &done), p99(&elsewhere, &done));
+    worst.await.unwrap();
+    eprintln!("p99 of another caller: {beside:?} beside the worst request, {apart:?} of another hearthd");
     assert!(
-        busy < Duration::from_millis(100).max(idle * 3),
-        "{idle:?} became {busy:?}"
+        beside < Duration::from_millis(100).max(apart * 3),
+        "{beside:?}, and {apart:?} without it"
     );
 }
 
