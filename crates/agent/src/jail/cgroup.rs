@@ -133,10 +133,7 @@ impl Cgroups {
             );
         }
         if trees.iter().any(|tree| tree.version == Version::One) {
-            tracing::info!(
-                "this host has cgroup version 1: monitors are limited as by version 2, but for shares of io, which need \
-                 the scheduler bfq on the disk"
-            );
+            tracing::info!("this host has cgroup version 1: monitors are limited as by version 2");
         }
         Cgroups { trees, place }
     }
