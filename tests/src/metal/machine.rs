@@ -84,10 +84,15 @@ impl Machine {
         self.dir.join(format!("{}.{extension}", self.name))
     }
 
+    /// All that was written to its serial line (`/dev/ttyS0`, which is its console) since it was first given power.
+    pub fn console(&self) -> Result<String> {
+        let console = std::fs::read(self.path("console")).context("reading the console")?;
+        Ok(String::from_utf8_lossy(&console).into_owned())
+    }
+
     /// The end of its console: for a failing test's message.
     fn last_words(&self) -> String {
-        let console = std::fs::read(self.path("console")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&console).into_owned();
+        let text = self.console().unwrap_or_default();
         let tail: Vec<&str> = text.lines().rev().take(20).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         format!("---- console of {}\n{}", self.name, tail.join("\n"))

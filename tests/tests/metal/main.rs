@@ -4,6 +4,7 @@
 
 mod faults;
 mod install;
+mod ledger;
 mod limits;
 mod packages;
 mod power;

@@ -10,6 +10,9 @@ use hearth_tests::metal::{Ended, Machine, Rack};
 /// How long an installation, a start of an instance, or a stop may take on a host under load.
 pub const LONG: Duration = Duration::from_secs(600);
 
+/// How often a blow is repeated.
+pub const ROUNDS: u32 = 10;
+
 pub struct Site {
     pub machine: Machine,
     environment: String,
