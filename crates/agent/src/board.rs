@@ -5,9 +5,16 @@ use std::collections::BTreeMap;
 use hearth_api::agent::{Capacity, InstanceObservation, Observation};
 use tokio::sync::watch;
 
+/// The newest intents that the store has and the actors know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    pub epoch: String,
+    pub generation: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    intents_generation: u64,
+    intents: Acknowledged,
     instances: BTreeMap<String, InstanceObservation>,
 }
 
@@ -26,13 +33,10 @@ impl Default for Board {
 }
 
 impl Board {
-    /// The intents of this generation have reached every actor.
-    pub fn saw_generation(&self, generation: u64) {
-        self.state.send_if_modified(|state| {
-            let news = state.intents_generation != generation;
-            state.intents_generation = generation;
-            news
-        });
+    /// These intents are durable and have reached every actor. Said again when they come again: whoever sent them twice
+    /// has not heard of it.
+    pub fn acknowledge(&self, intents: &Acknowledged) {
+        self.state.send_modify(|state| state.intents.clone_from(intents));
     }
 
     pub fn post(&self, observation: InstanceObservation) {
@@ -71,7 +75,8 @@ impl Reader {
     pub fn look(&mut self, capacity: Capacity) -> Observation {
         let state = self.state.borrow_and_update();
         Observation {
-            intents_generation: state.intents_generation,
+            intents_generation: state.intents.generation,
+            intents_epoch: state.intents.epoch.clone(),
             instances: state.instances.values().cloned().collect(),
             capacity: Some(capacity),
         }

@@ -3,7 +3,7 @@
 //! A call returns when its change is on the disk, so what was acted upon is never forgotten.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hearth_api::agent::Intents;
@@ -42,7 +42,9 @@ pub struct Records {
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    database: Arc<Database>,
+    path: Arc<Path>,
+    /// `None` after a failure: redb takes no more writes after one that failed, until the file is opened anew.
+    database: Arc<RwLock<Option<Database>>>,
 }
 
 impl Store {
@@ -51,24 +53,9 @@ impl Store {
     /// # Errors
     /// The file cannot be opened, or another agent holds it.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let until = Instant::now() + LOCK_PATIENCE;
-        let database = loop {
-            // 8 MiB of cache: the default of 1 GiB is a desktop's.
-            match Database::builder().set_cache_size(8 << 20).create(path) {
-                Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(source) => {
-                    return Err(StoreError::Open {
-                        path: path.display().to_string(),
-                        source,
-                    });
-                }
-                Ok(database) => break database,
-            }
-        };
         let store = Store {
-            database: Arc::new(database),
+            path: Arc::from(path),
+            database: Arc::new(RwLock::new(Some(open(path)?))),
         };
         store.write(|transaction| {
             transaction.open_table(INTENTS)?;
@@ -182,20 +169,56 @@ impl Store {
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), StoreError> {
-        let attempt = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let attempt = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
             change(&transaction)?;
             transaction.commit()?;
             Ok(())
         };
-        attempt().map_err(|error| StoreError::Use(Box::new(error)))
+        let written = self.with(attempt);
+        if written.is_err() {
+            *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        written
     }
 
     fn read<T>(
         &self,
         ask: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        let attempt = || -> Result<T, redb::Error> { ask(&self.database.begin_read()?) };
-        attempt().map_err(|error| StoreError::Use(Box::new(error)))
+        self.with(|database| ask(&database.begin_read()?))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let done = |worked: Result<T, redb::Error>| worked.map_err(|error| StoreError::Use(Box::new(error)));
+        if let Some(database) = &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            return done(work(database));
+        }
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let database = match slot.take() {
+            // Another thread was here first.
+            Some(database) => database,
+            None => open(&self.path)?,
+        };
+        done(work(slot.insert(database)))
+    }
+}
+
+fn open(path: &Path) -> Result<Database, StoreError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        // 8 MiB of cache: the default of 1 GiB is a desktop's.
+        match Database::builder().set_cache_size(8 << 20).create(path) {
+            Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(source) => {
+                return Err(StoreError::Open {
+                    path: path.display().to_string(),
+                    source,
+                });
+            }
+            Ok(database) => return Ok(database),
+        }
     }
 }

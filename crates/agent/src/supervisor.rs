@@ -10,15 +10,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::board::Acknowledged;
 use crate::instance::{Actor, Context, Wanted};
 use crate::paths::is_plain_id;
 use crate::record::Record;
 use crate::store::{Records, StoreError};
 use crate::volume;
 
+/// Between attempts to store intents that the store refused.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
 pub struct Supervisor {
     context: Arc<Context>,
-    generation: u64,
+    /// The intents that are acted upon.
+    newest: Acknowledged,
     wanted: BTreeMap<String, Wanted>,
     actors: BTreeMap<String, watch::Sender<Wanted>>,
     /// Instances whose record a newer agent has written. They are reported as unknown and left alone.
@@ -39,7 +44,7 @@ impl Supervisor {
         let (intents, records): (Option<Intents>, Records) = read.await??;
         let mut supervisor = Supervisor {
             context,
-            generation: 0,
+            newest: Acknowledged::default(),
             wanted: BTreeMap::new(),
             actors: BTreeMap::new(),
             foreign: BTreeSet::new(),
@@ -73,17 +78,28 @@ impl Supervisor {
         drop(ready);
         // Closed when the last actor has dropped its end.
         while all_ready.recv().await.is_some() {}
-        supervisor.context.board.saw_generation(supervisor.generation);
+        supervisor.context.board.acknowledge(&supervisor.newest);
         Ok(supervisor)
     }
 
     /// Serves intents until the sender hangs up.
     pub async fn run(mut self, mut intents: mpsc::Receiver<Intents>) {
+        // Intents that the store refused. Newer ones take their place.
+        let mut refused: Option<Intents> = None;
         loop {
+            let again = async {
+                match refused.is_some() {
+                    true => tokio::time::sleep(STORE_PAUSE).await,
+                    false => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 message = intents.recv() => match message {
-                    Some(message) => self.take(message).await,
+                    Some(message) => refused = self.take(message).await,
                     None => return,
+                },
+                () = again => if let Some(intents) = refused.take() {
+                    refused = self.take(intents).await;
                 },
                 Some(ended) = self.tasks.join_next() => self.reap(ended),
             }
@@ -108,20 +124,20 @@ impl Supervisor {
         }
     }
 
-    async fn take(&mut self, intents: Intents) {
-        if intents.generation < self.generation {
-            tracing::error!(
+    /// Acts upon intents. Answers those that the store refused: what is acted upon must not be forgotten.
+    async fn take(&mut self, intents: Intents) -> Option<Intents> {
+        if intents.epoch == self.newest.epoch && intents.generation < self.newest.generation {
+            tracing::warn!(
                 offered = intents.generation,
-                known = self.generation,
-                "ignoring intents older than those already heard of (was the control plane's store set back?)"
+                known = self.newest.generation,
+                "ignoring intents older than those already heard of"
             );
-            return;
+            return None;
         }
         crate::fault::point("intents-heard");
-        // What is acted upon must not be forgotten: no storing, no acting. The control plane sends it again.
         if let Err(error) = self.context.store.put_intents(&intents).await {
-            tracing::error!(error = %crate::chain(&error), "storing intents");
-            return;
+            tracing::error!(error = %crate::chain(&error), "storing intents; trying again");
+            return Some(intents);
         }
         crate::fault::point("intents-stored");
         self.note(&intents);
@@ -144,12 +160,16 @@ impl Supervisor {
             let (ready, _) = mpsc::channel(1);
             self.begin(&id, Record::new(&id), ready);
         }
-        self.context.board.saw_generation(self.generation);
+        self.context.board.acknowledge(&self.newest);
+        None
     }
 
     /// Notes what is wanted, for the networks and for the instances.
     fn note(&mut self, intents: &Intents) {
-        self.generation = intents.generation;
+        self.newest = Acknowledged {
+            epoch: intents.epoch.clone(),
+            generation: intents.generation,
+        };
         self.context.networks.want(intents);
         let named: BTreeMap<&str, &InstanceIntent> = intents
             .instances

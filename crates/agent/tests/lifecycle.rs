@@ -315,16 +315,95 @@ async fn the_agent_works_on_while_the_control_plane_is_away() {
     let intent = cloud.intent("i-1", 64);
     cloud.want(|all| all.push(intent));
     cloud.until_phase("i-1", Phase::Running, 1).await;
-    let before = cloud.living("i-1");
-    cloud.control_plane_dies().await;
+    // It hears of a stop and of a second instance, stores that, and dies before it acts.
     cloud.kill_agent();
-    // Alone, from its own memory.
+    let second = cloud.intent("i-2", 64);
+    cloud.want(|all| {
+        all[0].set_desired(Desired::Stopped);
+        all.push(second);
+    });
+    cloud.start_agent_with(&[("HEARTH_AGENT_CRASH_AT", "intents-stored")]);
+    cloud.agent_died().await;
+    assert_eq!((cloud.living("i-1").len(), cloud.spawned("i-2").len()), (1, 0));
+    cloud.control_plane_dies().await;
+    // Alone, from its own memory: the image is there.
     cloud.start_agent();
-    cloud.want(|all| all[0].set_desired(Desired::Stopped));
-    assert_eq!(cloud.living("i-1"), before);
+    cloud.until_spawned("i-2", 1).await;
+    let begin = std::time::Instant::now();
+    while !cloud.living("i-1").is_empty() {
+        assert!(begin.elapsed() < common::PATIENCE, "i-1 was not stopped");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     cloud.control_plane_returns().await;
     cloud.until_phase("i-1", Phase::Ended, 1).await;
-    assert!(cloud.living("i-1").is_empty());
+    cloud.until_phase("i-2", Phase::Running, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn intents_that_cannot_be_stored_are_stored_later() {
+    let mut cloud = Cloud::new().await;
+    std::fs::create_dir(cloud.data_dir()).unwrap();
+    let Some(_small) = common::SmallDisk::mount(&cloud.data_dir(), "64m") else {
+        eprintln!("SKIPPED: intents_that_cannot_be_stored_are_stored_later: mounting a tmpfs needs root");
+        return;
+    };
+    cloud.start_agent();
+    let intent = cloud.intent("i-1", 64);
+    cloud.want(|all| all.push(intent));
+    cloud.until_phase("i-1", Phase::Running, 1).await;
+    // The disk is full when it hears of a stop, with more than the store has room for.
+    let filler = cloud.data_dir().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    cloud.want(|all| {
+        all[0].set_desired(Desired::Stopped);
+        all[0].metadata.as_mut().unwrap().user_data = vec![1; 4 << 20];
+    });
+    let begin = std::time::Instant::now();
+    while !cloud.logged().contains("storing intents") {
+        assert!(begin.elapsed() < common::PATIENCE, "{}", cloud.logged());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(cloud.living("i-1").len(), 1, "it acted upon what it may forget");
+    std::fs::remove_file(&filler).unwrap();
+    drop(file);
+    // Nobody tells it again.
+    cloud.until_phase("i-1", Phase::Ended, 1).await;
+    cloud.kill_agent();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn intents_of_another_epoch_are_taken_whatever_their_generation() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    let intent = cloud.intent("i-1", 64);
+    cloud.want(|all| all.push(intent));
+    cloud.until_phase("i-1", Phase::Running, 1).await;
+    let set_back = |intents: &mut hearth_api::agent::Intents, epoch: &str| {
+        intents.generation = 0;
+        intents.epoch = epoch.into();
+        intents.instances[0].set_desired(Desired::Stopped);
+    };
+    // Of the same epoch: an old message.
+    let before = cloud.intents.borrow().clone();
+    cloud
+        .intents
+        .send_modify(|intents| set_back(intents, &before.epoch));
+    let begin = std::time::Instant::now();
+    while !cloud.logged().contains("ignoring intents older") {
+        assert!(begin.elapsed() < common::PATIENCE, "{}", cloud.logged());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(cloud.living("i-1").len(), 1);
+    // Of a store that was set back.
+    cloud.intents.send_modify(|intents| set_back(intents, "restored"));
+    let seen = cloud.until_phase("i-1", Phase::Ended, 1).await;
+    assert_eq!(seen.end.unwrap().cause(), Cause::Requested);
+    let observed = cloud.seen.borrow().clone();
+    assert_eq!(
+        (observed.intents_epoch.as_str(), observed.intents_generation),
+        ("restored", 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,6 +122,7 @@ error_codes! {
     Unsupported = "Unsupported", FailedPrecondition;
     OperationNotPermitted = "OperationNotPermitted", FailedPrecondition;
     IdempotentParameterMismatch = "IdempotentParameterMismatch", FailedPrecondition;
+    IdempotentInstanceTerminated = "IdempotentInstanceTerminated", FailedPrecondition;
     DryRunOperation = "DryRunOperation", FailedPrecondition;
 
     // Who asks.

@@ -80,6 +80,22 @@ impl<'f> Filters<'f> {
         Ok(Self(checked))
     }
 
+    /// The values of a filter that admits nothing else: it is given once, and none of its values is a pattern. Whatever
+    /// passes has one of them.
+    pub fn literals(&self, name: &str) -> Option<Vec<String>> {
+        let filter = self.0.iter().find(|filter| filter.name == name)?;
+        filter.patterns.iter().map(Pattern::literal).collect()
+    }
+
+    /// The key and the values of the first filter by a tag whose values are no patterns.
+    pub fn literal_tag(&self) -> Option<(&str, Vec<String>)> {
+        self.0.iter().find_map(|filter| {
+            let key = filter.name.strip_prefix("tag:")?;
+            let values: Option<Vec<String>> = filter.patterns.iter().map(Pattern::literal).collect();
+            Some((key, values?))
+        })
+    }
+
     /// Whether an item passes. `values_of` answers what the item has under a known name; tags are looked up in `tags`.
     pub fn matches<'i>(&self, tags: &[Tag], values_of: impl Fn(&str) -> Values<'i>) -> bool {
         self.0.iter().all(|filter| {

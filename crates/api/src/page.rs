@@ -15,19 +15,21 @@ pub const MAX_RESULTS: std::ops::RangeInclusive<i32> = 5..=1000;
 /// Versioned, so that a later format can tell this one apart.
 const PREFIX: &str = "1";
 
-/// Cuts the wanted page out of all items and answers it with the token of the next (empty after the last).
-/// `items` must be sorted by `key`, and keys must be unique.
+/// Tells the items of the wanted page, and answers them with the token of the next (empty after the last). `items` must be
+/// sorted by `key`, and keys must be unique. `tell` answers what callers are told of an item, and `None` for one that is
+/// not wanted; it is asked for no more items than the page needs.
 ///
 /// # Errors
 /// `InvalidParameterValue` for a `max_results` outside of [`MAX_RESULTS`], `InvalidNextToken` for a token that is
 /// none of ours.
-pub fn paginate<T>(
-    items: Vec<T>,
+pub fn paginate<S, T>(
+    items: impl IntoIterator<Item = S>,
     page: Option<&Page>,
-    key: impl Fn(&T) -> String,
+    key: impl Fn(&S) -> String,
+    tell: impl Fn(S) -> Option<T>,
 ) -> Result<(Vec<T>, String), ApiError> {
     let Some(page) = page else {
-        return Ok((items, String::new()));
+        return Ok((items.into_iter().filter_map(tell).collect(), String::new()));
     };
     let limit = match page.max_results {
         0 => usize::MAX,
@@ -44,14 +46,21 @@ pub fn paginate<T>(
         "" => None,
         token => Some(decode(token)?),
     };
-    let start = after.map_or(0, |after| items.partition_point(|item| key(item) <= after));
-    let more = items.len().saturating_sub(start) > limit;
-    let told: Vec<T> = items.into_iter().skip(start).take(limit).collect();
-    let token = told
-        .last()
-        .filter(|_| more)
-        .map_or_else(String::new, |last| encode(&key(last)));
-    Ok((told, token))
+    let mut told = Vec::new();
+    let mut last = String::new();
+    let rest = items
+        .into_iter()
+        .skip_while(|item| after.as_ref().is_some_and(|after| key(item) <= *after));
+    for item in rest {
+        let key = key(&item);
+        let Some(item) = tell(item) else { continue };
+        if told.len() == limit {
+            return Ok((told, encode(&last)));
+        }
+        told.push(item);
+        last = key;
+    }
+    Ok((told, String::new()))
 }
 
 /// EC2 refuses to page through named resources.
@@ -102,10 +111,10 @@ mod tests {
     #[test]
     fn bad_pages_are_refused() {
         for max in [-1, 1, 4, 1001] {
-            let error = paginate(vec!["a"], Some(&page(max, "")), |s| (*s).into()).unwrap_err();
+            let error = paginate(vec!["a"], Some(&page(max, "")), |s| (*s).into(), Some).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidParameterValue);
         }
-        let error = paginate(vec!["a"], Some(&page(0, "x")), |s| (*s).into()).unwrap_err();
+        let error = paginate(vec!["a"], Some(&page(0, "x")), |s| (*s).into(), Some).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidNextToken);
         let ids = ["i-1".to_owned()];
         assert!(refuse_page_of_ids(&ids, Some(&page(5, "")), "instancesSet").is_err());
@@ -119,7 +128,7 @@ mod tests {
             let all: Vec<String> = keys.into_iter().collect();
             let (mut seen, mut token) = (Vec::new(), String::new());
             loop {
-                let (items, next) = paginate(all.clone(), Some(&page(max, &token)), Clone::clone).unwrap();
+                let (items, next) = paginate(all.clone(), Some(&page(max, &token)), Clone::clone, Some).unwrap();
                 prop_assert!(items.len() <= max as usize);
                 prop_assert!(next.is_empty() || !items.is_empty());
                 seen.extend(items);
@@ -132,10 +141,10 @@ mod tests {
         #[test]
         fn a_page_goes_on_after_an_item_that_went(gone in 0usize..5) {
             let all: Vec<String> = (0..20).map(|n| format!("{n:02}")).collect();
-            let (_, token) = paginate(all.clone(), Some(&page(5, "")), Clone::clone).unwrap();
+            let (_, token) = paginate(all.clone(), Some(&page(5, "")), Clone::clone, Some).unwrap();
             let mut fewer = all.clone();
             fewer.remove(gone);
-            let (second, _) = paginate(fewer, Some(&page(5, &token)), Clone::clone).unwrap();
+            let (second, _) = paginate(fewer, Some(&page(5, &token)), Clone::clone, Some).unwrap();
             prop_assert_eq!(&second[..], &all[5..10]);
         }
     }

@@ -7,23 +7,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gateway::Sessions;
+use crate::join::Issuer;
 use crate::store::Store;
-use crate::store::intents::Surroundings;
-use crate::store::views::Cloud;
+use crate::views::Cloud;
 
 #[derive(Debug)]
 pub struct App {
     pub config: Config,
+    pub cloud: Cloud,
     pub store: Store,
     pub sessions: Arc<Sessions>,
-    pub surroundings: Surroundings,
+    pub join_tokens: Issuer,
     /// Cancelled when the process ends gracefully: streams that would never end do.
     pub ending: CancellationToken,
 }
 
 impl App {
-    pub fn cloud(&self) -> &Cloud {
-        &self.surroundings.cloud
+    /// The account that calls are made for, as long as there is one only.
+    pub fn account(&self) -> &str {
+        &self.cloud.owner_id
     }
 
     pub fn images_dir(&self) -> PathBuf {

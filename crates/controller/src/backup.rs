@@ -6,8 +6,7 @@
 //! What is cut short is not taken for whole: in both directions the database gets its name last. Until then a directory is
 //! no backup, and no data directory in which `hearthd` starts.
 //!
-//! A restored store is older than what agents have heard. So that they listen to it, each host's generation is raised
-//! beyond any that they can know. What changed after the backup is not known to it: an instance launched since is
+//! A restored store is older than what agents have heard. So that they listen to it, it begins a new epoch. What changed after the backup is not known to it: an instance launched since is
 //! reported as unknown by its host, and kept there.
 
 use std::fs::{self, DirBuilder, File};
@@ -19,7 +18,8 @@ use anyhow::{Context as _, ensure};
 use hearth_image::Extents;
 use serde_json::json;
 
-use crate::store::{self, DATABASE, RESTORING, Store, hosts, join_tokens};
+use crate::state::Cloud;
+use crate::store::{self, CommitError, DATABASE, RESTORING, Store};
 
 const PKI: &str = "pki";
 const IMAGES: &str = "images";
@@ -71,13 +71,16 @@ pub async fn restore(from: &Path, data_dir: &Path) -> anyhow::Result<()> {
     // Before anything else is: it says that the directory is not whole.
     fs::copy(&database, &copied).with_context(|| format!("copying {}", database.display()))?;
     let store = Store::open(&copied).await?;
-    let mut tx = store.write().await?;
-    hosts::raise_generations(tx.connection()).await?;
-    // Tokens that have been used since would admit hosts again.
-    join_tokens::revoke_all(tx.connection()).await?;
-    tx.audit("Restore", &json!({ "from": from.display().to_string() }))
+    let detail = json!({ "from": from.display().to_string() });
+    store
+        .transact(move |tx| {
+            tx.update::<Cloud>(Cloud::ID, |cloud| cloud.epoch = Cloud::new_epoch());
+            // Tokens that have been used since would admit hosts again.
+            tx.revoke_tokens();
+            tx.audit("Restore", &detail);
+            Ok::<_, CommitError>(())
+        })
         .await?;
-    tx.commit().await?;
     store.close().await;
     copy_files(from, data_dir)?;
     sync(&copied)?;

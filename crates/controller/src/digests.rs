@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 
 use crate::app::App;
-use crate::store::images;
+use crate::state::{Image, Volume};
+use crate::store::CommitError;
 
 /// Computes what is missing. Each digest is durable before the next is begun, so that an interrupted start goes on where it
 /// was. Hosts are sent their intents anew: a launch that waits for its image then expects the new digest.
@@ -14,14 +15,16 @@ use crate::store::images;
 /// # Errors
 /// The store fails.
 pub async fn complete(app: &App) -> anyhow::Result<()> {
-    let mut read = app.store.read().await?;
-    let missing = images::without_digest(&mut read).await?;
-    drop(read);
+    let missing: Vec<(String, u64)> = app
+        .store
+        .state()
+        .all::<Image>()
+        .filter(|image| image.digest.is_empty())
+        .map(|image| (image.id.clone(), image.size))
+        .collect();
     for (id, size) in missing {
         let path = app.image_path(&id);
-        let digest = tokio::task::spawn_blocking(move || {
-            hearth_image::disk_digest(&File::open(path)?, size.unsigned_abs())
-        });
+        let digest = tokio::task::spawn_blocking(move || hearth_image::disk_digest(&File::open(path)?, size));
         let digest = match digest.await.map_err(io::Error::other).flatten() {
             Ok(digest) => digest,
             Err(error) => {
@@ -29,9 +32,18 @@ pub async fn complete(app: &App) -> anyhow::Result<()> {
                 continue;
             }
         };
-        let mut tx = app.store.write().await?;
-        images::set_digest(tx.connection(), &id, &digest).await?;
-        tx.commit().await?;
+        let image = id.clone();
+        app.store
+            .transact(move |tx| {
+                tx.update::<Image>(&image, |image| image.digest = digest);
+                let hosts: Vec<String> = tx
+                    .by(&Volume::BY_IMAGE, &image)
+                    .map(|volume| volume.host_id.clone())
+                    .collect();
+                hosts.iter().for_each(|host| tx.touch_host(host));
+                Ok::<_, CommitError>(())
+            })
+            .await?;
         tracing::info!(image = id, "the image's digest is computed anew");
     }
     Ok(())

@@ -5,8 +5,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_api::InstanceState;
+
 use crate::app::App;
-use crate::store::{Result, images, purge};
+use crate::state::{ClientToken, DEREGISTERED, Image, Instance, Observation, Reservation, State, Tx, Volume};
+use crate::store::{CommitError, now};
+
+/// Events are a feed, not an archive.
+const KEEP_EVENTS_MS: i64 = 24 * 3600 * 1000;
+/// A call may be repeated for so long after what it made is out of sight.
+const KEEP_TOKENS_MS: i64 = 24 * 3600 * 1000;
+const KEEP_AUDIT_MS: i64 = 90 * 24 * 3600 * 1000;
 
 /// Runs until the process ends.
 pub async fn run(app: Arc<App>) {
@@ -26,38 +35,104 @@ pub async fn run(app: Arc<App>) {
     }
 }
 
-async fn tidy(app: &App, visible: Duration) -> Result<()> {
+async fn tidy(app: &App, visible: Duration) -> anyhow::Result<()> {
     let visible_ms = i64::try_from(visible.as_millis()).unwrap_or(i64::MAX);
-    let mut read = app.store.read().await?;
-    let due = purge::is_due(&mut read, visible_ms).await?;
-    drop(read);
-    if !due {
+    let now = now();
+    let history = app
+        .store
+        .forget_history(now - KEEP_EVENTS_MS, now - KEEP_AUDIT_MS)
+        .await?;
+    let state = app.store.state();
+    let ended = ended(&state, now - visible_ms);
+    let unused = unused_images(&state);
+    if ended.is_empty() && unused.is_empty() && old_tokens(&state, now).is_empty() {
         return Ok(());
     }
-    let mut tx = app.store.write().await?;
-    let purged = purge::terminated(&mut tx, visible_ms).await?;
-    let history = purge::history(&mut tx).await?;
-    let unused = images::forget_unused(tx.connection()).await?;
-    tx.commit().await?;
-    // After the commit: a disk without a row is swept at the next start, a row without a disk would be a lie.
-    for image in &unused {
+    drop(state);
+    let (instances, images) = app
+        .store
+        .transact(move |tx| {
+            // Once more: the state may have changed since.
+            let ended = self::ended(tx, tx.now() - visible_ms);
+            forget(tx, &ended);
+            tx.remove_all::<ClientToken>(old_tokens(tx, tx.now()));
+            let unused = unused_images(tx);
+            tx.remove_all::<Image>(unused.iter().cloned());
+            Ok::<_, CommitError>((ended.len(), unused))
+        })
+        .await?;
+    // After the commit: a disk without an image is swept at the next start, an image without a disk would be a lie.
+    for image in &images {
         if let Err(error) = tokio::fs::remove_file(app.image_path(image)).await {
             tracing::warn!(image, %error, "removing an image's disk");
         }
     }
-    tracing::info!(instances = purged, history, images = unused.len(), "tidied up");
+    tracing::info!(instances, history, images = images.len(), "tidied up");
     Ok(())
 }
 
-/// At the start: removes uploads that never ended, and disks whose image has no row.
-pub async fn sweep_images(app: &App) -> anyhow::Result<()> {
-    let mut read = app.store.read().await?;
-    let known: HashSet<String> = images::ids(&mut read)
-        .await?
-        .into_iter()
-        .map(|id| format!("{id}.raw"))
+/// Instances that were terminated before a time.
+fn ended(state: &State, before: i64) -> Vec<String> {
+    state
+        .by(&Instance::BY_STATE, InstanceState::Terminated.name())
+        .filter(|row| row.terminated_at.is_some_and(|at| at <= before))
+        .map(|row| row.id.clone())
+        .collect()
+}
+
+/// Removes instances with all that is theirs.
+fn forget(tx: &mut Tx<'_>, instances: &[String]) {
+    for id in instances {
+        let Some(row) = tx.get::<Instance>(id).cloned() else {
+            continue;
+        };
+        tx.remove::<Observation>(id);
+        tx.remove::<Instance>(id);
+        if let Some(blob) = &row.user_data
+            && !tx.any_by(&Instance::BY_USER_DATA, blob)
+        {
+            tx.drop_blob(blob);
+        }
+        if !tx.any_by(&Instance::BY_RESERVATION, &row.reservation_id) {
+            tx.remove::<Reservation>(&row.reservation_id);
+            let tokens: Vec<ClientToken> = tx
+                .by(&ClientToken::BY_RESOURCE, &row.reservation_id)
+                .cloned()
+                .collect();
+            for mut token in tokens {
+                token.outlived_at = Some(tx.now());
+                tx.put(token);
+            }
+        }
+    }
+}
+
+/// Tokens that nobody can repeat a call with any more.
+fn old_tokens(state: &State, now: i64) -> Vec<String> {
+    state
+        .all::<ClientToken>()
+        .filter(|token| token.outlived_at.is_some_and(|at| at <= now - KEEP_TOKENS_MS))
+        .map(|token| token.id.clone())
+        .collect()
+}
+
+/// Deregistered images that no volume is based on.
+fn unused_images(state: &State) -> Vec<String> {
+    state
+        .by(&Image::BY_STATE, DEREGISTERED)
+        .filter(|image| !state.any_by(&Volume::BY_IMAGE, &image.id))
+        .map(|image| image.id.clone())
+        .collect()
+}
+
+/// At the start: removes uploads that never ended, and disks whose image is not there.
+pub fn sweep_images(app: &App) -> anyhow::Result<()> {
+    let known: HashSet<String> = app
+        .store
+        .state()
+        .all::<Image>()
+        .map(|image| format!("{}.raw", image.id))
         .collect();
-    drop(read);
     sweep(&app.images_dir(), &known)?;
     Ok(())
 }

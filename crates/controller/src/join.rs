@@ -1,18 +1,49 @@
-//! `hearthd join-token`: works beside a running `hearthd`, on the same store.
+//! Join tokens: how they are put together, and `hearthd join-token`, which asks the running `hearthd`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use hearth_api::Client;
 use hearth_api::join::JoinToken;
-use hearth_api::{Id, Kind};
+use hearth_api::v1::{self, CreateJoinTokenRequest, ListJoinTokensRequest, RevokeJoinTokensRequest};
 use jiff::SignedDuration;
+use tonic::{Response, Status};
 
-use crate::pki::Authority;
-use crate::store::join_tokens::{self, JoinTokenRow};
-use crate::store::{Store, hosts, now};
+/// What makes a secret into a token that an agent can use.
+#[derive(Debug)]
+pub struct Issuer {
+    ca_fingerprint: String,
+    endpoint: String,
+}
 
-const LONGEST: SignedDuration = SignedDuration::from_hours(720);
+impl Issuer {
+    /// For the authority with this fingerprint, and agents that dial `listen`.
+    pub fn new(ca_fingerprint: String, listen: SocketAddr) -> Self {
+        // Nobody can dial "any address".
+        let host = match listen.ip() {
+            ip if ip.is_unspecified() => [127, 0, 0, 1].into(),
+            ip => ip,
+        };
+        Self {
+            ca_fingerprint,
+            endpoint: SocketAddr::new(host, listen.port()).to_string(),
+        }
+    }
+
+    /// `endpoint` is what agents shall dial; empty: where this process listens.
+    pub fn token(&self, secret: String, endpoint: &str) -> JoinToken {
+        JoinToken {
+            secret,
+            ca_fingerprint: self.ca_fingerprint.clone(),
+            endpoint: match endpoint {
+                "" => self.endpoint.clone(),
+                endpoint => endpoint.to_owned(),
+            },
+        }
+    }
+}
 
 /// Whom a token admits, and until when.
 #[derive(Debug, Clone)]
@@ -24,70 +55,44 @@ pub struct Terms {
     pub host_id: Option<String>,
 }
 
-/// Makes a join token. `endpoint` is what agents shall dial; without it, where the `hearthd` of this data directory
-/// listens.
+/// Makes a join token. `endpoint` is what agents shall dial; without it, where `hearthd` listens.
 ///
 /// # Errors
-/// The terms make no sense, there is no `hearthd` yet in this data directory, or its store cannot be written.
+/// No `hearthd` runs with this data directory, or it refuses the terms.
 pub async fn make_token(
     data_dir: &Path,
     endpoint: Option<String>,
     terms: Terms,
 ) -> anyhow::Result<JoinToken> {
-    ensure!(
-        terms.expires_in > SignedDuration::ZERO && terms.expires_in <= LONGEST,
-        "--expires-in must be more than nothing and at most {} hours",
-        LONGEST.as_hours()
-    );
-    let endpoint = match endpoint {
-        Some(endpoint) => endpoint,
-        None => listening(data_dir)?,
+    let request = CreateJoinTokenRequest {
+        expires_in_seconds: terms.expires_in.as_secs(),
+        uses: i32::try_from(terms.uses)?,
+        host_id: terms.host_id.unwrap_or_default(),
+        endpoint: endpoint.unwrap_or_default(),
     };
-    let ca_fingerprint = Authority::fingerprint_in(&data_dir.join("pki"))?;
-    let secret = hex::encode(rand::random::<[u8; 32]>());
-    let created_at = now();
-    let row = JoinTokenRow {
-        id: format!("join-{:08x}", rand::random::<u32>()),
-        host_id: terms.host_id,
-        uses: terms.uses.into(),
-        uses_left: terms.uses.into(),
-        created_at,
-        expires_at: created_at.saturating_add(i64::try_from(terms.expires_in.as_millis())?),
-    };
-    let store = Store::open_in(data_dir).await?;
-    let mut tx = store.write().await?;
-    if let Some(host_id) = &row.host_id {
-        let host_id = Id::parse(Kind::Host, host_id)?;
-        if hosts::availability_zone(tx.connection(), &host_id)
-            .await?
-            .is_none()
-        {
-            bail!("there is no host {host_id}: `hearth list-hosts` lists those that there are");
-        }
-    }
-    join_tokens::insert(tx.connection(), &row, &secret).await?;
-    tx.commit().await?;
-    store.close().await;
-    Ok(JoinToken {
-        secret,
-        ca_fingerprint,
-        endpoint,
-    })
+    let mut client = connect(data_dir).await?;
+    let answer = answered(client.hosts.create_join_token(request).await)?;
+    answer.token.parse().context("hearthd answered no join token")
 }
 
 /// A token that admits hosts, as people read it: `join-1f2e3d4c  1 of 1 uses left  expires 2026-11-26T10:00:00Z`.
 #[derive(Debug)]
-pub struct Listed(JoinTokenRow);
+pub struct Listed(v1::JoinToken);
 
 impl fmt::Display for Listed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row = &self.0;
-        write!(f, "{}  {} of {} uses left  ", row.id, row.uses_left, row.uses)?;
-        let expires = jiff::Timestamp::from_millisecond(row.expires_at).unwrap_or(jiff::Timestamp::MAX);
+        let token = &self.0;
+        write!(
+            f,
+            "{}  {} of {} uses left  ",
+            token.join_token_id, token.uses_left, token.uses
+        )?;
+        let expires = token.expiration_time.unwrap_or_default();
+        let expires = jiff::Timestamp::new(expires.seconds, 0).unwrap_or(jiff::Timestamp::MAX);
         write!(f, "expires {}", expires.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
-        match &row.host_id {
-            Some(host_id) => write!(f, "  for {host_id}"),
-            None => Ok(()),
+        match token.host_id.as_str() {
+            "" => Ok(()),
+            host_id => write!(f, "  for {host_id}"),
         }
     }
 }
@@ -95,56 +100,44 @@ impl fmt::Display for Listed {
 /// The tokens that still admit hosts, the oldest first.
 ///
 /// # Errors
-/// The store cannot be read.
+/// No `hearthd` runs with this data directory.
 pub async fn list_tokens(data_dir: &Path) -> anyhow::Result<Vec<Listed>> {
-    let store = Store::open_in(data_dir).await?;
-    let mut read = store.read().await?;
-    let rows = join_tokens::usable(&mut read).await?;
-    drop(read);
-    store.close().await;
-    Ok(rows.into_iter().map(Listed).collect())
+    let mut client = connect(data_dir).await?;
+    let answer = answered(client.hosts.list_join_tokens(ListJoinTokensRequest {}).await)?;
+    Ok(answer.join_tokens.into_iter().map(Listed).collect())
 }
 
 /// Makes a token useless, named by its id or by itself. Hosts that joined with it stay.
 ///
 /// # Errors
-/// There is no such token, or the store cannot be written.
+/// There is no such token, or no `hearthd` runs with this data directory.
 pub async fn revoke_token(data_dir: &Path, token: &str) -> anyhow::Result<()> {
-    let store = Store::open_in(data_dir).await?;
-    let mut tx = store.write().await?;
-    let id = match token.parse::<JoinToken>() {
-        Ok(token) => join_tokens::find(tx.connection(), &token.secret)
-            .await?
-            .map(|row| row.id),
-        Err(_) => Some(token.to_owned()),
+    ensure!(!token.is_empty(), "--revoke needs a token or its id");
+    let request = RevokeJoinTokensRequest {
+        token: token.to_owned(),
+        all: false,
     };
-    let revoked = match id {
-        Some(id) => join_tokens::revoke(tx.connection(), &id).await?,
-        None => false,
-    };
-    ensure!(
-        revoked,
-        "there is no such token: `hearthd join-token --list` lists those that there are"
-    );
-    tx.commit().await?;
-    store.close().await;
+    let mut client = connect(data_dir).await?;
+    answered(client.hosts.revoke_join_tokens(request).await)?;
     Ok(())
 }
 
 /// Makes all join tokens useless. Hosts that joined stay. Answers how many still admitted hosts.
 ///
 /// # Errors
-/// The store cannot be written.
-pub async fn revoke_all_tokens(data_dir: &Path) -> anyhow::Result<usize> {
-    let store = Store::open_in(data_dir).await?;
-    let mut tx = store.write().await?;
-    let revoked = join_tokens::revoke_all(tx.connection()).await?;
-    tx.commit().await?;
-    store.close().await;
-    Ok(revoked)
+/// No `hearthd` runs with this data directory.
+pub async fn revoke_all_tokens(data_dir: &Path) -> anyhow::Result<u32> {
+    let request = RevokeJoinTokensRequest {
+        token: String::new(),
+        all: true,
+    };
+    let mut client = connect(data_dir).await?;
+    let answer = answered(client.hosts.revoke_join_tokens(request).await)?;
+    Ok(answer.revoked.unsigned_abs())
 }
 
-fn listening(data_dir: &Path) -> anyhow::Result<String> {
+/// To the `hearthd` that runs with this data directory.
+async fn connect(data_dir: &Path) -> anyhow::Result<Client> {
     let path = data_dir.join("endpoints.json");
     let text = std::fs::read_to_string(&path).with_context(|| {
         format!(
@@ -152,12 +145,17 @@ fn listening(data_dir: &Path) -> anyhow::Result<String> {
             path.display()
         )
     })?;
-    let endpoints: serde_json::Value = serde_json::from_str(&text)?;
-    let address = endpoints["agent_listen"]
+    let endpoints: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    let socket = endpoints["socket"]
         .as_str()
-        .context("endpoints.json names no agent_listen")?;
-    // Nobody can dial "any address".
-    Ok(address
-        .replace("0.0.0.0:", "127.0.0.1:")
-        .replace("[::]:", "127.0.0.1:"))
+        .with_context(|| format!("{} names no socket", path.display()))?;
+    Ok(Client::connect(&format!("unix:{socket}")).await?)
+}
+
+fn answered<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
+    match answer {
+        Ok(answer) => Ok(answer.into_inner()),
+        Err(status) => anyhow::bail!("{}", status.message()),
+    }
 }

@@ -1,11 +1,12 @@
 //! `hearthd`, the control plane: API services, scheduler, store, and the gateway that agents dial.
 //!
 //! A call is validated ([`services`]), meets rules that know no I/O ([`lifecycle`], [`scheduler`]), and becomes true in
-//! one transaction ([`store`]). After the commit the hosts concerned get their new intents ([`gateway`]), and what they
-//! observe comes back the same way.
+//! one transaction on the state, which is a value in memory ([`state`]) with a durable form ([`store`]). After the commit
+//! the hosts concerned get their new intents ([`gateway`]), and what they observe comes back the same way.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod addresses;
 mod app;
 pub mod backup;
 pub mod catalog;
@@ -14,6 +15,7 @@ mod digests;
 mod door;
 mod gateway;
 pub mod inspection;
+mod intents;
 mod janitor;
 pub mod join;
 pub mod lifecycle;
@@ -22,7 +24,9 @@ pub mod privileges;
 pub mod scheduler;
 mod server;
 mod services;
+mod state;
 mod store;
+mod views;
 
 pub use app::App;
 pub use config::Config;

@@ -19,10 +19,11 @@ use crate::config::Config;
 use crate::door::calls::Calls;
 use crate::door::{accept, files, socket};
 use crate::gateway::{self, Sessions};
+use crate::join::Issuer;
 use crate::pki::{self, Authority};
 use crate::store::bootstrap::{Layout, bootstrap};
-use crate::store::intents::Surroundings;
-use crate::store::{self, Store, views};
+use crate::store::{self, CommitError, Store};
+use crate::views::Cloud;
 use crate::{digests, janitor, services};
 
 /// A dead peer is noticed after about 30 s.
@@ -98,13 +99,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .with_context(|| format!("making {}", dir.display()))?;
     let lock = lock(&dir)?;
     let store = Store::open_in(&dir).await?;
-    let mut tx = store.write().await?;
     let layout = Layout {
         zones: config.zones.clone(),
         vpc_cidr: config.vpc_cidr,
     };
-    let owner_id = bootstrap(&mut tx, &layout).await?;
-    tx.commit().await?;
+    let owner_id = store
+        .transact(move |tx| Ok::<_, CommitError>(bootstrap(tx, &layout)))
+        .await?;
     let life = Duration::from_secs(config.certificate_seconds.into());
     let authority = Arc::new(Authority::open(&dir.join("pki"), life)?);
 
@@ -119,19 +120,18 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let agent_listener = bind(config.agent_listen).await?;
     let agent_listen = agent_listener.local_addr()?;
     let app = Arc::new(App {
-        surroundings: Surroundings {
-            cloud: views::Cloud {
-                owner_id,
-                region: config.region.clone(),
-            },
+        cloud: Cloud {
+            owner_id,
+            region: config.region.clone(),
             public_pool: config.public_pool.trunc(),
         },
+        join_tokens: Issuer::new(authority.fingerprint(), agent_listen),
         config,
         store,
         sessions: Arc::new(Sessions::default()),
         ending: CancellationToken::new(),
     });
-    janitor::sweep_images(&app).await?;
+    janitor::sweep_images(&app)?;
     digests::complete(&app).await?;
 
     let agents = builder()

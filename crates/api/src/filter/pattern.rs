@@ -36,6 +36,14 @@ struct Automaton {
 }
 
 impl Pattern {
+    /// The only text that it matches, where there is only one.
+    pub fn literal(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Literal(text) => Some(text.clone()),
+            Kind::Wildcards(_) => None,
+        }
+    }
+
     /// `None` for a pattern of more than [`MAX_LENGTH`] characters.
     pub fn new(text: &str) -> Option<Self> {
         if text.chars().count() > MAX_LENGTH {

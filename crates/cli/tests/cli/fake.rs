@@ -353,6 +353,21 @@ impl Hosts for Script {
             abandoned_volume_ids: vec!["vol-0123456789abcdef0".into()],
         }))
     }
+
+    async fn create_join_token(&self, _: Request<CreateJoinTokenRequest>) -> Answer<CreateJoinTokenResponse> {
+        Err(Status::unimplemented("no command asks for it"))
+    }
+
+    async fn list_join_tokens(&self, _: Request<ListJoinTokensRequest>) -> Answer<ListJoinTokensResponse> {
+        Err(Status::unimplemented("no command asks for it"))
+    }
+
+    async fn revoke_join_tokens(
+        &self,
+        _: Request<RevokeJoinTokensRequest>,
+    ) -> Answer<RevokeJoinTokensResponse> {
+        Err(Status::unimplemented("no command asks for it"))
+    }
 }
 
 #[tonic::async_trait]

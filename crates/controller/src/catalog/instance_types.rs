@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use hearth_api::v1::InstanceTypeInfo;
 
-use crate::store::views::ARCHITECTURE;
+use crate::views::ARCHITECTURE;
 
 /// What a launch asks for when it names no type.
 pub const DEFAULT: &str = "t2.micro";

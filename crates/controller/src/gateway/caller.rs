@@ -6,11 +6,10 @@ use std::time::SystemTime;
 
 use tonic::{Request, Status};
 
-use super::internal;
 use super::sessions::Standing;
 use crate::app::App;
 use crate::pki::HostCertificate;
-use crate::store::host_keys::{self, Admission};
+use crate::state::Admission;
 
 /// A host that was admitted.
 pub(super) struct Caller {
@@ -42,7 +41,8 @@ pub fn demand_certificate(mut request: Request<()>) -> Result<Request<()>, Statu
 ///
 /// # Errors
 /// `UNAUTHENTICATED` without a valid certificate; `PERMISSION_DENIED` with one that is not accepted any more.
-pub(super) async fn admit<T>(app: &App, request: &Request<T>) -> Result<Caller, Status> {
+#[allow(clippy::result_large_err)]
+pub(super) fn admit<T>(app: &App, request: &Request<T>) -> Result<Caller, Status> {
     let certificate = request
         .extensions()
         .get::<HostCertificate>()
@@ -54,10 +54,10 @@ pub(super) async fn admit<T>(app: &App, request: &Request<T>) -> Result<Caller, 
     }
     // Before the store is asked: an eviction after the answer must reach this call.
     let standing = app.sessions.standing(&certificate.host_id);
-    let mut read = app.store.read().await.map_err(internal)?;
-    let admission = host_keys::admission(&mut read, &certificate.host_id, &certificate.public_key_hash)
-        .await
-        .map_err(internal)?;
+    let admission = app
+        .store
+        .state()
+        .admission(&certificate.host_id, &certificate.public_key_hash);
     check(admission, &certificate.host_id)?;
     Ok(Caller {
         certificate,

@@ -12,11 +12,10 @@ use hearth_api::{Id, Kind};
 use tonic::{Request, Response, Status};
 
 use super::attempts::Attempts;
-use super::internal;
 use crate::app::App;
 use crate::pki::{Authority, HostRequest};
-use crate::store::join_tokens::JoinTokenRow;
-use crate::store::{WriteTransaction, host_keys, hosts, join_tokens};
+use crate::state::{self, Host, HostKey, Tx};
+use crate::store::now;
 
 /// Bytes of a request: a token, a request for a certificate (under 1 KiB for the usual keys), a zone.
 pub const MAX_ENROLL_MESSAGE: usize = 16 << 10;
@@ -44,10 +43,9 @@ impl Enroller {
             Ok(token) => token.secret,
             Err(_) => request.token,
         };
-        let mut read = self.app.store.read().await.map_err(internal)?;
-        let token = join_tokens::find(&mut read, &secret).await.map_err(internal)?;
-        drop(read);
-        let Some(token) = token.filter(|token| !token.is_expired()) else {
+        let now = now();
+        let token = self.app.store.state().join_token(&secret).cloned();
+        let Some(token) = token.filter(|token| !token.is_expired(now)) else {
             self.attempts.refuse(peer, Instant::now());
             return Err(Status::unauthenticated(
                 "the join token is not known, was revoked, or expired: print a new one with `hearthd join-token`",
@@ -55,26 +53,21 @@ impl Enroller {
         };
         let host_request = HostRequest::parse(&request.certificate_signing_request)
             .map_err(|error| Status::invalid_argument(format!("the certificate signing request: {error}")))?;
-
-        let mut tx = self.app.store.write().await.map_err(internal)?;
-        let host_id = admit(
-            &mut tx,
-            &self.app.config.zones,
-            &secret,
-            &token.id,
-            &host_request.public_key_hash,
-            &request.availability_zone,
-        )
-        .await?;
-        let certificate = self
-            .authority
-            .sign_host(&host_id, host_request)
-            .map_err(|error| {
-                tracing::error!(%error, "signing a host's certificate");
-                Status::internal("the control plane cannot sign; its log says why")
-            })?;
-        tx.event("host.enrolled", &host_id).await.map_err(internal)?;
-        tx.commit().await.map_err(internal)?;
+        let (zones, zone) = (self.app.config.zones.clone(), request.availability_zone.clone());
+        let (authority, token_id) = (Arc::clone(&self.authority), token.id.clone());
+        let (host_id, certificate) = self
+            .app
+            .store
+            .transact(move |tx| {
+                let host_id = admit(tx, &zones, &token_id, &host_request.public_key_hash, &zone)?;
+                let certificate = authority.sign_host(&host_id, host_request).map_err(|error| {
+                    tracing::error!(%error, "signing a host's certificate");
+                    Status::internal("the control plane cannot sign; its log says why")
+                })?;
+                tx.event("host.enrolled", &host_id);
+                Ok::<_, Status>((host_id, certificate))
+            })
+            .await?;
         if token.host_id.is_some() {
             let replaced = Status::permission_denied(format!("host {host_id} joined again with another key"));
             self.app.sessions.evict(&host_id, replaced);
@@ -94,47 +87,41 @@ impl Enroller {
 }
 
 /// Takes a use of the token for the key, and answers whose the key is from now on.
-async fn admit(
-    tx: &mut WriteTransaction,
+#[allow(clippy::result_large_err)] // tonic's errors are Statuses
+fn admit(
+    tx: &mut Tx<'_>,
     zones: &[String],
-    secret: &str,
     token_id: &str,
     key_hash: &str,
     zone: &str,
 ) -> Result<String, Status> {
-    // Once more, now that nobody else writes: it may have been revoked or used.
-    let token: JoinTokenRow = join_tokens::find(tx.connection(), secret)
-        .await
-        .map_err(internal)?
-        .filter(|token| token.id == token_id)
+    // Once more: it may have been revoked or used since.
+    let token = tx
+        .get::<state::JoinToken>(token_id)
+        .cloned()
         .ok_or_else(|| Status::unauthenticated("the join token was revoked"))?;
     // An agent that lost the answer asks again with the same key: for it the token has been used already.
-    if let Some((owner, admitted_by)) = host_keys::owner(tx.connection(), key_hash)
-        .await
-        .map_err(internal)?
-    {
-        if admitted_by.as_deref() != Some(token_id) {
+    if let Some(key) = tx.get::<HostKey>(key_hash) {
+        if key.token_id.as_deref() != Some(token_id) {
             return Err(Status::already_exists(
                 "this key is a host's already: make a new one for a new host",
             ));
         }
-        return Ok(owner);
+        return Ok(key.host_id.clone());
     }
-    let host_id = match token.host_id {
+    let host_id = match &token.host_id {
         Some(host_id) => {
-            let enrolled_for = hosts::availability_zone(tx.connection(), &host_id)
-                .await
-                .map_err(internal)?
+            let enrolled_for = tx
+                .host(host_id)
+                .map(|host| host.availability_zone.clone())
                 .ok_or_else(|| Status::unauthenticated(format!("host {host_id} was forgotten")))?;
             if enrolled_for != zone {
                 return Err(Status::invalid_argument(format!(
                     "host {host_id} is in availability zone {enrolled_for}, not '{zone}'"
                 )));
             }
-            host_keys::remove_all(tx.connection(), &host_id)
-                .await
-                .map_err(internal)?;
-            host_id
+            tx.end_keys(host_id, |_| true);
+            host_id.clone()
         }
         None => {
             if !zones.iter().any(|known| known == zone) {
@@ -143,25 +130,32 @@ async fn admit(
                     zones.join(", ")
                 )));
             }
-            let host_id = Id::new(Kind::Host).to_string();
-            hosts::insert(tx.connection(), &host_id, zone)
-                .await
-                .map_err(internal)?;
-            host_id
+            new_host(tx, zone)
         }
     };
-    if !join_tokens::take_use(tx.connection(), token_id)
-        .await
-        .map_err(internal)?
-    {
+    if token.uses_left == 0 {
         return Err(Status::unauthenticated(
             "the join token was used up: print a new one with `hearthd join-token`",
         ));
     }
-    host_keys::record(tx.connection(), &host_id, key_hash, Some(token_id))
-        .await
-        .map_err(internal)?;
+    tx.put(state::JoinToken {
+        uses_left: token.uses_left - 1,
+        ..token
+    });
+    tx.record_key(&host_id, key_hash, Some(token_id));
     Ok(host_id)
+}
+
+fn new_host(tx: &mut Tx<'_>, zone: &str) -> String {
+    let id = Id::new(Kind::Host).to_string();
+    tx.put(Host {
+        id: id.clone(),
+        availability_zone: zone.to_owned(),
+        enrolled_at: tx.now(),
+        generation: 0,
+        forgotten_at: None,
+    });
+    id
 }
 
 #[tonic::async_trait]

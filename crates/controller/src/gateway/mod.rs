@@ -17,7 +17,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::app::App;
 use crate::pki::{Authority, HostRequest};
-use crate::store::{host_keys, images};
+use crate::state::{Claim, HostKey, State, Volume};
+use crate::store::CommitError;
 
 mod attempts;
 mod caller;
@@ -68,50 +69,50 @@ struct Gateway {
 
 impl Gateway {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<RenewResponse, Status> {
-        let caller = caller::admit(&self.app, &request).await?;
-        let host_id = caller.host_id();
-        let presented = &caller.certificate.public_key_hash;
+        let caller = caller::admit(&self.app, &request)?;
+        let host_id = caller.host_id().to_owned();
+        let presented = caller.certificate.public_key_hash.clone();
         let request = HostRequest::parse(&request.into_inner().certificate_signing_request)
             .map_err(|error| Status::invalid_argument(format!("the certificate signing request: {error}")))?;
-        let new = request.public_key_hash.clone();
-        let mut tx = self.app.store.write().await.map_err(internal)?;
-        let admission = host_keys::admission(tx.connection(), host_id, presented)
-            .await
-            .map_err(internal)?;
-        caller::check(admission, host_id)?;
-        host_keys::used(tx.connection(), host_id, presented)
-            .await
-            .map_err(internal)?;
-        // One that was asked for before, and lost, ends.
-        host_keys::retain(tx.connection(), host_id, presented)
-            .await
-            .map_err(internal)?;
-        if host_keys::owner(tx.connection(), &new)
-            .await
-            .map_err(internal)?
-            .is_some()
-        {
-            return Err(Status::already_exists("a certificate is renewed for a new key"));
-        }
-        host_keys::record(tx.connection(), host_id, &new, None)
-            .await
-            .map_err(internal)?;
-        let certificate = self.authority.sign_host(host_id, request).map_err(|error| {
-            tracing::error!(%error, "signing a host's certificate");
-            Status::internal("the control plane cannot sign; its log says why")
-        })?;
-        tx.event("host.certificate-renewed", host_id)
-            .await
-            .map_err(internal)?;
-        tx.commit().await.map_err(internal)?;
-        tracing::info!(host = host_id, "a host's certificate was renewed");
+        let authority = Arc::clone(&self.authority);
+        let certificate = self
+            .app
+            .store
+            .transact(move |tx| {
+                caller::check(tx.admission(&host_id, &presented), &host_id)?;
+                tx.use_key(&host_id, &presented);
+                // One that was asked for before, and lost, ends.
+                tx.end_keys(&host_id, |key| key.public_key_hash != presented);
+                if tx.get::<HostKey>(&request.public_key_hash).is_some() {
+                    return Err(Status::already_exists("a certificate is renewed for a new key"));
+                }
+                tx.record_key(&host_id, &request.public_key_hash, None);
+                tx.event("host.certificate-renewed", &host_id);
+                authority.sign_host(&host_id, request).map_err(|error| {
+                    tracing::error!(%error, "signing a host's certificate");
+                    Status::internal("the control plane cannot sign; its log says why")
+                })
+            })
+            .await?;
+        tracing::info!(host = caller.host_id(), "a host's certificate was renewed");
         Ok(RenewResponse { certificate })
     }
 }
 
-fn internal(error: sqlx::Error) -> Status {
-    tracing::error!(%error, "the store failed an agent's call");
-    Status::internal("the control plane's store failed; its log says why")
+impl From<CommitError> for Status {
+    fn from(error: CommitError) -> Self {
+        tracing::error!(%error, "the store failed an agent's call");
+        Self::internal("the control plane's store failed; its log says why")
+    }
+}
+
+/// Whether an instance that the host has to look after is made from the image, in whatever state either is.
+fn is_needed_by(state: &State, image_id: &str, host_id: &str) -> bool {
+    state
+        .by(&Volume::BY_IMAGE, image_id)
+        .filter(|volume| volume.host_id == host_id)
+        .filter_map(|volume| volume.instance_id.as_deref())
+        .any(|instance| state.get::<Claim>(instance).is_some())
 }
 
 #[tonic::async_trait]
@@ -122,7 +123,7 @@ impl ControlPlane for Gateway {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let caller = caller::admit(&self.app, &request).await?;
+        let caller = caller::admit(&self.app, &request)?;
         Ok(Response::new(session::start(
             Arc::clone(&self.app),
             caller,
@@ -136,14 +137,9 @@ impl ControlPlane for Gateway {
         &self,
         request: Request<FetchImageRequest>,
     ) -> Result<Response<Self::FetchImageStream>, Status> {
-        let caller = caller::admit(&self.app, &request).await?;
+        let caller = caller::admit(&self.app, &request)?;
         let image_id = request.into_inner().image_id;
-        let mut read = self.app.store.read().await.map_err(internal)?;
-        let needed = images::is_needed_by(&mut read, &image_id, caller.host_id())
-            .await
-            .map_err(internal)?;
-        drop(read);
-        if !needed {
+        if !is_needed_by(&self.app.store.state(), &image_id, caller.host_id()) {
             // The same for images that are not there: what there is, is no business of this host.
             return Err(Status::not_found(format!(
                 "no instance of host {} uses an image {image_id:?}",

@@ -1,86 +1,88 @@
 //! Writes what an agent observed, and what follows from it, in one transaction. An observation that says nothing new
 //! (most do: they are complete each time) costs a read and no write.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
+use hearth_api::InstanceState;
 use hearth_api::agent::{InstanceObservation, Observation, instance_observation, run_end};
-use sqlx::SqliteConnection;
 
 use crate::app::App;
 use crate::lifecycle::{Change, End, Observed, Phase, observe};
-use crate::store::instances::{self, InstanceRow, ObservationRow};
-use crate::store::{Result, hosts};
+use crate::state::{self, HostReport, Instance, State, Tx};
+use crate::store::CommitError;
 
-pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) -> Result<()> {
-    let mut read = app.store.read().await?;
-    let news = news(&mut read, host_id, &observation).await?;
-    let resized = resized(&mut read, host_id, &observation).await?;
-    drop(read);
-    if news.is_empty() && !resized {
+pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) -> Result<(), CommitError> {
+    let state = app.store.state();
+    if news(&state, host_id, &observation).is_empty() && !is_resized(&state, host_id, &observation) {
         return Ok(());
     }
-    let mut tx = app.store.write().await?;
-    if let Some(capacity) = observation.capacity.filter(|_| resized) {
-        hosts::resize(tx.connection(), host_id, &capacity).await?;
-    }
-    // Once more, now that nobody else writes.
-    for News {
-        row,
-        reported,
-        recovered,
-        change,
-    } in self::news(tx.connection(), host_id, &observation).await?
+    drop(state);
+    let host_id = host_id.to_owned();
+    app.store
+        .transact(move |tx| {
+            record(tx, &host_id, &observation);
+            Ok(())
+        })
+        .await
+}
+
+fn record(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) {
+    if let Some(capacity) = &observation.capacity
+        && is_resized(tx, host_id, observation)
     {
-        instances::put_observation(tx.connection(), &reported).await?;
-        if recovered {
+        let now = tx.now();
+        tx.update::<HostReport>(host_id, |report| {
+            report.set_capacity(capacity);
+            report.reported_at = now;
+        });
+    }
+    // Once more: the state may have changed since.
+    for news in news(tx, host_id, observation) {
+        let id = news.reported.instance_id.clone();
+        if news.recovered {
             tracing::info!(
-                instance = row.id,
+                instance = id,
                 host = host_id,
                 "an instance was started again after its host had restarted"
             );
-            tx.event("instance.recovered", &row.id).await?;
+            tx.event("instance.recovered", &id);
         }
-        if let Some(change) = change {
+        if let Some(change) = &news.change {
             tracing::info!(
-                instance = row.id,
+                instance = id,
                 host = host_id,
-                from = %row.state(),
+                from = %news.from,
                 to = %change.next.state,
-                why = reported.end_message,
-                start_micros = reported.start_micros,
+                why = news.reported.end_message,
+                start_micros = news.reported.start_micros,
                 "an instance changed on its host"
             );
-            instances::write_change(&mut tx, &row, &change).await?;
+        }
+        tx.put(news.reported);
+        if let Some(change) = &news.change {
+            tx.change_instance(&id, change);
         }
     }
-    tx.commit().await
 }
 
 /// What is new about one instance.
 struct News {
-    row: InstanceRow,
-    reported: ObservationRow,
+    reported: state::Observation,
+    from: InstanceState,
     /// The run was started again after its host had restarted.
     recovered: bool,
     change: Option<Change>,
 }
 
-async fn news(c: &mut SqliteConnection, host_id: &str, observation: &Observation) -> Result<Vec<News>> {
-    let ids: Vec<&str> = observation
-        .instances
-        .iter()
-        .map(|i| i.instance_id.as_str())
-        .collect();
-    let rows = instances::by_ids(c, &ids).await?;
-    let mut rows: HashMap<String, InstanceRow> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
-    let before = instances::observations(c, &ids).await?;
+fn news(state: &State, host_id: &str, observation: &Observation) -> Vec<News> {
     let mut news = Vec::new();
+    let mut seen = HashSet::new();
     for reported in &observation.instances {
         // Law 5: what we do not know of is the agent's to keep, and ours to leave alone.
-        let Some(row) = rows
-            .remove(&reported.instance_id)
-            .filter(|row| row.host_id == host_id)
-        else {
+        let row = state
+            .get::<Instance>(&reported.instance_id)
+            .filter(|row| row.host_id == host_id && seen.insert(row.id.as_str()));
+        let Some(row) = row else {
             tracing::debug!(
                 host = host_id,
                 instance = reported.instance_id,
@@ -90,25 +92,24 @@ async fn news(c: &mut SqliteConnection, host_id: &str, observation: &Observation
         };
         let change = observed(reported).and_then(|observed| observe(&row.lifecycle(), &observed));
         let reported = to_row(reported);
-        let known = before.get(&row.id);
+        let known = state.get::<state::Observation>(&row.id);
         if change.is_some() || known != Some(&reported) {
             let counted = known.filter(|known| known.run == reported.run);
             news.push(News {
                 recovered: reported.recoveries > counted.map_or(0, |known| known.recoveries),
-                row,
+                from: row.state,
                 reported,
                 change,
             });
         }
     }
-    Ok(news)
+    news
 }
 
-async fn resized(c: &mut SqliteConnection, host_id: &str, observation: &Observation) -> Result<bool> {
-    match observation.capacity {
-        Some(capacity) => Ok(hosts::capacity(c, host_id).await?.as_ref() != Some(&capacity)),
-        None => Ok(false),
-    }
+/// Whether the host has another capacity than it said last.
+fn is_resized(state: &State, host_id: &str, observation: &Observation) -> bool {
+    let known = state.get::<HostReport>(host_id).map(HostReport::capacity);
+    observation.capacity.is_some() && known.is_some() && observation.capacity != known
 }
 
 /// In the rules' words; `None` for phases that say nothing about an instance's life.
@@ -142,17 +143,16 @@ fn observed(reported: &InstanceObservation) -> Option<Observed> {
     })
 }
 
-fn to_row(reported: &InstanceObservation) -> ObservationRow {
-    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+fn to_row(reported: &InstanceObservation) -> state::Observation {
     let end = reported.end.clone().unwrap_or_default();
-    ObservationRow {
+    state::Observation {
         instance_id: reported.instance_id.clone(),
-        phase: reported.phase.into(),
-        run: signed(reported.run),
-        end_cause: end.cause.into(),
+        phase: reported.phase,
+        run: reported.run,
+        end_cause: end.cause,
         end_message: end.message,
-        start_micros: signed(reported.start_micros),
-        reboot: signed(reported.reboot),
-        recoveries: reported.recoveries.into(),
+        start_micros: reported.start_micros,
+        reboot: reported.reboot,
+        recoveries: reported.recoveries,
     }
 }

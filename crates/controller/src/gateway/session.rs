@@ -3,19 +3,36 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hearth_api::agent::{AgentMessage, ControlMessage, Hello, agent_message, control_message};
-use tokio::sync::mpsc;
+use hearth_api::agent::{AgentMessage, ControlMessage, Hello, Intents, agent_message, control_message};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::caller::{self, Caller};
+use super::observations;
 use super::sessions::{Outbox, Place};
-use super::{internal, observations};
 use crate::app::App;
-use crate::store::{host_keys, hosts, intents};
+use crate::intents::{self, HostIntents};
+use crate::state::HostReport;
 
 /// Intents replace each other, so few need to wait.
 const OUTBOX: usize = 4;
+
+/// How long an agent may take to acknowledge intents before they are sent again.
+const ACKNOWLEDGEMENT: Duration = Duration::from_secs(5);
+
+/// The newest intents that an agent was sent, or has made durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Newest {
+    epoch: String,
+    generation: u64,
+}
+
+impl Newest {
+    fn covers(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.generation >= other.generation
+    }
+}
 
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -61,13 +78,14 @@ async fn run(
         version = hello.agent_version,
         "a host connected"
     );
+    let (acknowledged, heard) = watch::channel(Newest::default());
     tokio::select! {
         reason = caller.standing.evicted() => Err(reason),
         () = until(caller.certificate.not_after) => Err(caller::expired()),
         () = place.superseded.cancelled() => Err(Status::aborted("a newer session of this host took over")),
         () = app.ending.cancelled() => Err(Status::unavailable("the control plane is ending")),
-        ended = down(app, host_id, outbox) => ended,
-        ended = up(app, host_id, &mut inbound, &place) => ended,
+        ended = down(app, host_id, outbox, heard) => ended,
+        ended = up(app, host_id, &mut inbound, &place, &acknowledged) => ended,
     }
 }
 
@@ -88,20 +106,32 @@ async fn hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
 
 async fn greet(app: &App, caller: &Caller, hello: &Hello) -> Result<(), Status> {
     let host_id = caller.host_id();
-    let key_hash = &caller.certificate.public_key_hash;
     let capacity = hello.capacity.unwrap_or_default();
-    let mut tx = app.store.write().await.map_err(internal)?;
-    // Once more, now that nobody else writes.
-    let admission = host_keys::admission(tx.connection(), host_id, key_hash)
-        .await
-        .map_err(internal)?;
-    caller::check(admission, host_id)?;
-    host_keys::used(tx.connection(), host_id, key_hash)
-        .await
-        .map_err(internal)?;
-    let zone = hosts::availability_zone(tx.connection(), host_id)
-        .await
-        .map_err(internal)?;
+    let mut report = HostReport {
+        host_id: host_id.to_owned(),
+        hostname: hello.hostname.clone(),
+        agent_version: hello.agent_version.clone(),
+        vcpus: 0,
+        memory_mib: 0,
+        disk_bytes: 0,
+        cpus: 0,
+        uefi: hello.uefi,
+        reported_at: 0,
+    };
+    report.set_capacity(&capacity);
+    let key_hash = caller.certificate.public_key_hash.clone();
+    let zone = app
+        .store
+        .transact(move |tx| {
+            let host_id = report.host_id.clone();
+            caller::check(tx.admission(&host_id, &key_hash), &host_id)?;
+            tx.use_key(&host_id, &key_hash);
+            report.reported_at = tx.now();
+            tx.put(report);
+            tx.event("host.connected", &host_id);
+            Ok::<_, Status>(tx.host(&host_id).map(|host| host.availability_zone.clone()))
+        })
+        .await?;
     if zone.as_deref() != Some(hello.availability_zone.as_str()) {
         tracing::warn!(
             host = host_id,
@@ -110,47 +140,77 @@ async fn greet(app: &App, caller: &Caller, hello: &Hello) -> Result<(), Status> 
             "a host's zone is the one that it enrolled for; to move it, let it join anew"
         );
     }
-    let greeting = hosts::Greeting {
-        host_id,
-        hostname: &hello.hostname,
-        agent_version: &hello.agent_version,
-        capacity: &capacity,
-        uefi: hello.uefi,
-    };
-    hosts::report(tx.connection(), &greeting)
-        .await
-        .map_err(internal)?;
-    tx.event("host.connected", host_id).await.map_err(internal)?;
-    tx.commit().await.map_err(internal)
+    Ok(())
 }
 
-/// Sends all intents at once, and again after every commit that touches the host. Commits that come while intents are
-/// on their way coalesce.
-async fn down(app: &App, host_id: &str, outbox: &Outbox) -> Result<(), Status> {
+/// Sends all intents at once, and again after every commit that touches the host, and again while they are not
+/// acknowledged. Commits that come while intents are on their way coalesce.
+async fn down(
+    app: &App,
+    host_id: &str,
+    outbox: &Outbox,
+    mut acknowledged: watch::Receiver<Newest>,
+) -> Result<(), Status> {
     let mut changes = app.store.bus().watch_host(host_id);
-    let mut sent = None;
+    let mut sent: Option<Newest> = None;
     loop {
-        let mut read = app.store.read().await.map_err(internal)?;
-        let intents = intents::of_host(&mut read, host_id, &app.surroundings)
-            .await
-            .map_err(internal)?;
-        drop(read);
-        let Some(intents) = intents else {
+        let Some(HostIntents {
+            mut intents,
+            user_data,
+        }) = intents::of_host(&app.store.state(), host_id, &app.cloud)
+        else {
             return Err(Status::permission_denied(format!("host {host_id} was forgotten")));
         };
-        if sent.is_none_or(|sent| intents.generation > sent) {
-            sent = Some(intents.generation);
+        let now = Newest {
+            epoch: intents.epoch.clone(),
+            generation: intents.generation,
+        };
+        let is_news = sent.as_ref() != Some(&now);
+        if is_news || !acknowledged.borrow().covers(&now) {
+            if !is_news {
+                tracing::warn!(
+                    host = host_id,
+                    generation = now.generation,
+                    "intents are sent again: they were not acknowledged"
+                );
+            }
+            fill(app, &mut intents, user_data).await?;
             let message = ControlMessage {
                 message: Some(control_message::Message::Intents(intents)),
             };
             if outbox.send(Ok(message)).await.is_err() {
                 return Ok(());
             }
+            sent = Some(now.clone());
         }
-        if changes.changed().await.is_err() {
-            return Ok(());
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return Ok(());
+            },
+            () = unacknowledged(&mut acknowledged, &now) => {}
         }
     }
+}
+
+/// Returns when intents are not acknowledged in time; never, once they are.
+async fn unacknowledged(acknowledged: &mut watch::Receiver<Newest>, sent: &Newest) {
+    let heard = acknowledged.wait_for(|newest| newest.covers(sent));
+    if tokio::time::timeout(ACKNOWLEDGEMENT, heard).await.is_ok() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Adds the user data of the instances.
+async fn fill(app: &App, intents: &mut Intents, user_data: Vec<Option<String>>) -> Result<(), Status> {
+    for (instance, blob) in intents.instances.iter_mut().zip(user_data) {
+        if let (Some(metadata), Some(blob)) = (&mut instance.metadata, blob) {
+            metadata.user_data = app.store.blob(&blob).await.map_err(|error| {
+                tracing::error!(instance = instance.instance_id, %error, "reading an instance's user data");
+                Status::internal("the control plane's store failed; its log says why")
+            })?;
+        }
+    }
+    Ok(())
 }
 
 async fn up(
@@ -158,13 +218,16 @@ async fn up(
     host_id: &str,
     inbound: &mut Streaming<AgentMessage>,
     place: &Place,
+    acknowledged: &watch::Sender<Newest>,
 ) -> Result<(), Status> {
     while let Some(message) = inbound.message().await? {
         match message.message {
             Some(agent_message::Message::Observation(observation)) => {
-                observations::apply(app, host_id, observation)
-                    .await
-                    .map_err(internal)?;
+                acknowledged.send_replace(Newest {
+                    epoch: observation.intents_epoch.clone(),
+                    generation: observation.intents_generation,
+                });
+                observations::apply(app, host_id, observation).await?;
             }
             Some(agent_message::Message::ConsoleOutput(output)) => place.answer(output),
             Some(agent_message::Message::Hello(_)) => {

@@ -127,21 +127,6 @@ impl Authority {
         Ok(text)
     }
 
-    /// The fingerprint of the authority in `dir`, without making one.
-    ///
-    /// # Errors
-    /// There is none, or it is damaged.
-    pub fn fingerprint_in(dir: &Path) -> Result<String, PkiError> {
-        let path = dir.join("ca.pem");
-        let text = std::fs::read_to_string(&path).map_err(|source| PkiError::File {
-            doing: "reading",
-            path: path.clone(),
-            source,
-        })?;
-        let authority = Self::parse(&text, Duration::ZERO).ok_or(PkiError::Damaged { path })?;
-        Ok(authority.fingerprint())
-    }
-
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }

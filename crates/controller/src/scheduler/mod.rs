@@ -10,8 +10,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+mod inventory;
 #[cfg(test)]
 mod tests;
+
+pub use inventory::inventory;
 
 /// An amount of what instances claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

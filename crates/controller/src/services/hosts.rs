@@ -1,21 +1,22 @@
-//! Hosts, for the operator: who is there, and who shall be no more.
+//! Hosts, for the operator: who is there, who shall be no more, and which secrets admit more.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use hearth_api::v1::{
-    ForgetHostRequest, ForgetHostResponse, Host, HostResources, ListHostsRequest, ListHostsResponse,
-    hosts_server,
+    CreateJoinTokenRequest, CreateJoinTokenResponse, ForgetHostRequest, ForgetHostResponse, Host,
+    HostResources, ListHostsRequest, ListHostsResponse, ListJoinTokensRequest, ListJoinTokensResponse,
+    RevokeJoinTokensRequest, RevokeJoinTokensResponse, hosts_server,
 };
-use hearth_api::{ApiError, ErrorCode, Id, Kind};
+use hearth_api::{ApiError, ErrorCode, InstanceState, Kind};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use super::{Failure, answer, commit};
+use super::{answer, input, join_tokens, unless_dry_run};
 use crate::app::App;
 use crate::lifecycle::lose_host;
-use crate::scheduler::Resources;
-use crate::store::{hosts, instances, views};
+use crate::scheduler::{Resources, inventory};
+use crate::state::{self, Claim, HostReport, Instance, JoinToken, State, Tx, Volume};
+use crate::views;
 
 /// Ids that a sentence names at most.
 const NAMED: usize = 5;
@@ -25,30 +26,52 @@ pub(super) struct Hosts(pub(super) Arc<App>);
 #[tonic::async_trait]
 impl hosts_server::Hosts for Hosts {
     async fn list_hosts(&self, _: Request<ListHostsRequest>) -> Result<Response<ListHostsResponse>, Status> {
-        answer("ListHosts", list(&self.0).await)
+        answer("ListHosts", Ok(list(&self.0)))
     }
 
     async fn forget_host(
         &self,
         request: Request<ForgetHostRequest>,
     ) -> Result<Response<ForgetHostResponse>, Status> {
-        answer("ForgetHost", forget(&self.0, &request.into_inner()).await)
+        answer("ForgetHost", forget(&self.0, request.into_inner()).await)
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<CreateJoinTokenRequest>,
+    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+        answer(
+            "CreateJoinToken",
+            join_tokens::create(&self.0, request.into_inner()).await,
+        )
+    }
+
+    async fn list_join_tokens(
+        &self,
+        _: Request<ListJoinTokensRequest>,
+    ) -> Result<Response<ListJoinTokensResponse>, Status> {
+        answer("ListJoinTokens", Ok(join_tokens::list(&self.0)))
+    }
+
+    async fn revoke_join_tokens(
+        &self,
+        request: Request<RevokeJoinTokensRequest>,
+    ) -> Result<Response<RevokeJoinTokensResponse>, Status> {
+        answer(
+            "RevokeJoinTokens",
+            join_tokens::revoke(&self.0, request.into_inner()).await,
+        )
     }
 }
 
-async fn list(app: &App) -> Result<ListHostsResponse, Failure> {
-    let mut read = app.store.read().await?;
-    let picture = hosts::picture(&mut read, |id| app.sessions.is_connected(id)).await?;
-    let profiles = hosts::profiles(&mut read).await?;
-    let mut profiles: HashMap<_, _> = profiles.into_iter().map(|p| (p.id.clone(), p)).collect();
-    let mut alive: HashMap<String, Vec<String>> = HashMap::new();
-    for (host, instance) in instances::alive_by_host(&mut read).await? {
-        alive.entry(host).or_default().push(instance);
-    }
-    let hosts = picture.into_iter().filter_map(|host| {
-        let profile = profiles.remove(&host.id)?;
+fn list(app: &App) -> ListHostsResponse {
+    let state = app.store.state();
+    let hosts = inventory(&state, |id| app.sessions.is_connected(id));
+    let tell = |host: crate::scheduler::Host| {
+        let row = state.host(&host.id)?;
+        let report = state.get::<HostReport>(&host.id);
         Some(Host {
-            hostname: profile.hostname,
+            hostname: report.map(|report| report.hostname.clone()).unwrap_or_default(),
             availability_zone: host.availability_zone,
             state: if host.connected {
                 "connected"
@@ -56,17 +79,28 @@ async fn list(app: &App) -> Result<ListHostsResponse, Failure> {
                 "disconnected"
             }
             .into(),
-            agent_version: profile.agent_version,
+            agent_version: report
+                .map(|report| report.agent_version.clone())
+                .unwrap_or_default(),
             capacity: Some(resources(host.total)),
             claimed: Some(resources(host.claimed)),
-            instance_ids: alive.remove(&host.id).unwrap_or_default(),
-            enroll_time: Some(views::timestamp(profile.enrolled_at)),
+            instance_ids: alive_on(&state, &host.id),
+            enroll_time: Some(views::timestamp(row.enrolled_at)),
             host_id: host.id,
         })
-    });
-    Ok(ListHostsResponse {
-        hosts: hosts.collect(),
-    })
+    };
+    ListHostsResponse {
+        hosts: hosts.into_iter().filter_map(tell).collect(),
+    }
+}
+
+/// Instances of a host that are not terminated.
+fn alive_on(state: &State, host_id: &str) -> Vec<String> {
+    state
+        .by(&Instance::BY_HOST, host_id)
+        .filter(|row| row.state != InstanceState::Terminated)
+        .map(|row| row.id.clone())
+        .collect()
 }
 
 fn resources(resources: Resources) -> HostResources {
@@ -79,39 +113,57 @@ fn resources(resources: Resources) -> HostResources {
 }
 
 /// Removes a host in one transaction; then its session and fetches end.
-async fn forget(app: &App, request: &ForgetHostRequest) -> Result<ForgetHostResponse, Failure> {
-    if request.host_id.is_empty() {
-        return Err(ApiError::missing("HostId").into());
+async fn forget(app: &App, request: ForgetHostRequest) -> Result<ForgetHostResponse, ApiError> {
+    let host_id = input::id(Kind::Host, &request.host_id, "HostId")?.to_string();
+    let (force, dry_run) = (request.force, request.dry_run);
+    let answer = app
+        .store
+        .transact(move |tx| forget_in(tx, host_id, force).and_then(|answer| unless_dry_run(dry_run, answer)))
+        .await?;
+    let reason = Status::permission_denied(format!("host {} was forgotten", answer.host_id));
+    app.sessions.evict(&answer.host_id, reason);
+    Ok(answer)
+}
+
+/// Ends a host's membership: its report, keys, claims and volumes go. The host itself stays for its terminated instances.
+fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHostResponse, ApiError> {
+    if tx.host(&host_id).is_none() {
+        return Err(Kind::Host.not_found(&[&host_id]));
     }
-    let host_id = Id::parse(Kind::Host, &request.host_id)?.to_string();
-    let mut tx = app.store.write().await?;
-    if hosts::availability_zone(tx.connection(), &host_id)
-        .await?
-        .is_none()
-    {
-        return Err(Kind::Host.not_found(&[&host_id]).into());
-    }
-    let alive = instances::alive_on(tx.connection(), &host_id).await?;
-    let instance_ids: Vec<String> = alive.iter().map(|row| row.id.clone()).collect();
-    let volume_ids = hosts::volumes(tx.connection(), &host_id).await?;
+    let instance_ids = alive_on(tx, &host_id);
+    let volume_ids: Vec<String> = tx
+        .by(&Volume::BY_HOST, &host_id)
+        .map(|volume| volume.id.clone())
+        .collect();
     let is_used = !instance_ids.is_empty() || !volume_ids.is_empty();
-    if is_used && !request.force {
-        return Err(in_use(&host_id, &instance_ids, &volume_ids).into());
+    if is_used && !force {
+        return Err(in_use(&host_id, &instance_ids, &volume_ids));
     }
-    for row in &alive {
-        if let Some(change) = lose_host(&row.lifecycle()) {
-            instances::write_change(&mut tx, row, &change).await?;
+    for id in &instance_ids {
+        let change = tx.get::<Instance>(id).and_then(|row| lose_host(&row.lifecycle()));
+        if let Some(change) = change {
+            tx.change_instance(id, &change);
         }
     }
-    hosts::forget(tx.connection(), &host_id).await?;
+    tx.remove_all::<Volume>(volume_ids.iter().cloned());
+    let claims: Vec<String> = tx
+        .by(&Claim::BY_HOST, &host_id)
+        .map(|claim| claim.instance_id.clone())
+        .collect();
+    tx.remove_all::<Claim>(claims);
+    tx.remove::<HostReport>(&host_id);
+    tx.end_keys(&host_id, |_| true);
+    let tokens: Vec<String> = tx
+        .by(&JoinToken::BY_HOST, &host_id)
+        .map(|token| token.id.clone())
+        .collect();
+    tx.remove_all::<JoinToken>(tokens);
+    let now = tx.now();
+    tx.update::<state::Host>(&host_id, |host| host.forgotten_at = Some(now));
     tx.touch_host(&host_id);
-    tx.event("host.forgotten", &host_id).await?;
-    let detail =
-        json!({ "host": host_id, "force": request.force, "instances": instance_ids, "volumes": volume_ids });
-    tx.audit("ForgetHost", &detail).await?;
-    commit(tx, request.dry_run).await?;
-    let reason = Status::permission_denied(format!("host {host_id} was forgotten"));
-    app.sessions.evict(&host_id, reason);
+    tx.event("host.forgotten", &host_id);
+    let detail = json!({ "host": host_id, "force": force, "instances": instance_ids, "volumes": volume_ids });
+    tx.audit("ForgetHost", &detail);
     Ok(ForgetHostResponse {
         host_id,
         terminated_instance_ids: instance_ids,

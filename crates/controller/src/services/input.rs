@@ -24,21 +24,31 @@ pub(super) fn ids(kind: Kind, given: &[String], parameter: &str) -> Result<Vec<S
     Ok(ids)
 }
 
-/// For Describe calls: checks the ids, and that each names something of `known`.
+/// The one id of a call.
+///
+/// # Errors
+/// `MissingParameter` without one, `Invalid...Malformed` for a wrong one.
+pub(super) fn id(kind: Kind, given: &str, parameter: &str) -> Result<Id, ApiError> {
+    if given.is_empty() {
+        return Err(ApiError::missing(parameter));
+    }
+    Id::parse(kind, given)
+}
+
+/// For Describe calls: checks the ids, and that each is known.
 ///
 /// # Errors
 /// `Invalid...Malformed`, `Invalid...NotFound`.
-pub(super) fn all_known<'a>(
+pub(super) fn all_known(
     kind: Kind,
     wanted: &[String],
-    known: impl Iterator<Item = &'a str>,
+    is_known: impl Fn(&str) -> bool,
 ) -> Result<(), ApiError> {
     if wanted.is_empty() {
         return Ok(());
     }
     let wanted = ids(kind, wanted, "Ids")?;
-    let known: HashSet<&str> = known.collect();
-    let missing: Vec<&String> = wanted.iter().filter(|id| !known.contains(id.as_str())).collect();
+    let missing: Vec<&String> = wanted.iter().filter(|id| !is_known(id)).collect();
     if missing.is_empty() {
         Ok(())
     } else {

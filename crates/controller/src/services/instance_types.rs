@@ -8,7 +8,7 @@ use hearth_api::v1::{
 use hearth_api::{ApiError, ErrorCode};
 use tonic::{Request, Response, Status};
 
-use super::{Failure, answer, refuse_dry_run};
+use super::{answer, refuse_dry_run};
 use crate::catalog::instance_types;
 
 const FILTERS: &[&str] = &[
@@ -36,7 +36,7 @@ impl instance_types_server::InstanceTypes for InstanceTypes {
     }
 }
 
-fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTypesResponse, Failure> {
+fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTypesResponse, ApiError> {
     let names = &request.instance_types;
     refuse_page_of_ids(names, request.page.as_ref(), "instanceTypes")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
@@ -52,8 +52,7 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
                 "The following supplied instance types do not exist: [{}]. Without names all are listed.",
                 unknown.join(", ")
             ),
-        )
-        .into());
+        ));
     }
     refuse_dry_run(request.dry_run)?;
     let mut infos: Vec<InstanceTypeInfo> = instance_types::all()
@@ -63,7 +62,8 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
         .filter(|info| filters.matches(&[], |name| vec![value(info, name).into()]))
         .collect();
     infos.sort_by(|a, b| a.instance_type.cmp(&b.instance_type));
-    let (instance_types, next_token) = paginate(infos, request.page.as_ref(), |i| i.instance_type.clone())?;
+    let (instance_types, next_token) =
+        paginate(infos, request.page.as_ref(), |i| i.instance_type.clone(), Some)?;
     Ok(DescribeInstanceTypesResponse {
         instance_types,
         next_token,

@@ -19,13 +19,13 @@ use tonic::service::Routes;
 use tonic::{Response, Status};
 
 use crate::app::App;
-use crate::store::WriteTransaction;
 
 mod hosts;
 mod images;
 mod input;
 mod instance_types;
 mod instances;
+mod join_tokens;
 mod key_pairs;
 mod regions;
 mod security_groups;
@@ -33,39 +33,17 @@ mod subnets;
 mod tags;
 mod vpcs;
 
-/// Why a call fails: a refusal that the caller can act on, or a store that fails.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Refused(#[from] ApiError),
-    #[error("the store")]
-    Store(#[from] sqlx::Error),
-}
-
-impl From<Failure> for ApiError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Refused(error) => error,
-            Failure::Store(error) => ApiError::internal(&error),
-        }
-    }
-}
-
 /// Ends every rpc. Refusals go to the request log: they are the other half of what happened.
-fn answer<T>(action: &str, result: Result<T, Failure>) -> Result<Response<T>, Status> {
-    result.map(Response::new).map_err(|failure| {
-        let error = ApiError::from(failure);
+fn answer<T>(action: &str, result: Result<T, ApiError>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|error| {
         tracing::info!(action, code = %error.code, message = error.message, "refused");
         error.into()
     })
 }
 
-/// Makes the call true, or says that it would have been.
-async fn commit(tx: WriteTransaction, dry_run: bool) -> Result<(), Failure> {
-    if dry_run {
-        return Err(ApiError::dry_run().into());
-    }
-    Ok(tx.commit().await?)
+/// Ends a transaction whose call may be a dry run: the answer, or that it would have been one.
+fn unless_dry_run<T>(dry_run: bool, answer: T) -> Result<T, ApiError> {
+    refuse_dry_run(dry_run).map(|()| answer)
 }
 
 /// For reading calls, whose `dry_run` has nothing else to check.

@@ -11,9 +11,8 @@ use hearth_api::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Failure, answer, refuse_dry_run};
+use super::{answer, refuse_dry_run};
 use crate::app::App;
-use crate::store::hosts;
 
 const REGION_FILTERS: &[&str] = &["endpoint", "opt-in-status", "region-name"];
 const ZONE_FILTERS: &[&str] = &[
@@ -42,14 +41,11 @@ impl regions_server::Regions for Regions {
         &self,
         request: Request<DescribeAvailabilityZonesRequest>,
     ) -> Result<Response<DescribeAvailabilityZonesResponse>, Status> {
-        answer(
-            "DescribeAvailabilityZones",
-            zones(&self.0, &request.into_inner()).await,
-        )
+        answer("DescribeAvailabilityZones", zones(&self.0, &request.into_inner()))
     }
 }
 
-fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegionsResponse, Failure> {
+fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegionsResponse, ApiError> {
     let filters = Filters::new(&request.filters, REGION_FILTERS)?;
     let region = Region {
         region_name: app.config.region.clone(),
@@ -59,7 +55,7 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
     for name in &request.region_names {
         if *name != region.region_name {
             let expected = format!("The only region is {}.", region.region_name);
-            return Err(ApiError::invalid_value("RegionName", name, expected).into());
+            return Err(ApiError::invalid_value("RegionName", name, expected));
         }
     }
     refuse_dry_run(request.dry_run)?;
@@ -79,26 +75,24 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
     })
 }
 
-async fn zones(
+fn zones(
     app: &App,
     request: &DescribeAvailabilityZonesRequest,
-) -> Result<DescribeAvailabilityZonesResponse, Failure> {
+) -> Result<DescribeAvailabilityZonesResponse, ApiError> {
     let filters = Filters::new(&request.filters, ZONE_FILTERS)?;
     for name in &request.zone_names {
         if !app.config.zones.contains(name) {
             let expected = format!("The zones are {}.", app.config.zones.join(", "));
-            return Err(ApiError::invalid_value("ZoneName", name, expected).into());
+            return Err(ApiError::invalid_value("ZoneName", name, expected));
         }
     }
     refuse_dry_run(request.dry_run)?;
-    let mut read = app.store.read().await?;
-    let hosts = hosts::zones(&mut read).await?;
-    drop(read);
+    let state = app.store.state();
     let connected = app.sessions.connected();
-    let live: BTreeSet<&str> = hosts
-        .iter()
-        .filter(|(host, _)| connected.contains(host))
-        .map(|(_, zone)| zone.as_str())
+    let live: BTreeSet<&str> = state
+        .hosts()
+        .filter(|host| connected.contains(&host.id))
+        .map(|host| host.availability_zone.as_str())
         .collect();
     let zones = app.config.zones.iter().enumerate().map(|(n, zone)| {
         let available = live.contains(zone.as_str());

@@ -6,15 +6,16 @@ use hearth_api::filter::Filters;
 use hearth_api::page::paginate;
 use hearth_api::v1::{
     CreateTagsRequest, CreateTagsResponse, DeleteTagsRequest, DeleteTagsResponse, DescribeTagsRequest,
-    DescribeTagsResponse, TagDescription, tags_server,
+    DescribeTagsResponse, Tag, TagDescription, tags_server,
 };
 use hearth_api::{ApiError, Id, Kind};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use super::{Failure, answer, commit, input, refuse_dry_run};
+use super::{answer, input, refuse_dry_run, unless_dry_run};
 use crate::app::App;
-use crate::store::{WriteTransaction, instances, tags};
+use crate::state::noun::keep_tags;
+use crate::state::{Instance, METADATA_TAGS_ENABLED, State, Tags as Kept, Tx};
 
 const FILTERS: &[&str] = &["key", "resource-id", "resource-type", "tag", "value"];
 /// Resources that one call may name.
@@ -28,171 +29,184 @@ impl tags_server::Tags for Tags {
         &self,
         request: Request<CreateTagsRequest>,
     ) -> Result<Response<CreateTagsResponse>, Status> {
-        answer("CreateTags", create(&self.0, &request.into_inner()).await)
+        answer("CreateTags", create(&self.0, request.into_inner()).await)
     }
 
     async fn delete_tags(
         &self,
         request: Request<DeleteTagsRequest>,
     ) -> Result<Response<DeleteTagsResponse>, Status> {
-        answer("DeleteTags", delete(&self.0, &request.into_inner()).await)
+        answer("DeleteTags", delete(&self.0, request.into_inner()).await)
     }
 
     async fn describe_tags(
         &self,
         request: Request<DescribeTagsRequest>,
     ) -> Result<Response<DescribeTagsResponse>, Status> {
-        answer("DescribeTags", describe(&self.0, &request.into_inner()).await)
+        answer("DescribeTags", describe(&self.0, &request.into_inner()))
     }
 }
 
-async fn create(app: &App, request: &CreateTagsRequest) -> Result<CreateTagsResponse, Failure> {
+async fn create(app: &App, request: CreateTagsRequest) -> Result<CreateTagsResponse, ApiError> {
     if request.tags.is_empty() {
-        return Err(ApiError::missing("Tags").into());
+        return Err(ApiError::missing("Tags"));
     }
     input::check_tags(&request.tags)?;
-    let mut tx = app.store.write().await?;
-    for id in resources(&mut tx, &request.resources).await? {
-        if in_metadata(&mut tx, &id).await? {
-            input::check_metadata_tags(&request.tags)?;
-        }
-        tags::put(tx.connection(), &id, id.kind().resource_type(), &request.tags).await?;
-        if usize::try_from(tags::count(tx.connection(), &id).await?).unwrap_or(usize::MAX) > input::MAX_TAGS {
-            return Err(input::too_many_tags().into());
-        }
-        changed(&mut tx, &id).await?;
-    }
-    let keys: Vec<&str> = request.tags.iter().map(|t| t.key.as_str()).collect();
-    tx.audit(
-        "CreateTags",
-        &json!({ "resources": request.resources, "keys": keys }),
-    )
-    .await?;
-    commit(tx, request.dry_run).await?;
-    Ok(CreateTagsResponse {})
+    let ids = ids(&request.resources)?;
+    app.store
+        .transact(move |tx| {
+            all_taggable(tx, &ids)?;
+            for id in &ids {
+                if in_metadata(tx, id) {
+                    input::check_metadata_tags(&request.tags)?;
+                }
+                let mut count = 0;
+                change(tx, id, |tags| {
+                    tags.extend(keep_tags(&request.tags));
+                    count = tags.len();
+                });
+                if count > input::MAX_TAGS {
+                    return Err(input::too_many_tags());
+                }
+            }
+            audit(tx, "CreateTags", &request.resources, &request.tags);
+            unless_dry_run(request.dry_run, CreateTagsResponse {})
+        })
+        .await
 }
 
 /// Whether the resource is an instance whose metadata has its tags.
-async fn in_metadata(tx: &mut WriteTransaction, id: &Id) -> sqlx::Result<bool> {
-    if id.kind() != Kind::Instance {
-        return Ok(false);
-    }
-    let rows = instances::by_ids(tx.connection(), &[id.to_string()]).await?;
-    Ok(rows
-        .iter()
-        .any(|row| row.metadata_tags == instances::METADATA_TAGS_ENABLED))
+fn in_metadata(state: &State, id: &Id) -> bool {
+    id.kind() == Kind::Instance
+        && state
+            .get::<Instance>(id)
+            .is_some_and(|row| row.metadata_tags == METADATA_TAGS_ENABLED)
 }
 
-async fn delete(app: &App, request: &DeleteTagsRequest) -> Result<DeleteTagsResponse, Failure> {
+async fn delete(app: &App, request: DeleteTagsRequest) -> Result<DeleteTagsResponse, ApiError> {
     for tag in &request.tags {
         input::check_tag_key(&tag.key)?;
     }
-    let mut tx = app.store.write().await?;
-    for id in resources(&mut tx, &request.resources).await? {
-        if request.tags.is_empty() {
-            tags::remove_all(tx.connection(), &id).await?;
-        }
-        for tag in &request.tags {
-            tags::remove(tx.connection(), &id, &tag.key, tag.value.as_deref()).await?;
-        }
-        changed(&mut tx, &id).await?;
-    }
-    let keys: Vec<&str> = request.tags.iter().map(|t| t.key.as_str()).collect();
-    tx.audit(
-        "DeleteTags",
-        &json!({ "resources": request.resources, "keys": keys }),
-    )
-    .await?;
-    commit(tx, request.dry_run).await?;
-    Ok(DeleteTagsResponse {})
+    let ids = ids(&request.resources)?;
+    app.store
+        .transact(move |tx| {
+            all_taggable(tx, &ids)?;
+            for id in &ids {
+                change(tx, id, |tags| {
+                    if request.tags.is_empty() {
+                        tags.clear();
+                    }
+                    for tag in &request.tags {
+                        // With a value, only where the tag has it.
+                        let has = tags.get(&tag.key);
+                        if tag.value.is_none() || has == tag.value.as_ref() {
+                            tags.remove(&tag.key);
+                        }
+                    }
+                });
+            }
+            let keys: Vec<&str> = request.tags.iter().map(|t| t.key.as_str()).collect();
+            tx.audit(
+                "DeleteTags",
+                &json!({ "resources": request.resources, "keys": keys }),
+            );
+            unless_dry_run(request.dry_run, DeleteTagsResponse {})
+        })
+        .await
 }
 
-/// The resources of a call: well-formed, and all there.
-async fn resources(tx: &mut WriteTransaction, given: &[String]) -> Result<Vec<Id>, Failure> {
+fn audit(tx: &mut Tx<'_>, action: &str, resources: &[String], tags: &[Tag]) {
+    let keys: Vec<&str> = tags.iter().map(|t| t.key.as_str()).collect();
+    tx.audit(action, &json!({ "resources": resources, "keys": keys }));
+}
+
+/// The ids of a call: well-formed, each once.
+fn ids(given: &[String]) -> Result<Vec<Id>, ApiError> {
     if given.is_empty() {
-        return Err(ApiError::missing("ResourceId").into());
+        return Err(ApiError::missing("ResourceId"));
     }
     if given.len() > MAX_RESOURCES {
         let expected = format!("At most {MAX_RESOURCES} resources are admitted in a call.");
-        return Err(ApiError::invalid_value("ResourceId", given.len(), expected).into());
+        return Err(ApiError::invalid_value("ResourceId", given.len(), expected));
     }
-    let mut ids = Vec::with_capacity(given.len());
-    for text in given {
-        let id = Id::parse_any(text)?;
-        if !exists(tx, &id).await? {
-            return Err(id.kind().not_found(&[text]).into());
-        }
-        ids.push(id);
-    }
+    let mut ids = given
+        .iter()
+        .map(|text| Id::parse_any(text))
+        .collect::<Result<Vec<_>, _>>()?;
     ids.sort();
     ids.dedup();
     Ok(ids)
 }
 
-async fn exists(tx: &mut WriteTransaction, id: &Id) -> sqlx::Result<bool> {
-    let query = match id.kind() {
-        Kind::Instance => "SELECT 1 FROM instances WHERE id = ?",
-        Kind::Image => "SELECT 1 FROM images WHERE id = ? AND state = 'available'",
-        Kind::SecurityGroup => "SELECT 1 FROM security_groups WHERE id = ?",
-        Kind::SecurityGroupRule => "SELECT 1 FROM security_group_rules WHERE id = ?",
-        Kind::Volume => "SELECT 1 FROM volumes WHERE id = ?",
-        Kind::NetworkInterface => "SELECT 1 FROM network_interfaces WHERE id = ?",
-        Kind::KeyPair => "SELECT 1 FROM key_pairs WHERE id = ?",
-        Kind::Reservation => "SELECT 1 FROM reservations WHERE id = ?",
-        Kind::Vpc => "SELECT 1 FROM vpcs WHERE id = ?",
-        Kind::Subnet => "SELECT 1 FROM subnets WHERE id = ?",
-        Kind::Host => "SELECT 1 FROM hosts WHERE id = ?",
-    };
-    let found: Option<i64> = sqlx::query_scalar(query)
-        .bind(id.to_string())
-        .fetch_optional(tx.connection())
-        .await?;
-    Ok(found.is_some())
+/// # Errors
+/// `Invalid...NotFound` for the first that is not there, `InvalidParameterValue` for the first of a kind that has no tags.
+fn all_taggable(state: &State, ids: &[Id]) -> Result<(), ApiError> {
+    for id in ids {
+        if matches!(id.kind(), Kind::Reservation | Kind::Host) {
+            let expected = format!("A {} has no tags: tag its instances.", id.kind().resource_type());
+            return Err(ApiError::invalid_value("ResourceId", id, expected));
+        }
+        if state.tags(id.kind(), id).is_none() {
+            return Err(id.kind().not_found(&[id]));
+        }
+    }
+    Ok(())
 }
 
 /// An instance's tags are part of what its host tells it, and of what watchers see.
-async fn changed(tx: &mut WriteTransaction, id: &Id) -> sqlx::Result<()> {
+fn change(tx: &mut Tx<'_>, id: &Id, change: impl FnOnce(&mut Kept)) {
+    tx.retag(id.kind(), id, change);
     if id.kind() != Kind::Instance {
-        return Ok(());
+        return;
     }
-    for row in instances::by_ids(tx.connection(), &[id.to_string()]).await? {
-        tx.touch_host(&row.host_id);
+    if let Some(host) = tx.get::<Instance>(id).map(|row| row.host_id.clone()) {
+        tx.touch_host(&host);
     }
-    tx.event("instance.tagged", id).await
+    tx.event("instance.tagged", id);
 }
 
-async fn describe(app: &App, request: &DescribeTagsRequest) -> Result<DescribeTagsResponse, Failure> {
+fn describe(app: &App, request: &DescribeTagsRequest) -> Result<DescribeTagsResponse, ApiError> {
     let filters = Filters::new(&request.filters, FILTERS)?;
     refuse_dry_run(request.dry_run)?;
-    let mut read = app.store.read().await?;
-    let rows = tags::all(&mut read).await?;
-    drop(read);
-    let told = rows.into_iter().map(|row| TagDescription {
-        resource_id: row.resource_id,
-        resource_type: row.resource_type,
-        key: row.key,
-        value: row.value,
-    });
-    let told = told.filter(|tag| {
-        let itself = [hearth_api::v1::Tag {
-            key: tag.key.clone(),
-            value: tag.value.clone(),
+    let state = app.store.state();
+    let mut all: Vec<(&str, Kind, &str, &str)> = state
+        .tagged()
+        .flat_map(|(kind, id, tags)| {
+            tags.iter()
+                .map(move |(key, value)| (id, kind, key.as_str(), value.as_str()))
+        })
+        .collect();
+    all.sort_unstable_by_key(|(id, _, key, _)| (*id, *key));
+    let tell = |(id, kind, key, value): (&str, Kind, &str, &str)| {
+        let told = TagDescription {
+            resource_id: id.to_owned(),
+            resource_type: kind.resource_type().to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        let itself = [Tag {
+            key: told.key.clone(),
+            value: told.value.clone(),
         }];
-        filters.matches(&itself, |name| {
+        let passes = filters.matches(&itself, |name| {
             vec![
                 match name {
-                    "key" => &tag.key,
-                    "value" => &tag.value,
-                    "resource-type" => &tag.resource_type,
-                    _ => &tag.resource_id,
+                    "key" => &told.key,
+                    "value" => &told.value,
+                    "resource-type" => &told.resource_type,
+                    _ => &told.resource_id,
                 }
-                .clone()
+                .as_str()
                 .into(),
             ]
-        })
-    });
-    let (tags, next_token) = paginate(told.collect(), request.page.as_ref(), |tag: &TagDescription| {
-        format!("{}/{}", tag.resource_id, tag.key)
-    })?;
+        });
+        passes.then_some(told)
+    };
+    let (tags, next_token) = paginate(
+        all,
+        request.page.as_ref(),
+        |(id, _, key, _)| format!("{id}/{key}"),
+        tell,
+    )?;
     Ok(DescribeTagsResponse { tags, next_token })
 }

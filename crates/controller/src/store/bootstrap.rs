@@ -2,11 +2,8 @@
 
 use hearth_api::{Id, Kind};
 use ipnet::Ipv4Net;
-use sqlx::SqliteConnection;
 
-use super::networks::{self, SubnetRow, VpcRow};
-use super::security_groups::{self, GroupRow, RuleRow};
-use super::{Result, WriteTransaction};
+use crate::state::{Cloud, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc};
 
 /// How a new cloud is laid out.
 #[derive(Debug, Clone)]
@@ -23,20 +20,22 @@ pub const DEFAULT_GROUP: &str = "default";
 
 /// Makes what is missing; a cloud that exists keeps its VPC, and gets subnets for zones that are new. Answers the
 /// owner's account id.
-pub async fn bootstrap(tx: &mut WriteTransaction, layout: &Layout) -> Result<String> {
-    let c = tx.connection();
-    let owner = owner_id(c).await?;
-    let vpc = match networks::vpcs(c).await?.into_iter().find(|vpc| vpc.is_default) {
-        Some(vpc) => vpc,
-        None => make_vpc(c, layout.vpc_cidr).await?,
+pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout) -> String {
+    let owner = owner_id(tx);
+    let vpc = match tx.default_vpc(&owner) {
+        Some(vpc) => vpc.clone(),
+        None => make_vpc(tx, &owner, layout.vpc_cidr),
     };
-    let subnets = networks::subnets(c).await?;
-    let cidr: Option<Ipv4Net> = vpc.cidr.parse().ok();
-    let candidates = cidr.and_then(|cidr| cidr.subnets(SUBNET_PREFIX.max(cidr.prefix_len())).ok());
+    let subnets: Vec<Subnet> = tx
+        .all::<Subnet>()
+        .filter(|subnet| subnet.vpc_id == vpc.id)
+        .cloned()
+        .collect();
+    let candidates = vpc.cidr.subnets(SUBNET_PREFIX.max(vpc.cidr.prefix_len()));
     let mut free = candidates
         .into_iter()
         .flatten()
-        .filter(|candidate| !subnets.iter().any(|s| s.cidr == candidate.to_string()));
+        .filter(|candidate| !subnets.iter().any(|s| s.cidr == *candidate));
     for zone in &layout.zones {
         if subnets
             .iter()
@@ -47,72 +46,87 @@ pub async fn bootstrap(tx: &mut WriteTransaction, layout: &Layout) -> Result<Str
         let Some(cidr) = free.next() else {
             tracing::warn!(
                 zone,
-                vpc = vpc.cidr,
+                vpc = %vpc.cidr,
                 "no room in the default VPC for this zone's subnet"
             );
             continue;
         };
-        let subnet = SubnetRow {
+        tx.put(Subnet {
             id: Id::new(Kind::Subnet).to_string(),
+            account_id: owner.clone(),
             vpc_id: vpc.id.clone(),
-            cidr: cidr.to_string(),
+            cidr,
             availability_zone: zone.clone(),
             default_for_az: true,
             map_public_ip_on_launch: true,
-        };
-        networks::insert_subnet(c, &subnet).await?;
+            created_at: tx.now(),
+            tags: Tags::new(),
+        });
     }
-    Ok(owner)
+    owner
 }
 
-async fn owner_id(c: &mut SqliteConnection) -> Result<String> {
-    let known: Option<String> = sqlx::query_scalar("SELECT value FROM settings WHERE name = 'owner-id'")
-        .fetch_optional(&mut *c)
-        .await?;
-    if let Some(owner) = known {
-        return Ok(owner);
+fn owner_id(tx: &mut Tx<'_>) -> String {
+    if let Some(cloud) = tx.get::<Cloud>(Cloud::ID).cloned() {
+        let owner_id = cloud.owner_id.clone();
+        // Of a database of before epochs.
+        if cloud.epoch.is_empty() {
+            tx.put(Cloud {
+                epoch: Cloud::new_epoch(),
+                ..cloud
+            });
+        }
+        return owner_id;
     }
-    let owner = format!(
+    let owner_id = format!(
         "{:012}",
         rand::random_range(100_000_000_000u64..1_000_000_000_000)
     );
-    sqlx::query("INSERT INTO settings (name, value) VALUES ('owner-id', ?)")
-        .bind(&owner)
-        .execute(c)
-        .await?;
-    Ok(owner)
+    tx.put(Cloud {
+        owner_id: owner_id.clone(),
+        epoch: Cloud::new_epoch(),
+    });
+    owner_id
 }
 
-async fn make_vpc(c: &mut SqliteConnection, cidr: Ipv4Net) -> Result<VpcRow> {
-    let vpc = VpcRow {
+fn make_vpc(tx: &mut Tx<'_>, owner: &str, cidr: Ipv4Net) -> Vpc {
+    let vpc = Vpc {
         id: Id::new(Kind::Vpc).to_string(),
-        cidr: cidr.trunc().to_string(),
+        account_id: owner.to_owned(),
+        cidr: cidr.trunc(),
         is_default: true,
+        created_at: tx.now(),
+        tags: Tags::new(),
     };
-    networks::insert_vpc(c, &vpc).await?;
-    let group = GroupRow {
+    tx.put(vpc.clone());
+    let group = SecurityGroup {
         id: Id::new(Kind::SecurityGroup).to_string(),
+        account_id: owner.to_owned(),
         vpc_id: vpc.id.clone(),
         name: DEFAULT_GROUP.into(),
         description: "default VPC security group".into(),
+        created_at: tx.now(),
+        tags: Tags::new(),
     };
-    security_groups::insert(c, &group).await?;
-    let members = RuleRow {
+    tx.put(group.clone());
+    let egress = allow_all_egress(&group, tx.now());
+    tx.put(SecurityGroupRule {
+        id: Id::new(Kind::SecurityGroupRule).to_string(),
         is_egress: false,
         cidr: String::new(),
         referenced_group_id: Some(group.id.clone()),
-        ..allow_all_egress(&group.id)
-    };
-    security_groups::insert_rule(c, &members).await?;
-    security_groups::insert_rule(c, &allow_all_egress(&group.id)).await?;
-    Ok(vpc)
+        ..egress.clone()
+    });
+    tx.put(egress);
+    vpc
 }
 
 /// The rule that every new group begins with.
-pub fn allow_all_egress(group_id: &str) -> RuleRow {
-    RuleRow {
+pub fn allow_all_egress(group: &SecurityGroup, now: i64) -> SecurityGroupRule {
+    SecurityGroupRule {
         id: Id::new(Kind::SecurityGroupRule).to_string(),
-        group_id: group_id.to_owned(),
+        account_id: group.account_id.clone(),
+        group_id: group.id.clone(),
         is_egress: true,
         protocol: -1,
         from_port: -1,
@@ -120,5 +134,7 @@ pub fn allow_all_egress(group_id: &str) -> RuleRow {
         cidr: "0.0.0.0/0".into(),
         referenced_group_id: None,
         description: String::new(),
+        created_at: now,
+        tags: Tags::new(),
     }
 }

@@ -1,47 +1,35 @@
-//! The truth, in SQLite: what is wanted, what agents report, and what was concluded.
+//! The durable form of the state: a plain log of objects under the value in memory.
 //!
-//! - One writer at a time: the write pool has a single connection and every write transaction begins `IMMEDIATE`, so
-//!   that what it read still holds when it commits. Readers have snapshots of their own and never wait.
+//! - Transactions are closures over the state. One committer runs them, one after the other, writes many of them in one
+//!   transaction of the database (group commit), then publishes the new state and answers.
 //! - `synchronous=FULL`: what was acknowledged survives a power cut.
-//! - Functions per noun take a connection, so that they work inside of any transaction.
+//! - If the database refuses, the state goes back to the last durable one and the callers get an error.
+//! - Readers take the state as it was published last, and never wait.
 
-use std::path::Path;
-use std::str::FromStr as _;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sqlx::pool::PoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Sqlite, Transaction};
+use hearth_api::ApiError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
-pub mod addresses;
+use crate::state::{LoadError, State, Tx, Violation};
+
 pub mod bootstrap;
 mod bus;
-pub mod host_keys;
-pub mod hosts;
-pub mod images;
-pub mod instances;
-pub mod intents;
-pub mod join_tokens;
-pub mod key_pairs;
-pub mod networks;
-pub mod purge;
-pub mod security_groups;
-pub mod tags;
-pub mod tokens;
-mod transaction;
-pub mod views;
-
+mod committer;
+mod sqlite;
 #[cfg(test)]
 mod tests;
 
 pub use bus::Bus;
-pub use transaction::WriteTransaction;
+use committer::{Committer, Job, Outcome};
+use sqlite::Sqlite;
+pub use sqlite::copy;
 
-/// What reading or writing the store answers when it fails: always an internal error to callers.
-pub type Result<T, E = sqlx::Error> = std::result::Result<T, E>;
+/// Transactions that wait for the committer. More callers wait for a place.
+const WAITING: usize = 1024;
 
-/// Connections for reading at the same time.
-const READERS: u32 = 4;
 /// The database's name in a data directory, and in a backup.
 pub const DATABASE: &str = "hearth.db";
 /// Its name while `hearthd restore` works. Renaming it is the last step of a restore.
@@ -49,22 +37,47 @@ pub const RESTORING: &str = "restoring.db";
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{0} was being restored when `hearthd restore` was cut short: run it again")]
-    HalfRestored(String),
-    #[error("opening the database {path}")]
-    Connect { path: String, source: sqlx::Error },
-    #[error("bringing the database {path} to this version's schema")]
+    #[error("{} was being restored when `hearthd restore` was cut short: run it again", .0.display())]
+    HalfRestored(PathBuf),
+    #[error("opening the database {}", .path.display())]
+    Connect { path: PathBuf, source: sqlx::Error },
+    #[error("bringing the database {} to this version's schema", .path.display())]
     Migrate {
-        path: String,
+        path: PathBuf,
         source: sqlx::migrate::MigrateError,
     },
+    #[error("reading the database {}", .path.display())]
+    Read { path: PathBuf, source: sqlx::Error },
+    #[error("reading the database {}", .path.display())]
+    Object { path: PathBuf, source: LoadError },
 }
 
-#[derive(Debug, Clone)]
+/// Why a transaction did not become true.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    #[error("the state cannot bear it")]
+    Violation(#[from] Violation),
+    #[error("the database refused to commit")]
+    Database(#[source] Arc<sqlx::Error>),
+    #[error("the transaction panicked")]
+    Panicked,
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<CommitError> for ApiError {
+    fn from(error: CommitError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+#[derive(Debug)]
 pub struct Store {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    state: watch::Receiver<Arc<State>>,
+    jobs: mpsc::Sender<Job>,
     bus: Bus,
+    database: Sqlite,
+    committer: JoinHandle<()>,
 }
 
 impl Store {
@@ -77,50 +90,23 @@ impl Store {
         Self::open(&data_dir.join(DATABASE)).await
     }
 
-    /// Opens or makes the database file, and brings it to this version's schema.
+    /// Opens or makes the database file, brings it to this version's schema, and reads all of it.
     ///
     /// # Errors
-    /// When the file cannot be opened, or is of a newer version.
+    /// The file cannot be opened or read, or is of a newer version.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let text = path.display().to_string();
-        let connect = |source| OpenError::Connect {
-            path: text.clone(),
-            source,
-        };
-        let options = SqliteConnectOptions::from_str("sqlite:")
-            .map_err(connect)?
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            // `hearthd join-token` writes beside a running `hearthd`.
-            .busy_timeout(Duration::from_secs(20));
-        let writer = PoolOptions::new()
-            .max_connections(1)
-            .min_connections(1)
-            .acquire_timeout(Duration::from_secs(60))
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.clone())
-            .await
-            .map_err(connect)?;
-        sqlx::migrate!("./migrations")
-            .run(&writer)
-            .await
-            .map_err(|source| OpenError::Migrate {
-                path: text.clone(),
-                source,
-            })?;
-        let readers = PoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.create_if_missing(false))
-            .await
-            .map_err(connect)?;
+        let database = Sqlite::open(path).await?;
+        let state = Arc::new(database.load(path).await?);
+        let (publisher, state) = watch::channel(state);
+        let (jobs, queue) = mpsc::channel(WAITING);
+        let bus = Bus::default();
+        let committer = Committer::new(database.clone(), publisher, bus.clone());
         Ok(Self {
-            writer,
-            readers,
-            bus: Bus::default(),
+            state,
+            jobs,
+            bus,
+            database,
+            committer: tokio::spawn(committer.run(queue)),
         })
     }
 
@@ -129,21 +115,71 @@ impl Store {
         &self.bus
     }
 
-    /// A snapshot to read from.
-    pub async fn read(&self) -> Result<Transaction<'static, Sqlite>> {
-        self.readers.begin().await
+    /// Everything as it was committed last.
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.borrow())
     }
 
-    /// The right to write, alone until it is committed or dropped.
-    pub async fn write(&self) -> Result<WriteTransaction> {
-        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(WriteTransaction::new(transaction, self.bus.clone()))
+    /// Runs a transaction, alone, and answers when it is durable. A closure that answers an error changes nothing.
+    ///
+    /// # Errors
+    /// The closure's, or why it did not become true.
+    pub async fn transact<T, E>(
+        &self,
+        transaction: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<CommitError> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |tx| match transaction(tx) {
+            Ok(value) => Outcome::Commit(Box::new(move |durable| {
+                // A caller that has gone needs no answer.
+                let _ = sender.send(durable.map(|()| value).map_err(E::from));
+            })),
+            Err(error) => Outcome::Refuse(Box::new(move || {
+                let _ = sender.send(Err(error));
+            })),
+        });
+        if self.jobs.send(job).await.is_err() {
+            return Err(CommitError::Closed.into());
+        }
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(CommitError::Panicked.into()))
     }
 
-    /// Puts the write-ahead log away. For a graceful end; without it the next start does it.
+    /// A large body that an object names.
+    ///
+    /// # Errors
+    /// The database cannot be read, or has no such body.
+    pub async fn blob(&self, digest: &str) -> Result<Vec<u8>, sqlx::Error> {
+        self.database.blob(digest).await
+    }
+
+    /// Removes events and audit rows of before two times, in milliseconds since the epoch. Answers how many.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub async fn forget_history(&self, events: i64, audit: i64) -> Result<u64, sqlx::Error> {
+        self.database.forget_history(events, audit).await
+    }
+
+    /// Ends the committer when what waits for it is done, and puts the write-ahead log away. For a graceful end; without
+    /// it the next start does it.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        let (sender, receiver) = oneshot::channel();
+        let last: Job = Box::new(move |_| {
+            Outcome::Refuse(Box::new(move || {
+                let _ = sender.send(());
+            }))
+        });
+        if self.jobs.send(last).await.is_ok() {
+            let _ = receiver.await;
+        }
+        self.committer.abort();
+        self.database.close().await;
     }
 }
 
@@ -156,36 +192,12 @@ pub fn is_half_restored(data_dir: &Path) -> bool {
 /// The data directory is half restored.
 pub fn refuse_half_restored(data_dir: &Path) -> Result<(), OpenError> {
     match is_half_restored(data_dir) {
-        true => Err(OpenError::HalfRestored(data_dir.display().to_string())),
+        true => Err(OpenError::HalfRestored(data_dir.to_owned())),
         false => Ok(()),
     }
 }
 
-/// Copies a database, as it is at one moment, into a file that does not exist yet. The database may be in use, and of any
-/// version: only its `hearthd` changes it.
-///
-/// # Errors
-/// The database cannot be read, or the file exists or cannot be written.
-pub async fn copy(database: &Path, to: &Path) -> Result<()> {
-    let mut connection = SqliteConnectOptions::new()
-        .filename(database)
-        .read_only(true)
-        .busy_timeout(Duration::from_secs(20))
-        .connect()
-        .await?;
-    sqlx::query("VACUUM INTO ?")
-        .bind(to.display().to_string())
-        .execute(&mut connection)
-        .await?;
-    connection.close().await
-}
-
-/// Milliseconds since the epoch: the store's time.
+/// Milliseconds since the epoch.
 pub fn now() -> i64 {
     jiff::Timestamp::now().as_millisecond()
-}
-
-/// Ids as one bound value, for `IN (SELECT value FROM json_each(?))`.
-pub fn list<S: AsRef<str>>(ids: &[S]) -> String {
-    serde_json::Value::from(ids.iter().map(|id| id.as_ref()).collect::<Vec<_>>()).to_string()
 }

@@ -1,80 +1,226 @@
-//! The store as it was left by an earlier version.
+//! The store as an earlier version left it, and when its database refuses.
 
 use std::borrow::Cow;
+use std::path::Path;
 
+use hearth_api::InstanceState;
 use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
-use super::host_keys::Admission;
 use super::*;
+use crate::state::tests::a_host;
+use crate::state::{
+    Admission, Claim, ClientToken, Cloud, Host, HostReport, Instance, NetworkInterface, SecurityGroupRule,
+    Subnet, Volume,
+};
 
 const HOST: &str = "h-0123456789abcdef0";
 
-/// A database of the first version, with a host and a join token.
-async fn first_version(path: &Path) {
+/// A host and a join token.
+const FIRST_VERSION: &str = "INSERT INTO hosts (id, availability_zone, enrolled_at)
+         VALUES ('h-0123456789abcdef0', 'local-1a', 0);
+     INSERT INTO join_tokens (secret_hash, created_at) VALUES ('00', 0);";
+
+async fn pool(path: &Path) -> SqlitePool {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-    let pool = SqlitePool::connect_with(options).await.unwrap();
+    SqlitePool::connect_with(options).await.unwrap()
+}
+
+/// A database of the first so many versions, and what was in it.
+async fn earlier(path: &Path, versions: usize, fixture: &'static str) {
+    let pool = pool(path).await;
     let all = sqlx::migrate!("./migrations");
-    let first = all.migrations.iter().take(1).cloned().collect();
     let migrator = Migrator {
-        migrations: Cow::Owned(first),
+        migrations: Cow::Owned(all.migrations.iter().take(versions).cloned().collect()),
         ..Migrator::DEFAULT
     };
     migrator.run(&pool).await.unwrap();
-    for statement in [
-        "INSERT INTO hosts (id, availability_zone, enrolled_at) VALUES ('h-0123456789abcdef0', 'local-1a', 0)",
-        "INSERT INTO join_tokens (secret_hash, created_at) VALUES ('00', 0)",
-    ] {
-        sqlx::query(statement).execute(&pool).await.unwrap();
-    }
+    sqlx::raw_sql(fixture).execute(&pool).await.unwrap();
     pool.close().await;
+}
+
+async fn transact<T: Send + 'static>(
+    store: &Store,
+    transaction: impl FnOnce(&mut Tx<'_>) -> T + Send + 'static,
+) -> Result<T, CommitError> {
+    store.transact(move |tx| Ok(transaction(tx))).await
 }
 
 #[tokio::test]
 async fn hosts_of_the_first_version_stay_and_its_join_tokens_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hearth.db");
-    first_version(&path).await;
+    earlier(&path, 1, FIRST_VERSION).await;
     let store = Store::open(&path).await.unwrap();
-    let mut tx = store.write().await.unwrap();
-    let c = tx.connection();
-    assert!(join_tokens::usable(c).await.unwrap().is_empty());
+    assert!(store.state().usable_tokens(now()).is_empty());
     // Whatever key its ten-year certificate has: it becomes the host's, and then no other is.
-    let admission = host_keys::admission(c, HOST, "old").await.unwrap();
-    assert_eq!(admission, Admission::Admitted);
-    host_keys::used(c, HOST, "old").await.unwrap();
-    assert_eq!(
-        host_keys::admission(c, HOST, "other").await.unwrap(),
-        Admission::Replaced
-    );
+    let admission = |key: &str| store.state().admission(HOST, key);
+    assert_eq!(admission("old"), Admission::Admitted);
+    transact(&store, |tx| tx.use_key(HOST, "old")).await.unwrap();
+    assert_eq!(admission("other"), Admission::Replaced);
     // Renewed: both are good until the new one is used.
-    host_keys::record(c, HOST, "new", None).await.unwrap();
-    host_keys::used(c, HOST, "old").await.unwrap();
-    assert_eq!(
-        host_keys::admission(c, HOST, "new").await.unwrap(),
-        Admission::Admitted
-    );
-    host_keys::used(c, HOST, "new").await.unwrap();
-    assert_eq!(
-        host_keys::admission(c, HOST, "old").await.unwrap(),
-        Admission::Replaced
-    );
-    assert_eq!(
-        host_keys::admission(c, "h-0", "old").await.unwrap(),
-        Admission::Unknown
-    );
-    hosts::forget(c, HOST).await.unwrap();
-    assert_eq!(
-        host_keys::admission(c, HOST, "new").await.unwrap(),
-        Admission::Forgotten
-    );
+    transact(&store, |tx| {
+        tx.record_key(HOST, "new", None);
+        tx.use_key(HOST, "old");
+    })
+    .await
+    .unwrap();
+    assert_eq!(admission("new"), Admission::Admitted);
+    transact(&store, |tx| tx.use_key(HOST, "new")).await.unwrap();
+    assert_eq!(admission("old"), Admission::Replaced);
+    assert_eq!(store.state().admission("h-0", "old"), Admission::Unknown);
+    transact(&store, |tx| {
+        tx.update::<Host>(HOST, |host| host.forgotten_at = Some(1))
+    })
+    .await
+    .unwrap();
+    assert_eq!(admission("new"), Admission::Forgotten);
+}
+
+#[tokio::test]
+async fn a_database_of_tables_becomes_one_of_objects() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hearth.db");
+    earlier(&path, 7, include_str!("tests/version_7.sql")).await;
+    let store = Store::open(&path).await.unwrap();
+    let state = store.state();
+    state.check();
+    let owner = state.get::<Cloud>(Cloud::ID).unwrap().owner_id.clone();
+    assert_eq!(owner, "123456789012");
+    let running = state.get::<Instance>("i-1").unwrap();
+    assert_eq!(running.state, InstanceState::Running);
+    assert_eq!((running.vcpus, running.memory_mib), (2, 4096));
+    assert_eq!(running.tags["Name"], "one \"quoted\"");
+    assert!(running.public_address && !running.force);
+    let user_data = running.user_data.clone().unwrap();
+    assert_eq!(store.blob(&user_data).await.unwrap(), b"\x00\xff#!/bin/sh");
+    let gone = state.get::<Instance>("i-2").unwrap();
+    assert_eq!(gone.state, InstanceState::Terminated);
+    assert_eq!((gone.terminated_at, &gone.user_data), (Some(9), &None));
+    // Its type had left the catalogue.
+    assert_eq!((gone.vcpus, gone.memory_mib), (1, 128));
+    let interface = state.interface_of("i-1").unwrap();
+    assert_eq!(interface.groups, ["sg-1", "sg-2"]);
+    assert_eq!(interface.public_ip, Some([198, 18, 0, 2].into()));
+    assert_eq!(state.sum(&Claim::ON_HOST, "h-1"), [2, 4096]);
+    assert_eq!(state.sum(&Volume::ON_HOST, "h-1"), [2, 18]);
+    assert!(state.get::<Volume>("vol-2").unwrap().instance_id.is_none());
+    assert!(state.get::<HostReport>("h-1").unwrap().uefi);
+    assert_eq!(state.get::<Subnet>("subnet-1").unwrap().tags["a/b"], "");
+    assert_eq!(state.rules_of("sg-1").len(), 2);
+    let named = state.by(&SecurityGroupRule::BY_REFERENCED, "sg-2").count();
+    assert_eq!(named, 1);
+    let token = ClientToken::id_of(&owner, "RunInstances", "", "token/1");
+    assert_eq!(state.get::<ClientToken>(&token).unwrap().resource_id, "r-1");
+    assert!(state.any_by(&NetworkInterface::BY_MAC, "02:00:00:00:00:01"));
+    assert_eq!(state.default_vpc(&owner).unwrap().id, "vpc-1");
+    store.close().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name NOT LIKE '_sqlx%'
+         ORDER BY name",
+    )
+    .fetch_all(&pool(&path).await)
+    .await
+    .unwrap();
+    assert_eq!(tables, ["audit", "blobs", "events", "objects", "position"]);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hearth.db");
+    let store = Arc::new(Store::open(&path).await.unwrap());
+    let put = |n: usize| {
+        let store = Arc::clone(&store);
+        async move {
+            transact(&store, move |tx| {
+                tx.put(a_host(&format!("h-{n}")));
+                if n.is_multiple_of(3) {
+                    tx.keep_blob(vec![u8::try_from(n % 251).unwrap(); 100]);
+                }
+            })
+            .await
+        }
+    };
+    let done = futures::future::join_all((0..500).map(put)).await;
+    assert!(done.iter().all(Result::is_ok));
+    transact(&store, |tx| tx.remove::<Host>("h-7")).await.unwrap();
+    let sequence = store.state().sequence();
+    // Without closing it: as after SIGKILL.
+    let again = Store::open(&path).await.unwrap();
+    let state = again.state();
+    assert_eq!((state.count::<Host>(), state.sequence()), (499, sequence));
+    assert!(state.get::<Host>("h-7").is_none());
+    let digest = blake3::hash(&[3; 100]).to_hex().to_string();
+    assert_eq!(again.blob(&digest).await.unwrap(), [3; 100]);
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_takes_the_state_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hearth.db");
+    let store = Store::open(&path).await.unwrap();
+    transact(&store, |tx| tx.put(a_host("h-0"))).await.unwrap();
+    let other = pool(&path).await;
+    sqlx::raw_sql("ALTER TABLE position RENAME TO elsewhere")
+        .execute(&other)
+        .await
+        .unwrap();
+    let before = store.state();
+    let refused = transact(&store, |tx| tx.put(a_host("h-1"))).await.unwrap_err();
+    assert!(matches!(refused, CommitError::Database(_)), "{refused:?}");
+    assert!(Arc::ptr_eq(&before, &store.state()));
+    sqlx::raw_sql("ALTER TABLE elsewhere RENAME TO position")
+        .execute(&other)
+        .await
+        .unwrap();
+    transact(&store, |tx| {
+        assert!(tx.get::<Host>("h-1").is_none());
+        tx.put(a_host("h-2"));
+    })
+    .await
+    .unwrap();
+    let again = Store::open(&path).await.unwrap();
+    let ids: Vec<String> = again.state().hosts().map(|host| host.id.clone()).collect();
+    assert_eq!(ids, ["h-0", "h-2"]);
+}
+
+#[tokio::test]
+async fn transactions_that_fail_change_nothing_and_stop_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("hearth.db")).await.unwrap();
+    let panicked = transact(&store, |tx| {
+        tx.put(a_host("h-0"));
+        assert_eq!(tx.count::<Host>(), 2, "a fault of the program");
+    })
+    .await;
+    assert!(matches!(panicked, Err(CommitError::Panicked)), "{panicked:?}");
+    let dangling = transact(&store, |tx| {
+        tx.put(Claim {
+            instance_id: "i-0".into(),
+            host_id: "h-0".into(),
+            vcpus: 1,
+            memory_mib: 1,
+        });
+    })
+    .await;
+    assert!(matches!(dangling, Err(CommitError::Violation(_))), "{dangling:?}");
+    let refused: Result<(), ApiError> = store
+        .transact(|tx| {
+            tx.put(a_host("h-1"));
+            Err(ApiError::dry_run())
+        })
+        .await;
+    assert_eq!(refused, Err(ApiError::dry_run()));
+    transact(&store, |tx| tx.put(a_host("h-2"))).await.unwrap();
+    let ids: Vec<String> = store.state().hosts().map(|host| host.id.clone()).collect();
+    assert_eq!(ids, ["h-2"]);
 }
 
 /// The latest migration that a database has had.
 async fn version(path: &Path) -> i64 {
-    let options = SqliteConnectOptions::new().filename(path);
-    let mut connection = options.connect().await.unwrap();
     let version = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations");
-    version.fetch_one(&mut connection).await.unwrap()
+    version.fetch_one(&pool(path).await).await.unwrap()
 }
 
 #[tokio::test]
@@ -83,11 +229,11 @@ async fn a_backup_leaves_an_older_hearthds_database_as_it_is_and_a_restore_bring
     let [data, to, restored] = ["data", "backup", "restored"].map(|name| dir.path().join(name));
     std::fs::create_dir_all(data.join("pki")).unwrap();
     std::fs::create_dir_all(data.join("images")).unwrap();
-    first_version(&data.join(DATABASE)).await;
+    earlier(&data.join(DATABASE), 1, FIRST_VERSION).await;
     // The older hearthd, which runs.
     let options = SqliteConnectOptions::new()
         .filename(data.join(DATABASE))
-        .journal_mode(SqliteJournalMode::Wal);
+        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
     let older = SqlitePool::connect_with(options).await.unwrap();
     sqlx::query("INSERT INTO join_tokens (secret_hash, created_at) VALUES ('01', 0)")
         .execute(&older)

@@ -1,10 +1,13 @@
 //! Hosts: who may come in, and what their being there or not means.
 
+use std::time::Duration;
+
+use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::{AgentMessage, FetchImageRequest};
 use hearth_api::v1;
 use tonic::Code;
 
-use crate::support::{Cloud, Hearthd, Host, SOON, ZONE, code, enroll, name};
+use crate::support::{Cloud, Hearthd, Host, SOON, ZONE, code, enroll, name, seen};
 
 #[tokio::test]
 async fn nobody_comes_in_without_a_token_or_a_certificate() {
@@ -178,4 +181,21 @@ async fn an_image_is_fetched_without_its_holes_by_a_host_that_needs_it_and_by_no
     let mut client = cloud.hearthd.control_plane(Some(neighbour.identity())).await;
     let refused = client.fetch_image(request(&cloud.image_id)).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound, "the instance is another host's");
+}
+
+#[tokio::test]
+async fn intents_are_sent_again_until_they_are_acknowledged() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let mut session = cloud.connect().await;
+    cloud.run(cloud.request(1)).await.unwrap();
+    let first = session.intents_when(|i| i.instances.len() == 1).await;
+    // An agent that could not store them says nothing.
+    let again = session.intents().await;
+    assert_eq!(again, first);
+    session
+        .observe(vec![seen(&first.instances[0], Phase::Running)])
+        .await;
+    cloud.until(&first.instances[0].instance_id, "running").await;
+    let more = tokio::time::timeout(Duration::from_secs(12), session.intents()).await;
+    assert!(more.is_err(), "acknowledged intents were sent again");
 }

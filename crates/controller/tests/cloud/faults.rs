@@ -132,7 +132,7 @@ async fn sigterm_ends_well_with_a_watcher_and_a_host_connected() {
         let ended = cloud.hearthd.terminate();
         (ended, cloud)
     });
-    assert!(session.next().await.is_err());
+    session.end().await;
     drop(session);
     let (ended, _cloud) = ended.await.unwrap();
     assert!(ended && begin.elapsed() < Duration::from_secs(20));

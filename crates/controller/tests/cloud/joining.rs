@@ -149,7 +149,7 @@ async fn a_host_joins_again_under_its_id_and_its_old_certificate_ends() {
     let token = token(&hearthd, &["--host-id", &host.id]);
     let (key, answer) = enroll(&hearthd, &token.secret, ZONE).await.unwrap();
     assert_eq!(answer.host_id, host.id);
-    let ended = session.next().await.unwrap_err();
+    let ended = session.end().await;
     assert_eq!(ended.code(), Code::PermissionDenied);
     let refused = host.try_connect(&hearthd).await.map(|_| ()).unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);

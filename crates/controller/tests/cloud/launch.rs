@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::v1::{self, Tag, TagSpecification};
 
-use crate::support::{Cloud, code};
+use crate::support::{Cloud, ZONE, code};
 
 #[tokio::test]
 async fn a_launch_reaches_its_host_with_all_it_needs() {
@@ -219,23 +219,20 @@ async fn a_client_token_stands_for_one_launch() {
 }
 
 #[tokio::test]
-async fn figures() {
+async fn a_call_that_names_a_zone_has_a_token_of_the_zone() {
     let Some(cloud) = Cloud::start().await else { return };
-    cloud.connect().await.obey();
-    cloud.run(cloud.request(1)).await.unwrap();
-    let mut micros: Vec<u128> = Vec::new();
-    for _ in 0..40 {
-        let begin = std::time::Instant::now();
-        cloud.run(cloud.request(1)).await.unwrap();
-        micros.push(begin.elapsed().as_micros());
-    }
-    micros.sort_unstable();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", cloud.hearthd.pid())).unwrap();
-    let rss = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    eprintln!(
-        "RunInstances over gRPC: median {} µs, worst {} µs; hearthd with 41 instances: {rss}",
-        micros[20], micros[39]
-    );
+    let _session = cloud.connect().await;
+    let mut request = cloud.request(1);
+    request.client_token = "once".into();
+    let first = cloud.run(request.clone()).await.unwrap();
+    request.placement = Some(v1::Placement {
+        availability_zone: ZONE.into(),
+        ..v1::Placement::default()
+    });
+    let zonal = cloud.run(request.clone()).await.unwrap();
+    assert_ne!(first.reservation_id, zonal.reservation_id);
+    let again = cloud.run(request).await.unwrap();
+    assert_eq!(again.reservation_id, zonal.reservation_id);
 }
 
 #[tokio::test]

@@ -238,6 +238,34 @@ async fn terminated_instances_are_forgotten_after_a_while() {
 }
 
 #[tokio::test]
+async fn a_client_token_outlives_its_launch() {
+    for visible in ["3600", "1"] {
+        let Some(cloud) = Cloud::with(&["--terminated-visible", visible]).await else {
+            return;
+        };
+        cloud.connect().await.obey();
+        let mut request = cloud.request(1);
+        request.client_token = "once".into();
+        let launched = cloud.run(request.clone()).await.unwrap();
+        let id = launched.instances[0].instance_id.clone();
+        terminate(&cloud, &[&id]).await.unwrap();
+        let begin = std::time::Instant::now();
+        while let Some(instance) = cloud.all().await.first() {
+            if visible == "3600" && name(instance) == "terminated" {
+                break;
+            }
+            assert!(begin.elapsed() < crate::support::SOON, "never terminated");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let status = cloud.run(request.clone()).await.unwrap_err();
+        assert_eq!(code(&status), "IdempotentInstanceTerminated");
+        request.instance_type = "t2.small".into();
+        let status = cloud.run(request).await.unwrap_err();
+        assert_eq!(code(&status), "IdempotentParameterMismatch");
+    }
+}
+
+#[tokio::test]
 async fn describe_filters_and_pages() {
     let Some(cloud) = Cloud::start().await else { return };
     let _session = cloud.connect().await;

@@ -278,6 +278,7 @@ impl Host {
         Ok(Session {
             up,
             down,
+            heard: Default::default(),
             first: Some(first),
         })
     }
@@ -316,16 +317,24 @@ fn message(message: agent_message::Message) -> AgentMessage {
 pub struct Session {
     pub up: mpsc::Sender<AgentMessage>,
     down: Streaming<ControlMessage>,
+    /// Epoch and generation of the intents that came last: observations acknowledge them.
+    heard: (String, u64),
     /// What came down while connecting.
     first: Option<Result<Option<ControlMessage>, Status>>,
 }
 
 impl Session {
     async fn message(&mut self) -> Result<Option<ControlMessage>, Status> {
-        match self.first.take() {
+        let message = match self.first.take() {
             Some(first) => first,
             None => self.down.message().await,
+        };
+        if let Ok(Some(down)) = &message
+            && let Some(control_message::Message::Intents(intents)) = &down.message
+        {
+            self.heard = (intents.epoch.clone(), intents.generation);
         }
+        message
     }
 
     pub async fn next(&mut self) -> Result<control_message::Message, Status> {
@@ -333,6 +342,15 @@ impl Session {
             .await
             .expect("nothing came down");
         Ok(next?.expect("the session ended").message.unwrap())
+    }
+
+    /// Why the session ends; intents that come before do not matter.
+    pub async fn end(&mut self) -> Status {
+        loop {
+            if let Err(status) = self.next().await {
+                return status;
+            }
+        }
     }
 
     pub async fn intents(&mut self) -> Intents {
@@ -355,7 +373,8 @@ impl Session {
 
     pub async fn observe(&self, instances: Vec<InstanceObservation>) {
         let observation = agent_message::Message::Observation(Observation {
-            intents_generation: 0,
+            intents_generation: self.heard.1,
+            intents_epoch: self.heard.0.clone(),
             instances,
             capacity: None,
         });

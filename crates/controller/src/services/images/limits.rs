@@ -4,12 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hearth_api::{ApiError, ErrorCode};
-use sqlx::SqliteConnection;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::services::Failure;
-use crate::store::images;
+use crate::state::{Image, State};
 
 /// Uploads at the same time. Each holds up to two messages in memory.
 const AT_ONCE: usize = 16;
@@ -46,7 +44,7 @@ impl Uploads {
         self: &Arc<Self>,
         bytes: u64,
         config: &Config,
-        (images, stored): (i64, i64),
+        [images, stored]: [u64; 2],
     ) -> Result<Slot, ApiError> {
         let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if under_way.count >= AT_ONCE {
@@ -57,11 +55,8 @@ impl Uploads {
         }
         within(
             config,
-            images.unsigned_abs() + under_way.count as u64 + 1,
-            stored
-                .unsigned_abs()
-                .saturating_add(under_way.bytes)
-                .saturating_add(bytes),
+            images + under_way.count as u64 + 1,
+            stored.saturating_add(under_way.bytes).saturating_add(bytes),
         )?;
         under_way.count += 1;
         under_way.bytes += bytes;
@@ -81,10 +76,9 @@ impl Drop for Slot {
 }
 
 /// Whether one more image of `bytes` bytes may be stored.
-pub(super) async fn one_more(c: &mut SqliteConnection, config: &Config, bytes: u64) -> Result<(), Failure> {
-    let (count, stored) = images::totals(c).await?;
-    let stored = stored.unsigned_abs().saturating_add(bytes);
-    Ok(within(config, count.unsigned_abs() + 1, stored)?)
+pub(super) fn one_more(state: &State, config: &Config, bytes: u64) -> Result<(), ApiError> {
+    let [count, stored] = state.sum(&Image::TOTAL, "");
+    within(config, count + 1, stored.saturating_add(bytes))
 }
 
 fn within(config: &Config, images: u64, bytes: u64) -> Result<(), ApiError> {
@@ -182,16 +176,16 @@ mod tests {
         let uploads = Arc::new(Uploads::default());
         let config = config(&["--image-limit", "20", "--image-gib-limit", "100"]);
         let slots: Vec<Slot> = (0..AT_ONCE)
-            .map(|_| uploads.admit(1 << 30, &config, (0, 0)).unwrap())
+            .map(|_| uploads.admit(1 << 30, &config, [0, 0]).unwrap())
             .collect();
-        let refused = uploads.admit(0, &config, (0, 0)).unwrap_err();
+        let refused = uploads.admit(0, &config, [0, 0]).unwrap_err();
         assert_eq!(refused.code, ErrorCode::RequestLimitExceeded);
         drop(slots);
         for (stored, fits) in [
-            ((19, 0), true),
-            ((20, 0), false),
-            ((0, 99 << 30), true),
-            ((0, (99 << 30) + 1), false),
+            ([19, 0], true),
+            ([20, 0], false),
+            ([0, 99 << 30], true),
+            ([0, (99 << 30) + 1], false),
         ] {
             let admitted = uploads.admit(1 << 30, &config, stored);
             assert_eq!(admitted.is_ok(), fits, "{stored:?}");

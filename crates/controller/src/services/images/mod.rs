@@ -8,16 +8,16 @@ use hearth_api::v1::{
     DeregisterImageRequest, DeregisterImageResponse, DescribeImagesRequest, DescribeImagesResponse, Image,
     RegisterImageRequest, RegisterImageResponse, image, images_server,
 };
-use hearth_api::{ApiError, Id, Kind};
+use hearth_api::{ApiError, Kind};
 use serde_json::json;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Failure, answer, commit, input, refuse_dry_run};
+use super::{answer, input, refuse_dry_run, unless_dry_run};
 use crate::app::App;
 use crate::inspection::Inspections;
-use crate::store::images::{self, AVAILABLE, ImageRow};
-use crate::store::tags;
-use crate::store::views::{self, ARCHITECTURE, ROOT_DEVICE};
+use crate::state::noun::tell_tags;
+use crate::state::{self, AVAILABLE, DEREGISTERED, Tags};
+use crate::views::{self, ARCHITECTURE, ROOT_DEVICE};
 
 mod boot_mode;
 mod limits;
@@ -70,7 +70,7 @@ impl images_server::Images for Images {
         &self,
         request: Request<DescribeImagesRequest>,
     ) -> Result<Response<DescribeImagesResponse>, Status> {
-        answer("DescribeImages", describe(&self.app, &request.into_inner()).await)
+        answer("DescribeImages", describe(&self.app, &request.into_inner()))
     }
 
     async fn deregister_image(
@@ -79,96 +79,84 @@ impl images_server::Images for Images {
     ) -> Result<Response<DeregisterImageResponse>, Status> {
         answer(
             "DeregisterImage",
-            deregister(&self.app, &request.into_inner()).await,
+            deregister(&self.app, request.into_inner()).await,
         )
     }
 }
 
-async fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImagesResponse, Failure> {
+fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImagesResponse, ApiError> {
     refuse_page_of_ids(&request.image_ids, request.page.as_ref(), "imagesSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let mut read = app.store.read().await?;
-    let rows = images::available(&mut read).await?;
-    let mut tags = tags::of_type(&mut read, Kind::Image.resource_type(), None).await?;
-    drop(read);
-    input::all_known(
-        Kind::Image,
-        &request.image_ids,
-        rows.iter().map(|row| row.id.as_str()),
-    )?;
-    refuse_dry_run(request.dry_run)?;
-    let told = rows
-        .into_iter()
-        .filter(|row| request.image_ids.is_empty() || request.image_ids.contains(&row.id))
-        .map(|row| {
-            let tags = tags.remove(&row.id).unwrap_or_default();
-            Image {
-                tags,
-                ..tell(row, &app.cloud().owner_id)
-            }
-        })
-        .filter(|image| {
-            filters.matches(&image.tags, |name| {
-                vec![
-                    match name {
-                        "architecture" => &image.architecture,
-                        "boot-mode" => &image.boot_mode,
-                        "description" => &image.description,
-                        "name" => &image.name,
-                        "owner-id" => &image.owner_id,
-                        "root-device-name" => &image.root_device_name,
-                        "state" => &image.state,
-                        _ => &image.image_id,
-                    }
-                    .as_str()
-                    .to_owned()
-                    .into(),
-                ]
-            })
-        });
-    let (images, next_token) = paginate(told.collect(), request.page.as_ref(), |image: &Image| {
-        image.image_id.clone()
+    let state = app.store.state();
+    input::all_known(Kind::Image, &request.image_ids, |id| {
+        state
+            .get::<state::Image>(id)
+            .is_some_and(state::Image::is_available)
     })?;
+    refuse_dry_run(request.dry_run)?;
+    let wanted = state
+        .by(&state::Image::BY_STATE, AVAILABLE)
+        .filter(|row| request.image_ids.is_empty() || request.image_ids.contains(&row.id));
+    let tell = |row: &state::Image| {
+        let image = tell(row);
+        let passes = filters.matches(&image.tags, |name| {
+            vec![
+                match name {
+                    "architecture" => &image.architecture,
+                    "boot-mode" => &image.boot_mode,
+                    "description" => &image.description,
+                    "name" => &image.name,
+                    "owner-id" => &image.owner_id,
+                    "root-device-name" => &image.root_device_name,
+                    "state" => &image.state,
+                    _ => &image.image_id,
+                }
+                .as_str()
+                .into(),
+            ]
+        });
+        passes.then_some(image)
+    };
+    let (images, next_token) = paginate(wanted, request.page.as_ref(), |row| row.id.clone(), tell)?;
     Ok(DescribeImagesResponse { images, next_token })
 }
 
-fn tell(row: ImageRow, owner_id: &str) -> Image {
+fn tell(row: &state::Image) -> Image {
     Image {
-        image_id: row.id,
-        name: row.name,
-        description: row.description,
-        state: row.state,
+        image_id: row.id.clone(),
+        name: row.name.clone(),
+        description: row.description.clone(),
+        state: row.state.clone(),
         architecture: ARCHITECTURE.into(),
         creation_date: Some(views::timestamp(row.created_at)),
         root_device_name: ROOT_DEVICE.into(),
-        size: row.size,
+        size: row.size.cast_signed(),
         block_device_mappings: vec![image::BlockDevice {
             device_name: ROOT_DEVICE.into(),
-            volume_size: row.size.unsigned_abs().div_ceil(1 << 30).cast_signed(),
+            volume_size: row.size.div_ceil(1 << 30).cast_signed(),
         }],
-        tags: Vec::new(),
-        owner_id: owner_id.to_owned(),
-        kernel_path: row.kernel_path,
-        boot_mode: row.boot_mode,
+        tags: tell_tags(&row.tags),
+        owner_id: row.account_id.clone(),
+        kernel_path: row.kernel_path.clone(),
+        boot_mode: row.boot_mode.as_str().to_owned(),
     }
 }
 
 /// Instances that were launched from it go on; the janitor removes the disk when the last of their volumes is gone.
-async fn deregister(app: &App, request: &DeregisterImageRequest) -> Result<DeregisterImageResponse, Failure> {
-    if request.image_id.is_empty() {
-        return Err(ApiError::missing("ImageId").into());
-    }
-    let id = Id::parse(Kind::Image, &request.image_id)?;
-    let mut tx = app.store.write().await?;
-    match images::by_id(tx.connection(), &id).await? {
-        Some(row) if row.state == AVAILABLE => {}
-        _ => return Err(Kind::Image.not_found(&[&id]).into()),
-    }
-    images::deregister(tx.connection(), &id).await?;
-    tags::remove_all(tx.connection(), &id).await?;
-    tx.audit("DeregisterImage", &json!({ "image": id.as_ref() as &str }))
-        .await?;
-    tx.event("image.deregistered", &id).await?;
-    commit(tx, request.dry_run).await?;
-    Ok(DeregisterImageResponse {})
+async fn deregister(app: &App, request: DeregisterImageRequest) -> Result<DeregisterImageResponse, ApiError> {
+    let id = input::id(Kind::Image, &request.image_id, "ImageId")?;
+    app.store
+        .transact(move |tx| {
+            let image = tx.get::<state::Image>(&id).filter(|image| image.is_available());
+            let image = image.ok_or_else(|| Kind::Image.not_found(&[&id]))?.clone();
+            tx.put(state::Image {
+                state: DEREGISTERED.to_owned(),
+                tags: Tags::new(),
+                ..image
+            });
+            tx.audit("DeregisterImage", &json!({ "image": id.as_str() }));
+            tx.event("image.deregistered", &id);
+            unless_dry_run(request.dry_run, DeregisterImageResponse {})
+        })
+        .await
 }

@@ -7,17 +7,17 @@ use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use hearth_image::BootMode;
 use register_image_request::{Chunk, Parameters, Part};
 use serde_json::json;
-use sqlx::SqliteConnection;
 use tonic::{Code, Streaming};
 
 use super::boot_mode;
 use super::limits::{Patience, Uploads, one_more};
 use super::upload::{Upload, UploadError};
 use crate::app::App;
-use crate::inspection::{InspectError, Inspected, Inspections};
-use crate::services::{Failure, commit, input};
-use crate::store::images::{self, AVAILABLE, ImageRow};
-use crate::store::{now, tags};
+use crate::inspection::{InspectError, Inspections};
+use crate::services::input;
+use crate::state::noun::keep_tags;
+use crate::state::{AVAILABLE, Image, State};
+use crate::store::now;
 
 /// Bytes of an image: EC2's largest volume.
 const MAX_SIZE: i64 = 16 << 40;
@@ -27,27 +27,27 @@ pub(super) async fn register(
     uploads: &Arc<Uploads>,
     inspections: &Inspections,
     mut parts: Streaming<RegisterImageRequest>,
-) -> Result<RegisterImageResponse, Failure> {
+) -> Result<RegisterImageResponse, ApiError> {
     let patience = Patience::new(&app.config);
     let Some(Part::Parameters(parameters)) = next(&mut parts, &patience).await? else {
         return Err(ApiError::new(
             ErrorCode::MissingParameter,
             "The first message of RegisterImage carries the parameters.",
-        )
-        .into());
+        ));
     };
     check(&parameters)?;
     let asked = boot_mode::asked(&parameters.boot_mode)?;
     let given = input::tags_for(&parameters.tag_specifications, &[Kind::Image], Kind::Image)?;
     // Once before the bytes come, and once when they are there.
-    let mut read = app.store.read().await?;
-    name_is_free(&mut read, &parameters.name).await?;
-    let totals = images::totals(&mut read).await?;
-    drop(read);
+    let totals = {
+        let state = app.store.state();
+        name_is_free(&state, app.account(), &parameters.name)?;
+        state.sum(&Image::TOTAL, "")
+    };
     let size = parameters.size.unsigned_abs();
     let _slot = uploads.admit(size, &app.config, totals)?;
     if parameters.dry_run {
-        return Err(ApiError::dry_run().into());
+        return Err(ApiError::dry_run());
     }
 
     let id = Id::new(Kind::Image).to_string();
@@ -67,36 +67,37 @@ pub(super) async fn register(
     let upload = blocking(move || upload.rename(path).map(|()| upload)).await?;
 
     // The file has its name before the row says so: a crash in between leaves a file that the next start sweeps.
-    let mut tx = app.store.write().await?;
-    name_is_free(tx.connection(), &parameters.name).await?;
-    one_more(tx.connection(), &app.config, size).await?;
-    let row = row(&id, &parameters, digest, info, boot_mode);
-    images::insert(tx.connection(), &row).await?;
-    tags::put(tx.connection(), &id, Kind::Image.resource_type(), &given).await?;
-    let detail = json!({ "image": id, "name": row.name, "size": row.size, "kernel": row.kernel_path,
-        "boot_mode": row.boot_mode });
-    tx.audit("RegisterImage", &detail).await?;
-    tx.event("image.registered", &id).await?;
-    commit(tx, false).await?;
-    upload.keep();
-    Ok(RegisterImageResponse { image_id: id })
-}
-
-fn row(id: &str, parameters: &Parameters, digest: String, info: Inspected, boot_mode: BootMode) -> ImageRow {
-    ImageRow {
-        id: id.to_owned(),
-        name: parameters.name.clone(),
-        description: parameters.description.clone(),
+    let image = Image {
+        id: id.clone(),
+        account_id: app.account().to_owned(),
+        name: parameters.name,
+        description: parameters.description,
         state: AVAILABLE.to_owned(),
-        size: parameters.size,
+        size,
         digest,
         kernel_path: match boot_mode {
             BootMode::Uefi => String::new(),
             BootMode::LegacyBios | BootMode::UefiPreferred => info.kernel_path,
         },
-        boot_mode: boot_mode.as_str().to_owned(),
+        boot_mode,
         created_at: now(),
-    }
+        tags: keep_tags(&given),
+    };
+    let config = app.config.clone();
+    app.store
+        .transact(move |tx| {
+            name_is_free(tx, &image.account_id, &image.name)?;
+            one_more(tx, &config, size)?;
+            let detail = json!({ "image": image.id, "name": image.name, "size": image.size,
+                "kernel": image.kernel_path, "boot_mode": image.boot_mode.as_str() });
+            tx.audit("RegisterImage", &detail);
+            tx.event("image.registered", &image.id);
+            tx.put(image);
+            Ok::<_, ApiError>(())
+        })
+        .await?;
+    upload.keep();
+    Ok(RegisterImageResponse { image_id: id })
 }
 
 fn check(parameters: &Parameters) -> Result<(), ApiError> {
@@ -125,16 +126,16 @@ fn check(parameters: &Parameters) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn name_is_free(c: &mut SqliteConnection, name: &str) -> Result<(), Failure> {
-    match images::name_taken(c, name).await? {
+fn name_is_free(state: &State, account_id: &str, name: &str) -> Result<(), ApiError> {
+    match state.image_named(account_id, name) {
         None => Ok(()),
-        Some(id) => Err(ApiError::new(
+        Some(image) => Err(ApiError::new(
             ErrorCode::InvalidAmiNameDuplicate,
             format!(
-                "AMI name {name} is already in use by AMI {id}. Choose another name, or deregister that one."
+                "AMI name {name} is already in use by AMI {}. Choose another name, or deregister that one.",
+                image.id
             ),
-        )
-        .into()),
+        )),
     }
 }
 
@@ -145,7 +146,7 @@ async fn receive(
     size: u64,
     parts: &mut Streaming<RegisterImageRequest>,
     mut patience: Patience,
-) -> Result<Upload, Failure> {
+) -> Result<Upload, ApiError> {
     let path = app.images_dir().join(format!("{id}.upload"));
     let mut upload = blocking(move || Upload::create(path, size)).await?;
     let mut chunk = next_chunk(parts, &patience).await?;
@@ -163,15 +164,14 @@ async fn receive(
 async fn next_chunk(
     parts: &mut Streaming<RegisterImageRequest>,
     patience: &Patience,
-) -> Result<Option<Chunk>, Failure> {
+) -> Result<Option<Chunk>, ApiError> {
     match next(parts, patience).await? {
         None => Ok(None),
         Some(Part::Chunk(chunk)) => Ok(Some(chunk)),
         Some(Part::Parameters(_)) => Err(ApiError::new(
             ErrorCode::InvalidParameterCombination,
             "The parameters come once, in the first message.",
-        )
-        .into()),
+        )),
     }
 }
 
@@ -204,11 +204,9 @@ async fn next(
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
-) -> Result<T, Failure> {
+) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
-    Ok(done
-        .map_err(|error| ApiError::internal(&error))?
-        .map_err(refusal)?)
+    done.map_err(|error| ApiError::internal(&error))?.map_err(refusal)
 }
 
 fn refusal(error: UploadError) -> ApiError {

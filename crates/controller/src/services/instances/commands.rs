@@ -1,53 +1,60 @@
 //! Start, stop, reboot, terminate: a batch changes as a whole, or not at all.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use hearth_api::Kind;
 use hearth_api::v1::{InstanceStateChange, InstanceStateChanges};
+use hearth_api::{ApiError, Kind};
 use serde_json::json;
 
 use super::start;
 use crate::app::App;
 use crate::lifecycle::{Command, Hold, apply};
-use crate::services::{Failure, commit, input};
-use crate::store::instances::{self, InstanceRow};
+use crate::services::{input, unless_dry_run};
+use crate::state::{Instance, Tx};
 
 pub(super) async fn apply_to_all(
-    app: &App,
-    action: &str,
+    app: &Arc<App>,
+    action: &'static str,
     ids: &[String],
     command: Command,
     dry_run: bool,
-) -> Result<InstanceStateChanges, Failure> {
+) -> Result<InstanceStateChanges, ApiError> {
     let ids = input::ids(Kind::Instance, ids, "InstanceId")?;
-    let mut tx = app.store.write().await?;
-    let rows = instances::by_ids(tx.connection(), &ids).await?;
-    let mut rows: HashMap<String, InstanceRow> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
-    let missing: Vec<&String> = ids.iter().filter(|id| !rows.contains_key(*id)).collect();
-    if !missing.is_empty() {
-        return Err(Kind::Instance.not_found(&missing).into());
-    }
-    let mut changes = Vec::new();
-    for id in &ids {
-        let Some(row) = rows.remove(id) else { continue };
-        let before = row.lifecycle();
-        let change = apply(&before, command, id)?;
-        let current = change.as_ref().map_or(before.state, |change| change.next.state);
-        if let Some(change) = change {
-            if change.hold == Hold::TakeCompute {
-                start::take_compute(app, tx.connection(), &row).await?;
+    let shared = Arc::clone(app);
+    app.store
+        .transact(move |tx| {
+            input::all_known(Kind::Instance, &ids, |id| tx.get::<Instance>(id).is_some())?;
+            let mut changes = Vec::new();
+            for id in &ids {
+                changes.extend(apply_to(&shared, tx, id, command)?);
             }
-            instances::write_change(&mut tx, &row, &change).await?;
+            let force = command == Command::Stop { force: true };
+            tx.audit(action, &json!({ "instances": ids, "force": force }));
+            unless_dry_run(dry_run, InstanceStateChanges { changes })
+        })
+        .await
+}
+
+fn apply_to(
+    app: &App,
+    tx: &mut Tx<'_>,
+    id: &str,
+    command: Command,
+) -> Result<Option<InstanceStateChange>, ApiError> {
+    let Some(row) = tx.get::<Instance>(id).cloned() else {
+        return Ok(None);
+    };
+    let change = apply(&row.lifecycle(), command, id)?;
+    if let Some(change) = &change {
+        if change.hold == Hold::TakeCompute {
+            start::take_compute(app, tx, &row)?;
         }
-        changes.push(InstanceStateChange {
-            instance_id: id.clone(),
-            current_state: Some(current.into()),
-            previous_state: Some(before.state.into()),
-        });
+        tx.change_instance(id, change);
     }
-    let force = command == Command::Stop { force: true };
-    tx.audit(action, &json!({ "instances": ids, "force": force }))
-        .await?;
-    commit(tx, dry_run).await?;
-    Ok(InstanceStateChanges { changes })
+    let current = change.map_or(row.state, |change| change.next.state);
+    Ok(Some(InstanceStateChange {
+        instance_id: id.to_owned(),
+        current_state: Some(current.into()),
+        previous_state: Some(row.state.into()),
+    }))
 }

@@ -1,15 +1,18 @@
 //! DescribeInstances: filters meet instances, pages count reservations.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
-use hearth_api::Kind;
 use hearth_api::filter::{Filters, Values};
 use hearth_api::page::{paginate, refuse_page_of_ids};
 use hearth_api::v1::{DescribeInstancesRequest, DescribeInstancesResponse, Instance, Reservation};
 
+use hearth_api::{ApiError, Kind};
+
 use crate::app::App;
-use crate::services::{Failure, input, refuse_dry_run};
-use crate::store::views;
+use crate::services::{input, refuse_dry_run};
+use crate::state::{self, Index, State, key};
+use crate::views;
 
 const FILTERS: &[&str] = &[
     "architecture",
@@ -52,10 +55,10 @@ const FILTERS: &[&str] = &[
     "vpc-id",
 ];
 
-pub(super) async fn describe(
+pub(super) fn describe(
     app: &App,
     request: DescribeInstancesRequest,
-) -> Result<DescribeInstancesResponse, Failure> {
+) -> Result<DescribeInstancesResponse, ApiError> {
     let DescribeInstancesRequest {
         instance_ids,
         filters,
@@ -64,40 +67,69 @@ pub(super) async fn describe(
     } = request;
     refuse_page_of_ids(&instance_ids, page.as_ref(), "instancesSet")?;
     let filters = Filters::new(&filters, FILTERS)?;
-    let wanted = match instance_ids.as_slice() {
-        [] => None,
-        ids => Some(input::ids(Kind::Instance, ids, "InstanceId")?),
-    };
-    let mut read = app.store.read().await?;
-    let instances = views::instances(&mut read, wanted.as_deref(), app.cloud()).await?;
-    drop(read);
-    input::all_known(
-        Kind::Instance,
-        &instance_ids,
-        instances.iter().map(|i| i.instance_id.as_str()),
-    )?;
+    let state = app.store.state();
+    input::all_known(Kind::Instance, &instance_ids, |id| {
+        state.get::<state::Instance>(id).is_some()
+    })?;
     refuse_dry_run(dry_run)?;
-
-    let owner_id = &app.cloud().owner_id;
-    let mut reservations: Vec<Reservation> = Vec::new();
-    let told = instances
+    let candidates = candidates(&state, &instance_ids, &filters);
+    let is_candidate = |id: &str| candidates.as_ref().is_none_or(|ids| ids.contains_key(id));
+    // Those of the candidates, each once, or all.
+    let reservations: BTreeSet<&str> = candidates.iter().flat_map(BTreeMap::values).copied().collect();
+    let named = reservations
         .into_iter()
-        .filter(|i| filters.matches(&i.tags, |name| values(i, owner_id, name)));
-    for instance in told {
-        match reservations.last_mut() {
-            Some(last) if last.reservation_id == instance.reservation_id => last.instances.push(instance),
-            _ => reservations.push(Reservation {
-                reservation_id: instance.reservation_id.clone(),
-                owner_id: owner_id.clone(),
-                instances: vec![instance],
-            }),
-        }
-    }
-    let (reservations, next_token) = paginate(reservations, page.as_ref(), |r| r.reservation_id.clone())?;
+        .filter_map(|id| state.get::<state::Reservation>(id));
+    let all = state
+        .all::<state::Reservation>()
+        .take_while(|_| candidates.is_none());
+    let tell = |row: &state::Reservation| {
+        let mut instances = views::reservation(&state, &row.id, &app.cloud);
+        instances.retain(|instance| {
+            is_candidate(&instance.instance_id)
+                && filters.matches(&instance.tags, |name| values(instance, &row.account_id, name))
+        });
+        (!instances.is_empty()).then(|| Reservation {
+            reservation_id: row.id.clone(),
+            owner_id: row.account_id.clone(),
+            instances,
+        })
+    };
+    let (reservations, next_token) = paginate(named.chain(all), page.as_ref(), |row| row.id.clone(), tell)?;
     Ok(DescribeInstancesResponse {
         reservations,
         next_token,
     })
+}
+
+/// Instances and their reservations, among which all are that can pass: those that were named, or those that an index has
+/// under the values of a filter. `None`: all.
+fn candidates<'s>(
+    state: &'s State,
+    ids: &[String],
+    filters: &Filters<'_>,
+) -> Option<BTreeMap<&'s str, &'s str>> {
+    let pair = |row: &'s state::Instance| (row.id.as_str(), row.reservation_id.as_str());
+    if !ids.is_empty() {
+        return Some(ids.iter().filter_map(|id| state.get(id)).map(pair).collect());
+    }
+    let by = |index: &Index<state::Instance>, keys: Vec<String>| {
+        let mut found = BTreeMap::new();
+        for key in &keys {
+            found.extend(
+                state
+                    .from(index, key)
+                    .take_while(|(has, _)| has == key)
+                    .map(|(_, row)| pair(row)),
+            );
+        }
+        found
+    };
+    if let Some((tag, values)) = filters.literal_tag() {
+        let keys = values.iter().map(|value| key(&[tag, value])).collect();
+        return Some(by(&state::Instance::BY_TAG, keys));
+    }
+    let states = filters.literals("instance-state-name")?;
+    Some(by(&state::Instance::BY_STATE, states))
 }
 
 fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'i> {

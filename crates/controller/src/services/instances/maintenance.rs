@@ -5,54 +5,61 @@ use hearth_api::{ApiError, ErrorCode, InstanceState, Kind};
 use serde_json::json;
 
 use crate::app::App;
-use crate::services::{Failure, commit, input};
-use crate::store::instances::{self, AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED};
+use crate::services::{input, unless_dry_run};
+use crate::state::{AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, Tx};
 
 pub(super) async fn modify(
     app: &App,
     request: ModifyInstanceMaintenanceOptionsRequest,
-) -> Result<ModifyInstanceMaintenanceOptionsResult, Failure> {
+) -> Result<ModifyInstanceMaintenanceOptionsResult, ApiError> {
+    if request.auto_recovery.is_empty() {
+        return Err(ApiError::missing("AutoRecovery"));
+    }
+    check_auto_recovery(&request.auto_recovery)?;
+    input::id(Kind::Instance, &request.instance_id, "InstanceId")?;
+    app.store.transact(move |tx| set(tx, request)).await
+}
+
+fn set(
+    tx: &mut Tx<'_>,
+    request: ModifyInstanceMaintenanceOptionsRequest,
+) -> Result<ModifyInstanceMaintenanceOptionsResult, ApiError> {
     let ModifyInstanceMaintenanceOptionsRequest {
         instance_id,
         auto_recovery,
         dry_run,
     } = request;
-    if auto_recovery.is_empty() {
-        return Err(ApiError::missing("AutoRecovery").into());
-    }
-    check_auto_recovery(&auto_recovery)?;
-    let ids = input::ids(Kind::Instance, &[instance_id.as_str().to_owned()], "InstanceId")?;
-    let mut tx = app.store.write().await?;
-    let rows = instances::by_ids(tx.connection(), &ids).await?;
-    let Some(row) = rows.first() else {
-        return Err(Kind::Instance.not_found(&[&instance_id]).into());
+    let Some(row) = tx.get::<Instance>(&instance_id).cloned() else {
+        return Err(Kind::Instance.not_found(&[&instance_id]));
     };
-    if matches!(
-        row.state(),
-        InstanceState::ShuttingDown | InstanceState::Terminated
-    ) {
+    if matches!(row.state, InstanceState::ShuttingDown | InstanceState::Terminated) {
         return Err(ApiError::new(
             ErrorCode::IncorrectInstanceState,
             format!(
                 "The instance '{instance_id}' is {} and has no maintenance options any more.",
-                row.state()
+                row.state
             ),
-        )
-        .into());
+        ));
     }
     if row.auto_recovery != auto_recovery {
-        instances::set_auto_recovery(&mut tx, row, &auto_recovery).await?;
+        tx.touch_host(&row.host_id);
+        tx.event("instance.modified", &instance_id);
+        tx.put(Instance {
+            auto_recovery: auto_recovery.clone(),
+            ..row
+        });
     }
     tx.audit(
         "ModifyInstanceMaintenanceOptions",
         &json!({ "instance": instance_id, "auto_recovery": auto_recovery }),
+    );
+    unless_dry_run(
+        dry_run,
+        ModifyInstanceMaintenanceOptionsResult {
+            instance_id,
+            auto_recovery,
+        },
     )
-    .await?;
-    commit(tx, dry_run).await?;
-    Ok(ModifyInstanceMaintenanceOptionsResult {
-        instance_id,
-        auto_recovery,
-    })
 }
 
 /// # Errors

@@ -43,7 +43,7 @@ impl instances_server::Instances for Instances {
     ) -> Result<Response<DescribeInstancesResponse>, Status> {
         answer(
             "DescribeInstances",
-            describe::describe(&self.0, request.into_inner()).await,
+            describe::describe(&self.0, request.into_inner()),
         )
     }
 

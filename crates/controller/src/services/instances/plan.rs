@@ -9,15 +9,13 @@ use prost::Message as _;
 use super::maintenance;
 use crate::catalog::instance_types::{self, InstanceType};
 use crate::services::input;
-use crate::store::instances::{
-    AUTO_RECOVERY_DEFAULT, METADATA_TAGS_ENABLED, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
-};
-use crate::store::views::ROOT_DEVICE;
+use crate::state::{AUTO_RECOVERY_DEFAULT, METADATA_TAGS_ENABLED, SHUTDOWN_STOP, SHUTDOWN_TERMINATE};
+use crate::views::ROOT_DEVICE;
 
 /// Bytes of user data before any encoding. The EC2 API's own limit.
 const MAX_USER_DATA: usize = 16 * 1024;
 /// GiB of a gp3 volume.
-const MAX_VOLUME_GIB: i64 = 16_384;
+const MAX_VOLUME_GIB: u64 = 16_384;
 /// Security groups of one interface.
 const MAX_GROUPS: usize = 5;
 /// What AMIs call their root device; all of them mean the same here.
@@ -31,7 +29,7 @@ pub(super) struct Plan {
     pub max: usize,
     pub private_ip: Option<Ipv4Addr>,
     /// GiB; at least the image's size when `None`.
-    pub volume_gib: Option<i64>,
+    pub volume_gib: Option<u64>,
     pub delete_on_termination: bool,
     pub metadata: InstanceMetadataOptions,
     pub auto_recovery: String,
@@ -166,7 +164,7 @@ fn groups(request: &RunInstancesRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn root_volume(request: &RunInstancesRequest) -> Result<(Option<i64>, bool), ApiError> {
+fn root_volume(request: &RunInstancesRequest) -> Result<(Option<u64>, bool), ApiError> {
     let refused = |message: String| ApiError::new(ErrorCode::InvalidBlockDeviceMapping, message);
     let mapping = match request.block_device_mappings.as_slice() {
         [] => return Ok((None, true)),
@@ -185,13 +183,16 @@ fn root_volume(request: &RunInstancesRequest) -> Result<(Option<i64>, bool), Api
         )));
     }
     let ebs = mapping.ebs.clone().unwrap_or_default();
-    if !(0..=MAX_VOLUME_GIB).contains(&ebs.volume_size) {
+    let size = u64::try_from(ebs.volume_size)
+        .ok()
+        .filter(|size| *size <= MAX_VOLUME_GIB);
+    let Some(size) = size else {
         return Err(refused(format!(
             "A volume of {} GiB cannot be: 1 to {MAX_VOLUME_GIB} can.",
             ebs.volume_size
         )));
-    }
-    let size = (ebs.volume_size > 0).then_some(ebs.volume_size);
+    };
+    let size = (size > 0).then_some(size);
     Ok((size, ebs.delete_on_termination.unwrap_or(true)))
 }
 

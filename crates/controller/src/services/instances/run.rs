@@ -2,71 +2,88 @@
 //! ClientToken, the audit row and the events; then the hosts concerned hear of it.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::v1::{Reservation, RunInstancesRequest};
 use hearth_api::{ApiError, ErrorCode, Id, InstanceState, Kind};
 use hearth_image::BootMode;
 use serde_json::json;
-use sqlx::SqliteConnection;
 
 use super::plan::{self, Plan};
+use crate::addresses;
 use crate::app::App;
-use crate::scheduler::{Demand, Resources, place};
-use crate::services::{Failure, commit};
-use crate::store::addresses::{self, assign_public};
+use crate::scheduler::{Demand, Resources, inventory, place};
+use crate::services::unless_dry_run;
+use crate::state::noun::keep_tags;
+use crate::state::{
+    self, Claim, ClientToken, Image, Instance, NetworkInterface, SecurityGroup, State, Subnet, Tx, Volume,
+};
 use crate::store::bootstrap::DEFAULT_GROUP;
-use crate::store::images::{self, AVAILABLE, ImageRow};
-use crate::store::instances::{self, InstanceRow};
-use crate::store::networks::{self, InterfaceRow, SubnetRow, VolumeRow, VpcRow};
-use crate::store::views::{self, ROOT_DEVICE};
-use crate::store::{WriteTransaction, hosts, key_pairs, now, security_groups, tags, tokens};
+use crate::views::{self, ROOT_DEVICE};
 
 const ACTION: &str = "RunInstances";
 
-pub(super) async fn run(app: &App, request: RunInstancesRequest) -> Result<Reservation, Failure> {
+pub(super) async fn run(app: &Arc<App>, request: RunInstancesRequest) -> Result<Reservation, ApiError> {
     let plan = plan::check(request)?;
-    let mut tx = app.store.write().await?;
-    if let Some(before) = recall(app, &mut tx, &plan).await? {
+    let shared = Arc::clone(app);
+    app.store.transact(move |tx| launch(&shared, tx, plan)).await
+}
+
+fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiError> {
+    if let Some(before) = recall(app, tx, &plan)? {
         return Ok(before);
     }
-    let launch = resolve(app, tx.connection(), plan).await?;
+    let launch = resolve(app, tx, plan)?;
     let reservation_id = Id::new(Kind::Reservation).to_string();
-    instances::insert_reservation(tx.connection(), &reservation_id).await?;
+    tx.put(state::Reservation {
+        id: reservation_id.clone(),
+        account_id: app.account().to_owned(),
+        created_at: tx.now(),
+    });
+    let user_data = launch.plan.request.user_data.clone();
+    let user_data = (!user_data.is_empty()).then(|| tx.keep_blob(user_data));
     let mut ids = Vec::new();
     for index in 0..launch.hosts.len() {
-        ids.push(launch.insert(&mut tx, &reservation_id, index).await?);
+        ids.push(launch.insert(app.account(), tx, &reservation_id, user_data.as_deref(), index)?);
     }
-    security_groups::touch_members(&mut tx, &launch.groups).await?;
+    tx.touch_members(&launch.groups);
     let request = &launch.plan.request;
     if !request.client_token.is_empty() {
-        let c = tx.connection();
-        tokens::remember(
-            c,
-            ACTION,
-            &request.client_token,
-            &launch.plan.hash,
-            &reservation_id,
-        )
-        .await?;
+        tx.put(ClientToken {
+            id: token_id(app, request),
+            account_id: app.account().to_owned(),
+            parameters_hash: launch.plan.hash.clone(),
+            resource_id: reservation_id.clone(),
+            created_at: tx.now(),
+            outlived_at: None,
+        });
     }
     let detail = json!({
         "reservation": reservation_id, "instances": ids, "hosts": launch.hosts, "image": request.image_id,
         "type": request.instance_type, "zone": launch.subnet.availability_zone,
     });
-    tx.audit(ACTION, &detail).await?;
-    let answer = reservation(app, tx.connection(), &reservation_id).await?;
-    commit(tx, request.dry_run).await?;
-    Ok(answer)
+    tx.audit(ACTION, &detail);
+    unless_dry_run(request.dry_run, reservation(app, tx, &reservation_id))
+}
+
+fn token_id(app: &App, request: &RunInstancesRequest) -> String {
+    ClientToken::id_of(app.account(), ACTION, named_zone(request), &request.client_token)
+}
+
+/// The availability zone that the call names; empty without one.
+fn named_zone(request: &RunInstancesRequest) -> &str {
+    let placement = request.placement.as_ref();
+    placement.map_or("", |placement| &placement.availability_zone)
 }
 
 /// What the same ClientToken did before, as it is now.
-async fn recall(app: &App, tx: &mut WriteTransaction, plan: &Plan) -> Result<Option<Reservation>, Failure> {
+fn recall(app: &App, state: &State, plan: &Plan) -> Result<Option<Reservation>, ApiError> {
     let token = plan.request.client_token.as_str();
     if token.is_empty() {
         return Ok(None);
     }
-    let Some(before) = tokens::recall(tx.connection(), ACTION, token).await? else {
+    let Some(before) = state.get::<ClientToken>(&token_id(app, &plan.request)) else {
         return Ok(None);
     };
     if before.parameters_hash != plan.hash {
@@ -77,28 +94,34 @@ async fn recall(app: &App, tx: &mut WriteTransaction, plan: &Plan) -> Result<Opt
                  choose a new token.",
                 before.resource_id
             ),
-        )
-        .into());
+        ));
     }
-    if plan.request.dry_run {
-        return Err(ApiError::dry_run().into());
+    let is_alive = |row: &Instance| row.state != InstanceState::Terminated;
+    if !state
+        .by(&Instance::BY_RESERVATION, &before.resource_id)
+        .any(is_alive)
+    {
+        return Err(ApiError::new(
+            ErrorCode::IdempotentInstanceTerminated,
+            format!(
+                "The client token '{token}' stands for a launch, {}, whose instances are terminated. Choose a new token \
+                 to launch others.",
+                before.resource_id
+            ),
+        ));
     }
-    Ok(Some(
-        reservation(app, tx.connection(), &before.resource_id).await?,
-    ))
+    unless_dry_run(
+        plan.request.dry_run,
+        Some(reservation(app, state, &before.resource_id)),
+    )
 }
 
-async fn reservation(
-    app: &App,
-    c: &mut SqliteConnection,
-    reservation_id: &str,
-) -> Result<Reservation, Failure> {
-    let ids = instances::of_reservation(c, reservation_id).await?;
-    Ok(Reservation {
+fn reservation(app: &App, state: &State, reservation_id: &str) -> Reservation {
+    Reservation {
         reservation_id: reservation_id.to_owned(),
-        owner_id: app.cloud().owner_id.clone(),
-        instances: views::instances(c, Some(&ids), app.cloud()).await?,
-    })
+        owner_id: app.account().to_owned(),
+        instances: views::reservation(state, reservation_id, &app.cloud),
+    }
 }
 
 /// A launch with everything found that it names, and placed.
@@ -106,28 +129,28 @@ struct Launch {
     plan: Plan,
     public_key: String,
     groups: Vec<String>,
-    subnet: SubnetRow,
-    size_gib: i64,
+    subnet: Subnet,
+    size_gib: u64,
     hosts: Vec<String>,
     private_ips: Vec<Ipv4Addr>,
     /// Empty when no public addresses are wanted.
     public_ips: Vec<Ipv4Addr>,
 }
 
-async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Launch, Failure> {
-    let image = image(c, &plan.request.image_id).await?;
-    let size_gib = volume_size(&plan, &image)?;
-    let public_key = public_key(c, &plan.request.key_name).await?;
-    let vpc = networks::default_vpc(c).await?;
-    let groups = groups(c, &plan.request, &vpc).await?;
-    let allowed = allowed(app, c, &plan).await?;
-    let subnets = subnets(app, c, &plan).await?;
+fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
+    let image = image(state, &plan.request.image_id)?;
+    let size_gib = volume_size(&plan, image)?;
+    let public_key = public_key(app, state, &plan.request.key_name)?;
+    let allowed = allowed(app, state, &plan)?;
+    let subnets = subnets(app, state, &plan)?;
+    let vpc_id = subnets.first().map_or("", |(subnet, _)| &subnet.vpc_id);
+    let groups = groups(state, &plan.request, vpc_id)?;
     let wants_public = plan
         .request
         .associate_public_ip_address
         .unwrap_or_else(|| subnets.iter().any(|(subnet, _)| subnet.map_public_ip_on_launch));
     let public = if wants_public {
-        free_public(app, c, plan.min, allowed).await?
+        free_public(app, state, plan.min, allowed)?
     } else {
         Vec::new()
     };
@@ -135,22 +158,22 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
     let pinned = plan.request.placement.as_ref().map(|p| p.host_id.clone());
     let pinned = pinned.filter(|host| !host.is_empty());
     if let Some(host) = &pinned
-        && hosts::availability_zone(c, host).await?.is_none()
+        && state.host(host).is_none()
     {
-        return Err(Kind::Host.not_found(&[host]).into());
+        return Err(Kind::Host.not_found(&[host]));
     }
-    let picture = hosts::picture(c, |id| app.sessions.is_connected(id)).await?;
+    let hosts = inventory(state, |id| app.sessions.is_connected(id));
     let demand = Demand {
         zones: subnets
             .iter()
             .map(|(subnet, _)| subnet.availability_zone.clone())
             .collect(),
         host: pinned,
-        uefi: image.boot_mode == BootMode::Uefi.as_str(),
+        uefi: image.boot_mode == BootMode::Uefi,
         each: Resources {
             vcpus: plan.kind.vcpus.into(),
             memory_mib: plan.kind.memory_mib,
-            disk_bytes: size_gib.unsigned_abs() << 30,
+            disk_bytes: size_gib << 30,
         },
         min: plan.min,
         max: if wants_public {
@@ -159,7 +182,7 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
             allowed
         },
     };
-    let placement = place(&picture, &demand)
+    let placement = place(&hosts, &demand)
         .map_err(|refusal| ApiError::new(ErrorCode::InsufficientInstanceCapacity, refusal.to_string()))?;
     let (subnet, mut private_ips) = subnets
         .into_iter()
@@ -174,7 +197,7 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
         plan,
         public_key,
         groups,
-        subnet,
+        subnet: subnet.clone(),
         size_gib,
         hosts: chosen,
         private_ips,
@@ -182,20 +205,19 @@ async fn resolve(app: &App, c: &mut SqliteConnection, plan: Plan) -> Result<Laun
     })
 }
 
-async fn image(c: &mut SqliteConnection, id: &str) -> Result<ImageRow, Failure> {
-    match images::by_id(c, id).await? {
-        Some(image) if image.state == AVAILABLE => Ok(image),
+fn image<'s>(state: &'s State, id: &str) -> Result<&'s Image, ApiError> {
+    match state.get::<Image>(id) {
+        Some(image) if image.is_available() => Ok(image),
         Some(_) => Err(ApiError::new(
             ErrorCode::InvalidAmiIdUnavailable,
             format!("The image '{id}' is deregistered. Register it anew, or use another."),
-        )
-        .into()),
-        None => Err(Kind::Image.not_found(&[id]).into()),
+        )),
+        None => Err(Kind::Image.not_found(&[id])),
     }
 }
 
-fn volume_size(plan: &Plan, image: &ImageRow) -> Result<i64, ApiError> {
-    let least = image.size.unsigned_abs().div_ceil(1 << 30).cast_signed();
+fn volume_size(plan: &Plan, image: &Image) -> Result<u64, ApiError> {
+    let least = image.size.div_ceil(1 << 30);
     match plan.volume_gib {
         None => Ok(least),
         Some(size) if size >= least => Ok(size),
@@ -209,26 +231,33 @@ fn volume_size(plan: &Plan, image: &ImageRow) -> Result<i64, ApiError> {
     }
 }
 
-async fn public_key(c: &mut SqliteConnection, key_name: &str) -> Result<String, Failure> {
+fn public_key(app: &App, state: &State, key_name: &str) -> Result<String, ApiError> {
     if key_name.is_empty() {
         return Ok(String::new());
     }
-    match key_pairs::by_name(c, key_name).await? {
-        Some(pair) => Ok(pair.public_key),
-        None => Err(Kind::KeyPair.not_found(&[key_name]).into()),
+    match state.key_pair_named(app.account(), key_name) {
+        Some(pair) => Ok(pair.public_key.clone()),
+        None => Err(Kind::KeyPair.not_found(&[key_name])),
     }
 }
 
 /// Ids of the groups that the interfaces will be in; the VPC's default group when none is named.
-async fn groups(
-    c: &mut SqliteConnection,
-    request: &RunInstancesRequest,
-    vpc: &VpcRow,
-) -> Result<Vec<String>, Failure> {
+fn groups(state: &State, request: &RunInstancesRequest, vpc_id: &str) -> Result<Vec<String>, ApiError> {
     let mut ids = request.security_group_ids.clone();
     for id in &ids {
-        if security_groups::by_id(c, id).await?.is_none() {
-            return Err(Kind::SecurityGroup.not_found(&[id]).into());
+        match state.get::<SecurityGroup>(id) {
+            Some(group) if group.vpc_id == vpc_id => {}
+            Some(group) => {
+                return Err(ApiError::new(
+                    ErrorCode::InvalidParameter,
+                    format!(
+                        "Security group {id} and the subnet belong to different networks: the group is in {}, the \
+                         subnet in {vpc_id}.",
+                        group.vpc_id
+                    ),
+                ));
+            }
+            None => return Err(Kind::SecurityGroup.not_found(&[id])),
         }
     }
     let mut names = request.security_groups.clone();
@@ -236,9 +265,9 @@ async fn groups(
         names.push(DEFAULT_GROUP.into());
     }
     for name in &names {
-        match security_groups::by_name(c, &vpc.id, name).await? {
-            Some(group) => ids.push(group.id),
-            None => return Err(Kind::SecurityGroup.not_found(&[name]).into()),
+        match state.group_named(vpc_id, name) {
+            Some(group) => ids.push(group.id.clone()),
+            None => return Err(Kind::SecurityGroup.not_found(&[name])),
         }
     }
     ids.sort();
@@ -247,61 +276,46 @@ async fn groups(
 }
 
 /// The subnets that will do, each with its lowest free addresses, as many as may be needed.
-async fn subnets(
+fn subnets<'s>(
     app: &App,
-    c: &mut SqliteConnection,
+    state: &'s State,
     plan: &Plan,
-) -> Result<Vec<(SubnetRow, Vec<Ipv4Addr>)>, Failure> {
+) -> Result<Vec<(&'s Subnet, Vec<Ipv4Addr>)>, ApiError> {
     let request = &plan.request;
-    let zone = request
-        .placement
-        .as_ref()
-        .map_or("", |p| p.availability_zone.as_str());
+    let zone = named_zone(request);
     if !zone.is_empty() && !app.config.zones.iter().any(|z| z == zone) {
         let zones = app.config.zones.join(", ");
         let expected = format!("The zones of {} are {zones}.", app.config.region);
-        return Err(ApiError::invalid_value("AvailabilityZone", zone, expected).into());
+        return Err(ApiError::invalid_value("AvailabilityZone", zone, expected));
     }
-    let mut subnets = networks::subnets(c).await?;
+    let mut subnets: Vec<&Subnet> = if request.subnet_id.is_empty() {
+        state.all::<Subnet>().filter(|s| s.default_for_az).collect()
+    } else {
+        let named = state.get::<Subnet>(&request.subnet_id);
+        vec![named.ok_or_else(|| Kind::Subnet.not_found(&[&request.subnet_id]))?]
+    };
     // The order in which zones are preferred is that of their names.
     subnets.sort_by(|a, b| a.availability_zone.cmp(&b.availability_zone));
-    if request.subnet_id.is_empty() {
-        subnets.retain(|s| s.default_for_az);
-    } else {
-        subnets.retain(|s| s.id == request.subnet_id);
-        if subnets.is_empty() {
-            return Err(Kind::Subnet.not_found(&[&request.subnet_id]).into());
-        }
-    }
     subnets.retain(|s| zone.is_empty() || s.availability_zone == zone);
     if subnets.is_empty() {
         return Err(ApiError::new(
             ErrorCode::InvalidParameterCombination,
             format!("There is no such subnet in the availability zone '{zone}': name one of them only."),
-        )
-        .into());
+        ));
     }
     if let Some(address) = plan.private_ip {
-        return subnet_of(c, subnets, address).await;
+        return subnet_of(state, subnets, address);
     }
-    let mut with_addresses = Vec::new();
-    for subnet in subnets {
-        let taken = addresses::taken_in(c, &subnet.id).await?;
-        let usable = subnet
-            .cidr
-            .parse()
-            .ok()
-            .map(addresses::usable)
-            .into_iter()
-            .flatten();
-        let free: Vec<_> = usable
-            .filter(|address| !taken.contains(address))
-            .take(plan.max)
-            .collect();
-        if free.len() >= plan.min {
-            with_addresses.push((subnet, free));
-        }
-    }
+    let with_addresses: Vec<_> = subnets
+        .into_iter()
+        .map(|subnet| {
+            (
+                subnet,
+                addresses::free_in(state, &subnet.id, subnet.cidr, plan.max),
+            )
+        })
+        .filter(|(_, free)| free.len() >= plan.min)
+        .collect();
     if with_addresses.is_empty() {
         return Err(ApiError::new(
             ErrorCode::InsufficientFreeAddressesInSubnet,
@@ -310,44 +324,40 @@ async fn subnets(
                  fewer.",
                 plan.min
             ),
-        )
-        .into());
+        ));
     }
     Ok(with_addresses)
 }
 
-async fn subnet_of(
-    c: &mut SqliteConnection,
-    subnets: Vec<SubnetRow>,
+fn subnet_of<'s>(
+    state: &State,
+    subnets: Vec<&'s Subnet>,
     address: Ipv4Addr,
-) -> Result<Vec<(SubnetRow, Vec<Ipv4Addr>)>, Failure> {
-    let holds = |subnet: &SubnetRow| {
-        let usable = subnet.cidr.parse().ok().map(addresses::usable);
-        usable.into_iter().flatten().any(|usable| usable == address)
+) -> Result<Vec<(&'s Subnet, Vec<Ipv4Addr>)>, ApiError> {
+    let holds = |subnet: &&Subnet| {
+        subnet.cidr.contains(&address) && addresses::usable(subnet.cidr).any(|usable| usable == address)
     };
     let Some(subnet) = subnets.into_iter().find(holds) else {
         return Err(ApiError::invalid_value(
             "PrivateIpAddress",
             address,
             "It is outside of the subnet, or one of the five addresses that every subnet keeps for itself.",
-        )
-        .into());
+        ));
     };
-    if addresses::taken_in(c, &subnet.id).await?.contains(&address) {
+    if addresses::is_taken(state, &subnet.id, address) {
         return Err(ApiError::new(
             ErrorCode::InvalidIpAddressInUse,
             format!("Address {address} is in use."),
-        )
-        .into());
+        ));
     }
     Ok(vec![(subnet, vec![address])])
 }
 
 /// As many instances as the limit leaves.
-async fn allowed(app: &App, c: &mut SqliteConnection, plan: &Plan) -> Result<usize, Failure> {
+fn allowed(app: &App, state: &State, plan: &Plan) -> Result<usize, ApiError> {
     let limit = usize::try_from(app.config.instance_limit).unwrap_or(usize::MAX);
-    let alive = usize::try_from(instances::count_alive(c).await?).unwrap_or(0);
-    let left = limit.saturating_sub(alive);
+    let [alive, _] = state.sum(&Instance::ALIVE, app.account());
+    let left = limit.saturating_sub(usize::try_from(alive).unwrap_or(usize::MAX));
     if left < plan.min {
         return Err(ApiError::new(
             ErrorCode::InstanceLimitExceeded,
@@ -356,23 +366,20 @@ async fn allowed(app: &App, c: &mut SqliteConnection, plan: &Plan) -> Result<usi
                  exist. Terminate some, or start hearthd with a higher --instance-limit.",
                 plan.min
             ),
-        )
-        .into());
+        ));
     }
     Ok(plan.max.min(left))
 }
 
 /// The lowest free public addresses: at least `min`, at most `max`.
-pub(super) async fn free_public(
+pub(super) fn free_public(
     app: &App,
-    c: &mut SqliteConnection,
+    state: &State,
     min: usize,
     max: usize,
-) -> Result<Vec<Ipv4Addr>, Failure> {
-    let pool = app.surroundings.public_pool;
-    let taken = addresses::public_taken(c).await?;
-    let free = addresses::pool_addresses(pool).filter(|address| !taken.contains(address));
-    let free: Vec<_> = free.take(max).collect();
+) -> Result<Vec<Ipv4Addr>, ApiError> {
+    let pool = app.cloud.public_pool;
+    let free = addresses::free_public(state, pool, max);
     if free.len() < min {
         return Err(ApiError::new(
             ErrorCode::InsufficientAddressCapacity,
@@ -381,96 +388,154 @@ pub(super) async fn free_public(
                  launch without a public address.",
                 free.len()
             ),
-        )
-        .into());
+        ));
     }
     Ok(free)
 }
 
 impl Launch {
     /// Writes one instance with all that it holds.
-    async fn insert(
+    fn insert(
         &self,
-        tx: &mut WriteTransaction,
+        account: &str,
+        tx: &mut Tx<'_>,
         reservation_id: &str,
+        user_data: Option<&str>,
         index: usize,
-    ) -> Result<String, Failure> {
+    ) -> Result<String, ApiError> {
         let (Some(host), Some(private_ip)) = (self.hosts.get(index), self.private_ips.get(index)) else {
-            return Err(ApiError::new(ErrorCode::InternalError, "More instances than places.").into());
+            return Err(ApiError::new(
+                ErrorCode::InternalError,
+                "More instances than places.",
+            ));
         };
-        let request = &self.plan.request;
+        let (plan, request) = (&self.plan, &self.plan.request);
         let id = Id::new(Kind::Instance).to_string();
-        let row = InstanceRow {
+        tx.put(Instance {
             id: id.clone(),
+            account_id: account.to_owned(),
             reservation_id: reservation_id.to_owned(),
-            ami_launch_index: i64::try_from(index).unwrap_or(i64::MAX),
+            ami_launch_index: u32::try_from(index).unwrap_or(u32::MAX),
             image_id: request.image_id.clone(),
-            instance_type: self.plan.kind.name.to_owned(),
+            instance_type: plan.kind.name.to_owned(),
+            vcpus: plan.kind.vcpus,
+            memory_mib: plan.kind.memory_mib,
             host_id: host.clone(),
             availability_zone: self.subnet.availability_zone.clone(),
             key_name: request.key_name.clone(),
             public_key: self.public_key.clone(),
-            user_data: request.user_data.clone(),
+            user_data: user_data.map(str::to_owned),
             client_token: request.client_token.clone(),
             shutdown_behavior: request.instance_initiated_shutdown_behavior.clone(),
-            http_tokens: self.plan.metadata.http_tokens.clone(),
-            http_endpoint: self.plan.metadata.http_endpoint.clone(),
-            http_hop_limit: self.plan.metadata.http_put_response_hop_limit.into(),
-            auto_recovery: self.plan.auto_recovery.clone(),
-            metadata_tags: self.plan.metadata.instance_metadata_tags.clone(),
+            http_tokens: plan.metadata.http_tokens.clone(),
+            http_endpoint: plan.metadata.http_endpoint.clone(),
+            http_hop_limit: plan.metadata.http_put_response_hop_limit.unsigned_abs(),
+            metadata_tags: plan.metadata.instance_metadata_tags.clone(),
+            auto_recovery: plan.auto_recovery.clone(),
             public_address: !self.public_ips.is_empty(),
-            launch_time: now(),
-            desired: i32::from(Desired::Running).into(),
+            launch_time: tx.now(),
+            desired: Desired::Running,
             run: 1,
             reboot: 0,
             force: false,
-            state: InstanceState::Pending.code().into(),
+            state: InstanceState::Pending,
             reason_code: String::new(),
             reason_message: String::new(),
             transition_reason: String::new(),
-        };
-        let c = tx.connection();
-        instances::insert(c, &row).await?;
-        instances::claim(
-            c,
-            &id,
-            host,
-            self.plan.kind.vcpus.into(),
-            self.plan.kind.memory_mib,
-        )
-        .await?;
-        let interface = InterfaceRow {
+            terminated_at: None,
+            tags: keep_tags(&plan.instance_tags),
+        });
+        tx.put(Claim {
+            instance_id: id.clone(),
+            host_id: host.clone(),
+            vcpus: plan.kind.vcpus.into(),
+            memory_mib: plan.kind.memory_mib,
+        });
+        tx.put(NetworkInterface {
             id: Id::new(Kind::NetworkInterface).to_string(),
+            account_id: account.to_owned(),
             instance_id: id.clone(),
             vpc_id: self.subnet.vpc_id.clone(),
             subnet_id: self.subnet.id.clone(),
-            mac_address: addresses::new_mac(c).await?,
-            private_ip: private_ip.to_string(),
-            public_ip: None,
-        };
-        networks::insert_interface(c, &interface, &self.groups).await?;
-        if let Some(address) = self.public_ips.get(index) {
-            assign_public(c, &id, *address).await?;
-        }
-        let volume = VolumeRow {
+            mac_address: addresses::new_mac(tx),
+            private_ip: *private_ip,
+            public_ip: self.public_ips.get(index).copied(),
+            groups: self.groups.clone(),
+            tags: keep_tags(&plan.interface_tags),
+        });
+        tx.put(Volume {
             id: Id::new(Kind::Volume).to_string(),
+            account_id: account.to_owned(),
             instance_id: Some(id.clone()),
             host_id: host.clone(),
             image_id: request.image_id.clone(),
             device_name: ROOT_DEVICE.to_owned(),
             size_gib: self.size_gib,
-            delete_on_termination: self.plan.delete_on_termination,
-        };
-        networks::insert_volume(c, &volume).await?;
-        for (kind, resource, given) in [
-            (Kind::Instance, &id, &self.plan.instance_tags),
-            (Kind::Volume, &volume.id, &self.plan.volume_tags),
-            (Kind::NetworkInterface, &interface.id, &self.plan.interface_tags),
-        ] {
-            tags::put(c, resource, kind.resource_type(), given).await?;
-        }
+            delete_on_termination: plan.delete_on_termination,
+            created_at: tx.now(),
+            tags: keep_tags(&plan.volume_tags),
+        });
         tx.touch_host(host);
-        tx.event("instance.pending", &id).await?;
+        tx.event("instance.pending", &id);
         Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Tags, Vpc};
+
+    fn vpc(tx: &mut Tx<'_>, id: &str, group: &str) {
+        tx.put(Vpc {
+            id: id.into(),
+            account_id: "1".into(),
+            cidr: "10.0.0.0/16".parse().unwrap(),
+            is_default: id == "vpc-a",
+            created_at: 0,
+            tags: Tags::new(),
+        });
+        tx.put(SecurityGroup {
+            id: group.into(),
+            account_id: "1".into(),
+            vpc_id: id.into(),
+            name: DEFAULT_GROUP.into(),
+            description: String::new(),
+            created_at: 0,
+            tags: Tags::new(),
+        });
+    }
+
+    #[test]
+    fn groups_are_of_the_subnets_vpc() {
+        let mut state = State::default();
+        let mut tx = Tx::new(&mut state, 0);
+        vpc(&mut tx, "vpc-a", "sg-a");
+        vpc(&mut tx, "vpc-b", "sg-b");
+        tx.finish().unwrap();
+        let named = |ids: &[&str], vpc_id| {
+            let request = RunInstancesRequest {
+                security_group_ids: ids.iter().map(ToString::to_string).collect(),
+                ..RunInstancesRequest::default()
+            };
+            groups(&state, &request, vpc_id)
+        };
+        assert_eq!(
+            named(&[], "vpc-b").unwrap(),
+            ["sg-b"],
+            "the VPC's own default group"
+        );
+        assert_eq!(named(&["sg-b"], "vpc-b").unwrap(), ["sg-b"]);
+        let refused = named(&["sg-b", "sg-a"], "vpc-b").unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidParameter);
+        assert!(
+            refused
+                .message
+                .contains("sg-a and the subnet belong to different networks")
+        );
+        assert_eq!(
+            named(&["sg-c"], "vpc-b").unwrap_err().code,
+            ErrorCode::InvalidGroupNotFound
+        );
     }
 }

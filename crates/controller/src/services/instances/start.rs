@@ -3,51 +3,41 @@
 
 use hearth_api::{ApiError, ErrorCode};
 use hearth_image::BootMode;
-use sqlx::SqliteConnection;
 
 use super::run::free_public;
 use crate::app::App;
-use crate::catalog::instance_types;
-use crate::scheduler::{Demand, Resources, place};
-use crate::services::Failure;
-use crate::store::instances::{self, InstanceRow};
-use crate::store::{addresses, hosts, images};
+use crate::scheduler::{Demand, Resources, inventory, place};
+use crate::state::{Claim, Image, Instance, NetworkInterface, Tx};
 
-pub(super) async fn take_compute(
-    app: &App,
-    c: &mut SqliteConnection,
-    row: &InstanceRow,
-) -> Result<(), Failure> {
-    let kind = instance_types::find(&row.instance_type).ok_or_else(|| {
-        ApiError::new(
-            ErrorCode::InvalidInstanceType,
-            format!(
-                "This version does not know the instance type '{}' any more.",
-                row.instance_type
-            ),
-        )
-    })?;
-    let boot_mode = images::boot_mode(c, &row.image_id).await?;
+pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result<(), ApiError> {
+    let image = tx.get::<Image>(&row.image_id);
     let demand = Demand {
         zones: vec![row.availability_zone.clone()],
         host: Some(row.host_id.clone()),
-        uefi: boot_mode.is_some_and(|mode| mode == BootMode::Uefi.as_str()),
+        uefi: image.is_some_and(|image| image.boot_mode == BootMode::Uefi),
         each: Resources {
-            vcpus: kind.vcpus.into(),
-            memory_mib: kind.memory_mib,
+            vcpus: row.vcpus.into(),
+            memory_mib: row.memory_mib,
             // Its volume is there and claimed.
             disk_bytes: 0,
         },
         min: 1,
         max: 1,
     };
-    let picture = hosts::picture(c, |id| app.sessions.is_connected(id)).await?;
-    place(&picture, &demand)
+    let hosts = inventory(tx, |id| app.sessions.is_connected(id));
+    place(&hosts, &demand)
         .map_err(|refusal| ApiError::new(ErrorCode::InsufficientInstanceCapacity, refusal.to_string()))?;
-    instances::claim(c, &row.id, &row.host_id, kind.vcpus.into(), kind.memory_mib).await?;
+    tx.put(Claim {
+        instance_id: row.id.clone(),
+        host_id: row.host_id.clone(),
+        vcpus: row.vcpus.into(),
+        memory_mib: row.memory_mib,
+    });
     if row.public_address {
-        for address in free_public(app, c, 1, 1).await? {
-            addresses::assign_public(c, &row.id, address).await?;
+        let address = free_public(app, tx, 1, 1)?.first().copied();
+        let interface = tx.interface_of(&row.id).map(|interface| interface.id.clone());
+        if let Some(interface) = interface {
+            tx.update::<NetworkInterface>(&interface, |interface| interface.public_ip = address);
         }
     }
     Ok(())

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hearth_api::Kind;
 use hearth_api::v1::{Instance, WatchInstancesRequest};
+use hearth_api::{ApiError, Kind};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
@@ -13,8 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::app::App;
-use crate::services::{Failure, input};
-use crate::store::views;
+use crate::services::input;
+use crate::{state, views};
 
 /// Instances that wait for the network.
 const AHEAD: usize = 16;
@@ -24,34 +24,25 @@ type Sender = mpsc::Sender<Result<Instance, Status>>;
 pub(super) async fn watch(
     app: &Arc<App>,
     request: WatchInstancesRequest,
-) -> Result<ReceiverStream<Result<Instance, Status>>, Failure> {
+) -> Result<ReceiverStream<Result<Instance, Status>>, ApiError> {
     let wanted = match request.instance_ids.as_slice() {
         [] => None,
         ids => Some(input::ids(Kind::Instance, ids, "InstanceId")?),
     };
     // Before the first look, so that nothing falls between.
     let changes = app.store.bus().watch_instances();
-    let mut read = app.store.read().await?;
-    let first = views::instances(&mut read, wanted.as_deref(), app.cloud()).await?;
-    drop(read);
-    input::all_known(
-        Kind::Instance,
-        &request.instance_ids,
-        first.iter().map(|i| i.instance_id.as_str()),
-    )?;
+    let state = app.store.state();
+    input::all_known(Kind::Instance, &request.instance_ids, |id| {
+        state.get::<state::Instance>(id).is_some()
+    })?;
+    let first = views::instances(&state, wanted.as_deref(), &app.cloud);
     let (sender, receiver) = mpsc::channel(AHEAD);
     let app = Arc::clone(app);
     tokio::spawn(async move {
-        let followed = tokio::select! {
-            () = sender.closed() => return,
-            () = app.ending.cancelled() => return,
-            followed = follow(&app, wanted, first, changes, &sender) => followed,
-        };
-        if let Err(error) = followed {
-            tracing::error!(%error, "watching instances");
-            let _ = sender
-                .send(Err(Status::internal("the store failed; its log says why")))
-                .await;
+        tokio::select! {
+            () = sender.closed() => {}
+            () = app.ending.cancelled() => {}
+            () = follow(&app, wanted, first, changes, &sender) => {}
         }
     });
     Ok(ReceiverStream::new(receiver))
@@ -63,25 +54,23 @@ async fn follow(
     first: Vec<Instance>,
     mut changes: Receiver<Arc<str>>,
     sender: &Sender,
-) -> sqlx::Result<()> {
+) {
     if !send(sender, first).await {
-        return Ok(());
+        return;
     }
     let wanted: Option<BTreeSet<String>> = wanted.map(BTreeSet::from_iter);
     loop {
         let Some(changed) = gather(&mut changes, wanted.as_ref()).await else {
-            return Ok(());
+            return;
         };
         let ids: Option<Vec<String>> = match changed {
             Changed::Some(ids) if ids.is_empty() => continue,
             Changed::Some(ids) => Some(ids.into_iter().collect()),
             Changed::Everything => wanted.as_ref().map(|ids| ids.iter().cloned().collect()),
         };
-        let mut read = app.store.read().await?;
-        let now = views::instances(&mut read, ids.as_deref(), app.cloud()).await?;
-        drop(read);
+        let now = views::instances(&app.store.state(), ids.as_deref(), &app.cloud);
         if !send(sender, now).await {
-            return Ok(());
+            return;
         }
     }
 }

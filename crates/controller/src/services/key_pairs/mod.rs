@@ -13,10 +13,11 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use self::material::Public;
-use super::{Failure, answer, commit, input, refuse_dry_run};
+use super::{answer, input, refuse_dry_run, unless_dry_run};
 use crate::app::App;
-use crate::store::key_pairs::{self, KeyPairRow};
-use crate::store::{now, tags, views};
+use crate::state;
+use crate::state::noun::{keep_tags, tell_tags};
+use crate::views;
 
 mod material;
 
@@ -44,24 +45,30 @@ impl key_pairs_server::KeyPairs for KeyPairs {
         &self,
         request: Request<DescribeKeyPairsRequest>,
     ) -> Result<Response<DescribeKeyPairsResponse>, Status> {
-        answer("DescribeKeyPairs", describe(&self.0, &request.into_inner()).await)
+        answer("DescribeKeyPairs", describe(&self.0, &request.into_inner()))
     }
 
     async fn delete_key_pair(
         &self,
         request: Request<DeleteKeyPairRequest>,
     ) -> Result<Response<DeleteKeyPairResponse>, Status> {
-        answer("DeleteKeyPair", delete(&self.0, &request.into_inner()).await)
+        answer("DeleteKeyPair", delete(&self.0, request.into_inner()).await)
     }
 }
 
-async fn create(app: &App, request: CreateKeyPairRequest) -> Result<CreateKeyPairResponse, Failure> {
+async fn create(app: &App, request: CreateKeyPairRequest) -> Result<CreateKeyPairResponse, ApiError> {
     check_name(&request.key_name)?;
     let name = request.key_name.clone();
     let make = match request.key_type.as_str() {
         "" | material::RSA => material::create_rsa,
         material::ED25519 => material::create_ed25519,
-        other => return Err(ApiError::invalid_value("KeyType", other, "Expecting rsa or ed25519.").into()),
+        other => {
+            return Err(ApiError::invalid_value(
+                "KeyType",
+                other,
+                "Expecting rsa or ed25519.",
+            ));
+        }
     };
     let made = tokio::task::spawn_blocking(move || make(&name)).await;
     let made = made.map_err(|error| ApiError::internal(&error))?;
@@ -81,7 +88,7 @@ async fn create(app: &App, request: CreateKeyPairRequest) -> Result<CreateKeyPai
     })
 }
 
-async fn import(app: &App, request: ImportKeyPairRequest) -> Result<KeyPair, Failure> {
+async fn import(app: &App, request: ImportKeyPairRequest) -> Result<KeyPair, ApiError> {
     check_name(&request.key_name)?;
     let public = material::import(&request.key_name, &request.public_key_material)?;
     insert(
@@ -113,83 +120,85 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 
 async fn insert(
     app: &App,
-    action: &str,
+    action: &'static str,
     name: &str,
     public: Public,
     specifications: &[TagSpecification],
     dry_run: bool,
-) -> Result<KeyPair, Failure> {
-    let given = input::tags_for(specifications, &[Kind::KeyPair], Kind::KeyPair)?;
-    let mut tx = app.store.write().await?;
-    if key_pairs::by_name(tx.connection(), name).await?.is_some() {
-        return Err(ApiError::new(
-            ErrorCode::InvalidKeyPairDuplicate,
-            format!("The keypair '{name}' already exists. Choose another name, or delete it first."),
-        )
-        .into());
-    }
-    let row = KeyPairRow {
-        id: Id::new(Kind::KeyPair).to_string(),
-        name: name.to_owned(),
-        key_type: public.key_type.to_owned(),
-        fingerprint: public.fingerprint,
-        public_key: public.line,
-        created_at: now(),
-    };
-    key_pairs::insert(tx.connection(), &row).await?;
-    tags::put(tx.connection(), &row.id, Kind::KeyPair.resource_type(), &given).await?;
-    tx.audit(action, &json!({ "key_pair": row.id, "name": name }))
-        .await?;
-    tx.event("key-pair.created", &row.id).await?;
-    commit(tx, dry_run).await?;
-    let mut told = tell(row);
-    told.public_key.clear();
-    told.tags = given;
-    Ok(told)
+) -> Result<KeyPair, ApiError> {
+    let tags = input::tags_for(specifications, &[Kind::KeyPair], Kind::KeyPair)?;
+    let (account_id, name) = (app.account().to_owned(), name.to_owned());
+    app.store
+        .transact(move |tx| {
+            if tx.key_pair_named(&account_id, &name).is_some() {
+                return Err(ApiError::new(
+                    ErrorCode::InvalidKeyPairDuplicate,
+                    format!("The keypair '{name}' already exists. Choose another name, or delete it first."),
+                ));
+            }
+            let row = state::KeyPair {
+                id: Id::new(Kind::KeyPair).to_string(),
+                account_id,
+                name,
+                key_type: public.key_type.to_owned(),
+                fingerprint: public.fingerprint,
+                public_key: public.line,
+                created_at: tx.now(),
+                tags: keep_tags(&tags),
+            };
+            tx.audit(action, &json!({ "key_pair": row.id, "name": row.name }));
+            tx.event("key-pair.created", &row.id);
+            let told = tell(&row, false);
+            tx.put(row);
+            unless_dry_run(dry_run, told)
+        })
+        .await
 }
 
-fn tell(row: KeyPairRow) -> KeyPair {
+fn tell(row: &state::KeyPair, with_public_key: bool) -> KeyPair {
     KeyPair {
-        key_pair_id: row.id,
-        key_name: row.name,
-        key_type: row.key_type,
-        key_fingerprint: row.fingerprint,
+        key_pair_id: row.id.clone(),
+        key_name: row.name.clone(),
+        key_type: row.key_type.clone(),
+        key_fingerprint: row.fingerprint.clone(),
         create_time: Some(views::timestamp(row.created_at)),
-        tags: Vec::new(),
-        public_key: row.public_key,
+        tags: tell_tags(&row.tags),
+        public_key: if with_public_key {
+            row.public_key.clone()
+        } else {
+            String::new()
+        },
     }
 }
 
-async fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyPairsResponse, Failure> {
+fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyPairsResponse, ApiError> {
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let mut read = app.store.read().await?;
-    let rows = key_pairs::all(&mut read).await?;
-    let mut tags = tags::of_type(&mut read, Kind::KeyPair.resource_type(), None).await?;
-    drop(read);
-    input::all_known(
-        Kind::KeyPair,
-        &request.key_pair_ids,
-        rows.iter().map(|row| row.id.as_str()),
-    )?;
+    let state = app.store.state();
+    input::all_known(Kind::KeyPair, &request.key_pair_ids, |id| {
+        state.get::<state::KeyPair>(id).is_some()
+    })?;
     let unknown: Vec<&String> = request
         .key_names
         .iter()
-        .filter(|name| !rows.iter().any(|row| row.name == **name))
+        .filter(|name| state.key_pair_named(app.account(), name).is_none())
         .collect();
     if !unknown.is_empty() {
-        return Err(Kind::KeyPair.not_found(&unknown).into());
+        return Err(Kind::KeyPair.not_found(&unknown));
     }
     refuse_dry_run(request.dry_run)?;
-    let pairs = rows.into_iter().map(|row| {
-        let tags = tags.remove(&row.id).unwrap_or_default();
-        KeyPair { tags, ..tell(row) }
-    });
     let unnamed = request.key_names.is_empty() && request.key_pair_ids.is_empty();
-    let told = pairs.filter(|pair| {
-        let named =
-            request.key_names.contains(&pair.key_name) || request.key_pair_ids.contains(&pair.key_pair_id);
-        (unnamed || named)
-            && filters.matches(&pair.tags, |name| {
+    let mut rows: Vec<&state::KeyPair> = state
+        .all::<state::KeyPair>()
+        .filter(|row| {
+            unnamed || request.key_names.contains(&row.name) || request.key_pair_ids.contains(&row.id)
+        })
+        .collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    let told = rows
+        .into_iter()
+        .map(|row| tell(row, request.include_public_key))
+        .filter(|pair| {
+            filters.matches(&pair.tags, |name| {
                 vec![match name {
                     "fingerprint" => pair.key_fingerprint.as_str().into(),
                     "key-name" => pair.key_name.as_str().into(),
@@ -197,39 +206,31 @@ async fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<Descri
                     _ => pair.key_pair_id.as_str().into(),
                 }]
             })
-    });
-    let shown = told.map(|mut pair| {
-        if !request.include_public_key {
-            pair.public_key.clear();
-        }
-        pair
-    });
+        });
     Ok(DescribeKeyPairsResponse {
-        key_pairs: shown.collect(),
+        key_pairs: told.collect(),
     })
 }
 
 /// Instances keep the key that they were launched with.
-async fn delete(app: &App, request: &DeleteKeyPairRequest) -> Result<DeleteKeyPairResponse, Failure> {
-    let (name, id) = (request.key_name.as_str(), request.key_pair_id.as_str());
-    let mut tx = app.store.write().await?;
-    let found = match (name, id) {
-        ("", "") => return Err(ApiError::missing("KeyName").into()),
-        (name, "") => key_pairs::by_name(tx.connection(), name).await?,
-        ("", id) => {
-            Id::parse(Kind::KeyPair, id)?;
-            key_pairs::by_id(tx.connection(), id).await?
-        }
-        _ => return Err(ApiError::combination("KeyName", "KeyPairId").into()),
-    };
-    if let Some(row) = &found {
-        key_pairs::delete(tx.connection(), &row.id).await?;
-        tags::remove_all(tx.connection(), &row.id).await?;
-        tx.event("key-pair.deleted", &row.id).await?;
-    }
-    let deleted = found.map(|row| row.id);
-    tx.audit("DeleteKeyPair", &json!({ "key_pair": deleted, "name": name }))
-        .await?;
-    commit(tx, request.dry_run).await?;
-    Ok(DeleteKeyPairResponse {})
+async fn delete(app: &App, request: DeleteKeyPairRequest) -> Result<DeleteKeyPairResponse, ApiError> {
+    let account_id = app.account().to_owned();
+    app.store
+        .transact(move |tx| {
+            let (name, id) = (request.key_name.as_str(), request.key_pair_id.as_str());
+            let found = match (name, id) {
+                ("", "") => return Err(ApiError::missing("KeyName")),
+                (name, "") => tx.key_pair_named(&account_id, name),
+                ("", id) => tx.get::<state::KeyPair>(&Id::parse(Kind::KeyPair, id)?),
+                _ => return Err(ApiError::combination("KeyName", "KeyPairId")),
+            };
+            let deleted = found.map(|row| row.id.clone());
+            if let Some(id) = &deleted {
+                tx.remove::<state::KeyPair>(id);
+                tx.event("key-pair.deleted", id);
+            }
+            tx.audit("DeleteKeyPair", &json!({ "key_pair": deleted, "name": name }));
+            unless_dry_run(request.dry_run, DeleteKeyPairResponse {})
+        })
+        .await
 }

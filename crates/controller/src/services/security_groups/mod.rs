@@ -1,6 +1,6 @@
 //! Security groups: the groups themselves, and their rules in `rules`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use hearth_api::filter::{Filters, Values};
@@ -13,15 +13,14 @@ use hearth_api::v1::{
 };
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
-use sqlx::SqliteConnection;
 use tonic::{Request, Response, Status};
 
 use self::rules::Direction;
-use super::{Failure, answer, commit, input, refuse_dry_run};
+use super::{answer, input, refuse_dry_run, unless_dry_run};
 use crate::app::App;
+use crate::state::noun::{keep_tags, tell_tags};
+use crate::state::{self, NetworkInterface, SecurityGroupRule, State, Tx, Vpc, folded};
 use crate::store::bootstrap::{DEFAULT_GROUP, allow_all_egress};
-use crate::store::security_groups::{self, GroupRow, RuleRow};
-use crate::store::{networks, tags};
 
 mod permissions;
 mod rules;
@@ -48,37 +47,28 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         &self,
         request: Request<CreateSecurityGroupRequest>,
     ) -> Result<Response<CreateSecurityGroupResponse>, Status> {
-        answer(
-            "CreateSecurityGroup",
-            create(&self.0, &request.into_inner()).await,
-        )
+        answer("CreateSecurityGroup", create(&self.0, request.into_inner()).await)
     }
 
     async fn describe_security_groups(
         &self,
         request: Request<DescribeSecurityGroupsRequest>,
     ) -> Result<Response<DescribeSecurityGroupsResponse>, Status> {
-        answer(
-            "DescribeSecurityGroups",
-            describe(&self.0, &request.into_inner()).await,
-        )
+        answer("DescribeSecurityGroups", describe(&self.0, &request.into_inner()))
     }
 
     async fn delete_security_group(
         &self,
         request: Request<DeleteSecurityGroupRequest>,
     ) -> Result<Response<DeleteSecurityGroupResponse>, Status> {
-        answer(
-            "DeleteSecurityGroup",
-            delete(&self.0, &request.into_inner()).await,
-        )
+        answer("DeleteSecurityGroup", delete(&self.0, request.into_inner()).await)
     }
 
     async fn authorize_security_group_ingress(
         &self,
         request: Request<SecurityGroupRulesRequest>,
     ) -> Result<Response<SecurityGroupRulesResponse>, Status> {
-        let done = rules::authorize(&self.0, &request.into_inner(), Direction::Ingress).await;
+        let done = rules::authorize(&self.0, request.into_inner(), Direction::Ingress).await;
         answer("AuthorizeSecurityGroupIngress", done)
     }
 
@@ -86,7 +76,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         &self,
         request: Request<SecurityGroupRulesRequest>,
     ) -> Result<Response<SecurityGroupRulesResponse>, Status> {
-        let done = rules::authorize(&self.0, &request.into_inner(), Direction::Egress).await;
+        let done = rules::authorize(&self.0, request.into_inner(), Direction::Egress).await;
         answer("AuthorizeSecurityGroupEgress", done)
     }
 
@@ -94,7 +84,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         &self,
         request: Request<SecurityGroupRulesRequest>,
     ) -> Result<Response<RevokeSecurityGroupRulesResponse>, Status> {
-        let done = rules::revoke(&self.0, &request.into_inner(), Direction::Ingress).await;
+        let done = rules::revoke(&self.0, request.into_inner(), Direction::Ingress).await;
         answer("RevokeSecurityGroupIngress", done)
     }
 
@@ -102,7 +92,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         &self,
         request: Request<SecurityGroupRulesRequest>,
     ) -> Result<Response<RevokeSecurityGroupRulesResponse>, Status> {
-        let done = rules::revoke(&self.0, &request.into_inner(), Direction::Egress).await;
+        let done = rules::revoke(&self.0, request.into_inner(), Direction::Egress).await;
         answer("RevokeSecurityGroupEgress", done)
     }
 }
@@ -111,12 +101,6 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
 fn admitted(text: &str) -> bool {
     let mark = |c: char| " ._-:/()#,@[]+=&;{}!$*".contains(c);
     text.chars().count() <= 255 && text.chars().all(|c| c.is_ascii_alphanumeric() || mark(c))
-}
-
-/// A name as names are compared: without trailing spaces, in lower case.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html>
-fn folded(name: &str) -> String {
-    name.trim_end_matches(' ').to_ascii_lowercase()
 }
 
 fn check_names(request: &CreateSecurityGroupRequest) -> Result<(), ApiError> {
@@ -152,188 +136,201 @@ fn check_names(request: &CreateSecurityGroupRequest) -> Result<(), ApiError> {
 
 async fn create(
     app: &App,
-    request: &CreateSecurityGroupRequest,
-) -> Result<CreateSecurityGroupResponse, Failure> {
-    check_names(request)?;
+    request: CreateSecurityGroupRequest,
+) -> Result<CreateSecurityGroupResponse, ApiError> {
+    check_names(&request)?;
     let made = [Kind::SecurityGroup];
-    let given = input::tags_for(&request.tag_specifications, &made, Kind::SecurityGroup)?;
-    let mut tx = app.store.write().await?;
-    let vpc_id = match request.vpc_id.as_str() {
-        "" => networks::default_vpc(tx.connection()).await?.id,
-        id => {
-            let known = networks::vpcs(tx.connection()).await?;
-            input::all_known(
-                Kind::Vpc,
-                &[id.to_owned()],
-                known.iter().map(|vpc| vpc.id.as_str()),
-            )?;
-            id.to_owned()
-        }
+    let tags = input::tags_for(&request.tag_specifications, &made, Kind::SecurityGroup)?;
+    let account_id = app.account().to_owned();
+    app.store
+        .transact(move |tx| {
+            let vpc_id = vpc(tx, &account_id, &request.vpc_id)?;
+            let name = request.group_name.trim_end_matches(' ');
+            if let Some(group) = tx.group_named(&vpc_id, name) {
+                return Err(ApiError::new(
+                    ErrorCode::InvalidGroupDuplicate,
+                    format!(
+                        "The security group '{}' already exists for VPC '{vpc_id}'",
+                        group.name
+                    ),
+                ));
+            }
+            let group = state::SecurityGroup {
+                id: Id::new(Kind::SecurityGroup).to_string(),
+                account_id,
+                vpc_id,
+                name: name.to_owned(),
+                description: request.description.clone(),
+                created_at: tx.now(),
+                tags: keep_tags(&tags),
+            };
+            tx.put(allow_all_egress(&group, tx.now()));
+            tx.audit("CreateSecurityGroup", &json!({ "group": group.id, "name": name }));
+            tx.event("security-group.created", &group.id);
+            let group_id = group.id.clone();
+            tx.put(group);
+            unless_dry_run(request.dry_run, CreateSecurityGroupResponse { group_id })
+        })
+        .await
+}
+
+/// The VPC that a call names, or the default one.
+fn vpc(state: &State, account_id: &str, id: &str) -> Result<String, ApiError> {
+    let found = match id {
+        "" => state.default_vpc(account_id),
+        id => state.get::<Vpc>(&Id::parse(Kind::Vpc, id)?),
     };
-    // The only writer: nobody makes a group of this name before this transaction ends.
-    let name = request.group_name.trim_end_matches(' ');
-    if let Some(GroupRow { name, .. }) = security_groups::by_name(tx.connection(), &vpc_id, name).await? {
-        return Err(ApiError::new(
-            ErrorCode::InvalidGroupDuplicate,
-            format!("The security group '{name}' already exists for VPC '{vpc_id}'"),
-        )
-        .into());
-    }
-    let row = GroupRow {
-        id: Id::new(Kind::SecurityGroup).to_string(),
-        vpc_id,
-        name: name.to_owned(),
-        description: request.description.clone(),
-    };
-    security_groups::insert(tx.connection(), &row).await?;
-    security_groups::insert_rule(tx.connection(), &allow_all_egress(&row.id)).await?;
-    tags::put(
-        tx.connection(),
-        &row.id,
-        Kind::SecurityGroup.resource_type(),
-        &given,
-    )
-    .await?;
-    tx.audit("CreateSecurityGroup", &json!({ "group": row.id, "name": name }))
-        .await?;
-    tx.event("security-group.created", &row.id).await?;
-    commit(tx, request.dry_run).await?;
-    Ok(CreateSecurityGroupResponse { group_id: row.id })
+    found
+        .map(|vpc| vpc.id.clone())
+        .ok_or_else(|| Kind::Vpc.not_found(&[id]))
 }
 
 /// The group that a call names by its id, or by its name in the default VPC.
-async fn find(c: &mut SqliteConnection, id: &str, name: &str) -> Result<GroupRow, Failure> {
+fn find<'s>(
+    state: &'s State,
+    account_id: &str,
+    id: &str,
+    name: &str,
+) -> Result<&'s state::SecurityGroup, ApiError> {
     let (found, called) = match (id, name) {
-        ("", "") => return Err(ApiError::missing("GroupId").into()),
+        ("", "") => return Err(ApiError::missing("GroupId")),
         (id, "") => {
             Id::parse(Kind::SecurityGroup, id)?;
-            (security_groups::by_id(c, id).await?, id)
+            (state.get(id), id)
         }
         ("", name) => {
-            let vpc = networks::default_vpc(c).await?;
-            (security_groups::by_name(c, &vpc.id, name).await?, name)
+            let vpc = state.default_vpc(account_id);
+            (vpc.and_then(|vpc| state.group_named(&vpc.id, name)), name)
         }
-        _ => return Err(ApiError::combination("groupName", "groupId").into()),
+        _ => return Err(ApiError::combination("groupName", "groupId")),
     };
-    found.ok_or_else(|| Kind::SecurityGroup.not_found(&[called]).into())
+    found.ok_or_else(|| Kind::SecurityGroup.not_found(&[called]))
 }
 
 async fn delete(
     app: &App,
-    request: &DeleteSecurityGroupRequest,
-) -> Result<DeleteSecurityGroupResponse, Failure> {
-    let mut tx = app.store.write().await?;
-    let group = find(tx.connection(), &request.group_id, &request.group_name).await?;
-    if group.name == DEFAULT_GROUP {
-        return Err(ApiError::new(
-            ErrorCode::CannotDelete,
-            format!(
-                "the specified group: \"{}\" name: \"default\" cannot be deleted by a user",
-                group.id
-            ),
-        )
-        .into());
-    }
-    let users = security_groups::users(tx.connection(), &group.id).await?;
-    if !users.is_empty() {
-        return Err(ApiError::new(
-            ErrorCode::DependencyViolation,
-            format!(
-                "resource {} has a dependent object: {}. Terminate the instances that are in it, and revoke the rules \
-                 that name it.",
-                group.id,
-                users.join(", ")
-            ),
-        )
-        .into());
-    }
-    for rule in security_groups::rules_of(tx.connection(), std::slice::from_ref(&group.id)).await? {
-        tags::remove_all(tx.connection(), &rule.id).await?;
-    }
-    security_groups::delete(tx.connection(), &group.id).await?;
-    tags::remove_all(tx.connection(), &group.id).await?;
+    request: DeleteSecurityGroupRequest,
+) -> Result<DeleteSecurityGroupResponse, ApiError> {
+    let account_id = app.account().to_owned();
+    app.store
+        .transact(move |tx| {
+            let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
+            if group.name == DEFAULT_GROUP {
+                return Err(ApiError::new(
+                    ErrorCode::CannotDelete,
+                    format!(
+                        "the specified group: \"{}\" name: \"default\" cannot be deleted by a user",
+                        group.id
+                    ),
+                ));
+            }
+            let users = users(tx, &group.id);
+            if !users.is_empty() {
+                let users: Vec<_> = users.into_iter().collect();
+                return Err(ApiError::new(
+                    ErrorCode::DependencyViolation,
+                    format!(
+                        "resource {} has a dependent object: {}. Terminate the instances that are in it, and revoke \
+                         the rules that name it.",
+                        group.id,
+                        users.join(", ")
+                    ),
+                ));
+            }
+            remove(tx, &group);
+            unless_dry_run(request.dry_run, DeleteSecurityGroupResponse {})
+        })
+        .await
+}
+
+/// What uses a group: interfaces, and other groups' rules.
+fn users(state: &State, id: &str) -> BTreeSet<String> {
+    let interfaces = state.by(&NetworkInterface::BY_GROUP, id).map(|n| n.id.clone());
+    let rules = state
+        .by(&SecurityGroupRule::BY_REFERENCED, id)
+        .filter(|rule| rule.group_id != id)
+        .map(|rule| rule.group_id.clone());
+    interfaces.chain(rules).collect()
+}
+
+fn remove(tx: &mut Tx<'_>, group: &state::SecurityGroup) {
+    let rules: Vec<String> = tx
+        .rules_of(&group.id)
+        .iter()
+        .map(|rule| rule.id.clone())
+        .collect();
+    tx.remove_all::<SecurityGroupRule>(rules);
+    tx.remove::<state::SecurityGroup>(&group.id);
     tx.audit(
         "DeleteSecurityGroup",
         &json!({ "group": group.id, "name": group.name }),
-    )
-    .await?;
-    tx.event("security-group.deleted", &group.id).await?;
-    commit(tx, request.dry_run).await?;
-    Ok(DeleteSecurityGroupResponse {})
+    );
+    tx.event("security-group.deleted", &group.id);
 }
 
-async fn describe(
+fn describe(
     app: &App,
     request: &DescribeSecurityGroupsRequest,
-) -> Result<DescribeSecurityGroupsResponse, Failure> {
+) -> Result<DescribeSecurityGroupsResponse, ApiError> {
     refuse_page_of_ids(&request.group_ids, request.page.as_ref(), "groupIds")?;
     refuse_page_of_ids(&request.group_names, request.page.as_ref(), "groupNames")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let mut read = app.store.read().await?;
-    let groups = security_groups::all(&mut read).await?;
-    let mut rules: HashMap<String, Vec<RuleRow>> = HashMap::new();
-    for row in security_groups::rules(&mut read).await? {
-        rules.entry(row.group_id.clone()).or_default().push(row);
-    }
-    let default_vpc = networks::default_vpc(&mut read).await?.id;
-    let mut tags = tags::of_type(&mut read, Kind::SecurityGroup.resource_type(), None).await?;
-    drop(read);
-    input::all_known(
-        Kind::SecurityGroup,
-        &request.group_ids,
-        groups.iter().map(|group| group.id.as_str()),
-    )?;
-    let names: HashSet<String> = request.group_names.iter().map(|name| folded(name)).collect();
-    let is_named = |group: &GroupRow| group.vpc_id == default_vpc && names.contains(&folded(&group.name));
-    let named: HashSet<String> = groups
-        .iter()
-        .filter(|g| is_named(g))
-        .map(|g| folded(&g.name))
-        .collect();
+    let state = app.store.state();
+    input::all_known(Kind::SecurityGroup, &request.group_ids, |id| {
+        state.get::<state::SecurityGroup>(id).is_some()
+    })?;
+    let default_vpc = state.default_vpc(app.account()).map_or("", |vpc| &vpc.id);
     let unknown: Vec<&String> = request
         .group_names
         .iter()
-        .filter(|name| !named.contains(&folded(name)))
+        .filter(|name| state.group_named(default_vpc, name).is_none())
         .collect();
     if !unknown.is_empty() {
-        return Err(Kind::SecurityGroup.not_found(&unknown).into());
+        return Err(Kind::SecurityGroup.not_found(&unknown));
     }
     refuse_dry_run(request.dry_run)?;
-    let owner_id = app.cloud().owner_id.as_str();
-    let unnamed = request.group_ids.is_empty() && request.group_names.is_empty();
-    let mut told = Vec::new();
-    for row in groups {
-        if !(unnamed || request.group_ids.contains(&row.id) || is_named(&row)) {
-            continue;
-        }
-        let of_group = rules.remove(&row.id).unwrap_or_default();
-        let group = SecurityGroup {
-            tags: tags.remove(&row.id).unwrap_or_default(),
-            group_id: row.id,
-            group_name: row.name,
-            description: row.description,
-            vpc_id: row.vpc_id,
-            ip_permissions: permissions::permissions(
-                of_group.iter().filter(|rule| !rule.is_egress),
-                owner_id,
-            ),
-            ip_permissions_egress: permissions::permissions(
-                of_group.iter().filter(|rule| rule.is_egress),
-                owner_id,
-            ),
-            owner_id: owner_id.to_owned(),
-        };
-        if filters.matches(&group.tags, |name| values(&group, name)) {
-            told.push(group);
-        }
-    }
-    let (security_groups, next_token) = paginate(told, request.page.as_ref(), |group: &SecurityGroup| {
-        group.group_id.clone()
-    })?;
+    let names: HashSet<String> = request.group_names.iter().map(|name| folded(name)).collect();
+    let is_wanted = |group: &state::SecurityGroup| {
+        let unnamed = request.group_ids.is_empty() && names.is_empty();
+        let is_named = group.vpc_id == default_vpc && names.contains(&folded(&group.name));
+        unnamed || is_named || request.group_ids.contains(&group.id)
+    };
+    let groups = state
+        .all::<state::SecurityGroup>()
+        .filter(|group| is_wanted(group));
+    let (security_groups, next_token) = paginate(
+        groups,
+        request.page.as_ref(),
+        |group| group.id.clone(),
+        |group| {
+            let told = tell(&state, group);
+            filters
+                .matches(&told.tags, |name| values(&told, name))
+                .then_some(told)
+        },
+    )?;
     Ok(DescribeSecurityGroupsResponse {
         security_groups,
         next_token,
     })
+}
+
+fn tell(state: &State, group: &state::SecurityGroup) -> SecurityGroup {
+    let rules = state.rules_of(&group.id);
+    let direction = |egress: bool| {
+        let rules = rules.iter().copied().filter(|rule| rule.is_egress == egress);
+        permissions::permissions(rules, &group.account_id)
+    };
+    SecurityGroup {
+        group_id: group.id.clone(),
+        group_name: group.name.clone(),
+        description: group.description.clone(),
+        vpc_id: group.vpc_id.clone(),
+        ip_permissions: direction(false),
+        ip_permissions_egress: direction(true),
+        owner_id: group.account_id.clone(),
+        tags: tell_tags(&group.tags),
+    }
 }
 
 fn values<'g>(group: &'g SecurityGroup, name: &str) -> Values<'g> {

@@ -6,7 +6,7 @@ use hearth_api::v1::{IpPermission, IpRange, SecurityGroupRule, UserIdGroupPair};
 use hearth_api::{ApiError, ErrorCode, Kind};
 use ipnet::Ipv4Net;
 
-use crate::store::security_groups::RuleRow;
+use crate::state::SecurityGroupRule as RuleRow;
 
 const ALL: i64 = -1;
 const ICMP: i64 = 1;

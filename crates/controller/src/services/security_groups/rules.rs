@@ -1,20 +1,17 @@
 //! Authorize and revoke. Authorize adds all rules of a call or none.
 
-use std::sync::Arc;
-
 use hearth_api::v1::{
     RevokeSecurityGroupRulesResponse, SecurityGroupRulesRequest, SecurityGroupRulesResponse,
 };
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
-use sqlx::SqliteConnection;
 
 use super::find;
 use super::permissions::{self, Peer, Wanted};
 use crate::app::App;
-use crate::services::{Failure, commit, input};
-use crate::store::security_groups::{self, RuleRow};
-use crate::store::{networks, tags};
+use crate::services::{input, unless_dry_run};
+use crate::state::{SecurityGroup, SecurityGroupRule as Rule, State, Tags, Tx};
+use crate::store::now;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -25,145 +22,186 @@ pub(super) enum Direction {
 /// Rules that a group has per direction.
 const MAX_RULES: usize = 60;
 
+impl Direction {
+    fn action(self, authorize: bool) -> &'static str {
+        match (authorize, self) {
+            (true, Self::Ingress) => "AuthorizeSecurityGroupIngress",
+            (true, Self::Egress) => "AuthorizeSecurityGroupEgress",
+            (false, Self::Ingress) => "RevokeSecurityGroupIngress",
+            (false, Self::Egress) => "RevokeSecurityGroupEgress",
+        }
+    }
+}
+
 pub(super) async fn authorize(
-    app: &Arc<App>,
-    request: &SecurityGroupRulesRequest,
+    app: &App,
+    request: SecurityGroupRulesRequest,
     direction: Direction,
-) -> Result<SecurityGroupRulesResponse, Failure> {
+) -> Result<SecurityGroupRulesResponse, ApiError> {
     if !request.security_group_rule_ids.is_empty() {
         return Err(ApiError::new(
             ErrorCode::InvalidParameterCombination,
             "Rule ids are for revoking; give the new rules as IpPermissions.",
-        )
-        .into());
+        ));
     }
-    let wanted = permissions::normalise(&request.ip_permissions, &app.cloud().owner_id)?;
-    let mut tx = app.store.write().await?;
-    let group = find(tx.connection(), &request.group_id, &request.group_name).await?;
-    let mut rules = existing(tx.connection(), &group.id, direction).await?;
-    let mut added: Vec<RuleRow> = Vec::new();
+    let account_id = app.account().to_owned();
+    let wanted = permissions::normalise(&request.ip_permissions, &account_id)?;
+    app.store
+        .transact(move |tx| {
+            let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
+            let added = add(tx, &group, direction, wanted)?;
+            changed(tx, &group.id, direction.action(true), &added);
+            let told = added.iter().map(permissions::rule).collect();
+            unless_dry_run(
+                request.dry_run,
+                SecurityGroupRulesResponse {
+                    security_group_rules: told,
+                },
+            )
+        })
+        .await
+}
+
+/// Adds rules to a group, and answers them.
+fn add(
+    tx: &mut Tx<'_>,
+    group: &SecurityGroup,
+    direction: Direction,
+    wanted: Vec<Wanted>,
+) -> Result<Vec<Rule>, ApiError> {
+    let before = existing(tx, &group.id, direction);
+    let mut added: Vec<Rule> = Vec::new();
     for wanted in wanted {
-        let row = to_row(tx.connection(), &group.id, direction, wanted).await?;
-        if added.iter().any(|rule| same(rule, &row)) {
-            return Err(twice(&row).into());
+        let rule = to_rule(tx, group, direction, wanted)?;
+        if added.iter().any(|other| same(other, &rule)) {
+            return Err(twice(&rule));
         }
-        if rules.iter().any(|rule| same(rule, &row)) {
-            return Err(duplicate(&row).into());
+        if before.iter().any(|other| same(other, &rule)) {
+            return Err(duplicate(&rule));
         }
-        security_groups::insert_rule(tx.connection(), &row).await?;
-        rules.push(row.clone());
-        added.push(row);
+        tx.put(rule.clone());
+        added.push(rule);
     }
-    if rules.len() > MAX_RULES {
+    let count = before.len() + added.len();
+    if count > MAX_RULES {
         return Err(ApiError::new(
             ErrorCode::RulesPerSecurityGroupLimitExceeded,
             format!(
-                "The group {} would have {} rules in this direction, and {MAX_RULES} are admitted. Revoke some, or use \
-                 a second group.",
-                group.id,
-                rules.len()
+                "The group {} would have {count} rules in this direction, and {MAX_RULES} are admitted. Revoke some, or \
+                 use a second group.",
+                group.id
             ),
-        )
-        .into());
+        ));
     }
-    security_groups::touch_rules(&mut tx, &group.id).await?;
-    let told: Vec<_> = added.iter().map(permissions::rule).collect();
-    let ids: Vec<&str> = added.iter().map(|row| row.id.as_str()).collect();
-    let action = match direction {
-        Direction::Ingress => "AuthorizeSecurityGroupIngress",
-        Direction::Egress => "AuthorizeSecurityGroupEgress",
-    };
-    tx.audit(action, &json!({ "group": group.id, "rules": ids }))
-        .await?;
-    tx.event("security-group.changed", &group.id).await?;
-    commit(tx, request.dry_run).await?;
-    Ok(SecurityGroupRulesResponse {
-        security_group_rules: told,
-    })
+    Ok(added)
+}
+
+/// The rules of a group changed: its members' hosts hear of it.
+fn changed(tx: &mut Tx<'_>, group_id: &str, action: &str, rules: &[Rule]) {
+    tx.touch_rules(group_id);
+    let ids: Vec<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
+    tx.audit(action, &json!({ "group": group_id, "rules": ids }));
+    tx.event("security-group.changed", group_id);
 }
 
 pub(super) async fn revoke(
-    app: &Arc<App>,
-    request: &SecurityGroupRulesRequest,
+    app: &App,
+    request: SecurityGroupRulesRequest,
     direction: Direction,
-) -> Result<RevokeSecurityGroupRulesResponse, Failure> {
+) -> Result<RevokeSecurityGroupRulesResponse, ApiError> {
     let by_id = !request.security_group_rule_ids.is_empty();
     if by_id && !request.ip_permissions.is_empty() {
-        return Err(ApiError::combination("ipPermissions", "securityGroupRuleIds").into());
+        return Err(ApiError::combination("ipPermissions", "securityGroupRuleIds"));
     }
-    let mut tx = app.store.write().await?;
-    let group = find(tx.connection(), &request.group_id, &request.group_name).await?;
-    let rules = existing(tx.connection(), &group.id, direction).await?;
-    let account = app.cloud().owner_id.as_str();
-    let (mut revoked, mut unknown): (Vec<RuleRow>, Vec<RuleRow>) = Default::default();
-    if by_id {
-        for id in input::ids(
-            Kind::SecurityGroupRule,
-            &request.security_group_rule_ids,
-            "SecurityGroupRuleId",
-        )? {
-            let found = rules.iter().find(|rule| rule.id == id);
-            revoked.push(
-                found
-                    .cloned()
-                    .ok_or_else(|| Kind::SecurityGroupRule.not_found(&[&id]))?,
-            );
-        }
-    } else {
-        let in_default_vpc = networks::default_vpc(tx.connection()).await?.id == group.vpc_id;
-        for wanted in permissions::normalise(&request.ip_permissions, account)? {
-            let row = to_row(tx.connection(), &group.id, direction, wanted).await?;
-            match rules.iter().find(|rule| same(rule, &row)) {
-                Some(found) if revoked.contains(found) => {}
-                Some(found) => revoked.push(found.clone()),
-                None if in_default_vpc => unknown.push(row),
-                None => return Err(absent(&row).into()),
-            }
-        }
-    }
-    for rule in &revoked {
-        security_groups::delete_rule(tx.connection(), &rule.id).await?;
-        tags::remove_all(tx.connection(), &rule.id).await?;
-    }
-    security_groups::touch_rules(&mut tx, &group.id).await?;
-    let ids: Vec<&str> = revoked.iter().map(|row| row.id.as_str()).collect();
-    let action = match direction {
-        Direction::Ingress => "RevokeSecurityGroupIngress",
-        Direction::Egress => "RevokeSecurityGroupEgress",
-    };
-    tx.audit(action, &json!({ "group": group.id, "rules": ids }))
-        .await?;
-    tx.event("security-group.changed", &group.id).await?;
-    commit(tx, request.dry_run).await?;
-    Ok(RevokeSecurityGroupRulesResponse {
-        revoked_security_group_rules: revoked.iter().map(permissions::rule).collect(),
-        unknown_ip_permissions: permissions::permissions(unknown.iter(), account),
-    })
+    let account_id = app.account().to_owned();
+    app.store
+        .transact(move |tx| {
+            let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
+            let (revoked, unknown) = if by_id {
+                let ids = &request.security_group_rule_ids;
+                (named(tx, &group, direction, ids)?, Vec::new())
+            } else {
+                let wanted = permissions::normalise(&request.ip_permissions, &account_id)?;
+                described(tx, &group, direction, wanted)?
+            };
+            tx.remove_all::<Rule>(revoked.iter().map(|rule| rule.id.clone()));
+            changed(tx, &group.id, direction.action(false), &revoked);
+            unless_dry_run(
+                request.dry_run,
+                RevokeSecurityGroupRulesResponse {
+                    revoked_security_group_rules: revoked.iter().map(permissions::rule).collect(),
+                    unknown_ip_permissions: permissions::permissions(unknown.iter(), &account_id),
+                },
+            )
+        })
+        .await
 }
 
-async fn existing(
-    c: &mut SqliteConnection,
-    group_id: &str,
+/// The rules of a group that ids name.
+fn named(
+    state: &State,
+    group: &SecurityGroup,
     direction: Direction,
-) -> Result<Vec<RuleRow>, Failure> {
-    let mut rules = security_groups::rules_of(c, &[group_id.to_owned()]).await?;
-    rules.retain(|rule| rule.is_egress == (direction == Direction::Egress));
-    Ok(rules)
+    ids: &[String],
+) -> Result<Vec<Rule>, ApiError> {
+    let rules = existing(state, &group.id, direction);
+    let ids = input::ids(Kind::SecurityGroupRule, ids, "SecurityGroupRuleId")?;
+    ids.iter()
+        .map(|id| {
+            let found = rules.iter().find(|rule| rule.id == *id).cloned();
+            found.ok_or_else(|| Kind::SecurityGroupRule.not_found(&[id]))
+        })
+        .collect()
 }
 
-async fn to_row(
-    c: &mut SqliteConnection,
-    group_id: &str,
+/// The rules of a group that permissions describe, and those that are not there. In a VPC that is not the default one
+/// these are an error.
+fn described(
+    state: &State,
+    group: &SecurityGroup,
+    direction: Direction,
+    wanted: Vec<Wanted>,
+) -> Result<(Vec<Rule>, Vec<Rule>), ApiError> {
+    let rules = existing(state, &group.id, direction);
+    let in_default_vpc = state
+        .default_vpc(&group.account_id)
+        .is_some_and(|vpc| vpc.id == group.vpc_id);
+    let (mut revoked, mut unknown): (Vec<Rule>, Vec<Rule>) = Default::default();
+    for wanted in wanted {
+        let rule = to_rule(state, group, direction, wanted)?;
+        match rules.iter().find(|other| same(other, &rule)) {
+            Some(found) if revoked.contains(found) => {}
+            Some(found) => revoked.push(found.clone()),
+            None if in_default_vpc => unknown.push(rule),
+            None => return Err(absent(&rule)),
+        }
+    }
+    Ok((revoked, unknown))
+}
+
+fn existing(state: &State, group_id: &str, direction: Direction) -> Vec<Rule> {
+    let mut rules = state.rules_of(group_id);
+    rules.retain(|rule| rule.is_egress == (direction == Direction::Egress));
+    rules.into_iter().cloned().collect()
+}
+
+fn to_rule(
+    state: &State,
+    group: &SecurityGroup,
     direction: Direction,
     wanted: Wanted,
-) -> Result<RuleRow, Failure> {
+) -> Result<Rule, ApiError> {
     let (cidr, referenced) = match wanted.peer {
         Peer::Cidr(cidr) => (cidr.to_string(), None),
-        Peer::Group { id, name } => (String::new(), Some(find(c, &id, &name).await?.id)),
+        Peer::Group { id, name } => {
+            let named = find(state, &group.account_id, &id, &name)?;
+            (String::new(), Some(named.id.clone()))
+        }
     };
-    Ok(RuleRow {
+    Ok(Rule {
         id: Id::new(Kind::SecurityGroupRule).to_string(),
-        group_id: group_id.to_owned(),
+        account_id: group.account_id.clone(),
+        group_id: group.id.clone(),
         is_egress: direction == Direction::Egress,
         protocol: wanted.traffic.protocol,
         from_port: wanted.traffic.from,
@@ -171,16 +209,18 @@ async fn to_row(
         cidr,
         referenced_group_id: referenced,
         description: wanted.description,
+        created_at: now(),
+        tags: Tags::new(),
     })
 }
 
 /// The description is no part of what a rule is.
-fn same(a: &RuleRow, b: &RuleRow) -> bool {
+fn same(a: &Rule, b: &Rule) -> bool {
     (a.protocol, a.from_port, a.to_port) == (b.protocol, b.from_port, b.to_port)
         && (&a.cidr, &a.referenced_group_id) == (&b.cidr, &b.referenced_group_id)
 }
 
-fn sentence(row: &RuleRow) -> String {
+fn sentence(row: &Rule) -> String {
     let rule = permissions::rule(row);
     let peer = row.referenced_group_id.as_deref().unwrap_or(&row.cidr);
     format!(
@@ -191,7 +231,7 @@ fn sentence(row: &RuleRow) -> String {
     )
 }
 
-fn absent(row: &RuleRow) -> ApiError {
+fn absent(row: &Rule) -> ApiError {
     ApiError::new(
         ErrorCode::InvalidPermissionNotFound,
         format!(
@@ -202,7 +242,7 @@ fn absent(row: &RuleRow) -> ApiError {
 }
 
 /// The same rule twice in one call.
-fn twice(row: &RuleRow) -> ApiError {
+fn twice(row: &Rule) -> ApiError {
     ApiError::new(
         ErrorCode::InvalidParameterValue,
         format!(
@@ -212,7 +252,7 @@ fn twice(row: &RuleRow) -> ApiError {
     )
 }
 
-fn duplicate(row: &RuleRow) -> ApiError {
+fn duplicate(row: &Rule) -> ApiError {
     ApiError::new(
         ErrorCode::InvalidPermissionDuplicate,
         format!("the specified rule \"{}\" already exists", sentence(row)),

@@ -120,6 +120,9 @@ proptest! {
             cidr: net.to_string(),
             referenced_group_id: None,
             description: String::new(),
+            account_id: "1".into(),
+            created_at: 0,
+            tags: Default::default(),
         };
         let told = permissions(std::iter::once(&row), ACCOUNT);
         prop_assert_eq!(normalise(&told, ACCOUNT).unwrap(), vec![wanted]);

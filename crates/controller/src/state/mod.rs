@@ -1,0 +1,308 @@
+//! The control plane's state is a value: a table per noun, in memory. A copy of it is a snapshot, costs next to nothing
+//! and never changes, so that readers never wait. Pure: no I/O, and no clock but the one that is handed in.
+//!
+//! A noun is declared once. From the declaration follow lookups by index, references that hold, tags, sums, and its form
+//! in the database. To add one:
+//!
+//! 1. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its indexes (unique ones, and those that
+//!    refer to another noun), its sums, its tags.
+//! 2. A line in `nouns/mod.rs`, and one in the list below.
+//! 3. The call itself: `proto/hearth/v1/<noun>.proto`, `services/<noun>.rs`, and its line in `services/mod.rs`. What changes
+//!    the state is a closure that [`crate::store::Store::transact`] runs.
+//!
+//! A field that is added later has a default (`#[serde(default)]`): rows of before do not have it.
+
+use std::sync::Arc;
+
+use hearth_api::Kind;
+
+pub mod noun;
+pub mod nouns;
+mod table;
+#[cfg(test)]
+pub(crate) mod tests;
+mod tx;
+
+use noun::Rule;
+pub use noun::{Amounts, Index, Noun, Sum, Tags, key};
+pub use nouns::*;
+pub use table::{Table, Taken};
+pub use tx::{Change, Changes, Tx, Violation};
+
+/// A noun that has a table.
+pub trait Held: Noun {
+    fn table(state: &State) -> &Table<Self>;
+    fn table_mut(state: &mut State) -> &mut Table<Self>;
+}
+
+/// An object as the database stores it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub kind: String,
+    pub id: String,
+    pub account: String,
+    pub version: u64,
+    /// JSON.
+    pub body: String,
+}
+
+/// A row that is no object of this version.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(
+        "an object is of the kind '{0}', which this version does not know: was it written by a newer one?"
+    )]
+    Kind(String),
+    #[error("reading the {kind} {id}")]
+    Body {
+        kind: String,
+        id: String,
+        source: serde_json::Error,
+    },
+    #[error("the {kind} {id} has the same {} as {}", .taken.index, .taken.by)]
+    Taken { kind: String, id: String, taken: Taken },
+}
+
+macro_rules! nouns {
+    ($($table:ident: $noun:ty,)*) => {
+        /// Everything that the control plane knows.
+        #[derive(Debug, Clone, Default)]
+        pub struct State {
+            sequence: u64,
+            $($table: Table<$noun>,)*
+        }
+
+        $(impl Held for $noun {
+            fn table(state: &State) -> &Table<Self> {
+                &state.$table
+            }
+
+            fn table_mut(state: &mut State) -> &mut Table<Self> {
+                &mut state.$table
+            }
+        })*
+
+        impl State {
+            /// Adds an object as the database has it.
+            ///
+            /// # Errors
+            /// It is none, or its unique keys are another's.
+            pub fn load(&mut self, row: &Row) -> Result<(), LoadError> {
+                match row.kind.as_str() {
+                    $(<$noun>::KIND => load::<$noun>(&mut self.$table, row),)*
+                    _ => Err(LoadError::Kind(row.kind.clone())),
+                }
+            }
+
+            /// An object as the database shall have it; `None` for one that is no more.
+            pub(super) fn encode(&self, kind: &str, id: &str) -> Result<Option<Row>, serde_json::Error> {
+                match kind {
+                    $(<$noun>::KIND => encode(&self.$table, id),)*
+                    _ => Ok(None),
+                }
+            }
+
+            fn exists(&self, kind: &str, id: &str) -> bool {
+                match kind {
+                    $(<$noun>::KIND => self.$table.get(id).is_some(),)*
+                    _ => false,
+                }
+            }
+
+            /// The first object that an object refers to and that is not there.
+            fn dangling(&self, kind: &str, id: &str) -> Option<(&'static str, String)> {
+                match kind {
+                    $(<$noun>::KIND => dangling(self, &self.$table, id),)*
+                    _ => None,
+                }
+            }
+
+            /// An object that refers to this one.
+            fn referrer(&self, kind: &str, id: &str) -> Option<(&'static str, String)> {
+                $(if let Some(found) = referrer(&self.$table, kind, id) {
+                    return Some(found);
+                })*
+                None
+            }
+
+            /// The tags of a resource; `None` when there is no such resource, or none that can be tagged.
+            pub fn tags(&self, kind: Kind, id: &str) -> Option<&Tags> {
+                $(if <$noun>::RESOURCE == Some(kind) {
+                    return self.$table.get(id)?.tags();
+                })*
+                None
+            }
+
+            /// All resources that have tags, in the order of kinds and ids.
+            pub fn tagged(&self) -> impl Iterator<Item = (Kind, &str, &Tags)> {
+                std::iter::empty()$(.chain(tagged(&self.$table)))*
+            }
+
+            #[cfg(test)]
+            pub(crate) fn check(&self) {
+                $(self.$table.check();)*
+                $(for object in self.$table.iter() {
+                    assert_eq!(self.dangling(<$noun>::KIND, object.id()), None, "{object:?}");
+                })*
+            }
+        }
+
+        impl Tx<'_> {
+            /// Changes the tags of a resource; answers whether there is one that can be tagged.
+            pub fn retag(&mut self, kind: Kind, id: &str, change: impl FnOnce(&mut Tags)) -> bool {
+                $(if <$noun>::RESOURCE == Some(kind) {
+                    let Some(object) = self.get::<$noun>(id) else { return false };
+                    let mut object = <$noun>::clone(object);
+                    let Some(tags) = object.tags_mut() else { return false };
+                    change(tags);
+                    self.put(object);
+                    return true;
+                })*
+                false
+            }
+        }
+    };
+}
+
+nouns! {
+    clouds: Cloud,
+    hosts: Host,
+    host_reports: HostReport,
+    host_keys: HostKey,
+    join_tokens: JoinToken,
+    vpcs: Vpc,
+    subnets: Subnet,
+    security_groups: SecurityGroup,
+    security_group_rules: SecurityGroupRule,
+    key_pairs: KeyPair,
+    images: Image,
+    reservations: Reservation,
+    client_tokens: ClientToken,
+    instances: Instance,
+    observations: Observation,
+    claims: Claim,
+    network_interfaces: NetworkInterface,
+    volumes: Volume,
+}
+
+impl State {
+    /// The number of the last transaction in it.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(crate) fn set_sequence(&mut self, sequence: u64) {
+        self.sequence = sequence;
+    }
+
+    pub fn get<N: Held>(&self, id: &str) -> Option<&N> {
+        N::table(self).get(id).map(AsRef::as_ref)
+    }
+
+    /// All objects of a noun, in the order of their ids.
+    pub fn all<N: Held>(&self) -> impl Iterator<Item = &N> {
+        N::table(self).iter().map(AsRef::as_ref)
+    }
+
+    pub fn count<N: Held>(&self) -> usize {
+        N::table(self).len()
+    }
+
+    /// The objects that an index has under a key, in the order of their ids.
+    pub fn by<'s, N: Held>(
+        &'s self,
+        index: &Index<N>,
+        key: &str,
+    ) -> impl Iterator<Item = &'s N> + use<'s, N> {
+        let table = N::table(self);
+        let wanted = key.to_owned();
+        table
+            .index_from(index, key)
+            .take_while(move |(found, _)| *found == wanted)
+            .filter_map(move |(_, id)| table.get(id))
+            .map(AsRef::as_ref)
+    }
+
+    /// The first object that an index has under a key.
+    pub fn first_by<N: Held>(&self, index: &Index<N>, key: &str) -> Option<&N> {
+        let table = N::table(self);
+        let (found, id) = table.index_from(index, key).next()?;
+        table.get(id).filter(|_| found == key).map(AsRef::as_ref)
+    }
+
+    /// Whether an index has anything under a key.
+    pub fn any_by<N: Held>(&self, index: &Index<N>, key: &str) -> bool {
+        self.first_by(index, key).is_some()
+    }
+
+    /// The objects that an index has under keys from `from` on, in the order of keys and ids.
+    pub fn from<'s, N: Held>(
+        &'s self,
+        index: &Index<N>,
+        from: &str,
+    ) -> impl Iterator<Item = (&'s str, &'s N)> + use<'s, N> {
+        let table = N::table(self);
+        table
+            .index_from(index, from)
+            .filter_map(move |(key, id)| Some((key, table.get(id)?.as_ref())))
+    }
+
+    pub fn sum<N: Held>(&self, sum: &Sum<N>, group: &str) -> Amounts {
+        N::table(self).sum(sum, group)
+    }
+}
+
+fn load<N: Noun>(table: &mut Table<N>, row: &Row) -> Result<(), LoadError> {
+    let object: N = serde_json::from_str(&row.body).map_err(|source| LoadError::Body {
+        kind: row.kind.clone(),
+        id: row.id.clone(),
+        source,
+    })?;
+    table.put(row.version, object).map_err(|taken| LoadError::Taken {
+        kind: row.kind.clone(),
+        id: row.id.clone(),
+        taken,
+    })
+}
+
+fn encode<N: Noun>(table: &Table<N>, id: &str) -> Result<Option<Row>, serde_json::Error> {
+    let Some((object, version)) = table.get(id).zip(table.version(id)) else {
+        return Ok(None);
+    };
+    Ok(Some(Row {
+        kind: N::KIND.to_owned(),
+        id: id.to_owned(),
+        account: object.account().to_owned(),
+        version,
+        body: serde_json::to_string(object.as_ref())?,
+    }))
+}
+
+fn dangling<N: Noun>(state: &State, table: &Table<N>, id: &str) -> Option<(&'static str, String)> {
+    let object: &Arc<N> = table.get(id)?;
+    N::INDEXES.iter().find_map(|index| match index.rule {
+        Rule::Refers(kind) => (index.keys)(object)
+            .into_iter()
+            .find(|key| !state.exists(kind, key))
+            .map(|key| (kind, key)),
+        Rule::Any | Rule::Unique => None,
+    })
+}
+
+fn referrer<N: Noun>(table: &Table<N>, kind: &str, id: &str) -> Option<(&'static str, String)> {
+    N::INDEXES
+        .iter()
+        .filter(|index| matches!(index.rule, Rule::Refers(target) if target == kind))
+        .find_map(|index| {
+            let (key, by) = table.index_from(index, id).next()?;
+            (key == id).then(|| (N::KIND, by.to_string()))
+        })
+}
+
+fn tagged<N: Noun>(table: &Table<N>) -> impl Iterator<Item = (Kind, &str, &Tags)> {
+    let kind = N::RESOURCE;
+    table
+        .iter()
+        .filter_map(move |object| Some((kind?, object.id(), object.tags()?)))
+        .filter(|(_, _, tags)| !tags.is_empty())
+}

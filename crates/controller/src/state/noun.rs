@@ -1,0 +1,116 @@
+//! What a noun declares of itself, once: its kind, its indexes, its sums, its tags. Everything general follows from this.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use hearth_api::{Kind, v1};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Tags of a resource, by key.
+pub type Tags = BTreeMap<String, String>;
+
+/// A kind of object. Its JSON form is what the database stores: a field that is added later needs a default.
+pub trait Noun: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The name of the kind in the database.
+    const KIND: &'static str;
+    /// The kind of EC2 resource that this is, where it has an id of EC2's shape.
+    const RESOURCE: Option<Kind> = None;
+    const INDEXES: &'static [Index<Self>] = &[];
+    const SUMS: &'static [Sum<Self>] = &[];
+
+    /// Unique among the objects of this kind.
+    fn id(&self) -> &str;
+
+    /// The account that owns the object; empty for what belongs to the operator.
+    fn account(&self) -> &str {
+        ""
+    }
+
+    /// `None` for a noun that cannot be tagged.
+    fn tags(&self) -> Option<&Tags> {
+        None
+    }
+
+    fn tags_mut(&mut self) -> Option<&mut Tags> {
+        None
+    }
+}
+
+/// A way to find objects: by each of the keys that `keys` answers.
+#[derive(Debug)]
+pub struct Index<N> {
+    pub name: &'static str,
+    pub rule: Rule,
+    pub keys: fn(&N) -> Vec<String>,
+}
+
+/// What an index demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    Any,
+    /// Two objects never have the same key.
+    Unique,
+    /// Keys are ids of this kind. The object that a key names exists, and stays while it is named.
+    Refers(&'static str),
+}
+
+impl<N> Index<N> {
+    pub const fn new(name: &'static str, keys: fn(&N) -> Vec<String>) -> Self {
+        Self {
+            name,
+            rule: Rule::Any,
+            keys,
+        }
+    }
+
+    pub const fn unique(name: &'static str, keys: fn(&N) -> Vec<String>) -> Self {
+        Self {
+            name,
+            rule: Rule::Unique,
+            keys,
+        }
+    }
+
+    pub const fn refers<T: Noun>(name: &'static str, keys: fn(&N) -> Vec<String>) -> Self {
+        Self {
+            name,
+            rule: Rule::Refers(T::KIND),
+            keys,
+        }
+    }
+}
+
+/// Two amounts that are added up over groups of objects, such as the vCPUs and the memory that a host's claims take.
+pub type Amounts = [u64; 2];
+
+/// A sum over the objects of each group.
+#[derive(Debug)]
+pub struct Sum<N> {
+    pub name: &'static str,
+    /// The group that the object counts for, and how much; `None`: it does not count.
+    pub part: fn(&N) -> Option<(String, Amounts)>,
+}
+
+/// A key of several parts, separated by U+001F. Only the last one may contain any character; the others are ids or
+/// addresses.
+pub fn key(parts: &[&str]) -> String {
+    parts.join("\u{1f}")
+}
+
+/// Tags in the API's form, in the order of their keys.
+pub fn tell_tags(tags: &Tags) -> Vec<v1::Tag> {
+    tags.iter()
+        .map(|(key, value)| v1::Tag {
+            key: key.clone(),
+            value: value.clone(),
+        })
+        .collect()
+}
+
+/// Tags as a caller gave them. The last of several with one key holds; callers' input is checked for that before.
+pub fn keep_tags(tags: &[v1::Tag]) -> Tags {
+    tags.iter()
+        .map(|tag| (tag.key.clone(), tag.value.clone()))
+        .collect()
+}

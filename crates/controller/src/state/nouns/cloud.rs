@@ -1,0 +1,73 @@
+//! The cloud itself, and what calls did under a ClientToken.
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Index, Noun};
+
+/// What holds for the whole cloud. There is one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cloud {
+    /// The account of whoever runs the cloud: 12 digits.
+    pub owner_id: String,
+    /// The epoch of the store: another one after a backup was restored, so that agents do not compare generations with
+    /// what they heard before.
+    #[serde(default)]
+    pub epoch: String,
+}
+
+impl Cloud {
+    pub const ID: &str = "cloud";
+
+    /// An epoch that there has never been.
+    pub fn new_epoch() -> String {
+        hex::encode(rand::random::<[u8; 8]>())
+    }
+}
+
+impl Noun for Cloud {
+    const KIND: &'static str = "cloud";
+
+    fn id(&self) -> &str {
+        Self::ID
+    }
+}
+
+/// What a call with a ClientToken did, so that it is not done again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientToken {
+    /// [`ClientToken::id_of`].
+    pub id: String,
+    pub account_id: String,
+    /// BLAKE3 of the normalised parameters, hex.
+    pub parameters_hash: String,
+    /// What the call made.
+    pub resource_id: String,
+    /// Milliseconds since the epoch.
+    pub created_at: i64,
+    /// When what the call made went out of sight. The token is kept for a while longer.
+    #[serde(default)]
+    pub outlived_at: Option<i64>,
+}
+
+impl ClientToken {
+    pub const BY_RESOURCE: Index<Self> = Index::new("resource", |t| vec![t.resource_id.clone()]);
+
+    /// Tokens are an account's own, and each action has its own. Those of calls that name an availability zone are the
+    /// zone's own; `zone` is empty otherwise (EC2 API Reference, "Ensuring idempotency").
+    pub fn id_of(account_id: &str, action: &str, zone: &str, token: &str) -> String {
+        crate::state::key(&[account_id, action, zone, token])
+    }
+}
+
+impl Noun for ClientToken {
+    const KIND: &'static str = "client-token";
+    const INDEXES: &'static [Index<Self>] = &[Self::BY_RESOURCE];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn account(&self) -> &str {
+        &self.account_id
+    }
+}

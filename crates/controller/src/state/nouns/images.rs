@@ -1,0 +1,83 @@
+//! AMIs. The disk of `ami-X` is `<data-dir>/images/ami-X.raw`.
+
+use hearth_api::Kind;
+use hearth_image::BootMode;
+use serde::{Deserialize, Serialize};
+
+use super::names;
+
+use crate::state::{Index, Noun, State, Sum, Tags, key};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    pub id: String,
+    pub account_id: String,
+    pub name: String,
+    pub description: String,
+    /// [`AVAILABLE`] or [`DEREGISTERED`]; the latter lives on while a volume is based on it.
+    pub state: String,
+    /// Bytes.
+    pub size: u64,
+    /// Of the disk; empty until it is computed anew.
+    pub digest: String,
+    /// Empty with the boot mode `uefi`.
+    pub kernel_path: String,
+    #[serde(with = "names::boot_mode")]
+    pub boot_mode: BootMode,
+    pub created_at: i64,
+    pub tags: Tags,
+}
+
+pub const AVAILABLE: &str = "available";
+pub const DEREGISTERED: &str = "deregistered";
+
+impl Image {
+    pub const BY_STATE: Index<Self> = Index::new("state", |i| vec![i.state.clone()]);
+    /// Names of available images; those of deregistered ones are free.
+    pub const BY_NAME: Index<Self> = Index::unique("name", |i| {
+        if i.is_available() {
+            vec![key(&[&i.account_id, &i.name])]
+        } else {
+            Vec::new()
+        }
+    });
+    /// How many there are in any state, and the bytes of their disks: a disk is there until the last of its volumes is gone.
+    pub const TOTAL: Sum<Self> = Sum {
+        name: "total",
+        part: |i| Some((String::new(), [1, i.size])),
+    };
+
+    pub fn is_available(&self) -> bool {
+        self.state == AVAILABLE
+    }
+}
+
+impl Noun for Image {
+    const KIND: &'static str = "image";
+    const RESOURCE: Option<Kind> = Some(Kind::Image);
+    const INDEXES: &'static [Index<Self>] = &[Self::BY_STATE, Self::BY_NAME];
+    const SUMS: &'static [Sum<Self>] = &[Self::TOTAL];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn account(&self) -> &str {
+        &self.account_id
+    }
+
+    /// A deregistered image has none any more.
+    fn tags(&self) -> Option<&Tags> {
+        self.is_available().then_some(&self.tags)
+    }
+
+    fn tags_mut(&mut self) -> Option<&mut Tags> {
+        self.is_available().then_some(&mut self.tags)
+    }
+}
+
+impl State {
+    pub fn image_named(&self, account_id: &str, name: &str) -> Option<&Image> {
+        self.first_by(&Image::BY_NAME, &key(&[account_id, name]))
+    }
+}

@@ -1,0 +1,291 @@
+//! Instances: what was asked for, what their hosts say of them, what they hold, and the one place where a change of their
+//! life is written.
+
+use hearth_api::agent::instance_intent::Desired;
+use hearth_api::{InstanceState, Kind};
+use serde::{Deserialize, Serialize};
+
+use super::{Host, NetworkInterface, Volume, names};
+use crate::lifecycle::{Change, Hold, Lifecycle, ReasonChange};
+use crate::state::{Index, Noun, Sum, Tags, Tx, key};
+
+/// The instances of one RunInstances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    pub id: String,
+    pub account_id: String,
+    pub created_at: i64,
+}
+
+impl Noun for Reservation {
+    const KIND: &'static str = "reservation";
+    const RESOURCE: Option<Kind> = Some(Kind::Reservation);
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn account(&self) -> &str {
+        &self.account_id
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    pub id: String,
+    pub account_id: String,
+    pub reservation_id: String,
+    pub ami_launch_index: u32,
+    pub image_id: String,
+    pub instance_type: String,
+    /// What the type had at the launch: a type that leaves the catalogue changes no instance.
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub host_id: String,
+    pub availability_zone: String,
+    pub key_name: String,
+    /// The key as it was at launch: deleting the pair does not change a running instance.
+    pub public_key: String,
+    /// Names a blob.
+    pub user_data: Option<String>,
+    pub client_token: String,
+    pub shutdown_behavior: String,
+    pub http_tokens: String,
+    pub http_endpoint: String,
+    pub http_hop_limit: u32,
+    /// Whether the instance's metadata has its tags.
+    pub metadata_tags: String,
+    pub auto_recovery: String,
+    /// Whether each start takes an address out of the public pool.
+    pub public_address: bool,
+    /// Milliseconds since the epoch.
+    pub launch_time: i64,
+    #[serde(with = "names::desired")]
+    pub desired: Desired,
+    /// Counts starts.
+    pub run: u64,
+    /// Counts reboots asked for.
+    pub reboot: u64,
+    /// No power button: end it now.
+    pub force: bool,
+    /// Concluded from what is wanted and what its host says.
+    #[serde(with = "names::instance_state")]
+    pub state: InstanceState,
+    pub reason_code: String,
+    pub reason_message: String,
+    pub transition_reason: String,
+    pub terminated_at: Option<i64>,
+    pub tags: Tags,
+}
+
+/// Of `auto_recovery`.
+pub const AUTO_RECOVERY_DEFAULT: &str = "default";
+pub const AUTO_RECOVERY_DISABLED: &str = "disabled";
+
+/// Of `metadata_tags`.
+pub const METADATA_TAGS_ENABLED: &str = "enabled";
+
+/// `instance-initiated-shutdown-behavior`.
+pub const SHUTDOWN_STOP: &str = "stop";
+pub const SHUTDOWN_TERMINATE: &str = "terminate";
+
+impl Instance {
+    pub const BY_HOST: Index<Self> = Index::refers::<Host>("host", |i| vec![i.host_id.clone()]);
+    pub const BY_RESERVATION: Index<Self> =
+        Index::refers::<Reservation>("reservation", |i| vec![i.reservation_id.clone()]);
+    pub const BY_STATE: Index<Self> = Index::new("state", |i| vec![i.state.name().to_owned()]);
+    /// Each of its tags, as key and value.
+    pub const BY_TAG: Index<Self> = Index::new("tag", |i| {
+        i.tags.iter().map(|(k, value)| key(&[k, value])).collect()
+    });
+    pub const BY_USER_DATA: Index<Self> = Index::new("user-data", |i| i.user_data.iter().cloned().collect());
+    /// Instances that count towards the account's limit.
+    pub const ALIVE: Sum<Self> = Sum {
+        name: "alive",
+        part: |i| (i.state != InstanceState::Terminated).then(|| (i.account_id.clone(), [1, 0])),
+    };
+
+    pub fn lifecycle(&self) -> Lifecycle {
+        Lifecycle {
+            state: self.state,
+            desired: self.desired,
+            run: self.run,
+            reboot: self.reboot,
+            force: self.force,
+            power_off_terminates: self.shutdown_behavior == SHUTDOWN_TERMINATE,
+        }
+    }
+}
+
+impl Noun for Instance {
+    const KIND: &'static str = "instance";
+    const RESOURCE: Option<Kind> = Some(Kind::Instance);
+    const INDEXES: &'static [Index<Self>] = &[
+        Self::BY_HOST,
+        Self::BY_RESERVATION,
+        Self::BY_STATE,
+        Self::BY_TAG,
+        Self::BY_USER_DATA,
+    ];
+    const SUMS: &'static [Sum<Self>] = &[Self::ALIVE];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn account(&self) -> &str {
+        &self.account_id
+    }
+
+    fn tags(&self) -> Option<&Tags> {
+        Some(&self.tags)
+    }
+
+    fn tags_mut(&mut self) -> Option<&mut Tags> {
+        Some(&mut self.tags)
+    }
+}
+
+/// What the agent reported last of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    pub instance_id: String,
+    /// As in the agents' protocol.
+    pub phase: i32,
+    pub run: u64,
+    /// As in the agents' protocol.
+    pub end_cause: i32,
+    pub end_message: String,
+    pub start_micros: u64,
+    pub reboot: u64,
+    /// Times that the run was started again after its host had restarted, as the host counts them.
+    pub recoveries: u32,
+}
+
+impl Noun for Observation {
+    const KIND: &'static str = "observation";
+    const INDEXES: &'static [Index<Self>] = &[Index::refers::<Instance>("instance", |o| {
+        vec![o.instance_id.clone()]
+    })];
+
+    fn id(&self) -> &str {
+        &self.instance_id
+    }
+}
+
+/// What an instance holds of its host's vCPUs and memory. It is also the host's duty for the instance: it exists from the
+/// launch until the agent has said that nothing is left. A stopped instance's claim is zero.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub instance_id: String,
+    pub host_id: String,
+    pub vcpus: u64,
+    pub memory_mib: u64,
+}
+
+impl Claim {
+    pub const BY_HOST: Index<Self> = Index::refers::<Host>("host", |c| vec![c.host_id.clone()]);
+    /// vCPUs and MiB that are claimed of a host.
+    pub const ON_HOST: Sum<Self> = Sum {
+        name: "host",
+        part: |c| Some((c.host_id.clone(), [c.vcpus, c.memory_mib])),
+    };
+}
+
+impl Noun for Claim {
+    const KIND: &'static str = "claim";
+    const INDEXES: &'static [Index<Self>] = &[
+        Self::BY_HOST,
+        Index::refers::<Instance>("instance", |c| vec![c.instance_id.clone()]),
+    ];
+    const SUMS: &'static [Sum<Self>] = &[Self::ON_HOST];
+
+    fn id(&self) -> &str {
+        &self.instance_id
+    }
+}
+
+impl Tx<'_> {
+    /// Writes a change of an instance's life, releases what it no longer holds, and lets its host and watchers know.
+    /// Taking compute is the caller's part: only it can say how much there is.
+    pub fn change_instance(&mut self, id: &str, change: &Change) {
+        let Some(before) = self.get::<Instance>(id).cloned() else {
+            return;
+        };
+        let now = self.now();
+        let next = &change.next;
+        let same_intent = before.desired == next.desired
+            && (before.run, before.reboot, before.force) == (next.run, next.reboot, next.force)
+            && change.hold == Hold::Keep;
+        let host_id = before.host_id.clone();
+        let mut after = before;
+        match &change.reason {
+            ReasonChange::Keep => {}
+            ReasonChange::Clear => {
+                after.reason_code.clear();
+                after.reason_message.clear();
+                after.transition_reason.clear();
+            }
+            ReasonChange::Set(reason) => {
+                after.reason_code = reason.code.to_owned();
+                after.reason_message = reason.message.clone();
+                after.transition_reason = match reason.transition {
+                    "" => String::new(),
+                    who => format!("{who} ({})", gmt(now)),
+                };
+            }
+        }
+        after.state = next.state;
+        after.desired = next.desired;
+        after.run = next.run;
+        after.reboot = next.reboot;
+        after.force = next.force;
+        after.terminated_at = (next.state == InstanceState::Terminated).then_some(now);
+        if change.hold == Hold::TakeCompute {
+            after.launch_time = now;
+        }
+        self.put(after);
+        match change.hold {
+            Hold::Keep | Hold::TakeCompute => {}
+            Hold::DropCompute => self.drop_compute(id),
+            Hold::DropAll => self.drop_all(id),
+        }
+        if !same_intent {
+            self.touch_host(&host_id);
+        }
+        self.event(&format!("instance.{}", next.state), id);
+    }
+
+    /// As in EC2 a stopped instance gives its public address back.
+    fn drop_compute(&mut self, id: &str) {
+        self.update::<Claim>(id, |claim| (claim.vcpus, claim.memory_mib) = (0, 0));
+        if let Some(interface) = self.interface_of(id).map(|interface| interface.id.clone()) {
+            self.update::<NetworkInterface>(&interface, |interface| interface.public_ip = None);
+        }
+    }
+
+    /// Nothing of the instance is left on its host but volumes that shall outlive it.
+    fn drop_all(&mut self, id: &str) {
+        self.remove::<Claim>(id);
+        if let Some(interface) = self.interface_of(id).cloned() {
+            self.touch_members(&interface.groups);
+            self.remove::<NetworkInterface>(&interface.id);
+        }
+        let volumes: Vec<Volume> = self.by(&Volume::BY_INSTANCE, id).cloned().collect();
+        for mut volume in volumes {
+            if volume.delete_on_termination {
+                self.remove::<Volume>(&volume.id);
+            } else {
+                volume.instance_id = None;
+                self.put(volume);
+            }
+        }
+    }
+}
+
+/// `2026-11-23 10:00:00 GMT`
+fn gmt(milliseconds: i64) -> String {
+    jiff::Timestamp::from_millisecond(milliseconds)
+        .map(|t| t.strftime("%Y-%m-%d %H:%M:%S GMT").to_string())
+        .unwrap_or_default()
+}

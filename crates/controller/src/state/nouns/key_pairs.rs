@@ -1,0 +1,51 @@
+//! Key pairs: public halves only.
+
+use hearth_api::Kind;
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Index, Noun, State, Tags, key};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPair {
+    pub id: String,
+    pub account_id: String,
+    pub name: String,
+    pub key_type: String,
+    pub fingerprint: String,
+    /// A line of OpenSSH's `authorized_keys`.
+    pub public_key: String,
+    pub created_at: i64,
+    pub tags: Tags,
+}
+
+impl KeyPair {
+    pub const BY_NAME: Index<Self> = Index::unique("name", |k| vec![key(&[&k.account_id, &k.name])]);
+}
+
+impl Noun for KeyPair {
+    const KIND: &'static str = "key-pair";
+    const RESOURCE: Option<Kind> = Some(Kind::KeyPair);
+    const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn account(&self) -> &str {
+        &self.account_id
+    }
+
+    fn tags(&self) -> Option<&Tags> {
+        Some(&self.tags)
+    }
+
+    fn tags_mut(&mut self) -> Option<&mut Tags> {
+        Some(&mut self.tags)
+    }
+}
+
+impl State {
+    pub fn key_pair_named(&self, account_id: &str, name: &str) -> Option<&KeyPair> {
+        self.first_by(&KeyPair::BY_NAME, &key(&[account_id, name]))
+    }
+}

@@ -1,0 +1,201 @@
+//! All objects of one noun, with their indexes and sums. Persistent maps: a copy costs the same whatever the table holds,
+//! and shares what does not change.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::noun::{Amounts, Index, Noun, Rule, Sum};
+
+/// A key of an index, and the id of an object that has it.
+type Entry = (Arc<str>, Arc<str>);
+
+#[derive(Debug, Clone)]
+pub struct Table<N> {
+    rows: OrdMap<Arc<str>, Row<N>>,
+    /// In the order of [`Noun::INDEXES`].
+    indexes: Vec<OrdSet<Entry>>,
+    /// In the order of [`Noun::SUMS`]; groups whose sum is zero are left out.
+    sums: Vec<OrdMap<Arc<str>, Amounts>>,
+}
+
+#[derive(Debug)]
+struct Row<N> {
+    /// The sequence number of the transaction that wrote the object last.
+    version: u64,
+    object: Arc<N>,
+}
+
+impl<N> Clone for Row<N> {
+    fn clone(&self) -> Self {
+        Self {
+            version: self.version,
+            object: Arc::clone(&self.object),
+        }
+    }
+}
+
+impl<N: Noun> Default for Table<N> {
+    fn default() -> Self {
+        Self {
+            rows: OrdMap::new(),
+            indexes: N::INDEXES.iter().map(|_| OrdSet::new()).collect(),
+            sums: N::SUMS.iter().map(|_| OrdMap::new()).collect(),
+        }
+    }
+}
+
+/// Another object has a key that is unique.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub index: &'static str,
+    pub by: Arc<str>,
+}
+
+impl<N: Noun> Table<N> {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Arc<N>> {
+        self.rows.get(id).map(|row| &row.object)
+    }
+
+    pub fn version(&self, id: &str) -> Option<u64> {
+        self.rows.get(id).map(|row| row.version)
+    }
+
+    /// In the order of ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<N>> {
+        self.rows.values().map(|row| &row.object)
+    }
+
+    /// Objects with ids after `after`, in their order.
+    pub fn after(&self, after: &str) -> impl Iterator<Item = &Arc<N>> {
+        let range = (Bound::Excluded(after), Bound::Unbounded);
+        self.rows.range::<_, str>(range).map(|(_, row)| &row.object)
+    }
+
+    /// Ids of the objects that an index has under keys from `from` on, with their keys, in the order of keys and ids.
+    pub fn index_from<'t>(
+        &'t self,
+        index: &Index<N>,
+        from: &str,
+    ) -> impl Iterator<Item = (&'t str, &'t Arc<str>)> + use<'t, N> {
+        let set = N::INDEXES.iter().position(|other| other.name == index.name);
+        debug_assert!(set.is_some(), "{} is not declared for {}", index.name, N::KIND);
+        let start: Entry = (from.into(), "".into());
+        set.and_then(|set| self.indexes.get(set))
+            .into_iter()
+            .flat_map(move |entries| entries.range(start.clone()..))
+            .map(|(key, id)| (key.as_ref(), id))
+    }
+
+    /// The sum of a group.
+    pub fn sum(&self, sum: &Sum<N>, group: &str) -> Amounts {
+        let map = N::SUMS.iter().position(|other| other.name == sum.name);
+        debug_assert!(map.is_some(), "{} is not declared for {}", sum.name, N::KIND);
+        map.and_then(|map| self.sums.get(map))
+            .and_then(|groups| groups.get(group))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Adds or replaces an object.
+    ///
+    /// # Errors
+    /// Another object has one of its unique keys. Nothing is changed then.
+    pub(super) fn put(&mut self, version: u64, object: N) -> Result<(), Taken> {
+        for (index, entries) in N::INDEXES.iter().zip(&self.indexes) {
+            if index.rule != Rule::Unique {
+                continue;
+            }
+            for key in (index.keys)(&object) {
+                if let Some(by) = first_under(entries, &key).filter(|by| ***by != *object.id()) {
+                    return Err(Taken {
+                        index: index.name,
+                        by: Arc::clone(by),
+                    });
+                }
+            }
+        }
+        let (id, before) = match self.rows.get_key_value(object.id()) {
+            Some((id, row)) => (Arc::clone(id), Some(Arc::clone(&row.object))),
+            None => (Arc::from(object.id()), None),
+        };
+        self.reindex(&id, before.as_deref(), Some(&object));
+        let object = Arc::new(object);
+        self.rows.insert(id, Row { version, object });
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, id: &str) -> Option<Arc<N>> {
+        let (id, row) = self.rows.remove_with_key(id)?;
+        self.reindex(&id, Some(&row.object), None);
+        Some(row.object)
+    }
+
+    fn reindex(&mut self, id: &Arc<str>, before: Option<&N>, after: Option<&N>) {
+        for (index, entries) in N::INDEXES.iter().zip(&mut self.indexes) {
+            let old = before.map(index.keys).unwrap_or_default();
+            let new = after.map(index.keys).unwrap_or_default();
+            for key in old.iter().filter(|key| !new.contains(key)) {
+                entries.remove(&(Arc::from(key.as_str()), Arc::clone(id)));
+            }
+            for key in new.iter().filter(|key| !old.contains(key)) {
+                entries.insert((Arc::from(key.as_str()), Arc::clone(id)));
+            }
+        }
+        for (sum, groups) in N::SUMS.iter().zip(&mut self.sums) {
+            let old = before.and_then(sum.part);
+            let new = after.and_then(sum.part);
+            if old == new {
+                continue;
+            }
+            if let Some((group, amounts)) = new {
+                add(groups, &group, |had, more| had.saturating_add(more), amounts);
+            }
+            if let Some((group, amounts)) = old {
+                add(groups, &group, |had, less| had.saturating_sub(less), amounts);
+            }
+        }
+    }
+
+    /// Whether indexes and sums are what the objects say.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let mut anew = Self::default();
+        for row in self.rows.values() {
+            anew.put(row.version, N::clone(&row.object)).unwrap();
+        }
+        assert_eq!(self.indexes, anew.indexes, "{}", N::KIND);
+        assert_eq!(self.sums, anew.sums, "{}", N::KIND);
+        assert!(self.rows.iter().all(|(id, row)| **id == *row.object.id()));
+    }
+}
+
+fn first_under<'e>(entries: &'e OrdSet<Entry>, key: &str) -> Option<&'e Arc<str>> {
+    let start: Entry = (key.into(), "".into());
+    let (found, id) = entries.range(start..).next()?;
+    (**found == *key).then_some(id)
+}
+
+fn add(
+    groups: &mut OrdMap<Arc<str>, Amounts>,
+    group: &str,
+    apply: impl Fn(u64, u64) -> u64,
+    [first, second]: Amounts,
+) {
+    let [had_first, had_second] = groups.get(group).copied().unwrap_or_default();
+    let sum = [apply(had_first, first), apply(had_second, second)];
+    if sum == [0, 0] {
+        groups.remove(group);
+    } else {
+        groups.insert(Arc::from(group), sum);
+    }
+}

@@ -1,0 +1,433 @@
+//! Random transactions on the state and on a model of it that has no indexes and looks at everything each time.
+
+use std::collections::BTreeMap;
+
+use hearth_api::InstanceState;
+use hearth_api::agent::instance_intent::Desired;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::noun::keep_tags;
+use super::*;
+
+const STEPS: u32 = 100_000;
+
+/// Objects by kind and id.
+type Model = BTreeMap<(&'static str, String), Object>;
+
+/// One object, with its references and unique keys as the nouns' documentation says, not as their declarations do.
+#[derive(Debug, Clone, PartialEq)]
+enum Object {
+    Host(Host),
+    Image(Image),
+    Reservation(Reservation),
+    Instance(Box<Instance>),
+    Claim(Claim),
+    Volume(Volume),
+    KeyPair(KeyPair),
+    Group(SecurityGroup),
+    Vpc(Vpc),
+}
+
+impl Object {
+    fn name(&self) -> (&'static str, String) {
+        match self {
+            Self::Host(o) => (Host::KIND, o.id.clone()),
+            Self::Image(o) => (Image::KIND, o.id.clone()),
+            Self::Reservation(o) => (Reservation::KIND, o.id.clone()),
+            Self::Instance(o) => (Instance::KIND, o.id.clone()),
+            Self::Claim(o) => (Claim::KIND, o.instance_id.clone()),
+            Self::Volume(o) => (Volume::KIND, o.id.clone()),
+            Self::KeyPair(o) => (KeyPair::KIND, o.id.clone()),
+            Self::Group(o) => (SecurityGroup::KIND, o.id.clone()),
+            Self::Vpc(o) => (Vpc::KIND, o.id.clone()),
+        }
+    }
+
+    fn refers(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Instance(o) => vec![
+                (Host::KIND, o.host_id.clone()),
+                (Reservation::KIND, o.reservation_id.clone()),
+            ],
+            Self::Claim(o) => vec![
+                (Host::KIND, o.host_id.clone()),
+                (Instance::KIND, o.instance_id.clone()),
+            ],
+            Self::Volume(o) => {
+                let instance = o.instance_id.iter().map(|id| (Instance::KIND, id.clone()));
+                let rest = [(Host::KIND, o.host_id.clone()), (Image::KIND, o.image_id.clone())];
+                instance.chain(rest).collect()
+            }
+            Self::Group(o) => vec![(Vpc::KIND, o.vpc_id.clone())],
+            Self::Host(_) | Self::Image(_) | Self::Reservation(_) | Self::KeyPair(_) | Self::Vpc(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    fn unique(&self) -> Option<String> {
+        match self {
+            Self::Image(o) => (o.state == AVAILABLE).then(|| format!("image {} {}", o.account_id, o.name)),
+            Self::KeyPair(o) => Some(format!("key {} {}", o.account_id, o.name)),
+            Self::Vpc(o) => o.is_default.then(|| format!("vpc {}", o.account_id)),
+            _ => None,
+        }
+    }
+
+    fn put(self, tx: &mut Tx<'_>) {
+        match self {
+            Self::Host(o) => tx.put(o),
+            Self::Image(o) => tx.put(o),
+            Self::Reservation(o) => tx.put(o),
+            Self::Instance(o) => tx.put(*o),
+            Self::Claim(o) => tx.put(o),
+            Self::Volume(o) => tx.put(o),
+            Self::KeyPair(o) => tx.put(o),
+            Self::Group(o) => tx.put(o),
+            Self::Vpc(o) => tx.put(o),
+        }
+    }
+
+    fn is_in(&self, state: &State) -> bool {
+        match self {
+            Self::Host(o) => state.get(&o.id) == Some(o),
+            Self::Image(o) => state.get(&o.id) == Some(o),
+            Self::Reservation(o) => state.get(&o.id) == Some(o),
+            Self::Instance(o) => state.get::<Instance>(&o.id) == Some(o.as_ref()),
+            Self::Claim(o) => state.get(&o.instance_id) == Some(o),
+            Self::Volume(o) => state.get(&o.id) == Some(o),
+            Self::KeyPair(o) => state.get(&o.id) == Some(o),
+            Self::Group(o) => state.get(&o.id) == Some(o),
+            Self::Vpc(o) => state.get(&o.id) == Some(o),
+        }
+    }
+}
+
+const KINDS: [&str; 9] = [
+    Host::KIND,
+    Image::KIND,
+    Reservation::KIND,
+    Instance::KIND,
+    Claim::KIND,
+    Volume::KIND,
+    KeyPair::KIND,
+    SecurityGroup::KIND,
+    Vpc::KIND,
+];
+
+fn remove(tx: &mut Tx<'_>, kind: &str, id: &str) {
+    match kind {
+        Host::KIND => tx.remove::<Host>(id),
+        Image::KIND => tx.remove::<Image>(id),
+        Reservation::KIND => tx.remove::<Reservation>(id),
+        Instance::KIND => tx.remove::<Instance>(id),
+        Claim::KIND => tx.remove::<Claim>(id),
+        Volume::KIND => tx.remove::<Volume>(id),
+        KeyPair::KIND => tx.remove::<KeyPair>(id),
+        SecurityGroup::KIND => tx.remove::<SecurityGroup>(id),
+        Vpc::KIND => tx.remove::<Vpc>(id),
+        _ => unreachable!("{kind}"),
+    };
+}
+
+fn pick(rng: &mut StdRng, prefix: &str, count: u32) -> String {
+    format!("{prefix}-{}", rng.random_range(0..count))
+}
+
+fn tags(rng: &mut StdRng) -> Tags {
+    let count = rng.random_range(0..3);
+    (0..count)
+        .map(|_| (pick(rng, "key", 3), pick(rng, "value", 2)))
+        .collect()
+}
+
+pub(crate) fn an_instance(id: &str, host_id: &str, reservation_id: &str) -> Instance {
+    Instance {
+        id: id.to_owned(),
+        account_id: "1".into(),
+        reservation_id: reservation_id.to_owned(),
+        ami_launch_index: 0,
+        image_id: "ami-0".into(),
+        instance_type: "t2.micro".into(),
+        vcpus: 1,
+        memory_mib: 1024,
+        host_id: host_id.to_owned(),
+        availability_zone: "local-1a".into(),
+        key_name: String::new(),
+        public_key: String::new(),
+        user_data: None,
+        client_token: String::new(),
+        shutdown_behavior: SHUTDOWN_STOP.into(),
+        http_tokens: "optional".into(),
+        http_endpoint: "enabled".into(),
+        http_hop_limit: 1,
+        metadata_tags: "disabled".into(),
+        auto_recovery: AUTO_RECOVERY_DEFAULT.into(),
+        public_address: false,
+        launch_time: 0,
+        desired: Desired::Running,
+        run: 1,
+        reboot: 0,
+        force: false,
+        state: InstanceState::Pending,
+        reason_code: String::new(),
+        reason_message: String::new(),
+        transition_reason: String::new(),
+        terminated_at: None,
+        tags: Tags::new(),
+    }
+}
+
+pub(crate) fn a_host(id: &str) -> Host {
+    Host {
+        id: id.to_owned(),
+        availability_zone: "local-1a".into(),
+        enrolled_at: 0,
+        generation: 0,
+        forgotten_at: None,
+    }
+}
+
+fn any(rng: &mut StdRng, kind: &str) -> Object {
+    let account_id = rng.random_range(1..3).to_string();
+    match kind {
+        Host::KIND => Object::Host(Host {
+            generation: rng.random_range(0..9),
+            ..a_host(&pick(rng, "h", 3))
+        }),
+        Image::KIND => Object::Image(Image {
+            id: pick(rng, "ami", 3),
+            account_id,
+            name: pick(rng, "name", 2),
+            description: String::new(),
+            state: if rng.random() { AVAILABLE } else { DEREGISTERED }.into(),
+            size: rng.random_range(0..1000),
+            digest: String::new(),
+            kernel_path: String::new(),
+            boot_mode: hearth_image::BootMode::Uefi,
+            created_at: 0,
+            tags: tags(rng),
+        }),
+        Reservation::KIND => Object::Reservation(Reservation {
+            id: pick(rng, "r", 3),
+            account_id,
+            created_at: 0,
+        }),
+        Instance::KIND => {
+            let (id, host, reservation) = (pick(rng, "i", 5), pick(rng, "h", 3), pick(rng, "r", 3));
+            let states = InstanceState::ALL;
+            Object::Instance(Box::new(Instance {
+                account_id,
+                state: states[rng.random_range(0..states.len())],
+                tags: tags(rng),
+                ..an_instance(&id, &host, &reservation)
+            }))
+        }
+        Claim::KIND => Object::Claim(Claim {
+            instance_id: pick(rng, "i", 5),
+            host_id: pick(rng, "h", 3),
+            vcpus: rng.random_range(0..3),
+            memory_mib: rng.random_range(0..3),
+        }),
+        Volume::KIND => Object::Volume(Volume {
+            id: pick(rng, "vol", 5),
+            account_id,
+            instance_id: rng.random::<bool>().then(|| pick(rng, "i", 5)),
+            host_id: pick(rng, "h", 3),
+            image_id: pick(rng, "ami", 3),
+            device_name: "/dev/vda".into(),
+            size_gib: rng.random_range(0..100),
+            delete_on_termination: rng.random(),
+            created_at: 0,
+            tags: tags(rng),
+        }),
+        KeyPair::KIND => Object::KeyPair(KeyPair {
+            id: pick(rng, "key", 3),
+            account_id,
+            name: pick(rng, "name", 3),
+            key_type: "rsa".into(),
+            fingerprint: String::new(),
+            public_key: String::new(),
+            created_at: 0,
+            tags: tags(rng),
+        }),
+        SecurityGroup::KIND => Object::Group(SecurityGroup {
+            id: pick(rng, "sg", 3),
+            account_id,
+            vpc_id: pick(rng, "vpc", 2),
+            name: pick(rng, "Name", 2),
+            description: String::new(),
+            created_at: 0,
+            tags: tags(rng),
+        }),
+        _ => Object::Vpc(Vpc {
+            id: pick(rng, "vpc", 2),
+            account_id,
+            cidr: "10.0.0.0/16".parse().unwrap(),
+            is_default: rng.random(),
+            created_at: 0,
+            tags: tags(rng),
+        }),
+    }
+}
+
+/// Whether a model is one that the state may be.
+fn holds(model: &Model) -> bool {
+    let mut keys: Vec<String> = model.values().filter_map(Object::unique).collect();
+    let count = keys.len();
+    keys.sort();
+    keys.dedup();
+    let refers = model.values().flat_map(Object::refers);
+    keys.len() == count && refers.into_iter().all(|name| model.contains_key(&name))
+}
+
+#[test]
+fn random_transactions_do_what_they_do_to_a_plain_model() {
+    let mut rng = StdRng::seed_from_u64(13);
+    let (mut state, mut model) = (State::default(), Model::new());
+    let (mut done, mut refused) = (0, 0);
+    for step in 0..STEPS {
+        let (mut next, mut wanted) = (state.clone(), model.clone());
+        let mut tx = Tx::new(&mut next, i64::from(step));
+        // A unique key that is taken on the way is refused, although it might be free at the end.
+        let mut taken = false;
+        for _ in 0..rng.random_range(1..5) {
+            let kind = KINDS[rng.random_range(0..KINDS.len())];
+            if rng.random_ratio(1, 3) {
+                let (_, id) = any(&mut rng, kind).name();
+                wanted.remove(&(kind, id.clone()));
+                remove(&mut tx, kind, &id);
+            } else {
+                let object = any(&mut rng, kind);
+                let key = object.unique();
+                let name = object.name();
+                let others = wanted.iter().filter(|(other, _)| **other != name);
+                if key.is_some() && others.into_iter().any(|(_, other)| other.unique() == key) {
+                    taken = true;
+                } else {
+                    wanted.insert(name, object.clone());
+                }
+                object.put(&mut tx);
+            }
+        }
+        match tx.finish() {
+            Ok(changes) => {
+                assert!(!taken && holds(&wanted), "step {step}: {changes:?}");
+                replay(&state, &next, &changes);
+                (state, model) = (next, wanted);
+                done += 1;
+            }
+            Err(violation) => {
+                assert!(taken || !holds(&wanted), "step {step}: {violation}");
+                refused += 1;
+            }
+        }
+        if step.is_multiple_of(64) {
+            state.check();
+            let count: usize = KINDS.iter().map(|kind| of_kind(&state, kind)).sum();
+            assert_eq!(count, model.len());
+            assert!(model.values().all(|object| object.is_in(&state)), "step {step}");
+        }
+    }
+    // Both ways are well trodden.
+    assert!(
+        done > STEPS / 10 && refused > STEPS / 10,
+        "{done} done, {refused} refused"
+    );
+}
+
+fn of_kind(state: &State, kind: &str) -> usize {
+    match kind {
+        Host::KIND => state.count::<Host>(),
+        Image::KIND => state.count::<Image>(),
+        Reservation::KIND => state.count::<Reservation>(),
+        Instance::KIND => state.count::<Instance>(),
+        Claim::KIND => state.count::<Claim>(),
+        Volume::KIND => state.count::<Volume>(),
+        KeyPair::KIND => state.count::<KeyPair>(),
+        SecurityGroup::KIND => state.count::<SecurityGroup>(),
+        _ => state.count::<Vpc>(),
+    }
+}
+
+/// What a database has after the changes is what the state has.
+fn replay(before: &State, after: &State, changes: &Changes) {
+    for change in &changes.objects {
+        match change {
+            Change::Put(row) => {
+                assert_eq!(after.encode(&row.kind, &row.id).unwrap().as_ref(), Some(row));
+                assert_eq!(row.version, after.sequence());
+                let mut loaded = State::default();
+                loaded.load(row).unwrap();
+                let mut again = loaded.encode(&row.kind, &row.id).unwrap().unwrap();
+                again.version = row.version;
+                assert_eq!(again, *row);
+            }
+            Change::Removed { kind, id } => {
+                assert!(!after.exists(kind, id));
+                // Removing what was made in the same transaction leaves nothing to remove.
+                let _ = before;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_transaction_that_is_dropped_leaves_a_snapshot_as_it_was() {
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    tx.put(a_host("h-0"));
+    tx.finish().unwrap();
+    let snapshot = state.clone();
+    let mut next = state.clone();
+    let mut tx = Tx::new(&mut next, 1);
+    tx.update::<Host>("h-0", |host| host.generation = 7);
+    assert_eq!(
+        tx.get::<Host>("h-0").unwrap().generation,
+        7,
+        "it reads its own changes"
+    );
+    drop(tx);
+    assert_eq!(snapshot.get::<Host>("h-0").unwrap().generation, 0);
+}
+
+#[test]
+fn a_host_that_is_touched_gets_one_generation() {
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    tx.put(a_host("h-0"));
+    for _ in 0..3 {
+        tx.touch_host("h-0");
+    }
+    tx.touch_host("h-unknown");
+    let changes = tx.finish().unwrap();
+    assert_eq!(changes.hosts, ["h-0"]);
+    assert_eq!(state.get::<Host>("h-0").unwrap().generation, 1);
+}
+
+#[test]
+fn tags_are_found_by_index_and_by_kind() {
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    tx.put(a_host("h-0"));
+    tx.put(Reservation {
+        id: "r-0".into(),
+        account_id: "1".into(),
+        created_at: 0,
+    });
+    tx.put(an_instance("i-0", "h-0", "r-0"));
+    let tag = |key: &str, value: &str| hearth_api::v1::Tag {
+        key: key.into(),
+        value: value.into(),
+    };
+    assert!(tx.retag(hearth_api::Kind::Instance, "i-0", |tags| {
+        tags.extend(keep_tags(&[tag("a", "1"), tag("b", "")]));
+    }));
+    assert!(!tx.retag(hearth_api::Kind::Reservation, "r-0", Tags::clear));
+    tx.finish().unwrap();
+    let by = |k: &str, v: &str| state.by(&Instance::BY_TAG, &key(&[k, v])).count();
+    assert_eq!((by("a", "1"), by("b", ""), by("a", "")), (1, 1, 0));
+    assert_eq!(state.tagged().count(), 1);
+    state.check();
+}

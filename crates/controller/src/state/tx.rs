@@ -1,0 +1,273 @@
+//! A transaction: changes of a copy of the state, which become true together or not at all.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+
+use super::{Held, Host, Row, State, Taken};
+
+/// Something that happened to a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Reads like `instance.pending`.
+    pub kind: String,
+    pub resource_id: String,
+}
+
+/// A call that changed something. `detail` never holds user data, keys or tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    pub action: String,
+    /// JSON.
+    pub detail: String,
+}
+
+/// What a transaction would do that the state cannot bear: a fault of the program, not of the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    #[error("the {kind} {id} has the same {} as {}", .taken.index, .taken.by)]
+    Taken {
+        kind: &'static str,
+        id: String,
+        taken: Taken,
+    },
+    #[error("the {kind} {id} refers to the {target_kind} {target}, which is not there")]
+    Dangling {
+        kind: &'static str,
+        id: String,
+        target_kind: &'static str,
+        target: String,
+    },
+    #[error("the {by_kind} {by} refers to the {kind} {id}, which would go")]
+    Referred {
+        kind: &'static str,
+        id: String,
+        by_kind: &'static str,
+        by: String,
+    },
+    #[error("the {kind} {id} cannot be written as JSON: {why}")]
+    Json {
+        kind: &'static str,
+        id: String,
+        why: String,
+    },
+}
+
+/// One object, as a transaction leaves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Put(Row),
+    Removed { kind: &'static str, id: String },
+}
+
+/// What a transaction did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub sequence: u64,
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    pub objects: Vec<Change>,
+    pub events: Vec<Event>,
+    pub audit: Vec<Audit>,
+    /// Large bodies that objects name by their digest, in the order of what became of them; `None`: it goes.
+    pub blobs: Vec<(String, Option<Vec<u8>>)>,
+    /// Hosts whose intents changed.
+    pub hosts: Vec<String>,
+}
+
+impl Changes {
+    /// Instances that watchers have to hear of.
+    pub fn instances(&self) -> impl Iterator<Item = &str> {
+        self.events
+            .iter()
+            .filter(|event| event.kind.starts_with("instance."))
+            .map(|event| event.resource_id.as_str())
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.events.is_empty() && self.audit.is_empty() && self.blobs.is_empty()
+    }
+}
+
+/// Reads as the state does, own changes included.
+#[derive(Debug)]
+pub struct Tx<'s> {
+    state: &'s mut State,
+    now: i64,
+    changed: BTreeSet<(&'static str, String)>,
+    events: Vec<Event>,
+    audit: Vec<Audit>,
+    blobs: Vec<(String, Option<Vec<u8>>)>,
+    hosts: BTreeSet<String>,
+    violation: Option<Violation>,
+}
+
+impl Deref for Tx<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.state
+    }
+}
+
+impl<'s> Tx<'s> {
+    /// Begins a transaction at a time in milliseconds since the epoch. `state` is the caller's own copy: it is to be
+    /// dropped unless the transaction is finished.
+    pub fn new(state: &'s mut State, now: i64) -> Self {
+        state.sequence += 1;
+        Self {
+            state,
+            now,
+            changed: BTreeSet::new(),
+            events: Vec::new(),
+            audit: Vec::new(),
+            blobs: Vec::new(),
+            hosts: BTreeSet::new(),
+            violation: None,
+        }
+    }
+
+    /// The time of the transaction, in milliseconds since the epoch.
+    pub fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Adds or replaces an object.
+    pub fn put<N: Held>(&mut self, object: N) {
+        let id = object.id().to_owned();
+        let version = self.state.sequence;
+        match N::table_mut(self.state).put(version, object) {
+            Ok(()) => {
+                self.changed.insert((N::KIND, id));
+            }
+            Err(taken) => self.violate(Violation::Taken {
+                kind: N::KIND,
+                id,
+                taken,
+            }),
+        }
+    }
+
+    /// Changes an object; answers whether there is one.
+    pub fn update<N: Held>(&mut self, id: &str, change: impl FnOnce(&mut N)) -> bool {
+        let Some(object) = self.get::<N>(id) else {
+            return false;
+        };
+        let mut object = N::clone(object);
+        change(&mut object);
+        self.put(object);
+        true
+    }
+
+    /// Removes an object; answers whether there was one.
+    pub fn remove<N: Held>(&mut self, id: &str) -> bool {
+        let removed = N::table_mut(self.state).remove(id).is_some();
+        if removed {
+            self.changed.insert((N::KIND, id.to_owned()));
+        }
+        removed
+    }
+
+    /// Removes the objects with these ids.
+    pub fn remove_all<N: Held>(&mut self, ids: impl IntoIterator<Item = String>) {
+        for id in ids {
+            self.remove::<N>(&id);
+        }
+    }
+
+    /// Keeps a large body and answers the name that an object shall keep of it.
+    pub fn keep_blob(&mut self, body: Vec<u8>) -> String {
+        let digest = blake3::hash(&body).to_hex().to_string();
+        self.blobs.push((digest.clone(), Some(body)));
+        digest
+    }
+
+    /// Removes a body that no object names any more.
+    pub fn drop_blob(&mut self, digest: &str) {
+        self.blobs.push((digest.to_owned(), None));
+    }
+
+    /// What the host shall do changes with this transaction: its generation grows, once.
+    pub fn touch_host(&mut self, host_id: &str) {
+        self.hosts.insert(host_id.to_owned());
+    }
+
+    /// Records what happened to a resource. `kind` reads like `instance.pending`.
+    pub fn event(&mut self, kind: &str, resource_id: &str) {
+        self.events.push(Event {
+            kind: kind.to_owned(),
+            resource_id: resource_id.to_owned(),
+        });
+    }
+
+    /// Records who asked for what. `detail` never holds user data, keys or tokens.
+    pub fn audit(&mut self, action: &str, detail: &serde_json::Value) {
+        self.audit.push(Audit {
+            action: action.to_owned(),
+            detail: detail.to_string(),
+        });
+    }
+
+    fn violate(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// Ends the transaction: the state is what it made of it.
+    ///
+    /// # Errors
+    /// What the state cannot bear. The state is to be dropped then.
+    pub fn finish(mut self) -> Result<Changes, Violation> {
+        for host in std::mem::take(&mut self.hosts) {
+            if self.update::<Host>(&host, |host| host.generation += 1) {
+                self.hosts.insert(host);
+            }
+        }
+        if let Some(violation) = self.violation.take() {
+            return Err(violation);
+        }
+        let mut objects = Vec::with_capacity(self.changed.len());
+        for (kind, id) in &self.changed {
+            objects.push(self.change(kind, id)?);
+        }
+        Ok(Changes {
+            sequence: self.state.sequence,
+            at: self.now,
+            objects,
+            events: self.events,
+            audit: self.audit,
+            blobs: self.blobs,
+            hosts: self.hosts.into_iter().collect(),
+        })
+    }
+
+    fn change(&self, kind: &'static str, id: &str) -> Result<Change, Violation> {
+        if let Some((target_kind, target)) = self.state.dangling(kind, id) {
+            return Err(Violation::Dangling {
+                kind,
+                id: id.to_owned(),
+                target_kind,
+                target,
+            });
+        }
+        let row = self.state.encode(kind, id).map_err(|error| Violation::Json {
+            kind,
+            id: id.to_owned(),
+            why: error.to_string(),
+        })?;
+        if let Some(row) = row {
+            return Ok(Change::Put(row));
+        }
+        match self.state.referrer(kind, id) {
+            None => Ok(Change::Removed {
+                kind,
+                id: id.to_owned(),
+            }),
+            Some((by_kind, by)) => Err(Violation::Referred {
+                kind,
+                id: id.to_owned(),
+                by_kind,
+                by,
+            }),
+        }
+    }
+}

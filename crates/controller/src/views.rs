@@ -1,0 +1,153 @@
+//! Instances as the API tells them: objects of several nouns put together.
+
+use hearth_api::{InstanceState, v1};
+use hearth_image::BootMode;
+use ipnet::Ipv4Net;
+
+use crate::state::noun::tell_tags;
+use crate::state::{Image, Instance, SecurityGroup, State, Volume};
+
+/// What all instances of a cloud have in common.
+#[derive(Debug, Clone)]
+pub struct Cloud {
+    pub owner_id: String,
+    pub region: String,
+    /// Public IPv4 addresses.
+    pub public_pool: Ipv4Net,
+}
+
+/// What the guest sees it as.
+pub const ROOT_DEVICE: &str = "/dev/vda";
+pub const ARCHITECTURE: &str = "x86_64";
+
+/// The instances of a reservation, in the order of their launch index.
+pub fn reservation(state: &State, reservation_id: &str, cloud: &Cloud) -> Vec<v1::Instance> {
+    let mut rows: Vec<_> = state.by(&Instance::BY_RESERVATION, reservation_id).collect();
+    rows.sort_by_key(|row| row.ami_launch_index);
+    rows.into_iter().map(|row| instance(state, row, cloud)).collect()
+}
+
+/// All instances, or the named ones that exist, in the order of reservation and launch index.
+pub fn instances(state: &State, ids: Option<&[String]>, cloud: &Cloud) -> Vec<v1::Instance> {
+    let mut rows: Vec<&Instance> = match ids {
+        None => state.all().collect(),
+        Some(ids) => ids.iter().filter_map(|id| state.get(id)).collect(),
+    };
+    rows.sort_by_key(|row| (&row.reservation_id, row.ami_launch_index));
+    rows.into_iter().map(|row| instance(state, row, cloud)).collect()
+}
+
+pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
+    let boot_mode = state.get::<Image>(&row.image_id).map(|image| image.boot_mode);
+    let mut told = v1::Instance {
+        instance_id: row.id.clone(),
+        // What both roads boot is booted directly.
+        current_instance_boot_mode: match boot_mode {
+            Some(BootMode::Uefi) => BootMode::Uefi,
+            _ => BootMode::LegacyBios,
+        }
+        .as_str()
+        .to_owned(),
+        boot_mode: boot_mode.map_or("", BootMode::as_str).to_owned(),
+        state: Some(row.state.into()),
+        state_reason: (!row.reason_code.is_empty()).then(|| v1::StateReason {
+            code: row.reason_code.clone(),
+            message: row.reason_message.clone(),
+        }),
+        state_transition_reason: row.transition_reason.clone(),
+        image_id: row.image_id.clone(),
+        instance_type: row.instance_type.clone(),
+        key_name: row.key_name.clone(),
+        launch_time: Some(timestamp(row.launch_time)),
+        placement: Some(v1::Placement {
+            availability_zone: row.availability_zone.clone(),
+            host_id: row.host_id.clone(),
+        }),
+        root_device_name: ROOT_DEVICE.into(),
+        tags: tell_tags(&row.tags),
+        ami_launch_index: i32::try_from(row.ami_launch_index).unwrap_or(i32::MAX),
+        client_token: row.client_token.clone(),
+        metadata_options: Some(v1::InstanceMetadataOptions {
+            http_tokens: row.http_tokens.clone(),
+            http_endpoint: row.http_endpoint.clone(),
+            http_put_response_hop_limit: i32::try_from(row.http_hop_limit).unwrap_or(1),
+            instance_metadata_tags: row.metadata_tags.clone(),
+        }),
+        maintenance_options: Some(v1::InstanceMaintenanceOptions {
+            auto_recovery: row.auto_recovery.clone(),
+        }),
+        instance_initiated_shutdown_behavior: row.shutdown_behavior.clone(),
+        reservation_id: row.reservation_id.clone(),
+        architecture: ARCHITECTURE.into(),
+        ..v1::Instance::default()
+    };
+    tell_interface(state, cloud, &mut told);
+    let status = match row.state {
+        InstanceState::Pending => "attaching",
+        InstanceState::ShuttingDown => "detaching",
+        _ => "attached",
+    };
+    told.block_device_mappings = state
+        .by(&Volume::BY_INSTANCE, &row.id)
+        .map(|volume| v1::BlockDeviceMapping {
+            device_name: volume.device_name.clone(),
+            ebs: Some(v1::EbsBlockDevice {
+                volume_size: volume.size_gib.cast_signed(),
+                delete_on_termination: Some(volume.delete_on_termination),
+                volume_id: volume.id.clone(),
+                status: status.into(),
+            }),
+        })
+        .collect();
+    told
+}
+
+fn tell_interface(state: &State, cloud: &Cloud, told: &mut v1::Instance) {
+    let Some(interface) = state.interface_of(&told.instance_id) else {
+        return;
+    };
+    let groups: Vec<_> = interface
+        .groups
+        .iter()
+        .filter_map(|id| state.get::<SecurityGroup>(id))
+        .map(|group| v1::GroupIdentifier {
+            group_id: group.id.clone(),
+            group_name: group.name.clone(),
+        })
+        .collect();
+    let private_ip = interface.private_ip.to_string();
+    let public_ip = interface.public_ip.map(|ip| ip.to_string()).unwrap_or_default();
+    told.private_dns_name = private_dns_name(&private_ip, &cloud.region);
+    told.private_ip_address.clone_from(&private_ip);
+    told.public_ip_address.clone_from(&public_ip);
+    told.subnet_id.clone_from(&interface.subnet_id);
+    told.vpc_id.clone_from(&interface.vpc_id);
+    told.security_groups.clone_from(&groups);
+    told.network_interfaces = vec![v1::InstanceNetworkInterface {
+        network_interface_id: interface.id.clone(),
+        mac_address: interface.mac_address.clone(),
+        private_ip_address: private_ip,
+        public_ip,
+        subnet_id: interface.subnet_id.clone(),
+        vpc_id: interface.vpc_id.clone(),
+        groups,
+    }];
+}
+
+/// What an instance is called everywhere: in Describe, in its metadata, by DHCP and in DNS. EC2's name by IP address
+/// (user guide, "EC2 instance hostnames and domains"): `ip-172-31-0-4.ec2.internal` in `us-east-1`, and
+/// `ip-172-31-0-4.eu-west-1.compute.internal` elsewhere.
+pub fn private_dns_name(private_ip: &str, region: &str) -> String {
+    let host = private_ip.replace('.', "-");
+    match region {
+        "us-east-1" => format!("ip-{host}.ec2.internal"),
+        _ => format!("ip-{host}.{region}.compute.internal"),
+    }
+}
+
+pub fn timestamp(milliseconds: i64) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: milliseconds.div_euclid(1000),
+        nanos: i32::try_from(milliseconds.rem_euclid(1000) * 1_000_000).unwrap_or(0),
+    }
+}
