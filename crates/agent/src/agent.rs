@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::board::Board;
 use crate::capacity::Reserve;
 use crate::decide;
+use crate::firmware::Firmware;
 use crate::identity::{self, Identity};
 use crate::images::Images;
 use crate::instance;
@@ -35,8 +36,7 @@ pub struct Config {
     /// Of the data directory's file system, what images that no volume uses may take.
     pub image_cache_percent: u8,
     pub monitor: PathBuf,
-    /// The UEFI firmware's file, which need not be there.
-    pub firmware: PathBuf,
+    pub firmware: Firmware,
     /// A named namespace instead of the one this process was started in.
     pub host_network_namespace: Option<String>,
     /// See [`hearth_network::NetworkConfig::guest_networks`].

@@ -16,6 +16,7 @@ pub mod counters;
 pub mod decide;
 pub mod descriptors;
 mod fault;
+pub mod firmware;
 pub mod host;
 pub mod identity;
 pub mod images;

@@ -10,12 +10,16 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use hearth_agent::agent::{self, Config};
 use hearth_agent::capacity::Reserve;
 use hearth_agent::counters;
+use hearth_agent::firmware::Firmware;
 use hearth_agent::jail::{self, uid::UidRange};
 use hearth_api::join::JoinToken;
 use ipnet::Ipv4Net;
 
-/// Where `scripts/up` installs what `images/firmware/build` makes.
-const DEFAULT_FIRMWARE: &str = "/usr/local/share/hearth/firmware.fd";
+/// Where `scripts/up` and the package hearth-firmware install what `images/firmware/build` makes.
+const FIRMWARE: [&str; 2] = [
+    "/usr/local/share/hearth/firmware.fd",
+    "/usr/share/hearth/firmware.fd",
+];
 /// Bytes of the error that the process ends with.
 const MAX_ERROR: usize = 4000;
 
@@ -148,10 +152,10 @@ struct AgentArgs {
     /// The monitor program; `hearth-vmm` beside this program unless said.
     #[arg(long, env = "HEARTH_AGENT_VMM", value_name = "PATH")]
     vmm: Option<PathBuf>,
-    /// The UEFI firmware that boots images whose kernel cannot be entered directly, by their own boot loader. It is opened
-    /// at each launch; without the file, such images do not boot on this host.
-    #[arg(long, env = "HEARTH_AGENT_FIRMWARE", value_name = "PATH", default_value = DEFAULT_FIRMWARE)]
-    firmware: PathBuf,
+    /// The UEFI firmware, which boots images by their own boot loader where their kernel is not booted directly: the first
+    /// of the files that exists. It is opened at each launch; without it, images of the boot mode uefi do not boot here.
+    #[arg(long, env = "HEARTH_AGENT_FIRMWARE", value_name = "PATH", default_values = FIRMWARE, num_args = 1)]
+    firmware: Vec<PathBuf>,
     /// No checks of the host, no jail and no network: for tests with a stand-in monitor.
     #[arg(long, hide = true)]
     simulate_host: bool,
@@ -231,7 +235,7 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
         },
         image_cache_percent: args.image_cache_percent,
         monitor,
-        firmware: args.firmware,
+        firmware: Firmware::new(args.firmware),
         jail: jail::Settings {
             uids: args.monitor_uids,
             cgroup: args.place.cgroup,

@@ -2,7 +2,6 @@
 //!
 //! The agent needs it to hear news, not to work: while it is away, instances run and are looked after.
 
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tonic::transport::Channel;
 
 use crate::board::Board;
 use crate::capacity::{self, Reserve};
+use crate::firmware::Firmware;
 use crate::identity::{self, Identity, IdentityError, TlsError, Validity};
 use crate::link::client;
 use crate::paths::{DataDir, is_plain_id};
@@ -27,8 +27,7 @@ pub struct Session {
     /// Dialled: `host:port`.
     pub endpoint: String,
     pub availability_zone: String,
-    /// The UEFI firmware's file, which need not be there.
-    pub firmware: PathBuf,
+    pub firmware: Firmware,
     pub reserve: Reserve,
     pub dir: DataDir,
     pub board: Board,

@@ -40,7 +40,7 @@ pub struct Machine {
     name: String,
     dir: PathBuf,
     image: PathBuf,
-    shares: Vec<(&'static str, PathBuf)>,
+    shares: Vec<(String, PathBuf)>,
     networks: usize,
     power: Option<Power>,
 }
@@ -61,11 +61,15 @@ impl Machine {
             name: name.to_owned(),
             dir: rack.dir.clone(),
             image: rack.image.clone(),
-            shares: vec![
+            shares: [
                 ("source", source),
                 ("bin", Rack::binaries()?),
                 ("ami", ami.to_path_buf()),
-            ],
+            ]
+            .into_iter()
+            .map(|(tag, path)| (tag.to_owned(), path))
+            .chain(rack.shares.iter().cloned())
+            .collect(),
             networks: 0,
             power: None,
         };

@@ -17,6 +17,8 @@ pub struct Rack {
     /// The tiny AMI with the kernel for real hardware.
     pub(super) ami: PathBuf,
     pub(super) dir: PathBuf,
+    /// Directories that machines see, beside those that all of them do, by their tags.
+    pub(super) shares: Vec<(String, PathBuf)>,
     /// Ends and removes what is left. Dropped before the directory's name goes.
     _janitor: Janitor,
 }
@@ -46,8 +48,15 @@ impl Rack {
             image: image.into(),
             ami: ami.into(),
             dir,
+            shares: Vec::new(),
             _janitor: janitor,
         }))
+    }
+
+    /// Lets machines that come see one more directory, read-only and under the same path. It takes the place of a network.
+    pub fn share(&mut self, directory: &Path) {
+        let tag = format!("share{}", self.shares.len());
+        self.shares.push((tag, directory.to_path_buf()));
     }
 
     /// A machine of this name, up a few seconds after its boot. `name` becomes its host name.

@@ -10,7 +10,7 @@ use hearth_tests::skipped;
 use crate::site::{LONG, Site};
 
 /// The newest test binary of this name.
-fn test_binary(name: &str) -> Option<PathBuf> {
+pub fn test_binary(name: &str) -> Option<PathBuf> {
     let deps = binary("hearthd").ok()?.parent()?.join("deps");
     let mut found: Vec<(SystemTime, PathBuf)> = std::fs::read_dir(deps)
         .ok()?

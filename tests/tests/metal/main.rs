@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod firmware;
 mod install;
 mod ledger;
 mod limits;

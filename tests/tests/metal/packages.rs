@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use hearth_tests::binary;
 use hearth_tests::metal::{Machine, Rack};
+use hearth_tests::skipped;
 
 use crate::site::LONG;
 
@@ -57,13 +58,61 @@ ip netns; ip -o link | grep -o ' hv[^:]*' || true; nft list tables
 pgrep -a hearth || true
 ";
 
+/// One disk by both roads, as its AMI's boot mode says: it prints its command line and powers off.
+fn boot_modes(machine: &mut Machine, disk: &Path) {
+    for mode in ["legacy-bios", "uefi"] {
+        let start = Instant::now();
+        let instance = machine
+            .run_for(
+                LONG,
+                &format!(
+                    "hearth register-image --name {mode} --boot-mode {mode} --disk-image {} --query ImageId \
+                     --output text >/root/{mode} &&
+                     hearth run-instances --image-id $(cat /root/{mode}) --instance-type t2.nano \
+                     --query 'Instances[0].InstanceId' --output text",
+                    disk.display()
+                ),
+            )
+            .unwrap();
+        let described = format!("hearth describe-instances --instance-ids {instance} --output text --query");
+        machine
+            .wait_for(
+                "the guest to power itself off",
+                LONG,
+                &format!("[ $({described} 'Reservations[0].Instances[0].State.Name') = stopped ]"),
+            )
+            .unwrap();
+        println!("{mode}: powered off {:.1} s later", start.elapsed().as_secs_f32());
+        let current = format!("{described} 'Reservations[0].Instances[0].CurrentInstanceBootMode'");
+        assert_eq!(machine.run(&current).unwrap(), mode);
+        let console = machine.run(&format!("hearth console {instance}")).unwrap();
+        assert!(
+            console.contains("cmdline: BOOT_IMAGE=/boot/vmlinuz-2 console=ttyS0 quiet entry=one-line"),
+            "{console}"
+        );
+        assert_eq!(
+            console.contains("BdsDxe: starting Boot"),
+            mode == "uefi",
+            "{console}"
+        );
+    }
+}
+
 #[test]
 #[ignore = "long: scripts/test --metal"]
 fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
-    let Some(rack) = Rack::new("two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands").unwrap()
-    else {
+    const TEST: &str = "two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands";
+    let Some(mut rack) = Rack::new(TEST).unwrap() else {
         return;
     };
+    let Some(disks) = std::env::var_os("HEARTH_GRUB_DISKS").map(PathBuf::from) else {
+        skipped(
+            TEST,
+            "HEARTH_GRUB_DISKS is not set (scripts/test --metal sets it)",
+        );
+        return;
+    };
+    rack.share(&disks);
     let packages = build();
     let packages = packages.display();
     let mut first = rack.machine("first").unwrap();
@@ -78,9 +127,11 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
             "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends {names}"
         )
     };
-    let both = install(&format!("{packages}/hearth_*.deb {packages}/hearth-agent_*.deb"));
-    let took = timed(&mut first, &both);
-    println!("apt install of both packages {:.1} s", took.as_secs_f32());
+    let all = install(&format!(
+        "{packages}/hearth_*.deb {packages}/hearth-agent_*.deb {packages}/hearth-firmware_*.deb"
+    ));
+    let took = timed(&mut first, &all);
+    println!("apt install of all packages {:.1} s", took.as_secs_f32());
     let took = timed(
         &mut first,
         "echo HEARTH_AGENT_LISTEN=0.0.0.0:7601 >>/etc/hearth/hearthd.env && systemctl restart hearthd &&
@@ -131,6 +182,8 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
         start.elapsed().as_secs_f32()
     );
 
+    boot_modes(&mut first, &disks.join("one-line.raw"));
+
     // The second host: one command here, one there.
     let took = timed(&mut second, &install(&format!("{packages}/hearth-agent_*.deb")));
     println!("apt install of the agent alone {:.1} s", took.as_secs_f32());
@@ -159,6 +212,11 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
         )
         .unwrap();
     println!("it is ready after {:.1} s", start.elapsed().as_secs_f32());
+    // It has no firmware.
+    let refused = first
+        .try_run(LONG, &run("local-1b").replace("/root/image)", "/root/uefi)"))
+        .unwrap();
+    assert!(refused.stderr.contains("has no UEFI firmware"), "{refused}");
     // A token of one use.
     let refused = second
         .try_run(
@@ -170,8 +228,8 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
 
     // An upgrade, for which the same version stands, disturbs no guest.
     let guests = [monitors(&mut first), monitors(&mut second)];
-    let took = timed(&mut first, &both.replace("--yes", "--yes --reinstall"));
-    println!("an upgrade of both packages {:.1} s", took.as_secs_f32());
+    let took = timed(&mut first, &all.replace("--yes", "--yes --reinstall"));
+    println!("an upgrade of all packages {:.1} s", took.as_secs_f32());
     first
         .run_for(LONG, "hearth wait-until-up --zones 2 --timeout 300")
         .unwrap();
@@ -185,7 +243,9 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
     second.run_for(LONG, &format!("{purge} hearth-agent")).unwrap();
     let took = timed(
         &mut first,
-        &format!("{purge} hearth-agent hearth && rm /root/image"),
+        &format!(
+            "{purge} hearth-agent hearth-firmware hearth && rm /root/image /root/uefi /root/legacy-bios"
+        ),
     );
     println!("apt purge with a guest {:.1} s", took.as_secs_f32());
     assert_eq!([first.run(LEFT).unwrap(), second.run(LEFT).unwrap()], untouched);

@@ -1,7 +1,6 @@
 //! One launch: image, volume, network, record, spawn.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use hearth_api::agent::{InstanceIntent, NetworkInterface, RootVolume};
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 use super::spawn::{self, Parts, SpawnError};
 use super::{Actor, Context};
 use crate::fault;
+use crate::firmware::Firmware;
 use crate::images::{ImageError, ImageName};
 use crate::monitor::{MonitorError, MonitorHandle};
 use crate::networks::{MTU, NetworksError};
@@ -28,8 +28,8 @@ pub(super) enum LaunchError {
     Volume(#[from] VolumeError),
     #[error(transparent)]
     Network(#[from] NetworksError),
-    #[error("opening the UEFI firmware {}, by which images of the boot mode uefi boot", .path.display())]
-    Firmware { path: PathBuf, source: io::Error },
+    #[error("opening the UEFI firmware {firmware}, by which images of the boot mode uefi boot")]
+    Firmware { firmware: Firmware, source: io::Error },
     #[error("starting the monitor")]
     Spawn(#[from] SpawnError),
     #[error(transparent)]
@@ -151,8 +151,8 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
         taps: taps?,
         kvm: spawn::open_kvm(context.kvm)?,
         boot: spawn::boot(intent.boot_mode(), &context.firmware).map_err(|source| {
-            let path = context.firmware.clone();
-            LaunchError::Firmware { path, source }
+            let firmware = context.firmware.clone();
+            LaunchError::Firmware { firmware, source }
         })?,
     })
 }

@@ -37,6 +37,7 @@ use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::decide::{Action, Effort, Goal, Host, Monitor, Step, decide, observe};
+use crate::firmware::Firmware;
 use crate::images::Images;
 use crate::jail::Jail;
 use crate::monitor::MonitorHandle;
@@ -57,8 +58,7 @@ pub struct Context {
     pub board: Board,
     /// The monitor program.
     pub monitor: PathBuf,
-    /// The UEFI firmware's file, which need not be there.
-    pub firmware: PathBuf,
+    pub firmware: Firmware,
     /// The device that monitors are given as KVM.
     pub kvm: &'static str,
     /// Absent only where monitors are stand-ins.

@@ -19,6 +19,7 @@ use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, NicSpec, Outcome, VmSpec};
 use rustix::fs::MemfdFlags;
 
+use crate::firmware::Firmware;
 use crate::jail::cgroup::Limits;
 use crate::jail::{Jail, JailError};
 use crate::monitor::{MonitorError, open_pidfd};
@@ -216,19 +217,19 @@ pub fn open_kvm(path: &str) -> Result<File, SpawnError> {
     opened.map_err(io_error("opening the KVM device"))
 }
 
-/// How a machine of this boot mode boots on a host whose firmware, if it has one, is the file `firmware`.
+/// How a machine of this boot mode boots on a host.
 ///
 /// # Errors
 /// The boot mode is `uefi`, and the firmware cannot be opened. What is booted directly does without.
-pub fn boot(mode: BootMode, firmware: &Path) -> io::Result<Boot> {
+pub fn boot(mode: BootMode, firmware: &Firmware) -> io::Result<Boot> {
     match mode {
         BootMode::LegacyBios => Ok(Boot::Direct),
-        BootMode::Uefi => File::open(firmware).map(Boot::Firmware),
-        BootMode::UefiPreferred | BootMode::Unspecified => match File::open(firmware) {
+        BootMode::Uefi => firmware.open().map(Boot::Firmware),
+        BootMode::UefiPreferred | BootMode::Unspecified => match firmware.open() {
             Ok(file) => Ok(Boot::Automatic(file)),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(%error, path = %firmware.display(), "opening the firmware");
+                    tracing::warn!(%error, %firmware, "opening the firmware");
                 }
                 Ok(Boot::Direct)
             }

@@ -2,7 +2,7 @@
 //!
 //! `HEARTH_FIRMWARE` names the firmware (`images/firmware/build`), `HEARTH_FIRMWARE_DISKS` the directory of disks
 //! (`images/firmware/disks`). It needs a processor that virtualizes: where KVM interprets the guest's kernel, firmware does not
-//! run, and the tests are skipped.
+//! run, and the tests are skipped. `scripts/test --metal` runs all of them on an emulated machine that virtualizes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,13 +11,14 @@ mod guest;
 #[path = "../linux/linux.rs"]
 mod harness;
 
+mod machine;
 mod menu;
 mod nothing;
 mod reboot;
 
 use std::fs::File;
-use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use guest::{Guest, Inherited, files};
@@ -44,12 +45,26 @@ pub fn firmware(test: &str) -> Option<Files> {
     Some(Files { firmware, disks })
 }
 
+/// A sparse copy of a disk, which the guest may write.
+pub fn copy(disk: &Path) -> File {
+    let copy = tempfile::tempfile().unwrap();
+    let disk = File::open(disk).unwrap();
+    let length = disk.metadata().unwrap().len();
+    copy.set_len(length).unwrap();
+    let mut piece = vec![0; 1 << 20];
+    for offset in (0..length).step_by(piece.len()) {
+        let end = piece.len().min((length - offset) as usize);
+        disk.read_exact_at(&mut piece[..end], offset).unwrap();
+        if piece[..end].iter().any(|byte| *byte != 0) {
+            copy.write_all_at(&piece[..end], offset).unwrap();
+        }
+    }
+    copy
+}
+
 impl Files {
-    /// A copy of the disk, which the guest may write.
     pub fn copy(&self, disk: &str) -> File {
-        let mut copy = tempfile::tempfile().unwrap();
-        io::copy(&mut File::open(self.disks.join(disk)).unwrap(), &mut copy).unwrap();
-        copy
+        copy(&self.disks.join(disk))
     }
 
     /// What both roads have: the memory and the disk.
@@ -67,12 +82,22 @@ impl Files {
 
     /// A machine whose firmware boots the disk.
     pub fn boot(&self, disk: &str) -> Guest {
-        self.boot_file(self.copy(disk))
+        self.boot_with(disk, |_| {})
     }
 
     pub fn boot_file(&self, disk: File) -> Guest {
+        self.launch(disk, |_| {})
+    }
+
+    /// A machine that `change` makes another one.
+    pub fn boot_with(&self, disk: &str, change: impl FnOnce(&mut VmSpec)) -> Guest {
+        self.launch(self.copy(disk), change)
+    }
+
+    fn launch(&self, disk: File, change: impl FnOnce(&mut VmSpec)) -> Guest {
         Guest::launch(|spec, fds| {
             self.attach(disk, spec, fds);
+            change(spec);
             spec.boot = BootSpec::Firmware {
                 firmware_fd: fds.give(File::open(&self.firmware).unwrap()),
             };
