@@ -1,15 +1,24 @@
 //! Join tokens: how they are put together, and `hearthd join-token`, which asks the running `hearthd`.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use hearth_api::Client;
+use hearth_api::endpoint::ConnectError;
 use hearth_api::join::JoinToken;
 use hearth_api::v1::{self, CreateJoinTokenRequest, ListJoinTokensRequest, RevokeJoinTokensRequest};
 use jiff::SignedDuration;
 use tonic::{Response, Status};
+
+use crate::store;
+
+/// How long a `hearthd` that has just been started may take to listen, and how often it is tried.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What makes a secret into a token that an agent can use.
 #[derive(Debug)]
@@ -136,8 +145,29 @@ pub async fn revoke_all_tokens(data_dir: &Path) -> anyhow::Result<u32> {
     Ok(answer.revoked.unsigned_abs())
 }
 
-/// To the `hearthd` that runs with this data directory.
+/// To the `hearthd` that runs with this data directory. One that has just been started is waited for.
 async fn connect(data_dir: &Path) -> anyhow::Result<Client> {
+    // No hearthd will start there.
+    store::refuse_half_restored(data_dir)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match try_connect(data_dir).await {
+            Ok(client) => return Ok(client),
+            Err(error) if !is_absence(&error) || Instant::now() >= until => return Err(error),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Whether nothing has listened yet, or nothing does at the moment.
+fn is_absence(error: &anyhow::Error) -> bool {
+    let never = error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+    never || matches!(error.downcast_ref(), Some(ConnectError::NotRunning { .. }))
+}
+
+async fn try_connect(data_dir: &Path) -> anyhow::Result<Client> {
     let path = data_dir.join("endpoints.json");
     let text = std::fs::read_to_string(&path).with_context(|| {
         format!(

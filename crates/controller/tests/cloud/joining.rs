@@ -37,6 +37,27 @@ async fn hosts_that_come_together_share_the_uses_of_a_token() {
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hearthd_that_is_being_started_is_waited_for() {
+    let mut hearthd = Hearthd::start();
+    hearthd.kill();
+    let data = hearthd.data();
+    let asked = std::thread::spawn(move || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_hearthd"))
+            .args(["join-token", "--data-dir"])
+            .arg(data)
+            .output()
+            .unwrap()
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    hearthd.spawn();
+    let output = tokio::task::block_in_place(|| asked.join().unwrap());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let token: JoinToken = String::from_utf8(output.stdout).unwrap().parse().unwrap();
+    enroll(&hearthd, &token.secret, ZONE).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_token_expires() {
     let hearthd = Hearthd::start();
