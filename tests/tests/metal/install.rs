@@ -7,9 +7,11 @@ use hearth_tests::metal::{Machine, Rack};
 use crate::site::Site;
 
 /// Everything that an installation could leave on a machine, one thing a line. The directory of named network
-/// namespaces is everybody's: whoever makes the first one makes it, and nobody takes it away.
+/// namespaces is everybody's: whoever makes the first one makes it, and nobody takes it away. So are apt's caches, which
+/// whoever asks apt makes.
 const FOOTPRINT: &str = r"
-find / -xdev \( -path /var/log -o -path /var/tmp -o -path /tmp -o -path /root/.hearth/keys/mine.pem \) -prune -o -print
+find / -xdev \( -path /var/log -o -path /var/tmp -o -path /tmp -o -path /root/.hearth/keys/mine.pem \
+    -o -path '/var/cache/apt/*.bin' \) -prune -o -print
 find /run | grep -iE 'hearth|vpc' || true
 find /sys/fs/cgroup -type d | grep -i hearth || true
 getent passwd; getent group
