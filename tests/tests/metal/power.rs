@@ -11,6 +11,10 @@ use crate::site::{LONG, ROUNDS, Site};
 /// Commits of each round before the blow.
 const COMMITS: u64 = 25;
 
+/// Rounds that one run of the instance goes through: its host starts a run again three times within ten minutes, and then
+/// leaves it stopped.
+const RUN: u32 = 3;
+
 /// An instance whose automatic recovery is disabled.
 fn without_recovery(site: &mut Site) -> Result<String> {
     let image = site.named("hello", "ImageId")?;
@@ -58,6 +62,12 @@ fn rounds(site: &mut Site, instance: &str, blow: impl Fn(&mut Site) -> Result<St
             struck.elapsed().as_secs_f32(),
             began.elapsed().as_secs_f32()
         );
+        if round.is_multiple_of(RUN) {
+            site.run(&format!(
+                "hearth stop-instances --instance-ids {instance} --wait && hearth start-instances --instance-ids \
+                 {instance} --wait"
+            ))?;
+        }
         site.run(&format!(
             "hearth start-instances --instance-ids {other} --wait; sync"
         ))?;
