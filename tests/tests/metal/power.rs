@@ -63,10 +63,16 @@ fn rounds(site: &mut Site, instance: &str, blow: impl Fn(&mut Site) -> Result<St
             began.elapsed().as_secs_f32()
         );
         if round.is_multiple_of(RUN) {
-            site.run(&format!(
-                "hearth stop-instances --instance-ids {instance} --wait && hearth start-instances --instance-ids \
-                 {instance} --wait"
-            ))?;
+            for command in ["stop", "start"] {
+                let began = Instant::now();
+                site.run(&format!(
+                    "hearth {command}-instances --instance-ids {instance} --wait"
+                ))?;
+                println!(
+                    "a new run: {command} after {:.1} s",
+                    began.elapsed().as_secs_f32()
+                );
+            }
         }
         site.run(&format!(
             "hearth start-instances --instance-ids {other} --wait; sync"
