@@ -15,6 +15,8 @@ use crate::store::{CommitError, now};
 const KEEP_EVENTS_MS: i64 = 24 * 3600 * 1000;
 /// A call may be repeated for so long after what it made is out of sight.
 const KEEP_TOKENS_MS: i64 = 24 * 3600 * 1000;
+/// Tokens whose instances are out of sight: whoever launches and terminates all day gets no more of hearthd's memory.
+const KEPT_TOKENS: usize = 100_000;
 const KEEP_AUDIT_MS: i64 = 90 * 24 * 3600 * 1000;
 
 /// Runs until the process ends.
@@ -107,12 +109,19 @@ fn forget(tx: &mut Tx<'_>, instances: &[String]) {
     }
 }
 
-/// Tokens that nobody can repeat a call with any more.
+/// Tokens that nobody can repeat a call with any more: those kept long enough, and the oldest of too many.
 fn old_tokens(state: &State, now: i64) -> Vec<String> {
-    state
+    let mut outlived: Vec<(i64, &str)> = state
         .all::<ClientToken>()
-        .filter(|token| token.outlived_at.is_some_and(|at| at <= now - KEEP_TOKENS_MS))
-        .map(|token| token.id.clone())
+        .filter_map(|token| Some((token.outlived_at?, token.id.as_str())))
+        .collect();
+    outlived.sort_unstable();
+    let too_many = outlived.len().saturating_sub(KEPT_TOKENS);
+    let old = outlived.partition_point(|(at, _)| *at <= now - KEEP_TOKENS_MS);
+    outlived
+        .into_iter()
+        .take(old.max(too_many))
+        .map(|(_, id)| id.to_owned())
         .collect()
 }
 
@@ -150,4 +159,35 @@ fn sweep(dir: &std::path::Path, known: &HashSet<String>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_kept_for_a_day_and_not_without_end() {
+        let mut state = State::default();
+        let mut tx = Tx::new(&mut state, 0);
+        let mut token = |n: usize, outlived_at| {
+            tx.put(ClientToken {
+                id: format!("{n:06}"),
+                account_id: "1".into(),
+                parameters_hash: String::new(),
+                resource_id: String::new(),
+                created_at: 0,
+                outlived_at,
+            });
+        };
+        token(0, None);
+        for n in 1..=KEPT_TOKENS + 2 {
+            token(n, Some(n as i64));
+        }
+        tx.finish().unwrap();
+        assert_eq!(old_tokens(&state, 0), ["000001", "000002"]);
+        assert_eq!(
+            old_tokens(&state, KEEP_TOKENS_MS + 3),
+            ["000001", "000002", "000003"]
+        );
+    }
 }

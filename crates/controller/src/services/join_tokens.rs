@@ -51,6 +51,11 @@ pub(super) async fn create(
     };
     let secret = hex::encode(rand::random::<[u8; 32]>());
     let secret_hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
+    let token = app.join_tokens.token(secret, &request.endpoint).to_string();
+    if token.parse::<Text>().is_err() {
+        let expected = "Expecting HOST:PORT, which agents dial.";
+        return Err(ApiError::invalid_value("Endpoint", &request.endpoint, expected));
+    }
     let expires_in = request.expires_in_seconds * 1000;
     app.store
         .transact(move |tx| {
@@ -83,10 +88,7 @@ pub(super) async fn create(
             Ok(())
         })
         .await?;
-    let token = app.join_tokens.token(secret, &request.endpoint);
-    Ok(CreateJoinTokenResponse {
-        token: token.to_string(),
-    })
+    Ok(CreateJoinTokenResponse { token })
 }
 
 fn drop_expired(tx: &mut Tx<'_>) {

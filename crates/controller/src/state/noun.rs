@@ -37,6 +37,28 @@ pub trait Noun: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
     }
 }
 
+/// The methods of [`Noun`] for what an account owns and can tag: a struct with `id`, `account_id` and `tags`.
+macro_rules! resource {
+    () => {
+        fn id(&self) -> &str {
+            &self.id
+        }
+
+        fn account(&self) -> &str {
+            &self.account_id
+        }
+
+        fn tags(&self) -> Option<&$crate::state::Tags> {
+            Some(&self.tags)
+        }
+
+        fn tags_mut(&mut self) -> Option<&mut $crate::state::Tags> {
+            Some(&mut self.tags)
+        }
+    };
+}
+pub(crate) use resource;
+
 /// A way to find objects: by each of the keys that `keys` answers.
 #[derive(Debug)]
 pub struct Index<N> {

@@ -2,9 +2,10 @@
 
 use hearth_api::agent::EnrollRequest;
 use hearth_api::join::JoinToken;
+use hearth_api::v1;
 use tonic::Code;
 
-use crate::support::{Hearthd, Host, ZONE, enroll, enroll_as, key_and_request};
+use crate::support::{Hearthd, Host, ZONE, code, enroll, enroll_as, key_and_request};
 
 fn token(hearthd: &Hearthd, arguments: &[&str]) -> JoinToken {
     hearthd.join_tokens(arguments).parse().unwrap()
@@ -35,6 +36,21 @@ async fn hosts_that_come_together_share_the_uses_of_a_token() {
     let attempts = (0..8).map(|_| enroll(&hearthd, &token.secret, ZONE));
     let answers = futures::future::join_all(attempts).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+}
+
+#[tokio::test]
+async fn a_token_without_an_endpoint_that_can_be_dialled_is_not_made() {
+    let hearthd = Hearthd::start();
+    for endpoint in ["nowhere", "nowhere:", "nowhere:http", "nowhere:65536"] {
+        let request = v1::CreateJoinTokenRequest {
+            expires_in_seconds: 60,
+            endpoint: endpoint.into(),
+            ..v1::CreateJoinTokenRequest::default()
+        };
+        let refused = hearthd.client().await.hosts.create_join_token(request).await;
+        assert_eq!(code(&refused.unwrap_err()), "InvalidParameterValue", "{endpoint}");
+    }
+    assert_eq!(hearthd.join_tokens(&["--list"]), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Host, NetworkInterface, Volume, names};
 use crate::lifecycle::{Change, Hold, Lifecycle, ReasonChange};
+use crate::state::noun::resource;
 use crate::state::{Index, Noun, Sum, Tags, Tx, key};
 
 /// The instances of one RunInstances.
@@ -129,21 +130,7 @@ impl Noun for Instance {
     ];
     const SUMS: &'static [Sum<Self>] = &[Self::ALIVE];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn account(&self) -> &str {
-        &self.account_id
-    }
-
-    fn tags(&self) -> Option<&Tags> {
-        Some(&self.tags)
-    }
-
-    fn tags_mut(&mut self) -> Option<&mut Tags> {
-        Some(&mut self.tags)
-    }
+    resource!();
 }
 
 /// What the agent reported last of an instance.

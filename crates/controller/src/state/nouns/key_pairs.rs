@@ -3,6 +3,7 @@
 use hearth_api::Kind;
 use serde::{Deserialize, Serialize};
 
+use crate::state::noun::resource;
 use crate::state::{Index, Noun, State, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,21 +28,7 @@ impl Noun for KeyPair {
     const RESOURCE: Option<Kind> = Some(Kind::KeyPair);
     const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn account(&self) -> &str {
-        &self.account_id
-    }
-
-    fn tags(&self) -> Option<&Tags> {
-        Some(&self.tags)
-    }
-
-    fn tags_mut(&mut self) -> Option<&mut Tags> {
-        Some(&mut self.tags)
-    }
+    resource!();
 }
 
 impl State {

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, SecurityGroup};
+use crate::state::noun::resource;
 use crate::state::{Index, Noun, State, Sum, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,21 +36,7 @@ impl Noun for Vpc {
     const RESOURCE: Option<Kind> = Some(Kind::Vpc);
     const INDEXES: &'static [Index<Self>] = &[Self::DEFAULT];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn account(&self) -> &str {
-        &self.account_id
-    }
-
-    fn tags(&self) -> Option<&Tags> {
-        Some(&self.tags)
-    }
-
-    fn tags_mut(&mut self) -> Option<&mut Tags> {
-        Some(&mut self.tags)
-    }
+    resource!();
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,21 +60,7 @@ impl Noun for Subnet {
         Index::unique("cidr", |s| vec![key(&[&s.vpc_id, &s.cidr.to_string()])]),
     ];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn account(&self) -> &str {
-        &self.account_id
-    }
-
-    fn tags(&self) -> Option<&Tags> {
-        Some(&self.tags)
-    }
-
-    fn tags_mut(&mut self) -> Option<&mut Tags> {
-        Some(&mut self.tags)
-    }
+    resource!();
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,21 +118,7 @@ impl Noun for NetworkInterface {
     ];
     const SUMS: &'static [Sum<Self>] = &[Self::IN_SUBNET];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn account(&self) -> &str {
-        &self.account_id
-    }
-
-    fn tags(&self) -> Option<&Tags> {
-        Some(&self.tags)
-    }
-
-    fn tags_mut(&mut self) -> Option<&mut Tags> {
-        Some(&mut self.tags)
-    }
+    resource!();
 }
 
 impl State {

@@ -6,6 +6,7 @@ use hearth_api::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, NetworkInterface, Vpc};
+use crate::state::noun::resource;
 use crate::state::{Index, Noun, State, Tags, Tx, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,21 +39,7 @@ impl Noun for SecurityGroup {
         Index::refers::<Vpc>("vpc", |g| vec![g.vpc_id.clone()]),
     ];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn account(&self) -> &str {
-        &self.account_id
-    }
-
-    fn tags(&self) -> Option<&Tags> {
-        Some(&self.tags)
-    }
-
-    fn tags_mut(&mut self) -> Option<&mut Tags> {
-        Some(&mut self.tags)
-    }
+    resource!();
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,21 +74,7 @@ impl Noun for SecurityGroupRule {
     const RESOURCE: Option<Kind> = Some(Kind::SecurityGroupRule);
     const INDEXES: &'static [Index<Self>] = &[Self::BY_GROUP, Self::BY_REFERENCED];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn account(&self) -> &str {
-        &self.account_id
-    }
-
-    fn tags(&self) -> Option<&Tags> {
-        Some(&self.tags)
-    }
-
-    fn tags_mut(&mut self) -> Option<&mut Tags> {
-        Some(&mut self.tags)
-    }
+    resource!();
 }
 
 impl State {

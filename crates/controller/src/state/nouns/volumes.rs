@@ -4,6 +4,7 @@ use hearth_api::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::{Host, Image, Instance};
+use crate::state::noun::resource;
 use crate::state::{Index, Noun, Sum, Tags};
 
 /// A volume is also its host's disk claim.
@@ -40,19 +41,5 @@ impl Noun for Volume {
     const INDEXES: &'static [Index<Self>] = &[Self::BY_INSTANCE, Self::BY_HOST, Self::BY_IMAGE];
     const SUMS: &'static [Sum<Self>] = &[Self::ON_HOST];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn account(&self) -> &str {
-        &self.account_id
-    }
-
-    fn tags(&self) -> Option<&Tags> {
-        Some(&self.tags)
-    }
-
-    fn tags_mut(&mut self) -> Option<&mut Tags> {
-        Some(&mut self.tags)
-    }
+    resource!();
 }
