@@ -27,7 +27,7 @@ use noun::Rule;
 pub use noun::{Amounts, Index, Noun, Sum, Tags, key};
 pub use nouns::*;
 pub use table::{Table, Taken};
-pub use tx::{Change, Changes, Tx, Violation};
+pub use tx::{Audit, Change, Changes, Event, Tx, Violation};
 
 /// A noun that has a table.
 pub trait Held: Noun {

@@ -13,8 +13,9 @@ use hearth_api::ApiError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::state::{LoadError, State, Tx, Violation};
+use crate::state::{State, Tx, Violation};
 
+mod backend;
 pub mod bootstrap;
 mod bus;
 mod committer;
@@ -22,6 +23,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+use backend::{Backend, ReadError, Refusal};
 pub use bus::Bus;
 use committer::{Committer, Job, Outcome};
 use sqlite::Sqlite;
@@ -39,17 +41,15 @@ pub const RESTORING: &str = "restoring.db";
 pub enum OpenError {
     #[error("{} was being restored when `hearthd restore` was cut short: run it again", .0.display())]
     HalfRestored(PathBuf),
-    #[error("opening the database {}", .path.display())]
-    Connect { path: PathBuf, source: sqlx::Error },
-    #[error("bringing the database {} to this version's schema", .path.display())]
+    #[error("opening the database {place}")]
+    Connect { place: String, source: sqlx::Error },
+    #[error("bringing the database {place} to this version's schema")]
     Migrate {
-        path: PathBuf,
+        place: String,
         source: sqlx::migrate::MigrateError,
     },
-    #[error("reading the database {}", .path.display())]
-    Read { path: PathBuf, source: sqlx::Error },
-    #[error("reading the database {}", .path.display())]
-    Object { path: PathBuf, source: LoadError },
+    #[error("reading the database {place}")]
+    Read { place: String, source: ReadError },
 }
 
 /// Why a transaction did not become true.
@@ -58,7 +58,9 @@ pub enum CommitError {
     #[error("the state cannot bear it")]
     Violation(#[from] Violation),
     #[error("the database refused to commit")]
-    Database(#[source] Arc<sqlx::Error>),
+    Refused(#[source] Arc<Refusal>),
+    #[error("the database cannot be read")]
+    Read(#[source] Arc<ReadError>),
     #[error("the transaction panicked")]
     Panicked,
     #[error("the store is closed")]
@@ -76,7 +78,7 @@ pub struct Store {
     state: watch::Receiver<Arc<State>>,
     jobs: mpsc::Sender<Job>,
     bus: Bus,
-    database: Sqlite,
+    database: Arc<dyn Backend>,
     committer: JoinHandle<()>,
 }
 
@@ -95,12 +97,19 @@ impl Store {
     /// # Errors
     /// The file cannot be opened or read, or is of a newer version.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let database = Sqlite::open(path).await?;
-        let state = Arc::new(database.load(path).await?);
-        let (publisher, state) = watch::channel(state);
+        Self::on(Arc::new(Sqlite::open(path).await?))
+            .await
+            .map_err(|source| OpenError::Read {
+                place: path.display().to_string(),
+                source,
+            })
+    }
+
+    async fn on(database: Arc<dyn Backend>) -> Result<Self, ReadError> {
+        let (publisher, state) = watch::channel(Arc::new(database.load().await?));
         let (jobs, queue) = mpsc::channel(WAITING);
         let bus = Bus::default();
-        let committer = Committer::new(database.clone(), publisher, bus.clone());
+        let committer = Committer::new(Arc::clone(&database), publisher, bus.clone());
         Ok(Self {
             state,
             jobs,

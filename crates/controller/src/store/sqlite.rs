@@ -1,6 +1,5 @@
 //! SQLite: a file of objects as JSON, with the history of what happened to them.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::OpenError;
-use crate::state::{Change, Changes, Row, State};
+use super::backend::{Backend, Batch, ReadError, Refusal};
+use crate::state::{Row, State};
 
 /// Connections for reading at the same time.
 const READERS: u32 = 4;
@@ -29,7 +29,7 @@ pub(super) struct Sqlite {
 impl Sqlite {
     pub(super) async fn open(path: &Path) -> Result<Self, OpenError> {
         let connect = |source| OpenError::Connect {
-            path: path.to_owned(),
+            place: path.display().to_string(),
             source,
         };
         let options = SqliteConnectOptions::new()
@@ -52,7 +52,7 @@ impl Sqlite {
             .run(&writer)
             .await
             .map_err(|source| OpenError::Migrate {
-                path: path.to_owned(),
+                place: path.display().to_string(),
                 source,
             })?;
         let readers = PoolOptions::new()
@@ -63,85 +63,84 @@ impl Sqlite {
         Ok(Self { writer, readers })
     }
 
-    /// Reads the whole state.
-    pub(super) async fn load(&self, path: &Path) -> Result<State, OpenError> {
-        let read = |source| OpenError::Read {
-            path: path.to_owned(),
-            source,
-        };
+    async fn position(&self) -> Result<u64, sqlx::Error> {
+        let position: i64 = sqlx::query_scalar("SELECT sequence FROM position")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(position.cast_unsigned())
+    }
+}
+
+#[tonic::async_trait]
+impl Backend for Sqlite {
+    async fn load(&self) -> Result<State, ReadError> {
+        let mut transaction = self.readers.begin().await?;
         let mut state = State::default();
         let mut rows = sqlx::query_as::<_, (String, String, String, i64, String)>(
             "SELECT kind, id, account, version, body FROM objects",
         )
-        .fetch(&self.readers);
-        while let Some((kind, id, account, version, body)) = rows.try_next().await.map_err(read)? {
-            let row = Row {
+        .fetch(&mut *transaction);
+        while let Some((kind, id, account, version, body)) = rows.try_next().await? {
+            state.load(&Row {
                 kind,
                 id,
                 account,
-                version: version.unsigned_abs(),
+                version: version.cast_unsigned(),
                 body,
-            };
-            state.load(&row).map_err(|source| OpenError::Object {
-                path: path.to_owned(),
-                source,
             })?;
         }
         drop(rows);
-        let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM position")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(read)?;
-        state.set_sequence(sequence.unsigned_abs());
+        let position: i64 = sqlx::query_scalar("SELECT sequence FROM position")
+            .fetch_one(&mut *transaction)
+            .await?;
+        state.set_sequence(position.cast_unsigned());
         Ok(state)
     }
 
-    /// Makes transactions durable, all or none.
-    pub(super) async fn commit(&self, done: &[Changes], sequence: u64) -> Result<(), sqlx::Error> {
+    async fn commit(&self, batch: Batch<'_>) -> Result<(), Refusal> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let c = &mut *transaction;
-        // Of several changes of one object the last one holds.
-        let mut last: BTreeMap<(&str, &str), Option<&Row>> = BTreeMap::new();
-        for change in done.iter().flat_map(|changes| &changes.objects) {
-            match change {
-                Change::Put(row) => last.insert((&row.kind, &row.id), Some(row)),
-                Change::Removed { kind, id } => last.insert((kind, id), None),
-            };
-        }
-        objects(c, &last).await?;
-        history(c, done).await?;
-        for (digest, body) in done.iter().flat_map(|changes| &changes.blobs) {
-            match body {
-                Some(body) => {
-                    sqlx::query("INSERT OR IGNORE INTO blobs (digest, body) VALUES (?, ?)")
-                        .bind(digest)
-                        .bind(body)
-                        .execute(&mut *c)
-                        .await?
-                }
-                None => {
-                    sqlx::query("DELETE FROM blobs WHERE digest = ?")
-                        .bind(digest)
-                        .execute(&mut *c)
-                        .await?
-                }
-            };
-        }
-        sqlx::query("UPDATE position SET sequence = ?")
-            .bind(sequence.cast_signed())
-            .execute(c)
+        let moved = sqlx::query("UPDATE position SET sequence = ? WHERE sequence = ?")
+            .bind(batch.after.cast_signed())
+            .bind(batch.before.cast_signed())
+            .execute(&mut *c)
             .await?;
-        transaction.commit().await
+        if moved.rows_affected() != 1 {
+            return Err(Refusal::Moved);
+        }
+        objects(c, &batch).await?;
+        history(c, &batch).await?;
+        for (digest, body) in batch.blobs() {
+            let statement = match body {
+                Some(body) => sqlx::query("INSERT OR IGNORE INTO blobs (digest, body) VALUES (?, ?)")
+                    .bind(digest)
+                    .bind(body),
+                None => sqlx::query("DELETE FROM blobs WHERE digest = ?").bind(digest),
+            };
+            statement.execute(&mut *c).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
-    pub(super) async fn blob(&self, digest: &str) -> Result<Vec<u8>, sqlx::Error> {
+    async fn has(&self, batch: Batch<'_>) -> Result<bool, sqlx::Error> {
+        Ok(self.position().await? == batch.after)
+    }
+
+    async fn newer_than(&self, state: &State) -> Result<Option<State>, ReadError> {
+        match self.position().await? == state.sequence() {
+            true => Ok(None),
+            false => self.load().await.map(Some),
+        }
+    }
+
+    async fn blob(&self, digest: &str) -> Result<Vec<u8>, sqlx::Error> {
         sqlx::query_scalar("SELECT body FROM blobs WHERE digest = ?")
             .bind(digest)
             .fetch_one(&self.readers)
             .await
     }
 
-    pub(super) async fn forget_history(&self, events: i64, audit: i64) -> Result<u64, sqlx::Error> {
+    async fn forget_history(&self, events: i64, audit: i64) -> Result<u64, sqlx::Error> {
         let mut forgotten = 0;
         for (statement, before) in [
             (
@@ -169,7 +168,7 @@ impl Sqlite {
         Ok(forgotten)
     }
 
-    pub(super) async fn close(&self) {
+    async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
@@ -194,12 +193,9 @@ pub async fn copy(database: &Path, to: &Path) -> Result<(), sqlx::Error> {
 }
 
 /// Each statement takes all of its rows as one JSON array: a statement per row would cost more than its work.
-async fn objects(
-    c: &mut SqliteConnection,
-    last: &BTreeMap<(&str, &str), Option<&Row>>,
-) -> Result<(), sqlx::Error> {
+async fn objects(c: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), sqlx::Error> {
     let (mut put, mut removed) = (Vec::new(), Vec::new());
-    for ((kind, id), row) in last {
+    for ((kind, id), row) in batch.objects() {
         match row {
             Some(row) => put.push((kind, id, &row.account, row.version, &row.body)),
             None => removed.push((kind, id)),
@@ -225,15 +221,10 @@ async fn objects(
     Ok(())
 }
 
-async fn history(c: &mut SqliteConnection, done: &[Changes]) -> Result<(), sqlx::Error> {
-    let events: Vec<_> = done
-        .iter()
-        .flat_map(|changes| {
-            changes
-                .events
-                .iter()
-                .map(|e| (changes.at, &e.kind, &e.resource_id))
-        })
+async fn history(c: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), sqlx::Error> {
+    let events: Vec<_> = batch
+        .events()
+        .map(|(changes, event)| (changes.at, &event.kind, &event.resource_id))
         .collect();
     if !events.is_empty() {
         sqlx::query(
@@ -244,9 +235,9 @@ async fn history(c: &mut SqliteConnection, done: &[Changes]) -> Result<(), sqlx:
         .execute(&mut *c)
         .await?;
     }
-    let audit: Vec<_> = done
-        .iter()
-        .flat_map(|changes| changes.audit.iter().map(|a| (changes.at, &a.action, &a.detail)))
+    let audit: Vec<_> = batch
+        .audit()
+        .map(|(changes, audit)| (changes.at, &audit.action, &audit.detail))
         .collect();
     if !audit.is_empty() {
         sqlx::query(

@@ -1,17 +1,21 @@
 //! The store as an earlier version left it, and when its database refuses.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hearth_api::InstanceState;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
+use super::backend::Batch;
 use super::*;
 use crate::state::tests::a_host;
 use crate::state::{
-    Admission, Claim, ClientToken, Cloud, Host, HostReport, Instance, NetworkInterface, SecurityGroupRule,
-    Subnet, Volume,
+    Admission, Claim, ClientToken, Cloud, Host, HostReport, Instance, JoinToken, NetworkInterface,
+    SecurityGroupRule, Subnet, Volume,
 };
 
 const HOST: &str = "h-0123456789abcdef0";
@@ -168,7 +172,7 @@ async fn a_database_that_refuses_takes_the_state_back() {
         .unwrap();
     let before = store.state();
     let refused = transact(&store, |tx| tx.put(a_host("h-1"))).await.unwrap_err();
-    assert!(matches!(refused, CommitError::Database(_)), "{refused:?}");
+    assert!(matches!(refused, CommitError::Refused(_)), "{refused:?}");
     assert!(Arc::ptr_eq(&before, &store.state()));
     sqlx::raw_sql("ALTER TABLE elsewhere RENAME TO position")
         .execute(&other)
@@ -183,6 +187,112 @@ async fn a_database_that_refuses_takes_the_state_back() {
     let again = Store::open(&path).await.unwrap();
     let ids: Vec<String> = again.state().hosts().map(|host| host.id.clone()).collect();
     assert_eq!(ids, ["h-0", "h-2"]);
+}
+
+/// A database whose answers get lost.
+#[derive(Debug)]
+struct Lossy {
+    database: Sqlite,
+    /// What becomes of the next commits.
+    losses: Mutex<VecDeque<Loss>>,
+    /// Whether the database can be asked after a commit.
+    mute: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    Commit,
+    Answer,
+}
+
+#[tonic::async_trait]
+impl Backend for Lossy {
+    async fn load(&self) -> Result<State, ReadError> {
+        self.database.load().await
+    }
+
+    async fn commit(&self, batch: Batch<'_>) -> Result<(), Refusal> {
+        let loss = self.losses.lock().unwrap().pop_front();
+        if loss != Some(Loss::Commit) {
+            self.database.commit(batch).await?;
+        }
+        match loss {
+            None => Ok(()),
+            Some(_) => Err(sqlx::Error::WorkerCrashed.into()),
+        }
+    }
+
+    async fn has(&self, batch: Batch<'_>) -> Result<bool, sqlx::Error> {
+        match self.mute.load(Ordering::Relaxed) {
+            true => Err(sqlx::Error::WorkerCrashed),
+            false => self.database.has(batch).await,
+        }
+    }
+
+    async fn newer_than(&self, state: &State) -> Result<Option<State>, ReadError> {
+        self.database.newer_than(state).await
+    }
+
+    async fn blob(&self, digest: &str) -> Result<Vec<u8>, sqlx::Error> {
+        self.database.blob(digest).await
+    }
+
+    async fn forget_history(&self, events: i64, audit: i64) -> Result<u64, sqlx::Error> {
+        self.database.forget_history(events, audit).await
+    }
+
+    async fn close(&self) {
+        self.database.close().await;
+    }
+}
+
+/// Adds one to the use count of the token.
+fn count(tx: &mut Tx<'_>) {
+    let uses = tx.get::<JoinToken>("t").map_or(0, |token| token.uses);
+    tx.put(JoinToken {
+        id: "t".into(),
+        secret_hash: "00".into(),
+        host_id: None,
+        uses: uses + 1,
+        uses_left: 0,
+        created_at: 0,
+        expires_at: 0,
+    });
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_happens_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hearth.db");
+    let lossy = Arc::new(Lossy {
+        database: Sqlite::open(&path).await.unwrap(),
+        losses: Mutex::default(),
+        mute: AtomicBool::new(false),
+    });
+    let store = Store::on(Arc::clone(&lossy) as Arc<dyn Backend>).await.unwrap();
+    let lose = |losses: &[Loss]| *lossy.losses.lock().unwrap() = losses.iter().copied().collect();
+    let uses = |store: &Store| store.state().get::<JoinToken>("t").map_or(0, |token| token.uses);
+    for losses in [
+        &[Loss::Answer][..],
+        &[Loss::Commit],
+        &[Loss::Commit, Loss::Answer],
+    ] {
+        lose(losses);
+        let before = uses(&store);
+        transact(&store, count).await.unwrap();
+        assert_eq!(uses(&store), before + 1, "{losses:?}");
+    }
+    lose(&[Loss::Commit, Loss::Commit]);
+    transact(&store, count).await.unwrap_err();
+    assert_eq!(uses(&store), 3);
+    // Nobody can say what became of it; it has been made, and the next transaction sees it.
+    lossy.mute.store(true, Ordering::Relaxed);
+    lose(&[Loss::Answer]);
+    transact(&store, count).await.unwrap_err();
+    assert_eq!(uses(&store), 3);
+    transact(&store, count).await.unwrap();
+    assert_eq!(uses(&store), 5);
+    assert_eq!(uses(&Store::open(&path).await.unwrap()), 5);
 }
 
 #[tokio::test]
