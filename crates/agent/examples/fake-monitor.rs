@@ -3,7 +3,8 @@
 //!
 //! The "guest" obeys the power button at once, unless its memory is 33 MiB: then it is deaf. With 34 MiB it
 //! powers itself off after the first entry; with 35 MiB it cannot be started. With 36 to 38 MiB the monitor is an
-//! enemy's: it speaks without end, leaves an outcome without end, or one with very many words.
+//! enemy's: it speaks without end, leaves an outcome without end, or one with very many words. With 39 MiB the root disk's
+//! loader is one that only firmware can run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hearth_vmm::control::{Event, Message, Reply, Request, Status, VmState};
-use hearth_vmm::spec::{Outcome, VmSpec};
+use hearth_vmm::spec::{BootSpec, Outcome, VmSpec};
 
 fn take(fd: RawFd) -> OwnedFd {
     // SAFETY: the agent gave this descriptor for this purpose, and it is taken once.
@@ -74,12 +75,22 @@ fn main() {
     }
 }
 
+/// Direct roads are certain here but with 39 MiB.
+fn goes_by_firmware(spec: &VmSpec) -> bool {
+    match spec.boot {
+        BootSpec::Firmware { .. } => true,
+        BootSpec::Automatic { .. } => spec.memory_mib == 39,
+        _ => false,
+    }
+}
+
 fn status(spec: &VmSpec, boots: u64) -> Message {
     Message::Reply(Reply::Status(Status {
         instance_id: spec.instance_id.clone(),
         state: VmState::Running,
         boots,
         first_entry_micros: 1000,
+        by_firmware: Some(goes_by_firmware(spec)),
     }))
 }
 

@@ -36,9 +36,13 @@ pub enum Monitor {
         outcome: Option<Outcome>,
         rebooted: bool,
     },
-    /// One lives; `entered`: its first vCPU has been entered; `steady`: it has lived for so long that it is not what
-    /// brings the host down.
-    Alive { entered: bool, steady: bool },
+    /// One lives; `entered`: its first vCPU has been entered; `by_firmware`: what it has told of its last boot; `steady`: it
+    /// has lived for so long that it is not what brings the host down.
+    Alive {
+        entered: bool,
+        by_firmware: Option<bool>,
+        steady: bool,
+    },
 }
 
 /// What the host is about to do.
@@ -90,7 +94,7 @@ pub enum Action {
         run: u64,
         reboot: u64,
     },
-    /// The living monitor has entered its first vCPU: remember it.
+    /// The living monitor has entered its first vCPU, or has told of another road than is recorded: remember it.
     RecordEntered,
     /// Whether the living monitor's end will be the host's doing.
     RecordInterrupted(bool),
@@ -124,6 +128,14 @@ pub fn decide(
 ) -> Action {
     let action = match monitor {
         Monitor::Alive { entered, .. } if *entered && record.phase == Phase::Starting => {
+            Action::RecordEntered
+        }
+        // The guest has reset itself, and what is on its disk goes by another road than before.
+        Monitor::Alive { by_firmware, .. }
+            if by_firmware.is_some()
+                && *by_firmware != record.by_firmware
+                && record.phase == Phase::Entered =>
+        {
             Action::RecordEntered
         }
         Monitor::Alive { entered, .. } if host == Host::GoingDown => {

@@ -48,6 +48,8 @@ pub enum MonitorError {
 pub struct Told {
     /// The first vCPU has been entered.
     pub entered: bool,
+    /// As in [`hearth_vmm::control::Status::by_firmware`], once entered.
+    pub by_firmware: Option<bool>,
 }
 
 /// Dropping it lets go of the monitor and leaves it alone.
@@ -294,15 +296,17 @@ async fn exchange(
                 }
                 match serde_json::from_slice(&line) {
                     Ok(Message::Reply(reply)) => {
-                        if let Reply::Status(status) = &reply {
-                            note(tell, status.state != VmState::Starting && status.first_entry_micros > 0
-                                || status.state == VmState::Running);
+                        if let Reply::Status(status) = &reply
+                            && (status.state == VmState::Running
+                                || status.state != VmState::Starting && status.first_entry_micros > 0)
+                        {
+                            note_entered(tell, status.by_firmware);
                         }
                         if let Some(Some(sender)) = awaited.pop_front() {
                             let _ = sender.send(reply);
                         }
                     }
-                    Ok(Message::Event(Event::Entered { .. })) => note(tell, true),
+                    Ok(Message::Event(Event::Entered { by_firmware, .. })) => note_entered(tell, by_firmware),
                     Ok(Message::Event(_)) => {}
                     Err(error) => {
                         tracing::warn!(%error, "a monitor said what the control protocol does not know");
@@ -315,12 +319,12 @@ async fn exchange(
     }
 }
 
-fn note(tell: &watch::Sender<Told>, entered: bool) {
-    tell.send_if_modified(|told| {
-        let news = entered && !told.entered;
-        told.entered |= entered;
-        news
-    });
+fn note_entered(tell: &watch::Sender<Told>, by_firmware: Option<bool>) {
+    let news = Told {
+        entered: true,
+        by_firmware,
+    };
+    tell.send_if_modified(|told| std::mem::replace(told, news) != news);
 }
 
 async fn send(writer: &mut tokio::net::unix::OwnedWriteHalf, request: &Request) -> io::Result<()> {

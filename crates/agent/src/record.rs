@@ -2,6 +2,7 @@
 //!
 //! The other half, whether a monitor lives, is never written down: it is asked of the kernel each time.
 
+use hearth_api::agent::instance_intent::BootMode;
 use hearth_api::agent::{InstanceObservation, RunEnd, run_end};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ pub struct Record {
     /// The host was going down while `launch` ran: it was ended for that, whatever its monitor said at the end.
     #[serde(default)]
     pub interrupted: bool,
+    /// Whether the last boot was by firmware; absent before the first, and where the monitor has not told.
+    #[serde(default)]
+    pub by_firmware: Option<bool>,
     /// Times that `run` was launched again after the host had restarted, since it last ran steadily.
     #[serde(default)]
     pub recoveries: u32,
@@ -80,6 +84,7 @@ impl Record {
             start_micros: 0,
             boot: String::new(),
             interrupted: false,
+            by_firmware: None,
             recoveries: 0,
             volume_id: String::new(),
         }
@@ -99,6 +104,12 @@ impl Record {
             start_micros: self.start_micros,
             reboot: self.reboot,
             recoveries: self.recoveries,
+            boot_mode: match self.by_firmware {
+                None => BootMode::Unspecified,
+                Some(false) => BootMode::LegacyBios,
+                Some(true) => BootMode::Uefi,
+            }
+            .into(),
         }
     }
 }

@@ -97,13 +97,43 @@ async fn the_boot_mode_decides_by_which_road_the_machine_boots() {
                 assert!(end.message.starts_with(&expected), "{}", end.message);
                 continue;
             }
-            cloud.until_phase(&id, Phase::Running, 1).await;
+            let seen = cloud.until_phase(&id, Phase::Running, 1).await;
             let log = cloud.data_dir().join("instances").join(&id).join("monitor.log");
             let log = std::fs::read_to_string(log).unwrap();
             let road = if present { road } else { "Disk" };
             assert!(log.starts_with(&format!("boots {road}")), "{mode:?}: {log}");
+            let booted = if road == "Firmware" {
+                BootMode::Uefi
+            } else {
+                BootMode::LegacyBios
+            };
+            assert_eq!(seen.boot_mode(), booted);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_falls_over_to_firmware_is_told_to_be_booted_by_it() {
+    let mut cloud = Cloud::new().await;
+    let firmware = cloud.dir.path().join("firmware.fd");
+    std::fs::write(&firmware, "firmware").unwrap();
+    cloud
+        .arguments
+        .extend(["--firmware".into(), firmware.display().to_string()]);
+    cloud.start_agent();
+    let mut intent = cloud.intent("i-1", 39);
+    intent.set_boot_mode(BootMode::UefiPreferred);
+    cloud.want(|all| all.push(intent));
+    let seen = cloud.until_phase("i-1", Phase::Running, 1).await;
+    assert_eq!(seen.boot_mode(), BootMode::Uefi);
+    // Also by an agent that has not seen it start, and when there is no monitor to ask any more.
+    cloud.kill_agent();
+    cloud.start_agent();
+    let seen = cloud.until_phase("i-1", Phase::Running, 1).await;
+    assert_eq!(seen.boot_mode(), BootMode::Uefi);
+    cloud.want(|all| all[0].set_desired(Desired::Stopped));
+    let seen = cloud.until_phase("i-1", Phase::Ended, 1).await;
+    assert_eq!(seen.boot_mode(), BootMode::Uefi);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use hearth_image::BootMode;
 use ipnet::Ipv4Net;
 
 use crate::state::noun::tell_tags;
-use crate::state::{Image, Instance, SecurityGroup, State, Volume};
+use crate::state::{Image, Instance, Observation, SecurityGroup, State, Volume};
 
 /// What all instances of a cloud have in common.
 #[derive(Debug, Clone)]
@@ -41,13 +41,7 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
     let boot_mode = state.get::<Image>(&row.image_id).map(|image| image.boot_mode);
     let mut told = v1::Instance {
         instance_id: row.id.clone(),
-        // What both roads boot is booted directly.
-        current_instance_boot_mode: match boot_mode {
-            Some(BootMode::Uefi) => BootMode::Uefi,
-            _ => BootMode::LegacyBios,
-        }
-        .as_str()
-        .to_owned(),
+        current_instance_boot_mode: current_boot_mode(state, row, boot_mode).as_str().to_owned(),
         boot_mode: boot_mode.map_or("", BootMode::as_str).to_owned(),
         state: Some(row.state.into()),
         state_reason: (!row.reason_code.is_empty()).then(|| v1::StateReason {
@@ -100,6 +94,18 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         })
         .collect();
     told
+}
+
+/// As its host says; until it has, what is most likely: what both roads boot is booted directly.
+fn current_boot_mode(state: &State, row: &Instance, image: Option<BootMode>) -> BootMode {
+    let told = state
+        .get::<Observation>(&row.id)
+        .and_then(|seen| seen.by_firmware);
+    if told.unwrap_or(image == Some(BootMode::Uefi)) {
+        BootMode::Uefi
+    } else {
+        BootMode::LegacyBios
+    }
 }
 
 fn tell_interface(state: &State, cloud: &Cloud, told: &mut v1::Instance) {

@@ -83,6 +83,8 @@ pub struct Machine {
     pub slots: Slots,
     power_button: EventFd,
     pub(crate) bus: Arc<Bus>,
+    /// Whether firmware booted it, and not a kernel that was entered directly.
+    pub by_firmware: bool,
     threads: Vec<VcpuThread>,
     /// The vCPUs of a paused machine.
     pub(crate) paused: Option<Vec<Resting>>,
@@ -227,6 +229,7 @@ impl Machine {
             slots,
             power_button,
             bus,
+            by_firmware,
             threads: Vec::new(),
             paused: None,
             tracking: None,

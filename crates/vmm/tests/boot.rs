@@ -39,6 +39,7 @@ fn kernel_and_initrd_reach_the_first_line_and_power_off() {
     let Some(Event::Entered {
         boots: 1,
         first_entry_micros,
+        ..
     }) = guest.next_event(BOOT)
     else {
         panic!("no first entry");

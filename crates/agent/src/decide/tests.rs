@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hearth_api::agent::instance_intent::Desired;
+use hearth_api::agent::instance_intent::{BootMode, Desired};
 use hearth_api::agent::instance_observation::Phase as Seen;
 use hearth_api::agent::{InstanceIntent, run_end};
 use hearth_vmm::spec::Outcome;
@@ -37,6 +37,7 @@ const REST: Monitor = Monitor::Absent {
 };
 const RUNNING: Monitor = Monitor::Alive {
     entered: true,
+    by_firmware: None,
     steady: false,
 };
 
@@ -94,6 +95,7 @@ fn force_and_an_unentered_machine_skip_the_button() {
     let mut wanted = intent(Desired::Terminated, 1);
     let starting = Monitor::Alive {
         entered: false,
+        by_firmware: None,
         steady: false,
     };
     let now = record(1, Phase::Starting);
@@ -265,6 +267,7 @@ fn an_instance_whose_host_restarts_again_and_again_ends() {
     // One that has run steadily in between begins to count anew.
     let steady = Monitor::Alive {
         entered: true,
+        by_firmware: None,
         steady: true,
     };
     assert_eq!(
@@ -421,6 +424,7 @@ impl Model {
         match self.alive {
             Some(entered) => Monitor::Alive {
                 entered,
+                by_firmware: None,
                 steady: entered && self.steady,
             },
             None => {
@@ -672,10 +676,38 @@ proptest! {
         let running = record(run, Phase::Entered);
         let monitor = Monitor::Alive {
             entered,
+            by_firmware: None,
             steady: false,
         };
         prop_assert_eq!(decide(Some(&old), &running, &monitor, None, Host::Up), Action::Wait);
     }
+}
+
+#[test]
+fn what_the_monitor_tells_of_its_boot_is_recorded_and_told() {
+    let wanted = intent(Desired::Running, 1);
+    let mut now = record(1, Phase::Entered);
+    let alive = |by_firmware| Monitor::Alive {
+        entered: true,
+        by_firmware,
+        steady: false,
+    };
+    let decide = |now: &Record, by_firmware| decide(Some(&wanted), now, &alive(by_firmware), None, Host::Up);
+    assert_eq!(
+        observe(Some(&wanted), &now, &alive(None)).boot_mode(),
+        BootMode::Unspecified
+    );
+    assert_eq!(decide(&now, Some(true)), Action::RecordEntered);
+    now.by_firmware = Some(true);
+    assert_eq!(decide(&now, Some(true)), Action::Wait);
+    assert_eq!(observe(Some(&wanted), &now, &RUNNING).boot_mode(), BootMode::Uefi);
+    // A monitor that was adopted has not told anything yet.
+    assert_eq!(decide(&now, None), Action::Wait);
+    assert_eq!(decide(&now, Some(false)), Action::RecordEntered);
+    // A stopped instance's is its last one.
+    now.phase = Phase::Ended(End::new(Cause::Requested, ""));
+    assert_eq!(observe(Some(&wanted), &now, &REST).boot_mode(), BootMode::Uefi);
+    assert_ne!(decide(&now, Some(false)), Action::RecordEntered);
 }
 
 #[test]

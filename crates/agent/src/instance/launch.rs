@@ -70,6 +70,7 @@ impl Actor {
             boot: self.context.boot.clone(),
             interrupted: false,
             recoveries,
+            by_firmware: self.record.by_firmware,
             volume_id: parts.volume_id.clone(),
             instance_id: self.record.instance_id.clone(),
         };

@@ -242,9 +242,11 @@ impl Actor {
 
     async fn look(&self) -> Monitor {
         if let Some(monitor) = &self.monitor {
+            let told = monitor.told();
             return Monitor::Alive {
                 // An adopted monitor may not have said it yet.
-                entered: monitor.told().entered || self.record.phase == Phase::Entered,
+                entered: told.entered || self.record.phase == Phase::Entered,
+                by_firmware: told.by_firmware,
                 steady: self.since.elapsed() >= STEADY,
             };
         }
@@ -363,15 +365,21 @@ impl Actor {
             // A reboot's launch: the run began long ago.
             measured => measured,
         };
+        let by_firmware = self
+            .monitor
+            .as_ref()
+            .and_then(|monitor| monitor.told().by_firmware);
         let record = Record {
             phase: Phase::Entered,
             start_micros,
+            by_firmware,
             ..self.record.clone()
         };
         // Told before it is written down: the disk takes longer than the news should.
         let intent = self.wanted.borrow().intent.clone();
         let seen = Monitor::Alive {
             entered: true,
+            by_firmware,
             steady: false,
         };
         self.context.board.post(observe(intent.as_ref(), &record, &seen));

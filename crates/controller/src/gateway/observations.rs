@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use hearth_api::InstanceState;
+use hearth_api::agent::instance_intent::BootMode;
 use hearth_api::agent::{InstanceObservation, Observation, instance_observation, run_end};
 
 use crate::app::App;
@@ -154,5 +155,10 @@ fn to_row(reported: &InstanceObservation) -> state::Observation {
         start_micros: reported.start_micros,
         reboot: reported.reboot,
         recoveries: reported.recoveries,
+        by_firmware: match reported.boot_mode() {
+            BootMode::LegacyBios => Some(false),
+            BootMode::Uefi => Some(true),
+            BootMode::Unspecified | BootMode::UefiPreferred => None,
+        },
     }
 }

@@ -3,10 +3,11 @@
 use std::io::Write as _;
 
 use hearth_api::agent::instance_intent::BootMode;
+use hearth_api::agent::instance_observation::Phase;
 use hearth_api::v1;
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
 
-use crate::support::{Cloud, Hearthd, code, disk, register, register_as};
+use crate::support::{Cloud, Hearthd, code, disk, register, register_as, seen};
 
 #[tokio::test]
 async fn what_is_no_bootable_disk_leaves_nothing() {
@@ -189,10 +190,35 @@ async fn a_boot_mode_is_what_is_asked_for_within_what_the_disk_can_do() {
     let intents = session
         .intents_when(|intents| intents.instances.len() == expected.len())
         .await;
-    for (id, mode) in expected {
-        let intent = intents.instances.iter().find(|intent| intent.instance_id == id);
-        assert_eq!(intent.unwrap().boot_mode(), mode);
+    for (id, mode) in &expected {
+        let intent = intents.instances.iter().find(|intent| intent.instance_id == *id);
+        assert_eq!(intent.unwrap().boot_mode(), *mode);
     }
+    // One of them has fallen over to firmware, as its host says.
+    let (id, _) = &expected[3];
+    let intent = intents.instances.iter().find(|intent| intent.instance_id == *id);
+    let mut booted = seen(intent.unwrap(), Phase::Running);
+    booted.set_boot_mode(BootMode::Uefi);
+    session.observe(vec![booted]).await;
+    let running = cloud.until(id, "running").await;
+    assert_eq!(running.current_instance_boot_mode, "uefi");
+    assert_eq!(running.boot_mode, "uefi-preferred");
+    let request = v1::DescribeInstancesRequest {
+        filters: vec![v1::Filter {
+            name: "current-instance-boot-mode".into(),
+            values: vec!["uefi".into()],
+        }],
+        ..v1::DescribeInstancesRequest::default()
+    };
+    let told = cloud.client.clone().instances.describe_instances(request).await;
+    let told = told.unwrap().into_inner().reservations;
+    let found: Vec<&str> = told
+        .iter()
+        .flat_map(|reservation| &reservation.instances)
+        .map(|instance| &*instance.instance_id)
+        .collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.contains(&id.as_str()), "{found:?}");
 }
 
 #[tokio::test]

@@ -422,6 +422,7 @@ pub fn seen(intent: &InstanceIntent, phase: Phase) -> InstanceObservation {
         start_micros: 1000,
         reboot: intent.reboot,
         recoveries: 0,
+        boot_mode: 0,
     }
 }
 

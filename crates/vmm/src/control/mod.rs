@@ -167,6 +167,10 @@ pub struct Status {
     pub boots: u64,
     /// Microseconds from the process's start to the first vCPU entry of the first boot; 0 before it.
     pub first_entry_micros: u64,
+    /// Whether the machine was last booted by firmware, and not by entering a kernel; absent before the first boot, and from
+    /// monitors that do not know it.
+    #[serde(default)]
+    pub by_firmware: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,7 +205,13 @@ pub enum VmState {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The first vCPU of boot number `boots` was entered.
-    Entered { boots: u64, first_entry_micros: u64 },
+    Entered {
+        boots: u64,
+        first_entry_micros: u64,
+        /// As in [`Status::by_firmware`].
+        #[serde(default)]
+        by_firmware: Option<bool>,
+    },
     /// The guest (or a client) reset the machine; boot number `boots` comes next.
     Reset { boots: u64 },
     /// A device that was to be detached is gone, and its descriptors are closed.

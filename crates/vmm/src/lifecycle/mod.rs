@@ -62,6 +62,8 @@ struct Lifecycle {
     boots: u64,
     /// Of the first boot.
     first_entry_micros: u64,
+    /// Whether the last boot was by firmware.
+    by_firmware: Option<bool>,
     abandon: Abandon,
     /// As long as a restored guest's memory comes from a page server.
     pages: Option<PageWatch>,
@@ -83,6 +85,7 @@ impl Lifecycle {
             queue: RequestQueue::new(),
             boots: 0,
             first_entry_micros: 0,
+            by_firmware: None,
             abandon: surroundings.abandon,
             pages: None,
         })
@@ -172,6 +175,7 @@ impl Lifecycle {
                 }));
             }
         };
+        self.by_firmware = Some(machine.by_firmware);
         self.console.attach(&machine.serial);
         // Closing the descriptors of the boot before took them out of the epoll set.
         let notices = machine.notices.as_raw_fd();
@@ -215,6 +219,7 @@ impl Lifecycle {
                     self.announce(&Event::Entered {
                         boots,
                         first_entry_micros,
+                        by_firmware: self.by_firmware,
                     });
                 }
                 Notice::BalloonStatistics => {

@@ -161,6 +161,7 @@ impl Lifecycle {
             state: self.queue.state(),
             boots: self.boots,
             first_entry_micros: self.first_entry_micros,
+            by_firmware: self.by_firmware,
         }
     }
 }

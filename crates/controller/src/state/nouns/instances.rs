@@ -147,6 +147,10 @@ pub struct Observation {
     pub reboot: u64,
     /// Times that the run was started again after its host had restarted, as the host counts them.
     pub recoveries: u32,
+    /// Whether the machine was last booted by firmware, and not by entering its kernel; absent before the first boot, and where
+    /// its host does not tell.
+    #[serde(default)]
+    pub by_firmware: Option<bool>,
 }
 
 impl Noun for Observation {
