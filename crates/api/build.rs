@@ -26,6 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
+    // What is encoded of a message depends on what is in it alone.
+    config.btree_map([".hearth.agent.v1"]);
     tonic_prost_build::configure()
         .bytes(".hearth.agent.v1.ImageChunk.data")
         .bytes(".hearth.v1.RegisterImageRequest.Chunk.data")

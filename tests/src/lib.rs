@@ -9,6 +9,7 @@ mod guest;
 mod host;
 mod janitor;
 pub mod metal;
+pub mod simulated;
 mod skip;
 
 pub use cloud::{BOOT, Cloud, Daemon, binary, tcp_from, tcp_from_group};

@@ -82,7 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let board = Board::default();
     let context = context(&config, &dir, store, networks, link, &board, decide::Host::Up)?;
     let supervisor = Supervisor::start(context).await?;
-    let (intents, inbox) = mpsc::channel(1);
+    let (news, inbox) = mpsc::channel(1);
     let host_id = identity.host_id;
     let session = Session {
         endpoint: config.control_plane.unwrap_or(identity.endpoint),
@@ -91,7 +91,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         reserve: config.reserve,
         dir,
         board,
-        intents,
+        news,
         channel,
     };
     let session = tokio::spawn(session.keep());

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acknowledged {
     pub epoch: String,
-    pub generation: u64,
+    pub sequence: u64,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Reader {
     pub fn look(&mut self, capacity: Capacity) -> Observation {
         let state = self.state.borrow_and_update();
         Observation {
-            intents_generation: state.intents.generation,
+            intents_sequence: state.intents.sequence,
             intents_epoch: state.intents.epoch.clone(),
             instances: state.instances.values().cloned().collect(),
             capacity: Some(capacity),

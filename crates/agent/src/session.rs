@@ -9,7 +9,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
-use hearth_api::agent::{AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello, Intents};
+use hearth_api::agent::{AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,6 +22,7 @@ use crate::firmware::Firmware;
 use crate::identity::{self, Identity, IdentityError, TlsError, Validity};
 use crate::link::client;
 use crate::paths::{DataDir, is_plain_id};
+use crate::supervisor::News;
 
 pub struct Session {
     /// Dialled: `host:port`.
@@ -31,7 +32,7 @@ pub struct Session {
     pub reserve: Reserve,
     pub dir: DataDir,
     pub board: Board,
-    pub intents: mpsc::Sender<Intents>,
+    pub news: mpsc::Sender<News>,
     pub channel: watch::Sender<Option<Channel>>,
 }
 
@@ -86,7 +87,7 @@ impl Session {
         let mut delay = delays();
         // A renewal before this time would be of a certificate that was just renewed.
         let mut renewable = Instant::now();
-        while !session.intents.is_closed() {
+        while !session.news.is_closed() {
             let began = Instant::now();
             let ended = session.hold(renewable).await;
             session.channel.send_replace(None);
@@ -116,7 +117,7 @@ impl Session {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = session.intents.closed() => {}
+                () = session.news.closed() => {}
             }
         }
     }
@@ -167,21 +168,23 @@ impl Session {
             tokio::select! {
                 received = down.message() => {
                     let received = received.map_err(|status| SessionError::Ended(Box::new(status)))?;
-                    match received.ok_or(SessionError::Closed)?.message {
-                        Some(Down::Intents(intents)) => {
-                            let taken = self.intents.send(intents).await;
-                            if taken.is_err() {
-                                return Ok(Over::Done);
-                            }
-                        }
+                    let news = match received.ok_or(SessionError::Closed)?.message {
+                        Some(Down::Intents(intents)) => Some(News::All(intents)),
+                        Some(Down::Delta(delta)) => Some(News::Changes(delta)),
                         Some(Down::ConsoleRequest(request)) => {
                             let (session, up) = (Arc::clone(self), up.clone());
                             tokio::spawn(async move {
                                 let output = session.console(request).await;
                                 let _ = up.send(message(Up::ConsoleOutput(output))).await;
                             });
+                            None
                         }
-                        None => {}
+                        None => None,
+                    };
+                    if let Some(news) = news
+                        && self.news.send(news).await.is_err()
+                    {
+                        return Ok(Over::Done);
                     }
                 }
                 renewed = &mut renewal => {

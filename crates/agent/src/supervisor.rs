@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_api::agent::instance_observation::Phase;
-use hearth_api::agent::{InstanceIntent, Intents, RootVolume};
+use hearth_api::agent::{InstanceIntent, Intents, IntentsDelta, RootVolume};
+use hearth_api::deltas;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -20,10 +21,18 @@ use crate::volume;
 /// Between attempts to store intents that the store refused.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// News of the control plane.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// All intents.
+    All(Intents),
+    Changes(IntentsDelta),
+}
+
 pub struct Supervisor {
     context: Arc<Context>,
     /// The intents that are acted upon.
-    newest: Acknowledged,
+    intents: Intents,
     wanted: BTreeMap<String, Wanted>,
     actors: BTreeMap<String, watch::Sender<Wanted>>,
     /// Instances whose record a newer agent has written. They are reported as unknown and left alone.
@@ -44,15 +53,15 @@ impl Supervisor {
         let (intents, records): (Option<Intents>, Records) = read.await??;
         let mut supervisor = Supervisor {
             context,
-            newest: Acknowledged::default(),
+            intents: Intents::default(),
             wanted: BTreeMap::new(),
             actors: BTreeMap::new(),
             foreign: BTreeSet::new(),
             tasks: JoinSet::new(),
         };
-        if let Some(intents) = &intents {
+        if let Some(intents) = intents {
             supervisor.note(intents);
-            supervisor.note_bases(intents).await?;
+            supervisor.note_bases().await?;
         }
         supervisor.context.images.trim().await;
         for (id, error) in records.unreadable {
@@ -78,12 +87,12 @@ impl Supervisor {
         drop(ready);
         // Closed when the last actor has dropped its end.
         while all_ready.recv().await.is_some() {}
-        supervisor.context.board.acknowledge(&supervisor.newest);
+        supervisor.acknowledge();
         Ok(supervisor)
     }
 
     /// Serves intents until the sender hangs up.
-    pub async fn run(mut self, mut intents: mpsc::Receiver<Intents>) {
+    pub async fn run(mut self, mut news: mpsc::Receiver<News>) {
         // Intents that the store refused. Newer ones take their place.
         let mut refused: Option<Intents> = None;
         loop {
@@ -94,8 +103,10 @@ impl Supervisor {
                 }
             };
             tokio::select! {
-                message = intents.recv() => match message {
-                    Some(message) => refused = self.take(message).await,
+                message = news.recv() => match message {
+                    Some(News::All(intents)) => refused = self.take(intents).await,
+                    // What builds on intents that the store refused does not match: all come anew.
+                    Some(News::Changes(delta)) => refused = self.change(delta).await.or(refused),
                     None => return,
                 },
                 () = again => if let Some(intents) = refused.take() {
@@ -124,12 +135,23 @@ impl Supervisor {
         }
     }
 
+    /// Acts upon changes, as [`Supervisor::take`].
+    async fn change(&mut self, delta: IntentsDelta) -> Option<Intents> {
+        let mut intents = self.intents.clone();
+        let (after, sequence) = (delta.after, delta.sequence);
+        if let Err(error) = deltas::apply(&mut intents, delta) {
+            tracing::warn!(known = self.intents.sequence, after, sequence, "{error}");
+            return None;
+        }
+        self.take(intents).await
+    }
+
     /// Acts upon intents. Answers those that the store refused: what is acted upon must not be forgotten.
     async fn take(&mut self, intents: Intents) -> Option<Intents> {
-        if intents.epoch == self.newest.epoch && intents.generation < self.newest.generation {
+        if intents.epoch == self.intents.epoch && intents.sequence < self.intents.sequence {
             tracing::warn!(
-                offered = intents.generation,
-                known = self.newest.generation,
+                offered = intents.sequence,
+                known = self.intents.sequence,
                 "ignoring intents older than those already heard of"
             );
             return None;
@@ -140,7 +162,7 @@ impl Supervisor {
             return Some(intents);
         }
         crate::fault::point("intents-stored");
-        self.note(&intents);
+        self.note(intents);
         for (id, wanted) in &self.wanted {
             if let Some(actor) = self.actors.get(id) {
                 actor.send_if_modified(|now| {
@@ -160,16 +182,21 @@ impl Supervisor {
             let (ready, _) = mpsc::channel(1);
             self.begin(&id, Record::new(&id), ready);
         }
-        self.context.board.acknowledge(&self.newest);
+        self.acknowledge();
         None
     }
 
+    fn acknowledge(&self) {
+        self.context.board.acknowledge(&Acknowledged {
+            epoch: self.intents.epoch.clone(),
+            sequence: self.intents.sequence,
+        });
+    }
+
     /// Notes what is wanted, for the networks and for the instances.
-    fn note(&mut self, intents: &Intents) {
-        self.newest = Acknowledged {
-            epoch: intents.epoch.clone(),
-            generation: intents.generation,
-        };
+    fn note(&mut self, intents: Intents) {
+        self.intents = intents;
+        let intents = &self.intents;
         self.context.networks.want(intents);
         let named: BTreeMap<&str, &InstanceIntent> = intents
             .instances
@@ -201,9 +228,10 @@ impl Supervisor {
     }
 
     /// Writes down the bases of volumes that an older agent laid. What cannot be written keeps all images.
-    async fn note_bases(&self, intents: &Intents) -> Result<(), StoreError> {
+    async fn note_bases(&self) -> Result<(), StoreError> {
         let dir = self.context.dir.clone();
-        let volumes: Vec<RootVolume> = intents
+        let volumes: Vec<RootVolume> = self
+            .intents
             .instances
             .iter()
             .filter_map(|intent| intent.root_volume.clone())

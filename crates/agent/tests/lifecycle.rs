@@ -403,14 +403,14 @@ async fn intents_that_cannot_be_stored_are_stored_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn intents_of_another_epoch_are_taken_whatever_their_generation() {
+async fn intents_of_another_epoch_are_taken_whatever_their_sequence() {
     let mut cloud = Cloud::new().await;
     cloud.start_agent();
     let intent = cloud.intent("i-1", 64);
     cloud.want(|all| all.push(intent));
     cloud.until_phase("i-1", Phase::Running, 1).await;
     let set_back = |intents: &mut hearth_api::agent::Intents, epoch: &str| {
-        intents.generation = 0;
+        intents.sequence = 0;
         intents.epoch = epoch.into();
         intents.instances[0].set_desired(Desired::Stopped);
     };
@@ -431,7 +431,7 @@ async fn intents_of_another_epoch_are_taken_whatever_their_generation() {
     assert_eq!(seen.end.unwrap().cause(), Cause::Requested);
     let observed = cloud.seen.borrow().clone();
     assert_eq!(
-        (observed.intents_epoch.as_str(), observed.intents_generation),
+        (observed.intents_epoch.as_str(), observed.intents_sequence),
         ("restored", 0)
     );
 }

@@ -6,6 +6,7 @@
 pub mod bounds;
 pub mod client;
 pub mod codec;
+pub mod deltas;
 pub mod endpoint;
 pub mod error;
 pub mod filter;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::app::App;
-use crate::state::{Image, Volume};
+use crate::state::{Concern, Image, Noun as _, Volume};
 use crate::store::CommitError;
 
 /// Computes what is missing. Each digest is durable before the next is begun, so that an interrupted start goes on where it
@@ -36,11 +36,11 @@ pub async fn complete(app: &App) -> anyhow::Result<()> {
         app.store
             .transact(move |tx| {
                 tx.update::<Image>(&image, |image| image.digest = digest);
-                let hosts: Vec<String> = tx
+                let waiting: Vec<Concern> = tx
                     .by(&Volume::BY_IMAGE, &image)
-                    .map(|volume| volume.host_id.clone())
+                    .flat_map(|volume| volume.concerns(tx))
                     .collect();
-                hosts.iter().for_each(|host| tx.touch_host(host));
+                waiting.into_iter().for_each(|concern| tx.concern(concern));
                 Ok::<_, CommitError>(())
             })
             .await?;

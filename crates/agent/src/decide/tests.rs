@@ -332,7 +332,7 @@ enum Happens {
     },
     Reboot,
     Terminate,
-    /// An earlier message comes again; only the supervisor's generation guard sees it.
+    /// An earlier message comes again; only the supervisor's sequence guard sees it.
     Replay,
     /// The agent looks and acts once.
     Step(Killed),
@@ -490,6 +490,10 @@ impl Model {
                     reboot,
                     boot: self.boot.to_string(),
                     interrupted: false,
+                    start_micros: match run == self.record.run {
+                        true => self.record.start_micros,
+                        false => 0,
+                    },
                     recoveries: match (recovers, run == self.record.run) {
                         (true, _) => self.record.recoveries + 1,
                         (false, true) => self.record.recoveries,
@@ -513,6 +517,7 @@ impl Model {
             }
             Action::RecordEntered => {
                 self.record.phase = Phase::Entered;
+                self.record.start_micros = 1;
                 self.entered.insert(self.record.run);
             }
             Action::RecordInterrupted(interrupted) => self.record.interrupted = interrupted,

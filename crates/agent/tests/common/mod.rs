@@ -330,10 +330,10 @@ impl Cloud {
             .join("a-data-directory-with-a-path-much-longer-than-sun_path-can-ever-hold-in-its-108-bytes")
     }
 
-    /// Changes what is wanted, and its generation.
+    /// Changes what is wanted, and its sequence.
     pub fn want(&self, change: impl FnOnce(&mut Vec<InstanceIntent>)) {
         self.intents.send_modify(|intents| {
-            intents.generation += 1;
+            intents.sequence += 1;
             change(&mut intents.instances);
             if intents.vpcs.is_empty() {
                 intents.vpcs.push(VpcIntent {

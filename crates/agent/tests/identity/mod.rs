@@ -116,9 +116,9 @@ async fn a_host_that_joins_anew_takes_intents_of_its_new_cloud_and_keeps_what_ru
     cloud.until_phase("i-old", Phase::Running, 1).await;
     cloud.kill_agent();
     std::fs::remove_dir_all(cloud.data_dir().join("pki")).unwrap();
-    // The new host's generations begin at 0 again.
+    // The new host's sequences begin at 0 again.
     cloud.intents.send_modify(|intents| {
-        intents.generation = 0;
+        intents.sequence = 0;
         intents.instances.clear();
     });
     let intent = cloud.intent("i-new", 64);

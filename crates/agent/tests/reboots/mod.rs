@@ -64,8 +64,8 @@ async fn after_a_power_cut_what_ran_runs_again_a_few_at_a_time_and_without_a_con
 async fn without_automatic_recovery_an_instance_ends_with_its_host() {
     let mut cloud = running(60, &[], &[("i-1", 64), ("i-2", 64)]).await;
     cloud.want(|all| all[0].auto_recovery_disabled = true);
-    let generation = cloud.intents.borrow().generation;
-    let heard = cloud.seen.wait_for(|seen| seen.intents_generation == generation);
+    let sequence = cloud.intents.borrow().sequence;
+    let heard = cloud.seen.wait_for(|seen| seen.intents_sequence == sequence);
     tokio::time::timeout(crate::common::PATIENCE, heard)
         .await
         .unwrap()

@@ -152,7 +152,6 @@ fn new_host(tx: &mut Tx<'_>, zone: &str) -> String {
         id: id.clone(),
         availability_zone: zone.to_owned(),
         enrolled_at: tx.now(),
-        generation: 0,
         forgotten_at: None,
     });
     id

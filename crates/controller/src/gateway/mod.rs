@@ -22,6 +22,7 @@ use crate::store::CommitError;
 
 mod attempts;
 mod caller;
+mod down;
 mod enrollment;
 mod fetch;
 mod observations;

@@ -3,36 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hearth_api::agent::{AgentMessage, ControlMessage, Hello, Intents, agent_message, control_message};
+use hearth_api::agent::{AgentMessage, ControlMessage, Hello, agent_message};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::caller::{self, Caller};
-use super::observations;
 use super::sessions::{Outbox, Place};
+use super::{down, observations};
 use crate::app::App;
-use crate::intents::{self, HostIntents};
+use crate::intents::Newest;
 use crate::state::HostReport;
 
 /// Intents replace each other, so few need to wait.
 const OUTBOX: usize = 4;
-
-/// How long an agent may take to acknowledge intents before they are sent again.
-const ACKNOWLEDGEMENT: Duration = Duration::from_secs(5);
-
-/// The newest intents that an agent was sent, or has made durable.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Newest {
-    epoch: String,
-    generation: u64,
-}
-
-impl Newest {
-    fn covers(&self, other: &Self) -> bool {
-        self.epoch == other.epoch && self.generation >= other.generation
-    }
-}
 
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -84,7 +68,7 @@ async fn run(
         () = until(caller.certificate.not_after) => Err(caller::expired()),
         () = place.superseded.cancelled() => Err(Status::aborted("a newer session of this host took over")),
         () = app.ending.cancelled() => Err(Status::unavailable("the control plane is ending")),
-        ended = down(app, host_id, outbox, heard) => ended,
+        ended = down::run(app, host_id, outbox, heard) => ended,
         ended = up(app, host_id, &mut inbound, &place, &acknowledged) => ended,
     }
 }
@@ -143,76 +127,6 @@ async fn greet(app: &App, caller: &Caller, hello: &Hello) -> Result<(), Status> 
     Ok(())
 }
 
-/// Sends all intents at once, and again after every commit that touches the host, and again while they are not
-/// acknowledged. Commits that come while intents are on their way coalesce.
-async fn down(
-    app: &App,
-    host_id: &str,
-    outbox: &Outbox,
-    mut acknowledged: watch::Receiver<Newest>,
-) -> Result<(), Status> {
-    let mut changes = app.store.bus().watch_host(host_id);
-    let mut sent: Option<Newest> = None;
-    loop {
-        let Some(HostIntents {
-            mut intents,
-            user_data,
-        }) = intents::of_host(&app.store.state(), host_id, &app.cloud)
-        else {
-            return Err(Status::permission_denied(format!("host {host_id} was forgotten")));
-        };
-        let now = Newest {
-            epoch: intents.epoch.clone(),
-            generation: intents.generation,
-        };
-        let is_news = sent.as_ref() != Some(&now);
-        if is_news || !acknowledged.borrow().covers(&now) {
-            if !is_news {
-                tracing::warn!(
-                    host = host_id,
-                    generation = now.generation,
-                    "intents are sent again: they were not acknowledged"
-                );
-            }
-            fill(app, &mut intents, user_data).await?;
-            let message = ControlMessage {
-                message: Some(control_message::Message::Intents(intents)),
-            };
-            if outbox.send(Ok(message)).await.is_err() {
-                return Ok(());
-            }
-            sent = Some(now.clone());
-        }
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() {
-                return Ok(());
-            },
-            () = unacknowledged(&mut acknowledged, &now) => {}
-        }
-    }
-}
-
-/// Returns when intents are not acknowledged in time; never, once they are.
-async fn unacknowledged(acknowledged: &mut watch::Receiver<Newest>, sent: &Newest) {
-    let heard = acknowledged.wait_for(|newest| newest.covers(sent));
-    if tokio::time::timeout(ACKNOWLEDGEMENT, heard).await.is_ok() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Adds the user data of the instances.
-async fn fill(app: &App, intents: &mut Intents, user_data: Vec<Option<String>>) -> Result<(), Status> {
-    for (instance, blob) in intents.instances.iter_mut().zip(user_data) {
-        if let (Some(metadata), Some(blob)) = (&mut instance.metadata, blob) {
-            metadata.user_data = app.store.blob(&blob).await.map_err(|error| {
-                tracing::error!(instance = instance.instance_id, %error, "reading an instance's user data");
-                Status::internal("the control plane's store failed; its log says why")
-            })?;
-        }
-    }
-    Ok(())
-}
-
 async fn up(
     app: &App,
     host_id: &str,
@@ -225,7 +139,7 @@ async fn up(
             Some(agent_message::Message::Observation(observation)) => {
                 acknowledged.send_replace(Newest {
                     epoch: observation.intents_epoch.clone(),
-                    generation: observation.intents_generation,
+                    sequence: observation.intents_sequence,
                 });
                 observations::apply(app, host_id, observation).await?;
             }

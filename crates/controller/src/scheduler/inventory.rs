@@ -8,26 +8,28 @@ use crate::state::{self, Claim, HostReport, State, Volume};
 pub fn inventory(state: &State, connected: impl Fn(&str) -> bool) -> Vec<Host> {
     state
         .hosts()
-        .map(|host: &state::Host| {
-            let report = state.get::<HostReport>(&host.id);
-            let [vcpus, memory_mib] = state.sum(&Claim::ON_HOST, &host.id);
-            let [_, gib] = state.sum(&Volume::ON_HOST, &host.id);
-            Host {
-                connected: connected(&host.id),
-                id: host.id.clone(),
-                availability_zone: host.availability_zone.clone(),
-                uefi: report.is_some_and(|report| report.uefi),
-                total: report.map_or(Resources::default(), |report| Resources {
-                    vcpus: report.vcpus.into(),
-                    memory_mib: report.memory_mib,
-                    disk_bytes: report.disk_bytes,
-                }),
-                claimed: Resources {
-                    vcpus,
-                    memory_mib,
-                    disk_bytes: gib << 30,
-                },
-            }
-        })
+        .map(|host| describe(state, host, &connected))
         .collect()
+}
+
+pub(super) fn describe(state: &State, host: &state::Host, connected: impl Fn(&str) -> bool) -> Host {
+    let report = state.get::<HostReport>(&host.id);
+    let [vcpus, memory_mib] = state.sum(&Claim::ON_HOST, &host.id);
+    let [_, gib] = state.sum(&Volume::ON_HOST, &host.id);
+    Host {
+        connected: connected(&host.id),
+        id: host.id.clone(),
+        availability_zone: host.availability_zone.clone(),
+        uefi: report.is_some_and(|report| report.uefi),
+        total: report.map_or(Resources::default(), |report| Resources {
+            vcpus: report.vcpus.into(),
+            memory_mib: report.memory_mib,
+            disk_bytes: report.disk_bytes,
+        }),
+        claimed: Resources {
+            vcpus,
+            memory_mib,
+            disk_bytes: gib << 30,
+        },
+    }
 }

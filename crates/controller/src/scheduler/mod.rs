@@ -10,10 +10,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::state::free_share;
+
+mod candidates;
 mod inventory;
 #[cfg(test)]
 mod tests;
 
+pub use candidates::schedule;
 pub use inventory::inventory;
 
 /// An amount of what instances claim.
@@ -54,6 +58,11 @@ pub struct Host {
 impl Host {
     fn free(&self) -> Resources {
         self.total.minus(self.claimed)
+    }
+
+    /// Whether at least one instance can be placed on it.
+    fn takes(&self, demand: &Demand) -> bool {
+        self.connected && (self.uefi || !demand.uefi) && self.free().fits(demand.each)
     }
 }
 
@@ -139,8 +148,7 @@ pub fn place(hosts: &[Host], demand: &Demand) -> Result<Placement, Refusal> {
 fn place_in_zone(hosts: &[Host], demand: &Demand, zone: &str) -> Vec<String> {
     let mut candidates: Vec<(&Host, Resources)> = hosts
         .iter()
-        .filter(|h| h.connected && h.availability_zone == zone)
-        .filter(|h| h.uefi || !demand.uefi)
+        .filter(|h| h.availability_zone == zone && h.takes(demand))
         .filter(|h| demand.host.as_ref().is_none_or(|wanted| *wanted == h.id))
         .map(|h| (h, h.free()))
         .collect();
@@ -159,12 +167,11 @@ fn place_in_zone(hosts: &[Host], demand: &Demand, zone: &str) -> Vec<String> {
 
 /// The scarcest resource's free share, in millionths.
 fn share_left(total: Resources, left: Resources) -> u64 {
-    let share = |left: u64, total: u64| {
-        u64::try_from(u128::from(left) * 1_000_000 / u128::from(total.max(1))).unwrap_or(u64::MAX)
-    };
-    share(left.vcpus, total.vcpus)
-        .min(share(left.memory_mib, total.memory_mib))
-        .min(share(left.disk_bytes, total.disk_bytes))
+    free_share(&[
+        (total.vcpus, left.vcpus),
+        (total.memory_mib, left.memory_mib),
+        (total.disk_bytes, left.disk_bytes),
+    ])
 }
 
 fn shortage(host: &Host, demand: &Demand) -> Shortage {

@@ -160,7 +160,6 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
     tx.remove_all::<JoinToken>(tokens);
     let now = tx.now();
     tx.update::<state::Host>(&host_id, |host| host.forgotten_at = Some(now));
-    tx.touch_host(&host_id);
     tx.event("host.forgotten", &host_id);
     let detail = json!({ "host": host_id, "force": force, "instances": instance_ids, "volumes": volume_ids });
     tx.audit("ForgetHost", &detail);

@@ -13,7 +13,7 @@ use super::{answer, input, refuse_dry_run};
 use crate::addresses;
 use crate::app::App;
 use crate::state::noun::tell_tags;
-use crate::state::{self, NetworkInterface, State};
+use crate::state::{self, State};
 
 const FILTERS: &[&str] = &[
     "availability-zone",
@@ -63,8 +63,6 @@ fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<DescribeSubne
 }
 
 fn tell(state: &State, row: &state::Subnet) -> Subnet {
-    let [taken, _] = state.sum(&NetworkInterface::IN_SUBNET, &row.id);
-    let usable = addresses::usable(row.cidr).count() as u64;
     Subnet {
         subnet_id: row.id.clone(),
         vpc_id: row.vpc_id.clone(),
@@ -73,7 +71,7 @@ fn tell(state: &State, row: &state::Subnet) -> Subnet {
         state: "available".into(),
         default_for_az: row.default_for_az,
         map_public_ip_on_launch: row.map_public_ip_on_launch,
-        available_ip_address_count: i32::try_from(usable.saturating_sub(taken)).unwrap_or(i32::MAX),
+        available_ip_address_count: i32::try_from(addresses::free_count(state, row)).unwrap_or(i32::MAX),
         owner_id: row.account_id.clone(),
         tags: tell_tags(&row.tags),
     }

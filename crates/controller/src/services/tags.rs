@@ -153,14 +153,11 @@ fn all_taggable(state: &State, ids: &[Id]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// An instance's tags are part of what its host tells it, and of what watchers see.
+/// An instance's tags are part of what watchers see.
 fn change(tx: &mut Tx<'_>, id: &Id, change: impl FnOnce(&mut Kept)) {
     tx.retag(id.kind(), id, change);
     if id.kind() != Kind::Instance {
         return;
-    }
-    if let Some(host) = tx.get::<Instance>(id).map(|row| row.host_id.clone()) {
-        tx.touch_host(&host);
     }
     tx.event("instance.tagged", id);
 }

@@ -5,7 +5,8 @@
 //! in the database. To add one:
 //!
 //! 1. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its indexes (unique ones, and those that
-//!    refer to another noun), its sums, its tags.
+//!    refer to another noun), its sums, its tags, and what of it
+//!    concerns agents.
 //! 2. A line in `nouns/mod.rs`, and one in the list below.
 //! 3. The call itself: `proto/hearth/v1/<noun>.proto`, `services/<noun>.rs`, and its line in `services/mod.rs`. What changes
 //!    the state is a closure that [`crate::store::Store::transact`] runs.
@@ -16,16 +17,20 @@ use std::sync::Arc;
 
 use hearth_api::Kind;
 
+mod concern;
 pub mod noun;
 pub mod nouns;
+mod room;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tx;
 
+pub use concern::Concern;
 use noun::Rule;
 pub use noun::{Amounts, Index, Noun, Sum, Tags, key};
 pub use nouns::*;
+pub use room::free_share;
 pub use table::{Table, Taken};
 pub use tx::{Audit, Change, Changes, Event, Tx, Violation};
 
@@ -69,6 +74,7 @@ macro_rules! nouns {
         #[derive(Debug, Clone, Default)]
         pub struct State {
             sequence: u64,
+            room: room::Room,
             $($table: Table<$noun>,)*
         }
 
@@ -89,7 +95,7 @@ macro_rules! nouns {
             /// It is none, or its unique keys are another's.
             pub fn load(&mut self, row: &Row) -> Result<(), LoadError> {
                 match row.kind.as_str() {
-                    $(<$noun>::KIND => load::<$noun>(&mut self.$table, row),)*
+                    $(<$noun>::KIND => load::<$noun>(self, row),)*
                     _ => Err(LoadError::Kind(row.kind.clone())),
                 }
             }
@@ -140,6 +146,10 @@ macro_rules! nouns {
 
             #[cfg(test)]
             pub(crate) fn check(&self) {
+                let mut ranked = self.clone();
+                ranked.room = room::Room::default();
+                self.hosts().for_each(|host| ranked.rank(&host.id));
+                assert_eq!(self.room, ranked.room);
                 $(self.$table.check();)*
                 $(for object in self.$table.iter() {
                     assert_eq!(self.dangling(<$noun>::KIND, object.id()), None, "{object:?}");
@@ -252,17 +262,23 @@ impl State {
     }
 }
 
-fn load<N: Noun>(table: &mut Table<N>, row: &Row) -> Result<(), LoadError> {
+fn load<N: Held>(state: &mut State, row: &Row) -> Result<(), LoadError> {
     let object: N = serde_json::from_str(&row.body).map_err(|source| LoadError::Body {
         kind: row.kind.clone(),
         id: row.id.clone(),
         source,
     })?;
-    table.put(row.version, object).map_err(|taken| LoadError::Taken {
+    let host = object.room().map(str::to_owned);
+    let loaded = N::table_mut(state).put(row.version, object);
+    loaded.map_err(|taken| LoadError::Taken {
         kind: row.kind.clone(),
         id: row.id.clone(),
         taken,
-    })
+    })?;
+    if let Some(host) = host {
+        state.rank(&host);
+    }
+    Ok(())
 }
 
 fn encode<N: Noun>(table: &Table<N>, id: &str) -> Result<Option<Row>, serde_json::Error> {

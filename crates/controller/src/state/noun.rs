@@ -7,6 +7,8 @@ use hearth_api::{Kind, v1};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::{Concern, State};
+
 /// Tags of a resource, by key.
 pub type Tags = BTreeMap<String, String>;
 
@@ -25,6 +27,16 @@ pub trait Noun: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
     /// The account that owns the object; empty for what belongs to the operator.
     fn account(&self) -> &str {
         ""
+    }
+
+    /// What changes for hosts when this object comes, changes or goes. `state` is that of its time.
+    fn concerns(&self, _state: &State) -> Vec<Concern> {
+        Vec::new()
+    }
+
+    /// The host whose room this object takes part in ([`State::emptiest`]).
+    fn room(&self) -> Option<&str> {
+        None
     }
 
     /// `None` for a noun that cannot be tagged.

@@ -184,7 +184,6 @@ pub(crate) fn a_host(id: &str) -> Host {
         id: id.to_owned(),
         availability_zone: "local-1a".into(),
         enrolled_at: 0,
-        generation: 0,
         forgotten_at: None,
     }
 }
@@ -193,7 +192,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
     let account_id = rng.random_range(1..3).to_string();
     match kind {
         Host::KIND => Object::Host(Host {
-            generation: rng.random_range(0..9),
+            enrolled_at: rng.random_range(0..9),
             ..a_host(&pick(rng, "h", 3))
         }),
         Image::KIND => Object::Image(Image {
@@ -378,28 +377,14 @@ fn a_transaction_that_is_dropped_leaves_a_snapshot_as_it_was() {
     let snapshot = state.clone();
     let mut next = state.clone();
     let mut tx = Tx::new(&mut next, 1);
-    tx.update::<Host>("h-0", |host| host.generation = 7);
+    tx.update::<Host>("h-0", |host| host.enrolled_at = 7);
     assert_eq!(
-        tx.get::<Host>("h-0").unwrap().generation,
+        tx.get::<Host>("h-0").unwrap().enrolled_at,
         7,
         "it reads its own changes"
     );
     drop(tx);
-    assert_eq!(snapshot.get::<Host>("h-0").unwrap().generation, 0);
-}
-
-#[test]
-fn a_host_that_is_touched_gets_one_generation() {
-    let mut state = State::default();
-    let mut tx = Tx::new(&mut state, 0);
-    tx.put(a_host("h-0"));
-    for _ in 0..3 {
-        tx.touch_host("h-0");
-    }
-    tx.touch_host("h-unknown");
-    let changes = tx.finish().unwrap();
-    assert_eq!(changes.hosts, ["h-0"]);
-    assert_eq!(state.get::<Host>("h-0").unwrap().generation, 1);
+    assert_eq!(snapshot.get::<Host>("h-0").unwrap().enrolled_at, 0);
 }
 
 #[test]

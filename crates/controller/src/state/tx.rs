@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 
-use super::{Held, Host, Row, State, Taken};
+use super::{Concern, Held, Row, State, Taken, concern};
 
 /// Something that happened to a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +70,8 @@ pub struct Changes {
     pub audit: Vec<Audit>,
     /// Large bodies that objects name by their digest, in the order of what became of them; `None`: it goes.
     pub blobs: Vec<(String, Option<Vec<u8>>)>,
-    /// Hosts whose intents changed.
-    pub hosts: Vec<String>,
+    /// What agents have to hear of.
+    pub concerns: BTreeSet<Concern>,
 }
 
 impl Changes {
@@ -98,7 +98,7 @@ pub struct Tx<'s> {
     events: Vec<Event>,
     audit: Vec<Audit>,
     blobs: Vec<(String, Option<Vec<u8>>)>,
-    hosts: BTreeSet<String>,
+    concerns: BTreeSet<Concern>,
     violation: Option<Violation>,
 }
 
@@ -122,7 +122,7 @@ impl<'s> Tx<'s> {
             events: Vec::new(),
             audit: Vec::new(),
             blobs: Vec::new(),
-            hosts: BTreeSet::new(),
+            concerns: BTreeSet::new(),
             violation: None,
         }
     }
@@ -136,8 +136,17 @@ impl<'s> Tx<'s> {
     pub fn put<N: Held>(&mut self, object: N) {
         let id = object.id().to_owned();
         let version = self.state.sequence;
+        let before = self.get::<N>(&id).map(|object| object.concerns(self.state));
+        let ranked = self.ranked::<N>(&id);
         match N::table_mut(self.state).put(version, object) {
             Ok(()) => {
+                let after = self.get::<N>(&id).map(|object| object.concerns(self.state));
+                concern::news(
+                    before.unwrap_or_default(),
+                    after.unwrap_or_default(),
+                    &mut self.concerns,
+                );
+                self.rank([ranked, self.ranked::<N>(&id)]);
                 self.changed.insert((N::KIND, id));
             }
             Err(taken) => self.violate(Violation::Taken {
@@ -145,6 +154,21 @@ impl<'s> Tx<'s> {
                 id,
                 taken,
             }),
+        }
+    }
+
+    /// The host whose room an object takes part in.
+    fn ranked<N: Held>(&self, id: &str) -> Option<String> {
+        self.get::<N>(id)?.room().map(str::to_owned)
+    }
+
+    /// Takes the room of hosts up anew: one that an object took part in, and one that it does now.
+    fn rank(&mut self, [before, after]: [Option<String>; 2]) {
+        if let Some(host) = before.as_ref().filter(|before| after.as_ref() != Some(before)) {
+            self.state.rank(host);
+        }
+        if let Some(host) = after {
+            self.state.rank(&host);
         }
     }
 
@@ -161,11 +185,15 @@ impl<'s> Tx<'s> {
 
     /// Removes an object; answers whether there was one.
     pub fn remove<N: Held>(&mut self, id: &str) -> bool {
-        let removed = N::table_mut(self.state).remove(id).is_some();
-        if removed {
-            self.changed.insert((N::KIND, id.to_owned()));
-        }
-        removed
+        let Some(before) = self.get::<N>(id).map(|object| object.concerns(self.state)) else {
+            return false;
+        };
+        let ranked = self.ranked::<N>(id);
+        N::table_mut(self.state).remove(id);
+        self.rank([ranked, None]);
+        concern::news(before, Vec::new(), &mut self.concerns);
+        self.changed.insert((N::KIND, id.to_owned()));
+        true
     }
 
     /// Removes the objects with these ids.
@@ -187,9 +215,9 @@ impl<'s> Tx<'s> {
         self.blobs.push((digest.to_owned(), None));
     }
 
-    /// What the host shall do changes with this transaction: its generation grows, once.
-    pub fn touch_host(&mut self, host_id: &str) {
-        self.hosts.insert(host_id.to_owned());
+    /// Tells agents of what no object says of itself.
+    pub fn concern(&mut self, concern: Concern) {
+        self.concerns.insert(concern);
     }
 
     /// Records what happened to a resource. `kind` reads like `instance.pending`.
@@ -217,11 +245,6 @@ impl<'s> Tx<'s> {
     /// # Errors
     /// What the state cannot bear. The state is to be dropped then.
     pub fn finish(mut self) -> Result<Changes, Violation> {
-        for host in std::mem::take(&mut self.hosts) {
-            if self.update::<Host>(&host, |host| host.generation += 1) {
-                self.hosts.insert(host);
-            }
-        }
         if let Some(violation) = self.violation.take() {
             return Err(violation);
         }
@@ -236,7 +259,7 @@ impl<'s> Tx<'s> {
             events: self.events,
             audit: self.audit,
             blobs: self.blobs,
-            hosts: self.hosts.into_iter().collect(),
+            concerns: self.concerns,
         })
     }
 

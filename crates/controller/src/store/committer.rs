@@ -1,10 +1,14 @@
 //! The one writer: runs transactions on the state, makes many of them durable at once, and publishes what is true.
+//!
+//! While one batch is written, the next is run already, on the state that the first will have made: the processor and the
+//! disk work at the same time. If a batch does not become true, neither does the one that was run after it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use hearth_log::chain;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::backend::{Backend, Batch, Refusal};
 use super::{Bus, CommitError, now};
@@ -34,6 +38,66 @@ pub(super) struct Committer {
     doubtful: bool,
 }
 
+/// Transactions that were run together.
+struct Run {
+    /// What they were run on.
+    before: u64,
+    /// What they made of it.
+    state: Arc<State>,
+    done: Vec<Changes>,
+    answers: Vec<(Outcome, Result<(), CommitError>)>,
+}
+
+/// A run that is being written.
+struct Writing {
+    run: Run,
+    task: JoinHandle<(Vec<Changes>, Result<(), Refusal>)>,
+}
+
+type Written = Result<(Vec<Changes>, Result<(), Refusal>), tokio::task::JoinError>;
+
+impl Run {
+    fn new(state: Arc<State>) -> Self {
+        Self {
+            before: state.sequence(),
+            state,
+            done: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Runs more transactions.
+    fn extend(&mut self, jobs: impl Iterator<Item = Job>) {
+        let mut state = State::clone(&self.state);
+        for job in jobs {
+            // A transaction that changes nothing for good leaves this copy behind.
+            let mut next = state.clone();
+            // A panic leaves the state as it was, and its caller without an answer, which it takes for an error.
+            match catch_unwind(AssertUnwindSafe(|| run(job, &mut next))) {
+                Ok((outcome, Ok(changes))) => {
+                    if let Some(changes) = changes.filter(|changes| !changes.is_empty()) {
+                        state = next;
+                        self.done.push(changes);
+                    }
+                    self.answers.push((outcome, Ok(())));
+                }
+                Ok((outcome, Err(error))) => self.answers.push((outcome, Err(error))),
+                Err(_) => tracing::error!("a transaction panicked"),
+            }
+        }
+        self.state = Arc::new(state);
+    }
+
+    fn answer(self, durable: &Result<(), CommitError>) {
+        for (outcome, own) in self.answers {
+            match outcome {
+                Outcome::Commit(answer) => answer(own.and_then(|()| durable.clone())),
+                Outcome::Refuse(answer) => answer(),
+            }
+        }
+    }
+}
+
 impl Committer {
     pub(super) fn new(database: Arc<dyn Backend>, publisher: watch::Sender<Arc<State>>, bus: Bus) -> Self {
         Self {
@@ -46,54 +110,93 @@ impl Committer {
 
     /// Works until all who could ask for something are gone.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut batch = Vec::new();
-        while queue.recv_many(&mut batch, BATCH).await > 0 {
-            self.commit(batch.drain(..)).await;
+        let mut jobs = Vec::new();
+        let mut writing: Option<Writing> = None;
+        // What was run meanwhile.
+        let mut next: Option<Run> = None;
+        let mut is_open = true;
+        while is_open || writing.is_some() {
+            let room = BATCH.saturating_sub(next.as_ref().map_or(0, |run| run.answers.len()));
+            tokio::select! {
+                biased;
+                written = written(&mut writing) => {
+                    let Some(was) = writing.take() else { continue };
+                    let durable = self.finish(was.run, written);
+                    match next.take() {
+                        Some(run) if durable.is_ok() => writing = self.write(run),
+                        // It was run on what did not become true.
+                        Some(run) => run.answer(&durable),
+                        None => {}
+                    }
+                }
+                count = queue.recv_many(&mut jobs, room), if is_open && room > 0 => {
+                    is_open = count > 0;
+                    match &writing {
+                        Some(writing) => {
+                            let run = next.get_or_insert_with(|| Run::new(Arc::clone(&writing.run.state)));
+                            run.extend(jobs.drain(..));
+                        }
+                        None => writing = self.begin(jobs.drain(..)).await,
+                    }
+                }
+            }
         }
     }
 
-    async fn commit(&mut self, jobs: impl Iterator<Item = Job>) {
+    /// Runs transactions on what is published, and begins to write them.
+    async fn begin(&mut self, jobs: impl Iterator<Item = Job>) -> Option<Writing> {
         let known = self.settle().await;
-        let before = Arc::clone(&self.publisher.borrow());
-        let mut state = State::clone(&before);
-        let (mut done, mut answers) = (Vec::new(), Vec::new());
-        for job in jobs {
-            // A transaction that changes nothing for good leaves this copy behind.
-            let mut next = state.clone();
-            // A panic leaves the state as it was, and its caller without an answer, which it takes for an error.
-            let run = catch_unwind(AssertUnwindSafe(|| run(job, &mut next)));
-            match run {
-                Ok((outcome, Ok(changes))) => {
-                    if let Some(changes) = changes.filter(|changes| !changes.is_empty()) {
-                        state = next;
-                        done.push(changes);
-                    }
-                    answers.push((outcome, Ok(())));
-                }
-                Ok((outcome, Err(error))) => answers.push((outcome, Err(error))),
-                Err(_) => tracing::error!("a transaction panicked"),
+        let mut run = Run::new(Arc::clone(&self.publisher.borrow()));
+        run.extend(jobs);
+        match known {
+            Ok(()) => self.write(run),
+            Err(error) => {
+                run.answer(&Err(error));
+                None
             }
         }
-        let batch = Batch {
-            transactions: &done,
-            before: before.sequence(),
-            after: state.sequence(),
-        };
-        let durable = match known {
-            Ok(()) if done.is_empty() => Ok(()),
-            Ok(()) => self.write(batch).await,
-            Err(error) => Err(error),
-        };
-        if durable.is_ok() && !done.is_empty() {
-            self.publisher.send_replace(Arc::new(state));
-            self.tell(&done);
+    }
+
+    /// Begins to write a run; one that changes nothing is answered at once.
+    fn write(&self, mut run: Run) -> Option<Writing> {
+        if run.done.is_empty() {
+            run.answer(&Ok(()));
+            return None;
         }
-        for (outcome, own) in answers {
-            match outcome {
-                Outcome::Commit(answer) => answer(own.and_then(|()| durable.clone())),
-                Outcome::Refuse(answer) => answer(),
+        let (database, before, after) = (Arc::clone(&self.database), run.before, run.state.sequence());
+        let done = std::mem::take(&mut run.done);
+        let task = tokio::spawn(async move {
+            let batch = Batch {
+                transactions: &done,
+                before,
+                after,
+            };
+            let written = write(&*database, batch).await;
+            (done, written)
+        });
+        Some(Writing { run, task })
+    }
+
+    /// Publishes what was written, and answers its callers. Answers whether it is durable.
+    fn finish(&mut self, run: Run, written: Written) -> Result<(), CommitError> {
+        let durable = match written {
+            Ok((done, Ok(()))) => {
+                self.publisher.send_replace(Arc::clone(&run.state));
+                self.tell(&done);
+                Ok(())
             }
-        }
+            Ok((_, Err(refusal))) => {
+                self.doubtful = true;
+                Err(CommitError::Refused(Arc::new(refusal)))
+            }
+            Err(panic) => {
+                tracing::error!(%panic, "writing transactions");
+                self.doubtful = true;
+                Err(CommitError::Panicked)
+            }
+        };
+        run.answer(&durable);
+        durable
     }
 
     /// Publishes what the database has, when that is not known.
@@ -108,31 +211,10 @@ impl Committer {
         })?;
         if let Some(newer) = newer {
             self.publisher.send_replace(Arc::new(newer));
+            self.bus.anything();
         }
         self.doubtful = false;
         Ok(())
-    }
-
-    async fn write(&mut self, batch: Batch<'_>) -> Result<(), CommitError> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let refusal = match self.database.commit(batch).await {
-                Ok(()) => return Ok(()),
-                Err(refusal) => refusal,
-            };
-            let transactions = batch.transactions.len();
-            tracing::error!(error = %chain(&refusal), transactions, attempts, "the database refused to commit");
-            match (&refusal, self.database.has(batch).await) {
-                (Refusal::Database(_), Ok(true)) => return Ok(()),
-                // A batch is written from its position only, so that it is never written twice.
-                (Refusal::Database(_), Ok(false)) if attempts < ATTEMPTS => {}
-                _ => {
-                    self.doubtful = true;
-                    return Err(CommitError::Refused(Arc::new(refusal)));
-                }
-            }
-        }
     }
 
     fn tell(&self, done: &[Changes]) {
@@ -140,12 +222,37 @@ impl Committer {
             for audit in &changes.audit {
                 tracing::info!(action = audit.action, detail = audit.detail, "done");
             }
-            for host in &changes.hosts {
-                self.bus.host_touched(host);
-            }
+            self.bus.concerns(&changes.concerns);
             for instance in changes.instances() {
                 self.bus.instance_changed(instance);
             }
+        }
+    }
+}
+
+/// Waits until what is being written is.
+async fn written(writing: &mut Option<Writing>) -> Written {
+    match writing {
+        Some(writing) => (&mut writing.task).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn write(database: &dyn Backend, batch: Batch<'_>) -> Result<(), Refusal> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let refusal = match database.commit(batch).await {
+            Ok(()) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        let transactions = batch.transactions.len();
+        tracing::error!(error = %chain(&refusal), transactions, attempts, "the database refused to commit");
+        match (&refusal, database.has(batch).await) {
+            (Refusal::Database(_), Ok(true)) => return Ok(()),
+            // A batch is written from its position only, so that it is never written twice.
+            (Refusal::Database(_), Ok(false)) if attempts < ATTEMPTS => {}
+            _ => return Err(refusal),
         }
     }
 }

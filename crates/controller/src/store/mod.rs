@@ -24,7 +24,7 @@ mod sqlite;
 mod tests;
 
 use backend::{Backend, ReadError, Refusal};
-pub use bus::Bus;
+pub use bus::{Bus, Mail, News, Topic};
 use committer::{Committer, Job, Outcome};
 use sqlite::Sqlite;
 pub use sqlite::copy;

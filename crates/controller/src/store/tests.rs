@@ -91,6 +91,8 @@ async fn a_database_of_tables_becomes_one_of_objects() {
     state.check();
     let owner = state.get::<Cloud>(Cloud::ID).unwrap().owner_id.clone();
     assert_eq!(owner, "123456789012");
+    // Sequences go on from the highest generation of a host.
+    assert!(state.sequence() >= 42);
     let running = state.get::<Instance>("i-1").unwrap();
     assert_eq!(running.state, InstanceState::Running);
     assert_eq!((running.vcpus, running.memory_mib), (2, 4096));

@@ -187,6 +187,8 @@ async fn an_image_is_fetched_without_its_holes_by_a_host_that_needs_it_and_by_no
 async fn intents_are_sent_again_until_they_are_acknowledged() {
     let Some(cloud) = Cloud::start().await else { return };
     let mut session = cloud.connect().await;
+    session.intents().await;
+    session.acknowledges = false;
     cloud.run(cloud.request(1)).await.unwrap();
     let first = session.intents_when(|i| i.instances.len() == 1).await;
     // An agent that could not store them says nothing.

@@ -17,7 +17,7 @@ use hearth_api::agent::{
 };
 use hearth_api::join::{JoinToken, SERVER_NAME};
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
-use hearth_api::{ApiError, Client, v1};
+use hearth_api::{ApiError, Client, deltas, v1};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -278,7 +278,8 @@ impl Host {
         Ok(Session {
             up,
             down,
-            heard: Default::default(),
+            kept: Intents::default(),
+            acknowledges: true,
             first: Some(first),
         })
     }
@@ -317,24 +318,44 @@ fn message(message: agent_message::Message) -> AgentMessage {
 pub struct Session {
     pub up: mpsc::Sender<AgentMessage>,
     down: Streaming<ControlMessage>,
-    /// Epoch and generation of the intents that came last: observations acknowledge them.
-    heard: (String, u64),
+    /// What the host keeps: observations acknowledge it.
+    kept: Intents,
+    /// Whether it acknowledges intents as they come.
+    pub acknowledges: bool,
     /// What came down while connecting.
     first: Option<Result<Option<ControlMessage>, Status>>,
 }
 
 impl Session {
+    /// The next message. Changes come as all intents that they lead to.
     async fn message(&mut self) -> Result<Option<ControlMessage>, Status> {
+        use control_message::Message;
         let message = match self.first.take() {
             Some(first) => first,
             None => self.down.message().await,
         };
-        if let Ok(Some(down)) = &message
-            && let Some(control_message::Message::Intents(intents)) = &down.message
-        {
-            self.heard = (intents.epoch.clone(), intents.generation);
+        let Some(down) = message? else { return Ok(None) };
+        match down.message {
+            Some(Message::Intents(intents)) => self.kept = intents,
+            Some(Message::Delta(delta)) => deltas::apply(&mut self.kept, delta).unwrap(),
+            other => return Ok(Some(ControlMessage { message: other })),
         }
-        message
+        if self.acknowledges {
+            // The session may be over.
+            let _ = self.up.send(self.observation(Vec::new())).await;
+        }
+        Ok(Some(ControlMessage {
+            message: Some(Message::Intents(self.kept.clone())),
+        }))
+    }
+
+    fn observation(&self, instances: Vec<InstanceObservation>) -> AgentMessage {
+        message(agent_message::Message::Observation(Observation {
+            intents_sequence: self.kept.sequence,
+            intents_epoch: self.kept.epoch.clone(),
+            instances,
+            capacity: None,
+        }))
     }
 
     pub async fn next(&mut self) -> Result<control_message::Message, Status> {
@@ -372,13 +393,7 @@ impl Session {
     }
 
     pub async fn observe(&self, instances: Vec<InstanceObservation>) {
-        let observation = agent_message::Message::Observation(Observation {
-            intents_generation: self.heard.1,
-            intents_epoch: self.heard.0.clone(),
-            instances,
-            capacity: None,
-        });
-        self.up.send(message(observation)).await.unwrap();
+        self.up.send(self.observation(instances)).await.unwrap();
     }
 
     /// Makes everything so at once, until the session ends.
@@ -398,7 +413,7 @@ impl Session {
                         });
                         self.up.send(message(output)).await.unwrap();
                     }
-                    None => {}
+                    Some(control_message::Message::Delta(_)) | None => {}
                 }
             }
         })

@@ -283,7 +283,7 @@ async fn digests_of_an_older_version_are_made_anew() {
             .image_digest
             .clone()
     };
-    let (expected, generation) = (digest(&intents), intents.generation);
+    let (expected, sequence) = (digest(&intents), intents.sequence);
     let lost = register(&cloud.client, "lost", &disk(cloud.hearthd.dir.path()).unwrap())
         .await
         .unwrap();
@@ -306,5 +306,5 @@ async fn digests_of_an_older_version_are_made_anew() {
         .intents_when(|intents| !intents.instances.is_empty())
         .await;
     assert_eq!(digest(&intents), expected);
-    assert!(intents.generation > generation);
+    assert!(intents.sequence > sequence);
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use hearth_api::v1;
 use hearth_tests::{Cloud, Daemon, can_run};
 
+use crate::resident::resident_mib;
 use crate::stats::{Row, Samples, print};
 
 /// Instances that both daemons know while their memory is measured.
@@ -35,9 +36,9 @@ pub fn run() -> Result<()> {
             cloud.wait_for_state(&id, "stopped").await?;
         }
         let mut hearthd = Samples::default();
-        hearthd.add(resident_mib(&cloud, Daemon::Hearthd)?);
+        hearthd.add(resident(&cloud, Daemon::Hearthd)?);
         let mut agent = Samples::default();
-        agent.add(resident_mib(&cloud, Daemon::Agent)?);
+        agent.add(resident(&cloud, Daemon::Agent)?);
         println!(
             "\nlaunch: a warm AMI, {KNOWN} launches, {} instances known\n",
             KNOWN + 1
@@ -63,13 +64,6 @@ pub fn run() -> Result<()> {
     })
 }
 
-fn resident_mib(cloud: &Cloud, daemon: Daemon) -> Result<f64> {
-    let pid = cloud.pid(daemon).context("the daemon is not running")?;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find(|l| l.starts_with("VmRSS:"))
-        .context("VmRSS")?;
-    let kib: f64 = line.split_whitespace().nth(1).context("VmRSS")?.parse()?;
-    Ok(kib / 1024.0)
+fn resident(cloud: &Cloud, daemon: Daemon) -> Result<f64> {
+    resident_mib(cloud.pid(daemon).context("the daemon is not running")?)
 }

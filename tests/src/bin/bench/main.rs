@@ -1,6 +1,7 @@
 //! Benchmarks: ratios against named peers, all in one run. `scripts/bench` builds and starts this.
 
 mod boot;
+mod control;
 mod disk;
 mod firecracker;
 mod hearth;
@@ -26,6 +27,7 @@ fn main() -> Result<()> {
     match which.as_str() {
         "boot" => boot::run(&Monitor::all()?).and_then(|()| launch::run()),
         "launch" => launch::run(),
+        "control" => control::run(),
         "disk" => disk::run(&Monitor::all()?),
         "limits" => limits::run(),
         "net" => networks(&Monitor::all()?),
@@ -37,7 +39,7 @@ fn main() -> Result<()> {
             disk::run(&monitors)?;
             networks(&monitors)
         }
-        _ => bail!("usage: scripts/bench boot|launch|vmm|disk|net|limits|snapshot"),
+        _ => bail!("usage: scripts/bench boot|control|launch|vmm|disk|net|limits|snapshot"),
     }
 }
 

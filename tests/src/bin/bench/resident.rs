@@ -1,4 +1,4 @@
-//! What a monitor takes of the host's memory beside the guest's.
+//! What a process takes of the host's memory; of a monitor, beside the guest's.
 
 use anyhow::{Context, Result};
 
@@ -70,4 +70,18 @@ pub fn overhead(pid: u32, memory_mib: u64) -> Result<Overhead> {
         rss: sum(|run| run.rss_kib),
         pss: sum(|run| run.pss_kib),
     })
+}
+
+/// MiB of a process that are resident.
+///
+/// # Errors
+/// The process is gone.
+pub fn resident_mib(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmRSS:"))
+        .context("VmRSS")?;
+    let kib: f64 = line.split_whitespace().nth(1).context("VmRSS")?.parse()?;
+    Ok(kib / 1024.0)
 }

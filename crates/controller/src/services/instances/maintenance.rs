@@ -42,7 +42,6 @@ fn set(
         ));
     }
     if row.auto_recovery != auto_recovery {
-        tx.touch_host(&row.host_id);
         tx.event("instance.modified", &instance_id);
         tx.put(Instance {
             auto_recovery: auto_recovery.clone(),

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::plan::{self, Plan};
 use crate::addresses;
 use crate::app::App;
-use crate::scheduler::{Demand, Resources, inventory, place};
+use crate::scheduler::{Demand, Resources, schedule};
 use crate::services::unless_dry_run;
 use crate::state::noun::keep_tags;
 use crate::state::{
@@ -47,7 +47,6 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
     for index in 0..launch.hosts.len() {
         ids.push(launch.insert(app.account(), tx, &reservation_id, user_data.as_deref(), index)?);
     }
-    tx.touch_members(&launch.groups);
     let request = &launch.plan.request;
     if !request.client_token.is_empty() {
         tx.put(ClientToken {
@@ -143,12 +142,12 @@ fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
     let public_key = public_key(app, state, &plan.request.key_name)?;
     let allowed = allowed(app, state, &plan)?;
     let subnets = subnets(app, state, &plan)?;
-    let vpc_id = subnets.first().map_or("", |(subnet, _)| &subnet.vpc_id);
+    let vpc_id = subnets.first().map_or("", |subnet| &subnet.vpc_id);
     let groups = groups(state, &plan.request, vpc_id)?;
     let wants_public = plan
         .request
         .associate_public_ip_address
-        .unwrap_or_else(|| subnets.iter().any(|(subnet, _)| subnet.map_public_ip_on_launch));
+        .unwrap_or_else(|| subnets.iter().any(|subnet| subnet.map_public_ip_on_launch));
     let public = if wants_public {
         free_public(app, state, plan.min, allowed)?
     } else {
@@ -162,11 +161,10 @@ fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
     {
         return Err(Kind::Host.not_found(&[host]));
     }
-    let hosts = inventory(state, |id| app.sessions.is_connected(id));
     let demand = Demand {
         zones: subnets
             .iter()
-            .map(|(subnet, _)| subnet.availability_zone.clone())
+            .map(|subnet| subnet.availability_zone.clone())
             .collect(),
         host: pinned,
         uefi: image.boot_mode == BootMode::Uefi,
@@ -182,15 +180,18 @@ fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
             allowed
         },
     };
-    let placement = place(&hosts, &demand)
+    let placement = schedule(state, &demand, |id| app.sessions.is_connected(id))
         .map_err(|refusal| ApiError::new(ErrorCode::InsufficientInstanceCapacity, refusal.to_string()))?;
-    let (subnet, mut private_ips) = subnets
+    let subnet = subnets
         .into_iter()
-        .find(|(subnet, _)| subnet.availability_zone == placement.availability_zone)
+        .find(|subnet| subnet.availability_zone == placement.availability_zone)
         .ok_or_else(|| ApiError::new(ErrorCode::InternalError, "A zone without a subnet was chosen."))?;
     let mut chosen = placement.hosts;
+    let private_ips = match plan.private_ip {
+        Some(address) => vec![address],
+        None => addresses::free_in(state, subnet, chosen.len()),
+    };
     chosen.truncate(private_ips.len());
-    private_ips.truncate(chosen.len());
     let mut public_ips = public;
     public_ips.truncate(chosen.len());
     Ok(Launch {
@@ -275,12 +276,8 @@ fn groups(state: &State, request: &RunInstancesRequest, vpc_id: &str) -> Result<
     Ok(ids)
 }
 
-/// The subnets that will do, each with its lowest free addresses, as many as may be needed.
-fn subnets<'s>(
-    app: &App,
-    state: &'s State,
-    plan: &Plan,
-) -> Result<Vec<(&'s Subnet, Vec<Ipv4Addr>)>, ApiError> {
+/// The subnets that will do: those with as many free addresses as are needed at least.
+fn subnets<'s>(app: &App, state: &'s State, plan: &Plan) -> Result<Vec<&'s Subnet>, ApiError> {
     let request = &plan.request;
     let zone = named_zone(request);
     if !zone.is_empty() && !app.config.zones.iter().any(|z| z == zone) {
@@ -306,17 +303,8 @@ fn subnets<'s>(
     if let Some(address) = plan.private_ip {
         return subnet_of(state, subnets, address);
     }
-    let with_addresses: Vec<_> = subnets
-        .into_iter()
-        .map(|subnet| {
-            (
-                subnet,
-                addresses::free_in(state, &subnet.id, subnet.cidr, plan.max),
-            )
-        })
-        .filter(|(_, free)| free.len() >= plan.min)
-        .collect();
-    if with_addresses.is_empty() {
+    subnets.retain(|subnet| addresses::free_count(state, subnet) >= plan.min);
+    if subnets.is_empty() {
         return Err(ApiError::new(
             ErrorCode::InsufficientFreeAddressesInSubnet,
             format!(
@@ -326,17 +314,15 @@ fn subnets<'s>(
             ),
         ));
     }
-    Ok(with_addresses)
+    Ok(subnets)
 }
 
 fn subnet_of<'s>(
     state: &State,
     subnets: Vec<&'s Subnet>,
     address: Ipv4Addr,
-) -> Result<Vec<(&'s Subnet, Vec<Ipv4Addr>)>, ApiError> {
-    let holds = |subnet: &&Subnet| {
-        subnet.cidr.contains(&address) && addresses::usable(subnet.cidr).any(|usable| usable == address)
-    };
+) -> Result<Vec<&'s Subnet>, ApiError> {
+    let holds = |subnet: &&Subnet| addresses::is_usable(subnet.cidr, address);
     let Some(subnet) = subnets.into_iter().find(holds) else {
         return Err(ApiError::invalid_value(
             "PrivateIpAddress",
@@ -350,7 +336,7 @@ fn subnet_of<'s>(
             format!("Address {address} is in use."),
         ));
     }
-    Ok(vec![(subnet, vec![address])])
+    Ok(vec![subnet])
 }
 
 /// As many instances as the limit leaves.
@@ -475,7 +461,6 @@ impl Launch {
             created_at: tx.now(),
             tags: keep_tags(&plan.volume_tags),
         });
-        tx.touch_host(host);
         tx.event("instance.pending", &id);
         Ok(id)
     }

@@ -6,7 +6,7 @@ use hearth_image::BootMode;
 
 use super::run::free_public;
 use crate::app::App;
-use crate::scheduler::{Demand, Resources, inventory, place};
+use crate::scheduler::{Demand, Resources, schedule};
 use crate::state::{Claim, Image, Instance, NetworkInterface, Tx};
 
 pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result<(), ApiError> {
@@ -24,8 +24,7 @@ pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result
         min: 1,
         max: 1,
     };
-    let hosts = inventory(tx, |id| app.sessions.is_connected(id));
-    place(&hosts, &demand)
+    schedule(tx, &demand, |id| app.sessions.is_connected(id))
         .map_err(|refusal| ApiError::new(ErrorCode::InsufficientInstanceCapacity, refusal.to_string()))?;
     tx.put(Claim {
         instance_id: row.id.clone(),

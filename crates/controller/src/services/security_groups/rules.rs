@@ -96,9 +96,8 @@ fn add(
     Ok(added)
 }
 
-/// The rules of a group changed: its members' hosts hear of it.
+/// The rules of a group changed.
 fn changed(tx: &mut Tx<'_>, group_id: &str, action: &str, rules: &[Rule]) {
-    tx.touch_rules(group_id);
     let ids: Vec<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
     tx.audit(action, &json!({ "group": group_id, "rules": ids }));
     tx.event("security-group.changed", group_id);

@@ -9,7 +9,7 @@ use crate::state::{Index, Noun};
 pub struct Cloud {
     /// The account of whoever runs the cloud: 12 digits.
     pub owner_id: String,
-    /// The epoch of the store: another one after a backup was restored, so that agents do not compare generations with
+    /// The epoch of the store: another one after a backup was restored, so that agents do not compare sequences with
     /// what they heard before.
     #[serde(default)]
     pub epoch: String,

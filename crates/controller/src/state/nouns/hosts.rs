@@ -4,7 +4,7 @@ use hearth_api::Kind;
 use hearth_api::agent::Capacity;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Index, Noun, State, Tx};
+use crate::state::{Concern, Index, Noun, State, Tx};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
@@ -12,8 +12,6 @@ pub struct Host {
     pub availability_zone: String,
     /// Milliseconds since the epoch.
     pub enrolled_at: i64,
-    /// Grows with every transaction that changes what the host shall do.
-    pub generation: u64,
     /// A forgotten host is kept, so that what refers to it can be described. It is admitted no more.
     pub forgotten_at: Option<i64>,
 }
@@ -22,8 +20,18 @@ impl Noun for Host {
     const KIND: &'static str = "host";
     const RESOURCE: Option<Kind> = Some(Kind::Host);
 
+    fn room(&self) -> Option<&str> {
+        Some(&self.id)
+    }
+
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn concerns(&self, _: &State) -> Vec<Concern> {
+        vec![Concern::Host {
+            host_id: self.id.clone(),
+        }]
     }
 }
 
@@ -65,6 +73,10 @@ impl HostReport {
 impl Noun for HostReport {
     const KIND: &'static str = "host-report";
     const INDEXES: &'static [Index<Self>] = &[Index::refers::<Host>("host", |r| vec![r.host_id.clone()])];
+
+    fn room(&self) -> Option<&str> {
+        Some(&self.host_id)
+    }
 
     fn id(&self) -> &str {
         &self.host_id

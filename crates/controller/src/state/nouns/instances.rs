@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Host, NetworkInterface, Volume, names};
 use crate::lifecycle::{Change, Hold, Lifecycle, ReasonChange};
 use crate::state::noun::resource;
-use crate::state::{Index, Noun, Sum, Tags, Tx, key};
+use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
 
 /// The instances of one RunInstances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +130,13 @@ impl Noun for Instance {
     ];
     const SUMS: &'static [Sum<Self>] = &[Self::ALIVE];
 
+    fn concerns(&self, _: &State) -> Vec<Concern> {
+        vec![Concern::Instance {
+            host_id: self.host_id.clone(),
+            instance_id: self.id.clone(),
+        }]
+    }
+
     resource!();
 }
 
@@ -191,13 +198,24 @@ impl Noun for Claim {
     ];
     const SUMS: &'static [Sum<Self>] = &[Self::ON_HOST];
 
+    fn room(&self) -> Option<&str> {
+        Some(&self.host_id)
+    }
+
+    fn concerns(&self, _: &State) -> Vec<Concern> {
+        vec![Concern::Instance {
+            host_id: self.host_id.clone(),
+            instance_id: self.instance_id.clone(),
+        }]
+    }
+
     fn id(&self) -> &str {
         &self.instance_id
     }
 }
 
 impl Tx<'_> {
-    /// Writes a change of an instance's life, releases what it no longer holds, and lets its host and watchers know.
+    /// Writes a change of an instance's life, releases what it no longer holds, and lets watchers know.
     /// Taking compute is the caller's part: only it can say how much there is.
     pub fn change_instance(&mut self, id: &str, change: &Change) {
         let Some(before) = self.get::<Instance>(id).cloned() else {
@@ -205,10 +223,6 @@ impl Tx<'_> {
         };
         let now = self.now();
         let next = &change.next;
-        let same_intent = before.desired == next.desired
-            && (before.run, before.reboot, before.force) == (next.run, next.reboot, next.force)
-            && change.hold == Hold::Keep;
-        let host_id = before.host_id.clone();
         let mut after = before;
         match &change.reason {
             ReasonChange::Keep => {}
@@ -241,9 +255,6 @@ impl Tx<'_> {
             Hold::DropCompute => self.drop_compute(id),
             Hold::DropAll => self.drop_all(id),
         }
-        if !same_intent {
-            self.touch_host(&host_id);
-        }
         self.event(&format!("instance.{}", next.state), id);
     }
 
@@ -259,7 +270,6 @@ impl Tx<'_> {
     fn drop_all(&mut self, id: &str) {
         self.remove::<Claim>(id);
         if let Some(interface) = self.interface_of(id).cloned() {
-            self.touch_members(&interface.groups);
             self.remove::<NetworkInterface>(&interface.id);
         }
         let volumes: Vec<Volume> = self.by(&Volume::BY_INSTANCE, id).cloned().collect();

@@ -18,6 +18,6 @@ pub use instances::{
     Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
 };
 pub use key_pairs::KeyPair;
-pub use networks::{NetworkInterface, Subnet, Vpc, address_key, hex};
+pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
 pub use volumes::Volume;

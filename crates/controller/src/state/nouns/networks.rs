@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Instance, SecurityGroup};
 use crate::state::noun::resource;
-use crate::state::{Index, Noun, State, Sum, Tags, key};
+use crate::state::{Concern, Index, Noun, State, Sum, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vpc {
@@ -82,11 +82,26 @@ impl NetworkInterface {
     pub const BY_INSTANCE: Index<Self> =
         Index::refers::<Instance>("instance", |n| vec![n.instance_id.clone()]);
     pub const BY_GROUP: Index<Self> = Index::refers::<SecurityGroup>("group", |n| n.groups.clone());
+    /// Members of a group: its id and their private addresses.
+    pub const MEMBER: Index<Self> = Index::new("member", |n| {
+        let member = |group: &String| address_key(group, n.private_ip);
+        n.groups.iter().map(member).collect()
+    });
     pub const BY_ADDRESS: Index<Self> =
         Index::unique("address", |n| vec![address_key(&n.subnet_id, n.private_ip)]);
     pub const BY_PUBLIC: Index<Self> =
         Index::unique("public-address", |n| n.public_ip.map(hex).into_iter().collect());
     pub const BY_MAC: Index<Self> = Index::unique("mac-address", |n| vec![n.mac_address.clone()]);
+    /// Interfaces with addresses of a block, as [`block_key`] names it.
+    pub const IN_BLOCK: Sum<Self> = Sum {
+        name: "block",
+        part: |n| Some((block_key(&n.subnet_id, n.private_ip), [1, 0])),
+    };
+    /// Interfaces with public addresses of a block.
+    pub const IN_PUBLIC_BLOCK: Sum<Self> = Sum {
+        name: "public-block",
+        part: |n| Some((block_key("", n.public_ip?), [1, 0])),
+    };
     /// Interfaces of a subnet.
     pub const IN_SUBNET: Sum<Self> = Sum {
         name: "subnet",
@@ -94,9 +109,14 @@ impl NetworkInterface {
     };
 }
 
-/// Keys sort as addresses do.
-pub fn address_key(subnet_id: &str, address: Ipv4Addr) -> String {
-    key(&[subnet_id, &hex(address)])
+/// The key of an address within a subnet or a group. Keys sort as addresses do.
+pub fn address_key(within: &str, address: Ipv4Addr) -> String {
+    key(&[within, &hex(address)])
+}
+
+/// The key of the block of 256 addresses, within a subnet, that an address is in.
+pub fn block_key(within: &str, address: Ipv4Addr) -> String {
+    key(&[within, &format!("{:06x}", u32::from(address) >> 8)])
 }
 
 /// An address as eight hexadecimal digits, which sort as addresses do.
@@ -110,13 +130,27 @@ impl Noun for NetworkInterface {
     const INDEXES: &'static [Index<Self>] = &[
         Self::BY_INSTANCE,
         Self::BY_GROUP,
+        Self::MEMBER,
         Self::BY_ADDRESS,
         Self::BY_PUBLIC,
         Self::BY_MAC,
         Index::refers::<Subnet>("subnet", |n| vec![n.subnet_id.clone()]),
         Index::refers::<Vpc>("vpc", |n| vec![n.vpc_id.clone()]),
     ];
-    const SUMS: &'static [Sum<Self>] = &[Self::IN_SUBNET];
+    const SUMS: &'static [Sum<Self>] = &[Self::IN_SUBNET, Self::IN_BLOCK, Self::IN_PUBLIC_BLOCK];
+
+    fn concerns(&self, state: &State) -> Vec<Concern> {
+        let member = |group_id: &String| Concern::Member {
+            group_id: group_id.clone(),
+            address: self.private_ip,
+        };
+        let instance = state.get::<Instance>(&self.instance_id);
+        let instance = instance.map(|instance| Concern::Instance {
+            host_id: instance.host_id.clone(),
+            instance_id: instance.id.clone(),
+        });
+        self.groups.iter().map(member).chain(instance).collect()
+    }
 
     resource!();
 }
@@ -125,6 +159,21 @@ impl State {
     /// The default VPC of an account.
     pub fn default_vpc(&self, account_id: &str) -> Option<&Vpc> {
         self.first_by(&Vpc::DEFAULT, account_id)
+    }
+
+    /// Private addresses of the members of a group, in their order.
+    pub fn members<'s>(&'s self, group_id: &'s str) -> impl Iterator<Item = Ipv4Addr> + use<'s> {
+        let first = address_key(group_id, Ipv4Addr::UNSPECIFIED);
+        self.from(&NetworkInterface::MEMBER, &first)
+            .take_while(move |(key, _)| {
+                key.strip_prefix(group_id)
+                    .is_some_and(|rest| rest.starts_with('\u{1f}'))
+            })
+            .map(|(_, interface)| interface.private_ip)
+    }
+
+    pub fn is_member(&self, group_id: &str, address: Ipv4Addr) -> bool {
+        self.any_by(&NetworkInterface::MEMBER, &address_key(group_id, address))
     }
 
     pub fn interface_of(&self, instance_id: &str) -> Option<&NetworkInterface> {

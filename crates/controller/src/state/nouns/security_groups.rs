@@ -1,13 +1,11 @@
-//! Security groups, their rules, and which hosts must hear of a change.
-
-use std::collections::BTreeSet;
+//! Security groups and their rules.
 
 use hearth_api::Kind;
 use serde::{Deserialize, Serialize};
 
-use super::{Instance, NetworkInterface, Vpc};
+use super::Vpc;
 use crate::state::noun::resource;
-use crate::state::{Index, Noun, State, Tags, Tx, key};
+use crate::state::{Concern, Index, Noun, State, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroup {
@@ -74,6 +72,12 @@ impl Noun for SecurityGroupRule {
     const RESOURCE: Option<Kind> = Some(Kind::SecurityGroupRule);
     const INDEXES: &'static [Index<Self>] = &[Self::BY_GROUP, Self::BY_REFERENCED];
 
+    fn concerns(&self, _: &State) -> Vec<Concern> {
+        vec![Concern::Rules {
+            group_id: self.group_id.clone(),
+        }]
+    }
+
     resource!();
 }
 
@@ -92,34 +96,5 @@ impl State {
         let mut rules: Vec<_> = self.by(&SecurityGroupRule::BY_GROUP, group_id).collect();
         rules.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         rules
-    }
-
-    /// Hosts of the instances whose interfaces are in a group.
-    fn hosts_with_members(&self, group_id: &str) -> BTreeSet<String> {
-        self.by(&NetworkInterface::BY_GROUP, group_id)
-            .filter_map(|interface| self.get::<Instance>(&interface.instance_id))
-            .map(|instance| instance.host_id.clone())
-            .collect()
-    }
-}
-
-impl Tx<'_> {
-    /// The rules of a group changed: every host with a member hears of it.
-    pub fn touch_rules(&mut self, group_id: &str) {
-        for host in self.hosts_with_members(group_id) {
-            self.touch_host(&host);
-        }
-    }
-
-    /// The members of some groups changed: every host with a member of a group whose rules name one of them hears of it.
-    pub fn touch_members(&mut self, groups: &[String]) {
-        let naming: BTreeSet<String> = groups
-            .iter()
-            .flat_map(|group| self.by(&SecurityGroupRule::BY_REFERENCED, group))
-            .map(|rule| rule.group_id.clone())
-            .collect();
-        for group in naming {
-            self.touch_rules(&group);
-        }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Host, Image, Instance};
 use crate::state::noun::resource;
-use crate::state::{Index, Noun, Sum, Tags};
+use crate::state::{Concern, Index, Noun, State, Sum, Tags};
 
 /// A volume is also its host's disk claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,18 @@ impl Noun for Volume {
     const RESOURCE: Option<Kind> = Some(Kind::Volume);
     const INDEXES: &'static [Index<Self>] = &[Self::BY_INSTANCE, Self::BY_HOST, Self::BY_IMAGE];
     const SUMS: &'static [Sum<Self>] = &[Self::ON_HOST];
+
+    fn room(&self) -> Option<&str> {
+        Some(&self.host_id)
+    }
+
+    fn concerns(&self, _: &State) -> Vec<Concern> {
+        let concern = |instance_id: &String| Concern::Instance {
+            host_id: self.host_id.clone(),
+            instance_id: instance_id.clone(),
+        };
+        self.instance_id.iter().map(concern).collect()
+    }
 
     resource!();
 }

@@ -1,0 +1,163 @@
+//! How an agent applies changes of its intents. Both ends of the protocol share it: the control plane's tests hold what it
+//! sends against all intents sent anew.
+
+use crate::agent::{
+    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, VpcDelta, VpcIntent,
+};
+
+/// The delta builds on other intents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the changes are of other intents than those that are known")]
+pub struct Mismatch;
+
+/// Makes the intents of `delta.after` those of `delta.sequence`.
+///
+/// # Errors
+/// They are others. Nothing is changed then.
+pub fn apply(intents: &mut Intents, delta: IntentsDelta) -> Result<(), Mismatch> {
+    if (&delta.epoch, delta.after) != (&intents.epoch, intents.sequence) {
+        return Err(Mismatch);
+    }
+    intents.sequence = delta.sequence;
+    let gone = &delta.removed_instances;
+    intents
+        .instances
+        .retain(|known| !gone.contains(&known.instance_id));
+    for instance in delta.instances {
+        put(&mut intents.instances, instance, |one: &InstanceIntent| {
+            &one.instance_id
+        });
+    }
+    let gone = &delta.removed_vpcs;
+    intents.vpcs.retain(|known| !gone.contains(&known.vpc_id));
+    for change in delta.vpcs {
+        let known = intents.vpcs.iter().find(|known| known.vpc_id == change.vpc_id);
+        let mut vpc = known.cloned().unwrap_or_default();
+        apply_vpc(&mut vpc, change);
+        put(&mut intents.vpcs, vpc, |one: &VpcIntent| &one.vpc_id);
+    }
+    Ok(())
+}
+
+fn apply_vpc(vpc: &mut VpcIntent, delta: VpcDelta) {
+    vpc.vpc_id = delta.vpc_id;
+    vpc.cidr_block = delta.cidr_block;
+    vpc.public_pool_cidr = delta.public_pool_cidr;
+    let gone = &delta.removed_security_groups;
+    vpc.security_groups
+        .retain(|known| !gone.contains(&known.group_id));
+    for group in delta.security_groups {
+        put(&mut vpc.security_groups, group, |one: &SecurityGroupIntent| {
+            &one.group_id
+        });
+    }
+    for change in delta.members {
+        let known = vpc.security_groups.iter_mut();
+        if let Some(group) = known.into_iter().find(|known| known.group_id == change.group_id) {
+            apply_members(&mut group.members, change);
+        }
+    }
+}
+
+fn apply_members(members: &mut Vec<String>, delta: MembersDelta) {
+    members.retain(|known| !delta.left.contains(known) && !delta.joined.contains(known));
+    members.extend(delta.joined);
+}
+
+/// Replaces the item with the same id, or adds it. Items stay in the order of their ids.
+fn put<T>(items: &mut Vec<T>, item: T, id: impl Fn(&T) -> &String) {
+    match items.binary_search_by(|known| id(known).cmp(id(&item))) {
+        Ok(at) => items[at] = item,
+        Err(at) => items.insert(at, item),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(id: &str, run: u64) -> InstanceIntent {
+        InstanceIntent {
+            instance_id: id.into(),
+            run,
+            ..InstanceIntent::default()
+        }
+    }
+
+    fn group(id: &str, members: &[&str]) -> SecurityGroupIntent {
+        SecurityGroupIntent {
+            group_id: id.into(),
+            members: members.iter().map(ToString::to_string).collect(),
+            ..SecurityGroupIntent::default()
+        }
+    }
+
+    fn known() -> Intents {
+        Intents {
+            epoch: "one".into(),
+            sequence: 7,
+            instances: vec![instance("i-1", 1), instance("i-3", 1)],
+            vpcs: vec![VpcIntent {
+                vpc_id: "vpc-1".into(),
+                security_groups: vec![group("sg-1", &["10.0.0.4", "10.0.0.5"]), group("sg-2", &[])],
+                ..VpcIntent::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn changes_replace_add_and_remove() {
+        let mut intents = known();
+        let delta = IntentsDelta {
+            epoch: "one".into(),
+            after: 7,
+            sequence: 9,
+            instances: vec![instance("i-3", 2), instance("i-2", 1)],
+            removed_instances: vec!["i-1".into()],
+            vpcs: vec![VpcDelta {
+                vpc_id: "vpc-1".into(),
+                cidr_block: "10.0.0.0/16".into(),
+                security_groups: vec![group("sg-0", &["10.0.0.9"])],
+                removed_security_groups: vec!["sg-2".into()],
+                members: vec![MembersDelta {
+                    group_id: "sg-1".into(),
+                    joined: vec!["10.0.0.6".into(), "10.0.0.5".into()],
+                    left: vec!["10.0.0.4".into()],
+                }],
+                ..VpcDelta::default()
+            }],
+            removed_vpcs: vec!["vpc-9".into()],
+        };
+        apply(&mut intents, delta).unwrap();
+        assert_eq!(intents.sequence, 9);
+        assert_eq!(intents.instances, [instance("i-2", 1), instance("i-3", 2)]);
+        assert_eq!(
+            intents.vpcs,
+            [VpcIntent {
+                vpc_id: "vpc-1".into(),
+                cidr_block: "10.0.0.0/16".into(),
+                security_groups: vec![
+                    group("sg-0", &["10.0.0.9"]),
+                    group("sg-1", &["10.0.0.6", "10.0.0.5"])
+                ],
+                ..VpcIntent::default()
+            }]
+        );
+    }
+
+    #[test]
+    fn changes_of_other_intents_change_nothing() {
+        for (epoch, after) in [("one", 6), ("one", 8), ("two", 7)] {
+            let mut intents = known();
+            let delta = IntentsDelta {
+                epoch: epoch.into(),
+                after,
+                sequence: 9,
+                removed_instances: vec!["i-1".into()],
+                ..IntentsDelta::default()
+            };
+            assert_eq!(apply(&mut intents, delta), Err(Mismatch));
+            assert_eq!(intents, known());
+        }
+    }
+}

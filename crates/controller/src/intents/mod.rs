@@ -1,0 +1,294 @@
+//! What a host shall make so: all that is its own at a sequence ([`all`]), and what changed since it was told last
+//! ([`changes`]). Pure.
+//!
+//! Of security groups a host gets those that its interfaces are in, with rules and members, and those that a rule of these
+//! names, with their members alone: nothing on the host is filtered by their rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use hearth_api::agent::{
+    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, VpcDelta, VpcIntent,
+};
+use prost::Message as _;
+
+use crate::state::{self, Claim, Concern, NetworkInterface, SecurityGroup, State, Vpc};
+use crate::views::Cloud;
+
+mod group;
+mod instance;
+#[cfg(test)]
+mod tests;
+
+use group::{named_group, whole_group};
+use instance::instance;
+
+/// The newest intents that a host was sent, or has made durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Newest {
+    pub epoch: String,
+    pub sequence: u64,
+}
+
+impl Newest {
+    fn of(state: &State) -> Self {
+        let cloud = state.get::<state::Cloud>(state::Cloud::ID);
+        Self {
+            epoch: cloud.map(|cloud| cloud.epoch.clone()).unwrap_or_default(),
+            sequence: state.sequence(),
+        }
+    }
+
+    pub fn covers(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.sequence >= other.sequence
+    }
+}
+
+/// What a host was told, as far as it takes to find out what is new: small, whatever the groups have for members.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    pub newest: Newest,
+    instances: BTreeMap<String, ToldInstance>,
+    groups: BTreeMap<String, ToldGroup>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ToldInstance {
+    /// Of the intent.
+    digest: blake3::Hash,
+    vpc_id: String,
+    groups: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ToldGroup {
+    vpc_id: String,
+    /// With its rules.
+    whole: bool,
+}
+
+impl Told {
+    /// Ids of the groups that the host keeps.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(String::as_str)
+    }
+
+    pub fn has_group(&self, id: &str) -> bool {
+        self.groups.contains_key(id)
+    }
+
+    fn vpcs(&self) -> BTreeSet<&str> {
+        self.instances.values().map(|told| told.vpc_id.as_str()).collect()
+    }
+
+    /// Takes an instance up. Answers whether its intent is another one than before.
+    fn note(&mut self, intent: &InstanceIntent, interface: &NetworkInterface) -> bool {
+        let told = ToldInstance {
+            digest: blake3::hash(&intent.encode_to_vec()),
+            vpc_id: interface.vpc_id.clone(),
+            groups: interface.groups.clone(),
+        };
+        let before = self.instances.insert(intent.instance_id.clone(), told.clone());
+        before.as_ref() != Some(&told)
+    }
+
+    fn note_groups(&mut self, state: &State) {
+        self.groups.clear();
+        let own: BTreeSet<&str> = self
+            .instances
+            .values()
+            .flat_map(|told| told.groups.iter().map(String::as_str))
+            .collect();
+        let rules = own.iter().flat_map(|id| state.rules_of(id));
+        let named = rules.filter_map(|rule| rule.referenced_group_id.as_deref());
+        let all = own
+            .iter()
+            .map(|id| (*id, true))
+            .chain(named.map(|id| (id, false)));
+        for (id, whole) in all {
+            if let Some(group) = state.get::<SecurityGroup>(id) {
+                self.groups.entry(id.to_owned()).or_insert(ToldGroup {
+                    vpc_id: group.vpc_id.clone(),
+                    whole,
+                });
+            }
+        }
+    }
+}
+
+/// What is to be sent to a host.
+#[derive(Debug)]
+pub struct Letter<T> {
+    pub intents: T,
+    /// The blob of each instance's user data, in the order of the instances; the intents are without.
+    pub user_data: Vec<Option<String>>,
+    /// What the host was told once it has it.
+    pub told: Told,
+}
+
+/// All intents of a host; `None` for a host that is unknown or forgotten.
+pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents>> {
+    state.host(host_id)?;
+    let mut told = Told {
+        newest: Newest::of(state),
+        ..Told::default()
+    };
+    let (mut instances, mut user_data) = (Vec::new(), Vec::new());
+    for claim in state.by(&Claim::BY_HOST, host_id) {
+        let Some((intent, row, interface)) = instance(state, &claim.instance_id, cloud) else {
+            continue;
+        };
+        told.note(&intent, interface);
+        instances.push(intent);
+        user_data.push(row.user_data.clone());
+    }
+    told.note_groups(state);
+    let mut vpcs: BTreeMap<&str, VpcIntent> = BTreeMap::new();
+    for id in told.vpcs() {
+        if let Some(vpc) = state.get::<Vpc>(id) {
+            vpcs.insert(
+                id,
+                VpcIntent {
+                    vpc_id: vpc.id.clone(),
+                    cidr_block: vpc.cidr.to_string(),
+                    public_pool_cidr: cloud.public_pool.to_string(),
+                    security_groups: Vec::new(),
+                },
+            );
+        }
+    }
+    for (id, group) in &told.groups {
+        if let Some(vpc) = vpcs.get_mut(group.vpc_id.as_str()) {
+            vpc.security_groups.push(tell(state, id, group));
+        }
+    }
+    let vpcs = vpcs.into_values().collect();
+    Some(Letter {
+        intents: Intents {
+            sequence: told.newest.sequence,
+            epoch: told.newest.epoch.clone(),
+            instances,
+            vpcs,
+        },
+        user_data,
+        told,
+    })
+}
+
+fn tell(state: &State, id: &str, group: &ToldGroup) -> SecurityGroupIntent {
+    match group.whole {
+        true => whole_group(state, id),
+        false => named_group(state, id),
+    }
+}
+
+/// What changed for a host since it was told last, of what is said to concern it; `None` for a host that is unknown or
+/// forgotten.
+pub fn changes(
+    state: &State,
+    host_id: &str,
+    cloud: &Cloud,
+    before: &Told,
+    concerns: &BTreeSet<Concern>,
+) -> Option<Letter<IntentsDelta>> {
+    state.host(host_id)?;
+    let mut told = before.clone();
+    told.newest = Newest::of(state);
+    let mut delta = IntentsDelta {
+        epoch: told.newest.epoch.clone(),
+        after: before.newest.sequence,
+        sequence: told.newest.sequence,
+        ..IntentsDelta::default()
+    };
+    let mut user_data = Vec::new();
+    let (mut rules, mut members) = (BTreeSet::new(), BTreeMap::<&str, Vec<Ipv4Addr>>::new());
+    for concern in concerns {
+        match concern {
+            Concern::Host { .. } => {}
+            Concern::Rules { group_id } => {
+                rules.insert(group_id.as_str());
+            }
+            Concern::Member { group_id, address } => members.entry(group_id).or_default().push(*address),
+            Concern::Instance { instance_id, .. } => {
+                let claim = state.get::<Claim>(instance_id);
+                let own = claim.filter(|claim| claim.host_id == host_id);
+                match own.and_then(|_| instance(state, instance_id, cloud)) {
+                    Some((intent, row, interface)) => {
+                        if told.note(&intent, interface) {
+                            delta.instances.push(intent);
+                            user_data.push(row.user_data.clone());
+                        }
+                    }
+                    None => {
+                        if told.instances.remove(instance_id).is_some() {
+                            delta.removed_instances.push(instance_id.clone());
+                        }
+                    }
+                }
+            }
+        }
+    }
+    told.note_groups(state);
+    let mut vpcs: BTreeMap<&str, VpcDelta> = BTreeMap::new();
+    for (id, group) in &told.groups {
+        let is_news = before.groups.get(id) != Some(group) || group.whole && rules.contains(id.as_str());
+        if is_news {
+            let vpc = vpcs.entry(&group.vpc_id).or_default();
+            vpc.security_groups.push(tell(state, id, group));
+        } else if let Some(addresses) = members.get(id.as_str()) {
+            let vpc = vpcs.entry(&group.vpc_id).or_default();
+            vpc.members.push(membership(state, id, addresses));
+        }
+    }
+    let (had, has) = (before.vpcs(), told.vpcs());
+    for (id, group) in &before.groups {
+        if !told.groups.contains_key(id) && has.contains(group.vpc_id.as_str()) {
+            let vpc = vpcs.entry(&group.vpc_id).or_default();
+            vpc.removed_security_groups.push(id.clone());
+        }
+    }
+    for id in has.difference(&had) {
+        vpcs.entry(id).or_default();
+    }
+    delta.removed_vpcs = had.difference(&has).map(ToString::to_string).collect();
+    delta.vpcs = vpcs
+        .into_iter()
+        .filter_map(|(id, change)| {
+            let vpc = state.get::<Vpc>(id)?;
+            Some(VpcDelta {
+                vpc_id: vpc.id.clone(),
+                cidr_block: vpc.cidr.to_string(),
+                public_pool_cidr: cloud.public_pool.to_string(),
+                ..change
+            })
+        })
+        .collect();
+    Some(Letter {
+        intents: delta,
+        user_data,
+        told,
+    })
+}
+
+fn membership(state: &State, group_id: &str, addresses: &[Ipv4Addr]) -> MembersDelta {
+    let (joined, left) = addresses
+        .iter()
+        .partition::<Vec<Ipv4Addr>, _>(|address| state.is_member(group_id, **address));
+    let text = |addresses: Vec<Ipv4Addr>| addresses.iter().map(ToString::to_string).collect();
+    MembersDelta {
+        group_id: group_id.to_owned(),
+        joined: text(joined),
+        left: text(left),
+    }
+}
+
+impl Letter<IntentsDelta> {
+    /// Whether it says nothing new.
+    pub fn is_empty(&self) -> bool {
+        let delta = &self.intents;
+        delta.instances.is_empty()
+            && delta.removed_instances.is_empty()
+            && delta.vpcs.is_empty()
+            && delta.removed_vpcs.is_empty()
+    }
+}

@@ -1,0 +1,379 @@
+//! Changes that follow each other are as good as all intents anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hearth_api::agent::Intents;
+use hearth_api::agent::instance_intent::Desired;
+use hearth_api::{InstanceState, deltas};
+use hearth_image::BootMode;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::*;
+use crate::state::{
+    AVAILABLE, Host, Image, Instance, Reservation, SecurityGroupRule, Subnet, Tags, Tx, Volume,
+};
+
+const HOSTS: [&str; 3] = ["h-0", "h-1", "h-2"];
+/// Each VPC has as many groups.
+const GROUPS: usize = 4;
+const VPCS: [&str; 2] = ["vpc-0", "vpc-1"];
+
+fn cloud() -> Cloud {
+    Cloud {
+        owner_id: "1".into(),
+        region: "local-1".into(),
+        public_pool: "198.18.0.0/24".parse().unwrap(),
+    }
+}
+
+fn group_id(vpc: &str, number: usize) -> String {
+    format!("sg-{vpc}-{number}")
+}
+
+fn layout(tx: &mut Tx<'_>) {
+    tx.put(state::Cloud {
+        owner_id: "1".into(),
+        epoch: "one".into(),
+    });
+    for host in HOSTS {
+        tx.put(Host {
+            id: host.into(),
+            availability_zone: "local-1a".into(),
+            enrolled_at: 0,
+            forgotten_at: None,
+        });
+    }
+    for vpc in VPCS {
+        tx.put(Vpc {
+            id: vpc.into(),
+            account_id: "1".into(),
+            cidr: "10.0.0.0/16".parse().unwrap(),
+            is_default: vpc == "vpc-0",
+            created_at: 0,
+            tags: Tags::new(),
+        });
+        tx.put(Subnet {
+            id: format!("subnet-{vpc}"),
+            account_id: "1".into(),
+            vpc_id: vpc.into(),
+            cidr: "10.0.0.0/20".parse().unwrap(),
+            availability_zone: "local-1a".into(),
+            default_for_az: vpc == "vpc-0",
+            map_public_ip_on_launch: false,
+            created_at: 0,
+            tags: Tags::new(),
+        });
+        for number in 0..GROUPS {
+            tx.put(SecurityGroup {
+                id: group_id(vpc, number),
+                account_id: "1".into(),
+                vpc_id: vpc.into(),
+                name: format!("group-{number}"),
+                description: String::new(),
+                created_at: 0,
+                tags: Tags::new(),
+            });
+        }
+    }
+    tx.put(Image {
+        id: "ami-1".into(),
+        account_id: "1".into(),
+        name: "image".into(),
+        description: String::new(),
+        kernel_path: String::new(),
+        boot_mode: BootMode::UefiPreferred,
+        state: AVAILABLE.into(),
+        size: 1 << 20,
+        digest: "00".into(),
+        created_at: 0,
+        tags: Tags::new(),
+    });
+}
+
+fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
+    let (id, host) = (format!("i-{number:05}"), *HOSTS.choose(rng).unwrap());
+    let vpc = *VPCS.choose(rng).unwrap();
+    let groups: BTreeSet<String> = (0..rng.random_range(1..3))
+        .map(|_| group_id(vpc, rng.random_range(0..GROUPS)))
+        .collect();
+    tx.put(Reservation {
+        id: format!("r-{number}"),
+        account_id: "1".into(),
+        created_at: 0,
+    });
+    tx.put(Instance {
+        id: id.clone(),
+        account_id: "1".into(),
+        reservation_id: format!("r-{number}"),
+        ami_launch_index: 0,
+        image_id: "ami-1".into(),
+        instance_type: "t2.nano".into(),
+        vcpus: 1,
+        memory_mib: 512,
+        host_id: host.into(),
+        availability_zone: "local-1a".into(),
+        key_name: String::new(),
+        public_key: String::new(),
+        user_data: None,
+        client_token: String::new(),
+        shutdown_behavior: "stop".into(),
+        http_tokens: "optional".into(),
+        http_endpoint: "enabled".into(),
+        http_hop_limit: 1,
+        metadata_tags: "enabled".into(),
+        auto_recovery: "default".into(),
+        public_address: false,
+        launch_time: 0,
+        desired: Desired::Running,
+        run: 1,
+        reboot: 0,
+        force: false,
+        state: InstanceState::Pending,
+        reason_code: String::new(),
+        reason_message: String::new(),
+        transition_reason: String::new(),
+        terminated_at: None,
+        tags: Tags::new(),
+    });
+    tx.put(Claim {
+        instance_id: id.clone(),
+        host_id: host.into(),
+        vcpus: 1,
+        memory_mib: 512,
+    });
+    tx.put(NetworkInterface {
+        id: format!("eni-{number}"),
+        account_id: "1".into(),
+        instance_id: id.clone(),
+        vpc_id: vpc.into(),
+        subnet_id: format!("subnet-{vpc}"),
+        mac_address: format!("02:00:00:00:{:02x}:{:02x}", number >> 8, number & 0xff),
+        private_ip: (0x0a00_0004 + number % 4000).into(),
+        public_ip: None,
+        groups: groups.into_iter().collect(),
+        tags: Tags::new(),
+    });
+    tx.put(Volume {
+        id: format!("vol-{number}"),
+        account_id: "1".into(),
+        instance_id: Some(id),
+        host_id: host.into(),
+        image_id: "ami-1".into(),
+        device_name: "/dev/vda".into(),
+        size_gib: 1,
+        delete_on_termination: true,
+        created_at: 0,
+        tags: Tags::new(),
+    });
+}
+
+/// One random change.
+fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
+    let instances: Vec<Instance> = tx.all::<Instance>().cloned().collect();
+    let rules: Vec<SecurityGroupRule> = tx.all::<SecurityGroupRule>().cloned().collect();
+    match rng.random_range(0..10) {
+        0..=2 if instances.len() < 60 => launch(tx, rng, number),
+        3 | 4 => {
+            let Some(gone) = instances.choose(rng) else { return };
+            tx.remove::<Claim>(&gone.id);
+            if let Some(interface) = tx.interface_of(&gone.id).map(|interface| interface.id.clone()) {
+                tx.remove::<NetworkInterface>(&interface);
+            }
+            let volumes = tx
+                .by(&Volume::BY_INSTANCE, &gone.id)
+                .map(|volume| volume.id.clone());
+            let volumes: Vec<String> = volumes.collect();
+            tx.remove_all::<Volume>(volumes);
+            tx.remove::<Instance>(&gone.id);
+        }
+        5 => {
+            let Some(changed) = instances.choose(rng) else {
+                return;
+            };
+            tx.update::<Instance>(&changed.id, |row| match rng.random_range(0..3) {
+                0 => row.run += 1,
+                1 => _ = row.tags.insert("Name".into(), number.to_string()),
+                _ => row.state = InstanceState::Running,
+            });
+        }
+        6 => {
+            let Some(changed) = instances.choose(rng) else {
+                return;
+            };
+            let interface = tx.interface_of(&changed.id).cloned().unwrap();
+            let group = group_id(&interface.vpc_id, rng.random_range(0..GROUPS));
+            tx.update::<NetworkInterface>(&interface.id, |row| row.groups = vec![group]);
+        }
+        7 | 8 if rules.len() < 12 => {
+            let vpc = *VPCS.choose(rng).unwrap();
+            let named = rng
+                .random_bool(0.6)
+                .then(|| group_id(vpc, rng.random_range(0..GROUPS)));
+            tx.put(SecurityGroupRule {
+                id: format!("sgr-{number:05}"),
+                account_id: "1".into(),
+                group_id: group_id(vpc, rng.random_range(0..GROUPS)),
+                is_egress: rng.random(),
+                protocol: 6,
+                from_port: 22,
+                to_port: 22,
+                cidr: if named.is_some() { "" } else { "0.0.0.0/0" }.into(),
+                referenced_group_id: named,
+                description: String::new(),
+                created_at: number.into(),
+                tags: Tags::new(),
+            });
+        }
+        _ => {
+            if let Some(rule) = rules.choose(rng) {
+                tx.remove::<SecurityGroupRule>(&rule.id);
+            }
+        }
+    }
+}
+
+fn normal(mut intents: Intents) -> Intents {
+    for group in intents.vpcs.iter_mut().flat_map(|vpc| &mut vpc.security_groups) {
+        group.members.sort();
+    }
+    // Deltas that say nothing are not sent.
+    intents.sequence = 0;
+    intents
+}
+
+struct Follower {
+    told: Told,
+    intents: Intents,
+    waiting: BTreeSet<Concern>,
+}
+
+impl Follower {
+    /// Whether its session follows the topic of a concern.
+    fn hears(&self, host: &str, concern: &Concern) -> bool {
+        match concern {
+            Concern::Host { host_id } | Concern::Instance { host_id, .. } => host_id == host,
+            Concern::Rules { group_id } | Concern::Member { group_id, .. } => self.told.has_group(group_id),
+        }
+    }
+}
+
+#[test]
+fn changes_lead_to_what_all_intents_are() {
+    let (cloud, mut rng) = (cloud(), StdRng::seed_from_u64(13));
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    layout(&mut tx);
+    tx.finish().unwrap();
+    let mut followers: BTreeMap<&str, Follower> = HOSTS
+        .into_iter()
+        .map(|host| {
+            let letter = all(&state, host, &cloud).unwrap();
+            let follower = Follower {
+                told: letter.told,
+                intents: letter.intents,
+                waiting: BTreeSet::new(),
+            };
+            (host, follower)
+        })
+        .collect();
+    let (mut sent, mut silent) = (0, 0);
+    for number in 0..1500 {
+        let mut tx = Tx::new(&mut state, 0);
+        step(&mut tx, &mut rng, number);
+        let changes = tx.finish().unwrap();
+        for (host, follower) in &mut followers {
+            let heard: Vec<_> = changes
+                .concerns
+                .iter()
+                .filter(|concern| follower.hears(host, concern))
+                .cloned()
+                .collect();
+            follower.waiting.extend(heard);
+            // Some hosts are slow: several changes are one message then.
+            if follower.waiting.is_empty() || rng.random_bool(0.3) {
+                continue;
+            }
+            let waiting = std::mem::take(&mut follower.waiting);
+            let letter = super::changes(&state, host, &cloud, &follower.told, &waiting).unwrap();
+            if letter.is_empty() {
+                silent += 1;
+            } else {
+                sent += 1;
+                deltas::apply(&mut follower.intents, letter.intents).unwrap();
+                follower.told = letter.told;
+            }
+            let anew = all(&state, host, &cloud).unwrap();
+            assert_eq!(
+                normal(follower.intents.clone()),
+                normal(anew.intents),
+                "step {number}, {host}"
+            );
+        }
+    }
+    assert!(sent > 1000 && silent > 20, "{sent} sent, {silent} silent");
+}
+
+#[test]
+fn one_more_member_of_a_large_group_is_a_small_message() {
+    let (cloud, mut rng) = (cloud(), StdRng::seed_from_u64(1));
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    layout(&mut tx);
+    let own = group_id("vpc-0", 0);
+    tx.put(SecurityGroupRule {
+        id: "sgr-1".into(),
+        account_id: "1".into(),
+        group_id: own.clone(),
+        is_egress: false,
+        protocol: -1,
+        from_port: -1,
+        to_port: -1,
+        cidr: String::new(),
+        referenced_group_id: Some(own.clone()),
+        description: String::new(),
+        created_at: 0,
+        tags: Tags::new(),
+    });
+    for number in 0..1000 {
+        launch(&mut tx, &mut rng, number);
+        tx.update::<Instance>(&format!("i-{number:05}"), |row| row.host_id = "h-0".into());
+        tx.update::<Claim>(&format!("i-{number:05}"), |row| row.host_id = "h-0".into());
+        tx.update::<NetworkInterface>(&format!("eni-{number}"), |row| {
+            row.vpc_id = "vpc-0".into();
+            row.groups = vec![own.clone()];
+        });
+    }
+    tx.finish().unwrap();
+    let before = all(&state, "h-0", &cloud).unwrap();
+    let mut tx = Tx::new(&mut state, 0);
+    launch(&mut tx, &mut rng, 1000);
+    tx.update::<Instance>("i-01000", |row| row.host_id = "h-1".into());
+    tx.update::<Claim>("i-01000", |row| row.host_id = "h-1".into());
+    tx.update::<NetworkInterface>("eni-1000", |row| {
+        row.vpc_id = "vpc-0".into();
+        row.groups = vec![own.clone()];
+    });
+    let concerns = tx.finish().unwrap().concerns;
+    let letter = super::changes(&state, "h-0", &cloud, &before.told, &concerns).unwrap();
+    let (small, whole) = (letter.intents.encoded_len(), before.intents.encoded_len());
+    assert!(small < 200 && whole > 100_000, "{small} bytes of {whole}");
+}
+
+#[test]
+fn a_host_that_is_forgotten_has_no_intents() {
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    layout(&mut tx);
+    tx.finish().unwrap();
+    let told = all(&state, "h-0", &cloud()).unwrap().told;
+    let mut tx = Tx::new(&mut state, 0);
+    tx.update::<Host>("h-0", |host| host.forgotten_at = Some(0));
+    let concerns = tx.finish().unwrap().concerns;
+    assert!(concerns.contains(&Concern::Host {
+        host_id: "h-0".into()
+    }));
+    assert!(all(&state, "h-0", &cloud()).is_none());
+    assert!(super::changes(&state, "h-0", &cloud(), &told, &concerns).is_none());
+}

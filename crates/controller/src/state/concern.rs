@@ -1,0 +1,29 @@
+//! Whom a change concerns: what agents have to hear of. Every noun says it of itself ([`super::Noun::concerns`]), before
+//! and after each change, so that no call can forget it.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+/// What may have changed for some host. A hint: whoever hears it reads the state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Concern {
+    /// Whether the host is one.
+    Host { host_id: String },
+    /// An instance or what it holds: of interest to its host.
+    Instance { host_id: String, instance_id: String },
+    /// Rules of a security group: of interest to hosts that filter by them.
+    Rules { group_id: String },
+    /// Whether the address is a member of the group: of interest to hosts that keep the group.
+    Member { group_id: String, address: Ipv4Addr },
+}
+
+/// What of two lists of concerns, of an object before and after a change, is told. A membership that was there and is
+/// there still is no news.
+pub(super) fn news(before: Vec<Concern>, after: Vec<Concern>, told: &mut BTreeSet<Concern>) {
+    let is_news = |concern: &Concern, other: &[Concern]| {
+        !matches!(concern, Concern::Member { .. }) || !other.contains(concern)
+    };
+    told.extend(before.iter().filter(|concern| is_news(concern, &after)).cloned());
+    let after = after.into_iter().filter(|concern| is_news(concern, &before));
+    told.extend(after);
+}

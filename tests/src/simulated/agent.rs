@@ -1,0 +1,182 @@
+//! One simulated agent: from its join token to its sessions.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use hearth_agent::identity::{self, Identity};
+use hearth_agent::paths::DataDir;
+use hearth_api::agent::agent_message::Message as Up;
+use hearth_api::agent::control_message::Message as Down;
+use hearth_api::agent::control_plane_client::ControlPlaneClient;
+use hearth_api::agent::{AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, Observation};
+use hearth_api::deltas;
+use hearth_api::join::JoinToken;
+use prost::Message as _;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::instances::Instances;
+use super::{Behaviour, Counters};
+
+/// Between two sessions.
+const PAUSE: Duration = Duration::from_millis(200);
+/// As real agents.
+const MAX_MESSAGE: usize = 64 << 20;
+
+pub struct Agent {
+    identity: Identity,
+    behaviour: Arc<Behaviour>,
+    counters: Arc<Counters>,
+    instances: Instances,
+    /// The newest that it keeps, for whoever waits for something in it.
+    intents: watch::Sender<Intents>,
+}
+
+impl Agent {
+    /// Enrols a host, which keeps its identity in `dir`.
+    pub async fn join(
+        dir: &Path,
+        token: &JoinToken,
+        endpoint: &str,
+        zone: &str,
+        behaviour: Arc<Behaviour>,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let dir = DataDir::create(dir).with_context(|| format!("making {}", dir.display()))?;
+        let identity = identity::enroll(&dir, token, endpoint, zone).await?;
+        Ok(Self {
+            identity,
+            behaviour,
+            counters,
+            instances: Instances::default(),
+            intents: watch::channel(Intents::default()).0,
+        })
+    }
+
+    pub fn host_id(&self) -> &str {
+        &self.identity.host_id
+    }
+
+    pub fn intents(&self) -> watch::Receiver<Intents> {
+        self.intents.subscribe()
+    }
+
+    /// Holds one session after the other, for ever.
+    pub async fn run(mut self) {
+        loop {
+            let length = match self.behaviour.session {
+                Some(mean) => mean.mul_f64(2.0 * rand::random::<f64>()),
+                None => Duration::MAX,
+            };
+            // A session that fails is begun anew, as one that was cut is.
+            let _ = tokio::time::timeout(length, self.session()).await;
+            tokio::time::sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
+        }
+    }
+
+    async fn session(&mut self) -> Result<()> {
+        let channel = identity::connect(&self.identity, &self.identity.endpoint).await?;
+        let (up, outbox) = mpsc::channel::<AgentMessage>(4);
+        let hello = Hello {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            availability_zone: self.identity.availability_zone.clone(),
+            hostname: self.identity.host_id.clone(),
+            capacity: Some(self.behaviour.capacity),
+            uefi: true,
+        };
+        up.send(message(Up::Hello(hello))).await?;
+        self.observe(&up).await?;
+        let mut down = ControlPlaneClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .session(ReceiverStream::new(outbox))
+            .await?
+            .into_inner();
+        self.counters.sessions.fetch_add(1, Relaxed);
+        loop {
+            let due = self.instances.next();
+            tokio::select! {
+                received = down.message() => {
+                    let Some(received) = received? else { return Ok(()) };
+                    self.hear(received, &up).await?;
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Some(began) = self.instances.change(Instant::now()) {
+                        self.counters.running.fetch_add(began, Relaxed);
+                        self.observe(&up).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn hear(&mut self, received: ControlMessage, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
+        self.counters.messages.fetch_add(1, Relaxed);
+        self.counters
+            .bytes
+            .fetch_add(received.encoded_len() as u64, Relaxed);
+        match received.message {
+            Some(Down::Intents(intents)) => {
+                if rand::random::<f64>() < self.behaviour.forgets {
+                    return Ok(());
+                }
+                self.intents.send_replace(intents);
+                self.act(up).await
+            }
+            Some(Down::Delta(delta)) => {
+                if rand::random::<f64>() < self.behaviour.forgets {
+                    return Ok(());
+                }
+                // What does not match is acknowledged as what is kept, and all comes anew.
+                self.intents
+                    .send_if_modified(|intents| deltas::apply(intents, delta).is_ok());
+                self.act(up).await
+            }
+            Some(Down::ConsoleRequest(request)) => {
+                let output = ConsoleOutput {
+                    request_id: request.request_id,
+                    output: b"simulated\n".to_vec(),
+                    error: String::new(),
+                };
+                Ok(up.send(message(Up::ConsoleOutput(output))).await?)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Acts upon the newest intents, and acknowledges them.
+    async fn act(&mut self, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
+        if !self.behaviour.acknowledges_after.is_zero() {
+            tokio::time::sleep(self.behaviour.acknowledges_after).await;
+        }
+        let now = Instant::now();
+        self.instances
+            .want(&self.intents.borrow(), now, self.behaviour.acts_after);
+        if let Some(began) = self.instances.change(now) {
+            self.counters.running.fetch_add(began, Relaxed);
+        }
+        self.observe(up).await
+    }
+
+    async fn observe(&self, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
+        let observation = {
+            let intents = self.intents.borrow();
+            Observation {
+                intents_sequence: intents.sequence,
+                intents_epoch: intents.epoch.clone(),
+                instances: self.instances.observe(),
+                capacity: Some(self.behaviour.capacity),
+            }
+        };
+        Ok(up.send(message(Up::Observation(observation))).await?)
+    }
+}
+
+fn message(message: Up) -> AgentMessage {
+    AgentMessage {
+        message: Some(message),
+    }
+}
