@@ -168,4 +168,25 @@ impl Ledger {
         );
         Ok(last)
     }
+
+    /// Whether the connection over which it began to write last still stands.
+    pub fn writes_on(&self, site: &mut Site) -> Result<bool> {
+        let ended = site.try_run("systemctl is-active --quiet ledger")?;
+        Ok(ended.status.success())
+    }
+
+    /// The longest time between two commits of those from `first` on.
+    pub fn longest_gap(&self, site: &mut Site, first: u64) -> Result<Duration> {
+        let gap = site.ssh(
+            &self.instance,
+            &format!(
+                "sh ledger/sql \"select max(gap) from (select 86400 * (at - lag(at) over (order by seq)) as gap \
+                 from entry where seq >= {first})\""
+            ),
+        )?;
+        let gap: f64 = gap
+            .parse()
+            .with_context(|| format!("a number of seconds: {gap:?}"))?;
+        Ok(Duration::try_from_secs_f64(gap)?)
+    }
 }

@@ -10,3 +10,4 @@ mod limits;
 mod packages;
 mod power;
 mod site;
+mod upgrade;

@@ -10,6 +10,15 @@ use hearth_tests::skipped;
 
 use crate::site::LONG;
 
+/// Makes a host the first of its cloud, once both packages are installed.
+pub const JOIN: &str = "hearthd join-token | hearth-agent join @/dev/stdin && systemctl start hearth-agent && \
+     hearth wait-until-up --zones 1 --timeout 300";
+
+/// A key pair `mine`, and a security group `ssh` that admits ssh.
+pub const ACCESS: &str = "hearth create-key-pair --key-name mine --key-type ed25519 --save >/dev/null && \
+     hearth create-security-group --group-name ssh --description ssh >/dev/null && \
+     hearth authorize-security-group-ingress --group-name ssh --protocol tcp --port 22 --cidr 0.0.0.0/0 >/dev/null";
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
@@ -18,7 +27,7 @@ fn root() -> PathBuf {
 }
 
 /// Builds the packages from the programs under test; the directory that they are in.
-fn build() -> PathBuf {
+pub fn build() -> PathBuf {
     let root = root();
     let hearth = binary("hearth").unwrap();
     // A release build's programs stay what they are.
@@ -28,6 +37,7 @@ fn build() -> PathBuf {
     };
     let before = release();
     let built = Command::new(root.join("scripts/package"))
+        .arg("--fast")
         .env("HEARTH_BIN", hearth.parent().unwrap())
         .output()
         .unwrap();
@@ -35,6 +45,19 @@ fn build() -> PathBuf {
     assert!(built.status.success(), "{said}");
     assert_eq!(release(), before);
     root.join("target/debian")
+}
+
+/// The package of this name in a directory.
+pub fn package(dir: &Path, name: &str) -> PathBuf {
+    let prefix = format!("{name}_");
+    let mut files = std::fs::read_dir(dir).unwrap().flatten();
+    let found = files.find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    found.unwrap().path()
+}
+
+/// Installs packages, named by their files, with what they depend on.
+pub fn install(files: &str) -> String {
+    format!("DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends {files}")
 }
 
 /// The seconds that a script takes on a machine.
@@ -122,11 +145,6 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
     second.run("ping -c 1 -W 5 10.99.0.1").unwrap();
     let untouched = [first.run(LEFT).unwrap(), second.run(LEFT).unwrap()];
 
-    let install = |names: &str| {
-        format!(
-            "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends {names}"
-        )
-    };
     let all = install(&format!(
         "{packages}/hearth_*.deb {packages}/hearth-agent_*.deb {packages}/hearth-firmware_*.deb"
     ));
@@ -134,9 +152,9 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
     println!("apt install of all packages {:.1} s", took.as_secs_f32());
     let took = timed(
         &mut first,
-        "echo HEARTH_AGENT_LISTEN=0.0.0.0:7601 >>/etc/hearth/hearthd.env && systemctl restart hearthd &&
-         hearthd join-token | hearth-agent join @/dev/stdin && systemctl start hearth-agent &&
-         hearth wait-until-up --zones 1 --timeout 300",
+        &format!(
+            "echo HEARTH_AGENT_LISTEN=0.0.0.0:7601 >>/etc/hearth/hearthd.env && systemctl restart hearthd && {JOIN}"
+        ),
     );
     println!("the first host is in its cloud {:.1} s later", took.as_secs_f32());
 
@@ -156,10 +174,7 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
         .run_for(
             LONG,
             &format!(
-                "hearth register-image --name tiny --disk-image {ami} --query ImageId --output text >/root/image &&
-                 hearth create-key-pair --key-name mine --key-type ed25519 --save >/dev/null &&
-                 hearth create-security-group --group-name ssh --description ssh >/dev/null &&
-                 hearth authorize-security-group-ingress --group-name ssh --protocol tcp --port 22 --cidr 0.0.0.0/0 >/dev/null"
+                "hearth register-image --name tiny --disk-image {ami} --query ImageId --output text >/root/image && {ACCESS}"
             ),
         )
         .unwrap();

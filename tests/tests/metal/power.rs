@@ -15,6 +15,10 @@ const COMMITS: u64 = 25;
 /// leaves it stopped.
 const RUN: u32 = 3;
 
+/// How long an orderly shutdown may take on a host under load. A guest that hears its power button ends within seconds; for one
+/// that does not, it takes 90 s longer.
+const SHUTDOWN: Duration = Duration::from_secs(80);
+
 /// An instance whose automatic recovery is disabled.
 fn without_recovery(site: &mut Site) -> Result<String> {
     let image = site.named("hello", "ImageId")?;
@@ -112,7 +116,11 @@ fn a_database_survives_ten_reboots_of_its_host() {
         // The guest has ended by itself: there is nothing to recover in its file system.
         let recovered = site.ssh(&instance, "dmesg | grep -c recovery || true")?;
         ensure!(recovered == "0", "the guest's file system needed a recovery");
-        ensure!(down < Duration::from_secs(60), "the shutdown took {down:?}");
+        if down > SHUTDOWN {
+            let said = site.run("journalctl --boot -1 --no-pager --output short-precise | tail -n 150")?;
+            let guest = site.run(&format!("hearth console {instance} | tail -n 60"))?;
+            anyhow::bail!("the shutdown took {down:?}: {said}\n{guest}");
+        }
         Ok(format!(
             "down in {:.1} s, up after {:.1} s",
             down.as_secs_f32(),

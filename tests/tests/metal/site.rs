@@ -1,11 +1,13 @@
 //! A cloud that `scripts/up` has installed on a machine.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hearth_tests::binary;
 use hearth_tests::metal::{Ended, Machine, Rack};
+
+use crate::packages;
 
 /// How long an installation, a start of an instance, or a stop may take on a host under load.
 pub const LONG: Duration = Duration::from_secs(600);
@@ -40,6 +42,20 @@ impl Site {
         site.script("up")?;
         let instance = site.named("hello", "InstanceId")?;
         Ok((site, instance))
+    }
+
+    /// A machine with a cloud of these packages on it, as docs/homelab.md makes it.
+    pub fn packaged(rack: &Rack, name: &str, packages: &[&Path]) -> Result<Self> {
+        let mut site = Self::new(rack, rack.machine(name)?)?;
+        let files: Vec<String> = packages.iter().map(|path| path.display().to_string()).collect();
+        let start = Instant::now();
+        site.run(&packages::install(&files.join(" ")))?;
+        println!("apt install {:.1} s", start.elapsed().as_secs_f32());
+        let start = Instant::now();
+        site.run(packages::JOIN)?;
+        println!("a cloud {:.1} s later", start.elapsed().as_secs_f32());
+        site.run(packages::ACCESS)?;
+        Ok(site)
     }
 
     /// Runs one of `scripts/`, with arguments.
