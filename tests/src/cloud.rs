@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
 use hearth_api::client::channel;
 use hearth_api::v1::{
-    self, images_client::ImagesClient, instances_client::InstancesClient, key_pairs_client::KeyPairsClient,
-    security_groups_client::SecurityGroupsClient,
+    self, hosts_client::HostsClient, images_client::ImagesClient, instances_client::InstancesClient,
+    key_pairs_client::KeyPairsClient, security_groups_client::SecurityGroupsClient,
 };
 use tonic::transport::Channel;
 
@@ -74,16 +74,7 @@ impl Cloud {
             _janitor: janitor,
         };
         cloud.start_hearthd().await?;
-        let token = run(Command::new(binary("hearthd")?)
-            .args(["join-token", "--data-dir"])
-            .arg(cloud.path("controller")))?
-        .stdout;
-        std::fs::write(cloud.path("token"), token)?;
-        run(Command::new(binary("hearth-agent")?)
-            .arg("join")
-            .arg(format!("@{}", cloud.path("token").display()))
-            .arg("--data-dir")
-            .arg(cloud.path("agent")))?;
+        cloud.join()?;
         cloud.start_agent().await?;
         cloud.prepare().await?;
         Ok(cloud)
@@ -137,6 +128,21 @@ impl Cloud {
             .as_str()
             .with_context(|| format!("agent_listen in {text}"))?;
         self.agent_port = address.rsplit(':').next().unwrap_or_default().parse()?;
+        Ok(())
+    }
+
+    /// Lets the host join, with a token of its own.
+    pub fn join(&self) -> Result<()> {
+        let token = run(Command::new(binary("hearthd")?)
+            .args(["join-token", "--data-dir"])
+            .arg(self.path("controller")))?
+        .stdout;
+        std::fs::write(self.path("token"), token)?;
+        run(Command::new(binary("hearth-agent")?)
+            .arg("join")
+            .arg(format!("@{}", self.path("token").display()))
+            .arg("--data-dir")
+            .arg(self.path("agent")))?;
         Ok(())
     }
 
@@ -214,6 +220,10 @@ impl Cloud {
 
     pub async fn instances(&self) -> Result<InstancesClient<Channel>> {
         Ok(InstancesClient::new(self.channel().await?))
+    }
+
+    pub async fn hosts(&self) -> Result<HostsClient<Channel>> {
+        Ok(HostsClient::new(self.channel().await?))
     }
 
     pub async fn security_groups(&self) -> Result<SecurityGroupsClient<Channel>> {

@@ -10,6 +10,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
 use hearth_api::agent::{AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello};
+use hearth_api::fence::is_forgotten;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -65,6 +66,11 @@ impl SessionError {
     fn is_refusal(&self) -> bool {
         matches!(self, Self::Ended(status) if status.code() == Code::PermissionDenied)
     }
+
+    /// Whether the host was forgotten.
+    fn is_fence(&self) -> bool {
+        matches!(self, Self::Ended(status) if is_forgotten(status))
+    }
 }
 
 /// A session that lasted this long was a good one: the next is dialled soon.
@@ -103,10 +109,17 @@ impl Session {
                 }
                 Err(error) if error.is_refusal() => {
                     pause = REFUSED_PAUSE;
+                    let guests = if error.is_fence() {
+                        if session.news.send(News::Forgotten).await.is_err() {
+                            return;
+                        }
+                        "Its guests are ended, and their volumes are kept"
+                    } else {
+                        "Guests go on, and nothing changes on this host any more"
+                    };
                     tracing::error!(
-                        "{}. Guests go on, and nothing changes on this host any more. To let it join anew: run \
-                         `hearthd join-token` on the control plane's machine, stop this agent, remove {}, run \
-                         `hearth-agent join TOKEN`, and start the agent",
+                        "{}. {guests}. To let it join anew: run `hearthd join-token` on the control plane's machine, \
+                         stop this agent, remove {}, run `hearth-agent join TOKEN`, and start the agent",
                         crate::chain(&error),
                         session.dir.pki().display()
                     );

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::{InstanceIntent, Intents, IntentsDelta, RootVolume};
 use hearth_api::deltas;
@@ -27,7 +28,12 @@ pub enum News {
     /// All intents.
     All(Intents),
     Changes(IntentsDelta),
+    /// The host belongs to the cloud no more: nothing that runs here is its own.
+    Forgotten,
 }
+
+/// The epoch of the intents that a forgotten host has.
+const FENCED: &str = "fenced";
 
 pub struct Supervisor {
     context: Arc<Context>,
@@ -107,6 +113,7 @@ impl Supervisor {
                     Some(News::All(intents)) => refused = self.take(intents).await,
                     // What builds on intents that the store refused does not match: all come anew.
                     Some(News::Changes(delta)) => refused = self.change(delta).await.or(refused),
+                    Some(News::Forgotten) => refused = self.take(self.fence()).await,
                     None => return,
                 },
                 () = again => if let Some(intents) = refused.take() {
@@ -114,6 +121,28 @@ impl Supervisor {
                 },
                 Some(ended) = self.tasks.join_next() => self.reap(ended),
             }
+        }
+    }
+
+    /// The intents of a host that was forgotten: all that runs is ended at once, for its addresses may be another's by now,
+    /// and volumes are kept. What was to be terminated still is. Their epoch is none of a store's, so that those of a cloud
+    /// that the host joins later replace them.
+    fn fence(&self) -> Intents {
+        let mut instances = self.intents.instances.clone();
+        for intent in &mut instances {
+            intent.force = true;
+            if intent.desired() != Desired::Terminated {
+                intent.set_desired(Desired::Stopped);
+            }
+        }
+        tracing::warn!(
+            instances = instances.len(),
+            "this host was forgotten by its cloud: its guests are ended, and their volumes are kept"
+        );
+        Intents {
+            epoch: FENCED.to_owned(),
+            instances,
+            ..Intents::default()
         }
     }
 

@@ -23,6 +23,11 @@ pub enum VolumeError {
         volume_id: String,
         source: hearth_block::overlay::CreateError,
     },
+    #[error(
+        "volume {volume_id}, with which the instance ran before, is not on this host: its data directory is another one, or \
+         has lost it"
+    )]
+    Lost { volume_id: String },
     #[error("volume {volume_id} is in use by another process on this host")]
     InUse { volume_id: String },
 }
@@ -41,6 +46,19 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The file of a volume that says which image is its base.
 const BASE: &str = "image";
+
+/// Of a volume that was made before: an empty one in its place would be another disk. Blocks.
+///
+/// # Errors
+/// It is not there.
+pub fn demand(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
+    match dir.volume(volume_id).exists() {
+        true => Ok(()),
+        false => Err(VolumeError::Lost {
+            volume_id: volume_id.to_owned(),
+        }),
+    }
+}
 
 /// Makes the volume unless it exists; durable on return. Blocks.
 ///

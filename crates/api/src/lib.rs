@@ -9,6 +9,7 @@ pub mod codec;
 pub mod deltas;
 pub mod endpoint;
 pub mod error;
+pub mod fence;
 pub mod filter;
 pub mod ids;
 pub mod join;

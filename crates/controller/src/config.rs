@@ -62,6 +62,19 @@ pub struct Config {
     #[arg(long, env = "HEARTH_TERMINATED_VISIBLE", default_value_t = 3600)]
     pub terminated_visible: u32,
 
+    /// Seconds without a session after which a host counts as lost: its state is unknown, and the status of its instances
+    /// is impaired. A connection that was cut off is noticed within 30 seconds; those come on top.
+    #[arg(long, env = "HEARTH_HOST_SILENCE_SECONDS", default_value_t = 30)]
+    pub host_silence_seconds: u32,
+
+    /// Seconds after which a launch or a start that has come to nothing is given up.
+    #[arg(long, env = "HEARTH_PENDING_SECONDS", default_value_t = 3600)]
+    pub pending_seconds: u32,
+
+    /// Seconds after which an instance that stops or shuts down is ended by force.
+    #[arg(long, env = "HEARTH_ENDING_SECONDS", default_value_t = 600)]
+    pub ending_seconds: u32,
+
     /// Seconds that certificates of hosts and of the server are valid: 90 days. For tests of their renewal.
     #[arg(long, hide = true, default_value_t = 90 * 24 * 3600)]
     pub certificate_seconds: u32,

@@ -21,6 +21,7 @@ pub mod join;
 pub mod lifecycle;
 mod pki;
 pub mod privileges;
+mod reconcile;
 pub mod scheduler;
 mod server;
 mod services;

@@ -24,7 +24,7 @@ use crate::pki::{self, Authority};
 use crate::store::bootstrap::{Layout, bootstrap};
 use crate::store::{self, CommitError, Store};
 use crate::views::Cloud;
-use crate::{digests, janitor, services};
+use crate::{digests, janitor, reconcile, services};
 
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -158,6 +158,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             }
         }),
         tokio::spawn(janitor::run(Arc::clone(&app))),
+        tokio::spawn(reconcile::run(Arc::clone(&app))),
     ];
     write_endpoints(&dir, &socket, agent_listen).context("writing endpoints.json")?;
     tracing::info!(socket = %socket.display(), %agent_listen, data_dir = %dir.display(), "hearthd is ready");

@@ -48,7 +48,7 @@ impl Actor {
             tracing::debug!(instance = intent.instance_id, launch, after = ?began.elapsed(), step);
         };
         let prepared = tokio::select! {
-            prepared = prepare(&self.context, intent, launch) => prepared,
+            prepared = prepare(&self.context, intent, launch, self.has_run(intent)) => prepared,
             _ = self.wanted.changed() => return,
         };
         let parts = match prepared {
@@ -89,6 +89,15 @@ impl Actor {
         }
     }
 
+    /// Whether the instance has run with its root volume, as far as the control plane and the record know.
+    fn has_run(&self, intent: &InstanceIntent) -> bool {
+        let Some(root) = &intent.root_volume else {
+            return false;
+        };
+        let here = self.record.volume_id == root.volume_id && self.record.start_micros > 0;
+        root.has_run || here
+    }
+
     async fn spawn(&self, parts: Parts) -> Result<MonitorHandle, LaunchError> {
         let context = Arc::clone(&self.context);
         let (id, launch) = (parts.instance_id.clone(), parts.launch);
@@ -108,7 +117,12 @@ impl Actor {
 }
 
 /// Everything that a monitor needs, open. Idempotent, and may be dropped anywhere.
-async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -> Result<Parts, LaunchError> {
+async fn prepare(
+    context: &Arc<Context>,
+    intent: &InstanceIntent,
+    launch: u64,
+    has_run: bool,
+) -> Result<Parts, LaunchError> {
     let (root, eni) = checked(intent)?;
     let vcpus = u8::try_from(intent.vcpus).map_err(|_| LaunchError::Malformed("vCPU count"))?;
     let pin = context
@@ -122,6 +136,9 @@ async fn prepare(context: &Arc<Context>, intent: &InstanceIntent, launch: u64) -
     fault::point("image-present");
     let (dir, volume) = (context.dir.clone(), root.clone());
     let laid = tokio::task::spawn_blocking(move || {
+        if has_run {
+            volume::demand(&dir, &volume.volume_id)?;
+        }
         volume::ensure(
             &dir,
             &volume.volume_id,

@@ -361,6 +361,7 @@ impl Cloud {
                 image_size_bytes: image.len() as u64,
                 image_digest: digest(&image),
                 delete_on_termination: true,
+                has_run: false,
             }),
             network_interface: Some(NetworkInterface {
                 network_interface_id: "eni-1".to_owned(),
@@ -547,7 +548,7 @@ impl ControlPlane for Service {
                         Down::Intents(intents.borrow_and_update().clone())
                     }
                     () = &mut forgotten => {
-                        let refused = Status::permission_denied("host h-00000000000000001 was forgotten");
+                        let refused = hearth_api::fence::forgotten("h-00000000000000001");
                         let _ = down.send(Err(refused)).await;
                         return;
                     }

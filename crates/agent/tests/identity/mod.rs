@@ -5,7 +5,9 @@ use std::time::Duration;
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
 
-use crate::common::Cloud;
+use hearth_api::agent::run_end::Cause;
+
+use crate::common::{Cloud, PATIENCE};
 
 const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -72,13 +74,19 @@ async fn a_ten_year_certificate_is_renewed_at_the_next_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forgotten_host_says_so_and_does_not_hammer_while_its_guests_go_on() {
+async fn a_forgotten_host_ends_its_guests_keeps_their_volumes_says_so_and_does_not_hammer() {
     let mut cloud = Cloud::new().await;
     cloud.start_agent();
     let intent = cloud.intent("i-1", 64);
     cloud.want(|all| all.push(intent));
     cloud.until_phase("i-1", Phase::Running, 1).await;
+    let begin = std::time::Instant::now();
     cloud.hosts.lock().unwrap().forgotten.send_replace(true);
+    while !cloud.living("i-1").is_empty() {
+        assert!(begin.elapsed() < PATIENCE, "the guest runs on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("fenced {:?} after the host was forgotten", begin.elapsed());
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(
         cloud.hosts.lock().unwrap().sessions.len(),
@@ -101,7 +109,46 @@ async fn a_forgotten_host_says_so_and_does_not_hammer_while_its_guests_go_on() {
         line.contains("hearthd join-token") && line.contains(&pki),
         "{line}"
     );
-    assert_eq!(cloud.living("i-1").len(), 1);
+    // Neither the agent's restart nor the host's starts the guest again.
+    cloud.power_cut();
+    cloud.start_agent();
+    cloud.until_host(|hosts| hosts.sessions.len() == 3).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((cloud.living("i-1").len(), cloud.spawned("i-1").len()), (0, 1));
+    assert!(cloud.data_dir().join("volumes/vol-of-i-1").exists());
+    // It joins anew, and what its new cloud wants comes about, whatever the sequence.
+    cloud.kill_agent();
+    std::fs::remove_dir_all(cloud.data_dir().join("pki")).unwrap();
+    cloud.hosts.lock().unwrap().forgotten.send_replace(false);
+    cloud.intents.send_modify(|intents| {
+        intents.sequence = 0;
+        intents.instances.clear();
+    });
+    let intent = cloud.intent("i-2", 64);
+    cloud.start_agent();
+    cloud.want(|all| all.push(intent));
+    cloud.until_phase("i-2", Phase::Running, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reinstalled_host_does_not_start_instances_with_an_empty_disk() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    // As after its run was seen by the control plane.
+    let mut intent = cloud.intent("i-1", 64);
+    intent.root_volume.as_mut().unwrap().has_run = true;
+    cloud.want(|all| all.push(intent));
+    let seen = cloud.until_phase("i-1", Phase::Ended, 1).await;
+    let end = seen.end.unwrap();
+    assert_eq!(end.cause(), Cause::StartFailed);
+    assert!(
+        end.message.contains("vol-of-i-1") && end.message.contains("is not on this host"),
+        "{}",
+        end.message
+    );
+    assert!(!cloud.data_dir().join("volumes/vol-of-i-1").exists());
+    cloud.want(|all| all[0].set_desired(Desired::Terminated));
+    cloud.until_phase("i-1", Phase::Gone, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

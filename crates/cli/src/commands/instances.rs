@@ -7,6 +7,7 @@ use super::{DryRun, Filtering, Paging, Tagging};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::parameters;
+use crate::shapes::instance_status::InstanceStatuses;
 use crate::shapes::instances::{ConsoleOutput, ModifiedMaintenanceOptions, Reservation, Reservations};
 use crate::wait::{Waiter, Waiting};
 
@@ -175,6 +176,37 @@ impl DescribeInstances {
             .await;
         context.print(&Reservations::from(
             context.answered("DescribeInstances", answer)?,
+        ))
+    }
+}
+
+/// Says of running instances whether they and their hosts are well.
+#[derive(Args)]
+pub(super) struct DescribeInstanceStatus {
+    #[arg(long, num_args = 1.., value_name = "INSTANCE")]
+    instance_ids: Vec<String>,
+    /// Those of all states.
+    #[arg(long)]
+    include_all_instances: bool,
+    #[command(flatten)]
+    filtering: Filtering,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl DescribeInstanceStatus {
+    pub(super) async fn run(self, context: &Context) -> Result<(), CliError> {
+        let request = v1::DescribeInstanceStatusRequest {
+            instance_ids: self.instance_ids,
+            filters: parameters::filters(&self.filtering.filters)?,
+            page: self.paging.into(),
+            dry_run: self.filtering.dry_run.dry_run,
+            include_all_instances: self.include_all_instances,
+        };
+        let mut client = context.client().await?;
+        let answer = client.instances.describe_instance_status(request).await;
+        context.print(&InstanceStatuses::from(
+            context.answered("DescribeInstanceStatus", answer)?,
         ))
     }
 }

@@ -81,6 +81,7 @@ commands! {
     // The command with the most options by far.
     RunInstances(Box<instances::RunInstances>),
     DescribeInstances(instances::DescribeInstances),
+    DescribeInstanceStatus(instances::DescribeInstanceStatus),
     StartInstances(state_changes::StartInstances),
     StopInstances(state_changes::StopInstances),
     RebootInstances(instances::RebootInstances),
@@ -110,6 +111,8 @@ commands! {
     DeleteTags(tags::DeleteTags),
     DescribeTags(tags::DescribeTags),
     ListHosts(hosts::ListHosts),
+    DrainHost(hosts::DrainHost),
+    ResumeHost(hosts::ResumeHost),
     ForgetHost(hosts::ForgetHost),
     Ssh(ssh::Ssh),
     Console(console::Console),

@@ -19,6 +19,10 @@ struct Host {
     hostname: String,
     availability_zone: String,
     state: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    drain_state: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    silent_time: String,
     agent_version: String,
     capacity: Resources,
     claimed: Resources,
@@ -56,6 +60,8 @@ impl From<v1::ListHostsResponse> for Hosts {
             hostname: h.hostname,
             availability_zone: h.availability_zone,
             state: h.state,
+            drain_state: h.drain_state,
+            silent_time: time(h.silent_time),
             agent_version: h.agent_version,
             capacity: h.capacity.into(),
             claimed: h.claimed.into(),
@@ -76,7 +82,10 @@ impl Answer for Hosts {
                 h.host_id.clone(),
                 h.hostname.clone(),
                 h.availability_zone.clone(),
-                h.state.clone(),
+                match h.drain_state.as_str() {
+                    "" => h.state.clone(),
+                    drain => format!("{}, {drain}", h.state),
+                },
                 h.instance_ids.len().to_string(),
                 of(h.claimed.vcpus, h.capacity.vcpus),
                 of(h.claimed.memory_mib, h.capacity.memory_mib),
@@ -129,5 +138,54 @@ impl Answer for Forgotten {
             }
         }
         text
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Drained {
+    host_id: String,
+    instance_ids: Vec<String>,
+}
+
+impl From<v1::DrainHostResponse> for Drained {
+    fn from(answer: v1::DrainHostResponse) -> Self {
+        Self {
+            host_id: answer.host_id,
+            instance_ids: answer.instance_ids,
+        }
+    }
+}
+
+impl Answer for Drained {
+    fn table(&self) -> String {
+        match self.instance_ids.as_slice() {
+            [] => format!("{} is drained.", self.host_id),
+            ids => format!(
+                "{} is being drained. Instances there: {}",
+                self.host_id,
+                ids.join(", ")
+            ),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Resumed {
+    host_id: String,
+}
+
+impl From<v1::ResumeHostResponse> for Resumed {
+    fn from(answer: v1::ResumeHostResponse) -> Self {
+        Self {
+            host_id: answer.host_id,
+        }
+    }
+}
+
+impl Answer for Resumed {
+    fn table(&self) -> String {
+        format!("{} takes instances again.", self.host_id)
     }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod hosts;
 pub(crate) mod images;
+pub(crate) mod instance_status;
 pub(crate) mod instance_types;
 pub(crate) mod instances;
 pub(crate) mod key_pairs;

@@ -273,3 +273,41 @@ async fn hosts_are_listed_and_forgotten() {
     let asked = fake.asked();
     assert!(asked[1].contains("force: true"), "{asked:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_drained_and_their_instances_impaired() {
+    let fake = Fake::start().await;
+    let drain = [
+        "drain-host",
+        "--host-id",
+        HOST,
+        "--stop-instances",
+        "--output",
+        "table",
+    ];
+    let said = fake.ok(&drain).await;
+    assert!(
+        said.contains(INSTANCE) && said.contains("being drained"),
+        "{said}"
+    );
+    assert!(
+        fake.asked()[0].contains("stop_instances: true"),
+        "{:?}",
+        fake.asked()
+    );
+    let table = fake.ok(&["list-hosts", "--output", "table"]).await;
+    assert!(table.contains("connected, draining"), "{table}");
+    fake.ok(&["resume-host", "--host-id", HOST]).await;
+    let query = [
+        "describe-instance-status",
+        "--include-all-instances",
+        "--query",
+        "InstanceStatuses[].[InstanceId,InstanceState.Name,SystemStatus.Status,SystemStatus.Details[0].ImpairedSince]",
+        "--output",
+        "text",
+    ];
+    assert_eq!(
+        fake.ok(&query).await,
+        format!("{INSTANCE}\trunning\timpaired\t2025-11-23T10:00:00+00:00\n")
+    );
+}

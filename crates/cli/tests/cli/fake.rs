@@ -299,6 +299,37 @@ impl Instances for Script {
         }))
     }
 
+    async fn describe_instance_status(
+        &self,
+        request: Request<DescribeInstanceStatusRequest>,
+    ) -> Answer<DescribeInstanceStatusResult> {
+        self.note(&request.into_inner());
+        let summary = InstanceStatusSummary {
+            details: vec![InstanceStatusDetails {
+                impaired_since: Some(prost_types::Timestamp {
+                    seconds: 1_763_892_000,
+                    nanos: 0,
+                }),
+                name: "reachability".into(),
+                status: "failed".into(),
+            }],
+            status: "impaired".into(),
+        };
+        Ok(Response::new(DescribeInstanceStatusResult {
+            instance_statuses: vec![InstanceStatus {
+                availability_zone: "hearth-1a".into(),
+                instance_id: INSTANCE.into(),
+                instance_state: Some(InstanceState {
+                    code: 16,
+                    name: "running".into(),
+                }),
+                instance_status: Some(summary.clone()),
+                system_status: Some(summary),
+            }],
+            next_token: String::new(),
+        }))
+    }
+
     async fn get_console_output(
         &self,
         request: Request<GetConsoleOutputRequest>,
@@ -328,6 +359,8 @@ impl Hosts for Script {
             hostname: "iron".into(),
             availability_zone: "hearth-1a".into(),
             state: "connected".into(),
+            drain_state: "draining".into(),
+            silent_time: None,
             agent_version: "0.1.0".into(),
             capacity: Some(resources(16, 32_000, 200)),
             claimed: Some(resources(1, 1024, 8)),
@@ -338,6 +371,23 @@ impl Hosts for Script {
             }),
         };
         Ok(Response::new(ListHostsResponse { hosts: vec![host] }))
+    }
+
+    async fn drain_host(&self, request: Request<DrainHostRequest>) -> Answer<DrainHostResponse> {
+        let request = request.into_inner();
+        self.note(&request);
+        Ok(Response::new(DrainHostResponse {
+            host_id: request.host_id,
+            instance_ids: vec![INSTANCE.into()],
+        }))
+    }
+
+    async fn resume_host(&self, request: Request<ResumeHostRequest>) -> Answer<ResumeHostResponse> {
+        let request = request.into_inner();
+        self.note(&request);
+        Ok(Response::new(ResumeHostResponse {
+            host_id: request.host_id,
+        }))
     }
 
     async fn forget_host(&self, request: Request<ForgetHostRequest>) -> Answer<ForgetHostResponse> {

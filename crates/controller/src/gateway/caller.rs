@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use hearth_api::fence::forgotten;
 use tonic::{Request, Status};
 
 use super::sessions::Standing;
@@ -72,7 +73,7 @@ pub(super) fn check(admission: Admission, host_id: &str) -> Result<(), Status> {
     match admission {
         Admission::Admitted => Ok(()),
         Admission::Unknown => Err(Status::permission_denied(format!("host {host_id} is not known"))),
-        Admission::Forgotten => Err(Status::permission_denied(format!("host {host_id} was forgotten"))),
+        Admission::Forgotten => Err(forgotten(host_id)),
         Admission::Replaced => Err(Status::permission_denied(format!(
             "host {host_id} has a newer certificate than this one"
         ))),

@@ -160,6 +160,6 @@ impl Down<'_> {
     }
 
     fn forgotten(&self) -> Status {
-        Status::permission_denied(format!("host {} was forgotten", self.host_id))
+        hearth_api::fence::forgotten(self.host_id)
     }
 }

@@ -153,6 +153,8 @@ fn new_host(tx: &mut Tx<'_>, zone: &str) -> String {
         availability_zone: zone.to_owned(),
         enrolled_at: tx.now(),
         forgotten_at: None,
+        drain: None,
+        silent_since: None,
     });
     id
 }

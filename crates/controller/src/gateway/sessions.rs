@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hearth_api::agent::{ConsoleOutput, ConsoleRequest, ControlMessage, control_message};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -20,13 +20,31 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Images that a host may fetch at the same time.
 pub(super) const FETCHES: usize = 4;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
     hosts: Mutex<HashMap<String, Handle>>,
+    /// When the last session of a host ended that has none.
+    ended: Mutex<HashMap<String, Instant>>,
+    began: Instant,
+    /// Told when a host comes or goes.
+    changed: Notify,
     /// One for each host that called, until it is evicted.
     standings: Mutex<HashMap<String, Arc<Standing>>>,
     /// Numbers sessions and questions.
     counter: AtomicU64,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            hosts: Mutex::default(),
+            ended: Mutex::default(),
+            began: Instant::now(),
+            changed: Notify::new(),
+            standings: Mutex::default(),
+            counter: AtomicU64::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -110,6 +128,8 @@ impl Sessions {
         if let Some(older) = lock(&self.hosts).insert(host_id.to_owned(), handle) {
             older.superseded.cancel();
         }
+        lock(&self.ended).remove(host_id);
+        self.changed.notify_one();
         Place {
             sessions: Arc::clone(self),
             host_id: host_id.to_owned(),
@@ -135,6 +155,21 @@ impl Sessions {
 
     pub fn is_connected(&self, host_id: &str) -> bool {
         lock(&self.hosts).contains_key(host_id)
+    }
+
+    /// For how long a host has had no session, as far as this process knows: at most for as long as it has run. `None`: it
+    /// has one.
+    pub fn silence(&self, host_id: &str) -> Option<Duration> {
+        if self.is_connected(host_id) {
+            return None;
+        }
+        let since = lock(&self.ended).get(host_id).copied().unwrap_or(self.began);
+        Some(since.elapsed())
+    }
+
+    /// Returns when a host has come or gone since the last time.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     pub fn connected(&self) -> BTreeSet<String> {
@@ -194,6 +229,8 @@ impl Drop for Place {
             .is_some_and(|handle| handle.number == self.number)
         {
             hosts.remove(&self.host_id);
+            lock(&self.sessions.ended).insert(self.host_id.clone(), Instant::now());
+            self.sessions.changed.notify_one();
         }
         drop(hosts);
         // Whoever still waits learns that nobody will answer.

@@ -1,5 +1,6 @@
 //! One instance, as its host shall run it.
 
+use hearth_api::InstanceState;
 use hearth_api::agent::{
     InstanceIntent, InstanceMetadata, NetworkInterface as InterfaceIntent, RootVolume, instance_intent,
 };
@@ -40,6 +41,7 @@ pub(super) fn instance<'s>(
             image_size_bytes: image.size,
             image_digest: image.digest.clone(),
             delete_on_termination: volume.delete_on_termination,
+            has_run: row.run > 1 || row.state != InstanceState::Pending,
         }),
         network_interface: Some(InterfaceIntent {
             network_interface_id: interface.id.clone(),

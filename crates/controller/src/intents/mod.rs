@@ -81,13 +81,21 @@ impl Told {
         self.instances.values().map(|told| told.vpc_id.as_str()).collect()
     }
 
-    /// Takes an instance up. Answers whether its intent is another one than before.
-    fn note(&mut self, intent: &InstanceIntent, interface: &NetworkInterface) -> bool {
+    /// Takes an instance up. Answers whether its intent is another one than before. That it has run follows from the host's
+    /// own word: this alone is no news to it.
+    fn note(&mut self, intent: &mut InstanceIntent, interface: &NetworkInterface) -> bool {
+        let has_run = intent
+            .root_volume
+            .as_mut()
+            .is_some_and(|volume| std::mem::take(&mut volume.has_run));
         let told = ToldInstance {
             digest: blake3::hash(&intent.encode_to_vec()),
             vpc_id: interface.vpc_id.clone(),
             groups: interface.groups.clone(),
         };
+        if let Some(volume) = &mut intent.root_volume {
+            volume.has_run = has_run;
+        }
         let before = self.instances.insert(intent.instance_id.clone(), told.clone());
         before.as_ref() != Some(&told)
     }
@@ -135,10 +143,10 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
     };
     let (mut instances, mut user_data) = (Vec::new(), Vec::new());
     for claim in state.by(&Claim::BY_HOST, host_id) {
-        let Some((intent, row, interface)) = instance(state, &claim.instance_id, cloud) else {
+        let Some((mut intent, row, interface)) = instance(state, &claim.instance_id, cloud) else {
             continue;
         };
-        told.note(&intent, interface);
+        told.note(&mut intent, interface);
         instances.push(intent);
         user_data.push(row.user_data.clone());
     }
@@ -213,8 +221,8 @@ pub fn changes(
                 let claim = state.get::<Claim>(instance_id);
                 let own = claim.filter(|claim| claim.host_id == host_id);
                 match own.and_then(|_| instance(state, instance_id, cloud)) {
-                    Some((intent, row, interface)) => {
-                        if told.note(&intent, interface) {
+                    Some((mut intent, row, interface)) => {
+                        if told.note(&mut intent, interface) {
                             delta.instances.push(intent);
                             user_data.push(row.user_data.clone());
                         }

@@ -43,6 +43,8 @@ fn layout(tx: &mut Tx<'_>) {
             availability_zone: "local-1a".into(),
             enrolled_at: 0,
             forgotten_at: None,
+            drain: None,
+            silent_since: None,
         });
     }
     for vpc in VPCS {
@@ -131,6 +133,7 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
         reboot: 0,
         force: false,
         state: InstanceState::Pending,
+        state_since: 0,
         reason_code: String::new(),
         reason_message: String::new(),
         transition_reason: String::new(),
@@ -240,6 +243,13 @@ fn normal(mut intents: Intents) -> Intents {
     }
     // Deltas that say nothing are not sent.
     intents.sequence = 0;
+    for volume in intents
+        .instances
+        .iter_mut()
+        .filter_map(|i| i.root_volume.as_mut())
+    {
+        volume.has_run = false;
+    }
     intents
 }
 

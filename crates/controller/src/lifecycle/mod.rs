@@ -6,11 +6,13 @@ use hearth_api::InstanceState;
 use hearth_api::agent::instance_intent::Desired;
 
 mod command;
+mod deadline;
 mod observation;
 #[cfg(test)]
 mod tests;
 
 pub use command::{Command, apply};
+pub use deadline::{force, give_up, stop_for_drain};
 pub use observation::{End, Observed, Phase, lose_host, observe};
 
 /// What the rules need to know of an instance.

@@ -18,6 +18,7 @@ pub(super) fn describe(state: &State, host: &state::Host, connected: impl Fn(&st
     let [_, gib] = state.sum(&Volume::ON_HOST, &host.id);
     Host {
         connected: connected(&host.id),
+        draining: host.drain.is_some(),
         id: host.id.clone(),
         availability_zone: host.availability_zone.clone(),
         uefi: report.is_some_and(|report| report.uefi),

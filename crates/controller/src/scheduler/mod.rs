@@ -49,6 +49,8 @@ pub struct Host {
     pub id: String,
     pub availability_zone: String,
     pub connected: bool,
+    /// The operator drains it.
+    pub draining: bool,
     /// It has UEFI firmware.
     pub uefi: bool,
     pub total: Resources,
@@ -62,7 +64,7 @@ impl Host {
 
     /// Whether at least one instance can be placed on it.
     fn takes(&self, demand: &Demand) -> bool {
-        self.connected && (self.uefi || !demand.uefi) && self.free().fits(demand.each)
+        self.connected && !self.draining && (self.uefi || !demand.uefi) && self.free().fits(demand.each)
     }
 }
 
@@ -102,6 +104,7 @@ pub struct Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shortage {
     NotConnected,
+    Draining,
     OtherZone {
         zone: String,
     },
@@ -181,6 +184,9 @@ fn shortage(host: &Host, demand: &Demand) -> Shortage {
     if !host.connected {
         return Shortage::NotConnected;
     }
+    if host.draining {
+        return Shortage::Draining;
+    }
     if !demand.zones.contains(&host.availability_zone) {
         return Shortage::OtherZone {
             zone: host.availability_zone.clone(),
@@ -223,6 +229,7 @@ impl fmt::Display for Refusal {
             write!(f, "{separator}{id}: ")?;
             match shortage {
                 Shortage::NotConnected => f.write_str("not connected")?,
+                Shortage::Draining => write!(f, "being drained, until `hearth resume-host --host-id {id}`")?,
                 Shortage::OtherZone { zone } => write!(f, "in {zone}")?,
                 Shortage::NoFirmware => {
                     f.write_str(

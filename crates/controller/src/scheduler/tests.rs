@@ -19,6 +19,7 @@ fn hosts() -> impl Strategy<Value = Vec<Host>> {
                 id: format!("h-{n}"),
                 availability_zone: zone,
                 connected,
+                draining: false,
                 uefi: false,
                 total,
                 claimed,
@@ -89,6 +90,7 @@ fn host(id: &str, vcpus: u64, memory_mib: u64) -> Host {
         id: id.into(),
         availability_zone: "a".into(),
         connected: true,
+        draining: false,
         uefi: false,
         total: Resources {
             vcpus,
@@ -133,6 +135,16 @@ fn a_refusal_says_per_host_what_was_short() {
     hosts[3].availability_zone = "b".into();
     let refusal = place(&hosts, &demand(2)).unwrap_err();
     insta::assert_snapshot!(refusal, @"1 of 2 instances fit; each needs 2 vCPUs, 4096 MiB of memory, 8 GiB of disk. h-1: only 1 vCPUs free; h-2: takes 1, then only 1904 MiB of memory free; h-3: not connected; h-4: in b.");
+}
+
+#[test]
+fn nothing_is_placed_on_a_host_that_is_drained() {
+    let mut hosts = [host("h-1", 8, 16384), host("h-2", 8, 16384)];
+    hosts[0].draining = true;
+    assert_eq!(place(&hosts, &demand(2)).unwrap().hosts, ["h-2", "h-2"]);
+    hosts[1].draining = true;
+    let refusal = place(&hosts, &demand(1)).unwrap_err().to_string();
+    assert!(refusal.contains("hearth resume-host --host-id h-1"), "{refusal}");
 }
 
 #[test]

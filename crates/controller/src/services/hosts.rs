@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use hearth_api::v1::{
-    CreateJoinTokenRequest, CreateJoinTokenResponse, ForgetHostRequest, ForgetHostResponse, Host,
-    HostResources, ListHostsRequest, ListHostsResponse, ListJoinTokensRequest, ListJoinTokensResponse,
-    RevokeJoinTokensRequest, RevokeJoinTokensResponse, hosts_server,
+    CreateJoinTokenRequest, CreateJoinTokenResponse, DrainHostRequest, DrainHostResponse, ForgetHostRequest,
+    ForgetHostResponse, Host, HostResources, ListHostsRequest, ListHostsResponse, ListJoinTokensRequest,
+    ListJoinTokensResponse, ResumeHostRequest, ResumeHostResponse, RevokeJoinTokensRequest,
+    RevokeJoinTokensResponse, hosts_server,
 };
-use hearth_api::{ApiError, ErrorCode, InstanceState, Kind};
+use hearth_api::{ApiError, ErrorCode, InstanceState, Kind, fence};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
@@ -15,7 +16,7 @@ use super::{answer, input, join_tokens, unless_dry_run};
 use crate::app::App;
 use crate::lifecycle::lose_host;
 use crate::scheduler::{Resources, inventory};
-use crate::state::{self, Claim, HostReport, Instance, JoinToken, State, Tx, Volume};
+use crate::state::{self, Claim, Drain, HostReport, Instance, JoinToken, State, Tx, Volume};
 use crate::views;
 
 /// Ids that a sentence names at most.
@@ -27,6 +28,20 @@ pub(super) struct Hosts(pub(super) Arc<App>);
 impl hosts_server::Hosts for Hosts {
     async fn list_hosts(&self, _: Request<ListHostsRequest>) -> Result<Response<ListHostsResponse>, Status> {
         answer("ListHosts", Ok(list(&self.0)))
+    }
+
+    async fn drain_host(
+        &self,
+        request: Request<DrainHostRequest>,
+    ) -> Result<Response<DrainHostResponse>, Status> {
+        answer("DrainHost", drain(&self.0, request.into_inner()).await)
+    }
+
+    async fn resume_host(
+        &self,
+        request: Request<ResumeHostRequest>,
+    ) -> Result<Response<ResumeHostResponse>, Status> {
+        answer("ResumeHost", resume(&self.0, request.into_inner()).await)
     }
 
     async fn forget_host(
@@ -73,12 +88,20 @@ fn list(app: &App) -> ListHostsResponse {
         Some(Host {
             hostname: report.map(|report| report.hostname.clone()).unwrap_or_default(),
             availability_zone: host.availability_zone,
-            state: if host.connected {
-                "connected"
-            } else {
-                "disconnected"
+            state: match (host.connected, row.silent_since, report) {
+                (true, ..) => "connected",
+                (false, Some(_), _) => "unknown",
+                (false, None, None) => "pending",
+                (false, None, Some(_)) => "disconnected",
             }
             .into(),
+            drain_state: match (row.drain, busy_on(&state, &host.id).is_empty()) {
+                (None, _) => "",
+                (Some(_), false) => "draining",
+                (Some(_), true) => "drained",
+            }
+            .into(),
+            silent_time: row.silent_since.filter(|_| !host.connected).map(views::timestamp),
             agent_version: report
                 .map(|report| report.agent_version.clone())
                 .unwrap_or_default(),
@@ -103,6 +126,67 @@ fn alive_on(state: &State, host_id: &str) -> Vec<String> {
         .collect()
 }
 
+/// Instances that run on a host, or that start or stop there.
+fn busy_on(state: &State, host_id: &str) -> Vec<String> {
+    state
+        .by(&Instance::BY_HOST, host_id)
+        .filter(|row| !matches!(row.state, InstanceState::Stopped | InstanceState::Terminated))
+        .map(|row| row.id.clone())
+        .collect()
+}
+
+async fn drain(app: &App, request: DrainHostRequest) -> Result<DrainHostResponse, ApiError> {
+    let host_id = input::id(Kind::Host, &request.host_id, "HostId")?.to_string();
+    let DrainHostRequest {
+        stop_instances,
+        dry_run,
+        ..
+    } = request;
+    app.store
+        .transact(move |tx| {
+            let Some(host) = tx.host(&host_id) else {
+                return Err(Kind::Host.not_found(&[&host_id]));
+            };
+            // Asked for again, it goes on, with what is asked for now.
+            let since = host.drain.map_or(tx.now(), |drain| drain.since);
+            let drain = Drain {
+                since,
+                stop_instances,
+            };
+            // The reconciler stops the instances, also those that begin to run later.
+            tx.update::<state::Host>(&host_id, |host| host.drain = Some(drain));
+            tx.event("host.draining", &host_id);
+            tx.audit(
+                "DrainHost",
+                &json!({ "host": host_id, "stop_instances": stop_instances }),
+            );
+            let instance_ids = busy_on(tx, &host_id);
+            unless_dry_run(
+                dry_run,
+                DrainHostResponse {
+                    host_id,
+                    instance_ids,
+                },
+            )
+        })
+        .await
+}
+
+async fn resume(app: &App, request: ResumeHostRequest) -> Result<ResumeHostResponse, ApiError> {
+    let host_id = input::id(Kind::Host, &request.host_id, "HostId")?.to_string();
+    app.store
+        .transact(move |tx| {
+            if tx.host(&host_id).is_none() {
+                return Err(Kind::Host.not_found(&[&host_id]));
+            }
+            tx.update::<state::Host>(&host_id, |host| host.drain = None);
+            tx.event("host.resumed", &host_id);
+            tx.audit("ResumeHost", &json!({ "host": host_id }));
+            unless_dry_run(request.dry_run, ResumeHostResponse { host_id })
+        })
+        .await
+}
+
 fn resources(resources: Resources) -> HostResources {
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     HostResources {
@@ -120,12 +204,14 @@ async fn forget(app: &App, request: ForgetHostRequest) -> Result<ForgetHostRespo
         .store
         .transact(move |tx| forget_in(tx, host_id, force).and_then(|answer| unless_dry_run(dry_run, answer)))
         .await?;
-    let reason = Status::permission_denied(format!("host {} was forgotten", answer.host_id));
-    app.sessions.evict(&answer.host_id, reason);
+    app.sessions
+        .evict(&answer.host_id, fence::forgotten(&answer.host_id));
     Ok(answer)
 }
 
 /// Ends a host's membership: its report, keys, claims and volumes go. The host itself stays for its terminated instances.
+/// Its agent is told at its next call, and ends the guests. What holds nobody back: instances that shut down, and volumes
+/// that would go with them.
 fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHostResponse, ApiError> {
     if tx.host(&host_id).is_none() {
         return Err(Kind::Host.not_found(&[&host_id]));
@@ -135,9 +221,8 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
         .by(&Volume::BY_HOST, &host_id)
         .map(|volume| volume.id.clone())
         .collect();
-    let is_used = !instance_ids.is_empty() || !volume_ids.is_empty();
-    if is_used && !force {
-        return Err(in_use(&host_id, &instance_ids, &volume_ids));
+    if !force {
+        refuse_used(tx, &host_id)?;
     }
     for id in &instance_ids {
         let change = tx.get::<Instance>(id).and_then(|row| lose_host(&row.lifecycle()));
@@ -170,18 +255,34 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
     })
 }
 
-fn in_use(host_id: &str, instances: &[String], volumes: &[String]) -> ApiError {
-    let (count, noun, ids) = match instances {
-        [] => (volumes.len(), "volumes that outlived their instances", volumes),
+/// # Errors
+/// `DependencyViolation` when the host has instances that nobody has terminated, or volumes that outlive theirs.
+fn refuse_used(state: &State, host_id: &str) -> Result<(), ApiError> {
+    let ends = |id: &str| {
+        let row = state.get::<Instance>(id);
+        row.is_some_and(|row| row.state == InstanceState::ShuttingDown)
+    };
+    let mut instances = alive_on(state, host_id);
+    instances.retain(|id| !ends(id));
+    let goes =
+        |volume: &&Volume| volume.instance_id.as_deref().is_some_and(ends) && volume.delete_on_termination;
+    let volumes: Vec<String> = state
+        .by(&Volume::BY_HOST, host_id)
+        .filter(|volume| !goes(volume))
+        .map(|volume| volume.id.clone())
+        .collect();
+    let (count, noun, ids) = match instances.as_slice() {
+        [] if volumes.is_empty() => return Ok(()),
+        [] => (volumes.len(), "volumes that outlive their instances", volumes),
         _ => (instances.len(), "instances", instances),
     };
     let more = if count > NAMED { ", ..." } else { "" };
     let named = ids.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    ApiError::new(
+    Err(ApiError::new(
         ErrorCode::DependencyViolation,
         format!(
             "The host '{host_id}' has {count} {noun}: {named}{more}. Terminate the instances first. With force they \
              become terminated and the host's volumes are given up."
         ),
-    )
+    ))
 }

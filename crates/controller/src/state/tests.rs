@@ -171,6 +171,7 @@ pub(crate) fn an_instance(id: &str, host_id: &str, reservation_id: &str) -> Inst
         reboot: 0,
         force: false,
         state: InstanceState::Pending,
+        state_since: 0,
         reason_code: String::new(),
         reason_message: String::new(),
         transition_reason: String::new(),
@@ -185,6 +186,8 @@ pub(crate) fn a_host(id: &str) -> Host {
         availability_zone: "local-1a".into(),
         enrolled_at: 0,
         forgotten_at: None,
+        drain: None,
+        silent_since: None,
     }
 }
 

@@ -129,6 +129,11 @@ impl Store {
         Arc::clone(&self.state.borrow())
     }
 
+    /// Changes with every commit, from now on.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<State>> {
+        self.state.clone()
+    }
+
     /// Runs a transaction, alone, and answers when it is durable. A closure that answers an error changes nothing.
     ///
     /// # Errors

@@ -16,5 +16,6 @@ mod life;
 mod log;
 mod recovery;
 mod reflection;
+mod silence;
 mod support;
 mod uploads;

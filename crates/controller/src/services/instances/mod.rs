@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use hearth_api::v1::instances_server;
 use hearth_api::v1::{
-    DescribeInstancesRequest, DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResponse,
-    Instance, InstanceStateChanges, ModifyInstanceMaintenanceOptionsRequest,
-    ModifyInstanceMaintenanceOptionsResult, RebootInstancesRequest, RebootInstancesResponse, Reservation,
-    RunInstancesRequest, StartInstancesRequest, StopInstancesRequest, TerminateInstancesRequest,
-    WatchInstancesRequest,
+    DescribeInstanceStatusRequest, DescribeInstanceStatusResult, DescribeInstancesRequest,
+    DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResponse, Instance,
+    InstanceStateChanges, ModifyInstanceMaintenanceOptionsRequest, ModifyInstanceMaintenanceOptionsResult,
+    RebootInstancesRequest, RebootInstancesResponse, Reservation, RunInstancesRequest, StartInstancesRequest,
+    StopInstancesRequest, TerminateInstancesRequest, WatchInstancesRequest,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -24,6 +24,7 @@ mod maintenance;
 mod plan;
 mod run;
 mod start;
+mod status;
 mod watch;
 
 pub(super) struct Instances(pub(super) Arc<App>);
@@ -44,6 +45,16 @@ impl instances_server::Instances for Instances {
         answer(
             "DescribeInstances",
             describe::describe(&self.0, request.into_inner()),
+        )
+    }
+
+    async fn describe_instance_status(
+        &self,
+        request: Request<DescribeInstanceStatusRequest>,
+    ) -> Result<Response<DescribeInstanceStatusResult>, Status> {
+        answer(
+            "DescribeInstanceStatus",
+            status::describe(&self.0, request.into_inner()),
         )
     }
 

@@ -425,6 +425,7 @@ impl Launch {
             reboot: 0,
             force: false,
             state: InstanceState::Pending,
+            state_since: tx.now(),
             reason_code: String::new(),
             reason_message: String::new(),
             transition_reason: String::new(),

@@ -14,6 +14,21 @@ pub struct Host {
     pub enrolled_at: i64,
     /// A forgotten host is kept, so that what refers to it can be described. It is admitted no more.
     pub forgotten_at: Option<i64>,
+    /// Nothing new is placed on it.
+    #[serde(default)]
+    pub drain: Option<Drain>,
+    /// Since when nothing was heard of it, once that has been for too long: it is lost. Milliseconds since the epoch.
+    #[serde(default)]
+    pub silent_since: Option<i64>,
+}
+
+/// What the operator has asked for with a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Milliseconds since the epoch.
+    pub since: i64,
+    /// Its running instances are stopped.
+    pub stop_instances: bool,
 }
 
 impl Noun for Host {

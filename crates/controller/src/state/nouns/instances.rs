@@ -72,6 +72,9 @@ pub struct Instance {
     /// Concluded from what is wanted and what its host says.
     #[serde(with = "names::instance_state")]
     pub state: InstanceState,
+    /// When it came into this state, in milliseconds since the epoch.
+    #[serde(default)]
+    pub state_since: i64,
     pub reason_code: String,
     pub reason_message: String,
     pub transition_reason: String,
@@ -239,6 +242,9 @@ impl Tx<'_> {
                     who => format!("{who} ({})", gmt(now)),
                 };
             }
+        }
+        if after.state != next.state {
+            after.state_since = now;
         }
         after.state = next.state;
         after.desired = next.desired;

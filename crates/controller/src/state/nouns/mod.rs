@@ -11,7 +11,7 @@ mod security_groups;
 mod volumes;
 
 pub use cloud::{ClientToken, Cloud};
-pub use hosts::{Admission, Host, HostKey, HostReport, JoinToken};
+pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken};
 pub use images::{AVAILABLE, DEREGISTERED, Image};
 pub use instances::{
     AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Claim, Instance, METADATA_TAGS_ENABLED, Observation,

@@ -1,0 +1,27 @@
+//! Instances: no transitional state is for ever.
+
+use hearth_api::InstanceState;
+
+use super::{Clock, Decision, Limits};
+use crate::state::Instance;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// A launch or a start has come to nothing.
+    GiveUp,
+    /// The guest is not asked to end any longer.
+    Force,
+}
+
+pub(super) fn decide(row: &Instance, limits: Limits, clock: Clock) -> Decision<Action> {
+    let after = |limit, action| Decision::at(clock.deadline(row.state_since, limit), clock, action);
+    match row.state {
+        InstanceState::Pending => after(limits.pending, Action::GiveUp),
+        InstanceState::Stopping | InstanceState::ShuttingDown if !row.force => {
+            after(limits.ending, Action::Force)
+        }
+        // Its host ends it as soon as it can; if the host is lost, forgetting it ends it.
+        InstanceState::Stopping | InstanceState::ShuttingDown => Decision::nothing(),
+        InstanceState::Running | InstanceState::Stopped | InstanceState::Terminated => Decision::nothing(),
+    }
+}
