@@ -27,10 +27,7 @@ impl Forwarding {
     /// Switches forwarding on in `root`. `record` is where it is remembered that Hearth did.
     pub(crate) async fn switch_on(root: &Netns, record: PathBuf) -> Result<Self, NetworkError> {
         let place = place(root)?;
-        let read = || {
-            std::fs::read_to_string(SWITCH_PATH).map_err(|e| file_error("reading", Path::new(SWITCH_PATH), e))
-        };
-        let is_on = root.run(read).await?.trim() == "1";
+        let is_on = root.run(is_on).await?;
         let is_ours = match std::fs::read_to_string(&record) {
             Ok(recorded) => recorded == place,
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
@@ -57,8 +54,13 @@ impl Forwarding {
         })
     }
 
-    /// Puts the guard back if somebody has taken it away or changed it; says what was different.
-    pub(crate) async fn check(&mut self) -> Result<Option<String>, NetworkError> {
+    /// Puts the guard back if somebody has taken it away or changed it, and switches forwarding on again; says what was
+    /// different.
+    pub(crate) async fn check(&mut self, root: &Netns) -> Result<Option<String>, NetworkError> {
+        if !root.run(is_on).await? {
+            *self = Self::switch_on(root, self.record.clone()).await?;
+            return Ok(Some("IPv4 forwarding was switched off".to_owned()));
+        }
         let Some(guard) = &mut self.guard else {
             return Ok(None);
         };
@@ -80,6 +82,15 @@ impl Forwarding {
         self.guard = None;
         std::fs::remove_file(&self.record).map_err(|e| file_error("removing", &self.record, e))
     }
+}
+
+/// In the calling thread's namespace.
+fn is_on() -> Result<bool, NetworkError> {
+    let read = std::fs::read_to_string(SWITCH_PATH);
+    Ok(read
+        .map_err(|e| file_error("reading", Path::new(SWITCH_PATH), e))?
+        .trim()
+        == "1")
 }
 
 /// This boot of this machine, and the namespace.

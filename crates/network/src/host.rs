@@ -85,8 +85,15 @@ impl Host {
         self.config.state_dir.join(vpc_id)
     }
 
+    pub(crate) fn is_marked(&self, vpc_id: &str) -> bool {
+        self.mark_path(vpc_id).exists()
+    }
+
     pub(crate) fn mark(&self, vpc_id: &str) -> Result<(), NetworkError> {
         let path = self.mark_path(vpc_id);
+        if self.is_marked(vpc_id) {
+            return Ok(());
+        }
         std::fs::write(&path, []).map_err(|e| file_error("writing", &path, e))
     }
 

@@ -13,6 +13,7 @@ mod config;
 mod conntrack;
 mod dhcp;
 mod dns;
+mod drift;
 mod error;
 mod forwarding;
 #[cfg(any(test, feature = "testing"))]

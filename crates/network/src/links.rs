@@ -8,9 +8,13 @@ use std::os::fd::AsRawFd;
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+mod listing;
+
+pub(crate) use listing::{LinkState, Neighbour, Route};
 
 use crate::NetworkError;
 use crate::names::UPLINK;
@@ -23,7 +27,7 @@ pub(crate) const INNER_MAC: [u8; 6] = [0x02, 0x68, 0x76, 0, 0, 2];
 /// What guests see as their router; the same after each restart, so that a resumed guest's ARP cache is right.
 pub(crate) const ROUTER_MAC: [u8; 6] = [0x02, 0x68, 0x76, 0, 0, 3];
 /// The next hop of routes into a VPC. It is only ever a key of the uplink's permanent neighbour: no packet carries it.
-const INNER_NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 2);
+pub(crate) const INNER_NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 2);
 
 /// The links of a namespace. The socket was opened inside and stays there.
 #[derive(Clone)]
@@ -49,21 +53,8 @@ impl Links {
 
     /// Index and name of every link.
     pub(crate) async fn list(&self) -> Result<Vec<(u32, String)>, NetworkError> {
-        let links: Vec<LinkMessage> = self
-            .0
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(failed("listing links"))?;
-        let named = links.into_iter().filter_map(|link| {
-            link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some((link.header.index, name)),
-                _ => None,
-            })
-        });
-        Ok(named.collect())
+        let links = self.states().await?.into_iter();
+        Ok(links.map(|link| (link.index, link.name)).collect())
     }
 
     pub(crate) async fn find(&self, name: &str) -> Result<Option<u32>, NetworkError> {
@@ -99,7 +90,12 @@ impl Links {
             .map_err(failed(format!("setting link {index} up")))
     }
 
+    /// Leaves a link alone that is so already: setting a MAC, also the same, drops the link's neighbours.
     pub(crate) async fn set_up_as(&self, index: u32, mac: [u8; 6], mtu: u16) -> Result<(), NetworkError> {
+        let is_so = |link: &LinkState| link.up && link.mac == Some(mac) && link.mtu == u32::from(mtu);
+        if self.state(index).await?.as_ref().is_some_and(is_so) {
+            return Ok(());
+        }
         let message = LinkUnspec::new_with_index(index)
             .address(mac.to_vec())
             .mtu(u32::from(mtu))

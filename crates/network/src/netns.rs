@@ -52,18 +52,19 @@ impl Netns {
         on_fresh_thread(move || {
             unshare(CloneFlags::CLONE_NEWNET)
                 .map_err(|e| system_error("making a network namespace", e.into()))?;
-            File::create(&path).map_err(|e| file_error("creating", &path, e))?;
-            let bound = mount(
-                Some("/proc/thread-self/ns/net"),
-                &path,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            );
-            bound.map_err(|e| file_error("binding a namespace to", &path, e.into()))?;
+            bind_current(&path)?;
             Self::current()
         })
         .await?
+    }
+
+    /// Binds this namespace to `path`, instead of whatever is bound there.
+    pub(crate) async fn bind(&self, path: PathBuf) -> Result<(), NetworkError> {
+        self.run(move || {
+            Self::remove(&path)?;
+            bind_current(&path)
+        })
+        .await
     }
 
     /// Removes the name; the namespace ends when its last user does. An absent one is no error.
@@ -107,6 +108,19 @@ impl Netns {
             _ => false,
         }
     }
+}
+
+/// Binds the namespace of the calling thread to `path`.
+fn bind_current(path: &Path) -> Result<(), NetworkError> {
+    File::create(path).map_err(|e| file_error("creating", path, e))?;
+    let bound = mount(
+        Some("/proc/thread-self/ns/net"),
+        path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    );
+    bound.map_err(|e| file_error("binding a namespace to", path, e.into()))
 }
 
 /// A thread that stays in a namespace, for frequent work that takes microseconds and never blocks. It ends with the last

@@ -48,39 +48,41 @@ impl Network {
         let path = self.host.netns_path(&plan.vpc_id);
         let slot = self.slot(&plan.vpc_id).await;
         let mut vpc = slot.lock().await;
-        if vpc.as_ref().is_some_and(|vpc| !vpc.is_at(&path)) {
-            // Somebody took the namespace away: begin anew.
-            *vpc = None;
-        }
+        self.host.mark(&plan.vpc_id)?;
         let vpc = match &mut *vpc {
-            Some(vpc) => vpc,
-            none => {
-                self.host.mark(&plan.vpc_id)?;
-                none.insert(Vpc::open(&path, &plan, &self.host).await?)
+            Some(vpc) => {
+                if !vpc.is_at(&path) {
+                    // The namespace lives on: TAPs of guests are in it.
+                    vpc.rename(&path).await?;
+                }
+                vpc
             }
+            none => none.insert(Vpc::open(&path, &plan, &self.host).await?),
         };
         vpc.apply(plan, &self.host).await
     }
 
-    /// Compares the VPC's rules with what is loaded, in both namespaces. A difference is returned (the first, in words)
-    /// and no longer taken for loaded: the next [`Network::apply_vpc`] mends it. `None` when all is as applied, also for
-    /// a VPC that was not applied. Takes about as long as loading the rules; call it every minute, not for each change.
+    /// Compares the VPC's rules, links, addresses, routes, neighbours, switches and servers with what there is, in both
+    /// namespaces. A difference is returned (the first, in words): the next [`Network::apply_vpc`] mends all. `None` when
+    /// all is as applied, also for a VPC that was not applied. Takes about as long as loading the rules: call it a few
+    /// times a minute, not for each change.
     pub async fn check_vpc(&self, vpc_id: &str) -> Result<Option<String>, NetworkError> {
         let slot = self.slot(vpc_id).await;
         let mut vpc = slot.lock().await;
         match &mut *vpc {
             Some(vpc) if !vpc.is_at(&self.host.netns_path(vpc_id)) => {
-                Ok(Some("its namespace is gone".to_owned()))
+                Ok(Some("its namespace has lost its name".to_owned()))
             }
+            Some(_) if !self.host.is_marked(vpc_id) => Ok(Some("its mark is gone".to_owned())),
             Some(vpc) => vpc.check(&self.host).await,
             None => Ok(None),
         }
     }
 
-    /// Makes the host's own part as it should be, should somebody have changed it; says what was different. Call it every
-    /// minute.
+    /// Makes the host's own part as it should be, should somebody have changed it; says what was different. Call it as
+    /// often as [`Network::check_vpc`].
     pub async fn check_host(&self) -> Result<Option<String>, NetworkError> {
-        self.host.forwarding.lock().await.check().await
+        self.host.forwarding.lock().await.check(&self.host.root).await
     }
 
     /// Rule sets of others whose rules drop what Hearth forwards: a sentence for each, that says what to do.

@@ -60,12 +60,12 @@ impl Servers {
         }
     }
 
-    /// Whether the interface is served as the plan says it.
+    /// Whether the interface is served as the plan says it, by servers that have not ended.
     pub(crate) fn serves(&self, eni: &EniSpec, plan: &Plan, host: &Host) -> bool {
         let lease = lease(eni, plan, host);
         self.running
             .get(&eni.eni_id)
-            .is_some_and(|running| running.lease == lease)
+            .is_some_and(|running| running.lease == lease && !running.task.is_finished())
     }
 
     /// Ends the interface's servers. On return their addresses are free.

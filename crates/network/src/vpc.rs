@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 use crate::conntrack::{self, Connection, any_of};
 use crate::holders::Holders;
 use crate::host::Host;
-use crate::links::{Links, OUTER_MAC, ROUTER_MAC, Via};
+use crate::links::{INNER_MAC, Links, OUTER_MAC, ROUTER_MAC, Via};
 use crate::names::{UPLINK, tap_name, uplink_name};
 use crate::netns::{Netns, sysctl, system_error};
 use crate::plan::{CurrentPlan, Plan, first_host};
@@ -17,7 +17,7 @@ use crate::rules::{Loaded, Refused, Rules};
 use crate::servers::{Servers, Sockets};
 use crate::share::RefusedConnections;
 use crate::spec::EniSpec;
-use crate::{NetworkError, tracking};
+use crate::{NetworkError, drift, tracking};
 
 /// Whether conntrack takes a packet out of the middle of a TCP connection that it does not know for a new connection. It
 /// must not: a connection that was ended here would go on with the next packet of the end that is admitted.
@@ -52,7 +52,6 @@ impl Vpc {
             Some(netns) => netns,
             None => Netns::create(path.to_owned()).await?,
         };
-        netns.run(prepare_namespace).await?;
         let links = Links::of(&netns).await?;
         let current = Arc::new(RwLock::new(Arc::new(plan.clone())));
         Ok(Self {
@@ -74,7 +73,9 @@ impl Vpc {
         matches!(Netns::open(path), Ok(Some(netns)) if netns.is_same(&self.netns))
     }
 
+    /// Makes everything as the plan says, also what was right when it was made and has been changed since.
     pub(crate) async fn apply(&mut self, plan: Plan, host: &Host) -> Result<(), NetworkError> {
+        self.netns.run(prepare_namespace).await?;
         let links = self.links.list().await?;
         let index_of = |name: &str| {
             links
@@ -92,7 +93,8 @@ impl Vpc {
             Some(uplink) => uplink,
             None => self.add_uplink(&plan, host).await?,
         };
-        self.links.set_up(uplink).await?;
+        self.links.set_up_as(uplink, INNER_MAC, host.config.mtu).await?;
+        self.netns.run(|| prepare_link(UPLINK)).await?;
         self.note_new_holders(&plan).await?;
         let (inside, outside) = tokio::join!(
             self.rules
@@ -172,7 +174,37 @@ impl Vpc {
         // The host's routes are part of the rules.
         let wanted = Rules::of_root(&plan, &host.reach().await?);
         let routes = (!self.root_rules.is(&wanted)).then(|| "the host has other routes".to_owned());
-        Ok(inside.or(outside).or(routes))
+        if let Some(difference) = inside.or(outside).or(routes) {
+            return Ok(Some(difference));
+        }
+        let mtu = host.config.mtu;
+        if let Some(difference) = drift::inside(&self.netns, &self.links, &plan, mtu).await? {
+            return Ok(Some(difference));
+        }
+        if let Some(difference) = drift::outside(&host.links, &plan, mtu).await? {
+            return Ok(Some(difference));
+        }
+        self.unserved(&plan, host).await
+    }
+
+    /// An interface with a TAP whose servers have ended.
+    async fn unserved(&self, plan: &Plan, host: &Host) -> Result<Option<String>, NetworkError> {
+        let links = self.links.list().await?;
+        let has_tap = |eni: &&EniSpec| {
+            let tap = tap_name(&eni.eni_id);
+            links.iter().any(|(_, name)| *name == tap)
+        };
+        let unserved = plan
+            .enis
+            .iter()
+            .filter(has_tap)
+            .find(|eni| !self.servers.serves(eni, plan, host));
+        Ok(unserved.map(|eni| format!("the DHCP, DNS and IMDS servers of {} have ended", eni.eni_id)))
+    }
+
+    /// Names the namespace anew, if somebody has taken its name away or given it to another.
+    pub(crate) async fn rename(&self, path: &Path) -> Result<(), NetworkError> {
+        self.netns.bind(path.to_owned()).await
     }
 
     /// Refused connections by interface id.
@@ -207,9 +239,6 @@ impl Vpc {
             host.links.delete(stale).await?;
         }
         self.links.add_uplink(&outer, &host.root, host.config.mtu).await?;
-        self.netns
-            .run(|| sysctl(&format!("net/ipv4/conf/{UPLINK}/proxy_arp"), "0"))
-            .await?;
         missing_link(self.links.find(UPLINK).await?, UPLINK)
     }
 
@@ -301,6 +330,8 @@ impl Vpc {
     }
 
     async fn configure_tap(&self, index: u32, eni: &EniSpec, host: &Host) -> Result<(), NetworkError> {
+        let tap = tap_name(&eni.eni_id);
+        self.netns.run(move || prepare_link(&tap)).await?;
         self.links.set_up_as(index, ROUTER_MAC, host.config.mtu).await?;
         let via = Via {
             index,
@@ -323,21 +354,10 @@ pub(crate) async fn clear_namespace(netns: &Netns) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Runs inside. `default` is what links get that come later: TAPs need no sysctl of their own.
+/// Runs inside.
 fn prepare_namespace() -> Result<(), NetworkError> {
     // A new namespace takes some of these from the host.
-    for (key, value) in [
-        ("net/ipv4/ip_forward", "1"),
-        ("net/ipv4/conf/all/rp_filter", "0"),
-        ("net/ipv4/conf/default/rp_filter", "0"),
-        ("net/ipv4/conf/all/arp_ignore", "0"),
-        ("net/ipv4/conf/all/send_redirects", "0"),
-        ("net/ipv4/conf/default/send_redirects", "0"),
-        ("net/ipv4/conf/all/accept_redirects", "0"),
-        ("net/ipv4/conf/default/accept_redirects", "0"),
-        ("net/ipv4/conf/all/accept_source_route", "0"),
-        ("net/ipv4/conf/default/proxy_arp", "1"),
-    ] {
+    for (key, value) in drift::NAMESPACE {
         sysctl(key, value)?;
     }
     // A host without IPv6 has nothing to switch off.
@@ -348,15 +368,20 @@ fn prepare_namespace() -> Result<(), NetworkError> {
     Ok(())
 }
 
+/// Runs inside.
+fn prepare_link(name: &str) -> Result<(), NetworkError> {
+    drift::of_link(name)
+        .iter()
+        .try_for_each(|(key, value)| sysctl(key, value))
+}
+
 /// The root namespace's half: addresses, routes to public addresses, masquerading.
 async fn apply_outside(plan: &Plan, host: &Host, rules: &mut Loaded) -> Result<(), NetworkError> {
     let name = uplink_name(&plan.vpc_id);
     let outer = missing_link(host.links.find(&name).await?, &name)?;
-    if !rules.is_known() {
-        host.root.run(move || prepare_outer(&name)).await?;
-    }
+    host.root.run(move || prepare_outer(&name)).await?;
     rules.make(Rules::of_root(plan, &host.reach().await?)).await?;
-    host.links.set_up(outer).await?;
+    host.links.set_up_as(outer, OUTER_MAC, host.config.mtu).await?;
     host.links
         .set_addresses(outer, &BTreeSet::from([plan.gateway()]))
         .await?;

@@ -18,8 +18,8 @@ use hearth_network::{
 
 pub use translate::{Untranslatable, metadata, vpc_spec};
 
-/// How often the rules that are loaded are compared with what is wanted.
-const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often what there is on the host is compared with what is wanted. What was changed is mended within twice that.
+const CHECK_INTERVAL: Duration = Duration::from_secs(12);
 /// Bytes of IP packet on every link.
 pub const MTU: u16 = 1500;
 
@@ -221,6 +221,7 @@ impl Networks {
         let mut delay = delays();
         // Before the first wish is heard, nothing is known to be unwanted.
         self.changed.notified().await;
+        let mut check_at = tokio::time::Instant::now() + CHECK_INTERVAL;
         loop {
             let again = if self.converge_all().await {
                 delay = delays();
@@ -228,17 +229,14 @@ impl Networks {
             } else {
                 delay.next()
             };
-            match again {
-                None => {
-                    let changed = tokio::time::timeout(CHECK_INTERVAL, self.changed.notified());
-                    if changed.await.is_err() {
-                        self.check_all().await;
-                    }
-                }
-                Some(delay) => {
-                    // A new wish is tried at once.
-                    let _ = tokio::time::timeout(delay, self.changed.notified()).await;
-                }
+            let again_at = again.map(|delay| tokio::time::Instant::now() + delay);
+            let look_at = again_at.map_or(check_at, |at| at.min(check_at));
+            // A new wish is tried at once.
+            let _ = tokio::time::timeout_at(look_at, self.changed.notified()).await;
+            // Also when wishes change all the time.
+            if tokio::time::Instant::now() >= check_at {
+                self.check_all().await;
+                check_at = tokio::time::Instant::now() + CHECK_INTERVAL;
             }
         }
     }
