@@ -15,6 +15,7 @@ mod machine;
 mod menu;
 mod nothing;
 mod reboot;
+mod roads;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
