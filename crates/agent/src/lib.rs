@@ -12,6 +12,7 @@ pub mod board;
 pub mod capacity;
 pub mod checks;
 pub mod cleanup;
+pub mod consoles;
 pub mod counters;
 pub mod decide;
 pub mod descriptors;

@@ -9,6 +9,7 @@
 //! volumes/<vol>/{data,map}      overlays, complete or absent
 //! volumes/<vol>/image           the id of the overlay's base
 //! instances/<i>/console         the console ring, kept over runs
+//! consoles/<i>                  the console ring of an instance that is gone
 //! instances/<i>/monitor.log     the monitor's words in its newest launch
 //! instances/<i>/launch-<n>/     control.sock, outcome, spawned
 //! ```
@@ -32,7 +33,7 @@ impl DataDir {
         let mut private = std::fs::DirBuilder::new();
         private.recursive(true).mode(0o700).create(root)?;
         let dir = DataDir(root.canonicalize()?);
-        for room in ["images", "volumes", "instances"] {
+        for room in ["images", "volumes", "instances", "consoles"] {
             private.create(dir.0.join(room))?;
         }
         Ok(dir)
@@ -84,6 +85,14 @@ impl DataDir {
 
     pub fn console(&self, instance_id: &str) -> PathBuf {
         self.instance(instance_id).join("console")
+    }
+
+    pub fn kept_consoles(&self) -> PathBuf {
+        self.0.join("consoles")
+    }
+
+    pub fn kept_console(&self, instance_id: &str) -> PathBuf {
+        self.kept_consoles().join(instance_id)
     }
 
     pub fn monitor_log(&self, instance_id: &str) -> PathBuf {

@@ -19,10 +19,11 @@ use tonic::transport::Channel;
 
 use crate::board::Board;
 use crate::capacity::{self, Reserve};
+use crate::consoles::{self, Console};
 use crate::firmware::Firmware;
 use crate::identity::{self, Identity, IdentityError, TlsError, Validity};
 use crate::link::client;
-use crate::paths::{DataDir, is_plain_id};
+use crate::paths::DataDir;
 use crate::supervisor::News;
 
 pub struct Session {
@@ -228,23 +229,21 @@ impl Session {
     }
 
     async fn console(&self, request: ConsoleRequest) -> ConsoleOutput {
-        let id = request.instance_id;
-        let path = is_plain_id(&id).then(|| self.dir.console(&id));
-        let read = tokio::task::spawn_blocking(move || {
-            let path = path.ok_or(std::io::ErrorKind::NotFound)?;
-            hearth_vmm::console::read(&std::fs::File::open(path)?)
-        })
-        .await
-        .unwrap_or_else(|_| Err(std::io::Error::other("the worker ended")));
-        let (output, error) = match read {
-            Ok(output) => (output, String::new()),
-            // Never started here: it has said nothing yet.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Default::default(),
-            Err(error) => (Vec::new(), format!("reading the console of {id}: {error}")),
+        let (dir, id) = (self.dir.clone(), request.instance_id.clone());
+        let read = tokio::task::spawn_blocking(move || consoles::read(&dir, &id))
+            .await
+            .unwrap_or_else(|_| Err(std::io::Error::other("the worker ended")));
+        let (console, error) = match read {
+            Ok(console) => (console, String::new()),
+            Err(error) => (
+                Console::default(),
+                format!("reading the console of {}: {error}", request.instance_id),
+            ),
         };
         ConsoleOutput {
             request_id: request.request_id,
-            output,
+            output: console.output,
+            written_at: console.written_at,
             error,
         }
     }

@@ -47,7 +47,8 @@ async fn an_instance_is_started_stopped_started_rebooted_and_terminated() {
 
     let (asker, answer) = oneshot::channel();
     cloud.consoles.send(("i-1".to_owned(), asker)).await.unwrap();
-    assert_eq!(answer.await.unwrap().error, "");
+    let console = answer.await.unwrap();
+    assert_eq!(console.error, "");
 
     let pid = cloud.living("i-1")[0];
     cloud.want(|all| all[0].set_desired(Desired::Terminated));
@@ -57,6 +58,12 @@ async fn an_instance_is_started_stopped_started_rebooted_and_terminated() {
     assert!(!cloud.data_dir().join("instances/i-1").exists());
     cloud.want(|all| all.clear());
     cloud.until_unknown_to_agent("i-1").await;
+    // What it said last can still be read.
+    let (asker, answer) = oneshot::channel();
+    cloud.consoles.send(("i-1".to_owned(), asker)).await.unwrap();
+    let kept = answer.await.unwrap();
+    assert_eq!((kept.error.as_str(), &kept.output), ("", &console.output));
+    assert!(kept.written_at >= console.written_at && kept.written_at > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

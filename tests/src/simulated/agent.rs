@@ -139,6 +139,7 @@ impl Agent {
                 let output = ConsoleOutput {
                     request_id: request.request_id,
                     output: b"simulated\n".to_vec(),
+                    written_at: 0,
                     error: String::new(),
                 };
                 Ok(up.send(message(Up::ConsoleOutput(output))).await?)

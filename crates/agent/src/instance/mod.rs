@@ -45,7 +45,7 @@ use crate::networks::Networks;
 use crate::paths::DataDir;
 use crate::record::{Cause, End, Phase, Record};
 use crate::store::Store;
-use crate::{chain, fault, volume};
+use crate::{chain, consoles, fault, volume};
 
 pub use spawn::{sweep_launches, traces};
 
@@ -426,6 +426,9 @@ impl Actor {
                 volume::remove(&dir, &volume_id)?;
             }
             fault::point("erasing");
+            if let Err(error) = consoles::keep(&dir, &id) {
+                tracing::warn!(instance = id, %error, "keeping its console");
+            }
             volume::remove_tree(&dir.instance(&id))
         })
         .await;

@@ -180,7 +180,7 @@ impl Sessions {
     ///
     /// # Errors
     /// The host is not there, is late, or cannot read it.
-    pub async fn console(&self, host_id: &str, instance_id: &str) -> Result<Vec<u8>, ConsoleError> {
+    pub async fn console(&self, host_id: &str, instance_id: &str) -> Result<ConsoleOutput, ConsoleError> {
         let request_id = self.counter.fetch_add(1, Ordering::Relaxed);
         let (answer, waiting) = oneshot::channel();
         let (outbox, questions) = {
@@ -206,7 +206,7 @@ impl Sessions {
         lock(&questions).remove(&request_id);
         let output = answered.map_err(|_| ConsoleError::Late)??;
         match output.error.as_str() {
-            "" => Ok(output.output),
+            "" => Ok(output),
             error => Err(ConsoleError::Failed(error.to_owned())),
         }
     }

@@ -184,6 +184,30 @@ async fn an_image_is_fetched_without_its_holes_by_a_host_that_needs_it_and_by_no
 }
 
 #[tokio::test]
+async fn the_console_of_a_terminated_instance_is_still_read() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let _session = cloud.connect().await.obey();
+    let reservation = cloud.run(cloud.request(1)).await.unwrap();
+    let id = reservation.instances[0].instance_id.clone();
+    cloud.until(&id, "running").await;
+    let terminate = v1::TerminateInstancesRequest {
+        instance_ids: vec![id.clone()],
+        dry_run: false,
+    };
+    let mut instances = cloud.client.clone().instances;
+    instances.terminate_instances(terminate).await.unwrap();
+    cloud.until(&id, "terminated").await;
+    let request = v1::GetConsoleOutputRequest {
+        instance_id: id.clone(),
+        dry_run: false,
+    };
+    let answer = instances.get_console_output(request).await.unwrap().into_inner();
+    assert_eq!(answer.output, format!("hello from {id}").as_bytes());
+    // When it was written, not when it was asked for.
+    assert_eq!(answer.timestamp.unwrap().seconds, 1_700_000_000);
+}
+
+#[tokio::test]
 async fn intents_are_sent_again_until_they_are_acknowledged() {
     let Some(cloud) = Cloud::start().await else { return };
     let mut session = cloud.connect().await;

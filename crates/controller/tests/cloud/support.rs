@@ -409,6 +409,7 @@ impl Session {
                         let output = agent_message::Message::ConsoleOutput(ConsoleOutput {
                             request_id: request.request_id,
                             output: format!("hello from {}", request.instance_id).into_bytes(),
+                            written_at: 1_700_000_000_000,
                             error: String::new(),
                         });
                         self.up.send(message(output)).await.unwrap();

@@ -1,7 +1,7 @@
 //! GetConsoleOutput: asks the instance's host.
 
 use hearth_api::v1::{GetConsoleOutputRequest, GetConsoleOutputResponse};
-use hearth_api::{ApiError, ErrorCode, InstanceState, Kind};
+use hearth_api::{ApiError, ErrorCode, Kind};
 
 use crate::app::App;
 use crate::services::{input, refuse_dry_run};
@@ -18,14 +18,9 @@ pub(super) async fn output(
     let row = state
         .get::<Instance>(&id)
         .ok_or_else(|| Kind::Instance.not_found(&[&id]))?;
-    if row.state == InstanceState::Terminated {
-        return Err(ApiError::new(
-            ErrorCode::IncorrectInstanceState,
-            format!("The instance '{id}' is terminated, and its console is gone with it."),
-        ));
-    }
     refuse_dry_run(request.dry_run)?;
-    let output = app.sessions.console(&row.host_id, &id).await.map_err(|error| {
+    // Hosts keep the consoles of terminated instances for an hour, as long as these are visible.
+    let console = app.sessions.console(&row.host_id, &id).await.map_err(|error| {
         ApiError::new(
             ErrorCode::Unavailable,
             format!("The console of '{id}' cannot be read now: {error}. Try again later."),
@@ -33,7 +28,10 @@ pub(super) async fn output(
     })?;
     Ok(GetConsoleOutputResponse {
         instance_id: id.into(),
-        timestamp: Some(views::timestamp(now())),
-        output,
+        timestamp: Some(views::timestamp(match console.written_at {
+            0 => now(),
+            written_at => written_at,
+        })),
+        output: console.output,
     })
 }
