@@ -334,11 +334,14 @@ async fn terminate_all(client: &Client) -> Result<()> {
         if ids.is_empty() {
             break;
         }
-        let request = v1::TerminateInstancesRequest {
-            instance_ids: ids,
-            dry_run: false,
-        };
-        instances.terminate_instances(request).await?;
+        // Pages hold whole reservations.
+        for ids in ids.chunks(1000) {
+            let request = v1::TerminateInstancesRequest {
+                instance_ids: ids.to_vec(),
+                dry_run: false,
+            };
+            instances.terminate_instances(request).await?;
+        }
     }
     let going = v1::DescribeInstancesRequest {
         filters: vec![v1::Filter {
