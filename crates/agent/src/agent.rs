@@ -1,7 +1,7 @@
 //! The agent as a whole: its parts, put together in the right order.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::board::Board;
 use crate::capacity::Reserve;
 use crate::decide;
+use crate::endpoints::Endpoints;
 use crate::firmware::Firmware;
 use crate::identity::{self, Identity};
 use crate::images::Images;
@@ -30,7 +31,7 @@ use crate::{checks, counters, descriptors, host, lock, volume};
 #[derive(Debug, Clone)]
 pub struct Config {
     pub data_dir: PathBuf,
-    /// `host:port`; the enrolment's unless said.
+    /// Each `host:port`, separated by commas; what the control plane told, unless said.
     pub control_plane: Option<String>,
     pub reserve: Reserve,
     /// Of the data directory's file system, what images that no volume uses may take.
@@ -84,8 +85,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let supervisor = Supervisor::start(context).await?;
     let (news, inbox) = mpsc::channel(1);
     let host_id = identity.host_id;
+    let known = match &config.control_plane {
+        Some(told) => told.split(',').map(str::to_owned).collect(),
+        None => identity.endpoints,
+    };
+    let endpoints =
+        Endpoints::new(known).context("this host does not know where the control plane is dialled")?;
     let session = Session {
-        endpoint: config.control_plane.unwrap_or(identity.endpoint),
+        endpoints: Mutex::new(endpoints),
+        is_told: config.control_plane.is_none(),
         availability_zone: identity.availability_zone,
         firmware: config.firmware,
         reserve: config.reserve,
@@ -202,7 +210,7 @@ fn context(
     }))
 }
 
-/// Lets the host join a cloud, at the token's `host:port` unless `control_plane` says another; answers its id.
+/// Lets the host join a cloud, at the token's endpoints unless `control_plane` says others; answers its id.
 ///
 /// # Errors
 /// It has joined already, its agent runs, or the token is refused.
@@ -223,8 +231,13 @@ pub async fn join(
     }
     // They were another host's. What runs stays, and is reported as unknown.
     Store::open(&dir.store())?.forget_intents().await?;
-    let endpoint = control_plane.unwrap_or(&token.endpoint);
-    let identity = identity::enroll(&dir, token, endpoint, availability_zone).await?;
+    let known = control_plane
+        .unwrap_or(&token.endpoint)
+        .split(',')
+        .map(str::to_owned);
+    let endpoints =
+        Endpoints::new(known).context("the token does not say where the control plane is dialled")?;
+    let identity = identity::enroll(&dir, token, endpoints, availability_zone).await?;
     tracing::info!(host = identity.host_id, "enrolled");
     Ok(identity.host_id)
 }

@@ -1,7 +1,9 @@
 //! The way to the control plane, for those who need it now and then: there, or being waited for.
 
 use hearth_api::agent::control_plane_client::ControlPlaneClient;
+use hearth_api::join::LEADER;
 use tokio::sync::watch;
+use tonic::Status;
 use tonic::transport::Channel;
 
 /// Far above what a full host's intents take (tens of KiB each at most, by user data).
@@ -32,6 +34,11 @@ impl Link {
             }
         }
     }
+}
+
+/// Where the leader is, if the control plane said so when it refused.
+pub fn leader(status: &Status) -> Option<&str> {
+    status.metadata().get(LEADER)?.to_str().ok()
 }
 
 pub(crate) fn client(channel: Channel) -> ControlPlaneClient<Channel> {

@@ -47,7 +47,8 @@ enum Command {
         token: String,
         #[arg(long, env = "HEARTH_AGENT_DATA_DIR", default_value = "/var/lib/hearth/agent")]
         data_dir: PathBuf,
-        /// Where the control plane listens, HOST:PORT, if the token's is not reached from here.
+        /// Where the control plane listens, if the token's is not reached from here: HOST:PORT of each hearthd, separated by
+        /// commas.
         #[arg(long, env = "HEARTH_AGENT_CONTROL_PLANE", value_name = "HOST:PORT")]
         control_plane: Option<String>,
         /// The availability zone that this host is in.
@@ -102,7 +103,7 @@ struct Place {
 struct AgentArgs {
     #[command(flatten)]
     place: Place,
-    /// Where the control plane listens, HOST:PORT, if it is not where this host joined.
+    /// Where the control plane listens, if not where this host was told: HOST:PORT of each hearthd, separated by commas.
     #[arg(long, env = "HEARTH_AGENT_CONTROL_PLANE", value_name = "HOST:PORT")]
     control_plane: Option<String>,
     /// vCPUs that instances may claim for each CPU of the host.

@@ -3,7 +3,7 @@
 //! The agent needs it to hear news, not to work: while it is away, instances run and are looked after.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -20,15 +20,17 @@ use tonic::transport::Channel;
 use crate::board::Board;
 use crate::capacity::{self, Reserve};
 use crate::consoles::{self, Console};
+use crate::endpoints::Endpoints;
 use crate::firmware::Firmware;
 use crate::identity::{self, Identity, IdentityError, TlsError, Validity};
-use crate::link::client;
+use crate::link::{client, leader};
 use crate::paths::DataDir;
 use crate::supervisor::News;
 
 pub struct Session {
-    /// Dialled: `host:port`.
-    pub endpoint: String,
+    pub endpoints: Mutex<Endpoints>,
+    /// Whether the control plane tells where it is dialled, and not the operator.
+    pub is_told: bool,
     pub availability_zone: String,
     pub firmware: Firmware,
     pub reserve: Reserve,
@@ -63,6 +65,14 @@ enum Over {
 }
 
 impl SessionError {
+    /// Where the leader is, if whoever was dialled said so.
+    fn leader(&self) -> Option<&str> {
+        match self {
+            Self::Ended(status) => leader(status),
+            _ => None,
+        }
+    }
+
     /// Whether the control plane does not accept this host's certificate: dialling again soon changes nothing.
     fn is_refusal(&self) -> bool {
         matches!(self, Self::Ended(status) if status.code() == Code::PermissionDenied)
@@ -78,6 +88,10 @@ impl SessionError {
 const GOOD: Duration = Duration::from_secs(20);
 /// Between attempts of a host that is refused.
 const REFUSED_PAUSE: Duration = Duration::from_secs(600);
+/// Before the leader is dialled that another named.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
+/// Between attempts at one of several `hearthd` at most: another may have become the leader.
+const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Keeps a session up; returns when nobody takes intents any more.
@@ -126,13 +140,39 @@ impl Session {
                     );
                 }
                 Err(error) => {
-                    tracing::warn!(error = %crate::chain(&error), ?pause, "no session; dialling again");
+                    let mut endpoints = session.endpoints();
+                    if endpoints.are_several() {
+                        pause = pause.min(SEARCH_PAUSE);
+                    }
+                    if endpoints.refused(error.leader()) {
+                        pause = FOLLOW_PAUSE;
+                    }
+                    tracing::warn!(
+                        error = %crate::chain(&error), ?pause, next = endpoints.current(), "no session; dialling again"
+                    );
                 }
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = session.news.closed() => {}
             }
+        }
+    }
+
+    fn endpoints(&self) -> MutexGuard<'_, Endpoints> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps where the control plane is dialled from now on.
+    async fn learn(&self, endpoints: Vec<String>) {
+        if !self.is_told || !self.endpoints().learn(&endpoints) {
+            return;
+        }
+        tracing::info!(?endpoints, "the control plane is dialled at these from now on");
+        let dir = self.dir.clone();
+        let saved = tokio::task::spawn_blocking(move || Identity::save_endpoints(&dir, &endpoints)).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(error = %crate::chain(&error), "keeping where the control plane is dialled");
         }
     }
 
@@ -154,7 +194,8 @@ impl Session {
     /// One session, from dialling to its end.
     async fn hold(self: &Arc<Self>, renewable: Instant) -> Result<Over, SessionError> {
         let identity = self.identity()?;
-        let channel = identity::connect(&identity, &self.endpoint).await?;
+        let endpoint = self.endpoints().current().to_owned();
+        let channel = identity::connect(&identity, &endpoint).await?;
         let (up, outbox) = mpsc::channel::<AgentMessage>(4);
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -172,7 +213,7 @@ impl Session {
             .await
             .map_err(|status| SessionError::Ended(Box::new(status)))?
             .into_inner();
-        tracing::info!(endpoint = self.endpoint, host = identity.host_id, "session begun");
+        tracing::info!(endpoint, host = identity.host_id, "session begun");
         self.channel.send_replace(Some(channel.clone()));
         let mut renewal = pin!(async {
             tokio::time::sleep_until(renewable).await;
@@ -191,6 +232,10 @@ impl Session {
                                 let output = session.console(request).await;
                                 let _ = up.send(message(Up::ConsoleOutput(output))).await;
                             });
+                            None
+                        }
+                        Some(Down::Endpoints(told)) => {
+                            self.learn(told.endpoints).await;
                             None
                         }
                         None => None,

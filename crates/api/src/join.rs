@@ -1,6 +1,6 @@
 //! The join token: what a host needs in order to trust the control plane, and to be trusted by it.
 //!
-//! `hearth-join-1.<secret>.<SHA-256 of the CA certificate's DER>.<host:port>`, digits in lower-case hex. The control
+//! `hearth-join-1.<secret>.<SHA-256 of the CA certificate's DER>.<host:port>[,<host:port>...]`, digits in lower-case hex. The control
 //! plane's TLS chain ends with that CA's certificate and its leaf is named [`SERVER_NAME`], so that a host which knows
 //! nothing but the token can tell the right server from any other before it says the secret.
 
@@ -9,6 +9,9 @@ use std::str::FromStr;
 
 /// The name that the control plane's certificate has for agents, whatever its address.
 pub const SERVER_NAME: &str = "hearthd";
+
+/// Metadata of the status with which a `hearthd` that is not the leader answers agents: the leader's `host:port`.
+pub const LEADER: &str = "hearth-leader";
 
 const PREFIX: &str = "hearth-join-1";
 /// Bytes of both the secret and the fingerprint.
@@ -20,8 +23,15 @@ pub struct JoinToken {
     pub secret: String,
     /// SHA-256 of the CA certificate's DER, 64 hex digits.
     pub ca_fingerprint: String,
-    /// Where agents dial: `host:port`.
+    /// Where agents dial: one `host:port` or several, separated by commas.
     pub endpoint: String,
+}
+
+impl JoinToken {
+    /// Each `host:port` that agents dial.
+    pub fn endpoints(&self) -> impl Iterator<Item = &str> {
+        self.endpoint.split(',')
+    }
 }
 
 /// The text is no join token.
@@ -61,10 +71,11 @@ impl FromStr for JoinToken {
         }
         let (secret, ca_fingerprint, endpoint) = (next()?, next()?, next()?);
         let hex = |s: &str| s.len() == 2 * BYTES && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let port = endpoint
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse::<u16>().ok());
-        if !hex(secret) || !hex(ca_fingerprint) || port.is_none() {
+        let has_port = |endpoint: &str| {
+            let port = endpoint.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            matches!(port, Some(Ok(_)))
+        };
+        if !hex(secret) || !hex(ca_fingerprint) || !endpoint.split(',').all(has_port) {
             return Err(MalformedToken);
         }
         Ok(Self {
@@ -100,6 +111,7 @@ mod tests {
             &format!("hearth-join-1.{f}.{f}.host"),
             &format!("hearth-join-2.{f}.{f}.host:1"),
             &format!("hearth-join-1.{f}.abc.host:1"),
+            &format!("hearth-join-1.{f}.{f}.host:1,"),
         ] {
             assert_eq!(text.parse::<JoinToken>(), Err(MalformedToken), "{text}");
         }

@@ -29,7 +29,7 @@ impl App {
     }
 
     pub fn images_dir(&self) -> PathBuf {
-        self.config.data_dir.join("images")
+        self.config.images_dir()
     }
 
     /// The disk of an image.

@@ -7,11 +7,28 @@ use clap::Args;
 use hearth_api::endpoint::DEFAULT_SOCKET;
 use ipnet::Ipv4Net;
 
+use crate::store::DatabaseUrl;
+
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     /// Where the database, the AMIs' disks and the certificate authority are.
     #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
     pub data_dir: PathBuf,
+
+    /// The database: `sqlite`, a file in the data directory, or postgres://USER:PASSWORD@HOST:5432/DATABASE, which several
+    /// hearthd may share. A password is better put into the environment or ~/.pgpass than on the command line.
+    #[arg(long, env = "HEARTH_DATABASE", hide_env_values = true, value_name = "URL", default_value = DatabaseUrl::SQLITE)]
+    pub database: DatabaseUrl,
+
+    /// `HOST:PORT` at which agents, and other hearthd that share the database, dial this one. Where it listens, unless told
+    /// otherwise.
+    #[arg(long, env = "HEARTH_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// Where the AMIs' disks are: images in the data directory. Several hearthd that share a database share this directory
+    /// too.
+    #[arg(long, env = "HEARTH_IMAGES_DIR", value_name = "DIRECTORY")]
+    pub images_dir: Option<PathBuf>,
 
     /// The Unix socket of the API. Members of its group may call: the group that hearthd runs as.
     #[arg(long, env = "HEARTH_SOCKET", default_value = DEFAULT_SOCKET)]
@@ -91,6 +108,12 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Where the AMIs' disks are.
+    pub fn images_dir(&self) -> PathBuf {
+        let own = || self.data_dir.join("images");
+        self.images_dir.clone().unwrap_or_else(own)
+    }
+
     /// # Errors
     /// What is wrong, and what to do.
     pub fn check(&self) -> Result<(), ConfigError> {

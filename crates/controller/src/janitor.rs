@@ -17,6 +17,8 @@ const KEEP_EVENTS_MS: i64 = 24 * 3600 * 1000;
 const KEEP_TOKENS_MS: i64 = 24 * 3600 * 1000;
 /// Tokens whose instances are out of sight: whoever launches and terminates all day gets no more of hearthd's memory.
 const KEPT_TOKENS: usize = 100_000;
+/// Files in an images' directory that several hearthd share are swept when they have not been written for so long.
+const YOUNG: Duration = Duration::from_secs(24 * 3600);
 const KEEP_AUDIT_MS: i64 = 90 * 24 * 3600 * 1000;
 
 /// Runs until the process ends.
@@ -30,6 +32,9 @@ pub async fn run(app: Arc<App>) {
         tokio::select! {
             () = app.ending.cancelled() => return,
             _ = ticks.tick() => {}
+        }
+        if !app.store.is_leader() {
+            continue;
         }
         if let Err(error) = tidy(&app, visible).await {
             tracing::error!(%error, "tidying up");
@@ -134,7 +139,8 @@ fn unused_images(state: &State) -> Vec<String> {
         .collect()
 }
 
-/// At the start: removes uploads that never ended, and disks whose image is not there.
+/// At the beginning of a term: removes uploads that never ended, and disks whose image is not there. Where several hearthd
+/// share the images' directory, young files may be what another is still receiving.
 pub fn sweep_images(app: &App) -> anyhow::Result<()> {
     let known: HashSet<String> = app
         .store
@@ -142,18 +148,26 @@ pub fn sweep_images(app: &App) -> anyhow::Result<()> {
         .all::<Image>()
         .map(|image| format!("{}.raw", image.id))
         .collect();
-    sweep(&app.images_dir(), &known)?;
+    let young = match app.config.database.is_sqlite() {
+        true => Duration::ZERO,
+        false => YOUNG,
+    };
+    sweep(&app.images_dir(), &known, young)?;
     Ok(())
 }
 
-fn sweep(dir: &std::path::Path, known: &HashSet<String>) -> io::Result<()> {
+fn sweep(dir: &std::path::Path, known: &HashSet<String>, young: Duration) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         // Only what this program names so: other files are not ours.
         let ours = name.starts_with("ami-") && (name.ends_with(".raw") || name.ends_with(".upload"));
-        if ours && !known.contains(name.as_ref()) {
+        let is_old = || -> io::Result<bool> {
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            Ok(age >= young)
+        };
+        if ours && !known.contains(name.as_ref()) && is_old()? {
             tracing::info!(file = %name, "removing what an interrupted import left");
             std::fs::remove_file(entry.path())?;
         }

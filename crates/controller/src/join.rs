@@ -28,30 +28,40 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// For the authority with this fingerprint, and agents that dial `listen`.
-    pub fn new(ca_fingerprint: String, listen: SocketAddr) -> Self {
-        // Nobody can dial "any address".
-        let host = match listen.ip() {
-            ip if ip.is_unspecified() => [127, 0, 0, 1].into(),
-            ip => ip,
-        };
+    /// For the authority with this fingerprint, and agents that dial `endpoint`.
+    pub fn new(ca_fingerprint: String, endpoint: String) -> Self {
         Self {
             ca_fingerprint,
-            endpoint: SocketAddr::new(host, listen.port()).to_string(),
+            endpoint,
         }
     }
 
-    /// `endpoint` is what agents shall dial; empty: where this process listens.
-    pub fn token(&self, secret: String, endpoint: &str) -> JoinToken {
+    /// `endpoint` is what agents shall dial; empty: this process, and the others that serve the cloud.
+    pub fn token(&self, secret: String, endpoint: &str, members: &[String]) -> JoinToken {
+        let own = std::iter::once(&self.endpoint);
+        let all: Vec<&str> = own
+            .chain(members.iter().filter(|member| **member != self.endpoint))
+            .map(String::as_str)
+            .collect();
         JoinToken {
             secret,
             ca_fingerprint: self.ca_fingerprint.clone(),
             endpoint: match endpoint {
-                "" => self.endpoint.clone(),
+                "" => all.join(","),
                 endpoint => endpoint.to_owned(),
             },
         }
     }
+}
+
+/// What can be dialled of an address that is listened at.
+pub fn dialled(listen: SocketAddr) -> String {
+    // Nobody can dial "any address".
+    let host = match listen.ip() {
+        ip if ip.is_unspecified() => [127, 0, 0, 1].into(),
+        ip => ip,
+    };
+    SocketAddr::new(host, listen.port()).to_string()
 }
 
 /// Whom a token admits, and until when.

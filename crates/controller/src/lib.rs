@@ -18,6 +18,7 @@ pub mod inspection;
 mod intents;
 mod janitor;
 pub mod join;
+mod leading;
 pub mod lifecycle;
 mod pki;
 pub mod privileges;

@@ -13,26 +13,27 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tower::Layer as _;
 
 use crate::app::App;
 use crate::config::Config;
 use crate::door::calls::Calls;
+use crate::door::forward::Forward;
+use crate::door::peers::Peers;
 use crate::door::{accept, files, socket};
 use crate::gateway::{self, Sessions};
-use crate::join::Issuer;
+use crate::join::{self, Issuer};
 use crate::pki::{self, Authority};
-use crate::store::bootstrap::{Layout, bootstrap};
-use crate::store::{self, CommitError, Store};
+use crate::store::bootstrap::Layout;
+use crate::store::{self, Standing, Store};
 use crate::views::Cloud;
-use crate::{digests, janitor, reconcile, services};
+use crate::{janitor, leading, reconcile, services};
 
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls at the same time on one connection to the API.
 const STREAMS: u32 = 64;
-/// How long an agent may take to send a request, and the store to begin an answer.
-const AGENT_CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// How long calls may take to end when the process does.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -95,19 +96,26 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(dir.join("images"))
+        .create(&dir)
         .with_context(|| format!("making {}", dir.display()))?;
+    let images = config.images_dir();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&images)
+        .with_context(|| format!("making {}", images.display()))?;
     let lock = lock(&dir)?;
-    let store = Store::open_in(&dir).await?;
+    let agent_listener = bind(config.agent_listen).await?;
+    let agent_listen = agent_listener.local_addr()?;
+    let endpoint = config.advertise.clone();
+    let endpoint = endpoint.unwrap_or_else(|| join::dialled(agent_listen));
+    let store = Store::open_in(&dir, &config.database, &endpoint).await?;
+    let authority = Arc::new(authority(&config, &store).await?);
     let layout = Layout {
         zones: config.zones.clone(),
         vpc_cidr: config.vpc_cidr,
     };
-    let owner_id = store
-        .transact(move |tx| Ok::<_, CommitError>(bootstrap(tx, &layout)))
-        .await?;
-    let life = Duration::from_secs(config.certificate_seconds.into());
-    let authority = Arc::new(Authority::open(&dir.join("pki"), life)?);
+    let owner_id = leading::begin(&store, &layout).await?;
 
     let shares = files::share_out()?;
     let socket = config.socket.clone();
@@ -117,25 +125,35 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         let listener = socket::listen(&socket).context("opening the API's socket")?;
         accept::callers(listener, &shares)
     };
-    let agent_listener = bind(config.agent_listen).await?;
-    let agent_listen = agent_listener.local_addr()?;
     let app = Arc::new(App {
         cloud: Cloud {
             owner_id,
             region: config.region.clone(),
             public_pool: config.public_pool.trunc(),
         },
-        join_tokens: Issuer::new(authority.fingerprint(), agent_listen),
+        join_tokens: Issuer::new(authority.fingerprint(), endpoint),
         config,
         store,
         sessions: Arc::new(Sessions::default()),
         ending: CancellationToken::new(),
     });
-    janitor::sweep_images(&app)?;
-    digests::complete(&app).await?;
+    let term = match &*app.store.standing().borrow() {
+        Standing::Leader(term) => Some(term.epoch),
+        Standing::Follower(_) => None,
+    };
+    if term.is_some() {
+        leading::take_over(&app).await?;
+    }
 
+    let calls = Calls::new()?;
+    let routes = services::routes(&app).await?;
+    let peers = Peers::new(
+        calls.layer(routes.clone()),
+        Arc::clone(&app),
+        api_runtime.handle.clone(),
+    );
     let agents = builder()
-        .timeout(AGENT_CALL_DEADLINE)
+        .layer(peers)
         .add_routes(gateway::routes(&app, &authority))
         .serve_with_incoming_shutdown(
             accept::agents(agent_listener, pki::server_config(&authority)?, &shares),
@@ -143,8 +161,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         );
     let api = builder()
         .max_concurrent_streams(STREAMS)
-        .layer(Calls::new()?)
-        .add_routes(services::routes(&app).await?)
+        .layer(calls)
+        .layer(Forward::new(Arc::clone(&app), Arc::clone(&authority)))
+        .add_routes(routes)
         .serve_with_incoming_shutdown(callers, app.ending.clone().cancelled_owned());
     let tasks = vec![
         tokio::spawn(async move {
@@ -159,6 +178,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         }),
         tokio::spawn(janitor::run(Arc::clone(&app))),
         tokio::spawn(reconcile::run(Arc::clone(&app))),
+        tokio::spawn(leading::run(Arc::clone(&app), layout, term)),
     ];
     write_endpoints(&dir, &socket, agent_listen).context("writing endpoints.json")?;
     tracing::info!(socket = %socket.display(), %agent_listen, data_dir = %dir.display(), "hearthd is ready");
@@ -193,6 +213,28 @@ fn builder() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// The data directory's certificate authority, or that of all who share the database.
+async fn authority(config: &Config, store: &Store) -> anyhow::Result<Authority> {
+    let life = Duration::from_secs(config.certificate_seconds.into());
+    let pki = config.data_dir.join("pki");
+    if !config.database.is_sqlite() {
+        let reading = || format!("reading the certificate authority in {}", config.database);
+        let shared = match store.authority(None).await.with_context(reading)? {
+            Some(shared) => Some(shared),
+            None => {
+                let own = match Authority::read(&pki)? {
+                    Some(own) => own,
+                    None => Authority::generate()?,
+                };
+                // Another may have been quicker.
+                store.authority(Some(&own)).await.with_context(reading)?
+            }
+        };
+        Authority::adopt(&pki, &shared.with_context(reading)?)?;
+    }
+    Ok(Authority::open(&pki, life)?)
 }
 
 /// Keeps a second `hearthd` away from the data directory; `hearthd join-token` may work beside this one.

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use hearth_agent::endpoints::Endpoints;
 use hearth_agent::identity::{self, Identity};
+use hearth_agent::link;
 use hearth_agent::paths::DataDir;
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
@@ -29,6 +31,7 @@ const MAX_MESSAGE: usize = 64 << 20;
 
 pub struct Agent {
     identity: Identity,
+    endpoints: Endpoints,
     behaviour: Arc<Behaviour>,
     counters: Arc<Counters>,
     instances: Instances,
@@ -47,8 +50,10 @@ impl Agent {
         counters: Arc<Counters>,
     ) -> Result<Self> {
         let dir = DataDir::create(dir).with_context(|| format!("making {}", dir.display()))?;
-        let identity = identity::enroll(&dir, token, endpoint, zone).await?;
+        let endpoints = Endpoints::new([endpoint.to_owned()]).context("no endpoint")?;
+        let identity = identity::enroll(&dir, token, endpoints, zone).await?;
         Ok(Self {
+            endpoints: Endpoints::new(identity.endpoints.clone()).context("no endpoint")?,
             identity,
             behaviour,
             counters,
@@ -73,13 +78,17 @@ impl Agent {
                 None => Duration::MAX,
             };
             // A session that fails is begun anew, as one that was cut is.
-            let _ = tokio::time::timeout(length, self.session()).await;
+            let ended = tokio::time::timeout(length, self.session()).await;
+            if let Ok(Err(error)) = ended {
+                let status = error.downcast_ref::<tonic::Status>();
+                self.endpoints.refused(status.and_then(link::leader));
+            }
             tokio::time::sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
         }
     }
 
     async fn session(&mut self) -> Result<()> {
-        let channel = identity::connect(&self.identity, &self.identity.endpoint).await?;
+        let channel = identity::connect(&self.identity, self.endpoints.current()).await?;
         let (up, outbox) = mpsc::channel::<AgentMessage>(4);
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -134,6 +143,10 @@ impl Agent {
                 self.intents
                     .send_if_modified(|intents| deltas::apply(intents, delta).is_ok());
                 self.act(up).await
+            }
+            Some(Down::Endpoints(told)) => {
+                self.endpoints.learn(&told.endpoints);
+                Ok(())
             }
             Some(Down::ConsoleRequest(request)) => {
                 let output = ConsoleOutput {

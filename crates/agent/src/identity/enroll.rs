@@ -13,6 +13,8 @@ use tonic::Code;
 
 use super::tls::{connect_unenrolled, fingerprint};
 use super::{Identity, IdentityError, TlsError, write_private};
+use crate::endpoints::Endpoints;
+use crate::link::leader;
 use crate::paths::DataDir;
 
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub async fn enroll(
     dir: &DataDir,
     token: &JoinToken,
-    endpoint: &str,
+    mut endpoints: Endpoints,
     availability_zone: &str,
 ) -> Result<Identity, EnrollError> {
     let key = join_key(dir)?;
@@ -56,7 +58,7 @@ pub async fn enroll(
         .build();
     let answer = loop {
         let attempt = async {
-            let channel = connect_unenrolled(endpoint, &token.ca_fingerprint).await?;
+            let channel = connect_unenrolled(endpoints.current(), &token.ca_fingerprint).await?;
             EnrollmentClient::new(channel)
                 .enroll(EnrollRequest {
                     token: token.secret.clone(),
@@ -78,7 +80,16 @@ pub async fn enroll(
                 return Err(EnrollError::Refused(status));
             }
             Err(error @ EnrollError::Tls(TlsError::Endpoint(_))) => return Err(error),
-            Err(error) => tracing::warn!(error = %crate::chain(&error), "enrolling; trying again"),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), endpoint = endpoints.current(), "enrolling; trying again");
+                let leader = match &error {
+                    EnrollError::Refused(status) => leader(status),
+                    _ => None,
+                };
+                if endpoints.refused(leader) {
+                    continue;
+                }
+            }
         }
         tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(10))).await;
     };
@@ -89,7 +100,10 @@ pub async fn enroll(
     }
     let identity = Identity {
         host_id: answer.host_id,
-        endpoint: endpoint.to_owned(),
+        endpoints: match answer.endpoints.is_empty() {
+            true => vec![endpoints.current().to_owned()],
+            false => answer.endpoints,
+        },
         availability_zone: availability_zone.to_owned(),
         key: key.serialize_pem(),
         certificate: answer.certificate,

@@ -23,8 +23,8 @@ pub use tls::{TlsError, connect};
 pub struct Identity {
     /// `h-` and 17 hex digits.
     pub host_id: String,
-    /// Where the control plane is dialled: `host:port`.
-    pub endpoint: String,
+    /// Where the control plane is dialled: each `host:port`.
+    pub endpoints: Vec<String>,
     /// Where the host was enrolled to be.
     pub availability_zone: String,
     key: String,
@@ -42,6 +42,8 @@ pub struct IdentityError {
 
 /// The host's certificate, followed by its key.
 const CERTIFICATE: &str = "host.pem";
+/// Where the control plane is dialled: a `host:port` on each line.
+const CONTROL_PLANE: &str = "control-plane";
 /// Where the key was before certificates were renewed.
 const OLD_KEY: &str = "host.key";
 const KEY_BEGINS: &str = "-----BEGIN PRIVATE KEY-----";
@@ -71,7 +73,7 @@ impl Identity {
         };
         Ok(Some(Identity {
             host_id: read("host-id")?.trim().to_owned(),
-            endpoint: read("control-plane")?.trim().to_owned(),
+            endpoints: read(CONTROL_PLANE)?.lines().map(str::to_owned).collect(),
             availability_zone: read("availability-zone")?.trim().to_owned(),
             key,
             certificate,
@@ -92,7 +94,7 @@ impl Identity {
         std::fs::create_dir(&half_made).map_err(fail("making", &half_made))?;
         for (name, text) in [
             ("host-id", &self.host_id),
-            ("control-plane", &self.endpoint),
+            (CONTROL_PLANE, &self.endpoints.join("\n")),
             ("availability-zone", &self.availability_zone),
             (CERTIFICATE, &self.certificate_and_key()),
             ("ca.pem", &self.ca_certificate),
@@ -123,6 +125,23 @@ impl Identity {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fail("removing", &old)(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Replaces what `pki/` says of where the control plane is dialled.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save_endpoints(dir: &DataDir, endpoints: &[String]) -> Result<(), IdentityError> {
+        let pki = dir.pki();
+        let (path, new) = (pki.join(CONTROL_PLANE), pki.join("control-plane.new"));
+        write_private(&new, endpoints.join("\n").as_bytes())
+            .and_then(|()| std::fs::rename(&new, &path))
+            .and_then(|()| std::fs::File::open(&pki)?.sync_all())
+            .map_err(|source| IdentityError {
+                doing: "writing",
+                path,
+                source,
+            })
     }
 
     fn certificate_and_key(&self) -> String {

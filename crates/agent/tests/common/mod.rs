@@ -487,6 +487,7 @@ impl Enrollment for Service {
             return Err(Status::unavailable("the answer is lost"));
         }
         Ok(Response::new(EnrollResponse {
+            endpoints: Vec::new(),
             host_id: "h-00000000000000001".to_owned(),
             certificate,
             ca_certificate: self.ca.1.clone(),

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::num::ParseIntError;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -18,6 +20,25 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Caller {
     pub uid: u32,
     pub pid: i32,
+}
+
+/// `UID:PID`.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.pid)
+    }
+}
+
+impl FromStr for Caller {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (uid, pid) = text.split_once(':').unwrap_or((text, ""));
+        Ok(Self {
+            uid: uid.parse()?,
+            pid: pid.parse()?,
+        })
+    }
 }
 
 /// A connection to the API's socket.

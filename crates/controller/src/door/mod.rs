@@ -4,6 +4,8 @@ pub mod accept;
 pub mod calls;
 mod connection;
 pub mod files;
+pub mod forward;
+pub mod peers;
 mod places;
 pub mod socket;
 pub mod subscriber;

@@ -82,6 +82,7 @@ impl Enroller {
             host_id,
             certificate,
             ca_certificate: self.authority.certificate_pem().to_owned(),
+            endpoints: self.app.store.members().borrow().clone(),
         })
     }
 }

@@ -10,6 +10,7 @@ use hearth_api::agent::enrollment_server::EnrollmentServer;
 use hearth_api::agent::{
     AgentMessage, ControlMessage, FetchImageRequest, ImageChunk, RenewRequest, RenewResponse,
 };
+use hearth_api::join::LEADER;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
@@ -18,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::app::App;
 use crate::pki::{Authority, HostRequest};
 use crate::state::{Claim, HostKey, State, Volume};
-use crate::store::CommitError;
+use crate::store::{CommitError, Standing};
 
 mod attempts;
 mod caller;
@@ -50,7 +51,46 @@ pub fn routes(app: &Arc<App>, authority: &Arc<Authority>) -> Routes {
     let control_plane = ControlPlaneServer::new(gateway)
         .max_decoding_message_size(MAX_AGENT_MESSAGE)
         .max_encoding_message_size(MAX_CONTROL_MESSAGE);
-    Routes::new(enrollment).add_service(InterceptedService::new(control_plane, DemandCertificate))
+    let led = || Led(Arc::clone(app));
+    let control_plane = InterceptedService::new(control_plane, DemandCertificate);
+    Routes::new(InterceptedService::new(enrollment, led()))
+        .add_service(InterceptedService::new(control_plane, led()))
+}
+
+/// Refuses calls while this process is not the leader, and says who is.
+#[derive(Clone)]
+struct Led(Arc<App>);
+
+impl Interceptor for Led {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        match &*self.0.store.standing().borrow() {
+            Standing::Leader(_) => Ok(request),
+            Standing::Follower(leader) => Err(leader_is(leader.as_deref())),
+        }
+    }
+}
+
+/// What agents are told by a `hearthd` that is not the leader.
+fn leader_is(leader: Option<&str>) -> Status {
+    let Some(leader) = leader else {
+        return Status::unavailable("the control plane has no leader at the moment");
+    };
+    let mut status = Status::unavailable(format!("the control plane's leader is at {leader}"));
+    if let Ok(value) = leader.parse() {
+        status.metadata_mut().insert(LEADER, value);
+    }
+    status
+}
+
+/// Returns when this process is not the leader any more.
+async fn deposed(app: &App) -> Status {
+    let mut standing = app.store.standing();
+    let is_follower = |standing: &Standing| matches!(standing, Standing::Follower(_));
+    if let Ok(Standing::Follower(leader)) = standing.wait_for(is_follower).await.as_deref() {
+        return leader_is(leader.as_deref());
+    }
+    // The store is closed, and what ends the process ends this.
+    std::future::pending().await
 }
 
 /// [`caller::demand_certificate`] as a type with a name.
@@ -102,6 +142,9 @@ impl Gateway {
 
 impl From<CommitError> for Status {
     fn from(error: CommitError) -> Self {
+        if let CommitError::NotLeader = error {
+            return leader_is(None);
+        }
         tracing::error!(%error, "the store failed an agent's call");
         Self::internal("the control plane's store failed; its log says why")
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hearth_api::agent::{AgentMessage, ControlMessage, Hello, agent_message};
+use hearth_api::agent::{AgentMessage, ControlMessage, Endpoints, Hello, agent_message, control_message};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -67,9 +67,30 @@ async fn run(
         reason = caller.standing.evicted() => Err(reason),
         () = until(caller.certificate.not_after) => Err(caller::expired()),
         () = place.superseded.cancelled() => Err(Status::aborted("a newer session of this host took over")),
+        reason = super::deposed(app) => Err(reason),
         () = app.ending.cancelled() => Err(Status::unavailable("the control plane is ending")),
         ended = down::run(app, host_id, outbox, heard) => ended,
+        ended = tell_endpoints(app, outbox) => ended,
         ended = up(app, host_id, &mut inbound, &place, &acknowledged) => ended,
+    }
+}
+
+/// Tells the agent where it dials, now and when it changes.
+async fn tell_endpoints(app: &App, outbox: &Outbox) -> Result<(), Status> {
+    let mut members = app.store.members();
+    loop {
+        let endpoints = members.borrow_and_update().clone();
+        if !endpoints.is_empty() {
+            let message = ControlMessage {
+                message: Some(control_message::Message::Endpoints(Endpoints { endpoints })),
+            };
+            if outbox.send(Ok(message)).await.is_err() {
+                return Ok(());
+            }
+        }
+        if members.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use hearth_api::join::SERVER_NAME;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SerialNumber,
@@ -30,9 +31,14 @@ pub enum PkiError {
     },
     #[error("{path} holds no certificate authority; put it back, or remove it and let every agent join anew")]
     Damaged { path: PathBuf },
+    #[error(
+        "{path} is another certificate authority than that of the database: is this the data directory of another cloud? \
+         Start hearthd with an empty one"
+    )]
+    Other { path: PathBuf },
     #[error("making a certificate")]
     Certificate(#[from] rcgen::Error),
-    #[error("setting up TLS for agents")]
+    #[error("setting up TLS")]
     Tls(#[from] rustls::Error),
     #[error("setting up how certificates of agents are verified")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
@@ -77,19 +83,44 @@ impl Authority {
     /// # Errors
     /// The file cannot be read or written, or is damaged.
     pub fn open(dir: &Path, life: Duration) -> Result<Self, PkiError> {
-        let path = dir.join("ca.pem");
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(dir, &path)?,
-            Err(source) => {
-                return Err(PkiError::File {
-                    doing: "reading",
-                    path,
-                    source,
-                });
+        let text = match Self::read(dir)? {
+            Some(text) => text,
+            None => {
+                let text = Self::generate()?;
+                Self::save(dir, &text)?;
+                text
             }
         };
-        Self::parse(&text, life).ok_or(PkiError::Damaged { path })
+        Self::parse(&text, life).ok_or(PkiError::Damaged { path: file(dir) })
+    }
+
+    /// What is in `<dir>/ca.pem`: the key and the certificate.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(dir: &Path) -> Result<Option<String>, PkiError> {
+        let path = file(dir);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(PkiError::File {
+                doing: "reading",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Makes the authority of those that share a database this directory's.
+    ///
+    /// # Errors
+    /// The directory has another, or cannot be written.
+    pub fn adopt(dir: &Path, text: &str) -> Result<(), PkiError> {
+        match Self::read(dir)? {
+            None => Self::save(dir, text),
+            Some(own) if own == text => Ok(()),
+            Some(_) => Err(PkiError::Other { path: file(dir) }),
+        }
     }
 
     fn parse(text: &str, life: Duration) -> Option<Self> {
@@ -104,7 +135,11 @@ impl Authority {
         })
     }
 
-    fn create(dir: &Path, path: &Path) -> Result<String, PkiError> {
+    /// A new authority: its key and its certificate, PEM.
+    ///
+    /// # Errors
+    /// The certificate cannot be made.
+    pub fn generate() -> Result<String, PkiError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = named("Hearth control plane");
@@ -112,19 +147,21 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         valid_for(&mut params, SystemTime::now(), AUTHORITY_LIFE);
         let certificate = params.self_signed(&key)?;
-        let text = format!("{}{}", key.serialize_pem(), certificate.pem());
-        let failed = |source| PkiError::File {
-            doing: "writing",
-            path: path.to_owned(),
-            source,
-        };
+        Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+    }
+
+    fn save(dir: &Path, text: &str) -> Result<(), PkiError> {
+        let path = file(dir);
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(dir)
-            .map_err(failed)?;
-        write_atomically(path, text.as_bytes(), 0o600).map_err(failed)?;
-        Ok(text)
+            .and_then(|()| write_atomically(&path, text.as_bytes(), 0o600))
+            .map_err(|source| PkiError::File {
+                doing: "writing",
+                path,
+                source,
+            })
     }
 
     pub fn certificate_pem(&self) -> &str {
@@ -174,6 +211,16 @@ impl HostCertificate {
             not_after: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_after))?,
         })
     }
+}
+
+fn file(dir: &Path) -> PathBuf {
+    dir.join("ca.pem")
+}
+
+/// Whether a certificate that the TLS layer has verified is of a `hearthd`. Hosts have ids of their own shape.
+pub fn is_peer(certificate: &CertificateDer<'_>) -> bool {
+    HostCertificate::read(certificate)
+        .is_some_and(|read| read.host_id == SERVER_NAME && SystemTime::now() < read.not_after)
 }
 
 /// SHA-256 of a SubjectPublicKeyInfo, hex.

@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{Authority, PkiError, named, serial, valid_for};
@@ -79,6 +79,29 @@ impl ResolvesServerCert for ServerCertificate {
 }
 
 impl Authority {
+    /// How a follower speaks TLS with the leader: each shows that it is a `hearthd` of this cloud.
+    ///
+    /// # Errors
+    /// The certificate cannot be made.
+    pub fn peer_config(&self) -> Result<ClientConfig, PkiError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(SERVER_NAME);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(serial());
+        valid_for(&mut params, SystemTime::now(), self.life);
+        let leaf = params.signed_by(&key, &self.issuer)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone())?;
+        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![leaf.der().clone()], private)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+
     /// The chain ends with the authority itself, for agents that know its fingerprint alone.
     fn issue_server(&self, now: SystemTime) -> Result<Issued, PkiError> {
         let key = KeyPair::generate()?;

@@ -51,7 +51,11 @@ pub(super) async fn create(
     };
     let secret = hex::encode(rand::random::<[u8; 32]>());
     let secret_hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
-    let token = app.join_tokens.token(secret, &request.endpoint).to_string();
+    let members = app.store.members().borrow().clone();
+    let token = app
+        .join_tokens
+        .token(secret, &request.endpoint, &members)
+        .to_string();
     if token.parse::<Text>().is_err() {
         let expected = "Expecting HOST:PORT, which agents dial.";
         return Err(ApiError::invalid_value("Endpoint", &request.endpoint, expected));

@@ -100,6 +100,14 @@ macro_rules! nouns {
                 }
             }
 
+            /// Takes an object out, whatever refers to it.
+            pub(crate) fn unload(&mut self, kind: &str, id: &str) {
+                match kind {
+                    $(<$noun>::KIND => unload::<$noun>(self, id),)*
+                    _ => {}
+                }
+            }
+
             /// An object as the database shall have it; `None` for one that is no more.
             pub(super) fn encode(&self, kind: &str, id: &str) -> Result<Option<Row>, serde_json::Error> {
                 match kind {
@@ -279,6 +287,13 @@ fn load<N: Held>(state: &mut State, row: &Row) -> Result<(), LoadError> {
         state.rank(&host);
     }
     Ok(())
+}
+
+fn unload<N: Held>(state: &mut State, id: &str) {
+    let object = N::table_mut(state).remove(id);
+    if let Some(host) = object.as_ref().and_then(|object| object.room()) {
+        state.rank(host);
+    }
 }
 
 fn encode<N: Noun>(table: &Table<N>, id: &str) -> Result<Option<Row>, serde_json::Error> {

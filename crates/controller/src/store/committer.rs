@@ -2,15 +2,19 @@
 //!
 //! While one batch is written, the next is run already, on the state that the first will have made: the processor and the
 //! disk work at the same time. If a batch does not become true, neither does the one that was run after it.
+//!
+//! While another process is the leader, it follows that one instead.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_log::chain;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::backend::{Backend, Batch, Refusal};
+use super::backend::{Backend, Batch, ReadError, Refusal};
+use super::lease::{Standing, Term};
 use super::{Bus, CommitError, now};
 use crate::state::{Changes, State, Tx};
 
@@ -19,6 +23,11 @@ const BATCH: usize = 512;
 
 /// How often a batch is written before its callers get an error.
 const ATTEMPTS: usize = 2;
+
+/// How often a follower looks for what the leader has committed, when nobody waits for it.
+const FOLLOW: Duration = Duration::from_millis(100);
+/// After a look that failed.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// A transaction that waits for its turn.
 pub(super) type Job = Box<dyn FnOnce(&mut Tx<'_>) -> Outcome + Send>;
@@ -34,6 +43,9 @@ pub(super) struct Committer {
     database: Arc<dyn Backend>,
     publisher: watch::Sender<Arc<State>>,
     bus: Bus,
+    standing: watch::Receiver<Standing>,
+    /// The epoch of the term in which the state was last known to be the newest.
+    epoch: Option<u64>,
     /// What became of a commit is not known: the database is read before the next.
     doubtful: bool,
 }
@@ -99,17 +111,25 @@ impl Run {
 }
 
 impl Committer {
-    pub(super) fn new(database: Arc<dyn Backend>, publisher: watch::Sender<Arc<State>>, bus: Bus) -> Self {
+    pub(super) fn new(
+        database: Arc<dyn Backend>,
+        publisher: watch::Sender<Arc<State>>,
+        bus: Bus,
+        standing: watch::Receiver<Standing>,
+    ) -> Self {
         Self {
             database,
             publisher,
             bus,
+            standing,
+            epoch: None,
             doubtful: false,
         }
     }
 
     /// Works until all who could ask for something are gone.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    /// `behind` wakes a follower before it is time to look.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Job>, behind: Arc<Notify>) {
         let mut jobs = Vec::new();
         let mut writing: Option<Writing> = None;
         // What was run meanwhile.
@@ -117,6 +137,8 @@ impl Committer {
         let mut is_open = true;
         while is_open || writing.is_some() {
             let room = BATCH.saturating_sub(next.as_ref().map_or(0, |run| run.answers.len()));
+            let is_idle = writing.is_none();
+            let follows = is_idle && self.term().is_none();
             tokio::select! {
                 biased;
                 written = written(&mut writing) => {
@@ -137,6 +159,18 @@ impl Committer {
                             run.extend(jobs.drain(..));
                         }
                         None => writing = self.begin(jobs.drain(..)).await,
+                    }
+                }
+                () = due(&behind), if follows => {
+                    if let Err(error) = self.catch_up().await {
+                        tracing::warn!(error = %chain(&error), "following the leader");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                // A new leader is up to date before anybody asks.
+                Ok(()) = self.standing.changed(), if is_idle => {
+                    if let Err(error) = self.settle().await {
+                        tracing::debug!(error = %chain(&error), "not the leader");
                     }
                 }
             }
@@ -163,6 +197,10 @@ impl Committer {
             run.answer(&Ok(()));
             return None;
         }
+        let Some(term) = self.term().filter(|term| self.epoch == Some(term.epoch)) else {
+            run.answer(&Err(CommitError::NotLeader));
+            return None;
+        };
         let (database, before, after) = (Arc::clone(&self.database), run.before, run.state.sequence());
         let done = std::mem::take(&mut run.done);
         let task = tokio::spawn(async move {
@@ -170,8 +208,9 @@ impl Committer {
                 transactions: &done,
                 before,
                 after,
+                epoch: term.epoch,
             };
-            let written = write(&*database, batch).await;
+            let written = write(&*database, batch, &term).await;
             (done, written)
         });
         Some(Writing { run, task })
@@ -184,6 +223,10 @@ impl Committer {
                 self.publisher.send_replace(Arc::clone(&run.state));
                 self.tell(&done);
                 Ok(())
+            }
+            Ok((_, Err(Refusal::Fenced))) => {
+                self.epoch = None;
+                Err(CommitError::NotLeader)
             }
             Ok((_, Err(refusal))) => {
                 self.doubtful = true;
@@ -199,21 +242,38 @@ impl Committer {
         durable
     }
 
-    /// Publishes what the database has, when that is not known.
+    /// This process's term as the leader.
+    fn term(&self) -> Option<Term> {
+        match &*self.standing.borrow() {
+            Standing::Leader(term) if term.is_valid() => Some(term.clone()),
+            _ => None,
+        }
+    }
+
+    /// Publishes what the database has, when that is not known: at the beginning of a term, and after a commit that failed.
     async fn settle(&mut self) -> Result<(), CommitError> {
-        if !self.doubtful {
-            return Ok(());
+        let term = self.term().ok_or(CommitError::NotLeader)?;
+        if self.doubtful || self.epoch != Some(term.epoch) {
+            self.catch_up().await.map_err(|error| {
+                tracing::error!(error = %chain(&error), "the database cannot be read");
+                CommitError::Read(Arc::new(error))
+            })?;
+            self.epoch = Some(term.epoch);
+            self.doubtful = false;
         }
+        Ok(())
+    }
+
+    /// Publishes what the database has.
+    async fn catch_up(&self) -> Result<(), ReadError> {
         let state = Arc::clone(&self.publisher.borrow());
-        let newer = self.database.newer_than(&state).await.map_err(|error| {
-            tracing::error!(error = %chain(&error), "the database cannot be read");
-            CommitError::Read(Arc::new(error))
-        })?;
-        if let Some(newer) = newer {
-            self.publisher.send_replace(Arc::new(newer));
+        if let Some(newer) = self.database.newer_than(&state).await? {
+            self.publisher.send_replace(Arc::new(newer.state));
             self.bus.anything();
+            for instance in &newer.instances {
+                self.bus.instance_changed(instance);
+            }
         }
-        self.doubtful = false;
         Ok(())
     }
 
@@ -230,6 +290,14 @@ impl Committer {
     }
 }
 
+/// Returns when it is time to look, or somebody waits for what the leader has committed.
+async fn due(behind: &Notify) {
+    tokio::select! {
+        () = tokio::time::sleep(FOLLOW) => {}
+        () = behind.notified() => {}
+    }
+}
+
 /// Waits until what is being written is.
 async fn written(writing: &mut Option<Writing>) -> Written {
     match writing {
@@ -238,7 +306,7 @@ async fn written(writing: &mut Option<Writing>) -> Written {
     }
 }
 
-async fn write(database: &dyn Backend, batch: Batch<'_>) -> Result<(), Refusal> {
+async fn write(database: &dyn Backend, batch: Batch<'_>, term: &Term) -> Result<(), Refusal> {
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -251,7 +319,7 @@ async fn write(database: &dyn Backend, batch: Batch<'_>) -> Result<(), Refusal> 
         match (&refusal, database.has(batch).await) {
             (Refusal::Database(_), Ok(true)) => return Ok(()),
             // A batch is written from its position only, so that it is never written twice.
-            (Refusal::Database(_), Ok(false)) if attempts < ATTEMPTS => {}
+            (Refusal::Database(_), Ok(false)) if attempts < ATTEMPTS && term.is_valid() => {}
             _ => return Err(refusal),
         }
     }

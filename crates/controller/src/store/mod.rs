@@ -1,16 +1,19 @@
-//! The durable form of the state: a plain log of objects under the value in memory.
+//! The durable form of the state: a plain log of objects under the value in memory, in SQLite or PostgreSQL.
 //!
 //! - Transactions are closures over the state. One committer runs them, one after the other, writes many of them in one
 //!   transaction of the database (group commit), then publishes the new state and answers.
-//! - `synchronous=FULL`: what was acknowledged survives a power cut.
+//! - What was acknowledged survives a power cut.
+//! - Several processes may share PostgreSQL: one of them, the leader, commits; the others follow it, and one of them takes
+//!   its place when it is gone.
 //! - If the database refuses, the state goes back to the last durable one and the callers get an error.
 //! - Readers take the state as it was published last, and never wait.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use hearth_api::ApiError;
-use tokio::sync::{mpsc, oneshot, watch};
+use hearth_api::{ApiError, ErrorCode};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::state::{State, Tx, Violation};
@@ -19,15 +22,22 @@ mod backend;
 pub mod bootstrap;
 mod bus;
 mod committer;
+mod lease;
+mod postgres;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use backend::{Backend, ReadError, Refusal};
 pub use bus::{Bus, Mail, News, Topic};
 use committer::{Committer, Job, Outcome};
+use lease::Keeper;
+pub use lease::{Standing, Term};
+use postgres::Postgres;
 use sqlite::Sqlite;
 pub use sqlite::copy;
+pub use url::DatabaseUrl;
 
 /// Transactions that wait for the committer. More callers wait for a place.
 const WAITING: usize = 1024;
@@ -61,6 +71,8 @@ pub enum CommitError {
     Refused(#[source] Arc<Refusal>),
     #[error("the database cannot be read")]
     Read(#[source] Arc<ReadError>),
+    #[error("this hearthd is not the leader")]
+    NotLeader,
     #[error("the transaction panicked")]
     Panicked,
     #[error("the store is closed")]
@@ -69,7 +81,17 @@ pub enum CommitError {
 
 impl From<CommitError> for ApiError {
     fn from(error: CommitError) -> Self {
-        Self::internal(&error)
+        match error {
+            CommitError::Refused(_) | CommitError::Read(_) | CommitError::NotLeader | CommitError::Closed => {
+                tracing::warn!(error = %hearth_log::chain(&error), "a call is not known to be done");
+                Self::new(
+                    ErrorCode::Unavailable,
+                    "The control plane's database did not confirm the call: it may have been done, or not. Repeat it, \
+                     with the same ClientToken where it has one.",
+                )
+            }
+            CommitError::Violation(_) | CommitError::Panicked => Self::internal(&error),
+        }
     }
 }
 
@@ -79,17 +101,36 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     bus: Bus,
     database: Arc<dyn Backend>,
-    committer: JoinHandle<()>,
+    standing: watch::Receiver<Standing>,
+    members: watch::Receiver<Vec<String>>,
+    /// Wakes a follower before it is time to look.
+    behind: Arc<Notify>,
+    tasks: [JoinHandle<()>; 2],
 }
 
+/// How long a follower takes to read what is new, usually.
+const FOLLOWED: Duration = Duration::from_millis(500);
+/// How long a follower may take to have what the leader has committed.
+const BEHIND: Duration = Duration::from_secs(2);
+
 impl Store {
-    /// Opens or makes a data directory's database.
+    /// Opens the database, a data directory's own unless it is a server's. `endpoint` is where agents and other `hearthd`
+    /// that share the database dial this one.
     ///
     /// # Errors
     /// As [`Store::open`], or the directory is half restored.
-    pub async fn open_in(data_dir: &Path) -> Result<Self, OpenError> {
-        refuse_half_restored(data_dir)?;
-        Self::open(&data_dir.join(DATABASE)).await
+    pub async fn open_in(data_dir: &Path, url: &DatabaseUrl, endpoint: &str) -> Result<Self, OpenError> {
+        if url.is_sqlite() {
+            refuse_half_restored(data_dir)?;
+            return Self::open(&data_dir.join(DATABASE)).await;
+        }
+        let process = hex::encode(rand::random::<[u8; 8]>());
+        let database = Arc::new(Postgres::open(url, &process).await?);
+        let opened = Self::on(database, process, endpoint.to_owned()).await;
+        opened.map_err(|source| OpenError::Read {
+            place: url.to_string(),
+            source,
+        })
     }
 
     /// Opens or makes the database file, brings it to this version's schema, and reads all of it.
@@ -97,26 +138,95 @@ impl Store {
     /// # Errors
     /// The file cannot be opened or read, or is of a newer version.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::on(Arc::new(Sqlite::open(path).await?))
-            .await
-            .map_err(|source| OpenError::Read {
-                place: path.display().to_string(),
-                source,
-            })
+        let database = Arc::new(Sqlite::open(path).await?);
+        let opened = Self::on(database, String::new(), String::new()).await;
+        opened.map_err(|source| OpenError::Read {
+            place: path.display().to_string(),
+            source,
+        })
     }
 
-    async fn on(database: Arc<dyn Backend>) -> Result<Self, ReadError> {
+    async fn on(database: Arc<dyn Backend>, process: String, endpoint: String) -> Result<Self, ReadError> {
         let (publisher, state) = watch::channel(Arc::new(database.load().await?));
         let (jobs, queue) = mpsc::channel(WAITING);
         let bus = Bus::default();
-        let committer = Committer::new(Arc::clone(&database), publisher, bus.clone());
+        let (standing, stands) = watch::channel(match database.lease() {
+            None => Standing::Leader(Term::endless()),
+            Some(_) => Standing::Follower(None),
+        });
+        let (members, known) = watch::channel(Vec::new());
+        let committer = Committer::new(Arc::clone(&database), publisher, bus.clone(), stands.clone());
+        let keeper = Keeper {
+            database: Arc::clone(&database),
+            process,
+            endpoint,
+            standing,
+            members,
+        };
+        let behind = Arc::new(Notify::new());
+        let tasks = [
+            tokio::spawn(committer.run(queue, Arc::clone(&behind))),
+            tokio::spawn(keeper.run()),
+        ];
         Ok(Self {
             state,
             jobs,
             bus,
             database,
-            committer: tokio::spawn(committer.run(queue)),
+            standing: stands,
+            members: known,
+            behind,
+            tasks,
         })
+    }
+
+    /// What this process is among those that share the database.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Whether this process may commit.
+    pub fn is_leader(&self) -> bool {
+        self.standing.borrow().is_leader()
+    }
+
+    /// Endpoints of all `hearthd` that share the database; empty where nobody shares it.
+    pub fn members(&self) -> watch::Receiver<Vec<String>> {
+        self.members.clone()
+    }
+
+    /// The certificate authority of those that share the database, key included, PEM; `None` where nobody shares it, or
+    /// nobody has offered one. `ours` becomes it if there is none.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn authority(&self, ours: Option<&str>) -> Result<Option<String>, sqlx::Error> {
+        match self.database.lease() {
+            Some(lease) => lease.authority(ours).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Reads what the leader has committed, and waits until the reading is done; not for long.
+    pub async fn refresh(&self) {
+        let mut state = self.state.clone();
+        state.mark_unchanged();
+        self.behind.notify_one();
+        let _ = tokio::time::timeout(FOLLOWED, state.changed()).await;
+    }
+
+    /// Waits until this process has what the leader had committed by then; not for long.
+    pub async fn caught_up(&self, sequence: u64) {
+        let mut state = self.state.clone();
+        let caught_up = async {
+            while state.borrow_and_update().sequence() < sequence {
+                self.behind.notify_one();
+                if state.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(BEHIND, caught_up).await;
     }
 
     /// Who is told of what was committed.
@@ -146,6 +256,10 @@ impl Store {
         T: Send + 'static,
         E: From<CommitError> + Send + 'static,
     {
+        // What another has committed may not be known here: not even a refusal would be right.
+        if !self.is_leader() {
+            return Err(CommitError::NotLeader.into());
+        }
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move |tx| match transaction(tx) {
             Ok(value) => Outcome::Commit(Box::new(move |durable| {
@@ -192,8 +306,27 @@ impl Store {
         if self.jobs.send(last).await.is_ok() {
             let _ = receiver.await;
         }
-        self.committer.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
+        let epoch = match &*self.standing.borrow() {
+            Standing::Leader(term) => Some(term.epoch),
+            Standing::Follower(_) => None,
+        };
+        if let Some((epoch, lease)) = epoch.zip(self.database.lease())
+            && let Err(error) = lease.give_back(epoch).await
+        {
+            tracing::warn!(%error, "giving the lease back");
+        }
         self.database.close().await;
+    }
+}
+
+impl Drop for Store {
+    /// The committer ends by itself, when nobody can ask it any more.
+    fn drop(&mut self) {
+        let [_, keeper] = &self.tasks;
+        keeper.abort();
     }
 }
 

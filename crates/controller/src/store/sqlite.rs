@@ -11,7 +11,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::OpenError;
-use super::backend::{Backend, Batch, ReadError, Refusal};
+use super::backend::{Backend, Batch, Newer, ReadError, Refusal};
 use crate::state::{Row, State};
 
 /// Connections for reading at the same time.
@@ -126,10 +126,10 @@ impl Backend for Sqlite {
         Ok(self.position().await? == batch.after)
     }
 
-    async fn newer_than(&self, state: &State) -> Result<Option<State>, ReadError> {
+    async fn newer_than(&self, state: &State) -> Result<Option<Newer>, ReadError> {
         match self.position().await? == state.sequence() {
             true => Ok(None),
-            false => self.load().await.map(Some),
+            false => Ok(Some(Newer::anew(self.load().await?))),
         }
     }
 

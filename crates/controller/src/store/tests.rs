@@ -1,22 +1,30 @@
-//! The store as an earlier version left it, and when its database refuses.
+//! The store on each backend; as an earlier version left it, and when its database refuses.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use hearth_api::InstanceState;
+use postgres::Postgres;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use tempfile::TempDir;
 
-use super::backend::Batch;
+use super::backend::{Batch, Newer};
+use super::lease::Lease;
 use super::*;
 use crate::state::tests::a_host;
 use crate::state::{
     Admission, Claim, ClientToken, Cloud, Host, HostReport, Instance, JoinToken, NetworkInterface,
     SecurityGroupRule, Subnet, Volume,
 };
+
+#[path = "../../tests/cloud/postgres.rs"]
+mod postgres;
+mod sharing;
 
 const HOST: &str = "h-0123456789abcdef0";
 
@@ -49,6 +57,72 @@ async fn transact<T: Send + 'static>(
 ) -> Result<T, CommitError> {
     store.transact(move |tx| Ok(transaction(tx))).await
 }
+
+/// A database of a test's own, on one of the backends.
+enum Place {
+    Sqlite(TempDir),
+    Postgres(Postgres),
+}
+
+impl Place {
+    /// One of each that there is.
+    fn each(test: &str) -> Vec<Self> {
+        let sqlite = Self::Sqlite(tempfile::tempdir().unwrap());
+        let postgres = Postgres::start(test).map(Self::Postgres);
+        std::iter::once(sqlite).chain(postgres).collect()
+    }
+
+    fn database(&self) -> DatabaseUrl {
+        match self {
+            Self::Sqlite(_) => DatabaseUrl::SQLITE.parse().unwrap(),
+            Self::Postgres(server) => server.url().parse().unwrap(),
+        }
+    }
+
+    async fn backend(&self) -> Arc<dyn Backend> {
+        match self {
+            Self::Sqlite(dir) => Arc::new(Sqlite::open(&dir.path().join(DATABASE)).await.unwrap()),
+            Self::Postgres(_) => Arc::new(super::Postgres::open(&self.database(), "other").await.unwrap()),
+        }
+    }
+
+    /// A store that is the leader.
+    async fn open(&self) -> Store {
+        let store = self.follower("127.0.0.1:1").await;
+        led(&store).await;
+        store
+    }
+
+    async fn follower(&self, endpoint: &str) -> Store {
+        let dir = match self {
+            Self::Sqlite(dir) => dir.path(),
+            Self::Postgres(_) => Path::new("/nowhere"),
+        };
+        Store::open_in(dir, &self.database(), endpoint).await.unwrap()
+    }
+
+    async fn sql(&self, statement: &'static str) {
+        match self {
+            Self::Sqlite(dir) => {
+                let pool = pool(&dir.path().join(DATABASE)).await;
+                sqlx::raw_sql(statement).execute(&pool).await.unwrap();
+            }
+            Self::Postgres(server) => assert!(server.sql(statement).is_some(), "{statement}"),
+        }
+    }
+}
+
+/// Waits until the store is the leader. Answers how long it took.
+async fn led(store: &Store) -> Duration {
+    let began = Instant::now();
+    let mut standing = store.standing();
+    let leads = standing.wait_for(Standing::is_leader);
+    let _ = tokio::time::timeout(SOON, leads).await.unwrap().unwrap();
+    began.elapsed()
+}
+
+/// For whatever must happen, on a machine that is busy.
+const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn hosts_of_the_first_version_stay_and_its_join_tokens_do_not() {
@@ -133,9 +207,13 @@ async fn a_database_of_tables_becomes_one_of_objects() {
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_the_next_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("hearth.db");
-    let store = Arc::new(Store::open(&path).await.unwrap());
+    for place in Place::each("what_was_acknowledged_is_there_after_the_next_start") {
+        acknowledged_and_there(&place).await;
+    }
+}
+
+async fn acknowledged_and_there(place: &Place) {
+    let store = Arc::new(place.open().await);
     let put = |n: usize| {
         let store = Arc::clone(&store);
         async move {
@@ -153,7 +231,8 @@ async fn what_was_acknowledged_is_there_after_the_next_start() {
     transact(&store, |tx| tx.remove::<Host>("h-7")).await.unwrap();
     let sequence = store.state().sequence();
     // Without closing it: as after SIGKILL.
-    let again = Store::open(&path).await.unwrap();
+    drop(store);
+    let again = place.open().await;
     let state = again.state();
     assert_eq!((state.count::<Host>(), state.sequence()), (499, sequence));
     assert!(state.get::<Host>("h-7").is_none());
@@ -163,30 +242,28 @@ async fn what_was_acknowledged_is_there_after_the_next_start() {
 
 #[tokio::test]
 async fn a_database_that_refuses_takes_the_state_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("hearth.db");
-    let store = Store::open(&path).await.unwrap();
+    for place in Place::each("a_database_that_refuses_takes_the_state_back") {
+        refused_and_taken_back(&place).await;
+    }
+}
+
+async fn refused_and_taken_back(place: &Place) {
+    let store = place.open().await;
     transact(&store, |tx| tx.put(a_host("h-0"))).await.unwrap();
-    let other = pool(&path).await;
-    sqlx::raw_sql("ALTER TABLE position RENAME TO elsewhere")
-        .execute(&other)
-        .await
-        .unwrap();
+    place.sql("ALTER TABLE position RENAME TO elsewhere").await;
     let before = store.state();
     let refused = transact(&store, |tx| tx.put(a_host("h-1"))).await.unwrap_err();
     assert!(matches!(refused, CommitError::Refused(_)), "{refused:?}");
     assert!(Arc::ptr_eq(&before, &store.state()));
-    sqlx::raw_sql("ALTER TABLE elsewhere RENAME TO position")
-        .execute(&other)
-        .await
-        .unwrap();
+    place.sql("ALTER TABLE elsewhere RENAME TO position").await;
     transact(&store, |tx| {
         assert!(tx.get::<Host>("h-1").is_none());
         tx.put(a_host("h-2"));
     })
     .await
     .unwrap();
-    let again = Store::open(&path).await.unwrap();
+    drop(store);
+    let again = place.open().await;
     let ids: Vec<String> = again.state().hosts().map(|host| host.id.clone()).collect();
     assert_eq!(ids, ["h-0", "h-2"]);
 }
@@ -194,7 +271,7 @@ async fn a_database_that_refuses_takes_the_state_back() {
 /// A database whose answers get lost.
 #[derive(Debug)]
 struct Lossy {
-    database: Sqlite,
+    database: Arc<dyn Backend>,
     /// What becomes of the next commits.
     losses: Mutex<VecDeque<Loss>>,
     /// Whether the database can be asked after a commit.
@@ -231,7 +308,7 @@ impl Backend for Lossy {
         }
     }
 
-    async fn newer_than(&self, state: &State) -> Result<Option<State>, ReadError> {
+    async fn newer_than(&self, state: &State) -> Result<Option<Newer>, ReadError> {
         self.database.newer_than(state).await
     }
 
@@ -241,6 +318,10 @@ impl Backend for Lossy {
 
     async fn forget_history(&self, events: i64, audit: i64) -> Result<u64, sqlx::Error> {
         self.database.forget_history(events, audit).await
+    }
+
+    fn lease(&self) -> Option<&dyn Lease> {
+        self.database.lease()
     }
 
     async fn close(&self) {
@@ -264,14 +345,22 @@ fn count(tx: &mut Tx<'_>) {
 
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_happens_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("hearth.db");
+    for place in Place::each("a_commit_whose_answer_is_lost_happens_once") {
+        lost_and_once(&place).await;
+    }
+}
+
+async fn lost_and_once(place: &Place) {
     let lossy = Arc::new(Lossy {
-        database: Sqlite::open(&path).await.unwrap(),
+        database: place.backend().await,
         losses: Mutex::default(),
         mute: AtomicBool::new(false),
     });
-    let store = Store::on(Arc::clone(&lossy) as Arc<dyn Backend>).await.unwrap();
+    let database = Arc::clone(&lossy) as Arc<dyn Backend>;
+    let store = Store::on(database, "other".into(), "127.0.0.1:2".into())
+        .await
+        .unwrap();
+    led(&store).await;
     let lose = |losses: &[Loss]| *lossy.losses.lock().unwrap() = losses.iter().copied().collect();
     let uses = |store: &Store| store.state().get::<JoinToken>("t").map_or(0, |token| token.uses);
     for losses in [
@@ -294,13 +383,18 @@ async fn a_commit_whose_answer_is_lost_happens_once() {
     assert_eq!(uses(&store), 3);
     transact(&store, count).await.unwrap();
     assert_eq!(uses(&store), 5);
-    assert_eq!(uses(&Store::open(&path).await.unwrap()), 5);
+    assert_eq!(uses(&place.follower("127.0.0.1:3").await), 5);
 }
 
 #[tokio::test]
 async fn transactions_that_fail_change_nothing_and_stop_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("hearth.db")).await.unwrap();
+    for place in Place::each("transactions_that_fail_change_nothing_and_stop_nobody") {
+        failed_and_nothing_changed(&place).await;
+    }
+}
+
+async fn failed_and_nothing_changed(place: &Place) {
+    let store = place.open().await;
     let panicked = transact(&store, |tx| {
         tx.put(a_host("h-0"));
         assert_eq!(tx.count::<Host>(), 2, "a fault of the program");

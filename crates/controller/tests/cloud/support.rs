@@ -15,7 +15,7 @@ use hearth_api::agent::{
     InstanceIntent, InstanceObservation, Intents, Observation, RenewRequest, RunEnd, agent_message,
     control_message,
 };
-use hearth_api::join::{JoinToken, SERVER_NAME};
+use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
 use hearth_api::{ApiError, Client, deltas, v1};
 use tempfile::TempDir;
@@ -179,16 +179,54 @@ impl Hearthd {
         &self,
         identity: Option<Identity>,
     ) -> Result<Channel, tonic::transport::Error> {
-        let authority = std::fs::read_to_string(self.data().join("pki/ca.pem")).unwrap();
-        let begin = authority.find("-----BEGIN CERTIFICATE").unwrap();
+        self.door().channel(identity).await
+    }
+
+    /// Where agents get in.
+    pub fn door(&self) -> Door {
+        Door {
+            address: self.agent_listen.clone(),
+            authority: std::fs::read_to_string(self.data().join("pki/ca.pem")).unwrap(),
+        }
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+/// The port that agents dial.
+#[derive(Clone)]
+pub struct Door {
+    pub address: String,
+    authority: String,
+}
+
+impl Door {
+    pub async fn channel(&self, identity: Option<Identity>) -> Result<Channel, tonic::transport::Error> {
+        let begin = self.authority.find("-----BEGIN CERTIFICATE").unwrap();
         let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&authority[begin..]))
+            .ca_certificate(Certificate::from_pem(&self.authority[begin..]))
             .domain_name(SERVER_NAME);
         if let Some(identity) = identity {
             tls = tls.identity(identity);
         }
-        let endpoint = Endpoint::from_shared(format!("https://{}", self.agent_listen)).unwrap();
-        endpoint.tls_config(tls).unwrap().connect().await
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.address)).unwrap();
+        endpoint
+            .tls_config(tls)
+            .unwrap()
+            .connect_timeout(Duration::from_secs(2))
+            .http2_keep_alive_interval(Duration::from_secs(2))
+            .keep_alive_timeout(Duration::from_secs(2))
+            .connect()
+            .await
     }
 }
 
@@ -257,7 +295,35 @@ impl Host {
 
     /// A session; or why there is none.
     pub async fn try_connect(&self, hearthd: &Hearthd) -> Result<Session, Status> {
-        let channel = hearthd.agent_channel(Some(self.identity())).await;
+        self.enter(&hearthd.door()).await
+    }
+
+    /// Keeps a session with whoever leads among several `hearthd`, and makes everything so, until the task is aborted.
+    pub fn keep(&self, doors: Vec<Door>) -> tokio::task::JoinHandle<()> {
+        let host = self.clone();
+        tokio::spawn(async move {
+            let mut next: Option<String> = None;
+            for turn in 0.. {
+                let door = match next.take() {
+                    Some(leader) => doors.iter().find(|door| door.address == leader).unwrap(),
+                    None => &doors[turn % doors.len()],
+                };
+                match host.enter(door).await {
+                    Ok(session) => {
+                        let _ = session.obey().await;
+                    }
+                    Err(status) => {
+                        let leader = status.metadata().get(LEADER);
+                        next = leader.map(|leader| leader.to_str().unwrap().to_owned());
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+    }
+
+    pub async fn enter(&self, door: &Door) -> Result<Session, Status> {
+        let channel = door.channel(Some(self.identity())).await;
         let channel = channel.map_err(|error| Status::unavailable(format!("{error:?}")))?;
         let mut client = ControlPlaneClient::new(channel);
         let (up, messages) = mpsc::channel(16);
@@ -286,13 +352,20 @@ impl Host {
 }
 
 pub async fn enroll(hearthd: &Hearthd, token: &str, zone: &str) -> Result<(String, EnrollResponse), Status> {
+    enroll_at(&hearthd.door(), token, zone).await
+}
+
+/// As [`enroll`], where agents dial.
+pub async fn enroll_at(door: &Door, token: &str, zone: &str) -> Result<(String, EnrollResponse), Status> {
     let (key, certificate_signing_request) = key_and_request();
     let request = EnrollRequest {
         token: token.into(),
         certificate_signing_request,
         availability_zone: zone.into(),
     };
-    Ok((key, enroll_as(hearthd, request).await?))
+    let channel = door.channel(None).await.unwrap();
+    let answer = EnrollmentClient::new(channel).enroll(request).await?.into_inner();
+    Ok((key, answer))
 }
 
 pub async fn enroll_as(hearthd: &Hearthd, request: EnrollRequest) -> Result<EnrollResponse, Status> {
@@ -393,7 +466,8 @@ impl Session {
     }
 
     pub async fn observe(&self, instances: Vec<InstanceObservation>) {
-        self.up.send(self.observation(instances)).await.unwrap();
+        // Whoever reads what comes down learns that the session has ended.
+        let _ = self.up.send(self.observation(instances)).await;
     }
 
     /// Makes everything so at once, until the session ends.
@@ -405,6 +479,7 @@ impl Session {
                         let seen = intents.instances.iter().map(obeyed).collect();
                         self.observe(seen).await;
                     }
+                    Some(control_message::Message::Endpoints(_)) => {}
                     Some(control_message::Message::ConsoleRequest(request)) => {
                         let output = agent_message::Message::ConsoleOutput(ConsoleOutput {
                             request_id: request.request_id,
@@ -552,6 +627,27 @@ impl Cloud {
 
     pub async fn connect(&self) -> Session {
         self.host.connect(&self.hearthd).await
+    }
+
+    /// Waits until a host is connected.
+    pub async fn until_connected(&self) {
+        Self::connected(&self.hearthd.client().await).await;
+    }
+
+    pub async fn connected(client: &Client) {
+        let connected = async {
+            loop {
+                let hosts = client.clone().hosts.list_hosts(v1::ListHostsRequest {}).await;
+                let hosts = hosts.unwrap().into_inner().hosts;
+                if hosts.iter().any(|host| host.state == "connected") {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(SOON, connected)
+            .await
+            .expect("no host is connected");
     }
 
     pub fn request(&self, count: i32) -> v1::RunInstancesRequest {
