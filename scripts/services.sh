@@ -33,6 +33,28 @@ service_start() {
     fi
 }
 
+# service_database URL: the database that hearthd uses from its next start on; empty: the one that it used before. A URL may
+# have a password, so that only root reads the file.
+service_database() {
+    local file=$HEARTH_DATA/hearthd.env drop_in=/etc/systemd/system/hearthd.service.d
+    if [ -n "$1" ]; then
+        if [ "$(cat "$file" 2>/dev/null)" != "HEARTH_DATABASE=$1" ]; then
+            # Instances go on meanwhile.
+            service_stop hearthd
+        fi
+        (umask 077 && printf 'HEARTH_DATABASE=%s\n' "$1" >"$file")
+    fi
+    [ -f "$file" ] || return 0
+    if has_systemd; then
+        install -d "$drop_in"
+        # A per cent sign in a path is a specifier to systemd.
+        printf '[Service]\nEnvironmentFile=%s\n' "${file//%/%%}" >"$drop_in/database.conf"
+    else
+        HEARTH_DATABASE=$(sed 's/^HEARTH_DATABASE=//' "$file")
+        export HEARTH_DATABASE
+    fi
+}
+
 # service_refuse_packages: what a Debian package runs, scripts/up and scripts/down leave alone.
 service_refuse_packages() {
     local unit

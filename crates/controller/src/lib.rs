@@ -33,3 +33,4 @@ mod views;
 pub use app::App;
 pub use config::Config;
 pub use server::{Running, start};
+pub use store::DatabaseUrl;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use hearth_controller::inspection::{self, Attempt};
-use hearth_controller::{Config, backup, join, privileges};
+use hearth_controller::{Config, DatabaseUrl, backup, join, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Bytes of the error that the process ends with.
@@ -31,6 +31,8 @@ enum Command {
     Backup {
         #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
         data_dir: PathBuf,
+        #[command(flatten)]
+        database: OfSqlite,
         /// Empty, or not there yet; the owner of the data directory has to be able to write it.
         directory: PathBuf,
     },
@@ -39,6 +41,8 @@ enum Command {
         /// Empty, or not there yet.
         #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
         data_dir: PathBuf,
+        #[command(flatten)]
+        database: OfSqlite,
         /// The backup.
         directory: PathBuf,
     },
@@ -57,6 +61,25 @@ enum Command {
         #[arg(long, requires = "attempt")]
         filtered: bool,
     },
+}
+
+/// The database of a command that knows SQLite alone.
+#[derive(Debug, Args)]
+struct OfSqlite {
+    /// The database that hearthd uses. This command is for sqlite; PostgreSQL has pg_dump and pg_restore.
+    #[arg(long, env = "HEARTH_DATABASE", hide_env_values = true, value_name = "URL", default_value = DatabaseUrl::SQLITE)]
+    database: DatabaseUrl,
+}
+
+impl OfSqlite {
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.database.is_sqlite(),
+            "the database is {}: use pg_dump and pg_restore for it, and copy the images' directory (docs/homelab.md says how)",
+            self.database
+        );
+        Ok(())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -127,7 +150,12 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
         None | Some(Command::InspectImage { .. }) => serve(cli.config).await,
         Some(Command::ProbeInspection) => inspection::probe().await,
         Some(Command::JoinToken(args)) => join_token(args).await,
-        Some(Command::Backup { data_dir, directory }) => {
+        Some(Command::Backup {
+            data_dir,
+            database,
+            directory,
+        }) => {
+            database.check()?;
             let images = backup::backup(&data_dir, &directory).await?;
             writeln!(
                 io::stdout(),
@@ -136,7 +164,12 @@ async fn execute(cli: Cli) -> anyhow::Result<()> {
             )?;
             Ok(())
         }
-        Some(Command::Restore { data_dir, directory }) => {
+        Some(Command::Restore {
+            data_dir,
+            database,
+            directory,
+        }) => {
+            database.check()?;
             backup::restore(&directory, &data_dir).await?;
             writeln!(io::stdout(), "{} is restored: start hearthd", data_dir.display())?;
             Ok(())

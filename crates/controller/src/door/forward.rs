@@ -38,7 +38,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// Calls whose answer depends on which hosts are connected, which only the leader knows.
-const OF_CONNECTIONS: &[&str] = &["DescribeAvailabilityZones"];
+const OF_CONNECTIONS: &[&str] = &["DescribeAvailabilityZones", "DescribeInstanceStatus"];
 
 #[derive(Clone)]
 pub struct Forward(Arc<Shared>);

@@ -25,7 +25,7 @@ pub struct Sessions {
     hosts: Mutex<HashMap<String, Handle>>,
     /// When the last session of a host ended that has none.
     ended: Mutex<HashMap<String, Instant>>,
-    began: Instant,
+    began: Mutex<Instant>,
     /// Told when a host comes or goes.
     changed: Notify,
     /// One for each host that called, until it is evicted.
@@ -39,7 +39,7 @@ impl Default for Sessions {
         Self {
             hosts: Mutex::default(),
             ended: Mutex::default(),
-            began: Instant::now(),
+            began: Mutex::new(Instant::now()),
             changed: Notify::new(),
             standings: Mutex::default(),
             counter: AtomicU64::default(),
@@ -157,14 +157,24 @@ impl Sessions {
         lock(&self.hosts).contains_key(host_id)
     }
 
-    /// For how long a host has had no session, as far as this process knows: at most for as long as it has run. `None`: it
+    /// For how long a host has had no session, as far as this process knows: at most for as long as it has run,
+    /// and led. `None`: it
     /// has one.
     pub fn silence(&self, host_id: &str) -> Option<Duration> {
         if self.is_connected(host_id) {
             return None;
         }
-        let since = lock(&self.ended).get(host_id).copied().unwrap_or(self.began);
+        let since = lock(&self.ended)
+            .get(host_id)
+            .copied()
+            .unwrap_or_else(|| *lock(&self.began));
         Some(since.elapsed())
+    }
+
+    /// Counts silence from now on: until now hosts spoke with another process, the leader before.
+    pub fn watch_anew(&self) {
+        *lock(&self.began) = Instant::now();
+        lock(&self.ended).clear();
     }
 
     /// Returns when a host has come or gone since the last time.

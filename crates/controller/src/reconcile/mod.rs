@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::lifecycle;
 use crate::state::{Instance, State, Tx};
-use crate::store::{CommitError, now};
+use crate::store::{CommitError, Standing, now};
 
 mod host;
 mod instance;
@@ -138,7 +138,7 @@ fn decide(
     (all, again)
 }
 
-/// Runs until the process ends.
+/// Runs until the process ends, while it is the leader.
 pub async fn run(app: Arc<App>) {
     let limits = Limits::of(&app.config);
     let mut changes = app.store.subscribe();
@@ -146,7 +146,22 @@ pub async fn run(app: Arc<App>) {
         now: now(),
         watched_since: now(),
     };
+    let mut standing = app.store.standing();
     loop {
+        if !app.store.is_leader() {
+            tokio::select! {
+                () = app.ending.cancelled() => return,
+                led = standing.wait_for(Standing::is_leader) => if led.is_err() {
+                    return;
+                },
+            }
+            // What was before, another has watched.
+            app.sessions.watch_anew();
+            clock = Clock {
+                now: now(),
+                watched_since: now(),
+            };
+        }
         let wait = match look(&app, limits, clock).await {
             Ok(again) => again.map_or(LONGEST, |at| {
                 Duration::from_millis(at.saturating_sub(clock.now).max(1).unsigned_abs()).min(LONGEST)

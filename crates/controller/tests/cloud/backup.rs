@@ -179,3 +179,21 @@ async fn a_restore_that_was_cut_short_is_no_cloud_and_is_done_again() {
     let refused = hearthd("restore", &cloud.hearthd.dir.path().join("other"), &backup);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no backup in"));
 }
+
+#[test]
+fn a_backup_of_postgresql_says_what_to_use_and_shows_no_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hearthd"))
+        .args(["backup", "--data-dir"])
+        .arg(dir.path())
+        .arg(dir.path().join("backup"))
+        .env("HEARTH_DATABASE", "postgres://hearth:hunter2@db.example/hearth")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("pg_dump"), "{said}");
+    assert!(
+        said.contains("db.example/hearth") && !said.contains("hunter2"),
+        "{said}"
+    );
+}
