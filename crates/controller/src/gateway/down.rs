@@ -12,8 +12,8 @@ use tonic::Status;
 use super::sessions::Outbox;
 use crate::app::App;
 use crate::intents::{self, Letter, Newest, Told};
-use crate::state::Concern;
-use crate::store::{Mail, News, Topic};
+use crate::state::{Concern, Topic};
+use crate::store::{Mail, News};
 
 /// How long an agent may take to acknowledge intents before all are sent anew.
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(5);
@@ -97,10 +97,7 @@ impl Down<'_> {
                 return Ok(None);
             }
             told = letter.told;
-            self.mail.retain(|topic| match topic {
-                Topic::Host(_) => true,
-                Topic::Group(id) => told.has_group(id),
-            });
+            self.mail.retain(|topic| told.follows(topic));
         }
     }
 
@@ -119,11 +116,11 @@ impl Down<'_> {
         }
     }
 
-    /// Follows the groups that the host will keep. Answers whether one is new: the state is to be read again then.
+    /// Follows what the host's groups do. Answers whether one is new: the state is to be read again then.
     fn follow(&mut self, told: &Told) -> bool {
         let mut is_new = false;
-        for id in told.groups() {
-            is_new |= self.mail.follow(Topic::Group(id.to_owned()));
+        for topic in told.topics() {
+            is_new |= self.mail.follow(topic);
         }
         is_new
     }

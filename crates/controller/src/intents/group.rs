@@ -4,26 +4,19 @@ use hearth_api::agent::{Rule, SecurityGroupIntent, rule};
 
 use crate::state::{SecurityGroupRule, State};
 
-/// A group with its rules and members.
-pub(super) fn whole_group(state: &State, id: &str) -> SecurityGroupIntent {
-    let mut group = named_group(state, id);
-    for row in state.rules_of(id) {
+pub(super) fn add_rules(state: &State, group: &mut SecurityGroupIntent) {
+    for row in state.rules_of(&group.group_id) {
         let rules = match row.is_egress {
             true => &mut group.egress,
             false => &mut group.ingress,
         };
         rules.push(rule(row));
     }
-    group
 }
 
-/// A group with its members alone.
-pub(super) fn named_group(state: &State, id: &str) -> SecurityGroupIntent {
-    SecurityGroupIntent {
-        group_id: id.to_owned(),
-        members: state.members(id).map(|address| address.to_string()).collect(),
-        ..SecurityGroupIntent::default()
-    }
+pub(super) fn add_members(state: &State, group: &mut SecurityGroupIntent) {
+    let members = state.members(&group.group_id);
+    group.members = members.map(|address| address.to_string()).collect();
 }
 
 fn rule(row: &SecurityGroupRule) -> Rule {

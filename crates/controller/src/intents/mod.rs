@@ -1,8 +1,8 @@
 //! What a host shall make so: all that is its own at a sequence ([`all`]), and what changed since it was told last
 //! ([`changes`]). Pure.
 //!
-//! Of security groups a host gets those that its interfaces are in, with rules and members, and those that a rule of these
-//! names, with their members alone: nothing on the host is filtered by their rules.
+//! Of security groups a host gets those that its interfaces are in, with their rules, and those that a rule of these names,
+//! with their members. A launch into a group whose members no rule names concerns its own host alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -12,7 +12,7 @@ use hearth_api::agent::{
 };
 use prost::Message as _;
 
-use crate::state::{self, Claim, Concern, NetworkInterface, SecurityGroup, State, Vpc};
+use crate::state::{self, Claim, Concern, NetworkInterface, SecurityGroup, State, Topic, Vpc};
 use crate::views::Cloud;
 
 mod group;
@@ -20,7 +20,7 @@ mod instance;
 #[cfg(test)]
 mod tests;
 
-use group::{named_group, whole_group};
+use group::{add_members, add_rules};
 use instance::instance;
 
 /// The newest intents that a host was sent, or has made durable.
@@ -63,18 +63,29 @@ struct ToldInstance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ToldGroup {
     vpc_id: String,
-    /// With its rules.
-    whole: bool,
+    /// An interface of the host is in it.
+    with_rules: bool,
+    /// A rule of the host's names it.
+    with_members: bool,
 }
 
 impl Told {
-    /// Ids of the groups that the host keeps.
-    pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.groups.keys().map(String::as_str)
+    /// Whether what a topic says may change what the host was told.
+    pub fn follows(&self, topic: &Topic) -> bool {
+        match topic {
+            Topic::Host(_) => true,
+            Topic::Rules(id) => self.groups.get(id).is_some_and(|group| group.with_rules),
+            Topic::Members(id) => self.groups.get(id).is_some_and(|group| group.with_members),
+        }
     }
 
-    pub fn has_group(&self, id: &str) -> bool {
-        self.groups.contains_key(id)
+    /// What its groups follow.
+    pub fn topics(&self) -> impl Iterator<Item = Topic> {
+        self.groups.iter().flat_map(|(id, group)| {
+            let rules = group.with_rules.then(|| Topic::Rules(id.clone()));
+            let members = group.with_members.then(|| Topic::Members(id.clone()));
+            rules.into_iter().chain(members)
+        })
     }
 
     fn vpcs(&self) -> BTreeSet<&str> {
@@ -109,16 +120,15 @@ impl Told {
             .collect();
         let rules = own.iter().flat_map(|id| state.rules_of(id));
         let named = rules.filter_map(|rule| rule.referenced_group_id.as_deref());
-        let all = own
-            .iter()
-            .map(|id| (*id, true))
-            .chain(named.map(|id| (id, false)));
-        for (id, whole) in all {
+        let named: BTreeSet<&str> = named.collect();
+        for id in own.union(&named) {
             if let Some(group) = state.get::<SecurityGroup>(id) {
-                self.groups.entry(id.to_owned()).or_insert(ToldGroup {
+                let told = ToldGroup {
                     vpc_id: group.vpc_id.clone(),
-                    whole,
-                });
+                    with_rules: own.contains(id),
+                    with_members: named.contains(id),
+                };
+                self.groups.insert((*id).to_owned(), told);
             }
         }
     }
@@ -184,10 +194,17 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
 }
 
 fn tell(state: &State, id: &str, group: &ToldGroup) -> SecurityGroupIntent {
-    match group.whole {
-        true => whole_group(state, id),
-        false => named_group(state, id),
+    let mut told = SecurityGroupIntent {
+        group_id: id.to_owned(),
+        ..SecurityGroupIntent::default()
+    };
+    if group.with_rules {
+        add_rules(state, &mut told);
     }
+    if group.with_members {
+        add_members(state, &mut told);
+    }
+    told
 }
 
 /// What changed for a host since it was told last, of what is said to concern it; `None` for a host that is unknown or
@@ -239,11 +256,11 @@ pub fn changes(
     told.note_groups(state);
     let mut vpcs: BTreeMap<&str, VpcDelta> = BTreeMap::new();
     for (id, group) in &told.groups {
-        let is_news = before.groups.get(id) != Some(group) || group.whole && rules.contains(id.as_str());
+        let is_news = before.groups.get(id) != Some(group) || group.with_rules && rules.contains(id.as_str());
         if is_news {
             let vpc = vpcs.entry(&group.vpc_id).or_default();
             vpc.security_groups.push(tell(state, id, group));
-        } else if let Some(addresses) = members.get(id.as_str()) {
+        } else if let Some(addresses) = members.get(id.as_str()).filter(|_| group.with_members) {
             let vpc = vpcs.entry(&group.vpc_id).or_default();
             vpc.members.push(membership(state, id, addresses));
         }

@@ -262,9 +262,9 @@ struct Follower {
 impl Follower {
     /// Whether its session follows the topic of a concern.
     fn hears(&self, host: &str, concern: &Concern) -> bool {
-        match concern {
-            Concern::Host { host_id } | Concern::Instance { host_id, .. } => host_id == host,
-            Concern::Rules { group_id } | Concern::Member { group_id, .. } => self.told.has_group(group_id),
+        match concern.topic() {
+            Topic::Host(id) => id == host,
+            topic => self.told.follows(&topic),
         }
     }
 }

@@ -13,8 +13,29 @@ pub enum Concern {
     Instance { host_id: String, instance_id: String },
     /// Rules of a security group: of interest to hosts that filter by them.
     Rules { group_id: String },
-    /// Whether the address is a member of the group: of interest to hosts that keep the group.
+    /// Whether the address is a member of the group: of interest to hosts whose rules name the group.
     Member { group_id: String, address: Ipv4Addr },
+}
+
+/// What can be followed: where concerns go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Topic {
+    /// A host and its instances.
+    Host(String),
+    /// The rules of a security group.
+    Rules(String),
+    /// The members of a security group.
+    Members(String),
+}
+
+impl Concern {
+    pub fn topic(&self) -> Topic {
+        match self {
+            Self::Host { host_id } | Self::Instance { host_id, .. } => Topic::Host(host_id.clone()),
+            Self::Rules { group_id } => Topic::Rules(group_id.clone()),
+            Self::Member { group_id, .. } => Topic::Members(group_id.clone()),
+        }
+    }
 }
 
 /// What of two lists of concerns, of an object before and after a change, is told. A membership that was there and is

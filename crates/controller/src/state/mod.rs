@@ -26,7 +26,7 @@ mod table;
 pub(crate) mod tests;
 mod tx;
 
-pub use concern::Concern;
+pub use concern::{Concern, Topic};
 use noun::Rule;
 pub use noun::{Amounts, Index, Noun, Sum, Tags, key};
 pub use nouns::*;

@@ -6,30 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, broadcast};
 
-use crate::state::Concern;
+use crate::state::{Concern, Topic};
 
 /// Changed instances that a watcher may lag behind before it is told to read everything anew.
 const WATCH_BACKLOG: usize = 1024;
 /// Concerns that wait for a session before it is told to read everything anew.
 const MAIL_BACKLOG: usize = 4096;
-
-/// What can be followed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Topic {
-    /// A host and its instances.
-    Host(String),
-    /// A security group: its rules and its members.
-    Group(String),
-}
-
-impl Topic {
-    fn of(concern: &Concern) -> Self {
-        match concern {
-            Concern::Host { host_id } | Concern::Instance { host_id, .. } => Self::Host(host_id.clone()),
-            Concern::Rules { group_id } | Concern::Member { group_id, .. } => Self::Group(group_id.clone()),
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 pub struct Bus {
@@ -87,7 +69,7 @@ impl Bus {
         }
         let topics = lock(&self.topics);
         for concern in concerns {
-            let followers = topics.get(&Topic::of(concern));
+            let followers = topics.get(&concern.topic());
             for mailbox in followers.into_iter().flat_map(HashMap::values) {
                 mailbox.put(concern);
             }
@@ -218,9 +200,9 @@ mod tests {
     async fn who_follows_a_topic_hears_of_it_and_nobody_else() {
         let bus = Bus::default();
         let (mut one, mut other) = (bus.mail(), bus.mail());
-        assert!(one.follow(Topic::Group("sg-1".into())));
-        assert!(!one.follow(Topic::Group("sg-1".into())));
-        other.follow(Topic::Group("sg-2".into()));
+        assert!(one.follow(Topic::Rules("sg-1".into())));
+        assert!(!one.follow(Topic::Rules("sg-1".into())));
+        other.follow(Topic::Rules("sg-2".into()));
         bus.concerns(&BTreeSet::from([rules("sg-1"), rules("sg-3")]));
         one.arrived().await;
         assert_eq!(one.take(), News::Some(BTreeSet::from([rules("sg-1")])));
@@ -236,7 +218,7 @@ mod tests {
     fn a_mailbox_that_is_full_says_that_anything_may_have_changed() {
         let bus = Bus::default();
         let mut mail = bus.mail();
-        mail.follow(Topic::Group("sg-1".into()));
+        mail.follow(Topic::Members("sg-1".into()));
         for address in 0..=MAIL_BACKLOG as u32 {
             bus.concerns(&BTreeSet::from([Concern::Member {
                 group_id: "sg-1".into(),

@@ -30,7 +30,7 @@ mod tests;
 mod url;
 
 use backend::{Backend, ReadError, Refusal};
-pub use bus::{Bus, Mail, News, Topic};
+pub use bus::{Bus, Mail, News};
 use committer::{Committer, Job, Outcome};
 use lease::Keeper;
 pub use lease::{Standing, Term};
