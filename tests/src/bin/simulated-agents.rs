@@ -61,7 +61,7 @@ async fn main() -> Result<()> {
     let fleet = Fleet::join(&client, identities.path(), arguments.hosts, &zones, behaviour).await?;
     eprintln!("{} hosts are connected; Ctrl-C ends them", arguments.hosts);
     tokio::signal::ctrl_c().await?;
-    let counters = &fleet.counters;
+    let counters = fleet.counters();
     eprintln!(
         "{} sessions, {} messages, {} bytes, {} instances began to run",
         counters.sessions.load(Relaxed),

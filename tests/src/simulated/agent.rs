@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::Shared;
 use super::instances::Instances;
-use super::{Behaviour, Counters};
 
 /// Between two sessions.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -32,8 +32,7 @@ const MAX_MESSAGE: usize = 64 << 20;
 pub struct Agent {
     identity: Identity,
     endpoints: Endpoints,
-    behaviour: Arc<Behaviour>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     instances: Instances,
     /// The newest that it keeps, for whoever waits for something in it.
     intents: watch::Sender<Intents>,
@@ -46,8 +45,7 @@ impl Agent {
         token: &JoinToken,
         endpoint: &str,
         zone: &str,
-        behaviour: Arc<Behaviour>,
-        counters: Arc<Counters>,
+        shared: Arc<Shared>,
     ) -> Result<Self> {
         let dir = DataDir::create(dir).with_context(|| format!("making {}", dir.display()))?;
         let endpoints = Endpoints::new([endpoint.to_owned()]).context("no endpoint")?;
@@ -55,8 +53,7 @@ impl Agent {
         Ok(Self {
             endpoints: Endpoints::new(identity.endpoints.clone()).context("no endpoint")?,
             identity,
-            behaviour,
-            counters,
+            shared,
             instances: Instances::default(),
             intents: watch::channel(Intents::default()).0,
         })
@@ -73,7 +70,7 @@ impl Agent {
     /// Holds one session after the other, for ever.
     pub async fn run(mut self) {
         loop {
-            let length = match self.behaviour.session {
+            let length = match self.shared.behaviour.session {
                 Some(mean) => mean.mul_f64(2.0 * rand::random::<f64>()),
                 None => Duration::MAX,
             };
@@ -88,13 +85,15 @@ impl Agent {
     }
 
     async fn session(&mut self) -> Result<()> {
+        let dial = self.shared.dials.acquire().await?;
         let channel = identity::connect(&self.identity, self.endpoints.current()).await?;
+        drop(dial);
         let (up, outbox) = mpsc::channel::<AgentMessage>(4);
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             availability_zone: self.identity.availability_zone.clone(),
             hostname: self.identity.host_id.clone(),
-            capacity: Some(self.behaviour.capacity),
+            capacity: Some(self.shared.behaviour.capacity),
             uefi: true,
         };
         up.send(message(Up::Hello(hello))).await?;
@@ -104,7 +103,7 @@ impl Agent {
             .session(ReceiverStream::new(outbox))
             .await?
             .into_inner();
-        self.counters.sessions.fetch_add(1, Relaxed);
+        self.shared.counters.sessions.fetch_add(1, Relaxed);
         loop {
             let due = self.instances.next();
             tokio::select! {
@@ -114,7 +113,7 @@ impl Agent {
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     if let Some(began) = self.instances.change(Instant::now()) {
-                        self.counters.running.fetch_add(began, Relaxed);
+                        self.shared.counters.running.fetch_add(began, Relaxed);
                         self.observe(&up).await?;
                     }
                 }
@@ -123,20 +122,21 @@ impl Agent {
     }
 
     async fn hear(&mut self, received: ControlMessage, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
-        self.counters.messages.fetch_add(1, Relaxed);
-        self.counters
+        self.shared.counters.messages.fetch_add(1, Relaxed);
+        self.shared
+            .counters
             .bytes
             .fetch_add(received.encoded_len() as u64, Relaxed);
         match received.message {
             Some(Down::Intents(intents)) => {
-                if rand::random::<f64>() < self.behaviour.forgets {
+                if rand::random::<f64>() < self.shared.behaviour.forgets {
                     return Ok(());
                 }
                 self.intents.send_replace(intents);
                 self.act(up).await
             }
             Some(Down::Delta(delta)) => {
-                if rand::random::<f64>() < self.behaviour.forgets {
+                if rand::random::<f64>() < self.shared.behaviour.forgets {
                     return Ok(());
                 }
                 // What does not match is acknowledged as what is kept, and all comes anew.
@@ -163,14 +163,14 @@ impl Agent {
 
     /// Acts upon the newest intents, and acknowledges them.
     async fn act(&mut self, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
-        if !self.behaviour.acknowledges_after.is_zero() {
-            tokio::time::sleep(self.behaviour.acknowledges_after).await;
+        if !self.shared.behaviour.acknowledges_after.is_zero() {
+            tokio::time::sleep(self.shared.behaviour.acknowledges_after).await;
         }
         let now = Instant::now();
         self.instances
-            .want(&self.intents.borrow(), now, self.behaviour.acts_after);
+            .want(&self.intents.borrow(), now, self.shared.behaviour.acts_after);
         if let Some(began) = self.instances.change(now) {
-            self.counters.running.fetch_add(began, Relaxed);
+            self.shared.counters.running.fetch_add(began, Relaxed);
         }
         self.observe(up).await
     }
@@ -182,7 +182,7 @@ impl Agent {
                 intents_sequence: intents.sequence,
                 intents_epoch: intents.epoch.clone(),
                 instances: self.instances.observe(),
-                capacity: Some(self.behaviour.capacity),
+                capacity: Some(self.shared.behaviour.capacity),
             }
         };
         Ok(up.send(message(Up::Observation(observation))).await?)

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::agent::Agent;
-use super::{Behaviour, Counters};
+use super::{Behaviour, Counters, Shared};
 
 /// Hosts that one join token admits.
 const PER_TOKEN: usize = 1000;
@@ -24,7 +24,7 @@ const AT_ONCE: usize = 64;
 
 /// Simulated hosts that are joined and connected. Dropping it ends them.
 pub struct Fleet {
-    pub counters: Arc<Counters>,
+    shared: Arc<Shared>,
     intents: BTreeMap<String, watch::Receiver<Intents>>,
     _agents: JoinSet<()>,
 }
@@ -41,7 +41,7 @@ impl Fleet {
         zones: &[String],
         behaviour: Behaviour,
     ) -> Result<Self> {
-        let (behaviour, counters) = (Arc::new(behaviour), Arc::new(Counters::default()));
+        let shared = Arc::new(Shared::new(behaviour));
         let mut tokens = Vec::new();
         for _ in 0..hosts.div_ceil(PER_TOKEN) {
             tokens.push(token(client).await?);
@@ -54,8 +54,8 @@ impl Fleet {
             .enumerate()
             .map(|(number, (token, zone))| {
                 let dir = dir.join(format!("host-{number}"));
-                let (behaviour, counters) = (Arc::clone(&behaviour), Arc::clone(&counters));
-                async move { Agent::join(&dir, token, &token.endpoint, zone, behaviour, counters).await }
+                let shared = Arc::clone(&shared);
+                async move { Agent::join(&dir, token, &token.endpoint, zone, shared).await }
             });
         let agents: Vec<Agent> = futures::stream::iter(joining)
             .buffer_unordered(AT_ONCE)
@@ -70,12 +70,16 @@ impl Fleet {
             running.spawn(agent.run());
         }
         let fleet = Self {
-            counters,
+            shared,
             intents,
             _agents: running,
         };
         fleet.wait(Duration::from_secs(120), |_| true).await?;
         Ok(fleet)
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
     }
 
     /// Waits until the intents of all hosts that have any instance are as `is_so` says, after at least one message each.

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hearth_api::agent::Capacity;
+use tokio::sync::Semaphore;
 
 pub use fleet::Fleet;
 pub use hearthd::Hearthd;
@@ -45,6 +46,28 @@ impl Default for Behaviour {
             acknowledges_after: Duration::ZERO,
             forgets: 0.0,
             session: None,
+        }
+    }
+}
+
+/// Connections that a fleet begins at the same time: from one address the control plane waits for so many handshakes at
+/// most.
+const DIALS: usize = 64;
+
+/// What all agents of a fleet share.
+#[derive(Debug)]
+pub struct Shared {
+    pub behaviour: Behaviour,
+    pub counters: Counters,
+    dials: Semaphore,
+}
+
+impl Shared {
+    fn new(behaviour: Behaviour) -> Self {
+        Self {
+            behaviour,
+            counters: Counters::default(),
+            dials: Semaphore::new(DIALS),
         }
     }
 }

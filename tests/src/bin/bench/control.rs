@@ -199,7 +199,7 @@ async fn launches(hearthd: &Hearthd, dir: &Path, zones: &[String]) -> Result<Fig
         terminate_all(&client).await?;
     }
     membership(&client, &fleet, request(100), &mut figures).await?;
-    let sessions = fleet.counters.sessions.load(Relaxed);
+    let sessions = fleet.counters().sessions.load(Relaxed);
     anyhow::ensure!(
         sessions >= hosts() as u64,
         "{sessions} sessions of {} hosts",
@@ -297,11 +297,11 @@ async fn membership(
             security_group_ids: vec![group.clone()],
             ..hundred.clone()
         };
-        let (began, before) = (Instant::now(), fleet.counters.bytes.load(Relaxed));
+        let (began, before) = (Instant::now(), fleet.counters().bytes.load(Relaxed));
         instances.run_instances(request).await?;
         fleet.wait(limit, has(members + sample)).await?;
         figures.member_ms.add(began.elapsed().as_secs_f64() * 1000.0);
-        let bytes = fleet.counters.bytes.load(Relaxed) - before;
+        let bytes = fleet.counters().bytes.load(Relaxed) - before;
         figures.member_bytes.add(bytes as f64);
     }
     Ok(())

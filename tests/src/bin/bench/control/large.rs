@@ -56,11 +56,20 @@ async fn fill(connection: &mut SqliteConnection, count: usize) -> Result<()> {
     )
     .fetch_one(&mut *connection)
     .await?;
+    let reservations = "INSERT INTO objects (kind, id, account, version, body)
+        SELECT o.kind, printf('r-%017x', c.n), o.account, o.version, json_set(o.body, '$.id', printf('r-%017x', c.n))
+        FROM copies c, objects o
+        WHERE o.kind = 'reservation'
+          AND o.id = (SELECT body ->> '$.reservation_id' FROM objects WHERE kind = 'instance' AND id = ?)";
+    sqlx::query(reservations)
+        .bind(&original)
+        .execute(&mut *connection)
+        .await?;
     for (kind, new_id, change) in [
         (
             "instance",
             "c.id",
-            "'$.id', c.id, '$.host_id', c.host,
+            "'$.id', c.id, '$.host_id', c.host, '$.reservation_id', printf('r-%017x', c.n),
              '$.state', iif(c.n % 100 = 0, 'stopped', 'running'),
              '$.tags', json_object('Part', printf('%d', c.n / 1000))",
         ),
@@ -141,7 +150,8 @@ async fn read(hearthd: &Hearthd, figures: &mut Figures) -> Result<()> {
             let answer = instances.describe_instances(request.clone()).await?.into_inner();
             let took = began.elapsed().as_secs_f64() * 1000.0;
             let told: usize = answer.reservations.iter().map(|r| r.instances.len()).sum();
-            ensure!(told == expected, "{told} instances of {expected}");
+            // Pages hold whole reservations.
+            ensure!(told >= expected, "{told} instances of {expected}");
             if is_measured {
                 samples.add(took);
             }
