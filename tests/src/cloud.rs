@@ -107,6 +107,7 @@ impl Cloud {
         let log = self.log("hearthd.log")?;
         self.hearthd = Some(
             Command::new(binary("hearthd")?)
+                .env("HEARTH_REQUEST_RATE_PERCENT", "0")
                 .arg("--data-dir")
                 .arg(self.path("controller"))
                 .arg("--socket")

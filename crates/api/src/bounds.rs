@@ -45,9 +45,37 @@ pub fn check(message: &str, encoded: &[u8]) -> Result<(), ApiError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallShape {
     /// One request, one answer.
-    Unary,
+    Unary {
+        /// The number of the request's field `dry_run`, if it has one.
+        dry_run: Option<u32>,
+    },
     /// Many of one or of both.
     Stream,
+}
+
+impl CallShape {
+    /// Whether a request, encoded, is for a dry run.
+    pub fn is_dry_run(self, mut request: &[u8]) -> bool {
+        let Self::Unary {
+            dry_run: Some(wanted),
+        } = self
+        else {
+            return false;
+        };
+        // The last of several holds (protobuf's rule).
+        let mut is = false;
+        while !request.is_empty() {
+            let mut value = request;
+            let Some((number, _)) = next(&mut request) else {
+                return is;
+            };
+            if number == wanted {
+                let varint = decode_varint(&mut value).and_then(|_| decode_varint(&mut value));
+                is = varint.is_ok_and(|value| value != 0);
+            }
+        }
+        is
+    }
 }
 
 /// All calls of the public API by their HTTP/2 path, `/hearth.v1.Vpcs/DescribeVpcs`.
@@ -67,7 +95,10 @@ pub fn call_shapes() -> Result<HashMap<String, CallShape>, ApiError> {
             let shape = if streams {
                 CallShape::Stream
             } else {
-                CallShape::Unary
+                let field = method.input().get_field_by_name("dry_run");
+                CallShape::Unary {
+                    dry_run: field.map(|field| field.number()),
+                }
             };
             (path, shape)
         })

@@ -21,6 +21,8 @@ use crate::v1::vpcs_client::VpcsClient;
 /// Bytes of one answer: a Describe without pages over thousands of instances fits.
 pub const MAX_ANSWER: usize = 64 << 20;
 
+/// Metadata of every answer, errors included: the id under which `hearthd` logs and audits the call.
+pub const REQUEST_ID: &str = "x-amzn-requestid";
 /// Bytes of one request: a piece of 1 MiB of an upload, with what is around it.
 pub const MAX_REQUEST: usize = (1 << 20) + (16 << 10);
 

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::io;
 
 use hearth_api::ApiError;
+use hearth_api::client::REQUEST_ID;
 use hearth_api::endpoint::ConnectError;
 use tonic::Status;
 
@@ -25,11 +26,16 @@ pub(crate) enum CliError {
     #[error("{0}")]
     Usage(String),
 
-    #[error("An error occurred ({code}) when calling the {operation} operation: {message}")]
+    #[error(
+        "An error occurred ({code}) when calling the {operation} operation: {message}{}",
+        told(request_id)
+    )]
     Service {
         operation: &'static str,
         code: String,
         message: String,
+        /// Under which the service has logged the call; empty if it does not say.
+        request_id: String,
     },
 
     #[error("{}", refusal(.0))]
@@ -77,11 +83,14 @@ impl CliError {
 
     /// The error of a call that was answered with `status`, or not at all.
     pub(crate) fn call(operation: &'static str, status: &Status) -> Self {
+        let request_id = status.metadata().get(REQUEST_ID);
+        let request_id = one_line(request_id.and_then(|id| id.to_str().ok()).unwrap_or_default());
         if let Some(ApiError { code, message }) = ApiError::from_status(status) {
             return Self::Service {
                 operation,
                 code: one_line(code.as_str()),
                 message: one_line(&message),
+                request_id,
             };
         }
         match status.source() {
@@ -93,6 +102,7 @@ impl CliError {
                 operation,
                 code: format!("{:?}", status.code()),
                 message: one_line(status.message()),
+                request_id,
             },
         }
     }
@@ -109,6 +119,13 @@ impl CliError {
             | Self::Failed(_)
             | Self::BrokenPipe => GENERAL,
         }
+    }
+}
+
+fn told(request_id: &str) -> String {
+    match request_id {
+        "" => String::new(),
+        id => format!(" (request id {id})"),
     }
 }
 

@@ -77,7 +77,7 @@ pub async fn restore(from: &Path, data_dir: &Path) -> anyhow::Result<()> {
             tx.update::<Cloud>(Cloud::ID, |cloud| cloud.epoch = Cloud::new_epoch());
             // Tokens that have been used since would admit hosts again.
             tx.revoke_tokens();
-            tx.audit("Restore", &detail);
+            tx.audit_without_call("Restore", &detail);
             Ok::<_, CommitError>(())
         })
         .await?;

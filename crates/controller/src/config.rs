@@ -79,6 +79,11 @@ pub struct Config {
     #[arg(long, env = "HEARTH_TERMINATED_VISIBLE", default_value_t = 3600)]
     pub terminated_visible: u32,
 
+    /// How often an account may call, in percent of EC2's rates (RunInstances: 5 times at once, then 2 a second; other
+    /// changes 50 and 5; calls that only tell 100 and 20; for each action). 0: no limit.
+    #[arg(long, env = "HEARTH_REQUEST_RATE_PERCENT", default_value_t = 100)]
+    pub request_rate_percent: u32,
+
     /// Seconds without a session after which a host counts as lost: its state is unknown, and the status of its instances
     /// is impaired. A connection that was cut off is noticed within 30 seconds; those come on top.
     #[arg(long, env = "HEARTH_HOST_SILENCE_SECONDS", default_value_t = 30)]

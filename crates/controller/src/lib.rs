@@ -9,6 +9,7 @@
 mod addresses;
 mod app;
 pub mod backup;
+mod call;
 pub mod catalog;
 pub mod config;
 mod digests;

@@ -145,7 +145,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         leading::take_over(&app).await?;
     }
 
-    let calls = Calls::new()?;
+    let calls = Calls::new(app.account(), app.config.request_rate_percent)?;
     let routes = services::routes(&app).await?;
     let peers = Peers::new(
         calls.layer(routes.clone()),

@@ -53,6 +53,7 @@ impl Hearthd {
             .open(self.log_path())?;
         let began = Instant::now();
         let mut child = Command::new(&self.program)
+            .env("HEARTH_REQUEST_RATE_PERCENT", "0")
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg("--socket")

@@ -1,5 +1,6 @@
-//! What every call of the API goes through: a bound on the request, a place among the calls at work, a deadline, and a
-//! thread of its own.
+//! What every call of the API goes through: its context (request id, action, principal), the right to it, its rate, a bound
+//! on the request, a place among the calls at work, a deadline, a thread of its own, and a line of the log. The audit rows
+//! of its transactions take their action and principal from the context.
 //!
 //! A call with one answer runs on a thread of the blocking pool, its answer's encoding included: whatever it computes, the
 //! threads that serve connections stay free, and so does whoever calls meanwhile. It also runs to its end when the
@@ -16,16 +17,18 @@ use futures::future::BoxFuture;
 use hearth_api::bounds::{self, CallShape};
 use hearth_api::client::MAX_REQUEST;
 use hearth_api::{ApiError, ErrorCode};
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http::{HeaderName, HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::runtime::Handle;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::connection::Caller;
 use super::places::{Limits, Place, Places};
+use super::throttle::{Throttle, is_reading};
+use crate::call::{Call, Principal};
 
 /// Calls at work at the same time, and answers that are on their way. A call has a thread.
 const CALLS: Limits = Limits {
@@ -37,6 +40,8 @@ const STREAMS: Limits = Limits {
     total: 512,
     per_peer: 256,
 };
+/// Metadata of every answer.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static(hearth_api::client::REQUEST_ID);
 /// The frame around a gRPC message: a flag and a length.
 const FRAME: usize = 5;
 /// How long a request may take to arrive.
@@ -44,12 +49,21 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 /// How long a call may take from then on.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A call that a follower has forwarded, in the extensions of its request. Its id is the follower's. It is throttled
+/// here too: the leader alone sees all calls of an account.
+#[derive(Debug, Clone)]
+pub(super) struct Forwarded {
+    pub request_id: String,
+}
+
 /// Puts calls under their bounds.
 #[derive(Debug, Clone)]
 pub struct Calls(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    account_id: String,
+    throttle: Throttle,
     calls: Arc<Places<u32>>,
     streams: Arc<Places<u32>>,
     /// By path. What is not in it is health and reflection.
@@ -59,8 +73,10 @@ struct Shared {
 impl Calls {
     /// # Errors
     /// The API's descriptors cannot be read.
-    pub fn new() -> Result<Self, ApiError> {
+    pub fn new(account_id: &str, request_rate_percent: u32) -> Result<Self, ApiError> {
         Ok(Self(Arc::new(Shared {
+            account_id: account_id.to_owned(),
+            throttle: Throttle::new(request_rate_percent),
             calls: Places::new(CALLS),
             streams: Places::new(STREAMS),
             shapes: bounds::call_shapes()?,
@@ -113,19 +129,32 @@ where
             .next()
             .unwrap_or_default()
             .to_owned();
-        // Refusals say so where they are made. Whoever only looks is many.
-        let reads = ["Describe", "Get", "Watch"]
-            .iter()
-            .any(|verb| operation.starts_with(verb));
-        let is_told = !reads && shared.shapes.contains_key(request.uri().path());
         let caller = request.extensions().get::<Caller>().copied();
         let (uid, pid) = caller.map_or((u32::MAX, 0), |caller| (caller.uid, caller.pid));
-        let span = tracing::info_span!("call", operation, uid, pid);
+        let principal = Principal {
+            account_id: shared.account_id.clone(),
+            uid,
+            pid,
+        };
+        let mut call = Call::new(operation, principal);
+        if let Some(forwarded) = request.extensions().get::<Forwarded>() {
+            call.request_id.clone_from(&forwarded.request_id);
+        }
+        let call = Arc::new(call);
+        let span = tracing::info_span!(
+            "call",
+            action = call.action,
+            request_id = call.request_id,
+            uid,
+            pid
+        );
         let work = async move {
-            let response = shared.run(inner, request, uid).await;
-            if is_told && !response.headers().contains_key(Status::GRPC_STATUS) {
-                tracing::info!("done");
+            let is_ours = shared.shapes.contains_key(request.uri().path());
+            let mut response = shared.run(inner, request, &call).await;
+            if let Ok(id) = HeaderValue::from_str(&call.request_id) {
+                response.headers_mut().insert(REQUEST_ID, id);
             }
+            tell(&response, is_ours && !is_reading(&call.action));
             Ok(response)
         };
         work.instrument(span).boxed()
@@ -133,28 +162,41 @@ where
 }
 
 impl Shared {
-    async fn run<S>(&self, mut inner: S, request: Request<Body>, uid: u32) -> Response<Body>
+    async fn run<S>(&self, mut inner: S, request: Request<Body>, call: &Arc<Call>) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,
         S::Future: Send,
     {
         let shape = self.shapes.get(request.uri().path());
+        // Health and reflection are nobody's.
+        if shape.is_some()
+            && let Err(error) =
+                authorize(call).and_then(|()| self.throttle.admit(&call.principal.account_id, &call.action))
+        {
+            return refuse(error);
+        }
         let places = match shape {
-            Some(CallShape::Unary) => &self.calls,
+            Some(CallShape::Unary { .. }) => &self.calls,
             _ => &self.streams,
         };
-        let Some(place) = places.take(uid).map(Arc::new) else {
+        let Some(place) = places.take(call.principal.uid).map(Arc::new) else {
             return refuse(ApiError::new(
                 ErrorCode::RequestLimitExceeded,
                 "Request limit exceeded. Try again when fewer calls are at work.",
             ));
         };
         let response = match shape {
-            Some(CallShape::Unary) => match arrive(request).await {
-                Ok(request) => apart(inner, request, Arc::clone(&place)).await,
+            Some(shape @ CallShape::Unary { .. }) => match arrive(request, *shape).await {
+                Ok((request, dry_run)) => {
+                    let call = Arc::new(Call {
+                        dry_run,
+                        ..Call::clone(call)
+                    });
+                    apart(inner, request, Arc::clone(&place), call).await
+                }
                 Err(error) => refuse(error),
             },
-            _ => match inner.call(request).await {
+            _ => match Arc::clone(call).serve(inner.call(request)).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             },
@@ -163,14 +205,18 @@ impl Shared {
     }
 }
 
-/// The whole request, if it is no larger than it may be and comes in time.
-async fn arrive(request: Request<Body>) -> Result<Request<Body>, ApiError> {
+/// The whole request, if it is no larger than it may be and comes in time; and whether it is for a dry run.
+async fn arrive(request: Request<Body>, shape: CallShape) -> Result<(Request<Body>, bool), ApiError> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST + FRAME).collect();
     let too_late = |_| ApiError::new(ErrorCode::Unavailable, "The request did not arrive in time.");
     let arrived = tokio::time::timeout(ARRIVAL, body).await.map_err(too_late)?;
     match arrived {
-        Ok(body) => Ok(Request::from_parts(head, Body::new(body))),
+        Ok(body) => {
+            let bytes = body.to_bytes();
+            let dry_run = shape.is_dry_run(bytes.get(FRAME..).unwrap_or_default());
+            Ok((Request::from_parts(head, Body::new(Full::new(bytes))), dry_run))
+        }
         Err(error) if error.is::<LengthLimitError>() => {
             let message = format!("A request has at most {MAX_REQUEST} bytes.");
             Err(ApiError::new(ErrorCode::InvalidParameterValue, message))
@@ -186,13 +232,14 @@ async fn arrive(request: Request<Body>) -> Result<Request<Body>, ApiError> {
 }
 
 /// Runs a call to the end of its answer, on a thread that may block.
-async fn apart<S>(mut inner: S, request: Request<Body>, place: Held) -> Response<Body>
+async fn apart<S>(mut inner: S, request: Request<Body>, place: Held, call: Arc<Call>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
     let runtime = Handle::current();
     let span = tracing::Span::current();
+    let dry_run = call.dry_run;
     let work = move || {
         let _place = place;
         let answer = async {
@@ -206,9 +253,13 @@ where
                 Err(status) => status.into_http(),
             }
         };
-        runtime.block_on(tokio::time::timeout(DEADLINE, answer).instrument(span))
+        runtime.block_on(call.serve(tokio::time::timeout(DEADLINE, answer).instrument(span)))
     };
     match tokio::task::spawn_blocking(work).await {
+        // Of a call that changes nothing; transactions refuse dry runs by themselves.
+        Ok(Ok(response)) if dry_run && !response.headers().contains_key(Status::GRPC_STATUS) => {
+            refuse(ApiError::dry_run())
+        }
         Ok(Ok(response)) => response,
         Ok(Err(_)) => refuse(ApiError::new(
             ErrorCode::Unavailable,
@@ -229,6 +280,26 @@ fn held(response: Response<Body>, place: Held) -> Response<Body> {
 }
 
 fn refuse(error: ApiError) -> Response<Body> {
-    tracing::info!(code = %error.code, message = error.message, "refused");
     Status::from(error).into_http()
+}
+
+/// Whether the principal has the right to the call. Whoever may open the socket acts for the one account, and may do
+/// everything: policies come with users.
+///
+/// # Errors
+/// `UnauthorizedOperation`.
+fn authorize(_: &Call) -> Result<(), ApiError> {
+    Ok(())
+}
+
+/// A line of the log for each refusal, and for each call that changed something.
+fn tell(response: &Response<Body>, changes: bool) {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => match ApiError::from_status(&status) {
+            Some(error) => tracing::info!(code = %error.code, message = error.message, "refused"),
+            None => tracing::info!(code = ?status.code(), message = status.message(), "refused"),
+        },
+        _ if changes => tracing::info!("done"),
+        _ => {}
+    }
 }

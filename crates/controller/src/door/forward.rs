@@ -25,9 +25,11 @@ use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Layer, Service};
 
+use super::calls::REQUEST_ID;
 use super::connection::Caller;
 use super::peers::{CALLER, SEQUENCE};
 use crate::app::App;
+use crate::call::Call;
 use crate::pki::Authority;
 use crate::store::Standing;
 
@@ -171,6 +173,12 @@ impl Shared {
         headers.remove(CALLER);
         if let Some(Ok(value)) = caller.map(|caller| HeaderValue::try_from(caller.to_string())) {
             headers.insert(CALLER, value);
+        }
+        // The leader's log and audit rows say the same id as this answer.
+        headers.remove(REQUEST_ID);
+        let id = Call::current().map(|call| HeaderValue::from_str(&call.request_id));
+        if let Some(Ok(id)) = id {
+            headers.insert(REQUEST_ID, id);
         }
         let answered = async {
             std::future::poll_fn(|context| leader.poll_ready(context)).await?;

@@ -9,3 +9,4 @@ pub mod peers;
 mod places;
 pub mod socket;
 pub mod subscriber;
+mod throttle;

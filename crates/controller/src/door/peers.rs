@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tower::{Layer, Service};
 
+use super::calls::{Forwarded, REQUEST_ID};
 use super::connection::Caller;
 use crate::app::App;
 use crate::pki;
@@ -114,6 +115,10 @@ where
         let caller = head.headers.get(CALLER).and_then(|value| value.to_str().ok());
         if let Some(caller) = caller.and_then(|caller| caller.parse::<Caller>().ok()) {
             head.extensions.insert(caller);
+        }
+        let id = head.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        if let Some(id) = id.map(str::to_owned) {
+            head.extensions.insert(Forwarded { request_id: id });
         }
         let request = Request::from_parts(head, body);
         let app = Arc::clone(&self.app);

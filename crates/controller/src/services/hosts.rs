@@ -12,7 +12,7 @@ use hearth_api::{ApiError, ErrorCode, InstanceState, Kind, fence};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use super::{answer, input, join_tokens, unless_dry_run};
+use super::{answer, input, join_tokens};
 use crate::app::App;
 use crate::lifecycle::lose_host;
 use crate::scheduler::{Resources, inventory};
@@ -27,55 +27,49 @@ pub(super) struct Hosts(pub(super) Arc<App>);
 #[tonic::async_trait]
 impl hosts_server::Hosts for Hosts {
     async fn list_hosts(&self, _: Request<ListHostsRequest>) -> Result<Response<ListHostsResponse>, Status> {
-        answer("ListHosts", Ok(list(&self.0)))
+        answer(Ok(list(&self.0)))
     }
 
     async fn drain_host(
         &self,
         request: Request<DrainHostRequest>,
     ) -> Result<Response<DrainHostResponse>, Status> {
-        answer("DrainHost", drain(&self.0, request.into_inner()).await)
+        answer(drain(&self.0, request.into_inner()).await)
     }
 
     async fn resume_host(
         &self,
         request: Request<ResumeHostRequest>,
     ) -> Result<Response<ResumeHostResponse>, Status> {
-        answer("ResumeHost", resume(&self.0, request.into_inner()).await)
+        answer(resume(&self.0, request.into_inner()).await)
     }
 
     async fn forget_host(
         &self,
         request: Request<ForgetHostRequest>,
     ) -> Result<Response<ForgetHostResponse>, Status> {
-        answer("ForgetHost", forget(&self.0, request.into_inner()).await)
+        answer(forget(&self.0, request.into_inner()).await)
     }
 
     async fn create_join_token(
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
-        answer(
-            "CreateJoinToken",
-            join_tokens::create(&self.0, request.into_inner()).await,
-        )
+        answer(join_tokens::create(&self.0, request.into_inner()).await)
     }
 
     async fn list_join_tokens(
         &self,
         _: Request<ListJoinTokensRequest>,
     ) -> Result<Response<ListJoinTokensResponse>, Status> {
-        answer("ListJoinTokens", Ok(join_tokens::list(&self.0)))
+        answer(Ok(join_tokens::list(&self.0)))
     }
 
     async fn revoke_join_tokens(
         &self,
         request: Request<RevokeJoinTokensRequest>,
     ) -> Result<Response<RevokeJoinTokensResponse>, Status> {
-        answer(
-            "RevokeJoinTokens",
-            join_tokens::revoke(&self.0, request.into_inner()).await,
-        )
+        answer(join_tokens::revoke(&self.0, request.into_inner()).await)
     }
 }
 
@@ -137,11 +131,7 @@ fn busy_on(state: &State, host_id: &str) -> Vec<String> {
 
 async fn drain(app: &App, request: DrainHostRequest) -> Result<DrainHostResponse, ApiError> {
     let host_id = input::id(Kind::Host, &request.host_id, "HostId")?.to_string();
-    let DrainHostRequest {
-        stop_instances,
-        dry_run,
-        ..
-    } = request;
+    let stop_instances = request.stop_instances;
     app.store
         .transact(move |tx| {
             let Some(host) = tx.host(&host_id) else {
@@ -156,18 +146,12 @@ async fn drain(app: &App, request: DrainHostRequest) -> Result<DrainHostResponse
             // The reconciler stops the instances, also those that begin to run later.
             tx.update::<state::Host>(&host_id, |host| host.drain = Some(drain));
             tx.event("host.draining", &host_id);
-            tx.audit(
-                "DrainHost",
-                &json!({ "host": host_id, "stop_instances": stop_instances }),
-            );
+            tx.audit(json!({ "host": host_id, "stop_instances": stop_instances }));
             let instance_ids = busy_on(tx, &host_id);
-            unless_dry_run(
-                dry_run,
-                DrainHostResponse {
-                    host_id,
-                    instance_ids,
-                },
-            )
+            Ok(DrainHostResponse {
+                host_id,
+                instance_ids,
+            })
         })
         .await
 }
@@ -181,8 +165,8 @@ async fn resume(app: &App, request: ResumeHostRequest) -> Result<ResumeHostRespo
             }
             tx.update::<state::Host>(&host_id, |host| host.drain = None);
             tx.event("host.resumed", &host_id);
-            tx.audit("ResumeHost", &json!({ "host": host_id }));
-            unless_dry_run(request.dry_run, ResumeHostResponse { host_id })
+            tx.audit(json!({ "host": host_id }));
+            Ok(ResumeHostResponse { host_id })
         })
         .await
 }
@@ -199,10 +183,10 @@ fn resources(resources: Resources) -> HostResources {
 /// Removes a host in one transaction; then its session and fetches end.
 async fn forget(app: &App, request: ForgetHostRequest) -> Result<ForgetHostResponse, ApiError> {
     let host_id = input::id(Kind::Host, &request.host_id, "HostId")?.to_string();
-    let (force, dry_run) = (request.force, request.dry_run);
+    let force = request.force;
     let answer = app
         .store
-        .transact(move |tx| forget_in(tx, host_id, force).and_then(|answer| unless_dry_run(dry_run, answer)))
+        .transact(move |tx| forget_in(tx, host_id, force))
         .await?;
     app.sessions
         .evict(&answer.host_id, fence::forgotten(&answer.host_id));
@@ -247,7 +231,7 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
     tx.update::<state::Host>(&host_id, |host| host.forgotten_at = Some(now));
     tx.event("host.forgotten", &host_id);
     let detail = json!({ "host": host_id, "force": force, "instances": instance_ids, "volumes": volume_ids });
-    tx.audit("ForgetHost", &detail);
+    tx.audit(detail);
     Ok(ForgetHostResponse {
         host_id,
         terminated_instance_ids: instance_ids,

@@ -8,7 +8,7 @@ use hearth_api::v1::{
 use hearth_api::{ApiError, ErrorCode};
 use tonic::{Request, Response, Status};
 
-use super::{answer, refuse_dry_run};
+use super::answer;
 use crate::catalog::instance_types;
 
 const FILTERS: &[&str] = &[
@@ -32,7 +32,7 @@ impl instance_types_server::InstanceTypes for InstanceTypes {
         &self,
         request: Request<DescribeInstanceTypesRequest>,
     ) -> Result<Response<DescribeInstanceTypesResponse>, Status> {
-        answer("DescribeInstanceTypes", describe(&request.into_inner()))
+        answer(describe(&request.into_inner()))
     }
 }
 
@@ -54,7 +54,6 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
             ),
         ));
     }
-    refuse_dry_run(request.dry_run)?;
     let mut infos: Vec<InstanceTypeInfo> = instance_types::all()
         .iter()
         .map(instance_types::InstanceType::info)

@@ -84,10 +84,7 @@ pub(super) async fn create(
                 created_at: tx.now(),
                 expires_at: tx.now().saturating_add(expires_in),
             };
-            tx.audit(
-                "CreateJoinToken",
-                &json!({ "token": token.id, "uses": token.uses, "host": token.host_id }),
-            );
+            tx.audit(json!({ "token": token.id, "uses": token.uses, "host": token.host_id }));
             tx.put(token);
             Ok(())
         })
@@ -132,7 +129,7 @@ pub(super) async fn revoke(
                 (_, true) => return Err(ApiError::combination("Token", "All")),
                 (token, false) => revoke_one(tx, token)?,
             };
-            tx.audit("RevokeJoinTokens", &json!({ "tokens": revoked }));
+            tx.audit(json!({ "tokens": revoked }));
             Ok(RevokeJoinTokensResponse {
                 revoked: i32::try_from(revoked.len()).unwrap_or(i32::MAX),
             })

@@ -33,22 +33,9 @@ mod subnets;
 mod tags;
 mod vpcs;
 
-/// Ends every rpc. Refusals go to the request log: they are the other half of what happened.
-fn answer<T>(action: &str, result: Result<T, ApiError>) -> Result<Response<T>, Status> {
-    result.map(Response::new).map_err(|error| {
-        tracing::info!(action, code = %error.code, message = error.message, "refused");
-        error.into()
-    })
-}
-
-/// Ends a transaction whose call may be a dry run: the answer, or that it would have been one.
-fn unless_dry_run<T>(dry_run: bool, answer: T) -> Result<T, ApiError> {
-    refuse_dry_run(dry_run).map(|()| answer)
-}
-
-/// For reading calls, whose `dry_run` has nothing else to check.
-fn refuse_dry_run(dry_run: bool) -> Result<(), ApiError> {
-    if dry_run { Err(ApiError::dry_run()) } else { Ok(()) }
+/// Ends every rpc.
+fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(Status::from)
 }
 
 /// All services of the API with health and reflection (v1 and v1alpha, which grpcurl still asks for).

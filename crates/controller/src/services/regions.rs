@@ -11,7 +11,7 @@ use hearth_api::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{answer, refuse_dry_run};
+use super::answer;
 use crate::app::App;
 
 const REGION_FILTERS: &[&str] = &["endpoint", "opt-in-status", "region-name"];
@@ -34,14 +34,14 @@ impl regions_server::Regions for Regions {
         &self,
         request: Request<DescribeRegionsRequest>,
     ) -> Result<Response<DescribeRegionsResponse>, Status> {
-        answer("DescribeRegions", regions(&self.0, &request.into_inner()))
+        answer(regions(&self.0, &request.into_inner()))
     }
 
     async fn describe_availability_zones(
         &self,
         request: Request<DescribeAvailabilityZonesRequest>,
     ) -> Result<Response<DescribeAvailabilityZonesResponse>, Status> {
-        answer("DescribeAvailabilityZones", zones(&self.0, &request.into_inner()))
+        answer(zones(&self.0, &request.into_inner()))
     }
 }
 
@@ -58,7 +58,6 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
             return Err(ApiError::invalid_value("RegionName", name, expected));
         }
     }
-    refuse_dry_run(request.dry_run)?;
     let matches = filters.matches(&[], |name| {
         vec![
             match name {
@@ -86,7 +85,6 @@ fn zones(
             return Err(ApiError::invalid_value("ZoneName", name, expected));
         }
     }
-    refuse_dry_run(request.dry_run)?;
     let state = app.store.state();
     let connected = app.sessions.connected();
     let live: BTreeSet<&str> = state

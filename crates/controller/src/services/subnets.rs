@@ -9,7 +9,7 @@ use hearth_api::v1::{DescribeSubnetsRequest, DescribeSubnetsResponse, Subnet, su
 use hearth_api::{ApiError, Kind};
 use tonic::{Request, Response, Status};
 
-use super::{answer, input, refuse_dry_run};
+use super::{answer, input};
 use crate::addresses;
 use crate::app::App;
 use crate::state::noun::tell_tags;
@@ -37,7 +37,7 @@ impl subnets_server::Subnets for Subnets {
         &self,
         request: Request<DescribeSubnetsRequest>,
     ) -> Result<Response<DescribeSubnetsResponse>, Status> {
-        answer("DescribeSubnets", describe(&self.0, &request.into_inner()))
+        answer(describe(&self.0, &request.into_inner()))
     }
 }
 
@@ -48,7 +48,6 @@ fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<DescribeSubne
     input::all_known(Kind::Subnet, &request.subnet_ids, |id| {
         state.get::<state::Subnet>(id).is_some()
     })?;
-    refuse_dry_run(request.dry_run)?;
     let wanted = state
         .all::<state::Subnet>()
         .filter(|subnet| request.subnet_ids.is_empty() || request.subnet_ids.contains(&subnet.id));

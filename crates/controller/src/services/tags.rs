@@ -12,7 +12,7 @@ use hearth_api::{ApiError, Id, Kind};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use super::{answer, input, refuse_dry_run, unless_dry_run};
+use super::{answer, input};
 use crate::app::App;
 use crate::state::noun::keep_tags;
 use crate::state::{Instance, METADATA_TAGS_ENABLED, State, Tags as Kept, Tx};
@@ -29,21 +29,21 @@ impl tags_server::Tags for Tags {
         &self,
         request: Request<CreateTagsRequest>,
     ) -> Result<Response<CreateTagsResponse>, Status> {
-        answer("CreateTags", create(&self.0, request.into_inner()).await)
+        answer(create(&self.0, request.into_inner()).await)
     }
 
     async fn delete_tags(
         &self,
         request: Request<DeleteTagsRequest>,
     ) -> Result<Response<DeleteTagsResponse>, Status> {
-        answer("DeleteTags", delete(&self.0, request.into_inner()).await)
+        answer(delete(&self.0, request.into_inner()).await)
     }
 
     async fn describe_tags(
         &self,
         request: Request<DescribeTagsRequest>,
     ) -> Result<Response<DescribeTagsResponse>, Status> {
-        answer("DescribeTags", describe(&self.0, &request.into_inner()))
+        answer(describe(&self.0, &request.into_inner()))
     }
 }
 
@@ -69,8 +69,8 @@ async fn create(app: &App, request: CreateTagsRequest) -> Result<CreateTagsRespo
                     return Err(input::too_many_tags());
                 }
             }
-            audit(tx, "CreateTags", &request.resources, &request.tags);
-            unless_dry_run(request.dry_run, CreateTagsResponse {})
+            audit(tx, &request.resources, &request.tags);
+            Ok(CreateTagsResponse {})
         })
         .await
 }
@@ -106,18 +106,15 @@ async fn delete(app: &App, request: DeleteTagsRequest) -> Result<DeleteTagsRespo
                 });
             }
             let keys: Vec<&str> = request.tags.iter().map(|t| t.key.as_str()).collect();
-            tx.audit(
-                "DeleteTags",
-                &json!({ "resources": request.resources, "keys": keys }),
-            );
-            unless_dry_run(request.dry_run, DeleteTagsResponse {})
+            tx.audit(json!({ "resources": request.resources, "keys": keys }));
+            Ok(DeleteTagsResponse {})
         })
         .await
 }
 
-fn audit(tx: &mut Tx<'_>, action: &str, resources: &[String], tags: &[Tag]) {
+fn audit(tx: &mut Tx<'_>, resources: &[String], tags: &[Tag]) {
     let keys: Vec<&str> = tags.iter().map(|t| t.key.as_str()).collect();
-    tx.audit(action, &json!({ "resources": resources, "keys": keys }));
+    tx.audit(json!({ "resources": resources, "keys": keys }));
 }
 
 /// The ids of a call: well-formed, each once.
@@ -164,7 +161,6 @@ fn change(tx: &mut Tx<'_>, id: &Id, change: impl FnOnce(&mut Kept)) {
 
 fn describe(app: &App, request: &DescribeTagsRequest) -> Result<DescribeTagsResponse, ApiError> {
     let filters = Filters::new(&request.filters, FILTERS)?;
-    refuse_dry_run(request.dry_run)?;
     let state = app.store.state();
     let mut all: Vec<(&str, Kind, &str, &str)> = state
         .tagged()

@@ -8,7 +8,7 @@ use hearth_api::v1::{DescribeVpcsRequest, DescribeVpcsResponse, Vpc, vpcs_server
 use hearth_api::{ApiError, Kind};
 use tonic::{Request, Response, Status};
 
-use super::{answer, input, refuse_dry_run};
+use super::{answer, input};
 use crate::app::App;
 use crate::state;
 use crate::state::noun::tell_tags;
@@ -31,7 +31,7 @@ impl vpcs_server::Vpcs for Vpcs {
         &self,
         request: Request<DescribeVpcsRequest>,
     ) -> Result<Response<DescribeVpcsResponse>, Status> {
-        answer("DescribeVpcs", describe(&self.0, &request.into_inner()))
+        answer(describe(&self.0, &request.into_inner()))
     }
 }
 
@@ -42,7 +42,6 @@ fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVpcsResp
     input::all_known(Kind::Vpc, &request.vpc_ids, |id| {
         state.get::<state::Vpc>(id).is_some()
     })?;
-    refuse_dry_run(request.dry_run)?;
     let wanted = state
         .all::<state::Vpc>()
         .filter(|vpc| request.vpc_ids.is_empty() || request.vpc_ids.contains(&vpc.id));

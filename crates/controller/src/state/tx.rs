@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::call::Call;
 
 use super::{Concern, Held, Row, State, Taken, concern};
 
@@ -13,7 +16,8 @@ pub struct Event {
     pub resource_id: String,
 }
 
-/// A call that changed something. `detail` never holds user data, keys or tokens.
+/// A call that changed something. `detail` never holds user data, keys or tokens; it has the call's request id, account and
+/// user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     pub action: String,
@@ -100,6 +104,8 @@ pub struct Tx<'s> {
     blobs: Vec<(String, Option<Vec<u8>>)>,
     concerns: BTreeSet<Concern>,
     violation: Option<Violation>,
+    /// The call that it is for.
+    call: Option<Arc<Call>>,
 }
 
 impl Deref for Tx<'_> {
@@ -124,7 +130,13 @@ impl<'s> Tx<'s> {
             blobs: Vec::new(),
             concerns: BTreeSet::new(),
             violation: None,
+            call: None,
         }
+    }
+
+    /// The transaction is a call's.
+    pub fn set_call(&mut self, call: Option<Arc<Call>>) {
+        self.call = call;
     }
 
     /// The time of the transaction, in milliseconds since the epoch.
@@ -228,8 +240,22 @@ impl<'s> Tx<'s> {
         });
     }
 
-    /// Records who asked for what. `detail` never holds user data, keys or tokens.
-    pub fn audit(&mut self, action: &str, detail: &serde_json::Value) {
+    /// Records what the call has asked for, with the call's context. `detail` is an object and never holds user data, keys
+    /// or tokens.
+    pub fn audit(&mut self, mut detail: serde_json::Value) {
+        let Some(call) = self.call.clone() else {
+            return self.audit_without_call("", &detail);
+        };
+        if let Some(detail) = detail.as_object_mut() {
+            detail.insert("request_id".to_owned(), call.request_id.clone().into());
+            detail.insert("account".to_owned(), call.principal.account_id.clone().into());
+            detail.insert("uid".to_owned(), call.principal.uid.into());
+        }
+        self.audit_without_call(&call.action, &detail);
+    }
+
+    /// Records what was done on the machine itself, by no call.
+    pub fn audit_without_call(&mut self, action: &str, detail: &serde_json::Value) {
         self.audit.push(Audit {
             action: action.to_owned(),
             detail: detail.to_string(),

@@ -16,6 +16,7 @@ use hearth_api::{ApiError, ErrorCode};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::call::Call;
 use crate::state::{State, Tx, Violation};
 
 mod backend;
@@ -77,11 +78,15 @@ pub enum CommitError {
     Panicked,
     #[error("the store is closed")]
     Closed,
+    /// Nothing failed: the call is a dry run.
+    #[error("the call is a dry run")]
+    DryRun,
 }
 
 impl From<CommitError> for ApiError {
     fn from(error: CommitError) -> Self {
         match error {
+            CommitError::DryRun => Self::dry_run(),
             CommitError::Refused(_) | CommitError::Read(_) | CommitError::NotLeader | CommitError::Closed => {
                 tracing::warn!(error = %hearth_log::chain(&error), "a call is not known to be done");
                 Self::new(
@@ -244,7 +249,8 @@ impl Store {
         self.state.clone()
     }
 
-    /// Runs a transaction, alone, and answers when it is durable. A closure that answers an error changes nothing.
+    /// Runs a transaction, alone, for the call that the running task serves if there is one, and answers when it is durable.
+    /// A closure that answers an error changes nothing, and neither does a dry run.
     ///
     /// # Errors
     /// The closure's, or why it did not become true.
@@ -261,14 +267,22 @@ impl Store {
             return Err(CommitError::NotLeader.into());
         }
         let (sender, receiver) = oneshot::channel();
-        let job: Job = Box::new(move |tx| match transaction(tx) {
-            Ok(value) => Outcome::Commit(Box::new(move |durable| {
-                // A caller that has gone needs no answer.
-                let _ = sender.send(durable.map(|()| value).map_err(E::from));
-            })),
-            Err(error) => Outcome::Refuse(Box::new(move || {
-                let _ = sender.send(Err(error));
-            })),
+        let call = Call::current();
+        let dry_run = call.as_ref().is_some_and(|call| call.dry_run);
+        let job: Job = Box::new(move |tx| {
+            tx.set_call(call);
+            match transaction(tx) {
+                Ok(_) if dry_run => Outcome::Refuse(Box::new(move || {
+                    let _ = sender.send(Err(CommitError::DryRun.into()));
+                })),
+                Ok(value) => Outcome::Commit(Box::new(move |durable| {
+                    // A caller that has gone needs no answer.
+                    let _ = sender.send(durable.map(|()| value).map_err(E::from));
+                })),
+                Err(error) => Outcome::Refuse(Box::new(move || {
+                    let _ = sender.send(Err(error));
+                })),
+            }
         });
         if self.jobs.send(job).await.is_err() {
             return Err(CommitError::Closed.into());

@@ -4,6 +4,7 @@
 mod agents;
 mod backup;
 mod bounds;
+mod context;
 mod crashes;
 mod faults;
 mod groups;

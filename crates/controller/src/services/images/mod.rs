@@ -12,7 +12,7 @@ use hearth_api::{ApiError, Kind};
 use serde_json::json;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{answer, input, refuse_dry_run, unless_dry_run};
+use super::{answer, input};
 use crate::app::App;
 use crate::inspection::Inspections;
 use crate::state::noun::tell_tags;
@@ -60,27 +60,21 @@ impl images_server::Images for Images {
         &self,
         request: Request<Streaming<RegisterImageRequest>>,
     ) -> Result<Response<RegisterImageResponse>, Status> {
-        answer(
-            "RegisterImage",
-            register::register(&self.app, &self.uploads, &self.inspections, request.into_inner()).await,
-        )
+        answer(register::register(&self.app, &self.uploads, &self.inspections, request.into_inner()).await)
     }
 
     async fn describe_images(
         &self,
         request: Request<DescribeImagesRequest>,
     ) -> Result<Response<DescribeImagesResponse>, Status> {
-        answer("DescribeImages", describe(&self.app, &request.into_inner()))
+        answer(describe(&self.app, &request.into_inner()))
     }
 
     async fn deregister_image(
         &self,
         request: Request<DeregisterImageRequest>,
     ) -> Result<Response<DeregisterImageResponse>, Status> {
-        answer(
-            "DeregisterImage",
-            deregister(&self.app, request.into_inner()).await,
-        )
+        answer(deregister(&self.app, request.into_inner()).await)
     }
 }
 
@@ -93,7 +87,6 @@ fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImages
             .get::<state::Image>(id)
             .is_some_and(state::Image::is_available)
     })?;
-    refuse_dry_run(request.dry_run)?;
     let wanted = state
         .by(&state::Image::BY_STATE, AVAILABLE)
         .filter(|row| request.image_ids.is_empty() || request.image_ids.contains(&row.id));
@@ -154,9 +147,9 @@ async fn deregister(app: &App, request: DeregisterImageRequest) -> Result<Deregi
                 tags: Tags::new(),
                 ..image
             });
-            tx.audit("DeregisterImage", &json!({ "image": id.as_str() }));
+            tx.audit(json!({ "image": id.as_str() }));
             tx.event("image.deregistered", &id);
-            unless_dry_run(request.dry_run, DeregisterImageResponse {})
+            Ok(DeregisterImageResponse {})
         })
         .await
 }

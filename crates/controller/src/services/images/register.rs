@@ -90,7 +90,7 @@ pub(super) async fn register(
             one_more(tx, &config, size)?;
             let detail = json!({ "image": image.id, "name": image.name, "size": image.size,
                 "kernel": image.kernel_path, "boot_mode": image.boot_mode.as_str() });
-            tx.audit("RegisterImage", &detail);
+            tx.audit(detail);
             tx.event("image.registered", &image.id);
             tx.put(image);
             Ok::<_, ApiError>(())

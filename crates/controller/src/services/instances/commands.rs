@@ -9,15 +9,13 @@ use serde_json::json;
 use super::start;
 use crate::app::App;
 use crate::lifecycle::{Command, Hold, apply};
-use crate::services::{input, unless_dry_run};
+use crate::services::input;
 use crate::state::{Instance, Tx};
 
 pub(super) async fn apply_to_all(
     app: &Arc<App>,
-    action: &'static str,
     ids: &[String],
     command: Command,
-    dry_run: bool,
 ) -> Result<InstanceStateChanges, ApiError> {
     let ids = input::ids(Kind::Instance, ids, "InstanceId")?;
     let shared = Arc::clone(app);
@@ -29,8 +27,8 @@ pub(super) async fn apply_to_all(
                 changes.extend(apply_to(&shared, tx, id, command)?);
             }
             let force = command == Command::Stop { force: true };
-            tx.audit(action, &json!({ "instances": ids, "force": force }));
-            unless_dry_run(dry_run, InstanceStateChanges { changes })
+            tx.audit(json!({ "instances": ids, "force": force }));
+            Ok(InstanceStateChanges { changes })
         })
         .await
 }

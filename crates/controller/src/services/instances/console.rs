@@ -4,7 +4,7 @@ use hearth_api::v1::{GetConsoleOutputRequest, GetConsoleOutputResponse};
 use hearth_api::{ApiError, ErrorCode, Kind};
 
 use crate::app::App;
-use crate::services::{input, refuse_dry_run};
+use crate::services::input;
 use crate::state::Instance;
 use crate::store::now;
 use crate::views;
@@ -18,7 +18,6 @@ pub(super) async fn output(
     let row = state
         .get::<Instance>(&id)
         .ok_or_else(|| Kind::Instance.not_found(&[&id]))?;
-    refuse_dry_run(request.dry_run)?;
     // Hosts keep the consoles of terminated instances for an hour, as long as these are visible.
     let console = app.sessions.console(&row.host_id, &id).await.map_err(|error| {
         ApiError::new(

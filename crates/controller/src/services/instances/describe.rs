@@ -10,7 +10,7 @@ use hearth_api::v1::{DescribeInstancesRequest, DescribeInstancesResponse, Instan
 use hearth_api::{ApiError, Kind};
 
 use crate::app::App;
-use crate::services::{input, refuse_dry_run};
+use crate::services::input;
 use crate::state::{self, Index, State, key};
 use crate::views;
 
@@ -63,7 +63,7 @@ pub(super) fn describe(
         instance_ids,
         filters,
         page,
-        dry_run,
+        ..
     } = request;
     refuse_page_of_ids(&instance_ids, page.as_ref(), "instancesSet")?;
     let filters = Filters::new(&filters, FILTERS)?;
@@ -71,7 +71,6 @@ pub(super) fn describe(
     input::all_known(Kind::Instance, &instance_ids, |id| {
         state.get::<state::Instance>(id).is_some()
     })?;
-    refuse_dry_run(dry_run)?;
     let candidates = candidates(&state, &instance_ids, &filters);
     let is_candidate = |id: &str| candidates.as_ref().is_none_or(|ids| ids.contains_key(id));
     // Those of the candidates, each once, or all.

@@ -5,7 +5,7 @@ use hearth_api::{ApiError, ErrorCode, InstanceState, Kind};
 use serde_json::json;
 
 use crate::app::App;
-use crate::services::{input, unless_dry_run};
+use crate::services::input;
 use crate::state::{AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, Tx};
 
 pub(super) async fn modify(
@@ -27,7 +27,7 @@ fn set(
     let ModifyInstanceMaintenanceOptionsRequest {
         instance_id,
         auto_recovery,
-        dry_run,
+        ..
     } = request;
     let Some(row) = tx.get::<Instance>(&instance_id).cloned() else {
         return Err(Kind::Instance.not_found(&[&instance_id]));
@@ -48,17 +48,11 @@ fn set(
             ..row
         });
     }
-    tx.audit(
-        "ModifyInstanceMaintenanceOptions",
-        &json!({ "instance": instance_id, "auto_recovery": auto_recovery }),
-    );
-    unless_dry_run(
-        dry_run,
-        ModifyInstanceMaintenanceOptionsResult {
-            instance_id,
-            auto_recovery,
-        },
-    )
+    tx.audit(json!({ "instance": instance_id, "auto_recovery": auto_recovery }));
+    Ok(ModifyInstanceMaintenanceOptionsResult {
+        instance_id,
+        auto_recovery,
+    })
 }
 
 /// # Errors

@@ -35,27 +35,21 @@ impl instances_server::Instances for Instances {
         &self,
         request: Request<RunInstancesRequest>,
     ) -> Result<Response<Reservation>, Status> {
-        answer("RunInstances", run::run(&self.0, request.into_inner()).await)
+        answer(run::run(&self.0, request.into_inner()).await)
     }
 
     async fn describe_instances(
         &self,
         request: Request<DescribeInstancesRequest>,
     ) -> Result<Response<DescribeInstancesResponse>, Status> {
-        answer(
-            "DescribeInstances",
-            describe::describe(&self.0, request.into_inner()),
-        )
+        answer(describe::describe(&self.0, request.into_inner()))
     }
 
     async fn describe_instance_status(
         &self,
         request: Request<DescribeInstanceStatusRequest>,
     ) -> Result<Response<DescribeInstanceStatusResult>, Status> {
-        answer(
-            "DescribeInstanceStatus",
-            status::describe(&self.0, request.into_inner()),
-        )
+        answer(status::describe(&self.0, request.into_inner()))
     }
 
     type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
@@ -64,22 +58,16 @@ impl instances_server::Instances for Instances {
         &self,
         request: Request<WatchInstancesRequest>,
     ) -> Result<Response<Self::WatchInstancesStream>, Status> {
-        answer(
-            "WatchInstances",
-            watch::watch(&self.0, request.into_inner()).await,
-        )
+        answer(watch::watch(&self.0, request.into_inner()).await)
     }
 
     async fn start_instances(
         &self,
         request: Request<StartInstancesRequest>,
     ) -> Result<Response<InstanceStateChanges>, Status> {
-        let StartInstancesRequest {
-            instance_ids,
-            dry_run,
-        } = request.into_inner();
-        let done = commands::apply_to_all(&self.0, "StartInstances", &instance_ids, Command::Start, dry_run);
-        answer("StartInstances", done.await)
+        let StartInstancesRequest { instance_ids, .. } = request.into_inner();
+        let done = commands::apply_to_all(&self.0, &instance_ids, Command::Start);
+        answer(done.await)
     }
 
     async fn stop_instances(
@@ -87,68 +75,42 @@ impl instances_server::Instances for Instances {
         request: Request<StopInstancesRequest>,
     ) -> Result<Response<InstanceStateChanges>, Status> {
         let StopInstancesRequest {
-            instance_ids,
-            force,
-            dry_run,
+            instance_ids, force, ..
         } = request.into_inner();
         let stop = Command::Stop { force };
-        let done = commands::apply_to_all(&self.0, "StopInstances", &instance_ids, stop, dry_run);
-        answer("StopInstances", done.await)
+        let done = commands::apply_to_all(&self.0, &instance_ids, stop);
+        answer(done.await)
     }
 
     async fn reboot_instances(
         &self,
         request: Request<RebootInstancesRequest>,
     ) -> Result<Response<RebootInstancesResponse>, Status> {
-        let RebootInstancesRequest {
-            instance_ids,
-            dry_run,
-        } = request.into_inner();
-        let done = commands::apply_to_all(
-            &self.0,
-            "RebootInstances",
-            &instance_ids,
-            Command::Reboot,
-            dry_run,
-        );
-        answer("RebootInstances", done.await.map(|_| RebootInstancesResponse {}))
+        let RebootInstancesRequest { instance_ids, .. } = request.into_inner();
+        let done = commands::apply_to_all(&self.0, &instance_ids, Command::Reboot);
+        answer(done.await.map(|_| RebootInstancesResponse {}))
     }
 
     async fn terminate_instances(
         &self,
         request: Request<TerminateInstancesRequest>,
     ) -> Result<Response<InstanceStateChanges>, Status> {
-        let TerminateInstancesRequest {
-            instance_ids,
-            dry_run,
-        } = request.into_inner();
-        let done = commands::apply_to_all(
-            &self.0,
-            "TerminateInstances",
-            &instance_ids,
-            Command::Terminate,
-            dry_run,
-        );
-        answer("TerminateInstances", done.await)
+        let TerminateInstancesRequest { instance_ids, .. } = request.into_inner();
+        let done = commands::apply_to_all(&self.0, &instance_ids, Command::Terminate);
+        answer(done.await)
     }
 
     async fn get_console_output(
         &self,
         request: Request<GetConsoleOutputRequest>,
     ) -> Result<Response<GetConsoleOutputResponse>, Status> {
-        answer(
-            "GetConsoleOutput",
-            console::output(&self.0, request.into_inner()).await,
-        )
+        answer(console::output(&self.0, request.into_inner()).await)
     }
 
     async fn modify_instance_maintenance_options(
         &self,
         request: Request<ModifyInstanceMaintenanceOptionsRequest>,
     ) -> Result<Response<ModifyInstanceMaintenanceOptionsResult>, Status> {
-        answer(
-            "ModifyInstanceMaintenanceOptions",
-            maintenance::modify(&self.0, request.into_inner()).await,
-        )
+        answer(maintenance::modify(&self.0, request.into_inner()).await)
     }
 }

@@ -14,7 +14,6 @@ use super::plan::{self, Plan};
 use crate::addresses;
 use crate::app::App;
 use crate::scheduler::{Demand, Resources, schedule};
-use crate::services::unless_dry_run;
 use crate::state::noun::keep_tags;
 use crate::state::{
     self, Claim, ClientToken, Image, Instance, NetworkInterface, SecurityGroup, State, Subnet, Tx, Volume,
@@ -62,8 +61,8 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
         "reservation": reservation_id, "instances": ids, "hosts": launch.hosts, "image": request.image_id,
         "type": request.instance_type, "zone": launch.subnet.availability_zone,
     });
-    tx.audit(ACTION, &detail);
-    unless_dry_run(request.dry_run, reservation(app, tx, &reservation_id))
+    tx.audit(detail);
+    Ok(reservation(app, tx, &reservation_id))
 }
 
 fn token_id(app: &App, request: &RunInstancesRequest) -> String {
@@ -109,10 +108,7 @@ fn recall(app: &App, state: &State, plan: &Plan) -> Result<Option<Reservation>, 
             ),
         ));
     }
-    unless_dry_run(
-        plan.request.dry_run,
-        Some(reservation(app, state, &before.resource_id)),
-    )
+    Ok(Some(reservation(app, state, &before.resource_id)))
 }
 
 fn reservation(app: &App, state: &State, reservation_id: &str) -> Reservation {

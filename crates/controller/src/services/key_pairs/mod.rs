@@ -13,7 +13,7 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use self::material::Public;
-use super::{answer, input, refuse_dry_run, unless_dry_run};
+use super::{answer, input};
 use crate::app::App;
 use crate::state;
 use crate::state::noun::{keep_tags, tell_tags};
@@ -31,28 +31,28 @@ impl key_pairs_server::KeyPairs for KeyPairs {
         &self,
         request: Request<CreateKeyPairRequest>,
     ) -> Result<Response<CreateKeyPairResponse>, Status> {
-        answer("CreateKeyPair", create(&self.0, request.into_inner()).await)
+        answer(create(&self.0, request.into_inner()).await)
     }
 
     async fn import_key_pair(
         &self,
         request: Request<ImportKeyPairRequest>,
     ) -> Result<Response<KeyPair>, Status> {
-        answer("ImportKeyPair", import(&self.0, request.into_inner()).await)
+        answer(import(&self.0, request.into_inner()).await)
     }
 
     async fn describe_key_pairs(
         &self,
         request: Request<DescribeKeyPairsRequest>,
     ) -> Result<Response<DescribeKeyPairsResponse>, Status> {
-        answer("DescribeKeyPairs", describe(&self.0, &request.into_inner()))
+        answer(describe(&self.0, &request.into_inner()))
     }
 
     async fn delete_key_pair(
         &self,
         request: Request<DeleteKeyPairRequest>,
     ) -> Result<Response<DeleteKeyPairResponse>, Status> {
-        answer("DeleteKeyPair", delete(&self.0, request.into_inner()).await)
+        answer(delete(&self.0, request.into_inner()).await)
     }
 }
 
@@ -75,11 +75,9 @@ async fn create(app: &App, request: CreateKeyPairRequest) -> Result<CreateKeyPai
     let created = made.map_err(|error| ApiError::internal(&error))?;
     let key_pair = insert(
         app,
-        "CreateKeyPair",
         &request.key_name,
         created.public,
         &request.tag_specifications,
-        request.dry_run,
     )
     .await?;
     Ok(CreateKeyPairResponse {
@@ -91,15 +89,7 @@ async fn create(app: &App, request: CreateKeyPairRequest) -> Result<CreateKeyPai
 async fn import(app: &App, request: ImportKeyPairRequest) -> Result<KeyPair, ApiError> {
     check_name(&request.key_name)?;
     let public = material::import(&request.key_name, &request.public_key_material)?;
-    insert(
-        app,
-        "ImportKeyPair",
-        &request.key_name,
-        public,
-        &request.tag_specifications,
-        request.dry_run,
-    )
-    .await
+    insert(app, &request.key_name, public, &request.tag_specifications).await
 }
 
 fn check_name(name: &str) -> Result<(), ApiError> {
@@ -120,11 +110,9 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 
 async fn insert(
     app: &App,
-    action: &'static str,
     name: &str,
     public: Public,
     specifications: &[TagSpecification],
-    dry_run: bool,
 ) -> Result<KeyPair, ApiError> {
     let tags = input::tags_for(specifications, &[Kind::KeyPair], Kind::KeyPair)?;
     let (account_id, name) = (app.account().to_owned(), name.to_owned());
@@ -146,11 +134,11 @@ async fn insert(
                 created_at: tx.now(),
                 tags: keep_tags(&tags),
             };
-            tx.audit(action, &json!({ "key_pair": row.id, "name": row.name }));
+            tx.audit(json!({ "key_pair": row.id, "name": row.name }));
             tx.event("key-pair.created", &row.id);
             let told = tell(&row, false);
             tx.put(row);
-            unless_dry_run(dry_run, told)
+            Ok(told)
         })
         .await
 }
@@ -185,7 +173,6 @@ fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyP
     if !unknown.is_empty() {
         return Err(Kind::KeyPair.not_found(&unknown));
     }
-    refuse_dry_run(request.dry_run)?;
     let unnamed = request.key_names.is_empty() && request.key_pair_ids.is_empty();
     let mut rows: Vec<&state::KeyPair> = state
         .all::<state::KeyPair>()
@@ -229,8 +216,8 @@ async fn delete(app: &App, request: DeleteKeyPairRequest) -> Result<DeleteKeyPai
                 tx.remove::<state::KeyPair>(id);
                 tx.event("key-pair.deleted", id);
             }
-            tx.audit("DeleteKeyPair", &json!({ "key_pair": deleted, "name": name }));
-            unless_dry_run(request.dry_run, DeleteKeyPairResponse {})
+            tx.audit(json!({ "key_pair": deleted, "name": name }));
+            Ok(DeleteKeyPairResponse {})
         })
         .await
 }

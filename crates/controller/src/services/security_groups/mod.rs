@@ -16,7 +16,7 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use self::rules::Direction;
-use super::{answer, input, refuse_dry_run, unless_dry_run};
+use super::{answer, input};
 use crate::app::App;
 use crate::state::noun::{keep_tags, tell_tags};
 use crate::state::{self, NetworkInterface, SecurityGroupRule, State, Tx, Vpc, folded};
@@ -47,21 +47,21 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         &self,
         request: Request<CreateSecurityGroupRequest>,
     ) -> Result<Response<CreateSecurityGroupResponse>, Status> {
-        answer("CreateSecurityGroup", create(&self.0, request.into_inner()).await)
+        answer(create(&self.0, request.into_inner()).await)
     }
 
     async fn describe_security_groups(
         &self,
         request: Request<DescribeSecurityGroupsRequest>,
     ) -> Result<Response<DescribeSecurityGroupsResponse>, Status> {
-        answer("DescribeSecurityGroups", describe(&self.0, &request.into_inner()))
+        answer(describe(&self.0, &request.into_inner()))
     }
 
     async fn delete_security_group(
         &self,
         request: Request<DeleteSecurityGroupRequest>,
     ) -> Result<Response<DeleteSecurityGroupResponse>, Status> {
-        answer("DeleteSecurityGroup", delete(&self.0, request.into_inner()).await)
+        answer(delete(&self.0, request.into_inner()).await)
     }
 
     async fn authorize_security_group_ingress(
@@ -69,7 +69,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         request: Request<SecurityGroupRulesRequest>,
     ) -> Result<Response<SecurityGroupRulesResponse>, Status> {
         let done = rules::authorize(&self.0, request.into_inner(), Direction::Ingress).await;
-        answer("AuthorizeSecurityGroupIngress", done)
+        answer(done)
     }
 
     async fn authorize_security_group_egress(
@@ -77,7 +77,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         request: Request<SecurityGroupRulesRequest>,
     ) -> Result<Response<SecurityGroupRulesResponse>, Status> {
         let done = rules::authorize(&self.0, request.into_inner(), Direction::Egress).await;
-        answer("AuthorizeSecurityGroupEgress", done)
+        answer(done)
     }
 
     async fn revoke_security_group_ingress(
@@ -85,7 +85,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         request: Request<SecurityGroupRulesRequest>,
     ) -> Result<Response<RevokeSecurityGroupRulesResponse>, Status> {
         let done = rules::revoke(&self.0, request.into_inner(), Direction::Ingress).await;
-        answer("RevokeSecurityGroupIngress", done)
+        answer(done)
     }
 
     async fn revoke_security_group_egress(
@@ -93,7 +93,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         request: Request<SecurityGroupRulesRequest>,
     ) -> Result<Response<RevokeSecurityGroupRulesResponse>, Status> {
         let done = rules::revoke(&self.0, request.into_inner(), Direction::Egress).await;
-        answer("RevokeSecurityGroupEgress", done)
+        answer(done)
     }
 }
 
@@ -165,11 +165,11 @@ async fn create(
                 tags: keep_tags(&tags),
             };
             tx.put(allow_all_egress(&group, tx.now()));
-            tx.audit("CreateSecurityGroup", &json!({ "group": group.id, "name": name }));
+            tx.audit(json!({ "group": group.id, "name": name }));
             tx.event("security-group.created", &group.id);
             let group_id = group.id.clone();
             tx.put(group);
-            unless_dry_run(request.dry_run, CreateSecurityGroupResponse { group_id })
+            Ok(CreateSecurityGroupResponse { group_id })
         })
         .await
 }
@@ -238,7 +238,7 @@ async fn delete(
                 ));
             }
             remove(tx, &group);
-            unless_dry_run(request.dry_run, DeleteSecurityGroupResponse {})
+            Ok(DeleteSecurityGroupResponse {})
         })
         .await
 }
@@ -261,10 +261,7 @@ fn remove(tx: &mut Tx<'_>, group: &state::SecurityGroup) {
         .collect();
     tx.remove_all::<SecurityGroupRule>(rules);
     tx.remove::<state::SecurityGroup>(&group.id);
-    tx.audit(
-        "DeleteSecurityGroup",
-        &json!({ "group": group.id, "name": group.name }),
-    );
+    tx.audit(json!({ "group": group.id, "name": group.name }));
     tx.event("security-group.deleted", &group.id);
 }
 
@@ -288,7 +285,6 @@ fn describe(
     if !unknown.is_empty() {
         return Err(Kind::SecurityGroup.not_found(&unknown));
     }
-    refuse_dry_run(request.dry_run)?;
     let names: HashSet<String> = request.group_names.iter().map(|name| folded(name)).collect();
     let is_wanted = |group: &state::SecurityGroup| {
         let unnamed = request.group_ids.is_empty() && names.is_empty();

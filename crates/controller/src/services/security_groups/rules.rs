@@ -9,7 +9,7 @@ use serde_json::json;
 use super::find;
 use super::permissions::{self, Peer, Wanted};
 use crate::app::App;
-use crate::services::{input, unless_dry_run};
+use crate::services::input;
 use crate::state::{SecurityGroup, SecurityGroupRule as Rule, State, Tags, Tx};
 use crate::store::now;
 
@@ -21,17 +21,6 @@ pub(super) enum Direction {
 
 /// Rules that a group has per direction.
 const MAX_RULES: usize = 60;
-
-impl Direction {
-    fn action(self, authorize: bool) -> &'static str {
-        match (authorize, self) {
-            (true, Self::Ingress) => "AuthorizeSecurityGroupIngress",
-            (true, Self::Egress) => "AuthorizeSecurityGroupEgress",
-            (false, Self::Ingress) => "RevokeSecurityGroupIngress",
-            (false, Self::Egress) => "RevokeSecurityGroupEgress",
-        }
-    }
-}
 
 pub(super) async fn authorize(
     app: &App,
@@ -50,14 +39,11 @@ pub(super) async fn authorize(
         .transact(move |tx| {
             let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
             let added = add(tx, &group, direction, wanted)?;
-            changed(tx, &group.id, direction.action(true), &added);
+            changed(tx, &group.id, &added);
             let told = added.iter().map(permissions::rule).collect();
-            unless_dry_run(
-                request.dry_run,
-                SecurityGroupRulesResponse {
-                    security_group_rules: told,
-                },
-            )
+            Ok(SecurityGroupRulesResponse {
+                security_group_rules: told,
+            })
         })
         .await
 }
@@ -97,9 +83,9 @@ fn add(
 }
 
 /// The rules of a group changed.
-fn changed(tx: &mut Tx<'_>, group_id: &str, action: &str, rules: &[Rule]) {
+fn changed(tx: &mut Tx<'_>, group_id: &str, rules: &[Rule]) {
     let ids: Vec<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
-    tx.audit(action, &json!({ "group": group_id, "rules": ids }));
+    tx.audit(json!({ "group": group_id, "rules": ids }));
     tx.event("security-group.changed", group_id);
 }
 
@@ -124,14 +110,11 @@ pub(super) async fn revoke(
                 described(tx, &group, direction, wanted)?
             };
             tx.remove_all::<Rule>(revoked.iter().map(|rule| rule.id.clone()));
-            changed(tx, &group.id, direction.action(false), &revoked);
-            unless_dry_run(
-                request.dry_run,
-                RevokeSecurityGroupRulesResponse {
-                    revoked_security_group_rules: revoked.iter().map(permissions::rule).collect(),
-                    unknown_ip_permissions: permissions::permissions(unknown.iter(), &account_id),
-                },
-            )
+            changed(tx, &group.id, &revoked);
+            Ok(RevokeSecurityGroupRulesResponse {
+                revoked_security_group_rules: revoked.iter().map(permissions::rule).collect(),
+                unknown_ip_permissions: permissions::permissions(unknown.iter(), &account_id),
+            })
         })
         .await
 }
