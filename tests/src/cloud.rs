@@ -38,6 +38,31 @@ ip netns delete "$3"
 rm -rf "$1"
 "#;
 
+/// Uploads a disk as an AMI, without its holes. Answers the AMI's id.
+pub async fn register_image(
+    mut images: ImagesClient<Channel>,
+    name: &str,
+    bytes: &[u8],
+) -> Result<String, tonic::Status> {
+    use v1::register_image_request::{Chunk, Parameters, Part};
+    let mut parts = vec![Part::Parameters(Parameters {
+        name: name.into(),
+        size: bytes.len() as i64,
+        ..Default::default()
+    })];
+    for (index, data) in bytes.chunks(1 << 20).enumerate() {
+        if data.iter().any(|b| *b != 0) {
+            let offset = (index << 20) as i64;
+            parts.push(Part::Chunk(Chunk {
+                offset,
+                data: data.to_vec().into(),
+            }));
+        }
+    }
+    let stream = futures::stream::iter(parts).map(|part| v1::RegisterImageRequest { part: Some(part) });
+    Ok(images.register_image(stream).await?.into_inner().image_id)
+}
+
 /// A whole cloud.
 pub struct Cloud {
     hearthd: Option<Child>,
@@ -296,27 +321,9 @@ impl Cloud {
     }
 
     pub async fn register_bytes(&self, name: &str, bytes: Vec<u8>) -> Result<String, tonic::Status> {
-        use v1::register_image_request::{Chunk, Parameters, Part};
-        let mut images = self
-            .images()
-            .await
-            .map_err(|e| tonic::Status::unavailable(format!("{e:#}")))?;
-        let mut parts = vec![Part::Parameters(Parameters {
-            name: name.into(),
-            size: bytes.len() as i64,
-            ..Default::default()
-        })];
-        for (index, data) in bytes.chunks(1 << 20).enumerate() {
-            if data.iter().any(|b| *b != 0) {
-                let offset = (index << 20) as i64;
-                parts.push(Part::Chunk(Chunk {
-                    offset,
-                    data: data.to_vec().into(),
-                }));
-            }
-        }
-        let stream = futures::stream::iter(parts).map(|part| v1::RegisterImageRequest { part: Some(part) });
-        Ok(images.register_image(stream).await?.into_inner().image_id)
+        let images = self.images().await;
+        let images = images.map_err(|e| tonic::Status::unavailable(format!("{e:#}")))?;
+        register_image(images, name, &bytes).await
     }
 
     pub async fn make_group(&self, name: &str) -> Result<String> {

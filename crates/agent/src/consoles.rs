@@ -59,6 +59,14 @@ pub fn keep(dir: &DataDir, instance_id: &str) -> io::Result<()> {
         // No longer the user's whose monitor wrote it; also the time from which it is kept.
         moved => moved.and_then(|()| std::os::unix::fs::chown(&kept, Some(0), Some(0)))?,
     }
+    forget_old(dir)
+}
+
+/// Forgets consoles whose time is over. Blocks.
+///
+/// # Errors
+/// They cannot be listed or removed.
+pub fn forget_old(dir: &DataDir) -> io::Result<()> {
     sweep(dir, SystemTime::now(), MOST)
 }
 
@@ -67,8 +75,10 @@ fn sweep(dir: &DataDir, now: SystemTime, most: usize) -> io::Result<()> {
     let mut kept = Vec::new();
     for entry in fs::read_dir(dir.kept_consoles())? {
         let entry = entry?;
+        // Another instance that is erased now may have removed it.
+        let Ok(metadata) = entry.metadata() else { continue };
         // The inode's change is the move: what is in the file is as it was written.
-        let moved = u64::try_from(entry.metadata()?.ctime()).unwrap_or(0);
+        let moved = u64::try_from(metadata.ctime()).unwrap_or(0);
         kept.push((UNIX_EPOCH + Duration::from_secs(moved), entry.path()));
     }
     kept.sort();
@@ -76,7 +86,10 @@ fn sweep(dir: &DataDir, now: SystemTime, most: usize) -> io::Result<()> {
     for (number, (moved, path)) in kept.into_iter().enumerate() {
         let is_over = now.duration_since(moved).is_ok_and(|age| age > KEPT);
         if is_over || number < surplus {
-            fs::remove_file(path)?;
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())

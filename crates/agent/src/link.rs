@@ -41,6 +41,7 @@ pub fn leader(status: &Status) -> Option<&str> {
     status.metadata().get(LEADER)?.to_str().ok()
 }
 
-pub(crate) fn client(channel: Channel) -> ControlPlaneClient<Channel> {
+/// A client on a connection, for messages as large as a full host's intents.
+pub fn client(channel: Channel) -> ControlPlaneClient<Channel> {
     ControlPlaneClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
 }

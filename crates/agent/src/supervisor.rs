@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::board::Acknowledged;
+use crate::consoles;
 use crate::instance::{Actor, Context, Wanted};
 use crate::paths::is_plain_id;
 use crate::record::Record;
@@ -70,6 +71,7 @@ impl Supervisor {
             supervisor.note_bases().await?;
         }
         supervisor.context.images.trim().await;
+        supervisor.forget_consoles().await?;
         for (id, error) in records.unreadable {
             supervisor.leave_alone(id, &error);
         }
@@ -274,6 +276,15 @@ impl Supervisor {
             }
         });
         Ok(noted.await?)
+    }
+
+    /// Consoles are forgotten when an instance is erased, too.
+    async fn forget_consoles(&self) -> Result<(), StoreError> {
+        let dir = self.context.dir.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || consoles::forget_old(&dir)).await? {
+            tracing::warn!(%error, "forgetting consoles of instances that are gone");
+        }
+        Ok(())
     }
 
     /// Keeps an instance as it is: what this version cannot read, it can neither go on with nor begin anew.

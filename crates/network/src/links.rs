@@ -241,15 +241,7 @@ impl Links {
                 .iter()
                 .any(|(other, name)| *other == index && name.starts_with(but_by))
         };
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes: Vec<RouteMessage> = self
-            .0
-            .route()
-            .get(all)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(failed("listing routes"))?;
+        let routes = self.route_messages().await?;
         let networks = routes
             .iter()
             .filter(|route| route.header.kind == RouteType::Unicast)

@@ -12,7 +12,6 @@ use hearth_agent::link;
 use hearth_agent::paths::DataDir;
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
-use hearth_api::agent::control_plane_client::ControlPlaneClient;
 use hearth_api::agent::{AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, Observation};
 use hearth_api::deltas;
 use hearth_api::join::JoinToken;
@@ -26,9 +25,6 @@ use super::instances::Instances;
 
 /// Between two sessions.
 const PAUSE: Duration = Duration::from_millis(200);
-/// As real agents.
-const MAX_MESSAGE: usize = 64 << 20;
-
 pub struct Agent {
     identity: Identity,
     endpoints: Endpoints,
@@ -98,8 +94,7 @@ impl Agent {
         };
         up.send(message(Up::Hello(hello))).await?;
         self.observe(&up).await?;
-        let mut down = ControlPlaneClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE)
+        let mut down = link::client(channel)
             .session(ReceiverStream::new(outbox))
             .await?
             .into_inner();

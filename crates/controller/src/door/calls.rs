@@ -118,9 +118,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The one that is ready, and a new one in its place.
-        let next = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, next);
+        let inner = super::take_ready(&mut self.inner);
         let shared = Arc::clone(&self.shared);
         let operation = request
             .uri()

@@ -93,9 +93,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The one that is ready, and a new one in its place.
-        let next = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, next);
+        let mut inner = super::take_ready(&mut self.inner);
         if self.shared.app.store.is_leader() || is_own(request.uri().path()) {
             return inner.call(request).boxed();
         }

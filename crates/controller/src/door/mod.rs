@@ -10,3 +10,10 @@ mod places;
 pub mod socket;
 pub mod subscriber;
 mod throttle;
+
+/// The service that has been polled ready, for a call that is its own future; a new one is left in its place
+/// (see [`tower::Service`], "Be careful when cloning inner services").
+fn take_ready<S: Clone>(service: &mut S) -> S {
+    let next = service.clone();
+    std::mem::replace(service, next)
+}

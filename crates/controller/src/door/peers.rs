@@ -79,9 +79,7 @@ where
         if request.uri().path().starts_with("/hearth.v1.") {
             return self.peers.clone().call(request).map(Ok).boxed();
         }
-        // The one that is ready, and a new one in its place.
-        let next = self.agents.clone();
-        let mut agents = std::mem::replace(&mut self.agents, next);
+        let mut agents = super::take_ready(&mut self.agents);
         async move {
             match tokio::time::timeout(AGENT_DEADLINE, agents.call(request)).await {
                 Ok(answered) => answered,

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_api::agent::Intents;
-use hearth_api::agent::instance_intent::Desired;
 use hearth_api::{InstanceState, deltas};
 use hearth_image::BootMode;
 use rand::rngs::StdRng;
@@ -11,6 +10,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
+use crate::state::tests::{a_host, an_instance};
 use crate::state::{
     AVAILABLE, Host, Image, Instance, Reservation, SecurityGroupRule, Subnet, Tags, Tx, Volume,
 };
@@ -38,14 +38,7 @@ fn layout(tx: &mut Tx<'_>) {
         epoch: "one".into(),
     });
     for host in HOSTS {
-        tx.put(Host {
-            id: host.into(),
-            availability_zone: "local-1a".into(),
-            enrolled_at: 0,
-            forgotten_at: None,
-            drain: None,
-            silent_since: None,
-        });
+        tx.put(a_host(host));
     }
     for vpc in VPCS {
         tx.put(Vpc {
@@ -106,39 +99,9 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
         created_at: 0,
     });
     tx.put(Instance {
-        id: id.clone(),
-        account_id: "1".into(),
-        reservation_id: format!("r-{number}"),
-        ami_launch_index: 0,
         image_id: "ami-1".into(),
-        instance_type: "t2.nano".into(),
-        vcpus: 1,
-        memory_mib: 512,
-        host_id: host.into(),
-        availability_zone: "local-1a".into(),
-        key_name: String::new(),
-        public_key: String::new(),
-        user_data: None,
-        client_token: String::new(),
-        shutdown_behavior: "stop".into(),
-        http_tokens: "optional".into(),
-        http_endpoint: "enabled".into(),
-        http_hop_limit: 1,
         metadata_tags: "enabled".into(),
-        auto_recovery: "default".into(),
-        public_address: false,
-        launch_time: 0,
-        desired: Desired::Running,
-        run: 1,
-        reboot: 0,
-        force: false,
-        state: InstanceState::Pending,
-        state_since: 0,
-        reason_code: String::new(),
-        reason_message: String::new(),
-        transition_reason: String::new(),
-        terminated_at: None,
-        tags: Tags::new(),
+        ..an_instance(&id, host, &format!("r-{number}"))
     });
     tx.put(Claim {
         instance_id: id.clone(),

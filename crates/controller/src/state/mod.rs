@@ -5,8 +5,7 @@
 //! in the database. To add one:
 //!
 //! 1. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its indexes (unique ones, and those that
-//!    refer to another noun), its sums, its tags, and what of it
-//!    concerns agents.
+//!    refer to another noun), its sums, its tags, and whom a change of it concerns.
 //! 2. A line in `nouns/mod.rs`, and one in the list below.
 //! 3. The call itself: `proto/hearth/v1/<noun>.proto`, `services/<noun>.rs`, and its line in `services/mod.rs`. What changes
 //!    the state is a closure that [`crate::store::Store::transact`] runs.

@@ -9,7 +9,7 @@ use hearth_api::{ApiError, Client, ErrorCode, v1};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use crate::support::name;
+use crate::support::{instances, name};
 
 /// Between two calls of one client: addresses are to last.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -54,7 +54,7 @@ impl Load {
                 launch: launch.clone(),
                 ledger: Arc::clone(ledger),
                 ended: Arc::clone(&ended),
-                instance: None,
+                instances: Vec::new(),
             };
             tokio::spawn(one.run())
         });
@@ -83,8 +83,9 @@ struct One {
     launch: v1::RunInstancesRequest,
     ledger: Arc<Mutex<Ledger>>,
     ended: Arc<AtomicBool>,
-    /// The one that this client launched last.
-    instance: Option<String>,
+    /// Those that this client launched and has not terminated. It terminates as many as it launches, so that a long load
+    /// does not fill the subnet.
+    instances: Vec<String>,
 }
 
 impl One {
@@ -99,7 +100,7 @@ impl One {
                 client = Client::connect(&self.endpoint).await.ok();
             }
             let Some(connected) = &client else { continue };
-            let done = match (call % 5, self.instance.clone()) {
+            let done = match (call % 6, self.instances.last().cloned()) {
                 (0 | 1, _) | (_, None) => self.launch(connected, call).await,
                 (2, Some(instance)) => self.tag(connected, instance, call).await,
                 (3, _) => self.group(connected, call).await,
@@ -133,7 +134,7 @@ impl One {
         ledger
             .launched
             .insert(token, (answer.reservation_id, instance.clone()));
-        self.instance = Some(instance);
+        self.instances.push(instance);
         Ok(())
     }
 
@@ -173,7 +174,7 @@ impl One {
     }
 
     async fn terminate(&mut self, client: &Client, instance: String) -> Result<(), Status> {
-        self.instance = None;
+        self.instances.pop();
         let request = v1::TerminateInstancesRequest {
             instance_ids: vec![instance.clone()],
             ..Default::default()
@@ -188,20 +189,6 @@ impl One {
 fn is_refusal(status: &Status) -> bool {
     ApiError::from_status(status)
         .is_some_and(|error| !matches!(error.code, ErrorCode::Unavailable | ErrorCode::InternalError))
-}
-
-async fn instances(client: &Client) -> Vec<v1::Instance> {
-    let request = v1::DescribeInstancesRequest::default();
-    let answer = client
-        .clone()
-        .instances
-        .describe_instances(request)
-        .await
-        .unwrap();
-    let reservations = answer.into_inner().reservations.into_iter();
-    reservations
-        .flat_map(|reservation| reservation.instances)
-        .collect()
 }
 
 impl Ledger {

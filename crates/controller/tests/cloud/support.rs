@@ -506,6 +506,16 @@ fn obeyed(intent: &InstanceIntent) -> InstanceObservation {
     }
 }
 
+/// All instances that a caller sees.
+pub async fn instances(client: &Client) -> Vec<v1::Instance> {
+    let request = v1::DescribeInstancesRequest::default();
+    let answer = client.clone().instances.describe_instances(request).await;
+    let reservations = answer.unwrap().into_inner().reservations.into_iter();
+    reservations
+        .flat_map(|reservation| reservation.instances)
+        .collect()
+}
+
 pub fn seen(intent: &InstanceIntent, phase: Phase) -> InstanceObservation {
     InstanceObservation {
         instance_id: intent.instance_id.clone(),
@@ -668,18 +678,7 @@ impl Cloud {
     }
 
     pub async fn all(&self) -> Vec<v1::Instance> {
-        let request = v1::DescribeInstancesRequest::default();
-        let answer = self
-            .client
-            .clone()
-            .instances
-            .describe_instances(request)
-            .await
-            .unwrap();
-        let reservations = answer.into_inner().reservations.into_iter();
-        reservations
-            .flat_map(|reservation| reservation.instances)
-            .collect()
+        instances(&self.client).await
     }
 
     pub async fn instance(&self, id: &str) -> v1::Instance {

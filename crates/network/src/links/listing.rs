@@ -88,18 +88,21 @@ impl Links {
         Ok(addresses)
     }
 
+    /// The routes of all tables.
+    pub(super) async fn route_messages(&self) -> Result<Vec<RouteMessage>, NetworkError> {
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes = self.0.route().get(all).execute().try_collect().await;
+        routes.map_err(failed("listing routes"))
+    }
+
     /// The routes of the main table.
     pub(crate) async fn routes(&self) -> Result<BTreeSet<Route>, NetworkError> {
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes: Vec<RouteMessage> = self
-            .0
-            .route()
-            .get(all)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(failed("listing routes"))?;
-        Ok(routes.into_iter().filter_map(route).collect())
+        Ok(self
+            .route_messages()
+            .await?
+            .into_iter()
+            .filter_map(route)
+            .collect())
     }
 
     /// The permanent neighbours.

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use futures::StreamExt as _;
 use futures::future::try_join_all;
 use hearth_api::agent::Intents;
 use hearth_api::client::Client;
 use hearth_api::v1;
+use hearth_tests::register_image;
 use hearth_tests::simulated::{Behaviour, Fleet, Hearthd};
 
 use crate::stats::{Row, Samples, print};
@@ -152,7 +152,8 @@ async fn measure(program: &Path) -> Result<Figures> {
 
 async fn launches(hearthd: &Hearthd, dir: &Path, zones: &[String]) -> Result<Figures> {
     let client = hearthd.client().await?;
-    let image_id = register(&client).await?;
+    let disk = std::fs::read(std::env::var("HEARTH_TINY_AMI").context("HEARTH_TINY_AMI")?)?;
+    let image_id = register_image(client.images.clone(), "bench", &disk).await?;
     let group = v1::CreateSecurityGroupRequest {
         group_name: "bench".into(),
         description: "bench".into(),
@@ -361,26 +362,4 @@ async fn terminate_all(client: &Client) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-async fn register(client: &Client) -> Result<String> {
-    use v1::register_image_request::{Chunk, Parameters, Part};
-    let path = std::env::var("HEARTH_TINY_AMI").context("HEARTH_TINY_AMI")?;
-    let bytes = std::fs::read(path)?;
-    let mut parts = vec![Part::Parameters(Parameters {
-        name: "bench".into(),
-        size: i64::try_from(bytes.len())?,
-        ..Parameters::default()
-    })];
-    for (index, data) in bytes.chunks(1 << 20).enumerate() {
-        if data.iter().any(|byte| *byte != 0) {
-            parts.push(Part::Chunk(Chunk {
-                offset: i64::try_from(index << 20)?,
-                data: data.to_vec().into(),
-            }));
-        }
-    }
-    let stream = futures::stream::iter(parts).map(|part| v1::RegisterImageRequest { part: Some(part) });
-    let mut images = client.images.clone();
-    Ok(images.register_image(stream).await?.into_inner().image_id)
 }
