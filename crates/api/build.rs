@@ -1,5 +1,6 @@
 //! Generates the gRPC types from `proto/` with protox, so that no protoc is needed.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,6 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // As protox encodes it: prost-types would lose the options of bounds.proto.
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    let files = compiler.file_descriptor_set();
+    let of_api = files.file.iter().filter(|file| file.package() == "hearth.v1");
+    let services: Vec<&str> = of_api.flat_map(|file| &file.service).map(|s| s.name()).collect();
+    std::fs::write(out.join("services.rs"), all_services(&services)?)?;
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
     // What is encoded of a message depends on what is in it alone.
@@ -32,6 +37,52 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".hearth.agent.v1.ImageChunk.data")
         .bytes(".hearth.v1.RegisterImageRequest.Chunk.data")
         .codec_path("crate::codec::BoundedCodec")
-        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+        .compile_fds_with_config(files, config)?;
     Ok(())
+}
+
+/// The client of all services of the public API, and their names.
+fn all_services(services: &[&str]) -> Result<String, std::fmt::Error> {
+    let (mut names, mut fields, mut values) = (String::new(), String::new(), String::new());
+    for service in services {
+        let module = snake_case(service);
+        let client = format!("crate::v1::{module}_client::{service}Client");
+        writeln!(names, "    \"hearth.v1.{service}\",")?;
+        writeln!(fields, "    pub {module}: {client}<Channel>,")?;
+        writeln!(
+            values,
+            "            {module}: {client}::new(channel.clone()).max_decoding_message_size(MAX_ANSWER),"
+        )?;
+    }
+    Ok(format!(
+        "/// Full names of the services of the public API.
+pub const SERVICES: &[&str] = &[
+{names}];
+
+/// All services of the public API over one connection. Cheap to clone; calls of clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Client {{
+{fields}}}
+
+impl Client {{
+    /// The services over a connection that exists.
+    pub fn new(channel: Channel) -> Self {{
+        Self {{
+{values}        }}
+    }}
+}}
+"
+    ))
+}
+
+/// `InstanceTypes` as `instance_types`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
 }

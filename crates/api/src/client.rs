@@ -7,16 +7,6 @@ use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::endpoint::{self, ConnectError};
-use crate::v1::hosts_client::HostsClient;
-use crate::v1::images_client::ImagesClient;
-use crate::v1::instance_types_client::InstanceTypesClient;
-use crate::v1::instances_client::InstancesClient;
-use crate::v1::key_pairs_client::KeyPairsClient;
-use crate::v1::regions_client::RegionsClient;
-use crate::v1::security_groups_client::SecurityGroupsClient;
-use crate::v1::subnets_client::SubnetsClient;
-use crate::v1::tags_client::TagsClient;
-use crate::v1::vpcs_client::VpcsClient;
 
 /// Bytes of one answer: a Describe without pages over thousands of instances fits.
 pub const MAX_ANSWER: usize = 64 << 20;
@@ -26,20 +16,8 @@ pub const REQUEST_ID: &str = "x-amzn-requestid";
 /// Bytes of one request: a piece of 1 MiB of an upload, with what is around it.
 pub const MAX_REQUEST: usize = (1 << 20) + (16 << 10);
 
-/// All services of the public API over one connection. Cheap to clone; calls of clones share the connection.
-#[derive(Debug, Clone)]
-pub struct Client {
-    pub hosts: HostsClient<Channel>,
-    pub images: ImagesClient<Channel>,
-    pub instance_types: InstanceTypesClient<Channel>,
-    pub instances: InstancesClient<Channel>,
-    pub key_pairs: KeyPairsClient<Channel>,
-    pub regions: RegionsClient<Channel>,
-    pub security_groups: SecurityGroupsClient<Channel>,
-    pub subnets: SubnetsClient<Channel>,
-    pub tags: TagsClient<Channel>,
-    pub vpcs: VpcsClient<Channel>,
-}
+// The client itself, and the services' names: as many as `proto/hearth/v1` has.
+include!(concat!(env!("OUT_DIR"), "/services.rs"));
 
 impl Client {
     /// Connects to an endpoint such as [`endpoint::DEFAULT_ENDPOINT`].
@@ -48,27 +26,6 @@ impl Client {
     /// As [`channel`].
     pub async fn connect(endpoint: &str) -> Result<Self, ConnectError> {
         Ok(Self::new(channel(endpoint).await?))
-    }
-
-    /// The services over a connection that exists.
-    pub fn new(channel: Channel) -> Self {
-        macro_rules! service {
-            ($client:ident) => {
-                $client::new(channel.clone()).max_decoding_message_size(MAX_ANSWER)
-            };
-        }
-        Self {
-            hosts: service!(HostsClient),
-            images: service!(ImagesClient),
-            instance_types: service!(InstanceTypesClient),
-            instances: service!(InstancesClient),
-            key_pairs: service!(KeyPairsClient),
-            regions: service!(RegionsClient),
-            security_groups: service!(SecurityGroupsClient),
-            subnets: service!(SubnetsClient),
-            tags: service!(TagsClient),
-            vpcs: service!(VpcsClient),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hearth_api::client::{MAX_ANSWER, MAX_REQUEST};
+use hearth_api::client::{MAX_ANSWER, MAX_REQUEST, SERVICES};
 use hearth_api::v1::hosts_server::HostsServer;
 use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
@@ -52,22 +52,15 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
     health
         .set_serving::<InstancesServer<instances::Instances>>()
         .await;
+    // The agents' protocol is in the descriptors and not served here.
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // The agents' protocol is in the descriptors and not served here.
-            .with_service_name("hearth.v1.Hosts")
-            .with_service_name("hearth.v1.Images")
-            .with_service_name("hearth.v1.InstanceTypes")
-            .with_service_name("hearth.v1.Instances")
-            .with_service_name("hearth.v1.KeyPairs")
-            .with_service_name("hearth.v1.Regions")
-            .with_service_name("hearth.v1.SecurityGroups")
-            .with_service_name("hearth.v1.Subnets")
-            .with_service_name("hearth.v1.Tags")
-            .with_service_name("hearth.v1.Vpcs")
-            .with_service_name("grpc.health.v1.Health")
+            .with_service_name("grpc.health.v1.Health");
+        SERVICES
+            .iter()
+            .fold(builder, |builder, service| builder.with_service_name(*service))
     };
     Ok(
         Routes::new(service!(InstancesServer, instances::Instances(app())))
