@@ -2,6 +2,7 @@
 
 use hearth_api::Client;
 use hearth_api::endpoint::socket_path;
+use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use crate::error::CliError;
@@ -21,6 +22,10 @@ impl Context {
 
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
         Ok(Client::connect(&self.endpoint).await?)
+    }
+
+    pub(crate) async fn channel(&self) -> Result<Channel, CliError> {
+        Ok(hearth_api::client::channel(&self.endpoint).await?)
     }
 
     /// Unwraps what a call was answered with; `operation` is EC2's name of the call.

@@ -1,7 +1,8 @@
 //! `hearth`: the command line, reading like `aws ec2`.
 //!
-//! A command is one file under [`commands`]: its arguments, the call, and what it prints. Answers take EC2's JSON
-//! shape in [`shapes`]; [`output`] turns them into JSON, text or a table. Exit codes are those of aws cli v2, see
+//! A command is one file under [`commands`]: its arguments, the call, and what it prints. Calls without a command of
+//! their own have one that [`calls`] makes from the API's descriptors. Answers take EC2's JSON shape in [`shapes`];
+//! [`output`] turns them into JSON, text or a table. Exit codes are those of aws cli v2, see
 //! [`error`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod calls;
 mod commands;
 mod context;
 mod error;

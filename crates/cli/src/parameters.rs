@@ -5,6 +5,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::calls::structures;
 use crate::error::CliError;
 use crate::shorthand;
 
@@ -27,64 +28,31 @@ pub(crate) fn load_text(parameter: &str, value: &str) -> Result<String, CliError
 }
 
 pub(crate) fn filters(values: &[String]) -> Result<Vec<v1::Filter>, CliError> {
-    let filters: Vec<Filter> = shorthand::items("--filters", values)?;
-    Ok(filters
-        .into_iter()
-        .map(|f| v1::Filter {
-            name: f.name,
-            values: f.values,
-        })
-        .collect())
+    structures::parameters("--filters", values)
 }
 
 pub(crate) fn tags(values: &[String]) -> Result<Vec<v1::Tag>, CliError> {
-    let tags: Vec<Tag> = shorthand::items("--tags", values)?;
-    Ok(tags.into_iter().map(v1::Tag::from).collect())
+    structures::parameters("--tags", values)
 }
 
 pub(crate) fn tags_to_delete(values: &[String]) -> Result<Vec<v1::TagToDelete>, CliError> {
-    let tags: Vec<TagToDelete> = shorthand::items("--tags", values)?;
-    Ok(tags
-        .into_iter()
-        .map(|t| v1::TagToDelete {
-            key: t.key,
-            value: t.value,
-        })
-        .collect())
+    structures::parameters("--tags", values)
 }
 
 pub(crate) fn tag_specifications(values: &[String]) -> Result<Vec<v1::TagSpecification>, CliError> {
-    let specifications: Vec<TagSpecification> = shorthand::items("--tag-specifications", values)?;
-    let wire = |s: TagSpecification| v1::TagSpecification {
-        resource_type: s.resource_type,
-        tags: s.tags.into_iter().map(v1::Tag::from).collect(),
-    };
-    Ok(specifications.into_iter().map(wire).collect())
+    structures::parameters("--tag-specifications", values)
 }
 
 pub(crate) fn metadata_options(value: &str) -> Result<v1::InstanceMetadataOptions, CliError> {
-    let options: MetadataOptions = shorthand::item("--metadata-options", value)?;
-    Ok(v1::InstanceMetadataOptions {
-        http_tokens: options.http_tokens,
-        http_endpoint: options.http_endpoint,
-        http_put_response_hop_limit: options.http_put_response_hop_limit.unwrap_or(0),
-        instance_metadata_tags: options.instance_metadata_tags,
-    })
+    structures::parameter("--metadata-options", value)
 }
 
 pub(crate) fn maintenance_options(value: &str) -> Result<v1::InstanceMaintenanceOptions, CliError> {
-    let options: MaintenanceOptions = shorthand::item("--maintenance-options", value)?;
-    Ok(v1::InstanceMaintenanceOptions {
-        auto_recovery: options.auto_recovery,
-    })
+    structures::parameter("--maintenance-options", value)
 }
 
 pub(crate) fn placement(value: &str) -> Result<v1::Placement, CliError> {
-    let placement: Placement = shorthand::item("--placement", value)?;
-    Ok(v1::Placement {
-        availability_zone: placement.availability_zone,
-        host_id: placement.host_id,
-    })
+    structures::parameter("--placement", value)
 }
 
 pub(crate) fn block_device_mappings(values: &[String]) -> Result<Vec<v1::BlockDeviceMapping>, CliError> {
@@ -126,73 +94,6 @@ pub(crate) fn ip_permissions(values: &[String]) -> Result<Vec<v1::IpPermission>,
             .collect(),
     };
     Ok(permissions.into_iter().map(wire).collect())
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Filter {
-    name: String,
-    #[serde(default, deserialize_with = "one_or_many")]
-    values: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Tag {
-    key: String,
-    #[serde(default)]
-    value: String,
-}
-
-impl From<Tag> for v1::Tag {
-    fn from(tag: Tag) -> Self {
-        Self {
-            key: tag.key,
-            value: tag.value,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct TagToDelete {
-    key: String,
-    value: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct TagSpecification {
-    resource_type: String,
-    tags: Vec<Tag>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct MetadataOptions {
-    #[serde(default)]
-    http_tokens: String,
-    #[serde(default)]
-    http_endpoint: String,
-    #[serde(default, deserialize_with = "integer")]
-    http_put_response_hop_limit: Option<i32>,
-    #[serde(default)]
-    instance_metadata_tags: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct MaintenanceOptions {
-    auto_recovery: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Placement {
-    #[serde(default)]
-    availability_zone: String,
-    #[serde(default)]
-    host_id: String,
 }
 
 #[derive(Deserialize)]
@@ -261,20 +162,6 @@ fn unsupported<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Erro
             "IPv6 ranges and prefix lists are not supported yet",
         )),
     }
-}
-
-/// A list, or a single item of it: shorthand cannot tell `Values=a` from a scalar.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match OneOrMany::deserialize(deserializer)? {
-        OneOrMany::One(one) => vec![one],
-        OneOrMany::Many(many) => many,
-    })
 }
 
 /// An integer as JSON has it, or as the text that shorthand makes of it.

@@ -1,9 +1,12 @@
-//! The commands: one file per EC2 noun, and Hearth's own.
+//! The commands that are written by hand, one file per EC2 noun, and Hearth's own. The others follow from the API's
+//! descriptors ([`crate::calls`]).
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use hearth_api::endpoint::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
 use hearth_api::v1;
 
+use crate::calls::Call;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Format, Printer};
@@ -57,7 +60,56 @@ pub(crate) struct Cli {
     query: Option<String>,
 
     #[command(subcommand)]
-    command: Command,
+    command: Any,
+}
+
+/// A command of any origin.
+enum Any {
+    ByHand(Command),
+    /// A call without a command of its own, and what was given for it.
+    Call(&'static Call, ArgMatches),
+}
+
+impl Any {
+    async fn run(self, context: &Context) -> Result<(), CliError> {
+        match self {
+            Self::ByHand(command) => command.run(context).await,
+            Self::Call(call, matches) => call.run(&matches, context).await,
+        }
+    }
+}
+
+impl FromArgMatches for Any {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some((name, given)) if !Command::has_subcommand(name) => Call::named(name)
+                .map(|call| Self::Call(call, given.clone()))
+                .ok_or_else(|| clap::Error::new(ErrorKind::InvalidSubcommand)),
+            _ => Command::from_arg_matches(matches).map(Self::ByHand),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Subcommand for Any {
+    fn augment_subcommands(parent: clap::Command) -> clap::Command {
+        let others = Call::all().filter(|call| !Command::has_subcommand(&call.command));
+        others.fold(Command::augment_subcommands(parent), |parent, call| {
+            parent.subcommand(call.clap())
+        })
+    }
+
+    fn augment_subcommands_for_update(parent: clap::Command) -> clap::Command {
+        Self::augment_subcommands(parent)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        Command::has_subcommand(name) || Call::named(name).is_some()
+    }
 }
 
 macro_rules! commands {
@@ -103,10 +155,7 @@ commands! {
     RevokeSecurityGroupIngress(security_groups::RevokeSecurityGroupIngress),
     RevokeSecurityGroupEgress(security_groups::RevokeSecurityGroupEgress),
     DescribeInstanceTypes(instance_types::DescribeInstanceTypes),
-    DescribeRegions(places::DescribeRegions),
     DescribeAvailabilityZones(places::DescribeAvailabilityZones),
-    DescribeVpcs(places::DescribeVpcs),
-    DescribeSubnets(places::DescribeSubnets),
     CreateTags(tags::CreateTags),
     DeleteTags(tags::DeleteTags),
     DescribeTags(tags::DescribeTags),

@@ -2,9 +2,11 @@
 
 use hearth_api::v1;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::security_groups::GroupIdentifier;
 use super::{Tag, name_of, table, tags, time};
+use crate::calls::structures;
 use crate::output::Answer;
 
 /// The answer of `DescribeInstances`.
@@ -59,7 +61,7 @@ struct Instance {
     ami_launch_index: i32,
     instance_type: String,
     launch_time: String,
-    placement: Placement,
+    placement: Value,
     #[serde(skip_serializing_if = "String::is_empty")]
     subnet_id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -82,14 +84,6 @@ struct State {
 struct StateReason {
     code: String,
     message: String,
-}
-
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Placement {
-    availability_zone: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    host_id: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -216,13 +210,7 @@ impl From<v1::Instance> for Instance {
             ami_launch_index: i.ami_launch_index,
             instance_type: i.instance_type,
             launch_time: time(i.launch_time),
-            placement: i
-                .placement
-                .map(|p| Placement {
-                    availability_zone: p.availability_zone,
-                    host_id: p.host_id,
-                })
-                .unwrap_or_default(),
+            placement: structures::shape(&i.placement.unwrap_or_default()),
             subnet_id: i.subnet_id,
             vpc_id: i.vpc_id,
             private_ip_address: i.private_ip_address,
@@ -273,6 +261,12 @@ impl Instance {
     }
 }
 
+/// The availability zone of a placement.
+fn zone(placement: &Value) -> String {
+    let zone = placement.get("AvailabilityZone").and_then(Value::as_str);
+    zone.unwrap_or_default().to_owned()
+}
+
 fn instances_table<'a>(instances: impl Iterator<Item = &'a Instance>) -> String {
     let row = |i: &Instance| {
         [
@@ -282,7 +276,7 @@ fn instances_table<'a>(instances: impl Iterator<Item = &'a Instance>) -> String 
             i.instance_type.clone(),
             i.public_ip_address.clone(),
             i.private_ip_address.clone(),
-            i.placement.availability_zone.clone(),
+            zone(&i.placement),
             i.image_id.clone(),
         ]
     };

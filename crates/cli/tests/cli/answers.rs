@@ -123,10 +123,23 @@ async fn run_instances_says_all_that_it_was_told() {
         "--no-associate-public-ip-address",
     ])
     .await;
-    insta::assert_snapshot!(
-        "run_instances_request",
-        fake.asked().join("\n").replace(", ", ",\n")
-    );
+    insta::assert_snapshot!("run_instances_request", told(&fake.asked().join("\n")));
+}
+
+/// A request, a line per field, without the fields that it leaves as they are by default.
+fn told(request: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for field in request.split(", ") {
+        let value = field.split_once(": ").map(|(_, value)| value);
+        let defaults = ["\"\"", "None", "0", "[]", "false"];
+        let rest = value.and_then(|value| defaults.iter().find_map(|default| value.strip_prefix(default)));
+        match (rest, lines.last_mut()) {
+            (Some(""), Some(_)) => {}
+            (Some(end), Some(last)) if end.starts_with(" }") => last.push_str(end),
+            _ => lines.push(field.to_owned()),
+        }
+    }
+    lines.join(",\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -310,4 +323,56 @@ async fn hosts_are_drained_and_their_instances_impaired() {
         fake.ok(&query).await,
         format!("{INSTANCE}\trunning\timpaired\t2025-11-23T10:00:00+00:00\n")
     );
+}
+
+/// No line of `hearth` is about VPCs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_a_command_of_its_own_has_one() {
+    let fake = Fake::start().await;
+    let arguments = [
+        "describe-vpcs",
+        "--vpc-ids",
+        "vpc-0123456789abcdef0",
+        "vpc-0123456789abcdef1",
+        "--filters",
+        "Name=tag:a,Values=b",
+        r#"{"Name":"state","Values":["available","pending"]}"#,
+        "--max-results",
+        "5",
+        "--dry-run",
+    ];
+    insta::assert_snapshot!("describe_vpcs", fake.ok(&arguments).await);
+    insta::assert_snapshot!("describe_vpcs_request", fake.asked().join("\n"));
+    assert_eq!(fake.ok(&["describe-vpcs"]).await, "{\n    \"Vpcs\": []\n}\n");
+    let table = fake.ok(&["describe-vpcs", "--output", "table"]).await;
+    assert_eq!(table, "No vpcs.\n");
+    let ids = [
+        "describe-vpcs",
+        "--vpc-ids",
+        "x",
+        "--query",
+        "Vpcs[].VpcId",
+        "--output",
+        "text",
+    ];
+    assert_eq!(fake.ok(&ids).await, "vpc-0123456789abcdef0\n");
+    let help = fake.ok(&["describe-vpcs", "--help"]).await;
+    for word in [
+        "Describes the VPCs",
+        "--vpc-ids <VPC_IDS>...",
+        "Name=...,Values=...",
+        "--next-token",
+    ] {
+        assert!(help.contains(word), "{word} in\n{help}");
+    }
+    for (arguments, sentence) in [
+        (["describe-vpcs", "--filters", "Nmae=x"], "unknown field `Nmae`"),
+        (["describe-vpcs", "--max-results", "many"], "no integer"),
+        (["describe-vpcs", "--vpc-id", "x"], "unexpected argument"),
+    ] {
+        let output = fake.run(&arguments).await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(252), "{errors}");
+        assert!(errors.contains(sentence), "{errors}");
+    }
 }

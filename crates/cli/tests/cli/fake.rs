@@ -11,6 +11,7 @@ use hearth_api::v1::key_pairs_server::{KeyPairs, KeyPairsServer};
 use hearth_api::v1::regions_server::{Regions, RegionsServer};
 use hearth_api::v1::security_groups_server::{SecurityGroups, SecurityGroupsServer};
 use hearth_api::v1::tags_server::{Tags, TagsServer};
+use hearth_api::v1::vpcs_server::{Vpcs, VpcsServer};
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode, InstanceState as State};
 use tokio::net::UnixListener;
@@ -60,7 +61,8 @@ impl Fake {
             .add_service(KeyPairsServer::new(script.clone()))
             .add_service(RegionsServer::new(script.clone()))
             .add_service(SecurityGroupsServer::new(script.clone()))
-            .add_service(TagsServer::new(script.clone()));
+            .add_service(TagsServer::new(script.clone()))
+            .add_service(VpcsServer::new(script.clone()));
         tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Self {
             endpoint: format!("unix:{}", socket.display()),
@@ -644,6 +646,29 @@ impl Regions for Script {
         };
         Ok(Response::new(DescribeAvailabilityZonesResponse {
             availability_zones: vec![zone],
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Vpcs for Script {
+    async fn describe_vpcs(&self, request: Request<DescribeVpcsRequest>) -> Answer<DescribeVpcsResponse> {
+        self.note(request.get_ref());
+        let vpcs = match request.into_inner().vpc_ids.as_slice() {
+            [] => Vec::new(),
+            _ => vec![Vpc {
+                vpc_id: "vpc-0123456789abcdef0".into(),
+                cidr_block: "172.31.0.0/16".into(),
+                tags: vec![Tag {
+                    key: "a".into(),
+                    value: "b".into(),
+                }],
+                ..Default::default()
+            }],
+        };
+        Ok(Response::new(DescribeVpcsResponse {
+            vpcs,
+            next_token: String::new(),
         }))
     }
 }
