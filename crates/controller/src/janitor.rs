@@ -8,7 +8,7 @@ use std::time::Duration;
 use hearth_api::InstanceState;
 
 use crate::app::App;
-use crate::state::{ClientToken, DEREGISTERED, Image, Instance, Observation, Reservation, State, Tx, Volume};
+use crate::state::{ClientToken, DEREGISTERED, Image, Instance, Reservation, State, Tx, Volume};
 use crate::store::{CommitError, now};
 
 /// Events are a feed, not an archive.
@@ -93,7 +93,6 @@ fn forget(tx: &mut Tx<'_>, instances: &[String]) {
         let Some(row) = tx.get::<Instance>(id).cloned() else {
             continue;
         };
-        tx.remove::<Observation>(id);
         tx.remove::<Instance>(id);
         if let Some(blob) = &row.user_data
             && !tx.any_by(&Instance::BY_USER_DATA, blob)

@@ -53,10 +53,7 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         instance_type: row.instance_type.clone(),
         key_name: row.key_name.clone(),
         launch_time: Some(timestamp(row.launch_time)),
-        placement: Some(v1::Placement {
-            availability_zone: row.availability_zone.clone(),
-            host_id: row.host_id.clone(),
-        }),
+        placement: Some(state.placement_of(row)),
         root_device_name: ROOT_DEVICE.into(),
         tags: tell_tags(&row.tags),
         ami_launch_index: i32::try_from(row.ami_launch_index).unwrap_or(i32::MAX),

@@ -5,8 +5,8 @@
 //! in the database. To add one:
 //!
 //! 1. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its indexes (unique ones, and those that
-//!    refer to another noun), its sums, its tags, and whom a change of it concerns.
-//! 2. A line in `nouns/mod.rs`, and one in the list below.
+//!    refer to another noun or go with it), its sums, its tags, and whom a change of it concerns.
+//! 2. Its lines in `nouns/mod.rs`.
 //! 3. The call itself: `proto/hearth/v1/<noun>.proto`, `services/<noun>.rs`, and its line in `services/mod.rs`. What changes
 //!    the state is a closure that [`crate::store::Store::transact`] runs.
 //!
@@ -138,6 +138,13 @@ macro_rules! nouns {
                 None
             }
 
+            /// The objects that go with this one.
+            fn owned(&self, kind: &str, id: &str) -> Vec<(&'static str, String)> {
+                let mut found = Vec::new();
+                $(owned(&self.$table, kind, id, &mut found);)*
+                found
+            }
+
             /// The tags of a resource; `None` when there is no such resource, or none that can be tagged.
             pub fn tags(&self, kind: Kind, id: &str) -> Option<&Tags> {
                 $(if <$noun>::RESOURCE == Some(kind) {
@@ -165,6 +172,16 @@ macro_rules! nouns {
         }
 
         impl Tx<'_> {
+            /// Removes an object of a kind that is known by its name alone.
+            fn remove_of(&mut self, kind: &str, id: &str) {
+                match kind {
+                    $(<$noun>::KIND => {
+                        self.remove::<$noun>(id);
+                    })*
+                    _ => {}
+                }
+            }
+
             /// Changes the tags of a resource; answers whether there is one that can be tagged.
             pub fn retag(&mut self, kind: Kind, id: &str, change: impl FnOnce(&mut Tags)) -> bool {
                 $(if <$noun>::RESOURCE == Some(kind) {
@@ -181,26 +198,7 @@ macro_rules! nouns {
     };
 }
 
-nouns! {
-    clouds: Cloud,
-    hosts: Host,
-    host_reports: HostReport,
-    host_keys: HostKey,
-    join_tokens: JoinToken,
-    vpcs: Vpc,
-    subnets: Subnet,
-    security_groups: SecurityGroup,
-    security_group_rules: SecurityGroupRule,
-    key_pairs: KeyPair,
-    images: Image,
-    reservations: Reservation,
-    client_tokens: ClientToken,
-    instances: Instance,
-    observations: Observation,
-    claims: Claim,
-    network_interfaces: NetworkInterface,
-    volumes: Volume,
-}
+nouns::all!(nouns);
 
 impl State {
     /// The number of the last transaction in it.
@@ -311,7 +309,7 @@ fn encode<N: Noun>(table: &Table<N>, id: &str) -> Result<Option<Row>, serde_json
 fn dangling<N: Noun>(state: &State, table: &Table<N>, id: &str) -> Option<(&'static str, String)> {
     let object: &Arc<N> = table.get(id)?;
     N::INDEXES.iter().find_map(|index| match index.rule {
-        Rule::Refers(kind) => (index.keys)(object)
+        Rule::Refers(kind) | Rule::Owned(kind) => (index.keys)(object)
             .into_iter()
             .find(|key| !state.exists(kind, key))
             .map(|key| (kind, key)),
@@ -327,6 +325,14 @@ fn referrer<N: Noun>(table: &Table<N>, kind: &str, id: &str) -> Option<(&'static
             let (key, by) = table.index_from(index, id).next()?;
             (key == id).then(|| (N::KIND, by.to_string()))
         })
+}
+
+fn owned<N: Noun>(table: &Table<N>, kind: &str, id: &str, found: &mut Vec<(&'static str, String)>) {
+    let indexes = N::INDEXES.iter();
+    for index in indexes.filter(|index| matches!(index.rule, Rule::Owned(owner) if owner == kind)) {
+        let owned = table.index_from(index, id).take_while(|(key, _)| *key == id);
+        found.extend(owned.map(|(_, by)| (N::KIND, by.to_string())));
+    }
 }
 
 fn tagged<N: Noun>(table: &Table<N>) -> impl Iterator<Item = (Kind, &str, &Tags)> {

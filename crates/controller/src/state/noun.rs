@@ -87,6 +87,8 @@ pub enum Rule {
     Unique,
     /// Keys are ids of this kind. The object that a key names exists, and stays while it is named.
     Refers(&'static str),
+    /// As `Refers`; but the object goes when the one that a key names goes.
+    Owned(&'static str),
 }
 
 impl<N> Index<N> {
@@ -110,6 +112,15 @@ impl<N> Index<N> {
         Self {
             name,
             rule: Rule::Refers(T::KIND),
+            keys,
+        }
+    }
+
+    /// The object goes with the one of `T` that it refers to.
+    pub const fn owned<T: Noun>(name: &'static str, keys: fn(&N) -> Vec<String>) -> Self {
+        Self {
+            name,
+            rule: Rule::Owned(T::KIND),
             keys,
         }
     }

@@ -415,3 +415,73 @@ fn tags_are_found_by_index_and_by_kind() {
     assert_eq!(state.tagged().count(), 1);
     state.check();
 }
+
+#[test]
+fn what_an_object_owns_goes_with_it() {
+    let group = |id: &str| SecurityGroup {
+        id: id.into(),
+        account_id: "1".into(),
+        vpc_id: "vpc-0".into(),
+        name: id.into(),
+        description: String::new(),
+        created_at: 0,
+        tags: Tags::new(),
+    };
+    let rule = |id: &str, group: &str, referenced: Option<&str>| SecurityGroupRule {
+        id: id.into(),
+        account_id: "1".into(),
+        group_id: group.into(),
+        is_egress: false,
+        protocol: -1,
+        from_port: -1,
+        to_port: -1,
+        cidr: String::new(),
+        referenced_group_id: referenced.map(str::to_owned),
+        description: String::new(),
+        created_at: 0,
+        tags: Tags::new(),
+    };
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    tx.put(Vpc {
+        id: "vpc-0".into(),
+        account_id: "1".into(),
+        cidr: "10.0.0.0/16".parse().unwrap(),
+        is_default: true,
+        created_at: 0,
+        tags: Tags::new(),
+    });
+    tx.put(group("sg-a"));
+    tx.put(group("sg-b"));
+    tx.put(rule("sgr-1", "sg-a", None));
+    tx.put(rule("sgr-2", "sg-a", Some("sg-a")));
+    tx.put(rule("sgr-3", "sg-b", None));
+    tx.finish().unwrap();
+    state.check();
+    let mut next = state.clone();
+    let mut tx = Tx::new(&mut next, 1);
+    assert!(tx.remove::<SecurityGroup>("sg-a"));
+    let changes = tx.finish().unwrap();
+    replay(&next, &changes);
+    next.check();
+    let removed = |kind: &'static str, id: &str| Change::Removed { kind, id: id.into() };
+    assert_eq!(
+        changes.objects,
+        [
+            removed("security-group", "sg-a"),
+            removed("security-group-rule", "sgr-1"),
+            removed("security-group-rule", "sgr-2"),
+        ]
+    );
+    // Agents hear of the rules that went.
+    assert!(changes.concerns.contains(&Concern::Rules {
+        group_id: "sg-a".into()
+    }));
+    // The reference of another's object still holds what it names.
+    let mut tx = Tx::new(&mut state, 2);
+    tx.put(rule("sgr-4", "sg-b", Some("sg-a")));
+    tx.finish().unwrap();
+    let mut tx = Tx::new(&mut state, 3);
+    tx.remove::<SecurityGroup>("sg-a");
+    assert!(matches!(tx.finish(), Err(Violation::Referred { .. })));
+}

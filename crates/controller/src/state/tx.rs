@@ -195,7 +195,7 @@ impl<'s> Tx<'s> {
         true
     }
 
-    /// Removes an object; answers whether there was one.
+    /// Removes an object, and those that go with it; answers whether there was one.
     pub fn remove<N: Held>(&mut self, id: &str) -> bool {
         let Some(before) = self.get::<N>(id).map(|object| object.concerns(self.state)) else {
             return false;
@@ -205,6 +205,9 @@ impl<'s> Tx<'s> {
         self.rank([ranked, None]);
         concern::news(before, Vec::new(), &mut self.concerns);
         self.changed.insert((N::KIND, id.to_owned()));
+        for (kind, id) in self.owned(N::KIND, id) {
+            self.remove_of(kind, &id);
+        }
         true
     }
 

@@ -254,12 +254,6 @@ fn users(state: &State, id: &str) -> BTreeSet<String> {
 }
 
 fn remove(tx: &mut Tx<'_>, group: &state::SecurityGroup) {
-    let rules: Vec<String> = tx
-        .rules_of(&group.id)
-        .iter()
-        .map(|rule| rule.id.clone())
-        .collect();
-    tx.remove_all::<SecurityGroupRule>(rules);
     tx.remove::<state::SecurityGroup>(&group.id);
     tx.audit(json!({ "group": group.id, "name": group.name }));
     tx.event("security-group.deleted", &group.id);

@@ -7,6 +7,7 @@ mod instances;
 mod key_pairs;
 mod names;
 mod networks;
+mod placement;
 mod security_groups;
 mod volumes;
 
@@ -14,10 +15,38 @@ pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken};
 pub use images::{AVAILABLE, DEREGISTERED, Image};
 pub use instances::{
-    AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Claim, Instance, METADATA_TAGS_ENABLED, Observation,
-    Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
+    AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, METADATA_TAGS_ENABLED, Observation, Reservation,
+    SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
 };
 pub use key_pairs::KeyPair;
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
+pub use placement::Claim;
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
 pub use volumes::Volume;
+
+/// Hands the list of all nouns, with the names of their tables, to a macro.
+macro_rules! all {
+    ($then:ident) => {
+        $then! {
+            clouds: Cloud,
+            hosts: Host,
+            host_reports: HostReport,
+            host_keys: HostKey,
+            join_tokens: JoinToken,
+            vpcs: Vpc,
+            subnets: Subnet,
+            security_groups: SecurityGroup,
+            security_group_rules: SecurityGroupRule,
+            key_pairs: KeyPair,
+            images: Image,
+            reservations: Reservation,
+            client_tokens: ClientToken,
+            instances: Instance,
+            observations: Observation,
+            claims: Claim,
+            network_interfaces: NetworkInterface,
+            volumes: Volume,
+        }
+    };
+}
+pub(super) use all;

@@ -61,7 +61,7 @@ pub struct SecurityGroupRule {
 }
 
 impl SecurityGroupRule {
-    pub const BY_GROUP: Index<Self> = Index::refers::<SecurityGroup>("group", |r| vec![r.group_id.clone()]);
+    pub const BY_GROUP: Index<Self> = Index::owned::<SecurityGroup>("group", |r| vec![r.group_id.clone()]);
     pub const BY_REFERENCED: Index<Self> = Index::refers::<SecurityGroup>("referenced-group", |r| {
         r.referenced_group_id.iter().cloned().collect()
     });
