@@ -123,6 +123,13 @@ impl Script {
     }
 }
 
+fn in_zone(zone: &str) -> Placement {
+    Placement {
+        availability_zone: zone.into(),
+        ..Default::default()
+    }
+}
+
 pub(crate) fn instance(id: &str, state: State) -> Instance {
     let group = GroupIdentifier {
         group_id: GROUP.into(),
@@ -143,8 +150,8 @@ pub(crate) fn instance(id: &str, state: State) -> Instance {
             nanos: 5,
         }),
         placement: Some(Placement {
-            availability_zone: "hearth-1a".into(),
-            host_id: "h-0123456789abcdef0".into(),
+            host_id: HOST.into(),
+            ..in_zone("hearth-1a")
         }),
         private_ip_address: "172.31.0.4".into(),
         public_ip_address: "198.18.0.2".into(),

@@ -17,6 +17,10 @@ pub fn schedule(
     demand: &Demand,
     connected: impl Fn(&str) -> bool,
 ) -> Result<Placement, Refusal> {
+    // How instances stand to each other may depend on any host.
+    if demand.spacing.is_some() && demand.host.is_none() {
+        return place(&inventory(state, connected), demand);
+    }
     place(&candidates(state, demand, &connected), demand)
         .or_else(|_| place(&inventory(state, connected), demand))
 }
@@ -102,6 +106,7 @@ mod tests {
             let demand = Demand {
                 zones: vec!["a".into(), "b".into()],
                 host: None,
+                spacing: None,
                 uefi: false,
                 each: Resources { vcpus: 1, memory_mib, disk_bytes: 1 << 30 },
                 min: 1,

@@ -4,6 +4,7 @@
 //! - Spread: each instance goes to the host that keeps the largest share free afterwards. With overcommitted vCPUs
 //!   that is where it competes least, and a lost host takes the fewest instances with it. The price, that a large
 //!   instance may find only crumbs, is small on the few hosts of a private cloud.
+//! - Unless the launch says how its instances are to stand to each other ([`Spacing`]).
 //! - An instance may have more vCPUs than its host has physical CPUs: the owner's overcommit (`Capacity.vcpus`) is
 //!   the only bound, so that a two-core machine can still run what asks for four.
 
@@ -14,11 +15,14 @@ use crate::state::free_share;
 
 mod candidates;
 mod inventory;
+mod spacing;
 #[cfg(test)]
 mod tests;
 
 pub use candidates::schedule;
 pub use inventory::inventory;
+use spacing::Space;
+pub use spacing::{Conflict, Other, Spacing, Strategy};
 
 /// An amount of what instances claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +35,14 @@ pub struct Resources {
 impl Resources {
     fn fits(self, need: Self) -> bool {
         need.vcpus <= self.vcpus && need.memory_mib <= self.memory_mib && need.disk_bytes <= self.disk_bytes
+    }
+
+    /// How many of `each` fit.
+    fn times(self, each: Self) -> u64 {
+        let times = |have: u64, need: u64| have.checked_div(need).unwrap_or(u64::MAX);
+        times(self.vcpus, each.vcpus)
+            .min(times(self.memory_mib, each.memory_mib))
+            .min(times(self.disk_bytes, each.disk_bytes))
     }
 
     /// What is left; nothing where more is claimed than there is (a host may shrink).
@@ -77,6 +89,7 @@ pub struct Demand {
     /// The image boots by UEFI firmware only.
     pub uefi: bool,
     pub each: Resources,
+    pub spacing: Option<Spacing>,
     /// None is placed when fewer than this fit.
     pub min: usize,
     pub max: usize,
@@ -88,6 +101,8 @@ pub struct Placement {
     pub availability_zone: String,
     /// One host id per instance.
     pub hosts: Vec<String>,
+    /// The cell of each instance; 0 where there are no cells.
+    pub cells: Vec<u32>,
 }
 
 /// Why nothing was placed.
@@ -112,6 +127,11 @@ pub enum Shortage {
     OtherHost,
     /// The image needs UEFI firmware, and the host has none.
     NoFirmware,
+    /// It takes `fit` more, and then none for the sake of those that they stand to.
+    Spacing {
+        fit: usize,
+        conflict: Conflict,
+    },
     /// It takes `fit` more, and then lacks what is in `free`.
     Short {
         fit: usize,
@@ -127,11 +147,11 @@ pub fn place(hosts: &[Host], demand: &Demand) -> Result<Placement, Refusal> {
     let mut best: Option<Placement> = None;
     for zone in &demand.zones {
         let placed = place_in_zone(hosts, demand, zone);
-        if best.as_ref().is_none_or(|best| placed.len() > best.hosts.len()) {
-            best = Some(Placement {
-                availability_zone: zone.clone(),
-                hosts: placed,
-            });
+        if best
+            .as_ref()
+            .is_none_or(|best| placed.hosts.len() > best.hosts.len())
+        {
+            best = Some(placed);
         }
     }
     match best {
@@ -148,22 +168,37 @@ pub fn place(hosts: &[Host], demand: &Demand) -> Result<Placement, Refusal> {
     }
 }
 
-fn place_in_zone(hosts: &[Host], demand: &Demand, zone: &str) -> Vec<String> {
+fn place_in_zone(hosts: &[Host], demand: &Demand, zone: &str) -> Placement {
     let mut candidates: Vec<(&Host, Resources)> = hosts
         .iter()
         .filter(|h| h.availability_zone == zone && h.takes(demand))
         .filter(|h| demand.host.as_ref().is_none_or(|wanted| *wanted == h.id))
         .map(|h| (h, h.free()))
         .collect();
-    let mut placed = Vec::new();
-    while placed.len() < demand.max {
+    let mut space = demand.spacing.as_ref().map(|spacing| Space::new(spacing, zone));
+    let mut placed = Placement {
+        availability_zone: zone.to_owned(),
+        hosts: Vec::new(),
+        cells: Vec::new(),
+    };
+    while placed.hosts.len() < demand.max {
+        let left = demand.max - placed.hosts.len();
+        let rank = |host: &Host, free: Resources| match &space {
+            None => Some(0),
+            Some(space) => space.rank(host, free, demand.each, left).ok(),
+        };
         let chosen = candidates
             .iter_mut()
             .filter(|(_, free)| free.fits(demand.each))
-            .max_by_key(|(host, free)| share_left(host.total, free.minus(demand.each)));
-        let Some((host, free)) = chosen else { break };
+            .filter_map(|candidate| Some((rank(candidate.0, candidate.1)?, candidate)))
+            .max_by_key(|(rank, (host, free))| (*rank, share_left(host.total, free.minus(demand.each))));
+        let Some((_, (host, free))) = chosen else { break };
         *free = free.minus(demand.each);
-        placed.push(host.id.clone());
+        placed.hosts.push(host.id.clone());
+        let host: &Host = host;
+        placed
+            .cells
+            .push(space.as_mut().map_or(0, |space| space.place(host)));
     }
     placed
 }
@@ -197,7 +232,15 @@ fn shortage(host: &Host, demand: &Demand) -> Shortage {
     }
     let mut free = host.free();
     let mut fit = 0;
+    let spacing = demand.spacing.as_ref();
+    let mut space = spacing.map(|spacing| Space::new(spacing, &host.availability_zone));
     while fit < demand.max && free.fits(demand.each) {
+        if let Some(space) = &mut space {
+            if let Err(conflict) = space.rank(host, free, demand.each, 1) {
+                return Shortage::Spacing { fit, conflict };
+            }
+            space.place(host);
+        }
         free = free.minus(demand.each);
         fit += 1;
     }
@@ -236,6 +279,8 @@ impl fmt::Display for Refusal {
                         "has no UEFI firmware, and the image boots by nothing else (its BootMode is uefi)",
                     )?;
                 }
+                Shortage::Spacing { fit: 0, conflict } => write!(f, "{conflict}")?,
+                Shortage::Spacing { fit, conflict } => write!(f, "takes {fit}, then {conflict}")?,
                 Shortage::OtherHost => f.write_str("the instance's volume is on another host")?,
                 Shortage::Short { fit, free } => {
                     let mut lacks = Vec::new();

@@ -1,8 +1,8 @@
-use proptest::prelude::*;
+use proptest::prelude::{Strategy as ProptestStrategy, *};
 
-use super::*;
+use super::{Strategy, *};
 
-fn resources(max: u64) -> impl Strategy<Value = Resources> {
+fn resources(max: u64) -> impl ProptestStrategy<Value = Resources> {
     (0..max, 0..max * 1024, 0..max << 30).prop_map(|(vcpus, memory_mib, disk_bytes)| Resources {
         vcpus,
         memory_mib,
@@ -10,7 +10,7 @@ fn resources(max: u64) -> impl Strategy<Value = Resources> {
     })
 }
 
-fn hosts() -> impl Strategy<Value = Vec<Host>> {
+fn hosts() -> impl ProptestStrategy<Value = Vec<Host>> {
     let host = ("[abc]", any::<bool>(), resources(32), resources(16));
     proptest::collection::vec(host, 0..8).prop_map(|hosts| {
         let named = hosts.into_iter().enumerate();
@@ -28,12 +28,13 @@ fn hosts() -> impl Strategy<Value = Vec<Host>> {
     })
 }
 
-fn demands() -> impl Strategy<Value = Demand> {
+fn demands() -> impl ProptestStrategy<Value = Demand> {
     let zones = proptest::sample::subsequence(vec!["a".to_owned(), "b".into(), "c".into()], 1..=3);
     (zones, resources(6), 1usize..6, 0usize..6).prop_map(|(zones, each, min, more)| Demand {
         zones,
         uefi: false,
         host: None,
+        spacing: None,
         each,
         min,
         max: min + more,
@@ -106,6 +107,7 @@ fn demand(count: usize) -> Demand {
         zones: vec!["a".into()],
         uefi: false,
         host: None,
+        spacing: None,
         each: Resources {
             vcpus: 2,
             memory_mib: 4096,
@@ -181,4 +183,179 @@ fn an_image_that_only_firmware_boots_needs_a_host_with_firmware() {
     hosts[1].uefi = true;
     assert_eq!(place(&hosts, &wanted).unwrap().hosts, ["h-b"]);
     assert_eq!(place(&hosts, &demand(1)).unwrap().hosts.len(), 1);
+}
+
+/// Strategies, hosts with instances that are there already (host, cell, whether it runs) as the strategy allows them, and
+/// how many more are wanted.
+fn spaced() -> impl ProptestStrategy<Value = (Strategy, Vec<Host>, Vec<Other>, usize)> {
+    let strategy = prop_oneof![
+        Just(Strategy::Together),
+        proptest::option::of(1usize..5).prop_map(|per_zone| Strategy::Apart { per_zone }),
+        (1u32..5, any::<bool>()).prop_map(|(count, named)| Strategy::Cells {
+            count,
+            cell: named.then_some(count),
+        }),
+    ];
+    let capacities = proptest::collection::vec((1u64..6, "[ab]"), 1..9);
+    let others = proptest::collection::vec((0usize..9, 1u32..5, any::<bool>()), 0..12);
+    (strategy, capacities, others, 1usize..12).prop_map(|(strategy, capacities, others, max)| {
+        let hosts: Vec<Host> = capacities
+            .into_iter()
+            .enumerate()
+            .map(|(n, (vcpus, zone))| Host {
+                availability_zone: zone,
+                ..host(&format!("h-{n}"), 2 * vcpus, 1 << 20)
+            })
+            .collect();
+        let mut kept: Vec<Other> = Vec::new();
+        for (at, cell, runs) in others {
+            let host = &hosts[at % hosts.len()];
+            let cell = match strategy {
+                Strategy::Cells { count, .. } => 1 + cell % count,
+                _ => 0,
+            };
+            let other = Other {
+                host: host.id.clone(),
+                zone: host.availability_zone.clone(),
+                cell,
+                runs,
+            };
+            let with = [&kept[..], std::slice::from_ref(&other)].concat();
+            if is_kept(strategy, &with) {
+                kept = with;
+            }
+        }
+        (strategy, hosts, kept, max)
+    })
+}
+
+/// Whether the promise of a strategy is kept, looked at the slow way: each pair of running instances, and each zone.
+fn is_kept(strategy: Strategy, instances: &[Other]) -> bool {
+    let running: Vec<&Other> = instances.iter().filter(|other| other.runs).collect();
+    let pairs = || {
+        let pairs = running.iter().enumerate();
+        pairs.flat_map(|(n, one)| running.iter().skip(n + 1).map(move |other| (one, other)))
+    };
+    match strategy {
+        Strategy::Together => true,
+        Strategy::Apart { per_zone } => {
+            let in_zone = |zone: &str| running.iter().filter(|other| other.zone == zone).count();
+            pairs().all(|(one, other)| one.host != other.host)
+                && ["a", "b"]
+                    .iter()
+                    .all(|zone| in_zone(zone) <= per_zone.unwrap_or(usize::MAX))
+        }
+        Strategy::Cells { .. } => {
+            pairs().all(|(one, other)| one.host != other.host || one.cell == other.cell)
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn a_placement_keeps_what_its_strategy_promises((strategy, hosts, others, max) in spaced()) {
+        let demand = Demand {
+            zones: vec!["a".into(), "b".into()],
+            spacing: Some(Spacing { strategy, others: others.clone() }),
+            min: 1,
+            max,
+            ..demand(1)
+        };
+        let room = |host: &Host| takes(host, demand.each, usize::MAX);
+        match place(&hosts, &demand) {
+            Ok(placement) => {
+                let placed = placement.hosts.iter().zip(&placement.cells).map(|(host, cell)| Other {
+                    host: host.clone(),
+                    zone: placement.availability_zone.clone(),
+                    cell: *cell,
+                    runs: true,
+                });
+                let placed: Vec<Other> = placed.collect();
+                let all = [&others[..], &placed[..]].concat();
+                prop_assert!(is_kept(strategy, &all), "{:?}", all);
+                for host in &hosts {
+                    let count = placed.iter().filter(|other| other.host == host.id).count();
+                    prop_assert!(count <= room(host));
+                }
+                if let Strategy::Cells { count, cell } = strategy {
+                    prop_assert!(placed.iter().all(|other| (1..=count).contains(&other.cell)));
+                    prop_assert!(cell.is_none() || placed.iter().all(|other| Some(other.cell) == cell));
+                }
+                if strategy == Strategy::Together {
+                    // Of hosts that had none, no more than the largest ones need.
+                    let had = |host: &Host| others.iter().any(|other| other.host == host.id);
+                    let zone = |host: &&Host| host.availability_zone == placement.availability_zone;
+                    let old: usize = hosts.iter().filter(zone).filter(|h| had(h)).map(room).sum();
+                    let mut new: Vec<usize> = hosts.iter().filter(zone).filter(|h| !had(h)).map(room).collect();
+                    new.sort_unstable_by(|a, b| b.cmp(a));
+                    let mut missing = placed.len().saturating_sub(old);
+                    let least = new.iter().take_while(|room| {
+                        let needed = missing > 0;
+                        missing = missing.saturating_sub(**room);
+                        needed
+                    });
+                    let least = least.count();
+                    let mut used: Vec<&str> = placed.iter().map(|other| other.host.as_str()).collect();
+                    used.sort_unstable();
+                    used.dedup();
+                    let used = used.iter().filter(|id| !others.iter().any(|other| other.host == **id));
+                    prop_assert_eq!(used.count(), least);
+                }
+            }
+            Err(refusal) => {
+                let _ = refusal.to_string();
+                // No host can take even one.
+                for host in hosts.iter().filter(|host| room(host) > 0) {
+                    let cells = match strategy {
+                        Strategy::Cells { count, cell: None } => (1..=count).collect(),
+                        Strategy::Cells { cell: Some(cell), .. } => vec![cell],
+                        _ => vec![0],
+                    };
+                    for cell in cells {
+                        let one = Other {
+                            host: host.id.clone(),
+                            zone: host.availability_zone.clone(),
+                            cell,
+                            runs: true,
+                        };
+                        prop_assert!(!is_kept(strategy, &[&others[..], &[one]].concat()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn cells_are_filled_evenly_and_stopped_instances_keep_their_hosts_if_possible() {
+    let hosts: Vec<Host> = (0..6).map(|n| host(&format!("h-{n}"), 8, 65536)).collect();
+    let stopped = |n: usize, cell| Other {
+        host: format!("h-{n}"),
+        zone: "a".into(),
+        cell,
+        runs: false,
+    };
+    let spaced = |strategy, others, count| Demand {
+        spacing: Some(Spacing { strategy, others }),
+        ..demand(count)
+    };
+    let cells = Strategy::Cells { count: 3, cell: None };
+    let placement = place(&hosts, &spaced(cells, Vec::new(), 9)).unwrap();
+    for cell in 1..=3 {
+        assert_eq!(placement.cells.iter().filter(|of| **of == cell).count(), 3);
+    }
+    let apart = Strategy::Apart { per_zone: None };
+    let placement = place(&hosts, &spaced(apart, vec![stopped(0, 0), stopped(5, 0)], 4)).unwrap();
+    assert!(
+        placement.hosts.iter().all(|id| id != "h-0" && id != "h-5"),
+        "{placement:?}"
+    );
+    let refusal = place(&hosts, &spaced(apart, Vec::new(), 7))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refusal.contains("h-0: takes 1, then has an instance of the placement group, which are to be apart"),
+        "{refusal}"
+    );
 }

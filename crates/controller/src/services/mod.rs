@@ -27,6 +27,7 @@ mod instance_types;
 mod instances;
 mod join_tokens;
 mod key_pairs;
+mod placement;
 mod regions;
 mod security_groups;
 mod subnets;

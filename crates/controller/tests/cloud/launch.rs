@@ -125,7 +125,7 @@ async fn refusals_change_nothing_and_say_what_to_do() {
             |r| {
                 r.placement = Some(v1::Placement {
                     availability_zone: "local-1b".into(),
-                    host_id: String::new(),
+                    ..Default::default()
                 });
             },
             "InsufficientInstanceCapacity",
@@ -134,7 +134,7 @@ async fn refusals_change_nothing_and_say_what_to_do() {
             |r| {
                 r.placement = Some(v1::Placement {
                     availability_zone: "us-east-1a".into(),
-                    host_id: String::new(),
+                    ..Default::default()
                 });
             },
             "InvalidParameterValue",

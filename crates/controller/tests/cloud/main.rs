@@ -17,6 +17,7 @@ mod launch;
 mod life;
 mod load;
 mod log;
+mod placement;
 mod postgres;
 mod recovery;
 mod reflection;

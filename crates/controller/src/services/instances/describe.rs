@@ -10,13 +10,12 @@ use hearth_api::v1::{DescribeInstancesRequest, DescribeInstancesResponse, Instan
 use hearth_api::{ApiError, Kind};
 
 use crate::app::App;
-use crate::services::input;
+use crate::services::{input, placement};
 use crate::state::{self, Index, State, key};
 use crate::views;
 
 const FILTERS: &[&str] = &[
     "architecture",
-    "availability-zone",
     "block-device-mapping.device-name",
     "block-device-mapping.volume-id",
     "boot-mode",
@@ -24,7 +23,6 @@ const FILTERS: &[&str] = &[
     "current-instance-boot-mode",
     "group-id",
     "group-name",
-    "host-id",
     "image-id",
     "instance-id",
     "instance-state-code",
@@ -66,7 +64,8 @@ pub(super) fn describe(
         ..
     } = request;
     refuse_page_of_ids(&instance_ids, page.as_ref(), "instancesSet")?;
-    let filters = Filters::new(&filters, FILTERS)?;
+    let known = [FILTERS, placement::FILTERS].concat();
+    let filters = Filters::new(&filters, &known)?;
     let state = app.store.state();
     input::all_known(Kind::Instance, &instance_ids, |id| {
         state.get::<state::Instance>(id).is_some()
@@ -139,7 +138,6 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
             vec![Cow::Borrowed(text)]
         }
     };
-    let placement = instance.placement.as_ref();
     let state = instance.state.as_ref();
     let metadata = instance.metadata_options.as_ref();
     let interfaces = || instance.network_interfaces.iter();
@@ -148,7 +146,6 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
         "architecture" => text(&instance.architecture),
         "boot-mode" => text(&instance.boot_mode),
         "current-instance-boot-mode" => text(&instance.current_instance_boot_mode),
-        "availability-zone" => text(placement.map_or("", |p| &p.availability_zone)),
         "block-device-mapping.device-name" => devices().map(|d| d.device_name.as_str().into()).collect(),
         "block-device-mapping.volume-id" => devices()
             .filter_map(|d| d.ebs.as_ref())
@@ -165,7 +162,6 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
             .iter()
             .map(|g| g.group_name.as_str().into())
             .collect(),
-        "host-id" => text(placement.map_or("", |p| &p.host_id)),
         "image-id" => text(&instance.image_id),
         "instance-id" => text(&instance.instance_id),
         "instance-state-code" => state.map(|s| s.code.to_string().into()).into_iter().collect(),
@@ -198,6 +194,9 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
         "reservation-id" => text(&instance.reservation_id),
         "root-device-name" => text(&instance.root_device_name),
         "state-reason-code" => text(instance.state_reason.as_ref().map_or("", |r| &r.code)),
-        _ => Vec::new(),
+        _ => match &instance.placement {
+            Some(placement) => placement::values(placement, name),
+            None => Vec::new(),
+        },
     }
 }

@@ -13,10 +13,11 @@ use serde_json::json;
 use super::plan::{self, Plan};
 use crate::addresses;
 use crate::app::App;
-use crate::scheduler::{Demand, Resources, schedule};
+use crate::scheduler::{Demand, Resources};
+use crate::services::placement::{Placed, Wish};
 use crate::state::noun::keep_tags;
 use crate::state::{
-    self, Claim, ClientToken, Image, Instance, NetworkInterface, SecurityGroup, State, Subnet, Tx, Volume,
+    self, ClientToken, Image, Instance, NetworkInterface, SecurityGroup, State, Subnet, Tx, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views::{self, ROOT_DEVICE};
@@ -43,7 +44,7 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
     let user_data = launch.plan.request.user_data.clone();
     let user_data = (!user_data.is_empty()).then(|| tx.keep_blob(user_data));
     let mut ids = Vec::new();
-    for index in 0..launch.hosts.len() {
+    for index in 0..launch.placed.hosts().len() {
         ids.push(launch.insert(app.account(), tx, &reservation_id, user_data.as_deref(), index)?);
     }
     let request = &launch.plan.request;
@@ -58,7 +59,7 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
         });
     }
     let detail = json!({
-        "reservation": reservation_id, "instances": ids, "hosts": launch.hosts, "image": request.image_id,
+        "reservation": reservation_id, "instances": ids, "hosts": launch.placed.hosts(), "image": request.image_id,
         "type": request.instance_type, "zone": launch.subnet.availability_zone,
     });
     tx.audit(detail);
@@ -126,18 +127,19 @@ struct Launch {
     groups: Vec<String>,
     subnet: Subnet,
     size_gib: u64,
-    hosts: Vec<String>,
+    placed: Placed,
     private_ips: Vec<Ipv4Addr>,
     /// Empty when no public addresses are wanted.
     public_ips: Vec<Ipv4Addr>,
 }
 
 fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
+    let wish = Wish::of_launch(app, state, plan.request.placement.as_ref())?;
     let image = image(state, &plan.request.image_id)?;
     let size_gib = volume_size(&plan, image)?;
     let public_key = public_key(app, state, &plan.request.key_name)?;
     let allowed = allowed(app, state, &plan)?;
-    let subnets = subnets(app, state, &plan)?;
+    let subnets = subnets(state, &plan)?;
     let vpc_id = subnets.first().map_or("", |subnet| &subnet.vpc_id);
     let groups = groups(state, &plan.request, vpc_id)?;
     let wants_public = plan
@@ -150,19 +152,13 @@ fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
         Vec::new()
     };
 
-    let pinned = plan.request.placement.as_ref().map(|p| p.host_id.clone());
-    let pinned = pinned.filter(|host| !host.is_empty());
-    if let Some(host) = &pinned
-        && state.host(host).is_none()
-    {
-        return Err(Kind::Host.not_found(&[host]));
-    }
     let demand = Demand {
         zones: subnets
             .iter()
             .map(|subnet| subnet.availability_zone.clone())
             .collect(),
-        host: pinned,
+        host: None,
+        spacing: None,
         uefi: image.boot_mode == BootMode::Uefi,
         each: Resources {
             vcpus: plan.kind.vcpus.into(),
@@ -176,27 +172,25 @@ fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
             allowed
         },
     };
-    let placement = schedule(state, &demand, |id| app.sessions.is_connected(id))
-        .map_err(|refusal| ApiError::new(ErrorCode::InsufficientInstanceCapacity, refusal.to_string()))?;
+    let mut placed = wish.place(app, state, demand)?;
     let subnet = subnets
         .into_iter()
-        .find(|subnet| subnet.availability_zone == placement.availability_zone)
+        .find(|subnet| subnet.availability_zone == placed.zone())
         .ok_or_else(|| ApiError::new(ErrorCode::InternalError, "A zone without a subnet was chosen."))?;
-    let mut chosen = placement.hosts;
     let private_ips = match plan.private_ip {
         Some(address) => vec![address],
-        None => addresses::free_in(state, subnet, chosen.len()),
+        None => addresses::free_in(state, subnet, placed.hosts().len()),
     };
-    chosen.truncate(private_ips.len());
+    placed.truncate(private_ips.len());
     let mut public_ips = public;
-    public_ips.truncate(chosen.len());
+    public_ips.truncate(placed.hosts().len());
     Ok(Launch {
         plan,
         public_key,
         groups,
         subnet: subnet.clone(),
         size_gib,
-        hosts: chosen,
+        placed,
         private_ips,
         public_ips,
     })
@@ -273,14 +267,9 @@ fn groups(state: &State, request: &RunInstancesRequest, vpc_id: &str) -> Result<
 }
 
 /// The subnets that will do: those with as many free addresses as are needed at least.
-fn subnets<'s>(app: &App, state: &'s State, plan: &Plan) -> Result<Vec<&'s Subnet>, ApiError> {
+fn subnets<'s>(state: &'s State, plan: &Plan) -> Result<Vec<&'s Subnet>, ApiError> {
     let request = &plan.request;
     let zone = named_zone(request);
-    if !zone.is_empty() && !app.config.zones.iter().any(|z| z == zone) {
-        let zones = app.config.zones.join(", ");
-        let expected = format!("The zones of {} are {zones}.", app.config.region);
-        return Err(ApiError::invalid_value("AvailabilityZone", zone, expected));
-    }
     let mut subnets: Vec<&Subnet> = if request.subnet_id.is_empty() {
         state.all::<Subnet>().filter(|s| s.default_for_az).collect()
     } else {
@@ -385,7 +374,8 @@ impl Launch {
         user_data: Option<&str>,
         index: usize,
     ) -> Result<String, ApiError> {
-        let (Some(host), Some(private_ip)) = (self.hosts.get(index), self.private_ips.get(index)) else {
+        let (Some(host), Some(private_ip)) = (self.placed.hosts().get(index), self.private_ips.get(index))
+        else {
             return Err(ApiError::new(
                 ErrorCode::InternalError,
                 "More instances than places.",
@@ -393,7 +383,7 @@ impl Launch {
         };
         let (plan, request) = (&self.plan, &self.plan.request);
         let id = Id::new(Kind::Instance).to_string();
-        tx.put(Instance {
+        let instance = Instance {
             id: id.clone(),
             account_id: account.to_owned(),
             reservation_id: reservation_id.to_owned(),
@@ -427,13 +417,9 @@ impl Launch {
             transition_reason: String::new(),
             terminated_at: None,
             tags: keep_tags(&plan.instance_tags),
-        });
-        tx.put(Claim {
-            instance_id: id.clone(),
-            host_id: host.clone(),
-            vcpus: plan.kind.vcpus.into(),
-            memory_mib: plan.kind.memory_mib,
-        });
+        };
+        self.placed.hold(tx, index, &instance);
+        tx.put(instance);
         tx.put(NetworkInterface {
             id: Id::new(Kind::NetworkInterface).to_string(),
             account_id: account.to_owned(),

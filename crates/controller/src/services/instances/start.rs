@@ -1,19 +1,21 @@
 //! What a stopped instance takes anew when it starts: vCPUs and memory on the host that has its volume, and a public
 //! address. As in EC2 that can fail for want of capacity.
 
-use hearth_api::{ApiError, ErrorCode};
+use hearth_api::ApiError;
 use hearth_image::BootMode;
 
 use super::run::free_public;
 use crate::app::App;
-use crate::scheduler::{Demand, Resources, schedule};
-use crate::state::{Claim, Image, Instance, NetworkInterface, Tx};
+use crate::scheduler::{Demand, Resources};
+use crate::services::placement::Wish;
+use crate::state::{Image, Instance, NetworkInterface, Tx};
 
 pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result<(), ApiError> {
     let image = tx.get::<Image>(&row.image_id);
     let demand = Demand {
         zones: vec![row.availability_zone.clone()],
-        host: Some(row.host_id.clone()),
+        host: None,
+        spacing: None,
         uefi: image.is_some_and(|image| image.boot_mode == BootMode::Uefi),
         each: Resources {
             vcpus: row.vcpus.into(),
@@ -24,14 +26,8 @@ pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result
         min: 1,
         max: 1,
     };
-    schedule(tx, &demand, |id| app.sessions.is_connected(id))
-        .map_err(|refusal| ApiError::new(ErrorCode::InsufficientInstanceCapacity, refusal.to_string()))?;
-    tx.put(Claim {
-        instance_id: row.id.clone(),
-        host_id: row.host_id.clone(),
-        vcpus: row.vcpus.into(),
-        memory_mib: row.memory_mib,
-    });
+    let placed = Wish::of_start(tx, &row.id).place(app, tx, demand)?;
+    placed.hold(tx, 0, row);
     if row.public_address {
         let address = free_public(app, tx, 1, 1)?.first().copied();
         let interface = tx.interface_of(&row.id).map(|interface| interface.id.clone());
