@@ -87,6 +87,7 @@ error_codes! {
     InvalidReservationIdMalformed = "InvalidReservationID.Malformed", InvalidArgument;
     InvalidVpcIdMalformed = "InvalidVpcId.Malformed", InvalidArgument;
     InvalidSubnetIdMalformed = "InvalidSubnetId.Malformed", InvalidArgument;
+    InvalidPlacementGroupIdMalformed = "InvalidPlacementGroupId.Malformed", InvalidArgument;
     InvalidHostIdMalformed = "InvalidHostID.Malformed", InvalidArgument;
 
     // Things that are not there.
@@ -101,17 +102,20 @@ error_codes! {
     InvalidReservationIdNotFound = "InvalidReservationID.NotFound", NotFound;
     InvalidVpcIdNotFound = "InvalidVpcID.NotFound", NotFound;
     InvalidSubnetIdNotFound = "InvalidSubnetID.NotFound", NotFound;
+    InvalidPlacementGroupUnknown = "InvalidPlacementGroup.Unknown", NotFound;
     InvalidHostIdNotFound = "InvalidHostID.NotFound", NotFound;
     VpcIdNotSpecified = "VPCIdNotSpecified", NotFound;
 
     // Things that are there already.
     InvalidKeyPairDuplicate = "InvalidKeyPair.Duplicate", AlreadyExists;
     InvalidGroupDuplicate = "InvalidGroup.Duplicate", AlreadyExists;
+    InvalidPlacementGroupDuplicate = "InvalidPlacementGroup.Duplicate", AlreadyExists;
     InvalidPermissionDuplicate = "InvalidPermission.Duplicate", AlreadyExists;
     InvalidAmiNameDuplicate = "InvalidAMIName.Duplicate", AlreadyExists;
 
     // The state of things forbids it.
     InvalidGroupInUse = "InvalidGroup.InUse", FailedPrecondition;
+    InvalidPlacementGroupInUse = "InvalidPlacementGroup.InUse", FailedPrecondition;
     InvalidAmiIdUnavailable = "InvalidAMIID.Unavailable", FailedPrecondition;
     InvalidIpAddressInUse = "InvalidIPAddress.InUse", FailedPrecondition;
     DependencyViolation = "DependencyViolation", FailedPrecondition;

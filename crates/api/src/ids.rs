@@ -20,12 +20,13 @@ pub enum Kind {
     Reservation,
     Vpc,
     Subnet,
+    PlacementGroup,
     /// A host that runs an agent (EC2 has such ids for dedicated hosts).
     Host,
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Instance,
         Self::Image,
         Self::SecurityGroup,
@@ -36,6 +37,7 @@ impl Kind {
         Self::Reservation,
         Self::Vpc,
         Self::Subnet,
+        Self::PlacementGroup,
         Self::Host,
     ];
 
@@ -52,6 +54,7 @@ impl Kind {
             Self::Reservation => "r",
             Self::Vpc => "vpc",
             Self::Subnet => "subnet",
+            Self::PlacementGroup => "pg",
             Self::Host => "h",
         }
     }
@@ -69,6 +72,7 @@ impl Kind {
             Self::Reservation => "reservation",
             Self::Vpc => "vpc",
             Self::Subnet => "subnet",
+            Self::PlacementGroup => "placement-group",
             Self::Host => "dedicated-host",
         }
     }
@@ -97,6 +101,7 @@ impl Kind {
             Self::Reservation => ErrorCode::InvalidReservationIdMalformed,
             Self::Vpc => ErrorCode::InvalidVpcIdMalformed,
             Self::Subnet => ErrorCode::InvalidSubnetIdMalformed,
+            Self::PlacementGroup => ErrorCode::InvalidPlacementGroupIdMalformed,
             Self::Host => ErrorCode::InvalidHostIdMalformed,
         }
     }
@@ -114,6 +119,7 @@ impl Kind {
             Self::Reservation => ErrorCode::InvalidReservationIdNotFound,
             Self::Vpc => ErrorCode::InvalidVpcIdNotFound,
             Self::Subnet => ErrorCode::InvalidSubnetIdNotFound,
+            Self::PlacementGroup => ErrorCode::InvalidPlacementGroupUnknown,
             Self::Host => ErrorCode::InvalidHostIdNotFound,
         }
     }
@@ -131,6 +137,7 @@ impl Kind {
             Self::Reservation => "reservation ID",
             Self::Vpc => "vpc ID",
             Self::Subnet => "subnet ID",
+            Self::PlacementGroup => "placement group",
             Self::Host => "host ID",
         };
         let list = ids.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");

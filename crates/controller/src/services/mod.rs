@@ -9,6 +9,7 @@ use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
 use hearth_api::v1::instances_server::InstancesServer;
 use hearth_api::v1::key_pairs_server::KeyPairsServer;
+use hearth_api::v1::placement_groups_server::PlacementGroupsServer;
 use hearth_api::v1::regions_server::RegionsServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
 use hearth_api::v1::subnets_server::SubnetsServer;
@@ -69,6 +70,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
             .add_service(service!(ImagesServer, images::Images::new(app())))
             .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
             .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
+            .add_service(service!(PlacementGroupsServer, placement::PlacementGroups(app())))
             .add_service(service!(RegionsServer, regions::Regions(app())))
             .add_service(service!(
                 SecurityGroupsServer,

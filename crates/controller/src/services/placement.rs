@@ -1,19 +1,266 @@
-//! Where instances shall be: what a launch or a start demands of the scheduler, and the filters by it.
+//! Where instances shall be: placement groups, what a launch or a start demands of the scheduler, and the filters by it.
 
-use hearth_api::filter::Values;
-use hearth_api::v1::Placement;
-use hearth_api::{ApiError, ErrorCode, Kind};
+use std::sync::Arc;
 
+use hearth_api::filter::{Filters, Values};
+use hearth_api::v1::{
+    CreatePlacementGroupRequest, CreatePlacementGroupResult, DeletePlacementGroupRequest,
+    DeletePlacementGroupResult, DescribePlacementGroupsRequest, DescribePlacementGroupsResult, Placement,
+    PlacementGroup, placement_groups_server,
+};
+use hearth_api::{ApiError, ErrorCode, Id, InstanceState, Kind};
+use serde_json::json;
+use tonic::{Request, Response, Status};
+
+use super::{answer, input};
 use crate::app::App;
-use crate::scheduler::{self, Demand, schedule};
-use crate::state::{Claim, Instance, State, Tx};
+use crate::scheduler::{self, Demand, Other, Spacing, schedule};
+use crate::state::noun::{keep_tags, tell_tags};
+use crate::state::{self, Claim, Instance, PlacementGroupMember, State, Strategy, Tx};
 
 /// Filters of DescribeInstances by the placement.
-pub(super) const FILTERS: &[&str] = &["availability-zone", "host-id"];
+pub(super) const FILTERS: &[&str] = &[
+    "availability-zone",
+    "host-id",
+    "placement-group-name",
+    "placement-partition-number",
+];
+/// Filters of DescribePlacementGroups.
+const GROUP_FILTERS: &[&str] = &[
+    "group-arn",
+    "group-name",
+    "spread-level",
+    "state",
+    "strategy",
+    "tag",
+];
+/// Of an account, as in EC2.
+const MAX_GROUPS: usize = 500;
+const MAX_PARTITIONS: u32 = 7;
+const DEFAULT_PARTITIONS: u32 = 2;
+/// Running instances of a spread group in an availability zone: EC2's limit at the level of racks.
+const RACKS: usize = 7;
+const RACK: &str = "rack";
+const HOST: &str = "host";
+
+pub(super) struct PlacementGroups(pub(super) Arc<App>);
+
+#[tonic::async_trait]
+impl placement_groups_server::PlacementGroups for PlacementGroups {
+    async fn create_placement_group(
+        &self,
+        request: Request<CreatePlacementGroupRequest>,
+    ) -> Result<Response<CreatePlacementGroupResult>, Status> {
+        answer(create(&self.0, request.into_inner()).await)
+    }
+
+    async fn describe_placement_groups(
+        &self,
+        request: Request<DescribePlacementGroupsRequest>,
+    ) -> Result<Response<DescribePlacementGroupsResult>, Status> {
+        answer(describe(&self.0, &request.into_inner()))
+    }
+
+    async fn delete_placement_group(
+        &self,
+        request: Request<DeletePlacementGroupRequest>,
+    ) -> Result<Response<DeletePlacementGroupResult>, Status> {
+        answer(delete(&self.0, request.into_inner()).await)
+    }
+}
+
+async fn create(
+    app: &Arc<App>,
+    request: CreatePlacementGroupRequest,
+) -> Result<CreatePlacementGroupResult, ApiError> {
+    let name = request.group_name.clone();
+    if name.is_empty() {
+        return Err(ApiError::missing("GroupName"));
+    }
+    if !name.is_ascii() || name.bytes().any(|b| b.is_ascii_control()) {
+        let expected = "Expecting up to 255 ASCII characters.";
+        return Err(ApiError::invalid_value("GroupName", name, expected));
+    }
+    let strategy = strategy(&request)?;
+    let made = Kind::PlacementGroup;
+    let tags = input::tags_for(&request.tag_specifications, &[made], made)?;
+    let shared = Arc::clone(app);
+    app.store
+        .transact(move |tx| {
+            let account_id = shared.account();
+            if tx.placement_group_named(account_id, &name).is_some() {
+                return Err(ApiError::new(
+                    ErrorCode::InvalidPlacementGroupDuplicate,
+                    format!("The placement group '{name}' already exists."),
+                ));
+            }
+            if tx.count::<state::PlacementGroup>() >= MAX_GROUPS {
+                return Err(ApiError::new(
+                    ErrorCode::ResourceLimitExceeded,
+                    format!("An account has at most {MAX_GROUPS} placement groups: delete some first."),
+                ));
+            }
+            let row = state::PlacementGroup {
+                id: Id::new(Kind::PlacementGroup).to_string(),
+                account_id: account_id.to_owned(),
+                name,
+                strategy,
+                created_at: tx.now(),
+                tags: keep_tags(&tags),
+            };
+            tx.audit(json!({ "placement_group": row.id, "name": row.name }));
+            tx.event("placement-group.created", &row.id);
+            let placement_group = Some(tell(&shared, &row));
+            tx.put(row);
+            Ok(CreatePlacementGroupResult { placement_group })
+        })
+        .await
+}
+
+fn strategy(request: &CreatePlacementGroupRequest) -> Result<Strategy, ApiError> {
+    let refused = |parameter, strategy| {
+        let message = format!("{parameter} can only be given with the strategy {strategy}.");
+        ApiError::new(ErrorCode::InvalidParameterCombination, message)
+    };
+    let (count, level) = (request.partition_count, request.spread_level.as_str());
+    if count.is_some() && request.strategy != "partition" {
+        return Err(refused("PartitionCount", "partition"));
+    }
+    if !level.is_empty() && request.strategy != "spread" {
+        return Err(refused("SpreadLevel", "spread"));
+    }
+    match request.strategy.as_str() {
+        "" | "cluster" => Ok(Strategy::Cluster),
+        "spread" if ["", RACK, HOST].contains(&level) => Ok(Strategy::Spread {
+            level: if level.is_empty() { RACK } else { level }.to_owned(),
+        }),
+        "spread" => Err(ApiError::invalid_value(
+            "SpreadLevel",
+            level,
+            "Expecting rack or host.",
+        )),
+        "partition" => match count.map_or(Ok(DEFAULT_PARTITIONS), u32::try_from) {
+            Ok(count @ 1..=MAX_PARTITIONS) => Ok(Strategy::Partition { count }),
+            _ => {
+                let given = count.unwrap_or_default();
+                Err(ApiError::invalid_value(
+                    "PartitionCount",
+                    given,
+                    "Expecting 1 to 7.",
+                ))
+            }
+        },
+        other => {
+            let expected = "Expecting cluster, spread or partition.";
+            Err(ApiError::invalid_value("Strategy", other, expected))
+        }
+    }
+}
+
+fn tell(app: &App, row: &state::PlacementGroup) -> PlacementGroup {
+    let (strategy, partition_count, spread_level) = match &row.strategy {
+        Strategy::Cluster => ("cluster", None, String::new()),
+        Strategy::Spread { level } => ("spread", None, level.clone()),
+        Strategy::Partition { count } => ("partition", Some(count.cast_signed()), String::new()),
+    };
+    PlacementGroup {
+        group_name: row.name.clone(),
+        state: "available".into(),
+        strategy: strategy.into(),
+        partition_count,
+        group_id: row.id.clone(),
+        tags: tell_tags(&row.tags),
+        group_arn: format!(
+            "arn:aws:ec2:{}:{}:placement-group/{}",
+            app.config.region, row.account_id, row.name
+        ),
+        spread_level,
+    }
+}
+
+fn describe(
+    app: &App,
+    request: &DescribePlacementGroupsRequest,
+) -> Result<DescribePlacementGroupsResult, ApiError> {
+    let filters = Filters::new(&request.filters, GROUP_FILTERS)?;
+    let (names, ids) = (&request.group_names, &request.group_ids);
+    let state = app.store.state();
+    input::all_known(Kind::PlacementGroup, ids, |id| {
+        state.get::<state::PlacementGroup>(id).is_some()
+    })?;
+    for name in names {
+        named(&state, app.account(), name)?;
+    }
+    let mut rows: Vec<&state::PlacementGroup> = state
+        .all::<state::PlacementGroup>()
+        .filter(|row| {
+            (names.is_empty() && ids.is_empty()) || names.contains(&row.name) || ids.contains(&row.id)
+        })
+        .collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    let told = rows.into_iter().map(|row| tell(app, row)).filter(|group| {
+        filters.matches(&group.tags, |name| {
+            let value = match name {
+                "group-arn" => &group.group_arn,
+                "group-name" => &group.group_name,
+                "spread-level" => &group.spread_level,
+                "state" => &group.state,
+                _ => &group.strategy,
+            };
+            vec![value.as_str().into()]
+        })
+    });
+    Ok(DescribePlacementGroupsResult {
+        placement_groups: told.collect(),
+    })
+}
+
+/// Terminated instances forget that they were in it.
+async fn delete(
+    app: &App,
+    request: DeletePlacementGroupRequest,
+) -> Result<DeletePlacementGroupResult, ApiError> {
+    let (account_id, name) = (app.account().to_owned(), request.group_name);
+    if name.is_empty() {
+        return Err(ApiError::missing("GroupName"));
+    }
+    app.store
+        .transact(move |tx| {
+            let id = named(tx, &account_id, &name)?.id.clone();
+            if let Some((user, _)) = tx.placed_in(&id).next() {
+                return Err(ApiError::new(
+                    ErrorCode::InvalidPlacementGroupInUse,
+                    format!(
+                        "The placement group '{name}' is in use and may not be deleted: terminate its instances first, \
+                         such as {}.",
+                        user.id
+                    ),
+                ));
+            }
+            let members = tx.by(&PlacementGroupMember::BY_GROUP, &id);
+            let members: Vec<String> = members.map(|member| member.instance_id.clone()).collect();
+            tx.remove_all::<PlacementGroupMember>(members);
+            tx.remove::<state::PlacementGroup>(&id);
+            tx.audit(json!({ "placement_group": id, "name": name }));
+            tx.event("placement-group.deleted", &id);
+            Ok(DeletePlacementGroupResult {})
+        })
+        .await
+}
+
+fn named<'s>(state: &'s State, account_id: &str, name: &str) -> Result<&'s state::PlacementGroup, ApiError> {
+    let found = state.placement_group_named(account_id, name);
+    found.ok_or_else(|| Kind::PlacementGroup.not_found(&[name]))
+}
 
 /// What a placement has under the name of a filter.
 pub(super) fn values<'p>(placement: &'p Placement, name: &str) -> Values<'p> {
     let value = match name {
+        "placement-group-name" if !placement.group_name.is_empty() => placement.group_name.as_str().into(),
+        "placement-partition-number" => match placement.partition_number {
+            Some(number) => number.to_string().into(),
+            None => return Vec::new(),
+        },
         "availability-zone" => placement.availability_zone.as_str().into(),
         "host-id" => placement.host_id.as_str().into(),
         _ => return Vec::new(),
@@ -25,6 +272,17 @@ pub(super) fn values<'p>(placement: &'p Placement, name: &str) -> Values<'p> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wish {
     host: Option<String>,
+    group: Option<Grouped>,
+}
+
+/// A placement group that instances are to be in.
+#[derive(Debug, Clone)]
+struct Grouped {
+    group: state::PlacementGroup,
+    /// 0: any, or none.
+    partition: u32,
+    /// The instance that is in it already, and is placed anew.
+    member: Option<String>,
 }
 
 impl Wish {
@@ -45,13 +303,22 @@ impl Wish {
         {
             return Err(Kind::Host.not_found(&[host]));
         }
-        Ok(Self { host })
+        let group = group(state, app.account(), asked)?;
+        Ok(Self { host, group })
     }
 
     /// Of an instance that starts again: its volume is where it is.
     pub(super) fn of_start(state: &State, instance_id: &str) -> Self {
+        let grouped = |member: &PlacementGroupMember| {
+            Some(Grouped {
+                group: state.get::<state::PlacementGroup>(&member.group_id)?.clone(),
+                partition: member.partition,
+                member: Some(member.instance_id.clone()),
+            })
+        };
         Self {
             host: state.get::<Instance>(instance_id).map(|row| row.host_id.clone()),
+            group: state.get(instance_id).and_then(grouped),
         }
     }
 
@@ -64,7 +331,10 @@ impl Wish {
         let placement = schedule(state, &demand, |id| app.sessions.is_connected(id));
         let placement = placement
             .map_err(|refusal| ApiError::new(ErrorCode::InsufficientInstanceCapacity, refusal.to_string()))?;
-        Ok(Placed { placement })
+        Ok(Placed {
+            placement,
+            group_id: self.group.map(|grouped| grouped.group.id),
+        })
     }
 
     /// Adds the wish to what is demanded.
@@ -83,6 +353,91 @@ impl Wish {
             ));
         }
         demand.host.clone_from(&self.host);
+        if let Some(grouped) = &self.group {
+            grouped.narrow(state, demand)?;
+        }
+        Ok(())
+    }
+}
+
+/// The placement group that a launch names, by its name or its id.
+fn group(state: &State, account_id: &str, asked: &Placement) -> Result<Option<Grouped>, ApiError> {
+    let partition = asked.partition_number;
+    let group = match (asked.group_name.as_str(), asked.group_id.as_str()) {
+        ("", "") if partition.is_none() => return Ok(None),
+        ("", "") => {
+            let message = "PartitionNumber can only be given with a placement group.";
+            return Err(ApiError::new(ErrorCode::InvalidParameterCombination, message));
+        }
+        (name, "") => named(state, account_id, name)?,
+        ("", id) => {
+            let id = Id::parse(Kind::PlacementGroup, id)?;
+            let found = state.get::<state::PlacementGroup>(&id);
+            found.ok_or_else(|| Kind::PlacementGroup.not_found(&[&id]))?
+        }
+        _ => return Err(ApiError::combination("GroupName", "GroupId")),
+    };
+    let partition = match (&group.strategy, partition) {
+        (_, None) => 0,
+        (Strategy::Partition { count }, Some(number)) => match u32::try_from(number) {
+            Ok(partition) if (1..=*count).contains(&partition) => partition,
+            _ => {
+                let expected = format!("Expecting 1 to {count}, which the placement group has.");
+                return Err(ApiError::invalid_value("PartitionNumber", number, expected));
+            }
+        },
+        _ => {
+            let message = format!(
+                "PartitionNumber can only be given with the strategy partition, which '{}' does not have.",
+                group.name
+            );
+            return Err(ApiError::new(ErrorCode::InvalidParameterCombination, message));
+        }
+    };
+    Ok(Some(Grouped {
+        group: group.clone(),
+        partition,
+        member: None,
+    }))
+}
+
+impl Grouped {
+    /// Adds to what is demanded how the instances stand to those of the group that are there already.
+    fn narrow(&self, state: &State, demand: &mut Demand) -> Result<(), ApiError> {
+        let others = state.placed_in(&self.group.id);
+        let others = others.filter(|(row, _)| self.member.as_ref() != Some(&row.id));
+        let others = others.map(|(row, partition)| Other {
+            host: row.host_id.clone(),
+            zone: row.availability_zone.clone(),
+            cell: partition,
+            runs: row.state != InstanceState::Stopped,
+        });
+        let others: Vec<Other> = others.collect();
+        let strategy = match &self.group.strategy {
+            Strategy::Cluster => {
+                if let Some(other) = others.first() {
+                    demand.zones.retain(|zone| *zone == other.zone);
+                    if demand.zones.is_empty() {
+                        return Err(ApiError::new(
+                            ErrorCode::InvalidPlacementGroupInUse,
+                            format!(
+                                "The placement group '{}' is in use in another availability zone: {}",
+                                self.group.name, other.zone
+                            ),
+                        ));
+                    }
+                }
+                scheduler::Strategy::Together
+            }
+            Strategy::Spread { level } => scheduler::Strategy::Apart {
+                per_zone: (level == RACK).then_some(RACKS),
+            },
+            Strategy::Partition { count } => scheduler::Strategy::Cells {
+                count: *count,
+                cell: (self.partition > 0).then_some(self.partition),
+            },
+        };
+        demand.spacing = Some(Spacing { strategy, others });
         Ok(())
     }
 }
@@ -91,6 +446,7 @@ impl Wish {
 #[derive(Debug, Clone)]
 pub(super) struct Placed {
     placement: scheduler::Placement,
+    group_id: Option<String>,
 }
 
 impl Placed {
@@ -119,5 +475,13 @@ impl Placed {
             vcpus: instance.vcpus.into(),
             memory_mib: instance.memory_mib,
         });
+        if let Some(group_id) = &self.group_id {
+            tx.put(PlacementGroupMember {
+                instance_id: instance.id.clone(),
+                account_id: instance.account_id.clone(),
+                group_id: group_id.clone(),
+                partition: self.placement.cells.get(index).copied().unwrap_or(0),
+            });
+        }
     }
 }

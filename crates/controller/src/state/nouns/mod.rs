@@ -20,7 +20,7 @@ pub use instances::{
 };
 pub use key_pairs::KeyPair;
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
-pub use placement::Claim;
+pub use placement::{Claim, PlacementGroup, PlacementGroupMember, Strategy};
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
 pub use volumes::Volume;
 
@@ -46,6 +46,8 @@ macro_rules! all {
             claims: Claim,
             network_interfaces: NetworkInterface,
             volumes: Volume,
+            placement_groups: PlacementGroup,
+            placement_group_members: PlacementGroupMember,
         }
     };
 }
