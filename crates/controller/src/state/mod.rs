@@ -1,14 +1,32 @@
 //! The control plane's state is a value: a table per noun, in memory. A copy of it is a snapshot, costs next to nothing
 //! and never changes, so that readers never wait. Pure: no I/O, and no clock but the one that is handed in.
 //!
-//! A noun is declared once. From the declaration follow lookups by index, references that hold, tags, sums, and its form
-//! in the database. To add one:
+//! A noun is declared once. From the declaration follow lookups by index, references that hold, what goes with what, tags,
+//! sums, and its form in the database. From the proto follow the client, reflection, bounds of requests, and the command of
+//! `hearth`. To add a noun with its calls:
 //!
-//! 1. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its indexes (unique ones, and those that
-//!    refer to another noun or go with it), its sums, its tags, and whom a change of it concerns.
-//! 2. Its lines in `nouns/mod.rs`.
-//! 3. The call itself: `proto/hearth/v1/<noun>.proto`, `services/<noun>.rs`, and its line in `services/mod.rs`. What changes
-//!    the state is a closure that [`crate::store::Store::transact`] runs.
+//! 1. `proto/hearth/v1/<noun>.proto`: the service, its messages, the bounds of their fields, and comments, which are the
+//!    help texts.
+//! 2. `crates/api/src/ids.rs`: the kind of its ids, if it has some; `crates/api/src/error.rs`: EC2's codes for it.
+//! 3. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its indexes (unique ones, and those that
+//!    refer to another noun or go with it), its sums, its tags, and whom a change of it concerns. Its lines in
+//!    `nouns/mod.rs`.
+//! 4. `services/<noun>.rs`: the calls. What changes the state is a closure that [`crate::store::Store::transact`] runs. Its
+//!    line in `services/mod.rs`.
+//! 5. Tests: `tests/cloud/<noun>.rs`.
+//!
+//! Placement groups were added so, with three calls, and honoured by launches and starts. The files of that commit:
+//!
+//! ```text
+//! proto/hearth/v1/placement.proto                  three calls, and the group in Placement
+//! crates/api/src/ids.rs                            pg-...
+//! crates/api/src/error.rs                          InvalidPlacementGroup.Duplicate, .InUse, .Unknown ...
+//! crates/controller/src/state/nouns/placement.rs   PlacementGroup, PlacementGroupMember
+//! crates/controller/src/state/nouns/mod.rs         two lines
+//! crates/controller/src/services/placement.rs      the calls, and what a launch demands of the scheduler
+//! crates/controller/src/services/mod.rs            one line
+//! crates/controller/tests/cloud/placement.rs
+//! ```
 //!
 //! A field that is added later has a default (`#[serde(default)]`): rows of before do not have it.
 
