@@ -1,6 +1,6 @@
 //! What the agent would report right now: written by the instances' actors, read by the session.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_api::agent::{Capacity, InstanceObservation, Observation};
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ pub struct Acknowledged {
 struct State {
     intents: Acknowledged,
     instances: BTreeMap<String, InstanceObservation>,
+    erased_volumes: BTreeSet<String>,
 }
 
 /// Cheap to clone.
@@ -45,6 +46,15 @@ impl Board {
                 .instances
                 .insert(observation.instance_id.clone(), observation.clone());
             old.as_ref() != Some(&observation)
+        });
+    }
+
+    /// Of the volumes that are to be erased, those of which nothing is left.
+    pub fn post_erased(&self, volumes: &BTreeSet<String>) {
+        self.state.send_if_modified(|state| {
+            let is_news = state.erased_volumes != *volumes;
+            state.erased_volumes.clone_from(volumes);
+            is_news
         });
     }
 
@@ -78,6 +88,7 @@ impl Reader {
             intents_sequence: state.intents.sequence,
             intents_epoch: state.intents.epoch.clone(),
             instances: state.instances.values().cloned().collect(),
+            erased_volumes: state.erased_volumes.iter().cloned().collect(),
             capacity: Some(capacity),
         }
     }

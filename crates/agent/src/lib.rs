@@ -35,5 +35,6 @@ pub mod store;
 pub mod supervisor;
 mod unix;
 pub mod volume;
+mod volumes;
 
 pub use hearth_log::chain;

@@ -19,6 +19,7 @@ use crate::paths::is_plain_id;
 use crate::record::Record;
 use crate::store::{Records, StoreError};
 use crate::volume;
+use crate::volumes::Volumes;
 
 /// Between attempts to store intents that the store refused.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -45,6 +46,7 @@ pub struct Supervisor {
     /// Instances whose record a newer agent has written. They are reported as unknown and left alone.
     foreign: BTreeSet<String>,
     tasks: JoinSet<String>,
+    volumes: Volumes,
 }
 
 impl Supervisor {
@@ -59,6 +61,7 @@ impl Supervisor {
             tokio::task::spawn_blocking(move || Ok::<_, StoreError>((store.intents()?, store.records()?)));
         let (intents, records): (Option<Intents>, Records) = read.await??;
         let mut supervisor = Supervisor {
+            volumes: Volumes::start(Arc::clone(&context)),
             context,
             intents: Intents::default(),
             wanted: BTreeMap::new(),
@@ -229,6 +232,7 @@ impl Supervisor {
         self.intents = intents;
         let intents = &self.intents;
         self.context.networks.want(intents);
+        self.volumes.want(intents);
         let named: BTreeMap<&str, &InstanceIntent> = intents
             .instances
             .iter()

@@ -189,6 +189,30 @@ pub fn remove(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
     remove_tree(&dir.volume(volume_id))
 }
 
+/// Deletes a volume that no instance has, if it is there. Blocks.
+///
+/// # Errors
+/// A process has it open, or the files cannot be removed.
+pub fn erase(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
+    let volume = dir.volume(volume_id);
+    let data = match File::open(volume.join("data")) {
+        // What an agent that was killed meanwhile has left.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return remove(dir, volume_id),
+        opened => opened.map_err(|source| io_error("opening", &volume, source))?,
+    };
+    match rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            remove(dir, volume_id)?;
+            // What is told to be gone does not come back.
+            sync_dir(&dir.volumes())
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(VolumeError::InUse {
+            volume_id: volume_id.to_owned(),
+        }),
+        Err(errno) => Err(io_error("locking", &volume, errno.into())),
+    }
+}
+
 /// Removes a directory if it is there.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), VolumeError> {
     match std::fs::remove_dir_all(path) {

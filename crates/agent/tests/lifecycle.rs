@@ -538,3 +538,64 @@ async fn images_that_no_volume_uses_leave_a_full_cache_and_bases_stay() {
     assert_eq!(std::fs::read_to_string(&note).unwrap(), "ami-3");
     assert_eq!(images(&cloud), ["ami-2", "ami-3"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_erased_when_intents_want_it_and_kept_otherwise() {
+    use hearth_api::agent::VolumeIntent;
+    use hearth_api::agent::volume_intent::Desired as Wanted;
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    for id in ["i-1", "i-2", "i-3"] {
+        let mut intent = cloud.intent(id, 64);
+        intent.root_volume.as_mut().unwrap().delete_on_termination = false;
+        cloud.want(|all| all.push(intent));
+        cloud.until_phase(id, Phase::Running, 1).await;
+    }
+    cloud.want(|all| {
+        all[0].set_desired(Desired::Terminated);
+        all[1].set_desired(Desired::Terminated);
+    });
+    for id in ["i-1", "i-2"] {
+        cloud.until_phase(id, Phase::Gone, 1).await;
+    }
+    cloud.want(|all| all.retain(|intent| intent.instance_id == "i-3"));
+    let volume = |cloud: &Cloud, id: &str| cloud.data_dir().join("volumes").join(id).exists();
+    let want = |id: &str, desired: Wanted| VolumeIntent {
+        volume_id: id.into(),
+        desired: desired.into(),
+    };
+    cloud.want_volumes(vec![
+        want("vol-of-i-1", Wanted::Kept),
+        want("vol-of-i-2", Wanted::Kept),
+    ]);
+    cloud.until_erased(&[]).await;
+    assert!(volume(&cloud, "vol-of-i-1") && volume(&cloud, "vol-of-i-2"));
+    // The one of a running instance is none to erase, whatever is said, and nor is what is no name.
+    let wanted = vec![
+        want("../volumes/vol-of-i-2", Wanted::Erased),
+        want("vol-of-i-1", Wanted::Erased),
+        want("vol-of-i-2", Wanted::Kept),
+        want("vol-of-i-3", Wanted::Erased),
+        want("vol-that-never-was", Wanted::Erased),
+    ];
+    cloud.want_volumes(wanted);
+    cloud.until_erased(&["vol-of-i-1", "vol-that-never-was"]).await;
+    assert!(!volume(&cloud, "vol-of-i-1"));
+    assert!(volume(&cloud, "vol-of-i-2") && volume(&cloud, "vol-of-i-3"));
+    // It is said again after a restart, and not for longer than it is asked for.
+    cloud.kill_agent();
+    cloud.start_agent();
+    cloud.until_erased(&["vol-of-i-1", "vol-that-never-was"]).await;
+    cloud.want_volumes(vec![want("vol-of-i-2", Wanted::Kept)]);
+    cloud.until_erased(&[]).await;
+    // A process that still holds the volume comes first.
+    let data = cloud.data_dir().join("volumes/vol-of-i-2/data");
+    let held = std::fs::File::open(data).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockShared).unwrap();
+    cloud.want_volumes(vec![want("vol-of-i-2", Wanted::Erased)]);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(volume(&cloud, "vol-of-i-2"));
+    drop(held);
+    cloud.until_erased(&["vol-of-i-2"]).await;
+    assert!(!volume(&cloud, "vol-of-i-2"));
+}

@@ -2,7 +2,8 @@
 //! sends against all intents sent anew.
 
 use crate::agent::{
-    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, VpcDelta, VpcIntent,
+    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, VolumeIntent, VpcDelta,
+    VpcIntent,
 };
 
 /// The delta builds on other intents.
@@ -35,6 +36,11 @@ pub fn apply(intents: &mut Intents, delta: IntentsDelta) -> Result<(), Mismatch>
         let mut vpc = known.cloned().unwrap_or_default();
         apply_vpc(&mut vpc, change);
         put(&mut intents.vpcs, vpc, |one: &VpcIntent| &one.vpc_id);
+    }
+    let gone = &delta.removed_volumes;
+    intents.volumes.retain(|known| !gone.contains(&known.volume_id));
+    for volume in delta.volumes {
+        put(&mut intents.volumes, volume, |one: &VolumeIntent| &one.volume_id);
     }
     Ok(())
 }
@@ -75,12 +81,20 @@ fn put<T>(items: &mut Vec<T>, item: T, id: impl Fn(&T) -> &String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::volume_intent::Desired;
 
     fn instance(id: &str, run: u64) -> InstanceIntent {
         InstanceIntent {
             instance_id: id.into(),
             run,
             ..InstanceIntent::default()
+        }
+    }
+
+    fn volume(id: &str, desired: Desired) -> VolumeIntent {
+        VolumeIntent {
+            volume_id: id.into(),
+            desired: desired.into(),
         }
     }
 
@@ -102,6 +116,7 @@ mod tests {
                 security_groups: vec![group("sg-1", &["10.0.0.4", "10.0.0.5"]), group("sg-2", &[])],
                 ..VpcIntent::default()
             }],
+            volumes: vec![volume("vol-1", Desired::Kept), volume("vol-2", Desired::Erased)],
         }
     }
 
@@ -127,10 +142,16 @@ mod tests {
                 ..VpcDelta::default()
             }],
             removed_vpcs: vec!["vpc-9".into()],
+            volumes: vec![volume("vol-1", Desired::Erased), volume("vol-0", Desired::Kept)],
+            removed_volumes: vec!["vol-2".into()],
         };
         apply(&mut intents, delta).unwrap();
         assert_eq!(intents.sequence, 9);
         assert_eq!(intents.instances, [instance("i-2", 1), instance("i-3", 2)]);
+        assert_eq!(
+            intents.volumes,
+            [volume("vol-0", Desired::Kept), volume("vol-1", Desired::Erased)]
+        );
         assert_eq!(
             intents.vpcs,
             [VpcIntent {

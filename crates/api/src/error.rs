@@ -116,6 +116,7 @@ error_codes! {
     // The state of things forbids it.
     InvalidGroupInUse = "InvalidGroup.InUse", FailedPrecondition;
     InvalidPlacementGroupInUse = "InvalidPlacementGroup.InUse", FailedPrecondition;
+    VolumeInUse = "VolumeInUse", FailedPrecondition;
     InvalidAmiIdUnavailable = "InvalidAMIID.Unavailable", FailedPrecondition;
     InvalidIpAddressInUse = "InvalidIPAddress.InUse", FailedPrecondition;
     DependencyViolation = "DependencyViolation", FailedPrecondition;

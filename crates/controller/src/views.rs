@@ -73,11 +73,7 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         ..v1::Instance::default()
     };
     tell_interface(state, cloud, &mut told);
-    let status = match row.state {
-        InstanceState::Pending => "attaching",
-        InstanceState::ShuttingDown => "detaching",
-        _ => "attached",
-    };
+    let status = attachment_status(row.state);
     told.block_device_mappings = state
         .by(&Volume::BY_INSTANCE, &row.id)
         .map(|volume| v1::BlockDeviceMapping {
@@ -91,6 +87,15 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         })
         .collect();
     told
+}
+
+/// The status of the attachment of an instance's volume.
+pub fn attachment_status(instance: InstanceState) -> &'static str {
+    match instance {
+        InstanceState::Pending => "attaching",
+        InstanceState::ShuttingDown => "detaching",
+        _ => "attached",
+    }
 }
 
 /// As its host says; until it has, what is most likely: what both roads boot is booted directly.

@@ -12,7 +12,9 @@ use hearth_agent::link;
 use hearth_agent::paths::DataDir;
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
-use hearth_api::agent::{AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, Observation};
+use hearth_api::agent::{
+    AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, Observation, volume_intent,
+};
 use hearth_api::deltas;
 use hearth_api::join::JoinToken;
 use prost::Message as _;
@@ -173,11 +175,14 @@ impl Agent {
     async fn observe(&self, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
         let observation = {
             let intents = self.intents.borrow();
+            let volumes = intents.volumes.iter();
+            let erased = volumes.filter(|volume| volume.desired() == volume_intent::Desired::Erased);
             Observation {
                 intents_sequence: intents.sequence,
                 intents_epoch: intents.epoch.clone(),
                 instances: self.instances.observe(),
                 capacity: Some(self.shared.behaviour.capacity),
+                erased_volumes: erased.map(|volume| volume.volume_id.clone()).collect(),
             }
         };
         Ok(up.send(message(Up::Observation(observation))).await?)

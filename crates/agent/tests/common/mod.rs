@@ -346,6 +346,25 @@ impl Cloud {
         });
     }
 
+    /// Changes what is wanted of volumes that no instance has.
+    pub fn want_volumes(&self, volumes: Vec<VolumeIntent>) {
+        self.intents.send_modify(|intents| {
+            intents.sequence += 1;
+            intents.volumes = volumes;
+        });
+    }
+
+    /// Waits until the agent says that these volumes are erased, and no others.
+    pub async fn until_erased(&mut self, volumes: &[&str]) {
+        let mut watched = self.seen.clone();
+        let found = watched.wait_for(|seen| seen.erased_volumes == volumes);
+        assert!(
+            tokio::time::timeout(PATIENCE, found).await.is_ok(),
+            "the agent says {:?}",
+            self.seen.borrow().erased_volumes
+        );
+    }
+
     pub fn intent(&self, id: &str, memory_mib: u64) -> InstanceIntent {
         let image = self.image.lock().unwrap();
         InstanceIntent {

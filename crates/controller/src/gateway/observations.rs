@@ -9,12 +9,15 @@ use hearth_api::agent::{InstanceObservation, Observation, instance_observation, 
 
 use crate::app::App;
 use crate::lifecycle::{Change, End, Observed, Phase, observe};
-use crate::state::{self, HostReport, Instance, State, Tx};
+use crate::state::{self, HostReport, Instance, State, Tx, Volume};
 use crate::store::CommitError;
 
 pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) -> Result<(), CommitError> {
     let state = app.store.state();
-    if news(&state, host_id, &observation).is_empty() && !is_resized(&state, host_id, &observation) {
+    if news(&state, host_id, &observation).is_empty()
+        && !is_resized(&state, host_id, &observation)
+        && erased(&state, host_id, &observation).is_empty()
+    {
         return Ok(());
     }
     drop(state);
@@ -38,6 +41,11 @@ fn record(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) {
         });
     }
     // Once more: the state may have changed since.
+    for id in erased(tx, host_id, observation) {
+        tracing::info!(volume = id, host = host_id, "a volume was erased");
+        tx.remove::<Volume>(&id);
+        tx.event("volume.deleted", &id);
+    }
     for news in news(tx, host_id, observation) {
         let id = news.reported.instance_id.clone();
         if news.recovered {
@@ -105,6 +113,15 @@ fn news(state: &State, host_id: &str, observation: &Observation) -> Vec<News> {
         }
     }
     news
+}
+
+/// Volumes that were to be erased, and are.
+fn erased(state: &State, host_id: &str, observation: &Observation) -> Vec<String> {
+    let said = observation.erased_volumes.iter();
+    said.filter_map(|id| state.get::<Volume>(id))
+        .filter(|row| row.host_id == host_id && row.instance_id.is_none() && row.deleting)
+        .map(|row| row.id.clone())
+        .collect()
 }
 
 /// Whether the host has another capacity than it said last.

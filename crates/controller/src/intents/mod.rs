@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use hearth_api::agent::{
-    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, VpcDelta, VpcIntent,
+    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, VolumeIntent, VpcDelta,
+    VpcIntent, volume_intent,
 };
 use prost::Message as _;
 
-use crate::state::{self, Claim, Concern, NetworkInterface, SecurityGroup, State, Topic, Vpc};
+use crate::state::{self, Claim, Concern, NetworkInterface, SecurityGroup, State, Topic, Volume, Vpc};
 use crate::views::Cloud;
 
 mod group;
@@ -50,6 +51,7 @@ pub struct Told {
     pub newest: Newest,
     instances: BTreeMap<String, ToldInstance>,
     groups: BTreeMap<String, ToldGroup>,
+    volumes: BTreeMap<String, volume_intent::Desired>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +162,14 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
         instances.push(intent);
         user_data.push(row.user_data.clone());
     }
+    let volumes: Vec<VolumeIntent> = state
+        .by(&Volume::BY_HOST, host_id)
+        .filter_map(|row| volume(state, &row.id, host_id))
+        .collect();
+    let desired = volumes
+        .iter()
+        .map(|volume| (volume.volume_id.clone(), volume.desired()));
+    told.volumes = desired.collect();
     told.note_groups(state);
     let mut vpcs: BTreeMap<&str, VpcIntent> = BTreeMap::new();
     for id in told.vpcs() {
@@ -187,9 +197,23 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
             epoch: told.newest.epoch.clone(),
             instances,
             vpcs,
+            volumes,
         },
         user_data,
         told,
+    })
+}
+
+/// What a host shall do with a volume of its own that no instance has.
+fn volume(state: &State, id: &str, host_id: &str) -> Option<VolumeIntent> {
+    let row = state.get::<Volume>(id)?;
+    let desired = match row.deleting {
+        true => volume_intent::Desired::Erased,
+        false => volume_intent::Desired::Kept,
+    };
+    (row.host_id == host_id && row.instance_id.is_none()).then(|| VolumeIntent {
+        volume_id: row.id.clone(),
+        desired: desired.into(),
     })
 }
 
@@ -233,6 +257,19 @@ pub fn changes(
             Concern::Rules { group_id } => {
                 rules.insert(group_id.as_str());
             }
+            Concern::Volume { volume_id, .. } => match volume(state, volume_id, host_id) {
+                Some(intent) => {
+                    let desired = intent.desired();
+                    if told.volumes.insert(volume_id.clone(), desired) != Some(desired) {
+                        delta.volumes.push(intent);
+                    }
+                }
+                None => {
+                    if told.volumes.remove(volume_id).is_some() {
+                        delta.removed_volumes.push(volume_id.clone());
+                    }
+                }
+            },
             Concern::Member { group_id, address } => members.entry(group_id).or_default().push(*address),
             Concern::Instance { instance_id, .. } => {
                 let claim = state.get::<Claim>(instance_id);
@@ -315,5 +352,7 @@ impl Letter<IntentsDelta> {
             && delta.removed_instances.is_empty()
             && delta.vpcs.is_empty()
             && delta.removed_vpcs.is_empty()
+            && delta.volumes.is_empty()
+            && delta.removed_volumes.is_empty()
     }
 }

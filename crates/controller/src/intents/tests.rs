@@ -131,6 +131,7 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
         size_gib: 1,
         delete_on_termination: true,
         created_at: 0,
+        deleting: false,
         tags: Tags::new(),
     });
 }
@@ -139,7 +140,7 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
 fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     let instances: Vec<Instance> = tx.all::<Instance>().cloned().collect();
     let rules: Vec<SecurityGroupRule> = tx.all::<SecurityGroupRule>().cloned().collect();
-    match rng.random_range(0..10) {
+    match rng.random_range(0..11) {
         0..=2 if instances.len() < 60 => launch(tx, rng, number),
         3 | 4 => {
             let Some(gone) = instances.choose(rng) else { return };
@@ -151,8 +152,22 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
                 .by(&Volume::BY_INSTANCE, &gone.id)
                 .map(|volume| volume.id.clone());
             let volumes: Vec<String> = volumes.collect();
-            tx.remove_all::<Volume>(volumes);
+            for id in volumes {
+                match rng.random() {
+                    true => tx.remove::<Volume>(&id),
+                    false => tx.update::<Volume>(&id, |volume| volume.instance_id = None),
+                };
+            }
             tx.remove::<Instance>(&gone.id);
+        }
+        10 => {
+            let kept = tx.all::<Volume>().filter(|volume| volume.instance_id.is_none());
+            let kept: Vec<Volume> = kept.cloned().collect();
+            let Some(volume) = kept.choose(rng) else { return };
+            match volume.deleting {
+                true => tx.remove::<Volume>(&volume.id),
+                false => tx.update::<Volume>(&volume.id, |volume| volume.deleting = true),
+            };
         }
         5 => {
             let Some(changed) = instances.choose(rng) else {

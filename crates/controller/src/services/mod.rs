@@ -14,6 +14,7 @@ use hearth_api::v1::regions_server::RegionsServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
 use hearth_api::v1::subnets_server::SubnetsServer;
 use hearth_api::v1::tags_server::TagsServer;
+use hearth_api::v1::volumes_server::VolumesServer;
 use hearth_api::v1::vpcs_server::VpcsServer;
 use hearth_api::{ApiError, DESCRIPTORS};
 use tonic::service::Routes;
@@ -33,6 +34,7 @@ mod regions;
 mod security_groups;
 mod subnets;
 mod tags;
+mod volumes;
 mod vpcs;
 
 /// Ends every rpc.
@@ -78,6 +80,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
             ))
             .add_service(service!(SubnetsServer, subnets::Subnets(app())))
             .add_service(service!(TagsServer, tags::Tags(app())))
+            .add_service(service!(VolumesServer, volumes::Volumes(app())))
             .add_service(service!(VpcsServer, vpcs::Vpcs(app())))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)

@@ -11,6 +11,8 @@ pub enum Concern {
     Host { host_id: String },
     /// An instance or what it holds: of interest to its host.
     Instance { host_id: String, instance_id: String },
+    /// A volume that no instance has: of interest to its host.
+    Volume { host_id: String, volume_id: String },
     /// Rules of a security group: of interest to hosts that filter by them.
     Rules { group_id: String },
     /// Whether the address is a member of the group: of interest to hosts whose rules name the group.
@@ -20,7 +22,7 @@ pub enum Concern {
 /// What can be followed: where concerns go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {
-    /// A host and its instances.
+    /// A host, its instances and its volumes.
     Host(String),
     /// The rules of a security group.
     Rules(String),
@@ -31,7 +33,9 @@ pub enum Topic {
 impl Concern {
     pub fn topic(&self) -> Topic {
         match self {
-            Self::Host { host_id } | Self::Instance { host_id, .. } => Topic::Host(host_id.clone()),
+            Self::Host { host_id } | Self::Instance { host_id, .. } | Self::Volume { host_id, .. } => {
+                Topic::Host(host_id.clone())
+            }
             Self::Rules { group_id } => Topic::Rules(group_id.clone()),
             Self::Member { group_id, .. } => Topic::Members(group_id.clone()),
         }

@@ -242,6 +242,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             size_gib: rng.random_range(0..100),
             delete_on_termination: rng.random(),
             created_at: 0,
+            deleting: false,
             tags: tags(rng),
         }),
         KeyPair::KIND => Object::KeyPair(KeyPair {

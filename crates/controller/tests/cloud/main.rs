@@ -25,3 +25,4 @@ mod sharing;
 mod silence;
 mod support;
 mod uploads;
+mod volumes;

@@ -13,7 +13,7 @@ use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::{
     AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello,
     InstanceIntent, InstanceObservation, Intents, Observation, RenewRequest, RunEnd, agent_message,
-    control_message,
+    control_message, volume_intent,
 };
 use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
 use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
@@ -348,6 +348,7 @@ impl Host {
             down,
             kept: Intents::default(),
             acknowledges: true,
+            erases: false,
             first: Some(first),
         })
     }
@@ -397,6 +398,8 @@ pub struct Session {
     kept: Intents,
     /// Whether it acknowledges intents as they come.
     pub acknowledges: bool,
+    /// Whether it erases volumes as it is told.
+    pub erases: bool,
     /// What came down while connecting.
     first: Option<Result<Option<ControlMessage>, Status>>,
 }
@@ -425,11 +428,15 @@ impl Session {
     }
 
     fn observation(&self, instances: Vec<InstanceObservation>) -> AgentMessage {
+        let volumes = self.kept.volumes.iter().filter(|_| self.erases);
+        let erased = volumes.filter(|volume| volume.desired() == volume_intent::Desired::Erased);
+        let erased = erased.map(|volume| volume.volume_id.clone());
         message(agent_message::Message::Observation(Observation {
             intents_sequence: self.kept.sequence,
             intents_epoch: self.kept.epoch.clone(),
             instances,
             capacity: None,
+            erased_volumes: erased.collect(),
         }))
     }
 
@@ -472,8 +479,18 @@ impl Session {
         let _ = self.up.send(self.observation(instances)).await;
     }
 
+    /// Says of volumes that they are erased, whatever was asked for.
+    pub async fn claim_erased(&self, volumes: Vec<String>) {
+        let mut said = self.observation(Vec::new());
+        if let Some(agent_message::Message::Observation(observation)) = &mut said.message {
+            observation.erased_volumes = volumes;
+        }
+        let _ = self.up.send(said).await;
+    }
+
     /// Makes everything so at once, until the session ends.
     pub fn obey(mut self) -> tokio::task::JoinHandle<()> {
+        self.erases = true;
         tokio::spawn(async move {
             while let Ok(Some(down)) = self.message().await {
                 match down.message {

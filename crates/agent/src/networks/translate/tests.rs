@@ -108,9 +108,9 @@ fn imds_knows_an_instance_by_its_address_until_its_intent_goes() {
         crate::networks::Networks::new(crate::networks::Host::Simulated, std::sync::Arc::clone(&metadata));
     let mut intents = hearth_api::agent::Intents {
         sequence: 1,
-        epoch: String::new(),
         instances: vec![instance("i-1", "172.31.0.10")],
         vpcs: vec![vpc()],
+        ..Default::default()
     };
     networks.want(&intents);
     let told = metadata

@@ -442,6 +442,7 @@ impl Launch {
             size_gib: self.size_gib,
             delete_on_termination: plan.delete_on_termination,
             created_at: tx.now(),
+            deleting: false,
             tags: keep_tags(&plan.volume_tags),
         });
         tx.event("instance.pending", &id);

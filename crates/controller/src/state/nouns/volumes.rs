@@ -20,6 +20,9 @@ pub struct Volume {
     pub size_gib: u64,
     pub delete_on_termination: bool,
     pub created_at: i64,
+    /// It is to be erased, and exists until its host has said that nothing of it is left.
+    #[serde(default)]
+    pub deleting: bool,
     pub tags: Tags,
 }
 
@@ -46,11 +49,17 @@ impl Noun for Volume {
     }
 
     fn concerns(&self, _: &State) -> Vec<Concern> {
-        let concern = |instance_id: &String| Concern::Instance {
-            host_id: self.host_id.clone(),
-            instance_id: instance_id.clone(),
-        };
-        self.instance_id.iter().map(concern).collect()
+        let host_id = self.host_id.clone();
+        vec![match &self.instance_id {
+            Some(instance_id) => Concern::Instance {
+                host_id,
+                instance_id: instance_id.clone(),
+            },
+            None => Concern::Volume {
+                host_id,
+                volume_id: self.id.clone(),
+            },
+        }]
     }
 
     resource!();

@@ -1,0 +1,88 @@
+//! Volumes that no instance has: those that intents want erased are erased, and the control plane hears of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_api::agent::Intents;
+use hearth_api::agent::volume_intent::Desired;
+use tokio::sync::watch;
+
+use crate::instance::Context;
+use crate::paths::is_plain_id;
+use crate::volume;
+
+/// Between attempts to erase what could not be erased.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Tells the worker what is to be erased. The worker ends when this is dropped.
+pub struct Volumes {
+    erased: watch::Sender<BTreeSet<String>>,
+}
+
+impl Volumes {
+    pub fn start(context: Arc<Context>) -> Volumes {
+        let (erased, wanted) = watch::channel(BTreeSet::new());
+        tokio::spawn(work(context, wanted));
+        Volumes { erased }
+    }
+
+    pub fn want(&self, intents: &Intents) {
+        // Whatever the control plane says, not under an instance.
+        let roots = intents
+            .instances
+            .iter()
+            .filter_map(|intent| intent.root_volume.as_ref());
+        let roots: BTreeSet<&str> = roots.map(|root| root.volume_id.as_str()).collect();
+        let wanted = intents.volumes.iter().filter(|volume| {
+            let id = volume.volume_id.as_str();
+            volume.desired() == Desired::Erased && is_plain_id(id) && !roots.contains(id)
+        });
+        let wanted: BTreeSet<String> = wanted.map(|volume| volume.volume_id.clone()).collect();
+        self.erased.send_if_modified(|now| {
+            let is_news = *now != wanted;
+            *now = wanted;
+            is_news
+        });
+    }
+}
+
+async fn work(context: Arc<Context>, mut wanted: watch::Receiver<BTreeSet<String>>) {
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let now = wanted.borrow_and_update().clone();
+        done.retain(|id| now.contains(id));
+        let left: Vec<String> = now.difference(&done).cloned().collect();
+        for id in &left {
+            if erase(&context, id).await {
+                done.insert(id.clone());
+            }
+        }
+        if !left.is_empty() {
+            context.images.trim().await;
+        }
+        context.board.post_erased(&done);
+        let is_done = done.len() == now.len();
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY), if !is_done => {}
+        }
+    }
+}
+
+/// Answers whether nothing of the volume is left.
+async fn erase(context: &Context, id: &str) -> bool {
+    let (dir, volume_id) = (context.dir.clone(), id.to_owned());
+    let erased = tokio::task::spawn_blocking(move || volume::erase(&dir, &volume_id)).await;
+    match erased {
+        Ok(Ok(())) => {
+            tracing::info!(volume = id, "a volume was erased");
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::error!(volume = id, error = %crate::chain(&error), "erasing a volume; trying again");
+            false
+        }
+        Err(_) => false,
+    }
+}
