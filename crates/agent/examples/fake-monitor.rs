@@ -30,6 +30,9 @@ fn main() {
     let spec: VmSpec = serde_json::from_str(&text).unwrap();
     // Into the monitor's log.
     eprintln!("boots {:?}", spec.boot);
+    let disks: Vec<&str> = spec.disks.iter().map(|disk| disk.id.as_str()).collect();
+    let nics: Vec<&str> = spec.nics.iter().map(|nic| nic.id.as_str()).collect();
+    eprintln!("has {} and {}", disks.join(" "), nics.join(" "));
     let mut console = File::from(take(spec.console_fd));
     console.seek(std::io::SeekFrom::End(0)).unwrap();
     writeln!(console, "pid {}", std::process::id()).unwrap();

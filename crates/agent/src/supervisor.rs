@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
-use hearth_api::agent::{InstanceIntent, Intents, IntentsDelta, RootVolume};
+use hearth_api::agent::{InstanceIntent, InstanceVolume, Intents, IntentsDelta};
 use hearth_api::deltas;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -265,11 +265,11 @@ impl Supervisor {
     /// Writes down the bases of volumes that an older agent laid. What cannot be written keeps all images.
     async fn note_bases(&self) -> Result<(), StoreError> {
         let dir = self.context.dir.clone();
-        let volumes: Vec<RootVolume> = self
+        let volumes: Vec<InstanceVolume> = self
             .intents
             .instances
             .iter()
-            .filter_map(|intent| intent.root_volume.clone())
+            .flat_map(|intent| intent.volumes.iter().cloned())
             .filter(|volume| is_plain_id(&volume.volume_id) && is_plain_id(&volume.image_id))
             .collect();
         let noted = tokio::task::spawn_blocking(move || {

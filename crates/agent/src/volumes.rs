@@ -29,14 +29,11 @@ impl Volumes {
 
     pub fn want(&self, intents: &Intents) {
         // Whatever the control plane says, not under an instance.
-        let roots = intents
-            .instances
-            .iter()
-            .filter_map(|intent| intent.root_volume.as_ref());
-        let roots: BTreeSet<&str> = roots.map(|root| root.volume_id.as_str()).collect();
+        let used = intents.instances.iter().flat_map(|intent| &intent.volumes);
+        let used: BTreeSet<&str> = used.map(|volume| volume.volume_id.as_str()).collect();
         let wanted = intents.volumes.iter().filter(|volume| {
             let id = volume.volume_id.as_str();
-            volume.desired() == Desired::Erased && is_plain_id(id) && !roots.contains(id)
+            volume.desired() == Desired::Erased && is_plain_id(id) && !used.contains(id)
         });
         let wanted: BTreeSet<String> = wanted.map(|volume| volume.volume_id.clone()).collect();
         self.erased.send_if_modified(|now| {

@@ -505,7 +505,7 @@ async fn images_that_no_volume_uses_leave_a_full_cache_and_bases_stay() {
         ("i-3", "ami-3", true),
     ] {
         let mut intent = cloud.intent(id, 64);
-        let root = intent.root_volume.as_mut().unwrap();
+        let root = &mut intent.volumes[0];
         root.image_id = image.to_owned();
         root.delete_on_termination = deletes;
         cloud.want(|all| all.push(intent));
@@ -547,7 +547,7 @@ async fn volumes_are_erased_when_intents_want_it_and_kept_otherwise() {
     cloud.start_agent();
     for id in ["i-1", "i-2", "i-3"] {
         let mut intent = cloud.intent(id, 64);
-        intent.root_volume.as_mut().unwrap().delete_on_termination = false;
+        intent.volumes[0].delete_on_termination = false;
         cloud.want(|all| all.push(intent));
         cloud.until_phase(id, Phase::Running, 1).await;
     }
@@ -598,4 +598,57 @@ async fn volumes_are_erased_when_intents_want_it_and_kept_otherwise() {
     drop(held);
     cloud.until_erased(&["vol-of-i-2"]).await;
     assert!(!volume(&cloud, "vol-of-i-2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_has_all_its_volumes_and_interfaces() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    let mut intent = cloud.intent("i-1", 64);
+    let mut data = intent.volumes[0].clone();
+    data.volume_id = "vol-of-data".into();
+    data.delete_on_termination = false;
+    intent.volumes.push(data);
+    let mut second = intent.network_interfaces[0].clone();
+    second.network_interface_id = "eni-2".into();
+    second.private_ip = "172.31.0.11".into();
+    second.mac_address = "02:00:00:00:00:02".into();
+    intent.network_interfaces.push(second);
+    cloud.want(|all| all.push(intent));
+    cloud.until_phase("i-1", Phase::Running, 1).await;
+    let log = std::fs::read_to_string(cloud.data_dir().join("instances/i-1/monitor.log")).unwrap();
+    assert!(
+        log.contains("has vol-of-i-1 vol-of-data and eni-1 eni-2\n"),
+        "{log}"
+    );
+    // Both are the monitor's: nobody else gets them.
+    for volume in ["vol-of-i-1", "vol-of-data"] {
+        let data = std::fs::File::open(cloud.data_dir().join("volumes").join(volume).join("data")).unwrap();
+        let held = rustix::fs::flock(&data, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(held.unwrap_err(), rustix::io::Errno::WOULDBLOCK, "{volume}");
+    }
+    cloud.want(|all| all[0].set_desired(Desired::Terminated));
+    cloud.until_phase("i-1", Phase::Gone, 1).await;
+    assert!(!cloud.data_dir().join("volumes/vol-of-i-1").exists());
+    assert!(cloud.data_dir().join("volumes/vol-of-data").exists());
+
+    // The host has lost one of them.
+    let mut intent = cloud.intent("i-2", 64);
+    let mut lost = intent.volumes[0].clone();
+    lost.volume_id = "vol-that-is-lost".into();
+    lost.has_run = true;
+    intent.volumes.push(lost);
+    cloud.want(|all| all.push(intent));
+    let seen = cloud.until_phase("i-2", Phase::Ended, 1).await;
+    let end = seen.end.unwrap();
+    assert!(
+        end.cause() == Cause::StartFailed && end.message.contains("vol-that-is-lost"),
+        "{end:?}"
+    );
+    // None at all.
+    let mut intent = cloud.intent("i-3", 64);
+    intent.volumes.clear();
+    cloud.want(|all| all.push(intent));
+    let seen = cloud.until_phase("i-3", Phase::Ended, 1).await;
+    assert!(seen.end.unwrap().message.contains("no usable volumes"));
 }

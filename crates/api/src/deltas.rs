@@ -80,8 +80,11 @@ fn put<T>(items: &mut Vec<T>, item: T, id: impl Fn(&T) -> &String) {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
     use crate::agent::volume_intent::Desired;
+    use crate::agent::{InstanceVolume, NetworkInterface};
 
     fn instance(id: &str, run: u64) -> InstanceIntent {
         InstanceIntent {
@@ -164,6 +167,44 @@ mod tests {
                 ..VpcIntent::default()
             }]
         );
+    }
+
+    /// An agent's store may have intents of before, with one volume and one interface.
+    #[test]
+    fn intents_of_before_there_were_several_volumes_are_read() {
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct Before {
+            #[prost(string, tag = "1")]
+            instance_id: String,
+            #[prost(message, optional, tag = "8")]
+            root_volume: Option<InstanceVolume>,
+            #[prost(message, optional, tag = "9")]
+            network_interface: Option<NetworkInterface>,
+        }
+        let root = InstanceVolume {
+            volume_id: "vol-1".into(),
+            ..InstanceVolume::default()
+        };
+        let eni = NetworkInterface {
+            network_interface_id: "eni-1".into(),
+            ..NetworkInterface::default()
+        };
+        let before = Before {
+            instance_id: "i-1".into(),
+            root_volume: Some(root.clone()),
+            network_interface: Some(eni.clone()),
+        };
+        let now = InstanceIntent {
+            instance_id: "i-1".into(),
+            volumes: vec![root],
+            network_interfaces: vec![eni],
+            ..InstanceIntent::default()
+        };
+        assert_eq!(
+            InstanceIntent::decode(before.encode_to_vec().as_slice()).unwrap(),
+            now
+        );
+        assert_eq!(Before::decode(now.encode_to_vec().as_slice()).unwrap(), before);
     }
 
     #[test]

@@ -3,20 +3,20 @@
 use std::io;
 use std::sync::Arc;
 
-use hearth_api::agent::{InstanceIntent, NetworkInterface, RootVolume};
+use hearth_api::agent::{InstanceIntent, InstanceVolume};
 use hearth_vmm::virtio::net::MAX_PAIRS;
 use tokio::time::Instant;
 
-use super::spawn::{self, Parts, SpawnError};
+use super::spawn::{self, Disk, Nic, Parts, SpawnError};
 use super::{Actor, Context};
 use crate::fault;
 use crate::firmware::Firmware;
 use crate::images::{ImageError, ImageName};
 use crate::monitor::{MonitorError, MonitorHandle};
-use crate::networks::{MTU, NetworksError};
+use crate::networks::NetworksError;
 use crate::paths::is_plain_id;
 use crate::record::{Phase, Record};
-use crate::volume::{self, VolumeError};
+use crate::volume::{self, Volume, VolumeError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LaunchError {
@@ -48,7 +48,7 @@ impl Actor {
             tracing::debug!(instance = intent.instance_id, launch, after = ?began.elapsed(), step);
         };
         let prepared = tokio::select! {
-            prepared = prepare(&self.context, intent, launch, self.has_run(intent)) => prepared,
+            prepared = prepare(&self.context, intent, launch, &self.record) => prepared,
             _ = self.wanted.changed() => return,
         };
         let parts = match prepared {
@@ -71,7 +71,11 @@ impl Actor {
             interrupted: false,
             recoveries,
             by_firmware: self.record.by_firmware,
-            volume_id: parts.volume_id.clone(),
+            volume_id: parts
+                .disks
+                .first()
+                .map(|disk| disk.id.clone())
+                .unwrap_or_default(),
             instance_id: self.record.instance_id.clone(),
         };
         if !self.remember(record).await {
@@ -87,15 +91,6 @@ impl Actor {
             }
             Err(error) => self.start_failed(run, error).await,
         }
-    }
-
-    /// Whether the instance has run with its root volume, as far as the control plane and the record know.
-    fn has_run(&self, intent: &InstanceIntent) -> bool {
-        let Some(root) = &intent.root_volume else {
-            return false;
-        };
-        let here = self.record.volume_id == root.volume_id && self.record.start_micros > 0;
-        root.has_run || here
     }
 
     async fn spawn(&self, parts: Parts) -> Result<MonitorHandle, LaunchError> {
@@ -121,52 +116,46 @@ async fn prepare(
     context: &Arc<Context>,
     intent: &InstanceIntent,
     launch: u64,
-    has_run: bool,
+    record: &Record,
 ) -> Result<Parts, LaunchError> {
-    let (root, eni) = checked(intent)?;
+    check(intent)?;
     let vcpus = u8::try_from(intent.vcpus).map_err(|_| LaunchError::Malformed("vCPU count"))?;
-    let pin = context
-        .images
-        .ensure(ImageName {
-            image_id: root.image_id.clone(),
-            size: root.image_size_bytes,
-            digest: root.image_digest.clone(),
-        })
-        .await?;
-    fault::point("image-present");
-    let (dir, volume) = (context.dir.clone(), root.clone());
-    let laid = tokio::task::spawn_blocking(move || {
-        if has_run {
-            volume::demand(&dir, &volume.volume_id)?;
-        }
-        volume::ensure(
-            &dir,
-            &volume.volume_id,
-            &volume.image_id,
-            volume.image_size_bytes,
-            volume.size_bytes,
-        )?;
-        // From here on the volume keeps its base.
-        drop(pin);
-        volume::open(&dir, &volume.volume_id, &volume.image_id)
-    });
-    // Neither needs the other.
     let queues = usize::from(vcpus).clamp(1, MAX_PAIRS);
-    let taps = context
-        .networks
-        .open_tap(&eni.vpc_id, &eni.network_interface_id, queues);
-    let (volume, taps) = tokio::join!(laid, taps);
+    let disks = async {
+        let mut disks = Vec::new();
+        for volume in &intent.volumes {
+            // The record knows of the root volume alone.
+            let here = record.volume_id == volume.volume_id && record.start_micros > 0;
+            disks.push(Disk {
+                id: volume.volume_id.clone(),
+                volume: lay(context, volume, volume.has_run || here).await?,
+            });
+        }
+        Ok::<_, LaunchError>(disks)
+    };
+    let nics = async {
+        let mut nics = Vec::new();
+        for eni in &intent.network_interfaces {
+            let taps = context
+                .networks
+                .open_tap(&eni.vpc_id, &eni.network_interface_id, queues);
+            nics.push(Nic {
+                id: eni.network_interface_id.clone(),
+                mac: eni.mac_address.clone(),
+                taps: taps.await?,
+            });
+        }
+        Ok::<_, LaunchError>(nics)
+    };
+    // Neither needs the other.
+    let (disks, nics) = tokio::join!(disks, nics);
     Ok(Parts {
         instance_id: intent.instance_id.clone(),
         launch,
         vcpus,
         memory_mib: intent.memory_mib,
-        volume_id: root.volume_id.clone(),
-        volume: volume??,
-        network_interface_id: eni.network_interface_id.clone(),
-        mac: eni.mac_address.clone(),
-        mtu: MTU,
-        taps: taps?,
+        disks: disks?,
+        nics: nics?,
         kvm: spawn::open_kvm(context.kvm)?,
         boot: spawn::boot(intent.boot_mode(), &context.firmware).map_err(|source| {
             let firmware = context.firmware.clone();
@@ -175,17 +164,50 @@ async fn prepare(
     })
 }
 
+/// A volume, made unless the instance has run with it, and open.
+async fn lay(context: &Arc<Context>, wanted: &InstanceVolume, has_run: bool) -> Result<Volume, LaunchError> {
+    let pin = context
+        .images
+        .ensure(ImageName {
+            image_id: wanted.image_id.clone(),
+            size: wanted.image_size_bytes,
+            digest: wanted.image_digest.clone(),
+        })
+        .await?;
+    fault::point("image-present");
+    let (dir, wanted) = (context.dir.clone(), wanted.clone());
+    let laid = tokio::task::spawn_blocking(move || {
+        if has_run {
+            volume::demand(&dir, &wanted.volume_id)?;
+        }
+        volume::ensure(
+            &dir,
+            &wanted.volume_id,
+            &wanted.image_id,
+            wanted.image_size_bytes,
+            wanted.size_bytes,
+        )?;
+        // From here on the volume keeps its base.
+        drop(pin);
+        volume::open(&dir, &wanted.volume_id, &wanted.image_id)
+    });
+    Ok(laid.await??)
+}
+
 /// Ids name files here, so they are looked at first.
-fn checked(intent: &InstanceIntent) -> Result<(&RootVolume, &NetworkInterface), LaunchError> {
-    let root = intent
-        .root_volume
-        .as_ref()
-        .filter(|root| is_plain_id(&root.volume_id) && is_plain_id(&root.image_id))
-        .ok_or(LaunchError::Malformed("root volume"))?;
-    let eni = intent
-        .network_interface
-        .as_ref()
-        .filter(|eni| is_plain_id(&eni.network_interface_id) && is_plain_id(&eni.vpc_id))
-        .ok_or(LaunchError::Malformed("network interface"))?;
-    Ok((root, eni))
+fn check(intent: &InstanceIntent) -> Result<(), LaunchError> {
+    let (volumes, enis) = (&intent.volumes, &intent.network_interfaces);
+    let is_usable = |volume: &InstanceVolume| is_plain_id(&volume.volume_id) && is_plain_id(&volume.image_id);
+    if volumes.is_empty() || !volumes.iter().all(is_usable) {
+        return Err(LaunchError::Malformed("volumes"));
+    }
+    let is_usable = |id: &String, vpc_id: &String| is_plain_id(id) && is_plain_id(vpc_id);
+    if enis.is_empty()
+        || !enis
+            .iter()
+            .all(|eni| is_usable(&eni.network_interface_id, &eni.vpc_id))
+    {
+        return Err(LaunchError::Malformed("network interfaces"));
+    }
+    Ok(())
 }

@@ -42,7 +42,7 @@ use crate::images::Images;
 use crate::jail::Jail;
 use crate::monitor::MonitorHandle;
 use crate::networks::Networks;
-use crate::paths::DataDir;
+use crate::paths::{DataDir, is_plain_id};
 use crate::record::{Cause, End, Phase, Record};
 use crate::store::Store;
 use crate::{chain, consoles, fault, volume};
@@ -416,13 +416,14 @@ impl Actor {
 
     /// Deletes what termination deletes. Idempotent.
     async fn erase(&mut self, intent: Option<&InstanceIntent>) {
-        let volume_id = intent
-            .and_then(|intent| intent.root_volume.as_ref())
-            .filter(|volume| volume.delete_on_termination)
-            .map(|volume| volume.volume_id.clone());
+        let volumes = intent.into_iter().flat_map(|intent| &intent.volumes);
+        let volumes: Vec<String> = volumes
+            .filter(|volume| volume.delete_on_termination && is_plain_id(&volume.volume_id))
+            .map(|volume| volume.volume_id.clone())
+            .collect();
         let (dir, id) = (self.context.dir.clone(), self.record.instance_id.clone());
         let erased = tokio::task::spawn_blocking(move || {
-            if let Some(volume_id) = volume_id {
+            for volume_id in volumes {
                 volume::remove(&dir, &volume_id)?;
             }
             fault::point("erasing");

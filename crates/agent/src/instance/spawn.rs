@@ -23,6 +23,7 @@ use crate::firmware::Firmware;
 use crate::jail::cgroup::Limits;
 use crate::jail::{Jail, JailError};
 use crate::monitor::{MonitorError, open_pidfd};
+use crate::networks::MTU;
 use crate::paths::DataDir;
 use crate::volume::Volume;
 
@@ -46,15 +47,28 @@ pub struct Parts {
     pub launch: u64,
     pub vcpus: u8,
     pub memory_mib: u64,
-    pub volume_id: String,
-    pub volume: Volume,
-    pub network_interface_id: String,
-    pub mac: String,
-    pub mtu: u16,
-    /// One for each queue pair of the interface.
-    pub taps: Vec<OwnedFd>,
+    /// The root volume first.
+    pub disks: Vec<Disk>,
+    /// The primary interface first.
+    pub nics: Vec<Nic>,
     pub kvm: File,
     pub boot: Boot,
+}
+
+#[derive(Debug)]
+pub struct Disk {
+    /// The volume's id.
+    pub id: String,
+    pub volume: Volume,
+}
+
+#[derive(Debug)]
+pub struct Nic {
+    /// The network interface's id.
+    pub id: String,
+    pub mac: String,
+    /// One for each queue pair.
+    pub taps: Vec<OwnedFd>,
 }
 
 /// How the machine boots, with the firmware's file where that may be needed.
@@ -82,9 +96,11 @@ pub fn spawn(
     parts: Parts,
 ) -> Result<OwnedFd, SpawnError> {
     let mut limits = Limits::of(parts.vcpus, parts.memory_mib);
-    let volume = parts.volume.data.metadata();
-    let volume = volume.map_err(io_error("looking at the volume's data"))?;
-    limits.file = limits.file.max(volume.len());
+    for disk in &parts.disks {
+        let data = disk.volume.data.metadata();
+        let data = data.map_err(io_error("looking at the volume's data"))?;
+        limits.file = limits.file.max(data.len());
+    }
     let cell = jail
         .map(|jail| jail.cell(&parts.instance_id, &limits))
         .transpose()?;
@@ -127,26 +143,8 @@ pub fn spawn(
             },
         },
         restore: None,
-        disks: vec![DiskSpec {
-            id: parts.volume_id.clone(),
-            serial: parts.volume_id.replacen('-', "", 1),
-            read_only: false,
-            cache: Cache::default(),
-            rate_limit: RateLimit::default(),
-            backing: DiskBacking::Overlay {
-                data_fd: fds.give(parts.volume.data),
-                map_fd: fds.give(parts.volume.map),
-                base_fd: fds.give(parts.volume.base),
-            },
-        }],
-        nics: vec![NicSpec {
-            id: parts.network_interface_id,
-            mac: parts.mac,
-            tap_fds: parts.taps.into_iter().map(|tap| fds.give(tap)).collect(),
-            mtu: parts.mtu,
-            receive_limit: RateLimit::default(),
-            transmit_limit: RateLimit::default(),
-        }],
+        disks: parts.disks.into_iter().map(|disk| disk.spec(&mut fds)).collect(),
+        nics: parts.nics.into_iter().map(|nic| nic.spec(&mut fds)).collect(),
         rng_limit: Default::default(),
         balloon: None,
         vsock: None,
@@ -208,6 +206,36 @@ pub fn spawn(
     // The child is reaped by its pidfd.
     let pid = i32::try_from(child.id()).unwrap_or_default();
     Ok(open_pidfd(pid)?)
+}
+
+impl Disk {
+    fn spec(self, fds: &mut Handout) -> DiskSpec {
+        DiskSpec {
+            serial: self.id.replacen('-', "", 1),
+            id: self.id,
+            read_only: false,
+            cache: Cache::default(),
+            rate_limit: RateLimit::default(),
+            backing: DiskBacking::Overlay {
+                data_fd: fds.give(self.volume.data),
+                map_fd: fds.give(self.volume.map),
+                base_fd: fds.give(self.volume.base),
+            },
+        }
+    }
+}
+
+impl Nic {
+    fn spec(self, fds: &mut Handout) -> NicSpec {
+        NicSpec {
+            id: self.id,
+            mac: self.mac,
+            tap_fds: self.taps.into_iter().map(|tap| fds.give(tap)).collect(),
+            mtu: MTU,
+            receive_limit: RateLimit::default(),
+            transmit_limit: RateLimit::default(),
+        }
+    }
 }
 
 /// Opened anew for each monitor, so that none can meddle with another's.

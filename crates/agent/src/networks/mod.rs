@@ -16,6 +16,7 @@ use hearth_network::{
     InstanceMetadata, InterfaceCounters, MetadataSource, Network, NetworkConfig, NetworkError,
 };
 
+use translate::addresses;
 pub use translate::{Untranslatable, metadata, vpc_spec};
 
 /// How often what there is on the host is compared with what is wanted. What was changed is mended within twice that.
@@ -126,7 +127,8 @@ impl Networks {
         for instance in &intents.instances {
             match metadata(instance, &intents.vpcs) {
                 Ok(told) => {
-                    by_address.insert((told.vpc_id.clone(), told.local_ipv4), Arc::new(told));
+                    let told = Arc::new(told);
+                    by_address.extend(addresses(instance).map(|at| (at, Arc::clone(&told))));
                 }
                 Err(error) => {
                     tracing::error!(instance = instance.instance_id, %error, "IMDS will not know it");

@@ -31,12 +31,12 @@ pub enum Untranslatable {
 pub fn vpc_spec(vpc: &VpcIntent, instances: &[InstanceIntent]) -> Result<VpcSpec, Untranslatable> {
     let mut enis = Vec::new();
     for instance in instances {
-        match &instance.network_interface {
-            Some(eni) if eni.vpc_id == vpc.vpc_id => match eni_spec(eni, instance) {
+        let own = instance.network_interfaces.iter();
+        for eni in own.filter(|eni| eni.vpc_id == vpc.vpc_id) {
+            match eni_spec(eni, instance) {
                 Ok(spec) => enis.push(spec),
                 Err(error) => tracing::error!(%error, "leaving out an interface"),
-            },
-            _ => {}
+            }
         }
     }
     let groups = vpc.security_groups.iter().map(security_group);
@@ -126,7 +126,14 @@ fn rule(whose: &str, rule: &Rule) -> Result<RuleSpec, Untranslatable> {
     Ok(RuleSpec { protocol, peer })
 }
 
-/// What IMDS tells an instance.
+/// Where an instance asks IMDS: the VPC and the private address of each of its interfaces. Malformed ones are left out, as in
+/// [`vpc_spec`].
+pub fn addresses(instance: &InstanceIntent) -> impl Iterator<Item = (String, Ipv4Addr)> {
+    let enis = instance.network_interfaces.iter();
+    enis.filter_map(|eni| Some((eni.vpc_id.clone(), eni.private_ip.parse().ok()?)))
+}
+
+/// What IMDS tells an instance, of its primary interface.
 ///
 /// # Errors
 /// An address is malformed, or the instance has no interface.
@@ -137,8 +144,8 @@ pub fn metadata(instance: &InstanceIntent, vpcs: &[VpcIntent]) -> Result<Instanc
         what,
     };
     let eni = instance
-        .network_interface
-        .as_ref()
+        .network_interfaces
+        .first()
         .ok_or_else(|| missing("the network interface"))?;
     let told = instance
         .metadata

@@ -373,7 +373,7 @@ impl Cloud {
             run: 1,
             vcpus: 1,
             memory_mib,
-            root_volume: Some(RootVolume {
+            volumes: vec![InstanceVolume {
                 volume_id: format!("vol-of-{id}"),
                 size_bytes: 8 << 20,
                 image_id: "ami-1".to_owned(),
@@ -381,8 +381,8 @@ impl Cloud {
                 image_digest: digest(&image),
                 delete_on_termination: true,
                 has_run: false,
-            }),
-            network_interface: Some(NetworkInterface {
+            }],
+            network_interfaces: vec![NetworkInterface {
                 network_interface_id: "eni-1".to_owned(),
                 vpc_id: "vpc-1".to_owned(),
                 subnet_id: "subnet-1".to_owned(),
@@ -390,7 +390,7 @@ impl Cloud {
                 mac_address: "02:00:00:00:00:01".to_owned(),
                 private_ip: "172.31.0.10".to_owned(),
                 ..NetworkInterface::default()
-            }),
+            }],
             metadata: Some(InstanceMetadata::default()),
             ..InstanceIntent::default()
         }

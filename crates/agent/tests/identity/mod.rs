@@ -136,7 +136,7 @@ async fn a_reinstalled_host_does_not_start_instances_with_an_empty_disk() {
     cloud.start_agent();
     // As after its run was seen by the control plane.
     let mut intent = cloud.intent("i-1", 64);
-    intent.root_volume.as_mut().unwrap().has_run = true;
+    intent.volumes[0].has_run = true;
     cloud.want(|all| all.push(intent));
     let seen = cloud.until_phase("i-1", Phase::Ended, 1).await;
     let end = seen.end.unwrap();

@@ -2,7 +2,7 @@
 
 use hearth_api::InstanceState;
 use hearth_api::agent::{
-    InstanceIntent, InstanceMetadata, NetworkInterface as InterfaceIntent, RootVolume, instance_intent,
+    InstanceIntent, InstanceMetadata, InstanceVolume, NetworkInterface as InterfaceIntent, instance_intent,
 };
 use hearth_image::BootMode;
 
@@ -10,19 +10,24 @@ use crate::state::{
     AUTO_RECOVERY_DISABLED, Image, Instance, METADATA_TAGS_ENABLED, NetworkInterface, SecurityGroup, State,
     Subnet, Volume,
 };
-use crate::views::{self, Cloud};
+use crate::views::{self, Cloud, ROOT_DEVICE};
 
-/// An instance, its interface and its volume are made in one transaction, so that all are there.
+/// An instance with its interfaces. Interfaces and volumes are made with the instance, so that all are there; so far each
+/// instance has one of both.
 pub(super) fn instance<'s>(
     state: &'s State,
     id: &str,
     cloud: &Cloud,
-) -> Option<(InstanceIntent, &'s Instance, &'s NetworkInterface)> {
+) -> Option<(InstanceIntent, &'s Instance, Vec<&'s NetworkInterface>)> {
     let row = state.get::<Instance>(id)?;
-    let interface = state.interface_of(id)?;
-    let subnet = state.get::<Subnet>(&interface.subnet_id)?;
-    let volume = state.first_by(&Volume::BY_INSTANCE, id)?;
-    let image = state.get::<Image>(&volume.image_id)?;
+    let interfaces: Vec<&NetworkInterface> = state.by(&NetworkInterface::BY_INSTANCE, id).collect();
+    let interface = *interfaces.first()?;
+    let mut volumes: Vec<&Volume> = state.by(&Volume::BY_INSTANCE, id).collect();
+    volumes.sort_by_key(|volume| (volume.device_name != ROOT_DEVICE, &volume.device_name));
+    let root = state.get::<Image>(&volumes.first()?.image_id)?;
+    let has_run = row.run > 1 || row.state != InstanceState::Pending;
+    let enis = interfaces.iter().map(|interface| eni(state, interface));
+    let volumes = volumes.iter().map(|row| volume(state, row, has_run));
     let private_ip = interface.private_ip.to_string();
     let intent = InstanceIntent {
         instance_id: row.id.clone(),
@@ -31,28 +36,11 @@ pub(super) fn instance<'s>(
         reboot: row.reboot,
         force: row.force,
         auto_recovery_disabled: row.auto_recovery == AUTO_RECOVERY_DISABLED,
-        boot_mode: boot_mode(image.boot_mode).into(),
+        boot_mode: boot_mode(root.boot_mode).into(),
         vcpus: row.vcpus,
         memory_mib: row.memory_mib,
-        root_volume: Some(RootVolume {
-            volume_id: volume.id.clone(),
-            size_bytes: volume.size_gib << 30,
-            image_id: volume.image_id.clone(),
-            image_size_bytes: image.size,
-            image_digest: image.digest.clone(),
-            delete_on_termination: volume.delete_on_termination,
-            has_run: row.run > 1 || row.state != InstanceState::Pending,
-        }),
-        network_interface: Some(InterfaceIntent {
-            network_interface_id: interface.id.clone(),
-            vpc_id: interface.vpc_id.clone(),
-            subnet_id: interface.subnet_id.clone(),
-            subnet_cidr: subnet.cidr.to_string(),
-            mac_address: interface.mac_address.clone(),
-            private_ip: private_ip.clone(),
-            public_ip: interface.public_ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            security_group_ids: interface.groups.clone(),
-        }),
+        volumes: volumes.collect::<Option<_>>()?,
+        network_interfaces: enis.collect::<Option<_>>()?,
         metadata: Some(InstanceMetadata {
             image_id: row.image_id.clone(),
             instance_type: row.instance_type.clone(),
@@ -82,7 +70,33 @@ pub(super) fn instance<'s>(
             },
         }),
     };
-    Some((intent, row, interface))
+    Some((intent, row, interfaces))
+}
+
+fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> {
+    let image = state.get::<Image>(&row.image_id)?;
+    Some(InstanceVolume {
+        volume_id: row.id.clone(),
+        size_bytes: row.size_gib << 30,
+        image_id: row.image_id.clone(),
+        image_size_bytes: image.size,
+        image_digest: image.digest.clone(),
+        delete_on_termination: row.delete_on_termination,
+        has_run,
+    })
+}
+
+fn eni(state: &State, row: &NetworkInterface) -> Option<InterfaceIntent> {
+    Some(InterfaceIntent {
+        network_interface_id: row.id.clone(),
+        vpc_id: row.vpc_id.clone(),
+        subnet_id: row.subnet_id.clone(),
+        subnet_cidr: state.get::<Subnet>(&row.subnet_id)?.cidr.to_string(),
+        mac_address: row.mac_address.clone(),
+        private_ip: row.private_ip.to_string(),
+        public_ip: row.public_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        security_group_ids: row.groups.clone(),
+    })
 }
 
 fn boot_mode(mode: BootMode) -> instance_intent::BootMode {

@@ -58,8 +58,9 @@ pub struct Told {
 struct ToldInstance {
     /// Of the intent.
     digest: blake3::Hash,
-    vpc_id: String,
-    groups: Vec<String>,
+    /// Of its interfaces.
+    vpcs: BTreeSet<String>,
+    groups: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,24 +92,28 @@ impl Told {
     }
 
     fn vpcs(&self) -> BTreeSet<&str> {
-        self.instances.values().map(|told| told.vpc_id.as_str()).collect()
+        let vpcs = self.instances.values().flat_map(|told| &told.vpcs);
+        vpcs.map(String::as_str).collect()
     }
 
     /// Takes an instance up. Answers whether its intent is another one than before. That it has run follows from the host's
     /// own word: this alone is no news to it.
-    fn note(&mut self, intent: &mut InstanceIntent, interface: &NetworkInterface) -> bool {
-        let has_run = intent
-            .root_volume
-            .as_mut()
-            .is_some_and(|volume| std::mem::take(&mut volume.has_run));
-        let told = ToldInstance {
-            digest: blake3::hash(&intent.encode_to_vec()),
-            vpc_id: interface.vpc_id.clone(),
-            groups: interface.groups.clone(),
-        };
-        if let Some(volume) = &mut intent.root_volume {
-            volume.has_run = has_run;
+    fn note(&mut self, intent: &InstanceIntent, interfaces: &[&NetworkInterface]) -> bool {
+        let mut without = intent.clone();
+        for volume in &mut without.volumes {
+            volume.has_run = false;
         }
+        let told = ToldInstance {
+            digest: blake3::hash(&without.encode_to_vec()),
+            vpcs: interfaces
+                .iter()
+                .map(|interface| interface.vpc_id.clone())
+                .collect(),
+            groups: interfaces
+                .iter()
+                .flat_map(|interface| interface.groups.clone())
+                .collect(),
+        };
         let before = self.instances.insert(intent.instance_id.clone(), told.clone());
         before.as_ref() != Some(&told)
     }
@@ -155,10 +160,10 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
     };
     let (mut instances, mut user_data) = (Vec::new(), Vec::new());
     for claim in state.by(&Claim::BY_HOST, host_id) {
-        let Some((mut intent, row, interface)) = instance(state, &claim.instance_id, cloud) else {
+        let Some((intent, row, interfaces)) = instance(state, &claim.instance_id, cloud) else {
             continue;
         };
-        told.note(&mut intent, interface);
+        told.note(&intent, &interfaces);
         instances.push(intent);
         user_data.push(row.user_data.clone());
     }
@@ -275,8 +280,8 @@ pub fn changes(
                 let claim = state.get::<Claim>(instance_id);
                 let own = claim.filter(|claim| claim.host_id == host_id);
                 match own.and_then(|_| instance(state, instance_id, cloud)) {
-                    Some((mut intent, row, interface)) => {
-                        if told.note(&mut intent, interface) {
+                    Some((intent, row, interfaces)) => {
+                        if told.note(&intent, &interfaces) {
                             delta.instances.push(intent);
                             user_data.push(row.user_data.clone());
                         }

@@ -221,11 +221,7 @@ fn normal(mut intents: Intents) -> Intents {
     }
     // Deltas that say nothing are not sent.
     intents.sequence = 0;
-    for volume in intents
-        .instances
-        .iter_mut()
-        .filter_map(|i| i.root_volume.as_mut())
-    {
+    for volume in intents.instances.iter_mut().flat_map(|i| &mut i.volumes) {
         volume.has_run = false;
     }
     intents

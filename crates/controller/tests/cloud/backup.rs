@@ -88,7 +88,7 @@ async fn a_restored_cloud_is_as_it_was_and_its_host_listens_to_it() {
     assert_eq!(intents.instances.len(), 1);
     // It was pending then, and has run when the backup was made.
     let mut known = first.clone();
-    known.root_volume.as_mut().unwrap().has_run = true;
+    known.volumes[0].has_run = true;
     assert_eq!(intents.instances[0], known);
     // What it reports of an instance that was launched since changes nothing.
     session

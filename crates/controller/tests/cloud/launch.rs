@@ -54,13 +54,13 @@ async fn a_launch_reaches_its_host_with_all_it_needs() {
         (Desired::Running, 1, false)
     );
     assert_eq!((intent.vcpus, intent.memory_mib), (1, 1024));
-    let volume = intent.root_volume.as_ref().unwrap();
+    let volume = &intent.volumes[0];
     assert_eq!((volume.size_bytes, volume.image_size_bytes), (1 << 30, 8 << 20));
     assert_eq!(
         (volume.image_digest.len(), volume.delete_on_termination),
         (64, true)
     );
-    let interface = intent.network_interface.as_ref().unwrap();
+    let interface = &intent.network_interfaces[0];
     assert_eq!(interface.private_ip, wanted.private_ip_address);
     assert_eq!(interface.public_ip, wanted.public_ip_address);
     assert_eq!(interface.subnet_cidr, "172.31.0.0/20");

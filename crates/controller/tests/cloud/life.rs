@@ -93,15 +93,12 @@ async fn from_launch_to_termination() {
     let idle = session
         .intents_when(|i| i.instances[0].desired() == Desired::Stopped)
         .await;
-    assert_eq!(
-        idle.instances[0].network_interface.as_ref().unwrap().public_ip,
-        ""
-    );
+    assert_eq!(idle.instances[0].network_interfaces[0].public_ip, "");
 
     // The second run; what is said of the first does not matter any more.
     assert_eq!(codes(&start(&cloud, &id).await.unwrap()), (80, 0));
     let second = session.intents_when(|i| i.instances[0].run == 2).await.instances[0].clone();
-    assert_eq!(second.network_interface.as_ref().unwrap().public_ip, "198.18.0.2");
+    assert_eq!(second.network_interfaces[0].public_ip, "198.18.0.2");
     session.observe(vec![ended(&first, Cause::GuestPowerOff)]).await;
     session.observe(vec![seen(&second, Phase::Running)]).await;
     cloud.until(&id, "running").await;

@@ -166,7 +166,7 @@ async fn a_silent_host_is_unknown_its_instances_are_impaired_and_never_stopped()
     let mut session = cloud.connect().await;
     // An agent that has lost its data must not begin with an empty volume.
     let intents = session.intents().await;
-    assert!(intents.instances[0].root_volume.as_ref().unwrap().has_run);
+    assert!(intents.instances[0].volumes[0].has_run);
     session.obey();
     until_host(&cloud, "connected", |host| host.state == "connected").await;
     assert_eq!(status(&cloud, &id).await, ["ok", "ok", "passed"]);

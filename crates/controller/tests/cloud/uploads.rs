@@ -275,14 +275,7 @@ async fn digests_of_an_older_version_are_made_anew() {
     let intents = session
         .intents_when(|intents| !intents.instances.is_empty())
         .await;
-    let digest = |intents: &hearth_api::agent::Intents| {
-        intents.instances[0]
-            .root_volume
-            .as_ref()
-            .unwrap()
-            .image_digest
-            .clone()
-    };
+    let digest = |intents: &hearth_api::agent::Intents| intents.instances[0].volumes[0].image_digest.clone();
     let (expected, sequence) = (digest(&intents), intents.sequence);
     let lost = register(&cloud.client, "lost", &disk(cloud.hearthd.dir.path()).unwrap())
         .await

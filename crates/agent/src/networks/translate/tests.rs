@@ -33,7 +33,7 @@ fn with_peer(protocol: i32, from_port: i32, to_port: i32, peer: PeerIntent) -> R
 fn instance(id: &str, private_ip: &str) -> InstanceIntent {
     InstanceIntent {
         instance_id: id.to_owned(),
-        network_interface: Some(NetworkInterface {
+        network_interfaces: vec![NetworkInterface {
             network_interface_id: format!("eni-of-{id}"),
             vpc_id: "vpc-1".to_owned(),
             subnet_id: "subnet-1".to_owned(),
@@ -42,7 +42,7 @@ fn instance(id: &str, private_ip: &str) -> InstanceIntent {
             private_ip: private_ip.to_owned(),
             public_ip: String::new(),
             security_group_ids: vec!["sg-1".to_owned()],
-        }),
+        }],
         metadata: Some(Told {
             local_hostname: "ip-172-31-0-10.local-1.compute.internal".to_owned(),
             security_group_names: vec!["ssh".to_owned()],
@@ -131,4 +131,32 @@ fn imds_knows_an_instance_by_its_address_until_its_intent_goes() {
             .by_address("vpc-1", "172.31.0.10".parse().unwrap())
             .is_none()
     );
+}
+
+#[test]
+fn each_interface_of_an_instance_is_in_its_vpc_and_asks_imds() {
+    let mut several = instance("i-1", "172.31.0.10");
+    let mut second = several.network_interfaces[0].clone();
+    second.network_interface_id = "eni-2".into();
+    second.private_ip = "172.31.0.11".into();
+    several.network_interfaces.push(second);
+    let spec = vpc_spec(&vpc(), std::slice::from_ref(&several)).unwrap();
+    let ids: Vec<&str> = spec.enis.iter().map(|eni| eni.eni_id.as_str()).collect();
+    assert_eq!(ids, ["eni-of-i-1", "eni-2"]);
+
+    let metadata = std::sync::Arc::new(crate::networks::Metadata::default());
+    let networks =
+        crate::networks::Networks::new(crate::networks::Host::Simulated, std::sync::Arc::clone(&metadata));
+    networks.want(&hearth_api::agent::Intents {
+        instances: vec![several],
+        vpcs: vec![vpc()],
+        ..Default::default()
+    });
+    for address in ["172.31.0.10", "172.31.0.11"] {
+        let told = metadata.by_address("vpc-1", address.parse().unwrap()).unwrap();
+        assert_eq!(
+            (told.instance_id.as_str(), told.interface_id.as_str()),
+            ("i-1", "eni-of-i-1")
+        );
+    }
 }
