@@ -30,6 +30,14 @@ pub enum VolumeError {
     Lost { volume_id: String },
     #[error("volume {volume_id} is in use by another process on this host")]
     InUse { volume_id: String },
+    #[error(
+        "volume {volume_id} was attached again since: this host has seen attachment {seen}, and is asked for {asked}"
+    )]
+    Stale {
+        volume_id: String,
+        seen: u64,
+        asked: u64,
+    },
 }
 
 /// An open volume. The lock on `data` lives as long as any process holds that open file, so it passes to
@@ -46,6 +54,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The file of a volume that says which image is its base.
 const BASE: &str = "image";
+/// The file of a volume that says the epoch of its newest attachment; the first one needs none.
+const EPOCH: &str = "epoch";
 
 /// Of a volume that was made before: an empty one in its place would be another disk. Blocks.
 ///
@@ -189,12 +199,59 @@ pub fn remove(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
     remove_tree(&dir.volume(volume_id))
 }
 
-/// Deletes a volume that no instance has, if it is there. Blocks.
+/// Notes the epoch of an attachment of a volume that is there; durable on return. 0 is not told, and holds nothing. Blocks.
+///
+/// # Errors
+/// A later attachment was noted, or the note cannot be written.
+pub fn hold(dir: &DataDir, volume_id: &str, epoch: u64) -> Result<(), VolumeError> {
+    let volume = dir.volume(volume_id);
+    let seen = seen(&volume)?;
+    if epoch == 0 || epoch == seen {
+        return Ok(());
+    }
+    if epoch < seen {
+        return Err(VolumeError::Stale {
+            volume_id: volume_id.to_owned(),
+            seen,
+            asked: epoch,
+        });
+    }
+    let half_made = volume.join(format!(".{EPOCH}.{:016x}", rand::random::<u64>()));
+    let mut file = create(&half_made)?;
+    let written = file
+        .write_all(epoch.to_string().as_bytes())
+        .and_then(|()| file.sync_all());
+    written.map_err(|source| io_error("writing", &half_made, source))?;
+    std::fs::rename(&half_made, volume.join(EPOCH)).map_err(|e| io_error("renaming", &half_made, e))?;
+    sync_dir(&volume)
+}
+
+/// The epoch of the newest attachment of a volume.
+fn seen(volume: &Path) -> Result<u64, VolumeError> {
+    let path = volume.join(EPOCH);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text
+            .parse()
+            .map_err(|_| io_error("reading", &path, io::Error::other("it is no number"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(1),
+        Err(source) => Err(io_error("reading", &path, source)),
+    }
+}
+
+/// Deletes a volume that no instance has, if it is there and was not attached since `epoch`. Blocks.
 ///
 /// # Errors
 /// A process has it open, or the files cannot be removed.
-pub fn erase(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
+pub fn erase(dir: &DataDir, volume_id: &str, epoch: u64) -> Result<(), VolumeError> {
     let volume = dir.volume(volume_id);
+    let seen = seen(&volume)?;
+    if epoch != 0 && epoch < seen {
+        return Err(VolumeError::Stale {
+            volume_id: volume_id.to_owned(),
+            seen,
+            asked: epoch,
+        });
+    }
     let data = match File::open(volume.join("data")) {
         // What an agent that was killed meanwhile has left.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return remove(dir, volume_id),
@@ -260,5 +317,31 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> VolumeError 
         doing,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_of_its_newest_attachment() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::create(root.path()).unwrap();
+        ensure(&dir, "vol-1", "ami-1", 1 << 20, 1 << 20).unwrap();
+        let stale = |result| matches!(result, Err(VolumeError::Stale { .. }));
+        // Most are attached once: that costs nothing.
+        hold(&dir, "vol-1", 1).unwrap();
+        assert!(!dir.volume("vol-1").join(EPOCH).exists());
+        hold(&dir, "vol-1", 3).unwrap();
+        hold(&dir, "vol-1", 3).unwrap();
+        assert!(stale(hold(&dir, "vol-1", 2)) && stale(hold(&dir, "vol-1", 1)));
+        // Who does not tell is an older control plane.
+        hold(&dir, "vol-1", 0).unwrap();
+        assert!(stale(erase(&dir, "vol-1", 2)));
+        assert!(dir.volume("vol-1").exists());
+        erase(&dir, "vol-1", 3).unwrap();
+        assert!(!dir.volume("vol-1").exists());
+        erase(&dir, "vol-1", 3).unwrap();
     }
 }

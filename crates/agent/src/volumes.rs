@@ -1,6 +1,6 @@
 //! Volumes that no instance has: those that intents want erased are erased, and the control plane hears of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +17,13 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Tells the worker what is to be erased. The worker ends when this is dropped.
 pub struct Volumes {
-    erased: watch::Sender<BTreeSet<String>>,
+    /// With the epochs of their newest attachments.
+    erased: watch::Sender<BTreeMap<String, u64>>,
 }
 
 impl Volumes {
     pub fn start(context: Arc<Context>) -> Volumes {
-        let (erased, wanted) = watch::channel(BTreeSet::new());
+        let (erased, wanted) = watch::channel(BTreeMap::new());
         tokio::spawn(work(context, wanted));
         Volumes { erased }
     }
@@ -35,7 +36,8 @@ impl Volumes {
             let id = volume.volume_id.as_str();
             volume.desired() == Desired::Erased && is_plain_id(id) && !used.contains(id)
         });
-        let wanted: BTreeSet<String> = wanted.map(|volume| volume.volume_id.clone()).collect();
+        let wanted = wanted.map(|volume| (volume.volume_id.clone(), volume.epoch));
+        let wanted: BTreeMap<String, u64> = wanted.collect();
         self.erased.send_if_modified(|now| {
             let is_news = *now != wanted;
             *now = wanted;
@@ -44,18 +46,19 @@ impl Volumes {
     }
 }
 
-async fn work(context: Arc<Context>, mut wanted: watch::Receiver<BTreeSet<String>>) {
+async fn work(context: Arc<Context>, mut wanted: watch::Receiver<BTreeMap<String, u64>>) {
     let mut done: BTreeSet<String> = BTreeSet::new();
     loop {
         let now = wanted.borrow_and_update().clone();
-        done.retain(|id| now.contains(id));
-        let left: Vec<String> = now.difference(&done).cloned().collect();
-        for id in &left {
-            if erase(&context, id).await {
+        done.retain(|id| now.contains_key(id));
+        let left: Vec<_> = now.iter().filter(|(id, _)| !done.contains(*id)).collect();
+        let is_left = !left.is_empty();
+        for (id, epoch) in left {
+            if erase(&context, id, *epoch).await {
                 done.insert(id.clone());
             }
         }
-        if !left.is_empty() {
+        if is_left {
             context.images.trim().await;
         }
         context.board.post_erased(&done);
@@ -68,9 +71,9 @@ async fn work(context: Arc<Context>, mut wanted: watch::Receiver<BTreeSet<String
 }
 
 /// Answers whether nothing of the volume is left.
-async fn erase(context: &Context, id: &str) -> bool {
+async fn erase(context: &Context, id: &str, epoch: u64) -> bool {
     let (dir, volume_id) = (context.dir.clone(), id.to_owned());
-    let erased = tokio::task::spawn_blocking(move || volume::erase(&dir, &volume_id)).await;
+    let erased = tokio::task::spawn_blocking(move || volume::erase(&dir, &volume_id, epoch)).await;
     match erased {
         Ok(Ok(())) => {
             tracing::info!(volume = id, "a volume was erased");

@@ -563,6 +563,7 @@ async fn volumes_are_erased_when_intents_want_it_and_kept_otherwise() {
     let want = |id: &str, desired: Wanted| VolumeIntent {
         volume_id: id.into(),
         desired: desired.into(),
+        epoch: 1,
     };
     cloud.want_volumes(vec![
         want("vol-of-i-1", Wanted::Kept),

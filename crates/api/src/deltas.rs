@@ -98,6 +98,7 @@ mod tests {
         VolumeIntent {
             volume_id: id.into(),
             desired: desired.into(),
+            epoch: 1,
         }
     }
 

@@ -76,11 +76,12 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
     let status = attachment_status(row.state);
     told.block_device_mappings = state
         .by(&Volume::BY_INSTANCE, &row.id)
-        .map(|volume| v1::BlockDeviceMapping {
-            device_name: volume.device_name.clone(),
+        .filter_map(|volume| Some((volume, volume.attachment.as_ref()?)))
+        .map(|(volume, attachment)| v1::BlockDeviceMapping {
+            device_name: attachment.device.clone(),
             ebs: Some(v1::EbsBlockDevice {
                 volume_size: volume.size_gib.cast_signed(),
-                delete_on_termination: Some(volume.delete_on_termination),
+                delete_on_termination: Some(attachment.delete_on_termination),
                 volume_id: volume.id.clone(),
                 status: status.into(),
             }),

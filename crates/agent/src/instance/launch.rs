@@ -187,6 +187,7 @@ async fn lay(context: &Arc<Context>, wanted: &InstanceVolume, has_run: bool) -> 
             wanted.image_size_bytes,
             wanted.size_bytes,
         )?;
+        volume::hold(&dir, &wanted.volume_id, wanted.attachment_epoch)?;
         // From here on the volume keeps its base.
         drop(pin);
         volume::open(&dir, &wanted.volume_id, &wanted.image_id)

@@ -381,6 +381,7 @@ impl Cloud {
                 image_digest: digest(&image),
                 delete_on_termination: true,
                 has_run: false,
+                attachment_epoch: 1,
             }],
             network_interfaces: vec![NetworkInterface {
                 network_interface_id: "eni-1".to_owned(),

@@ -155,7 +155,7 @@ fn is_needed_by(state: &State, image_id: &str, host_id: &str) -> bool {
     state
         .by(&Volume::BY_IMAGE, image_id)
         .filter(|volume| volume.host_id == host_id)
-        .filter_map(|volume| volume.instance_id.as_deref())
+        .filter_map(|volume| volume.instance_id())
         .any(|instance| state.get::<Claim>(instance).is_some())
 }
 

@@ -119,7 +119,7 @@ fn news(state: &State, host_id: &str, observation: &Observation) -> Vec<News> {
 fn erased(state: &State, host_id: &str, observation: &Observation) -> Vec<String> {
     let said = observation.erased_volumes.iter();
     said.filter_map(|id| state.get::<Volume>(id))
-        .filter(|row| row.host_id == host_id && row.instance_id.is_none() && row.deleting)
+        .filter(|row| row.host_id == host_id && row.attachment.is_none() && row.deleting)
         .map(|row| row.id.clone())
         .collect()
 }

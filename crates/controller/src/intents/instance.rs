@@ -12,7 +12,7 @@ use crate::state::{
 };
 use crate::views::{self, Cloud, ROOT_DEVICE};
 
-/// An instance with its interfaces. Interfaces and volumes are made with the instance, so that all are there; so far each
+/// An instance with its interfaces, the primary one first. Interfaces and volumes are made with the instance, so that all are there; so far each
 /// instance has one of both.
 pub(super) fn instance<'s>(
     state: &'s State,
@@ -20,10 +20,14 @@ pub(super) fn instance<'s>(
     cloud: &Cloud,
 ) -> Option<(InstanceIntent, &'s Instance, Vec<&'s NetworkInterface>)> {
     let row = state.get::<Instance>(id)?;
-    let interfaces: Vec<&NetworkInterface> = state.by(&NetworkInterface::BY_INSTANCE, id).collect();
+    let mut interfaces: Vec<&NetworkInterface> = state.by(&NetworkInterface::BY_INSTANCE, id).collect();
+    interfaces.sort_by_key(|row| row.attachment.as_ref().map(|a| (a.device.len(), &a.device)));
     let interface = *interfaces.first()?;
     let mut volumes: Vec<&Volume> = state.by(&Volume::BY_INSTANCE, id).collect();
-    volumes.sort_by_key(|volume| (volume.device_name != ROOT_DEVICE, &volume.device_name));
+    volumes.sort_by_key(|row| {
+        let device = row.attachment.as_ref().map(|a| a.device.as_str());
+        (device != Some(ROOT_DEVICE), device)
+    });
     let root = state.get::<Image>(&volumes.first()?.image_id)?;
     let has_run = row.run > 1 || row.state != InstanceState::Pending;
     let enis = interfaces.iter().map(|interface| eni(state, interface));
@@ -81,7 +85,8 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
         image_id: row.image_id.clone(),
         image_size_bytes: image.size,
         image_digest: image.digest.clone(),
-        delete_on_termination: row.delete_on_termination,
+        delete_on_termination: row.attachment.as_ref().is_some_and(|a| a.delete_on_termination),
+        attachment_epoch: row.epoch,
         has_run,
     })
 }
@@ -96,6 +101,7 @@ fn eni(state: &State, row: &NetworkInterface) -> Option<InterfaceIntent> {
         private_ip: row.private_ip.to_string(),
         public_ip: row.public_ip.map(|ip| ip.to_string()).unwrap_or_default(),
         security_group_ids: row.groups.clone(),
+        attachment_epoch: row.epoch,
     })
 }
 

@@ -216,8 +216,9 @@ fn volume(state: &State, id: &str, host_id: &str) -> Option<VolumeIntent> {
         true => volume_intent::Desired::Erased,
         false => volume_intent::Desired::Kept,
     };
-    (row.host_id == host_id && row.instance_id.is_none()).then(|| VolumeIntent {
+    (row.host_id == host_id && row.attachment.is_none()).then(|| VolumeIntent {
         volume_id: row.id.clone(),
+        epoch: row.epoch,
         desired: desired.into(),
     })
 }

@@ -12,7 +12,8 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::state::tests::{a_host, an_instance};
 use crate::state::{
-    AVAILABLE, Host, Image, Instance, Reservation, SecurityGroupRule, Subnet, Tags, Tx, Volume,
+    AVAILABLE, Attachment, Host, Image, Instance, PRIMARY, Reservation, SecurityGroupRule, Subnet, Tags, Tx,
+    Volume,
 };
 
 const HOSTS: [&str; 3] = ["h-0", "h-1", "h-2"];
@@ -112,7 +113,8 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     tx.put(NetworkInterface {
         id: format!("eni-{number}"),
         account_id: "1".into(),
-        instance_id: id.clone(),
+        attachment: Some(Attachment::first(&id, PRIMARY, true, 0)),
+        epoch: 1,
         vpc_id: vpc.into(),
         subnet_id: format!("subnet-{vpc}"),
         mac_address: format!("02:00:00:00:{:02x}:{:02x}", number >> 8, number & 0xff),
@@ -124,12 +126,11 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     tx.put(Volume {
         id: format!("vol-{number}"),
         account_id: "1".into(),
-        instance_id: Some(id),
+        attachment: Some(Attachment::first(&id, "/dev/vda", true, 0)),
+        epoch: 1,
         host_id: host.into(),
         image_id: "ami-1".into(),
-        device_name: "/dev/vda".into(),
         size_gib: 1,
-        delete_on_termination: true,
         created_at: 0,
         deleting: false,
         tags: Tags::new(),
@@ -155,13 +156,13 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
             for id in volumes {
                 match rng.random() {
                     true => tx.remove::<Volume>(&id),
-                    false => tx.update::<Volume>(&id, |volume| volume.instance_id = None),
+                    false => tx.update::<Volume>(&id, |volume| volume.attachment = None),
                 };
             }
             tx.remove::<Instance>(&gone.id);
         }
         10 => {
-            let kept = tx.all::<Volume>().filter(|volume| volume.instance_id.is_none());
+            let kept = tx.all::<Volume>().filter(|volume| volume.attachment.is_none());
             let kept: Vec<Volume> = kept.cloned().collect();
             let Some(volume) = kept.choose(rng) else { return };
             match volume.deleting {

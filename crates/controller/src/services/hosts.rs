@@ -248,8 +248,10 @@ fn refuse_used(state: &State, host_id: &str) -> Result<(), ApiError> {
     };
     let mut instances = alive_on(state, host_id);
     instances.retain(|id| !ends(id));
-    let goes =
-        |volume: &&Volume| volume.instance_id.as_deref().is_some_and(ends) && volume.delete_on_termination;
+    let goes = |volume: &&Volume| {
+        let attachment = volume.attachment.as_ref();
+        attachment.is_some_and(|a| a.delete_on_termination && ends(&a.instance_id))
+    };
     let volumes: Vec<String> = state
         .by(&Volume::BY_HOST, host_id)
         .filter(|volume| !goes(volume))

@@ -72,16 +72,19 @@ fn describe(app: &App, request: &DescribeVolumesRequest) -> Result<DescribeVolum
 }
 
 fn tell(state: &State, row: &state::Volume) -> Volume {
-    let attached = |instance: &Instance| VolumeAttachment {
-        volume_id: row.id.clone(),
-        instance_id: instance.id.clone(),
-        device: row.device_name.clone(),
-        state: views::attachment_status(instance.state).into(),
-        delete_on_termination: row.delete_on_termination,
+    let attached = |attachment: &state::Attachment| {
+        let instance = state.get::<Instance>(&attachment.instance_id)?;
+        Some(VolumeAttachment {
+            volume_id: row.id.clone(),
+            instance_id: instance.id.clone(),
+            device: attachment.device.clone(),
+            state: views::attachment_status(instance.state).into(),
+            delete_on_termination: attachment.delete_on_termination,
+            attach_time: Some(views::timestamp(attachment.attached_at)),
+        })
     };
-    let instance = row.instance_id.as_ref().and_then(|id| state.get::<Instance>(id));
     let host = state.get::<Host>(&row.host_id);
-    let status = match (row.deleting, &row.instance_id) {
+    let status = match (row.deleting, &row.attachment) {
         (true, _) => "deleting",
         (false, Some(_)) => "in-use",
         (false, None) => "available",
@@ -94,7 +97,7 @@ fn tell(state: &State, row: &state::Volume) -> Volume {
             .unwrap_or_default(),
         state: status.into(),
         create_time: Some(views::timestamp(row.created_at)),
-        attachments: instance.map(attached).into_iter().collect(),
+        attachments: row.attachment.as_ref().and_then(attached).into_iter().collect(),
         tags: tell_tags(&row.tags),
         volume_type: TYPE.into(),
     }
@@ -130,7 +133,7 @@ async fn delete(app: &App, request: DeleteVolumeRequest) -> Result<DeleteVolumeR
             let Some(row) = tx.get::<state::Volume>(&id) else {
                 return Err(Kind::Volume.not_found(&[&id]));
             };
-            if let Some(instance) = &row.instance_id {
+            if let Some(instance) = row.instance_id() {
                 return Err(ApiError::new(
                     ErrorCode::VolumeInUse,
                     format!("Volume {id} is currently attached to {instance}: terminate the instance first."),

@@ -55,9 +55,9 @@ impl Object {
                 (Instance::KIND, o.instance_id.clone()),
             ],
             Self::Volume(o) => {
-                let instance = o.instance_id.iter().map(|id| (Instance::KIND, id.clone()));
+                let instance = o.instance_id().map(|id| (Instance::KIND, id.to_owned()));
                 let rest = [(Host::KIND, o.host_id.clone()), (Image::KIND, o.image_id.clone())];
-                instance.chain(rest).collect()
+                instance.into_iter().chain(rest).collect()
             }
             Self::Group(o) => vec![(Vpc::KIND, o.vpc_id.clone())],
             Self::Host(_) | Self::Image(_) | Self::Reservation(_) | Self::KeyPair(_) | Self::Vpc(_) => {
@@ -235,12 +235,14 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         Volume::KIND => Object::Volume(Volume {
             id: pick(rng, "vol", 5),
             account_id,
-            instance_id: rng.random::<bool>().then(|| pick(rng, "i", 5)),
+            attachment: rng.random::<bool>().then(|| {
+                let instance = pick(rng, "i", 5);
+                Attachment::first(&instance, "/dev/vda", rng.random(), 0)
+            }),
+            epoch: rng.random_range(0..3),
             host_id: pick(rng, "h", 3),
             image_id: pick(rng, "ami", 3),
-            device_name: "/dev/vda".into(),
             size_gib: rng.random_range(0..100),
-            delete_on_termination: rng.random(),
             created_at: 0,
             deleting: false,
             tags: tags(rng),
@@ -485,4 +487,37 @@ fn what_an_object_owns_goes_with_it() {
     let mut tx = Tx::new(&mut state, 3);
     tx.remove::<SecurityGroup>("sg-a");
     assert!(matches!(tx.finish(), Err(Violation::Referred { .. })));
+}
+
+#[test]
+fn volumes_and_interfaces_of_before_attachments_are_read() {
+    let volume = |instance: &str| {
+        let body = format!(
+            r#"{{"id":"vol-1","account_id":"1","instance_id":{instance},"host_id":"h-0","image_id":"ami-1",
+            "device_name":"/dev/vda","size_gib":8,"delete_on_termination":false,"created_at":7,"tags":{{"a":"b"}}}}"#
+        );
+        serde_json::from_str::<Volume>(&body).unwrap()
+    };
+    let attached = volume(r#""i-1""#);
+    let attachment = Attachment::first("i-1", "/dev/vda", false, 7);
+    assert_eq!((attached.attachment, attached.epoch), (Some(attachment), 1));
+    assert_eq!((attached.size_gib, attached.deleting), (8, false));
+    let kept = volume("null");
+    assert_eq!((kept.attachment, kept.epoch), (None, 1));
+    let interface = r#"{"id":"eni-1","account_id":"1","instance_id":"i-1","vpc_id":"vpc-1","subnet_id":"subnet-1",
+        "mac_address":"02:00:00:00:00:01","private_ip":"10.0.0.4","public_ip":null,"groups":["sg-1"],"tags":{}}"#;
+    let interface: NetworkInterface = serde_json::from_str(interface).unwrap();
+    assert_eq!(
+        interface.attachment,
+        Some(Attachment::first("i-1", PRIMARY, true, 0))
+    );
+    // What is written now is read as it was.
+    let again: NetworkInterface = serde_json::from_str(&serde_json::to_string(&interface).unwrap()).unwrap();
+    assert_eq!(again, interface);
+    let never = Volume {
+        epoch: 0,
+        ..volume("null")
+    };
+    let again: Volume = serde_json::from_str(&serde_json::to_string(&never).unwrap()).unwrap();
+    assert_eq!(again.epoch, 0);
 }

@@ -184,7 +184,11 @@ async fn a_database_of_tables_becomes_one_of_objects() {
     assert_eq!(interface.public_ip, Some([198, 18, 0, 2].into()));
     assert_eq!(state.sum(&Claim::ON_HOST, "h-1"), [2, 4096]);
     assert_eq!(state.sum(&Volume::ON_HOST, "h-1"), [2, 18]);
-    assert!(state.get::<Volume>("vol-2").unwrap().instance_id.is_none());
+    assert!(state.get::<Volume>("vol-2").unwrap().attachment.is_none());
+    let root = state.get::<Volume>("vol-1").unwrap().attachment.clone().unwrap();
+    assert_eq!((root.instance_id.as_str(), root.epoch), ("i-1", 1));
+    let primary = interface.attachment.clone().unwrap();
+    assert!(primary.delete_on_termination && primary.device == "0");
     assert!(state.get::<HostReport>("h-1").unwrap().uefi);
     assert_eq!(state.get::<Subnet>("subnet-1").unwrap().tags["a/b"], "");
     assert_eq!(state.rules_of("sg-1").len(), 2);

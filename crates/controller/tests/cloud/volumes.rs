@@ -111,6 +111,7 @@ async fn a_volume_that_outlives_its_instance_is_told_and_deleted() {
         ("/dev/vda", "attached")
     );
     assert!(!attachment.delete_on_termination);
+    assert!(attachment.attach_time.as_ref().unwrap().seconds > 1_700_000_000);
     assert_eq!(all(&cloud).await.len(), 2);
     let refused = delete(&cloud, &id).await.unwrap_err();
     assert_eq!(code(&refused), "VolumeInUse");
@@ -193,6 +194,12 @@ async fn a_host_erases_what_is_to_be_erased_and_nothing_else() {
     }
     let intents = session.intents_when(|intents| intents.instances.len() == 2).await;
     assert!(intents.volumes.is_empty(), "instances have them");
+    let held = &intents.instances[0];
+    let epochs = (
+        held.volumes[0].attachment_epoch,
+        held.network_interfaces[0].attachment_epoch,
+    );
+    assert_eq!(epochs, (1, 1));
     drop(session);
     let obeying = cloud.connect().await.obey();
     for id in &ids {
@@ -206,7 +213,10 @@ async fn a_host_erases_what_is_to_be_erased_and_nothing_else() {
         .intents_when(|intents| intents.volumes.len() == 2)
         .await
         .volumes;
-    assert!(kept.iter().all(|volume| volume.desired() == Desired::Kept));
+    assert!(
+        kept.iter()
+            .all(|volume| volume.desired() == Desired::Kept && volume.epoch == 1)
+    );
     // A host that says so of its own accord is not believed.
     delete(&cloud, &volumes[0].volume_id).await.unwrap();
     let told = session

@@ -42,6 +42,7 @@ fn instance(id: &str, private_ip: &str) -> InstanceIntent {
             private_ip: private_ip.to_owned(),
             public_ip: String::new(),
             security_group_ids: vec!["sg-1".to_owned()],
+            attachment_epoch: 1,
         }],
         metadata: Some(Told {
             local_hostname: "ip-172-31-0-10.local-1.compute.internal".to_owned(),

@@ -17,7 +17,8 @@ use crate::scheduler::{Demand, Resources};
 use crate::services::placement::{Placed, Wish};
 use crate::state::noun::keep_tags;
 use crate::state::{
-    self, ClientToken, Image, Instance, NetworkInterface, SecurityGroup, State, Subnet, Tx, Volume,
+    self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, SecurityGroup, State, Subnet,
+    Tx, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views::{self, ROOT_DEVICE};
@@ -423,7 +424,8 @@ impl Launch {
         tx.put(NetworkInterface {
             id: Id::new(Kind::NetworkInterface).to_string(),
             account_id: account.to_owned(),
-            instance_id: id.clone(),
+            attachment: Some(Attachment::first(&id, PRIMARY, true, tx.now())),
+            epoch: 1,
             vpc_id: self.subnet.vpc_id.clone(),
             subnet_id: self.subnet.id.clone(),
             mac_address: addresses::new_mac(tx),
@@ -435,12 +437,16 @@ impl Launch {
         tx.put(Volume {
             id: Id::new(Kind::Volume).to_string(),
             account_id: account.to_owned(),
-            instance_id: Some(id.clone()),
+            attachment: Some(Attachment::first(
+                &id,
+                ROOT_DEVICE,
+                plan.delete_on_termination,
+                tx.now(),
+            )),
+            epoch: 1,
             host_id: host.clone(),
             image_id: request.image_id.clone(),
-            device_name: ROOT_DEVICE.to_owned(),
             size_gib: self.size_gib,
-            delete_on_termination: plan.delete_on_termination,
             created_at: tx.now(),
             deleting: false,
             tags: keep_tags(&plan.volume_tags),

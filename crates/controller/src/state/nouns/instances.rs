@@ -229,18 +229,27 @@ impl Tx<'_> {
         }
     }
 
-    /// Nothing of the instance is left on its host but volumes that shall outlive it.
+    /// Nothing of the instance is left on its host but what shall outlive it.
     fn drop_all(&mut self, id: &str) {
         self.remove::<Claim>(id);
-        if let Some(interface) = self.interface_of(id).cloned() {
-            self.remove::<NetworkInterface>(&interface.id);
+        let interfaces: Vec<NetworkInterface> =
+            self.by(&NetworkInterface::BY_INSTANCE, id).cloned().collect();
+        for mut interface in interfaces {
+            if interface
+                .attachment
+                .take()
+                .is_some_and(|a| a.delete_on_termination)
+            {
+                self.remove::<NetworkInterface>(&interface.id);
+            } else {
+                self.put(interface);
+            }
         }
         let volumes: Vec<Volume> = self.by(&Volume::BY_INSTANCE, id).cloned().collect();
         for mut volume in volumes {
-            if volume.delete_on_termination {
+            if volume.attachment.take().is_some_and(|a| a.delete_on_termination) {
                 self.remove::<Volume>(&volume.id);
             } else {
-                volume.instance_id = None;
                 self.put(volume);
             }
         }

@@ -1,5 +1,6 @@
 //! The nouns, one file for each or for a few that belong together.
 
+mod attachment;
 mod cloud;
 mod hosts;
 mod images;
@@ -11,6 +12,7 @@ mod placement;
 mod security_groups;
 mod volumes;
 
+pub use attachment::{Attachment, PRIMARY};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken};
 pub use images::{AVAILABLE, DEREGISTERED, Image};

@@ -6,7 +6,7 @@ use hearth_api::Kind;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Instance, SecurityGroup};
+use super::{Attachment, Instance, PRIMARY, SecurityGroup};
 use crate::state::noun::resource;
 use crate::state::{Concern, Index, Noun, State, Sum, Tags, key};
 
@@ -64,10 +64,14 @@ impl Noun for Subnet {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredInterface")]
 pub struct NetworkInterface {
     pub id: String,
     pub account_id: String,
-    pub instance_id: String,
+    /// `None`: no instance has it.
+    pub attachment: Option<Attachment>,
+    /// Of its newest attachment; 0 if it never had one.
+    pub epoch: u64,
     pub vpc_id: String,
     pub subnet_id: String,
     pub mac_address: String,
@@ -78,9 +82,52 @@ pub struct NetworkInterface {
     pub tags: Tags,
 }
 
+/// As the database has it: also interfaces of before there were attachments.
+#[derive(Deserialize)]
+struct StoredInterface {
+    id: String,
+    account_id: String,
+    #[serde(default)]
+    attachment: Option<Attachment>,
+    #[serde(default)]
+    epoch: Option<u64>,
+    vpc_id: String,
+    subnet_id: String,
+    mac_address: String,
+    private_ip: Ipv4Addr,
+    public_ip: Option<Ipv4Addr>,
+    groups: Vec<String>,
+    tags: Tags,
+    /// Of before.
+    #[serde(default)]
+    instance_id: Option<String>,
+}
+
+impl From<StoredInterface> for NetworkInterface {
+    fn from(stored: StoredInterface) -> Self {
+        let before = stored
+            .instance_id
+            .map(|instance| Attachment::first(&instance, PRIMARY, true, 0));
+        Self {
+            id: stored.id,
+            account_id: stored.account_id,
+            attachment: stored.attachment.or(before),
+            epoch: stored.epoch.unwrap_or(1),
+            vpc_id: stored.vpc_id,
+            subnet_id: stored.subnet_id,
+            mac_address: stored.mac_address,
+            private_ip: stored.private_ip,
+            public_ip: stored.public_ip,
+            groups: stored.groups,
+            tags: stored.tags,
+        }
+    }
+}
+
 impl NetworkInterface {
-    pub const BY_INSTANCE: Index<Self> =
-        Index::refers::<Instance>("instance", |n| vec![n.instance_id.clone()]);
+    pub const BY_INSTANCE: Index<Self> = Index::refers::<Instance>("instance", |n| {
+        n.instance_id().map(str::to_owned).into_iter().collect()
+    });
     pub const BY_GROUP: Index<Self> = Index::refers::<SecurityGroup>("group", |n| n.groups.clone());
     /// Members of a group: its id and their private addresses.
     pub const MEMBER: Index<Self> = Index::new("member", |n| {
@@ -107,6 +154,11 @@ impl NetworkInterface {
         name: "subnet",
         part: |n| Some((n.subnet_id.clone(), [1, 0])),
     };
+
+    /// The instance that has it.
+    pub fn instance_id(&self) -> Option<&str> {
+        Some(&self.attachment.as_ref()?.instance_id)
+    }
 }
 
 /// The key of an address within a subnet or a group. Keys sort as addresses do.
@@ -144,7 +196,7 @@ impl Noun for NetworkInterface {
             group_id: group_id.clone(),
             address: self.private_ip,
         };
-        let instance = state.get::<Instance>(&self.instance_id);
+        let instance = self.instance_id().and_then(|id| state.get::<Instance>(id));
         let instance = instance.map(|instance| Concern::Instance {
             host_id: instance.host_id.clone(),
             instance_id: instance.id.clone(),
@@ -176,7 +228,9 @@ impl State {
         self.any_by(&NetworkInterface::MEMBER, &address_key(group_id, address))
     }
 
+    /// The primary interface of an instance.
     pub fn interface_of(&self, instance_id: &str) -> Option<&NetworkInterface> {
-        self.first_by(&NetworkInterface::BY_INSTANCE, instance_id)
+        self.by(&NetworkInterface::BY_INSTANCE, instance_id)
+            .find(|interface| interface.attachment.as_ref().is_some_and(|a| a.device == PRIMARY))
     }
 }
