@@ -10,4 +10,5 @@ mod limits;
 mod packages;
 mod power;
 mod site;
+mod stock;
 mod upgrade;
