@@ -1,30 +1,30 @@
 //! How much room hosts have, with the emptiest first: what the scheduler begins with, however many hosts there are.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
+use smol_str::SmolStr;
 
 use super::{Claim, Host, HostReport, State, Volume};
 
 /// A host's zone, and the free share of what it has least of, in millionths.
-type Place = (Arc<str>, Reverse<u64>);
+type Place = (SmolStr, Reverse<u64>);
 
 /// Follows from hosts, their reports, claims and volumes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Room {
-    places: OrdMap<Arc<str>, Place>,
-    ranking: OrdSet<(Place, Arc<str>)>,
+    places: OrdMap<SmolStr, Place>,
+    ranking: OrdSet<(Place, SmolStr)>,
 }
 
 impl Room {
     fn put(&mut self, host_id: &str, place: Option<Place>) {
-        let id: Arc<str> = Arc::from(host_id);
+        let id: SmolStr = SmolStr::from(host_id);
         if let Some(before) = self.places.remove(&id) {
-            self.ranking.remove(&(before, Arc::clone(&id)));
+            self.ranking.remove(&(before, id.clone()));
         }
         if let Some(place) = place {
-            self.ranking.insert((place.clone(), Arc::clone(&id)));
+            self.ranking.insert((place.clone(), id.clone()));
             self.places.insert(id, place);
         }
     }
@@ -41,11 +41,11 @@ pub fn free_share(resources: &[(u64, u64)]) -> u64 {
 impl State {
     /// Hosts of a zone that are not forgotten and have reported, those with the largest share free first.
     pub fn emptiest<'s>(&'s self, zone: &'s str) -> impl Iterator<Item = &'s Host> + use<'s> {
-        let first: (Place, Arc<str>) = ((Arc::from(zone), Reverse(u64::MAX)), Arc::from(""));
+        let first: (Place, SmolStr) = ((SmolStr::from(zone), Reverse(u64::MAX)), SmolStr::from(""));
         self.room
             .ranking
             .range(first..)
-            .take_while(move |((of, _), _)| **of == *zone)
+            .take_while(move |((of, _), _)| of == zone)
             .filter_map(|(_, id)| self.host(id))
     }
 
@@ -61,7 +61,7 @@ impl State {
                 free(report.memory_mib, memory_mib),
                 free(report.disk_bytes, gib << 30),
             ]);
-            (Arc::from(host.availability_zone.as_str()), Reverse(share))
+            (SmolStr::from(host.availability_zone.as_str()), Reverse(share))
         });
         self.room.put(host_id, place);
     }

@@ -5,19 +5,21 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
+use smol_str::SmolStr;
 
 use super::noun::{Amounts, Index, Noun, Rule, Sum};
 
-/// A key of an index, and the id of an object that has it.
-type Entry = (Arc<str>, Arc<str>);
+/// A key of an index, and the id of an object that has it. Ids are short enough to stand in a map's nodes themselves: a
+/// comparison follows no pointer, a copy of a node allocates nothing.
+type Entry = (SmolStr, SmolStr);
 
 #[derive(Debug, Clone)]
 pub struct Table<N> {
-    rows: OrdMap<Arc<str>, Row<N>>,
+    rows: OrdMap<SmolStr, Row<N>>,
     /// In the order of [`Noun::INDEXES`].
     indexes: Vec<OrdSet<Entry>>,
     /// In the order of [`Noun::SUMS`]; groups whose sum is zero are left out.
-    sums: Vec<OrdMap<Arc<str>, Amounts>>,
+    sums: Vec<OrdMap<SmolStr, Amounts>>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl<N: Noun> Default for Table<N> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
     pub index: &'static str,
-    pub by: Arc<str>,
+    pub by: SmolStr,
 }
 
 impl<N: Noun> Table<N> {
@@ -86,14 +88,14 @@ impl<N: Noun> Table<N> {
         &'t self,
         index: &Index<N>,
         from: &str,
-    ) -> impl Iterator<Item = (&'t str, &'t Arc<str>)> + use<'t, N> {
+    ) -> impl Iterator<Item = (&'t str, &'t SmolStr)> + use<'t, N> {
         let set = N::INDEXES.iter().position(|other| other.name == index.name);
         debug_assert!(set.is_some(), "{} is not declared for {}", index.name, N::KIND);
         let start: Entry = (from.into(), "".into());
         set.and_then(|set| self.indexes.get(set))
             .into_iter()
             .flat_map(move |entries| entries.range(start.clone()..))
-            .map(|(key, id)| (key.as_ref(), id))
+            .map(|(key, id)| (key.as_str(), id))
     }
 
     /// The sum of a group.
@@ -116,17 +118,17 @@ impl<N: Noun> Table<N> {
                 continue;
             }
             for key in (index.keys)(&object) {
-                if let Some(by) = first_under(entries, &key).filter(|by| ***by != *object.id()) {
+                if let Some(by) = first_under(entries, &key).filter(|by| *by != object.id()) {
                     return Err(Taken {
                         index: index.name,
-                        by: Arc::clone(by),
+                        by: by.clone(),
                     });
                 }
             }
         }
         let (id, before) = match self.rows.get_key_value(object.id()) {
-            Some((id, row)) => (Arc::clone(id), Some(Arc::clone(&row.object))),
-            None => (Arc::from(object.id()), None),
+            Some((id, row)) => (id.clone(), Some(Arc::clone(&row.object))),
+            None => (object.id().into(), None),
         };
         self.reindex(&id, before.as_deref(), Some(&object));
         let object = Arc::new(object);
@@ -140,15 +142,15 @@ impl<N: Noun> Table<N> {
         Some(row.object)
     }
 
-    fn reindex(&mut self, id: &Arc<str>, before: Option<&N>, after: Option<&N>) {
+    fn reindex(&mut self, id: &SmolStr, before: Option<&N>, after: Option<&N>) {
         for (index, entries) in N::INDEXES.iter().zip(&mut self.indexes) {
             let old = before.map(index.keys).unwrap_or_default();
             let new = after.map(index.keys).unwrap_or_default();
             for key in old.iter().filter(|key| !new.contains(key)) {
-                entries.remove(&(Arc::from(key.as_str()), Arc::clone(id)));
+                entries.remove(&(key.into(), id.clone()));
             }
             for key in new.iter().filter(|key| !old.contains(key)) {
-                entries.insert((Arc::from(key.as_str()), Arc::clone(id)));
+                entries.insert((key.into(), id.clone()));
             }
         }
         for (sum, groups) in N::SUMS.iter().zip(&mut self.sums) {
@@ -175,18 +177,18 @@ impl<N: Noun> Table<N> {
         }
         assert_eq!(self.indexes, anew.indexes, "{}", N::KIND);
         assert_eq!(self.sums, anew.sums, "{}", N::KIND);
-        assert!(self.rows.iter().all(|(id, row)| **id == *row.object.id()));
+        assert!(self.rows.iter().all(|(id, row)| id == row.object.id()));
     }
 }
 
-fn first_under<'e>(entries: &'e OrdSet<Entry>, key: &str) -> Option<&'e Arc<str>> {
+fn first_under<'e>(entries: &'e OrdSet<Entry>, key: &str) -> Option<&'e SmolStr> {
     let start: Entry = (key.into(), "".into());
     let (found, id) = entries.range(start..).next()?;
-    (**found == *key).then_some(id)
+    (found == key).then_some(id)
 }
 
 fn add(
-    groups: &mut OrdMap<Arc<str>, Amounts>,
+    groups: &mut OrdMap<SmolStr, Amounts>,
     group: &str,
     apply: impl Fn(u64, u64) -> u64,
     [first, second]: Amounts,
@@ -196,6 +198,6 @@ fn add(
     if sum == [0, 0] {
         groups.remove(group);
     } else {
-        groups.insert(Arc::from(group), sum);
+        groups.insert(group.into(), sum);
     }
 }

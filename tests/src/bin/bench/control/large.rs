@@ -77,20 +77,20 @@ async fn fill(connection: &mut SqliteConnection, count: usize) -> Result<()> {
         (
             "network-interface",
             "printf('eni-%017x', c.n)",
-            "'$.id', printf('eni-%017x', c.n), '$.instance_id', c.id,
+            "'$.id', printf('eni-%017x', c.n), '$.attachment.instance_id', c.id,
              '$.private_ip', printf('10.%d.%d.%d', c.n >> 16, (c.n >> 8) & 255, c.n & 255),
              '$.mac_address', printf('06:00:00:%02x:%02x:%02x', c.n >> 16, (c.n >> 8) & 255, c.n & 255)",
         ),
         (
             "volume",
             "printf('vol-%017x', c.n)",
-            "'$.id', printf('vol-%017x', c.n), '$.instance_id', c.id, '$.host_id', c.host",
+            "'$.id', printf('vol-%017x', c.n), '$.attachment.instance_id', c.id, '$.host_id', c.host",
         ),
     ] {
-        let owner = if kind == "instance" {
-            "$.id"
-        } else {
-            "$.instance_id"
+        let owner = match kind {
+            "instance" => "$.id",
+            "claim" => "$.instance_id",
+            _ => "$.attachment.instance_id",
         };
         let copy = format!(
             "INSERT INTO objects (kind, id, account, version, body)
