@@ -249,7 +249,10 @@ fn debian(test: &str, variable: &str) {
         cloud.run(&format!(
             "hearth stop-instances --instance-ids {instance} --wait && hearth terminate-instances --instance-ids {instance} --wait"
         ));
-        println!("{boot_mode}: stopped in {:.1} s", start.elapsed().as_secs_f32());
+        println!(
+            "{boot_mode}: stopped and terminated in {:.1} s",
+            start.elapsed().as_secs_f32()
+        );
         facts.push(told);
     }
     // The kernel that GRUB boots, with GRUB's command line.

@@ -12,8 +12,8 @@ use crate::state::{
 };
 use crate::views::{self, Cloud, ROOT_DEVICE};
 
-/// An instance with its interfaces, the primary one first. Interfaces and volumes are made with the instance, so that all are there; so far each
-/// instance has one of both.
+/// An instance with its interfaces, the primary one first. Interfaces and volumes are made with the instance, so that it has
+/// them; so far it has one of each.
 pub(super) fn instance<'s>(
     state: &'s State,
     id: &str,

@@ -80,6 +80,10 @@ async fn create(cloud: &Cloud, name: &str, strategy: &str) -> v1::PlacementGroup
         strategy: strategy.into(),
         ..Default::default()
     };
+    create_as(cloud, request).await
+}
+
+async fn create_as(cloud: &Cloud, request: v1::CreatePlacementGroupRequest) -> v1::PlacementGroup {
     let mut client = cloud.client.clone().placement_groups;
     client
         .create_placement_group(request)
@@ -331,13 +335,7 @@ async fn a_spread_group_has_an_instance_per_host() {
         spread_level: "host".into(),
         ..Default::default()
     };
-    cloud
-        .client
-        .clone()
-        .placement_groups
-        .create_placement_group(request)
-        .await
-        .unwrap();
+    create_as(&cloud, request).await;
     let all = cloud
         .run(placed(&cloud, 9, into_group("hosts")))
         .await
@@ -474,13 +472,7 @@ async fn random_launches_starts_and_ends_keep_what_groups_promise() {
         partition_count: Some(3),
         ..Default::default()
     };
-    cloud
-        .client
-        .clone()
-        .placement_groups
-        .create_placement_group(request)
-        .await
-        .unwrap();
+    create_as(&cloud, request).await;
     let mut rng = StdRng::seed_from_u64(9);
     let (mut done, mut refused) = (0, 0);
     for step in 0..300 {
