@@ -83,7 +83,7 @@ link=$(ip -o link | sed -n 's/^[0-9]*: \([^:]*\):.*02:00:00:00:77:02.*/\1/p')
 sudo ip address add 10.77.0.2/24 dev $link
 sudo ip link set $link up
 for i in $(seq 100); do [ $(cat /sys/class/net/$link/carrier) != 1 ] || break; sleep 0.1; done
-sudo ping -c 3 -W 20 10.77.0.1
+ping -c 3 -W 20 10.77.0.1
 echo $link
 ";
 
