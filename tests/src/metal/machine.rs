@@ -41,7 +41,8 @@ pub struct Machine {
     dir: PathBuf,
     image: PathBuf,
     shares: Vec<(String, PathBuf)>,
-    networks: usize,
+    /// Slots that what was plugged in besides the shares takes.
+    plugged: usize,
     power: Option<Power>,
 }
 
@@ -70,7 +71,7 @@ impl Machine {
             .map(|(tag, path)| (tag.to_owned(), path))
             .chain(rack.shares.iter().cloned())
             .collect(),
-            networks: 0,
+            plugged: 0,
             power: None,
         };
         run(Command::new("qemu-img")
@@ -169,7 +170,7 @@ impl Machine {
         }
         for (slot, (tag, _)) in self.shares.iter().enumerate() {
             let device = json!({
-                "driver": "virtio-9p-pci", "id": tag, "fsdev": tag, "mount_tag": tag, "bus": format!("slot{slot}"),
+                "driver": "virtio-9p-pci", "id": tag, "fsdev": tag, "mount_tag": tag, "bus": slot_name(slot),
             });
             monitor.call("device_add", device, deadline)?;
         }
@@ -346,14 +347,54 @@ impl Machine {
         Ok(monitor.resets)
     }
 
+    /// The next free slot.
+    fn slot(&mut self) -> usize {
+        self.plugged += 1;
+        self.shares.len() + self.plugged - 1
+    }
+
+    /// Plugs an empty disk in until the next boot; its device file.
+    pub fn plug_disk(&mut self, name: &str, bytes: u64) -> Result<String> {
+        let deadline = Instant::now() + COMMAND;
+        let path = self.path(name);
+        File::create(&path)?.set_len(bytes)?;
+        let slot = self.slot();
+        let monitor = &mut self.power()?.monitor;
+        let throttle = json!({ "qom-type": "throttle-group", "id": format!("throttle-{name}") });
+        monitor.call("object-add", throttle, deadline)?;
+        let disk = json!({
+            "driver": "throttle", "node-name": format!("disk-{name}"), "throttle-group": format!("throttle-{name}"),
+            "file": { "driver": "raw", "file": { "driver": "file", "filename": path } },
+        });
+        monitor.call("blockdev-add", disk, deadline)?;
+        let device = json!({
+            "driver": "virtio-blk-pci", "id": name, "drive": format!("disk-{name}"), "serial": name, "bus": slot_name(slot),
+        });
+        monitor.call("device_add", device, deadline)?;
+        self.wait_for(
+            "the new disk",
+            COMMAND,
+            &format!("readlink -e /dev/disk/by-id/virtio-{name}"),
+        )
+    }
+
+    /// Limits a disk that was plugged in to so many bytes a second, reads and writes together.
+    pub fn throttle_disk(&mut self, name: &str, bytes_per_second: u64) -> Result<()> {
+        let limits = json!({
+            "path": format!("/objects/throttle-{name}"), "property": "limits", "value": { "bps-total": bytes_per_second },
+        });
+        let monitor = &mut self.power()?.monitor;
+        monitor.call("qom-set", limits, Instant::now() + COMMAND)?;
+        Ok(())
+    }
+
     /// Connects it to a network of the rack: one machine makes it, another one joins it. The interface's address is
     /// `address` (`10.99.0.1/24`).
     pub fn connect(&mut self, network: &str, makes_it: bool, address: &str) -> Result<()> {
         let deadline = Instant::now() + COMMAND;
         let path = self.dir.join(format!("{network}.network"));
-        let index = self.networks;
-        let slot = self.shares.len() + index;
-        let mac = format!("02:00:00:00:{index:02x}:{:02x}", rand::random::<u8>());
+        let slot = self.slot();
+        let mac = format!("02:00:00:00:{slot:02x}:{:02x}", rand::random::<u8>());
         let monitor = &mut self.power()?.monitor;
         let netdev = json!({
             "type": "stream", "id": network, "server": makes_it,
@@ -361,10 +402,9 @@ impl Machine {
         });
         monitor.call("netdev_add", netdev, deadline)?;
         let device = json!({
-            "driver": "virtio-net-pci", "id": format!("nic-{network}"), "netdev": network, "mac": mac, "bus": format!("slot{slot}"),
+            "driver": "virtio-net-pci", "id": format!("nic-{network}"), "netdev": network, "mac": mac, "bus": slot_name(slot),
         });
         monitor.call("device_add", device, deadline)?;
-        self.networks += 1;
         self.wait_for(
             "the new network interface",
             COMMAND,
@@ -386,6 +426,11 @@ impl Drop for Machine {
             eprintln!("{} runs on: {error:#}", self.name);
         }
     }
+}
+
+/// The bus of a slot, as the machine's arguments name it.
+fn slot_name(slot: usize) -> String {
+    format!("slot{slot}")
 }
 
 /// Ends a QEMU that did not come up.

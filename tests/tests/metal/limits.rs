@@ -102,3 +102,81 @@ fn an_instance_has_its_share_and_no_more() {
     assert!(usage < 23_000, "{usage} ms of CPU time in 10 s, with two CPUs");
     site.ssh(&instance, "true").unwrap();
 }
+
+/// How many bytes each of two cgroups reads from a disk within 20 seconds.
+fn read_by(site: &mut Site, groups: [&str; 2], device: &str) -> [u64; 2] {
+    let said = site
+        .run(&format!(
+            "n=$(cat /sys/class/block/{device}/dev)
+             r() {{ sed -n \"s/^$n .*rbytes=\\([0-9]*\\) .*/\\1/p\" $1/io.stat; }}
+             a=$(r {0}); b=$(r {1}); sleep 20; echo $(($(r {0}) - a)) $(($(r {1}) - b))",
+            groups[0], groups[1]
+        ))
+        .unwrap();
+    let bytes: Vec<u64> = said.split(' ').map(|n| n.parse().unwrap()).collect();
+    bytes.try_into().unwrap()
+}
+
+#[test]
+#[ignore = "long: scripts/test --metal"]
+fn instances_that_keep_requests_waiting_share_a_bfq_disk_by_their_vcpus() {
+    /// Of the disk, while it is measured.
+    const BYTES_PER_SECOND: u64 = 8 << 20;
+    let Some(rack) =
+        Rack::new("instances_that_keep_requests_waiting_share_a_bfq_disk_by_their_vcpus").unwrap()
+    else {
+        return;
+    };
+    let mut machine = rack.machine("alpha").unwrap();
+    let disk = machine.plug_disk("volumes", 4 << 30).unwrap();
+    let device = disk.rsplit('/').next().unwrap().to_owned();
+    machine
+        .run(&format!(
+            "set -e; modprobe bfq; echo bfq >/sys/block/{device}/queue/scheduler; mkfs.ext4 -q {disk}; \
+             mkdir -p /var/lib/hearth/agent; mount {disk} /var/lib/hearth/agent"
+        ))
+        .unwrap();
+    let mut site = Site::new(&rack, machine).unwrap();
+    site.script("up").unwrap();
+    let one_vcpu = site.named("hello", "InstanceId").unwrap();
+    let image = site.field(&one_vcpu, "ImageId").unwrap();
+    let two_vcpus = site
+        .run(&format!(
+            "hearth run-instances --image-id {image} --instance-type t3.nano --key-name hearth --security-groups ssh \
+             --wait --query 'Instances[0].InstanceId' --output text"
+        ))
+        .unwrap();
+    for instance in [&one_vcpu, &two_vcpus] {
+        site.ssh(instance, "dd if=/dev/zero of=noise bs=1M count=64; sync")
+            .unwrap();
+        site.run(&format!(
+            "systemd-run --quiet --collect --setenv HOME=/root --setenv PATH=$PATH \
+             -- hearth ssh {instance} -- 'for i in 1 2 3 4 5 6; do \
+             while :; do dd if=noise of=/dev/null bs=1M iflag=direct 2>/dev/null; done & done; wait'"
+        ))
+        .unwrap();
+    }
+    site.machine.throttle_disk("volumes", BYTES_PER_SECOND).unwrap();
+    let groups = [&one_vcpu, &two_vcpus].map(|instance| {
+        site.run(&format!("find /sys/fs/cgroup -type d -name {instance}"))
+            .unwrap()
+    });
+    let groups = [groups[0].as_str(), groups[1].as_str()];
+    site.run("sleep 5").unwrap();
+    let by_vcpus = read_by(&mut site, groups, &device);
+    site.run(&format!(
+        "echo 100 | tee {}/io.bfq.weight {}/io.bfq.weight",
+        groups[0], groups[1]
+    ))
+    .unwrap();
+    let alike = read_by(&mut site, groups, &device);
+    println!("one vCPU and two vCPUs: {by_vcpus:?} bytes in 20 s; with weights alike: {alike:?}");
+    // The disk is what they wait for.
+    for bytes in [by_vcpus, alike] {
+        let share = (bytes[0] + bytes[1]) as f64 / (20 * BYTES_PER_SECOND) as f64;
+        assert!((0.7..1.3).contains(&share), "{share} of the disk's speed");
+    }
+    let ratio = |[a, b]: [u64; 2]| b as f64 / a as f64;
+    assert!((1.5..2.7).contains(&ratio(by_vcpus)), "{}", ratio(by_vcpus));
+    assert!((0.7..1.4).contains(&ratio(alike)), "{}", ratio(alike));
+}
