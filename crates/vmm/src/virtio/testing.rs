@@ -384,10 +384,18 @@ impl Ring {
 
     /// Makes the chain at `head` available.
     pub fn offer(&self, head: u16) {
-        let index = self.u16(self.available + 2);
-        self.set_u16(self.available + 4 + 2 * u64::from(index % self.size), head);
+        self.offer_all(&[head]);
+    }
+
+    /// Makes these chains available at once: a device that looks sees none of them or all.
+    pub fn offer_all(&self, heads: &[u16]) {
+        let mut index = self.u16(self.available + 2);
+        for &head in heads {
+            self.set_u16(self.available + 4 + 2 * u64::from(index % self.size), head);
+            index = index.wrapping_add(1);
+        }
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        self.set_u16(self.available + 2, index.wrapping_add(1));
+        self.set_u16(self.available + 2, index);
     }
 
     pub fn kick(&self, driver: &Driver) {

@@ -415,13 +415,15 @@ fn a_batch_is_one_interrupt() {
     // Of no known type, so that they are answered at once: those that go to the disk come back as they like.
     header(&driver, HEADER, 99, 0);
     let ring = driver.ring(0);
-    for head in [0, 3, 6, 9] {
+    let heads = [0, 3, 6, 9];
+    for head in heads {
         ring.chain(
             head,
             &[(HEADER, 16, false), (BUFFER, 512, true), (STATUS, 1, true)],
         );
-        ring.offer(head);
     }
+    // The worker may be looking at the ring already.
+    ring.offer_all(&heads);
     ring.kick(&driver);
     ring.wait_used(4);
     driver
