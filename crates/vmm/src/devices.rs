@@ -83,6 +83,14 @@ pub enum DeviceError {
     Arrangement { saved: String },
     #[error("device {0:?} has no such rate limit")]
     Limit(String),
+    #[error("device {0:?} is no NIC")]
+    NoNic(String),
+    #[error("device {device:?} has {queues} queues, and {taps} TAP queues came")]
+    Queues {
+        device: String,
+        queues: usize,
+        taps: usize,
+    },
     #[error("{0:?} is no device's id: it has 1 to {ID_LIMIT} bytes")]
     Id(String),
 }
@@ -252,6 +260,29 @@ impl Devices {
         plan.limits.receive.set(receive);
         plan.limits.transmit.set(transmit);
         Ok(())
+    }
+
+    /// Gives a NIC other TAP queues for the devices that are made of it from now on, and returns those that it had.
+    ///
+    /// # Errors
+    /// There is no such NIC, or it has another number of queues.
+    pub fn exchange_taps(&mut self, id: &str, taps: Vec<File>) -> Result<Vec<File>, DeviceError> {
+        let slot = self.get(id)?.0;
+        let Some(Entry {
+            backend: Backend::Nic(plan),
+            ..
+        }) = self.slots.get_mut(&slot)
+        else {
+            return Err(DeviceError::NoNic(id.to_owned()));
+        };
+        if taps.len() != plan.taps.len() {
+            return Err(DeviceError::Queues {
+                device: id.to_owned(),
+                queues: plan.taps.len(),
+                taps: taps.len(),
+            });
+        }
+        Ok(std::mem::replace(&mut plan.taps, taps))
     }
 
     /// The guest's first disk.

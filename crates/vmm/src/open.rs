@@ -273,9 +273,8 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
 /// # Errors
 /// They are absent, or the address is none.
 pub fn open_nic(fds: &mut impl Descriptors, spec: &NicSpec) -> Result<NicPlan, OpenError> {
-    let taps = spec.tap_fds.iter().map(|&fd| Ok(fds.take(fd, "TAP")?.into()));
     Ok(NicPlan {
-        taps: taps.collect::<Result<_, OpenError>>()?,
+        taps: open_taps(fds, &spec.tap_fds)?,
         config: NetConfig {
             mac: parse_mac(&spec.mac)?,
             mtu: spec.mtu,
@@ -285,6 +284,15 @@ pub fn open_nic(fds: &mut impl Descriptors, spec: &NicSpec) -> Result<NicPlan, O
             transmit: Limiter::new(&spec.transmit_limit),
         },
     })
+}
+
+/// Takes the queues of a TAP from `fds`.
+///
+/// # Errors
+/// One is absent.
+pub fn open_taps(fds: &mut impl Descriptors, tap_fds: &[RawFd]) -> Result<Vec<File>, OpenError> {
+    let taps = tap_fds.iter().map(|&fd| Ok(fds.take(fd, "TAP")?.into()));
+    taps.collect()
 }
 
 /// Longer ones do not fit a Unix socket's address with a port behind them.

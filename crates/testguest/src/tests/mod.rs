@@ -142,6 +142,14 @@ pub fn run(machine: &Machine) {
             hotplug::disks_come_and_go(machine, rounds.parse().unwrap_or(1))
         });
     }
+    if let Some(rounds) = machine.boot.option("tap=") {
+        suite.test(&["tap"], "is_replaced", || {
+            match machine.device(virtio::NET, 0) {
+                Some(device) => net::pairs::go_on_with_another_tap(&device, rounds.parse().unwrap_or(1)),
+                None => Err(End::Absent("no such device")),
+            }
+        });
+    }
     if machine.boot.option("clone=").is_some() {
         suite.test(&["clone"], "gets_a_nic_of_its_own", || {
             clone::gets_a_nic_of_its_own(machine)

@@ -44,6 +44,12 @@ pub enum Request {
     /// Attaches a disk to the running machine, and for its boots to come.
     AttachDisk(DiskSpec),
     AttachNic(NicSpec),
+    /// Gives a NIC another TAP, for its own was deleted. The guest notices that time has passed and packets are lost.
+    ReplaceTap {
+        device: String,
+        /// As many as the NIC has queues; see [`NicSpec::tap_fds`].
+        tap_fds: Vec<RawFd>,
+    },
     /// Detaches a device. The guest is asked to let it go, and [`Event::DeviceDetached`] says when it has; it can
     /// be asked again. With `force` the device is gone at once, whatever the guest thinks of it.
     Detach {
@@ -97,6 +103,7 @@ impl Request {
         "devices",
         "attach_disk",
         "attach_nic",
+        "replace_tap",
         "detach",
         "resize",
         "pause",

@@ -5,14 +5,15 @@
 //! boot is built without it. What else the guest lets go stood in for a device of the plan, which comes then.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use super::Lifecycle;
-use crate::control::{DeviceStatus, Event};
+use crate::control::{DeviceStatus, Event, VmState};
 use crate::devices::{Backend, DeviceError};
 use crate::machine::Machine;
-use crate::open::{OpenError, Passed, open_disk, open_nic};
+use crate::open::{OpenError, Passed, open_disk, open_nic, open_taps};
 use crate::spec::{DiskSpec, NicSpec};
+use crate::virtio::pci::ExchangeError;
 
 /// Why the machine's devices stay as they are.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,14 @@ pub(super) enum ChangeError {
     },
     #[error("device {0:?} is no disk")]
     NoDisk(String),
+    #[error("giving device {device:?} another TAP")]
+    Tap {
+        device: String,
+        #[source]
+        source: ExchangeError,
+    },
+    #[error("the machine does not run")]
+    NotRunning,
 }
 
 impl Lifecycle {
@@ -98,6 +107,57 @@ impl Lifecycle {
         };
         let device = entry.build(self.plan.vcpus, &self.plan.metrics, &machine.notices)?;
         machine.slots.attach(slot, device)
+    }
+
+    /// Gives a NIC the TAP that comes along: the device is made anew in its place while the machine is paused.
+    pub(super) fn replace_tap(
+        &mut self,
+        id: &str,
+        tap_fds: &[RawFd],
+        descriptors: Vec<OwnedFd>,
+        machine: &mut Machine,
+    ) -> Result<(), ChangeError> {
+        let runs = match self.queue.state() {
+            VmState::Running => true,
+            VmState::Paused => false,
+            VmState::Starting | VmState::Ending => return Err(ChangeError::NotRunning),
+        };
+        let taps = open_taps(&mut Passed::new(descriptors), tap_fds).map_err(|source| ChangeError::Open {
+            device: id.to_owned(),
+            source,
+        })?;
+        let old = self.plan.devices.exchange_taps(id, taps)?;
+        machine.pause().map_err(|_| ChangeError::NotRunning)?;
+        let rebuilt = self.rebuild(id, machine);
+        if runs {
+            machine.resume();
+        }
+        if rebuilt.is_err() {
+            self.plan.devices.exchange_taps(id, old)?;
+        }
+        rebuilt
+    }
+
+    /// Makes a device of a paused machine anew, as the plan has it now, for the driver that has the old one.
+    fn rebuild(&self, id: &str, machine: &mut Machine) -> Result<(), ChangeError> {
+        let (slot, entry) = self.plan.devices.get(id)?;
+        if machine.slots.is_stand_in(slot) {
+            return Ok(());
+        }
+        let device = entry
+            .build(self.plan.vcpus, &self.plan.metrics, &machine.notices)
+            .map_err(|source| ChangeError::Host {
+                doing: "making anew",
+                device: id.to_owned(),
+                source,
+            })?;
+        machine
+            .slots
+            .exchange(slot, device)
+            .map_err(|source| ChangeError::Tap {
+                device: id.to_owned(),
+                source,
+            })
     }
 
     /// Asks the guest to let a device go, or takes it out without asking.

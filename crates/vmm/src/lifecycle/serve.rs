@@ -28,6 +28,9 @@ impl Lifecycle {
             Request::Devices => Reply::Devices(self.device_list(machine)),
             Request::AttachDisk(spec) => done(self.attach_disk(&spec, asked.descriptors, machine)),
             Request::AttachNic(spec) => done(self.attach_nic(&spec, asked.descriptors, machine)),
+            Request::ReplaceTap { device, tap_fds } => {
+                done(self.replace_tap(&device, &tap_fds, asked.descriptors, machine))
+            }
             Request::Detach { device, force } => done(self.detach(&device, force, machine)),
             Request::Resize { device } => match self.resize(&device, machine) {
                 Ok(bytes) => Reply::Resized { bytes },

@@ -13,7 +13,7 @@ use crate::pci::msix::MsiRouter;
 use crate::pci::root::PciRoot;
 use crate::snapshot::{Saved, StateError};
 use crate::virtio::net::Unplugged;
-use crate::virtio::pci::{SavedDevice, VirtioPci};
+use crate::virtio::pci::{ExchangeError, SavedDevice, VirtioPci};
 use crate::virtio::{DeviceType, VirtioDevice};
 
 pub struct Slots {
@@ -98,6 +98,17 @@ impl Slots {
             self.remove(slot);
         }
         announced
+    }
+
+    /// Puts another device in the place of a slot's, in a paused machine: its driver goes on with it.
+    ///
+    /// # Errors
+    /// The driver cannot go on with it. The old one stays.
+    pub fn exchange(&self, slot: u8, device: Box<dyn VirtioDevice>) -> Result<(), ExchangeError> {
+        match self.functions.get(&slot) {
+            Some(function) => function.exchange_device(device),
+            None => Ok(()),
+        }
     }
 
     /// Asks the guest to let a slot's device go; [`Notice::Ejected`](crate::notices::Notice::Ejected) comes when

@@ -11,6 +11,7 @@ mod hotplug;
 #[path = "../boot/guest.rs"]
 mod monitor;
 mod program;
+mod replacement;
 mod report;
 mod tap;
 mod vsock;

@@ -33,8 +33,18 @@ pub fn add(number: u8) -> OwnedFd {
     tap
 }
 
-fn add_queues<const QUEUES: usize>(number: u8) -> [OwnedFd; QUEUES] {
-    let name = format!("hearth-g{number}");
+/// Takes TAP `number` away from whoever has it open.
+pub fn delete(number: u8) {
+    ip(&["link", "del", &name(number)]);
+}
+
+fn name(number: u8) -> String {
+    format!("hearth-g{number}")
+}
+
+/// As [`add`], with several queues.
+pub fn add_queues<const QUEUES: usize>(number: u8) -> [OwnedFd; QUEUES] {
+    let name = name(number);
     let several = if QUEUES > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
     let queues = std::array::from_fn(|_| open(&name, several));
     ip(&["addr", "add", &format!("10.0.{number}.1/24"), "dev", &name]);

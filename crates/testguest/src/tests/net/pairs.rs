@@ -1,6 +1,7 @@
 //! Several queue pairs, of which the control queue says how many are in use. Virtio 1.2, section 5.1.6.5.
 
 use super::*;
+use crate::println;
 use crate::report::End;
 use crate::tests::{Case, cases};
 use crate::virtio::CONFIG_INTERRUPT;
@@ -96,6 +97,48 @@ fn two_pairs_carry_packets(device: &Device) -> Outcome {
         }
     }
     works(device)
+}
+
+/// The host deletes the TAP and gives another one, whose address is another, when the console tells it to.
+pub fn go_on_with_another_tap(device: &Device, rounds: u32) -> Outcome {
+    /// Of a hundredth of a second each, and longer than the host takes.
+    const TRIES: u32 = 1000;
+    let mut pairs = Pairs::start(device)?;
+    let mut host = pairs.links[0].host_address()?;
+    same!(pairs.set(2)?, OK, "two pairs");
+    for round in 0..rounds {
+        println!("tap: replace {round}");
+        let (mac, before) = (pairs.links[0].mac, host);
+        let request = frames::arp_request(&mac);
+        let answered = Cell::new(host);
+        let is_it = |frame: &[u8]| {
+            let is_it = frames::is_arp_reply(frame, &mac);
+            if is_it {
+                answered.set(core::array::from_fn(|nth| frame[6 + nth]));
+            }
+            is_it
+        };
+        for _ in 0..TRIES {
+            // What is sent meanwhile is lost, as on a wire, and does not come back late.
+            for link in &mut pairs.links {
+                link.send(&request)?;
+                while link.rx.is_used() {
+                    link.take(&is_it)?;
+                }
+            }
+            if answered.get() != before {
+                break;
+            }
+            cpu::sleep(1);
+        }
+        host = answered.get();
+        ensure!(host != before, "no other TAP came in round {round}");
+        // As many pairs are in use as were.
+        pairs.exchange_arp(0)?;
+        pairs.exchange_arp(1)?;
+        same!(device.status() & NEEDS_RESET, 0, "NEEDS_RESET");
+    }
+    Ok(())
 }
 
 fn wrong_numbers_of_pairs_are_refused(device: &Device) -> Outcome {

@@ -25,7 +25,7 @@ use super::{Activation, GuestMemory, VirtioDevice, feature};
 use common::{CommonConfig, Effect, Live, QueueRegisters};
 use layout::Region;
 use state::Paused;
-pub use state::SavedDevice;
+pub use state::{ExchangeError, SavedDevice};
 
 /// What the transport and its rings can do with every device.
 const TRANSPORT_FEATURES: u64 =

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::pci::msix::{CONTROL_OFFSET, SavedVector};
 use crate::snapshot::{Saved, StateError};
 
+use super::super::VirtioDevice;
 use super::super::interrupt::SavedSignals;
 use super::super::queue::{Progress, Virtqueue};
 use super::common::CommonConfig;
@@ -65,6 +66,15 @@ impl SavedDevice {
     }
 }
 
+/// Why a driver keeps the device that it has.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    #[error("the other one {0}")]
+    Unfit(&'static str),
+    #[error("taking over its state")]
+    State(#[from] StateError),
+}
+
 impl VirtioPci {
     pub(super) fn pause_device(&self) {
         let mut registers = self.registers();
@@ -105,6 +115,31 @@ impl VirtioPci {
             // Also because a clone's disk may have another size.
             self.config_changed();
         }
+    }
+
+    /// Puts another device in the place of the paused function's.
+    ///
+    /// # Errors
+    /// Its driver cannot go on with that one.
+    pub fn exchange_device(&self, mut device: Box<dyn VirtioDevice>) -> Result<(), ExchangeError> {
+        let mut registers = self.registers();
+        let there = &registers.device;
+        let accepted = registers.common.driver_features() & !TRANSPORT_FEATURES;
+        let fault = if device.device_type() != there.device_type() {
+            Some("is of another type")
+        } else if device.queue_sizes() != there.queue_sizes() {
+            Some("has other queues")
+        } else if accepted & !device.features() != 0 {
+            Some("can do less than the driver has accepted")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            return Err(ExchangeError::Unfit(fault));
+        }
+        device.restore(&there.save()?)?;
+        registers.device = device;
+        Ok(())
     }
 
     pub(super) fn save_registers(&self) -> Result<Saved, StateError> {
