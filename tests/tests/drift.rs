@@ -81,6 +81,11 @@ async fn damage_by_hand_is_mended_in_time_and_a_connection_goes_on() {
             format!("ip -n {vpc} link show {tap} | grep -q ,UP"),
         ),
         (
+            "the TAP is deleted",
+            format!("ip -n {vpc} link del {tap}"),
+            format!("ip -n {vpc} link show {tap} | grep -q ,UP"),
+        ),
+        (
             "the uplink is deleted",
             format!("ip -n {root} link del {outer}"),
             format!(
@@ -141,6 +146,7 @@ async fn damage_by_hand_is_mended_in_time_and_a_connection_goes_on() {
     session.wait().unwrap();
     let log = std::fs::read_to_string(cloud.path("agent.log")).unwrap();
     let reported = log.matches("was changed by somebody else").count()
-        + log.matches("were changed by somebody else").count();
+        + log.matches("were changed by somebody else").count()
+        + log.matches("was deleted by somebody else").count();
     assert!(reported >= damages.len(), "{reported} reported\n{log}");
 }

@@ -37,11 +37,12 @@ pub enum Monitor {
         rebooted: bool,
     },
     /// One lives; `entered`: its first vCPU has been entered; `by_firmware`: what it has told of its last boot; `steady`: it
-    /// has lived for so long that it is not what brings the host down.
+    /// has lived for so long that it is not what brings the host down; `without_tap`: somebody has deleted a TAP of it.
     Alive {
         entered: bool,
         by_firmware: Option<bool>,
         steady: bool,
+        without_tap: bool,
     },
 }
 
@@ -112,6 +113,8 @@ pub enum Action {
     Reset {
         reboot: u64,
     },
+    /// Give the living monitor a TAP in the place of each that was deleted.
+    ReplaceTaps,
     /// Delete what termination deletes, then remember `Gone`.
     Erase,
     /// Drop the record: the control plane has heard that all is gone.
@@ -143,7 +146,14 @@ pub fn decide(
         }
         Monitor::Alive { .. } if record.interrupted => Action::RecordInterrupted(false),
         Monitor::Alive { steady: true, .. } if record.recoveries > 0 => Action::RecordSteady,
-        Monitor::Alive { entered, .. } => alive(intent, record, *entered, effort),
+        Monitor::Alive {
+            entered, without_tap, ..
+        } => match alive(intent, record, *entered, effort) {
+            Action::Wait if *without_tap && *entered && wish(intent, record) == Wish::Run => {
+                Action::ReplaceTaps
+            }
+            action => action,
+        },
         Monitor::Absent {
             spawned,
             outcome,

@@ -15,7 +15,7 @@ use hearth_vmm::control::{Event, Message, Reply, Request, VmState};
 use hearth_vmm::spec::Outcome;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -52,12 +52,20 @@ pub struct Told {
     pub by_firmware: Option<bool>,
 }
 
+/// A request, the descriptors that it names, and where its answer goes.
+#[derive(Debug)]
+struct Asked {
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+    answer: oneshot::Sender<Reply>,
+}
+
 /// Dropping it lets go of the monitor and leaves it alone.
 #[derive(Debug)]
 pub struct MonitorHandle {
     pidfd: AsyncFd<OwnedFd>,
     launch_dir: PathBuf,
-    requests: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
+    requests: mpsc::Sender<Asked>,
     told: watch::Receiver<Told>,
 }
 
@@ -135,9 +143,22 @@ impl MonitorHandle {
     /// # Errors
     /// No answer in time, or a refusal.
     pub async fn ask(&self, request: Request) -> Result<Reply, MonitorError> {
+        self.ask_with(request, Vec::new()).await
+    }
+
+    /// A request with the descriptors that it names by their place in `descriptors`.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn ask_with(&self, request: Request, descriptors: Vec<OwnedFd>) -> Result<Reply, MonitorError> {
         let (sender, answer) = oneshot::channel();
+        let asked = Asked {
+            request,
+            descriptors,
+            answer: sender,
+        };
         let exchange = async {
-            self.requests.send((request, sender)).await.ok()?;
+            self.requests.send(asked).await.ok()?;
             answer.await.ok()
         };
         match tokio::time::timeout(REPLY_PATIENCE, exchange).await {
@@ -226,11 +247,7 @@ async fn connect(launch_dir: &Path) -> io::Result<UnixStream> {
 }
 
 /// Keeps a connection up until the handle is dropped or the monitor is gone.
-async fn converse(
-    launch_dir: PathBuf,
-    mut inbox: mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
-    tell: watch::Sender<Told>,
-) {
+async fn converse(launch_dir: PathBuf, mut inbox: mpsc::Receiver<Asked>, tell: watch::Sender<Told>) {
     let delays = || {
         ExponentialBuilder::default()
             .with_jitter()
@@ -267,15 +284,15 @@ enum Ended {
 
 async fn exchange(
     stream: UnixStream,
-    inbox: &mut mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
+    inbox: &mut mpsc::Receiver<Asked>,
     tell: &watch::Sender<Told>,
 ) -> Ended {
-    let (reader, mut writer) = stream.into_split();
+    let (reader, writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     // Replies come in the order of the requests; `None` awaits the status that every connection begins with.
     let mut awaited: VecDeque<Option<oneshot::Sender<Reply>>> = VecDeque::from([None]);
-    if send(&mut writer, &Request::Status).await.is_err() {
+    if send(writer.as_ref(), &Request::Status, &[]).await.is_err() {
         return Ended::Closed;
     }
     loop {
@@ -283,11 +300,11 @@ async fn exchange(
         let mut limited = (&mut reader).take((MAX_LINE + 1 - line.len()) as u64);
         tokio::select! {
             request = inbox.recv() => {
-                let Some((request, sender)) = request else { return Ended::Dropped };
-                if send(&mut writer, &request).await.is_err() {
+                let Some(asked) = request else { return Ended::Dropped };
+                if send(writer.as_ref(), &asked.request, &asked.descriptors).await.is_err() {
                     return Ended::Closed;
                 }
-                awaited.push_back(Some(sender));
+                awaited.push_back(Some(asked.answer));
             }
             // `read_until` keeps what it has read in `line` when another branch wins.
             read = limited.read_until(b'\n', &mut line) => {
@@ -327,16 +344,26 @@ fn note_entered(tell: &watch::Sender<Told>, by_firmware: Option<bool>) {
     tell.send_if_modified(|told| std::mem::replace(told, news) != news);
 }
 
-async fn send(writer: &mut tokio::net::unix::OwnedWriteHalf, request: &Request) -> io::Result<()> {
+async fn send(stream: &UnixStream, request: &Request, descriptors: &[OwnedFd]) -> io::Result<()> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    writer.write_all(&line).await
+    let mut descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut sent = 0;
+    while let Some(rest) = line.get(sent..).filter(|rest| !rest.is_empty()) {
+        let write = || hearth_vmm::control::send(stream, rest, &descriptors);
+        sent += stream.async_io(Interest::WRITABLE, write).await?;
+        // They went with the first bytes.
+        descriptors.clear();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
 

@@ -79,6 +79,17 @@ impl Network {
         }
     }
 
+    /// The interfaces of an applied VPC that have no TAP: nobody has opened one, who had it open let it go, or somebody
+    /// deleted it.
+    pub async fn without_tap(&self, vpc_id: &str) -> Result<Vec<String>, NetworkError> {
+        let slot = self.slot(vpc_id).await;
+        let vpc = slot.lock().await;
+        match &*vpc {
+            Some(vpc) => vpc.without_tap().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Makes the host's own part as it should be, should somebody have changed it; says what was different. Call it as
     /// often as [`Network::check_vpc`].
     pub async fn check_host(&self) -> Result<Option<String>, NetworkError> {

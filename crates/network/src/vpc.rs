@@ -187,6 +187,18 @@ impl Vpc {
         self.unserved(&plan, host).await
     }
 
+    /// The interfaces that have no TAP.
+    pub(crate) async fn without_tap(&self) -> Result<Vec<String>, NetworkError> {
+        let links = self.links.list().await?;
+        let has_tap = |eni: &&EniSpec| {
+            let tap = tap_name(&eni.eni_id);
+            links.iter().any(|(_, name)| *name == tap)
+        };
+        let plan = self.current_plan();
+        let without = plan.enis.iter().filter(|eni| !has_tap(eni));
+        Ok(without.map(|eni| eni.eni_id.clone()).collect())
+    }
+
     /// An interface with a TAP whose servers have ended.
     async fn unserved(&self, plan: &Plan, host: &Host) -> Result<Option<String>, NetworkError> {
         let links = self.links.list().await?;

@@ -39,6 +39,7 @@ const RUNNING: Monitor = Monitor::Alive {
     entered: true,
     by_firmware: None,
     steady: false,
+    without_tap: false,
 };
 
 #[test]
@@ -97,6 +98,7 @@ fn force_and_an_unentered_machine_skip_the_button() {
         entered: false,
         by_firmware: None,
         steady: false,
+        without_tap: false,
     };
     let now = record(1, Phase::Starting);
     assert_eq!(
@@ -269,6 +271,7 @@ fn an_instance_whose_host_restarts_again_and_again_ends() {
         entered: true,
         by_firmware: None,
         steady: true,
+        without_tap: false,
     };
     assert_eq!(
         decide(Some(&wanted), &now, &steady, None, Host::Up),
@@ -352,6 +355,7 @@ enum Happens {
         disabled: bool,
     },
     Steady,
+    DeleteTap,
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
@@ -378,6 +382,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         2 => any::<bool>().prop_map(|traces_lost| Happens::RestartHost { traces_lost }),
         1 => any::<bool>().prop_map(|disabled| Happens::SetAutoRecovery { disabled }),
         1 => Just(Happens::Steady),
+        1 => Just(Happens::DeleteTap),
     ]
 }
 
@@ -387,6 +392,7 @@ struct Model {
     record: Record,
     alive: Option<bool>,
     steady: bool,
+    without_tap: bool,
     host: Host,
     boot: u64,
     /// Of the launches that a restart or a shutdown of the host ended.
@@ -408,6 +414,7 @@ impl Model {
             record: Record::new("i-1"),
             alive: None,
             steady: false,
+            without_tap: false,
             host: Host::Up,
             boot: 1,
             cut_off: BTreeSet::new(),
@@ -426,6 +433,7 @@ impl Model {
                 entered,
                 by_firmware: None,
                 steady: entered && self.steady,
+                without_tap: self.without_tap,
             },
             None => {
                 let trace = self.traces.get(&self.record.launch);
@@ -483,6 +491,7 @@ impl Model {
                 }
                 self.volume = true;
                 self.steady = false;
+                self.without_tap = false;
                 self.record = Record {
                     run,
                     launch: self.record.launch + 1,
@@ -538,6 +547,10 @@ impl Model {
                 self.record.reboot = reboot;
                 self.effort = None;
             }
+            Action::ReplaceTaps => {
+                assert_eq!(self.alive, Some(true), "a TAP for nobody");
+                self.without_tap = false;
+            }
             Action::Erase => {
                 assert_eq!(self.alive, None, "erased under a living monitor");
                 self.volume = false;
@@ -590,6 +603,7 @@ impl Model {
             Happens::RestartHost { traces_lost } => self.restart_host(*traces_lost),
             Happens::SetAutoRecovery { disabled } => self.intent.auto_recovery_disabled = *disabled,
             Happens::Steady => self.steady = true,
+            Happens::DeleteTap => self.without_tap = self.alive.is_some(),
             Happens::Replay | Happens::Start | Happens::Stop { .. } | Happens::Reboot => {}
         }
     }
@@ -683,9 +697,31 @@ proptest! {
             entered,
             by_firmware: None,
             steady: false,
+            without_tap: false,
         };
         prop_assert_eq!(decide(Some(&old), &running, &monitor, None, Host::Up), Action::Wait);
     }
+}
+
+#[test]
+fn a_running_instance_is_given_another_tap_and_one_that_ends_is_not() {
+    let running = record(1, Phase::Entered);
+    let alive = |entered| Monitor::Alive {
+        entered,
+        by_firmware: None,
+        steady: false,
+        without_tap: true,
+    };
+    let action =
+        |desired, entered, host| decide(Some(&intent(desired, 1)), &running, &alive(entered), None, host);
+    assert_eq!(action(Desired::Running, true, Host::Up), Action::ReplaceTaps);
+    assert_eq!(action(Desired::Running, false, Host::Up), Action::Wait);
+    assert_eq!(action(Desired::Stopped, true, Host::Up), Action::Press(Goal::End));
+    assert_ne!(
+        action(Desired::Running, true, Host::GoingDown),
+        Action::ReplaceTaps
+    );
+    assert_eq!(decide(None, &running, &alive(true), None, Host::Up), Action::Wait);
 }
 
 #[test]
@@ -696,6 +732,7 @@ fn what_the_monitor_tells_of_its_boot_is_recorded_and_told() {
         entered: true,
         by_firmware,
         steady: false,
+        without_tap: false,
     };
     let decide = |now: &Record, by_firmware| decide(Some(&wanted), now, &alive(by_firmware), None, Host::Up);
     assert_eq!(

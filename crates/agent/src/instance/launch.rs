@@ -111,6 +111,15 @@ impl Actor {
     }
 }
 
+fn vcpus(intent: &InstanceIntent) -> Result<u8, LaunchError> {
+    u8::try_from(intent.vcpus).map_err(|_| LaunchError::Malformed("vCPU count"))
+}
+
+/// Of each network interface.
+pub(super) fn queues(intent: &InstanceIntent) -> Result<usize, LaunchError> {
+    Ok(usize::from(vcpus(intent)?).clamp(1, MAX_PAIRS))
+}
+
 /// Everything that a monitor needs, open. Idempotent, and may be dropped anywhere.
 async fn prepare(
     context: &Arc<Context>,
@@ -119,8 +128,7 @@ async fn prepare(
     record: &Record,
 ) -> Result<Parts, LaunchError> {
     check(intent)?;
-    let vcpus = u8::try_from(intent.vcpus).map_err(|_| LaunchError::Malformed("vCPU count"))?;
-    let queues = usize::from(vcpus).clamp(1, MAX_PAIRS);
+    let (vcpus, queues) = (vcpus(intent)?, queues(intent)?);
     let disks = async {
         let mut disks = Vec::new();
         for volume in &intent.volumes {

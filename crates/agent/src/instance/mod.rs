@@ -24,8 +24,10 @@
 
 mod launch;
 mod recover;
+mod repair;
 mod spawn;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +99,7 @@ pub struct Actor {
     /// When this agent took hold of the monitor.
     since: Instant,
     effort: Option<Trying>,
+    without_tap: watch::Receiver<BTreeSet<String>>,
 }
 
 /// An [`Effort`] with its clock.
@@ -131,6 +134,7 @@ impl Trying {
 impl Actor {
     pub fn new(context: Arc<Context>, wanted: watch::Receiver<Wanted>, record: Record) -> Actor {
         Actor {
+            without_tap: context.networks.without_tap(),
             context,
             wanted,
             record,
@@ -147,7 +151,7 @@ impl Actor {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             let intent = wanted.intent.as_ref();
-            let seen = self.look().await;
+            let seen = self.look(intent).await;
             self.context.board.post(observe(intent, &self.record, &seen));
             drop(ready.take());
             let effort = self.effort.map(|trying| trying.effort(Instant::now()));
@@ -202,6 +206,11 @@ impl Actor {
                 Action::Stop => self.stop().await,
                 Action::Kill => self.kill(),
                 Action::Reset { reboot } => self.reset(reboot).await,
+                Action::ReplaceTaps => {
+                    if let Some(intent) = wanted.intent {
+                        self.replace_taps(&intent).await;
+                    }
+                }
                 Action::Erase => self.erase(intent).await,
                 Action::Forget => {
                     if self.forget().await {
@@ -240,10 +249,13 @@ impl Actor {
         }
     }
 
-    async fn look(&self) -> Monitor {
+    async fn look(&mut self, intent: Option<&InstanceIntent>) -> Monitor {
         if let Some(monitor) = &self.monitor {
             let told = monitor.told();
+            let without = self.without_tap.borrow_and_update();
+            let mut interfaces = intent.into_iter().flat_map(|intent| &intent.network_interfaces);
             return Monitor::Alive {
+                without_tap: interfaces.any(|eni| without.contains(&eni.network_interface_id)),
                 // An adopted monitor may not have said it yet.
                 entered: told.entered || self.record.phase == Phase::Entered,
                 by_firmware: told.by_firmware,
@@ -285,6 +297,7 @@ impl Actor {
         let ended = tokio::select! {
             changed = self.wanted.changed() => return changed.is_ok(),
             () = wake => false,
+            Ok(()) = self.without_tap.changed() => false,
             ended = monitor.ended_or_told() => ended,
         };
         if ended {
@@ -381,6 +394,7 @@ impl Actor {
             entered: true,
             by_firmware,
             steady: false,
+            without_tap: false,
         };
         self.context.board.post(observe(intent.as_ref(), &record, &seen));
         fault::point("entered");

@@ -2,7 +2,7 @@
 
 mod translate;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use hearth_network::spec::VpcSpec;
 use hearth_network::{
     InstanceMetadata, InterfaceCounters, MetadataSource, Network, NetworkConfig, NetworkError,
 };
+use tokio::sync::watch;
 
 use translate::addresses;
 pub use translate::{Untranslatable, metadata, vpc_spec};
@@ -67,6 +68,8 @@ pub struct Networks {
     wanted: RwLock<BTreeMap<String, VpcSpec>>,
     applied: Mutex<HashMap<String, Applied>>,
     changed: tokio::sync::Notify,
+    /// Interfaces that had no TAP when it was last looked, but for those that were given one since.
+    without_tap: watch::Sender<BTreeSet<String>>,
 }
 
 /// The network crate's configuration for a data directory.
@@ -101,6 +104,7 @@ impl Networks {
             wanted: RwLock::default(),
             applied: Mutex::default(),
             changed: tokio::sync::Notify::new(),
+            without_tap: watch::Sender::default(),
         }
     }
 
@@ -180,6 +184,21 @@ impl Networks {
         Ok(())
     }
 
+    /// Interfaces that had no TAP at the last look. That of an instance that runs was deleted. Looks come every
+    /// [`CHECK_INTERVAL`].
+    pub fn without_tap(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.without_tap.subscribe()
+    }
+
+    /// Until the next look, nothing is known to be wrong with the interface's TAP.
+    pub fn leave_to_next_look(&self, eni_id: &str) {
+        // No news for anybody else.
+        self.without_tap.send_if_modified(|without| {
+            without.remove(eni_id);
+            false
+        });
+    }
+
     /// The TAP of an interface, with so many queues, in its VPC as it is wanted now.
     ///
     /// # Errors
@@ -199,13 +218,12 @@ impl Networks {
                 .map(|null| vec![null.into()])
                 .map_err(NetworksError::Simulated),
             Host::Real(network) => {
-                network
-                    .open_tap(vpc_id, eni_id, queues)
-                    .await
-                    .map_err(|source| NetworksError::Tap {
-                        eni_id: eni_id.to_owned(),
-                        source,
-                    })
+                let opened = network.open_tap(vpc_id, eni_id, queues).await;
+                self.leave_to_next_look(eni_id);
+                opened.map_err(|source| NetworksError::Tap {
+                    eni_id: eni_id.to_owned(),
+                    source,
+                })
             }
         }
     }
@@ -265,10 +283,17 @@ impl Networks {
                 .map(|(id, slot)| (id.clone(), Arc::clone(slot)))
                 .collect()
         };
+        let mut without_tap = BTreeSet::new();
         for (vpc_id, slot) in slots {
             let mut applied = slot.lock().await;
             if applied.is_none() {
                 continue;
+            }
+            match network.without_tap(&vpc_id).await {
+                Ok(without) => without_tap.extend(without),
+                Err(error) => {
+                    tracing::warn!(vpc = vpc_id, error = %crate::chain(&error), "looking for TAPs");
+                }
             }
             match network.check_vpc(&vpc_id).await {
                 Ok(None) => {}
@@ -285,6 +310,11 @@ impl Networks {
                 }
             }
         }
+        self.without_tap.send_if_modified(|before| {
+            let is_news = *before != without_tap;
+            *before = without_tap;
+            is_news
+        });
     }
 
     /// Whether all is as wanted.
