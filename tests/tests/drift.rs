@@ -5,6 +5,7 @@ use std::fs::File;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use hearth_api::v1::ListHostsRequest;
 use hearth_tests::{Cloud, can_run};
 
 /// Within which everything is mended.
@@ -144,6 +145,10 @@ async fn damage_by_hand_is_mended_in_time_and_a_connection_goes_on() {
     assert!(session.try_wait().unwrap().is_none(), "the session has ended");
     session.kill().unwrap();
     session.wait().unwrap();
+    let hosts = cloud.hosts().await.unwrap().list_hosts(ListHostsRequest {}).await;
+    let repairs = hosts.unwrap().into_inner().hosts.remove(0).repairs;
+    let told = |what: &str| repairs.iter().any(|repair| repair.description.contains(what));
+    assert!(repairs.len() == 8 && told("its mark is gone"), "{repairs:?}");
     let log = std::fs::read_to_string(cloud.path("agent.log")).unwrap();
     let reported = log.matches("was changed by somebody else").count()
         + log.matches("were changed by somebody else").count()

@@ -77,10 +77,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         true => Host::Simulated,
         false => network(&config, &dir, &metadata).await?,
     };
-    let networks = keep_networks(host, metadata);
+    let board = Board::default();
+    let networks = keep_networks(host, metadata, &board);
     tokio::spawn(counters::serve(&dir, Arc::clone(&networks)).context("opening the counters' socket")?);
     let (channel, link) = Link::new();
-    let board = Board::default();
     let context = context(&config, &dir, store, networks, link, &board, decide::Host::Up)?;
     let supervisor = Supervisor::start(context).await?;
     let (news, inbox) = mpsc::channel(1);
@@ -145,9 +145,9 @@ pub async fn shutdown_guests(config: Config) -> anyhow::Result<()> {
             Host::Simulated
         }),
     };
-    let networks = keep_networks(host, metadata);
-    let (_channel, link): (watch::Sender<_>, Link) = Link::new();
     let board = Board::default();
+    let networks = keep_networks(host, metadata, &board);
+    let (_channel, link): (watch::Sender<_>, Link) = Link::new();
     let context = context(
         &config,
         &dir,
@@ -173,8 +173,8 @@ async fn network(config: &Config, dir: &DataDir, metadata: &Arc<Metadata>) -> an
     Ok(Host::Real(Network::new(settings, source).await?))
 }
 
-fn keep_networks(host: Host, metadata: Arc<Metadata>) -> Arc<Networks> {
-    let networks = Arc::new(Networks::new(host, metadata));
+fn keep_networks(host: Host, metadata: Arc<Metadata>, board: &Board) -> Arc<Networks> {
+    let networks = Arc::new(Networks::new(host, metadata, board.clone()));
     let keeper = Arc::clone(&networks);
     tokio::spawn(async move { keeper.keep().await });
     networks

@@ -1,8 +1,9 @@
 //! What the agent would report right now: written by the instances' actors, read by the session.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use hearth_api::agent::{Capacity, InstanceObservation, Observation};
+use hearth_api::agent::{Capacity, InstanceObservation, Observation, Repair};
 use tokio::sync::watch;
 
 /// The newest intents that the store has and the actors know.
@@ -17,7 +18,13 @@ struct State {
     intents: Acknowledged,
     instances: BTreeMap<String, InstanceObservation>,
     erased_volumes: BTreeSet<String>,
+    /// The newest last.
+    repairs: VecDeque<Repair>,
 }
+
+/// Repairs that are told of, and characters of each.
+const MAX_REPAIRS: usize = 8;
+const MAX_REPAIR: usize = 300;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +65,21 @@ impl Board {
         });
     }
 
+    /// What somebody else had changed on the host, and has been mended.
+    pub fn post_repair(&self, what: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let repair = Repair {
+            time: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            what: what.chars().take(MAX_REPAIR).collect(),
+        };
+        self.state.send_modify(|state| {
+            if state.repairs.len() == MAX_REPAIRS {
+                state.repairs.pop_front();
+            }
+            state.repairs.push_back(repair);
+        });
+    }
+
     pub fn take_down(&self, instance_id: &str) {
         self.state
             .send_if_modified(|state| state.instances.remove(instance_id).is_some());
@@ -89,6 +111,7 @@ impl Reader {
             intents_epoch: state.intents.epoch.clone(),
             instances: state.instances.values().cloned().collect(),
             erased_volumes: state.erased_volumes.iter().cloned().collect(),
+            repairs: state.repairs.iter().cloned().collect(),
             capacity: Some(capacity),
         }
     }

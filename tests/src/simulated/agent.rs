@@ -178,6 +178,7 @@ impl Agent {
             let volumes = intents.volumes.iter();
             let erased = volumes.filter(|volume| volume.desired() == volume_intent::Desired::Erased);
             Observation {
+                repairs: Vec::new(),
                 intents_sequence: intents.sequence,
                 intents_epoch: intents.epoch.clone(),
                 instances: self.instances.observe(),

@@ -19,11 +19,15 @@ impl Actor {
                 continue;
             }
             match self.replace_tap(intent, eni).await {
-                Ok(()) => tracing::warn!(
-                    instance,
-                    interface,
-                    "a TAP was deleted by somebody else; gave the instance another one"
-                ),
+                Ok(()) => {
+                    tracing::warn!(
+                        instance,
+                        interface,
+                        "a TAP was deleted by somebody else; gave the instance another one"
+                    );
+                    let what = format!("the TAP of {interface} of {instance} was deleted");
+                    self.context.board.post_repair(&what);
+                }
                 Err(error) => {
                     tracing::error!(instance, interface, error = %chain(&error), "giving an interface another TAP");
                     self.context.networks.leave_to_next_look(interface);

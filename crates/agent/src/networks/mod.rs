@@ -17,6 +17,7 @@ use hearth_network::{
 };
 use tokio::sync::watch;
 
+use crate::board::Board;
 use translate::addresses;
 pub use translate::{Untranslatable, metadata, vpc_spec};
 
@@ -64,6 +65,7 @@ type Applied = Arc<tokio::sync::Mutex<Option<VpcSpec>>>;
 
 pub struct Networks {
     host: Host,
+    board: Board,
     metadata: Arc<Metadata>,
     wanted: RwLock<BTreeMap<String, VpcSpec>>,
     applied: Mutex<HashMap<String, Applied>>,
@@ -97,9 +99,11 @@ fn imds_key(dir: &crate::paths::DataDir) -> std::io::Result<[u8; 32]> {
 }
 
 impl Networks {
-    pub fn new(host: Host, metadata: Arc<Metadata>) -> Networks {
+    /// Repairs are told on `board`.
+    pub fn new(host: Host, metadata: Arc<Metadata>, board: Board) -> Networks {
         Networks {
             host,
+            board,
             metadata,
             wanted: RwLock::default(),
             applied: Mutex::default(),
@@ -273,6 +277,7 @@ impl Networks {
                     difference,
                     "the host's rules were changed by somebody else; made them anew"
                 );
+                self.board.post_repair(&format!("the host's rules: {difference}"));
             }
             Err(error) => tracing::warn!(error = %crate::chain(&error), "checking the host's rules"),
         }
@@ -303,6 +308,7 @@ impl Networks {
                         difference,
                         "a VPC was changed by somebody else; making it anew"
                     );
+                    self.board.post_repair(&format!("{vpc_id}: {difference}"));
                     *applied = None;
                 }
                 Err(error) => {

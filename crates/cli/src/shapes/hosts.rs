@@ -28,6 +28,15 @@ struct Host {
     claimed: Resources,
     instance_ids: Vec<String>,
     enroll_time: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    repairs: Vec<Repair>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Repair {
+    time: String,
+    description: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,6 +62,15 @@ impl From<Option<v1::HostResources>> for Resources {
     }
 }
 
+impl From<v1::HostRepair> for Repair {
+    fn from(repair: v1::HostRepair) -> Self {
+        Self {
+            time: time(repair.time),
+            description: repair.description,
+        }
+    }
+}
+
 impl From<v1::ListHostsResponse> for Hosts {
     fn from(answer: v1::ListHostsResponse) -> Self {
         let shape = |h: v1::Host| Host {
@@ -67,6 +85,7 @@ impl From<v1::ListHostsResponse> for Hosts {
             claimed: h.claimed.into(),
             instance_ids: h.instance_ids,
             enroll_time: time(h.enroll_time),
+            repairs: h.repairs.into_iter().map(Repair::from).collect(),
         };
         Self {
             hosts: answer.hosts.into_iter().map(shape).collect(),

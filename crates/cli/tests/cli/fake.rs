@@ -374,6 +374,13 @@ impl Hosts for Script {
             capacity: Some(resources(16, 32_000, 200)),
             claimed: Some(resources(1, 1024, 8)),
             instance_ids: vec![INSTANCE.into()],
+            repairs: vec![HostRepair {
+                time: Some(prost_types::Timestamp {
+                    seconds: 1_763_892_001,
+                    nanos: 0,
+                }),
+                description: "the host's rules: another hand".into(),
+            }],
             enroll_time: Some(prost_types::Timestamp {
                 seconds: 1_763_892_000,
                 nanos: 5,

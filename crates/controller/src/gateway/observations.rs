@@ -9,7 +9,7 @@ use hearth_api::agent::{InstanceObservation, Observation, instance_observation, 
 
 use crate::app::App;
 use crate::lifecycle::{Change, End, Observed, Phase, observe};
-use crate::state::{self, HostReport, Instance, State, Tx, Volume};
+use crate::state::{self, HostReport, Instance, MAX_REPAIRS, Repair, State, Tx, Volume};
 use crate::store::CommitError;
 
 pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) -> Result<(), CommitError> {
@@ -17,6 +17,7 @@ pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) ->
     if news(&state, host_id, &observation).is_empty()
         && !is_resized(&state, host_id, &observation)
         && erased(&state, host_id, &observation).is_empty()
+        && repairs(&state, host_id, &observation).is_empty()
     {
         return Ok(());
     }
@@ -39,6 +40,18 @@ fn record(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) {
             report.set_capacity(capacity);
             report.reported_at = now;
         });
+    }
+    let repairs = repairs(tx, host_id, observation);
+    if !repairs.is_empty() {
+        for repair in &repairs {
+            tracing::warn!(
+                host = host_id,
+                what = repair.what,
+                "a host has mended what somebody had changed on it"
+            );
+        }
+        tx.update::<HostReport>(host_id, |report| report.add_repairs(repairs));
+        tx.event("host.repaired", host_id);
     }
     // Once more: the state may have changed since.
     for id in erased(tx, host_id, observation) {
@@ -122,6 +135,20 @@ fn erased(state: &State, host_id: &str, observation: &Observation) -> Vec<String
         .filter(|row| row.host_id == host_id && row.attachment.is_none() && row.deleting)
         .map(|row| row.id.clone())
         .collect()
+}
+
+/// Repairs that are not known yet. What a host says has a bound, whatever it says.
+fn repairs(state: &State, host_id: &str, observation: &Observation) -> Vec<Repair> {
+    const MAX_LENGTH: usize = 300;
+    let Some(report) = state.get::<HostReport>(host_id) else {
+        return Vec::new();
+    };
+    let too_many = observation.repairs.len().saturating_sub(MAX_REPAIRS);
+    let said = observation.repairs.iter().skip(too_many).map(|said| Repair {
+        time: said.time,
+        what: said.what.chars().take(MAX_LENGTH).collect(),
+    });
+    said.filter(|repair| !report.repairs.contains(repair)).collect()
 }
 
 /// Whether the host has another capacity than it said last.

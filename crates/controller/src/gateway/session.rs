@@ -122,6 +122,7 @@ async fn greet(app: &App, caller: &Caller, hello: &Hello) -> Result<(), Status> 
         cpus: 0,
         uefi: hello.uefi,
         reported_at: 0,
+        repairs: Vec::new(),
     };
     report.set_capacity(&capacity);
     let key_hash = caller.certificate.public_key_hash.clone();
@@ -132,6 +133,9 @@ async fn greet(app: &App, caller: &Caller, hello: &Hello) -> Result<(), Status> 
             caller::check(tx.admission(&host_id, &key_hash), &host_id)?;
             tx.use_key(&host_id, &key_hash);
             report.reported_at = tx.now();
+            if let Some(before) = tx.get::<HostReport>(&host_id) {
+                report.repairs.clone_from(&before.repairs);
+            }
             tx.put(report);
             tx.event("host.connected", &host_id);
             Ok::<_, Status>(tx.host(&host_id).map(|host| host.availability_zone.clone()))

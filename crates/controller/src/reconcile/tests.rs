@@ -91,6 +91,7 @@ fn report(host_id: &str) -> HostReport {
         cpus: 1,
         uefi: false,
         reported_at: 0,
+        repairs: Vec::new(),
     }
 }
 

@@ -75,6 +75,7 @@ mod tests {
                 cpus: *vcpus,
                 uefi: true,
                 reported_at: 0,
+                repairs: Vec::new(),
             });
             for (claim, memory_mib) in claims.iter().enumerate() {
                 let instance_id = format!("i-{number}-{claim}");

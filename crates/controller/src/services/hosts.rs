@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hearth_api::v1::{
     CreateJoinTokenRequest, CreateJoinTokenResponse, DrainHostRequest, DrainHostResponse, ForgetHostRequest,
-    ForgetHostResponse, Host, HostResources, ListHostsRequest, ListHostsResponse, ListJoinTokensRequest,
-    ListJoinTokensResponse, ResumeHostRequest, ResumeHostResponse, RevokeJoinTokensRequest,
-    RevokeJoinTokensResponse, hosts_server,
+    ForgetHostResponse, Host, HostRepair, HostResources, ListHostsRequest, ListHostsResponse,
+    ListJoinTokensRequest, ListJoinTokensResponse, ResumeHostRequest, ResumeHostResponse,
+    RevokeJoinTokensRequest, RevokeJoinTokensResponse, hosts_server,
 };
 use hearth_api::{ApiError, ErrorCode, InstanceState, Kind, fence};
 use serde_json::json;
@@ -73,6 +73,14 @@ impl hosts_server::Hosts for Hosts {
     }
 }
 
+fn repairs(report: &HostReport) -> Vec<HostRepair> {
+    let tell = |repair: &state::Repair| HostRepair {
+        time: Some(views::timestamp(repair.time)),
+        description: repair.what.clone(),
+    };
+    report.repairs.iter().map(tell).collect()
+}
+
 fn list(app: &App) -> ListHostsResponse {
     let state = app.store.state();
     let hosts = inventory(&state, |id| app.sessions.is_connected(id));
@@ -103,6 +111,7 @@ fn list(app: &App) -> ListHostsResponse {
             claimed: Some(resources(host.claimed)),
             instance_ids: alive_on(&state, &host.id),
             enroll_time: Some(views::timestamp(row.enrolled_at)),
+            repairs: report.map(repairs).unwrap_or_default(),
             host_id: host.id,
         })
     };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hearth_api::agent::FetchImageRequest;
+use hearth_api::agent::{FetchImageRequest, Repair};
 use hearth_api::v1;
 use tonic::{Code, Status};
 
@@ -37,6 +37,46 @@ async fn is_refused(host: &Host, hearthd: &Hearthd, image_id: &str) {
     assert_eq!(refused.code(), Code::PermissionDenied);
     let refused = host.renewed(hearthd).await.map(|_| ()).unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn the_last_repairs_of_a_host_are_told_and_go_on_over_sessions() {
+    let Some(cloud) = Cloud::start().await else {
+        return;
+    };
+    let mut session = cloud.connect().await;
+    session.intents().await;
+    let repairs = |range: std::ops::Range<i64>| -> Vec<Repair> {
+        let repair = |time| Repair {
+            time,
+            what: format!("{time} {}", "x".repeat(100_000)),
+        };
+        range.map(repair).collect()
+    };
+    let told = async |cloud: &Cloud, last: i64| loop {
+        let repairs = list(cloud).await.remove(0).repairs;
+        let newest = repairs.last().map(|repair| repair.time.unwrap().nanos);
+        if newest == Some(1_000_000 * last as i32) {
+            return repairs;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    session.report_repairs(repairs(1..4)).await;
+    assert_eq!(told(&cloud, 3).await.len(), 3);
+    // What an agent says again is no news, and what is too much has a bound.
+    session.report_repairs(repairs(2..4)).await;
+    session.report_repairs(repairs(2..20)).await;
+    let kept = told(&cloud, 19).await;
+    assert_eq!(kept.len(), 8);
+    assert_eq!(kept[0].description.len(), 300);
+    let mut times = kept.iter().map(|repair| repair.time.unwrap().nanos / 1_000_000);
+    assert!(times.by_ref().eq(12..20));
+
+    let mut session = cloud.connect().await;
+    session.intents().await;
+    assert_eq!(list(&cloud).await[0].repairs, kept);
+    session.report_repairs(repairs(40..41)).await;
+    assert_eq!(told(&cloud, 40).await[0].time.unwrap().nanos / 1_000_000, 13);
 }
 
 #[tokio::test]

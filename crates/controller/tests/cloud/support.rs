@@ -12,7 +12,7 @@ use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::{
     AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello,
-    InstanceIntent, InstanceObservation, Intents, Observation, RenewRequest, RunEnd, agent_message,
+    InstanceIntent, InstanceObservation, Intents, Observation, RenewRequest, Repair, RunEnd, agent_message,
     control_message, volume_intent,
 };
 use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
@@ -437,6 +437,7 @@ impl Session {
             instances,
             capacity: None,
             erased_volumes: erased.collect(),
+            repairs: Vec::new(),
         }))
     }
 
@@ -484,6 +485,15 @@ impl Session {
         let mut said = self.observation(Vec::new());
         if let Some(agent_message::Message::Observation(observation)) = &mut said.message {
             observation.erased_volumes = volumes;
+        }
+        let _ = self.up.send(said).await;
+    }
+
+    /// Says what was mended on the host.
+    pub async fn report_repairs(&self, repairs: Vec<Repair>) {
+        let mut said = self.observation(Vec::new());
+        if let Some(agent_message::Message::Observation(observation)) = &mut said.message {
+            observation.repairs = repairs;
         }
         let _ = self.up.send(said).await;
     }

@@ -105,8 +105,11 @@ fn a_malformed_rule_refuses_the_vpc_as_a_whole() {
 #[test]
 fn imds_knows_an_instance_by_its_address_until_its_intent_goes() {
     let metadata = std::sync::Arc::new(crate::networks::Metadata::default());
-    let networks =
-        crate::networks::Networks::new(crate::networks::Host::Simulated, std::sync::Arc::clone(&metadata));
+    let networks = crate::networks::Networks::new(
+        crate::networks::Host::Simulated,
+        std::sync::Arc::clone(&metadata),
+        crate::board::Board::default(),
+    );
     let mut intents = hearth_api::agent::Intents {
         sequence: 1,
         instances: vec![instance("i-1", "172.31.0.10")],
@@ -146,8 +149,11 @@ fn each_interface_of_an_instance_is_in_its_vpc_and_asks_imds() {
     assert_eq!(ids, ["eni-of-i-1", "eni-2"]);
 
     let metadata = std::sync::Arc::new(crate::networks::Metadata::default());
-    let networks =
-        crate::networks::Networks::new(crate::networks::Host::Simulated, std::sync::Arc::clone(&metadata));
+    let networks = crate::networks::Networks::new(
+        crate::networks::Host::Simulated,
+        std::sync::Arc::clone(&metadata),
+        crate::board::Board::default(),
+    );
     networks.want(&hearth_api::agent::Intents {
         instances: vec![several],
         vpcs: vec![vpc()],

@@ -65,9 +65,30 @@ pub struct HostReport {
     /// It has UEFI firmware.
     pub uefi: bool,
     pub reported_at: i64,
+    /// The last [`MAX_REPAIRS`] that it has told of, the newest last.
+    #[serde(default)]
+    pub repairs: Vec<Repair>,
 }
 
+/// What somebody had changed on a host by hand and its agent has mended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Milliseconds since the epoch, by the host's clock.
+    pub time: i64,
+    pub what: String,
+}
+
+/// How many repairs are kept of a host.
+pub const MAX_REPAIRS: usize = 8;
+
 impl HostReport {
+    /// Adds repairs; the oldest go.
+    pub fn add_repairs(&mut self, repairs: Vec<Repair>) {
+        self.repairs.extend(repairs);
+        let too_many = self.repairs.len().saturating_sub(MAX_REPAIRS);
+        self.repairs.drain(..too_many);
+    }
+
     pub fn capacity(&self) -> Capacity {
         Capacity {
             vcpus: self.vcpus,

@@ -14,7 +14,7 @@ mod volumes;
 
 pub use attachment::{Attachment, PRIMARY};
 pub use cloud::{ClientToken, Cloud};
-pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken};
+pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
 pub use images::{AVAILABLE, DEREGISTERED, Image};
 pub use instances::{
     AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, METADATA_TAGS_ENABLED, Observation, Reservation,
