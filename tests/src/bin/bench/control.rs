@@ -15,7 +15,13 @@ use hearth_tests::simulated::{Behaviour, Fleet, Hearthd};
 
 use crate::stats::{Row, Samples, print};
 
+mod copies;
 mod large;
+#[path = "../../../../crates/controller/tests/cloud/postgres.rs"]
+#[allow(clippy::unwrap_used, dead_code)]
+mod postgres;
+
+use postgres::Postgres;
 
 /// Callers at the same time.
 const CALLERS: usize = 64;
@@ -44,17 +50,22 @@ struct Figures {
 
 pub fn run() -> Result<()> {
     let before = std::env::var_os("HEARTH_BEFORE").map(PathBuf::from);
-    let programs = std::iter::once(hearth_tests::binary("hearthd")?).chain(before);
+    let hearthd = hearth_tests::binary("hearthd")?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let mut all = Vec::new();
-    for program in programs {
-        all.push(runtime.block_on(measure(&program))?);
+    let (mut names, mut all) = (vec!["SQLite"], vec![runtime.block_on(measure(&hearthd, None))?]);
+    if let Some(server) = Postgres::durable("bench control") {
+        names.push("PostgreSQL");
+        all.push(runtime.block_on(measure(&hearthd, Some(&server.url())))?);
+    }
+    if let Some(program) = before {
+        names.push("before, SQLite");
+        all.push(runtime.block_on(measure(&program, None))?);
     }
     let hosts = hosts();
-    println!("\ncontrol: {hosts} simulated hosts, {CALLERS} callers, SQLite with full durability\n");
+    println!("\ncontrol: {hosts} simulated hosts, {CALLERS} callers, databases with full durability\n");
     let column = |figure: fn(&Figures) -> &Samples| all.iter().map(|f| figure(f).clone()).collect();
     print(
-        &["hearth", "before"][..all.len()],
+        &names,
         &[
             Row {
                 name: "hosts joined per second",
@@ -124,26 +135,25 @@ fn hosts() -> usize {
     setting("HEARTH_BENCH_HOSTS", 5000)
 }
 
-async fn measure(program: &Path) -> Result<Figures> {
+/// `database`: the URL of a PostgreSQL, instead of SQLite.
+async fn measure(program: &Path, database: Option<&str>) -> Result<Figures> {
     let dir = tempfile::Builder::new().prefix("hearth-bench-").tempdir()?;
     // One subnet of 4,091 addresses each, and room for 65,000 instances.
     let zones: Vec<String> = ('a'..='p').map(|letter| format!("bench-1{letter}")).collect();
-    let mut hearthd = Hearthd::start(
-        program,
-        dir.path(),
-        &[
-            "--region",
-            "bench-1",
-            "--zones",
-            &zones.join(","),
-            "--instance-limit",
-            "1000000",
-        ],
-    )
-    .await?;
+    let zone_list = zones.join(",");
+    let mut arguments = vec![
+        "--region",
+        "bench-1",
+        "--zones",
+        &zone_list,
+        "--instance-limit",
+        "1000000",
+    ];
+    arguments.extend(database.into_iter().flat_map(|url| ["--database", url]));
+    let mut hearthd = Hearthd::start(program, dir.path(), &arguments).await?;
     let result = async {
         let mut figures = launches(&hearthd, dir.path(), &zones).await?;
-        large::measure(&mut hearthd, &mut figures).await?;
+        large::measure(&mut hearthd, database, &mut figures).await?;
         Ok(figures)
     };
     let result: Result<Figures> = result.await;
