@@ -7,6 +7,7 @@ mod firmware;
 mod install;
 mod ledger;
 mod limits;
+mod mishaps;
 mod packages;
 mod power;
 mod site;

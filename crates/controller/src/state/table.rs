@@ -22,11 +22,12 @@ pub struct Table<N> {
     sums: Vec<OrdMap<SmolStr, Amounts>>,
 }
 
+/// An object as a table holds it.
 #[derive(Debug)]
-struct Row<N> {
+pub(super) struct Row<N> {
     /// The sequence number of the transaction that wrote the object last.
     version: u64,
-    object: Arc<N>,
+    pub(super) object: Arc<N>,
 }
 
 impl<N> Clone for Row<N> {
@@ -140,6 +141,23 @@ impl<N: Noun> Table<N> {
         let (id, row) = self.rows.remove_with_key(id)?;
         self.reindex(&id, Some(&row.object), None);
         Some(row.object)
+    }
+
+    pub(super) fn row(&self, id: &str) -> Option<&Row<N>> {
+        self.rows.get(id)
+    }
+
+    /// Makes an object again what it was, `None` for one that was not there. Unique keys are not looked at: while a
+    /// transaction is undone, an object may have its key again before another one has given it back.
+    pub(super) fn restore(&mut self, id: &str, before: Option<Row<N>>) {
+        let (id, now) = match self.rows.remove_with_key(id) {
+            Some((id, row)) => (id, Some(row.object)),
+            None => (SmolStr::from(id), None),
+        };
+        self.reindex(&id, now.as_deref(), before.as_ref().map(|row| &*row.object));
+        if let Some(row) = before {
+            self.rows.insert(id, row);
+        }
     }
 
     fn reindex(&mut self, id: &SmolStr, before: Option<&N>, after: Option<&N>) {

@@ -1,4 +1,4 @@
-//! A transaction: changes of a copy of the state, which become true together or not at all.
+//! A transaction: changes of the state, which become true together or not at all.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -93,10 +93,15 @@ impl Changes {
     }
 }
 
-/// Reads as the state does, own changes included.
-#[derive(Debug)]
+/// Makes one object again what it was before the transaction.
+type Undo = Box<dyn FnOnce(&mut State)>;
+
+/// Reads as the state does, own changes included. Unless it is finished, the state becomes again what it was: also when a
+/// transaction panics.
 pub struct Tx<'s> {
     state: &'s mut State,
+    /// By the first change of each object, the first one first.
+    undo: Vec<Undo>,
     now: i64,
     changed: BTreeSet<(&'static str, String)>,
     events: Vec<Event>,
@@ -104,6 +109,7 @@ pub struct Tx<'s> {
     blobs: Vec<(String, Option<Vec<u8>>)>,
     concerns: BTreeSet<Concern>,
     violation: Option<Violation>,
+    is_finished: bool,
     /// The call that it is for.
     call: Option<Arc<Call>>,
 }
@@ -117,12 +123,12 @@ impl Deref for Tx<'_> {
 }
 
 impl<'s> Tx<'s> {
-    /// Begins a transaction at a time in milliseconds since the epoch. `state` is the caller's own copy: it is to be
-    /// dropped unless the transaction is finished.
+    /// Begins a transaction at a time in milliseconds since the epoch.
     pub fn new(state: &'s mut State, now: i64) -> Self {
         state.sequence += 1;
         Self {
             state,
+            undo: Vec::new(),
             now,
             changed: BTreeSet::new(),
             events: Vec::new(),
@@ -130,6 +136,7 @@ impl<'s> Tx<'s> {
             blobs: Vec::new(),
             concerns: BTreeSet::new(),
             violation: None,
+            is_finished: false,
             call: None,
         }
     }
@@ -150,6 +157,7 @@ impl<'s> Tx<'s> {
         let version = self.state.sequence;
         let before = self.get::<N>(&id).map(|object| object.concerns(self.state));
         let ranked = self.ranked::<N>(&id);
+        self.remember::<N>(&id);
         match N::table_mut(self.state).put(version, object) {
             Ok(()) => {
                 let after = self.get::<N>(&id).map(|object| object.concerns(self.state));
@@ -169,9 +177,26 @@ impl<'s> Tx<'s> {
         }
     }
 
+    /// Keeps what an object is, should it be the transaction's first change of it.
+    fn remember<N: Held>(&mut self, id: &str) {
+        if self.changed.contains(&(N::KIND, id.to_owned())) {
+            return;
+        }
+        let (id, before) = (id.to_owned(), N::table(self.state).row(id).cloned());
+        self.undo.push(Box::new(move |state| {
+            let mut hosts = [None, before.as_ref().and_then(|row| room(&*row.object))];
+            hosts[0] = state
+                .get::<N>(&id)
+                .and_then(room)
+                .filter(|host| hosts[1].as_ref() != Some(host));
+            N::table_mut(state).restore(&id, before);
+            hosts.iter().flatten().for_each(|host| state.rank(host));
+        }));
+    }
+
     /// The host whose room an object takes part in.
     fn ranked<N: Held>(&self, id: &str) -> Option<String> {
-        self.get::<N>(id)?.room().map(str::to_owned)
+        self.get::<N>(id).and_then(room)
     }
 
     /// Takes the room of hosts up anew: one that an object took part in, and one that it does now.
@@ -201,6 +226,7 @@ impl<'s> Tx<'s> {
             return false;
         };
         let ranked = self.ranked::<N>(id);
+        self.remember::<N>(id);
         N::table_mut(self.state).remove(id);
         self.rank([ranked, None]);
         concern::news(before, Vec::new(), &mut self.concerns);
@@ -269,10 +295,10 @@ impl<'s> Tx<'s> {
         self.violation.get_or_insert(violation);
     }
 
-    /// Ends the transaction: the state is what it made of it.
+    /// Ends the transaction: the state is what it made of it. One without changes takes no sequence number.
     ///
     /// # Errors
-    /// What the state cannot bear. The state is to be dropped then.
+    /// What the state cannot bear. It is what it was before then.
     pub fn finish(mut self) -> Result<Changes, Violation> {
         if let Some(violation) = self.violation.take() {
             return Err(violation);
@@ -281,15 +307,19 @@ impl<'s> Tx<'s> {
         for (kind, id) in &self.changed {
             objects.push(self.change(kind, id)?);
         }
-        Ok(Changes {
+        let changes = Changes {
             sequence: self.state.sequence,
             at: self.now,
             objects,
-            events: self.events,
-            audit: self.audit,
-            blobs: self.blobs,
-            concerns: self.concerns,
-        })
+            events: std::mem::take(&mut self.events),
+            audit: std::mem::take(&mut self.audit),
+            blobs: std::mem::take(&mut self.blobs),
+            concerns: std::mem::take(&mut self.concerns),
+        };
+        if !changes.is_empty() {
+            self.is_finished = true;
+        }
+        Ok(changes)
     }
 
     fn change(&self, kind: &'static str, id: &str) -> Result<Change, Violation> {
@@ -322,4 +352,20 @@ impl<'s> Tx<'s> {
             }),
         }
     }
+}
+
+impl Drop for Tx<'_> {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        for undo in self.undo.drain(..).rev() {
+            undo(self.state);
+        }
+        self.state.sequence -= 1;
+    }
+}
+
+fn room<N: Held>(object: &N) -> Option<String> {
+    object.room().map(str::to_owned)
 }

@@ -80,24 +80,19 @@ impl Run {
 
     /// Runs more transactions.
     fn extend(&mut self, jobs: impl Iterator<Item = Job>) {
-        let mut state = State::clone(&self.state);
+        // Copied once: what the copy shares with others is copied when it is changed first, and changed in place from then on.
+        let state = Arc::make_mut(&mut self.state);
         for job in jobs {
-            // A transaction that changes nothing for good leaves this copy behind.
-            let mut next = state.clone();
             // A panic leaves the state as it was, and its caller without an answer, which it takes for an error.
-            match catch_unwind(AssertUnwindSafe(|| run(job, &mut next))) {
+            match catch_unwind(AssertUnwindSafe(|| run(job, state))) {
                 Ok((outcome, Ok(changes))) => {
-                    if let Some(changes) = changes.filter(|changes| !changes.is_empty()) {
-                        state = next;
-                        self.done.push(changes);
-                    }
+                    self.done.extend(changes.filter(|changes| !changes.is_empty()));
                     self.answers.push((outcome, Ok(())));
                 }
                 Ok((outcome, Err(error))) => self.answers.push((outcome, Err(error))),
                 Err(_) => tracing::error!("a transaction panicked"),
             }
         }
-        self.state = Arc::new(state);
     }
 
     fn answer(self, durable: &Result<(), CommitError>) {
