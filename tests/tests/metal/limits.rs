@@ -176,7 +176,9 @@ fn instances_that_keep_requests_waiting_share_a_bfq_disk_by_their_vcpus() {
         let share = (bytes[0] + bytes[1]) as f64 / (20 * BYTES_PER_SECOND) as f64;
         assert!((0.7..1.3).contains(&share), "{share} of the disk's speed");
     }
+    // Instances are not equally quick to ask for the next piece: what the weights do is the difference to weights alike.
     let ratio = |[a, b]: [u64; 2]| b as f64 / a as f64;
-    assert!((1.5..2.7).contains(&ratio(by_vcpus)), "{}", ratio(by_vcpus));
-    assert!((0.7..1.4).contains(&ratio(alike)), "{}", ratio(alike));
+    let effect = ratio(by_vcpus) / ratio(alike);
+    println!("their weights make it {effect:.2} times as much");
+    assert!((1.5..2.7).contains(&effect), "{effect}");
 }
