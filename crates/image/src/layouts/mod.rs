@@ -108,6 +108,9 @@ fn one(files: Vec<File>) -> String {
 
 /// Each layout's name, what it does and what it ought to do.
 fn check(layouts: Vec<(&str, String, &str)>) {
+    for (name, found, _) in &layouts {
+        println!("FIGURE layout: {name}: {found}");
+    }
     let wrong: Vec<String> = layouts
         .into_iter()
         .filter(|(_, found, expected)| found != expected)
