@@ -135,18 +135,16 @@ impl Database {
 
     /// Makes the table `copies`: what differs from copy to copy.
     fn copies(&self, count: usize) -> String {
-        // Each a prefix, and a number in hexadecimal digits.
-        let (numbers, hex): (String, fn(&str, &str, u8) -> String) = match self {
-            Self::Sqlite(_) => (
-                format!(
-                    "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})"
-                ),
-                |prefix, number, digits| format!("printf('{prefix}%0{digits}x', {number})"),
+        let numbers = match self {
+            Self::Sqlite(_) => format!(
+                "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})"
             ),
-            Self::Postgres(_) => (
-                format!("WITH numbers(n) AS (SELECT generate_series(1, {count}))"),
-                |prefix, number, digits| format!("'{prefix}' || lpad(to_hex({number}), {digits}, '0')"),
-            ),
+            Self::Postgres(_) => format!("WITH numbers(n) AS (SELECT generate_series(1, {count}))"),
+        };
+        // A prefix, and a number in hexadecimal digits.
+        let hex = |prefix: &str, number: &str, digits: u8| match self {
+            Self::Sqlite(_) => format!("printf('{prefix}%0{digits}x', {number})"),
+            Self::Postgres(_) => format!("'{prefix}' || lpad(to_hex({number}), {digits}, '0')"),
         };
         let octets = ["n >> 16", "(n >> 8) & 255", "n & 255"];
         let [high, middle, low] = octets;
