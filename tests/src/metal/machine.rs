@@ -326,18 +326,23 @@ impl Machine {
             json!({ "path": "/bin/systemctl", "arg": ["reboot"] }),
         )?;
         while self.resets(deadline)? == resets {
-            ensure!(
-                Instant::now() < deadline,
-                "{} does not reboot\n{}",
-                self.name,
-                self.last_words()
-            );
+            if Instant::now() >= deadline {
+                let (console, journal) = (self.last_words(), self.journal_of_the_last_boot());
+                bail!("{} does not reboot\n{console}\n{journal:?}", self.name);
+            }
             std::thread::sleep(POLL);
         }
         let down = start.elapsed();
         self.settle(deadline)?;
         ensure!(self.run(boot_id)? != before, "{} has not rebooted", self.name);
         Ok((down, start.elapsed()))
+    }
+
+    /// What was written down before it hung, by the machine itself once it has power again.
+    fn journal_of_the_last_boot(&mut self) -> Result<String> {
+        self.cut_power()?;
+        self.boot()?;
+        self.run("journalctl --boot -1 --no-pager --output short-precise | tail -n 200")
     }
 
     /// How often it has been reset since it got power.
