@@ -98,28 +98,14 @@ impl Backend for Sqlite {
     }
 
     async fn commit(&self, batch: Batch<'_>) -> Result<(), Refusal> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let c = &mut *transaction;
-        let moved = sqlx::query("UPDATE position SET sequence = ? WHERE sequence = ?")
-            .bind(batch.after.cast_signed())
-            .bind(batch.before.cast_signed())
-            .execute(&mut *c)
-            .await?;
-        if moved.rows_affected() != 1 {
-            return Err(Refusal::Moved);
+        let mut connection = self.writer.acquire().await?;
+        let written = write(&mut connection, batch).await;
+        if let Err(Refusal::Database(_)) = written {
+            // SQLite ends a transaction by itself when its disk is full or fails. sqlx does not learn of it, and would refuse
+            // every later transaction of this connection.
+            connection.close_on_drop();
         }
-        objects(c, &batch).await?;
-        history(c, &batch).await?;
-        for (digest, body) in batch.blobs() {
-            let statement = match body {
-                Some(body) => sqlx::query("INSERT OR IGNORE INTO blobs (digest, body) VALUES (?, ?)")
-                    .bind(digest)
-                    .bind(body),
-                None => sqlx::query("DELETE FROM blobs WHERE digest = ?").bind(digest),
-            };
-            statement.execute(&mut *c).await?;
-        }
-        Ok(transaction.commit().await?)
+        written
     }
 
     async fn has(&self, batch: Batch<'_>) -> Result<bool, sqlx::Error> {
@@ -192,6 +178,32 @@ pub async fn copy(database: &Path, to: &Path) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
+/// Writes a batch in one transaction.
+async fn write(connection: &mut SqliteConnection, batch: Batch<'_>) -> Result<(), Refusal> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let c = &mut *transaction;
+    let moved = sqlx::query("UPDATE position SET sequence = ? WHERE sequence = ?")
+        .bind(batch.after.cast_signed())
+        .bind(batch.before.cast_signed())
+        .execute(&mut *c)
+        .await?;
+    if moved.rows_affected() != 1 {
+        return Err(Refusal::Moved);
+    }
+    objects(c, &batch).await?;
+    history(c, &batch).await?;
+    for (digest, body) in batch.blobs() {
+        let statement = match body {
+            Some(body) => sqlx::query("INSERT OR IGNORE INTO blobs (digest, body) VALUES (?, ?)")
+                .bind(digest)
+                .bind(body),
+            None => sqlx::query("DELETE FROM blobs WHERE digest = ?").bind(digest),
+        };
+        statement.execute(&mut *c).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
 /// Each statement takes all of its rows as one JSON array: a statement per row would cost more than its work.
 async fn objects(c: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), sqlx::Error> {
     let (mut put, mut removed) = (Vec::new(), Vec::new());
@@ -252,4 +264,54 @@ async fn history(c: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), sqlx
 
 fn json(rows: &impl serde::Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Change, Changes};
+
+    /// One object, larger than the pages that migrations have left free.
+    fn large(sequence: u64) -> Changes {
+        let row = Row {
+            kind: "cloud".into(),
+            id: sequence.to_string(),
+            account: String::new(),
+            version: sequence,
+            body: format!("{:?}", "x".repeat(4_000_000)),
+        };
+        Changes {
+            sequence,
+            objects: vec![Change::Put(row)],
+            ..Changes::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_without_room_goes_on_when_there_is_some() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let database = Sqlite::open(&dir.path().join("hearth.db")).await.unwrap();
+        let before = database.position().await.unwrap();
+        let commit = async |after: u64| {
+            let transactions = [large(after)];
+            let batch = Batch {
+                transactions: &transactions,
+                before: after - 1,
+                after,
+                epoch: 0,
+            };
+            (database.commit(batch).await, database.has(batch).await.unwrap())
+        };
+        let limit = async |pages: &'static str| sqlx::query(pages).execute(&database.writer).await.unwrap();
+        // As many as it has.
+        limit("PRAGMA max_page_count = 1").await;
+        let (refused, is_there) = commit(before + 1).await;
+        assert!(
+            matches!(refused, Err(Refusal::Database(_))) && !is_there,
+            "{refused:?}"
+        );
+        limit("PRAGMA max_page_count = 1000000").await;
+        let (written, is_there) = commit(before + 1).await;
+        assert!(written.is_ok() && is_there, "{written:?}");
+    }
 }
