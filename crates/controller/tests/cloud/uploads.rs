@@ -1,5 +1,6 @@
 //! What uploads may take from others: threads, disk, time.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -261,6 +262,76 @@ async fn an_upload_leaves_room_for_the_database() {
     while !hearthd.images().is_empty() {
         assert!(begin.elapsed() < SOON);
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    hearthd.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
+    let mut hearthd = Hearthd::start();
+    hearthd.kill();
+    let Some(_mounted) = Mounted::new(&hearthd.data(), "32m") else {
+        return;
+    };
+    hearthd.spawn();
+    let client = hearthd.client().await;
+    let make = async |name: String| {
+        let request = v1::CreateSecurityGroupRequest {
+            group_name: name,
+            description: "x".repeat(200),
+            ..v1::CreateSecurityGroupRequest::default()
+        };
+        client
+            .clone()
+            .security_groups
+            .create_security_group(request)
+            .await
+    };
+    make("before".into()).await.unwrap();
+    let ballast = hearthd.data().join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    // To the last byte.
+    for size in [1 << 16, 1 << 10, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+    let (mut acknowledged, mut refused) = (vec!["before".to_owned()], 0);
+    // What the database's files have room for is taken first.
+    for n in 0..500 {
+        match make(format!("full-{n}")).await {
+            Ok(_) => acknowledged.push(format!("full-{n}")),
+            Err(status) => {
+                assert_eq!(code(&status), "Unavailable", "{status:?}");
+                assert!(status.message().contains("Repeat it"), "{status:?}");
+                refused += 1;
+            }
+        }
+        if refused == 3 {
+            break;
+        }
+    }
+    assert_eq!(refused, 3, "the disk is not full");
+    std::fs::remove_file(&ballast).unwrap();
+    drop(file);
+    make("after".into()).await.unwrap();
+    acknowledged.push("after".into());
+    for is_again in [false, true] {
+        if is_again {
+            hearthd.kill();
+            hearthd.spawn();
+        }
+        let mut client = hearthd.client().await.security_groups;
+        let all = client
+            .describe_security_groups(v1::DescribeSecurityGroupsRequest::default())
+            .await
+            .unwrap();
+        let names: Vec<String> = all
+            .into_inner()
+            .security_groups
+            .into_iter()
+            .map(|group| group.group_name)
+            .collect();
+        let missing: Vec<_> = acknowledged.iter().filter(|name| !names.contains(name)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
     hearthd.kill();
 }
