@@ -143,11 +143,9 @@ pub fn run(machine: &Machine) {
         });
     }
     if let Some(rounds) = machine.boot.option("tap=") {
-        suite.test(&["tap"], "is_replaced", || {
-            match machine.device(virtio::NET, 0) {
-                Some(device) => net::pairs::go_on_with_another_tap(&device, rounds.parse().unwrap_or(1)),
-                None => Err(End::Absent("no such device")),
-            }
+        suite.test(&["tap"], "is_replaced", || match machine.device(virtio::NET, 0) {
+            Some(device) => net::pairs::go_on_with_another_tap(&device, rounds.parse().unwrap_or(1)),
+            None => Err(End::Absent("no such device")),
         });
     }
     if machine.boot.option("clone=").is_some() {
