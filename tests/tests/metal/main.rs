@@ -2,12 +2,12 @@
 //! processor has AMD-V. `scripts/test --metal` runs these tests, and the long ones, which are ignored elsewhere.
 #![allow(clippy::unwrap_used)]
 
+mod clock;
 mod faults;
 mod firmware;
 mod install;
 mod ledger;
 mod limits;
-mod mishaps;
 mod packages;
 mod power;
 mod site;

@@ -112,7 +112,9 @@ fn a_database_survives_ten_reboots_of_its_host() {
     let (mut site, instance) = Site::up(&rack, "alpha").unwrap();
     // A shutdown that hangs can be read of when the machine has been cut off.
     site.run(
-        "mkdir -p /etc/systemd/journald.conf.d;          printf '[Journal]\nSyncIntervalSec=1s\n' >/etc/systemd/journald.conf.d/sync.conf;          systemctl restart systemd-journald; sync",
+        "mkdir -p /etc/systemd/journald.conf.d; \
+         printf '[Journal]\\nSyncIntervalSec=1s\\n' >/etc/systemd/journald.conf.d/sync.conf; \
+         systemctl restart systemd-journald; sync",
     )
     .unwrap();
     rounds(&mut site, &instance, |site| {

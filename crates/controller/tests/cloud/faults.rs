@@ -1,11 +1,12 @@
-//! SIGKILL in the middle of calls: what was acknowledged is there, and nothing is half-made.
+//! SIGKILL in the middle of calls, a full disk: what was acknowledged is there, and nothing is half-made.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
 use std::time::Duration;
 
 use hearth_api::v1;
 
-use crate::support::Cloud;
+use crate::support::{Cloud, Hearthd, Mounted, code};
 
 const ROUNDS: usize = 6;
 const CALLERS: usize = 4;
@@ -137,4 +138,74 @@ async fn sigterm_ends_well_with_a_watcher_and_a_host_connected() {
     let (ended, _cloud) = ended.await.unwrap();
     assert!(ended && begin.elapsed() < Duration::from_secs(20));
     watching.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
+    let mut hearthd = Hearthd::start();
+    hearthd.kill();
+    let Some(_mounted) = Mounted::new(&hearthd.data(), "32m") else {
+        return;
+    };
+    hearthd.spawn();
+    let client = hearthd.client().await;
+    let make = async |name: String| {
+        let request = v1::CreateSecurityGroupRequest {
+            group_name: name,
+            description: "x".repeat(200),
+            ..v1::CreateSecurityGroupRequest::default()
+        };
+        client
+            .clone()
+            .security_groups
+            .create_security_group(request)
+            .await
+    };
+    make("before".into()).await.unwrap();
+    let ballast = hearthd.data().join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    // To the last byte.
+    for size in [1 << 16, 1 << 10, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+    let (mut acknowledged, mut refused) = (vec!["before".to_owned()], 0);
+    // What the database's files have room for is taken first.
+    for n in 0..500 {
+        match make(format!("full-{n}")).await {
+            Ok(_) => acknowledged.push(format!("full-{n}")),
+            Err(status) => {
+                assert_eq!(code(&status), "Unavailable", "{status:?}");
+                assert!(status.message().contains("Repeat it"), "{status:?}");
+                refused += 1;
+            }
+        }
+        if refused == 3 {
+            break;
+        }
+    }
+    assert_eq!(refused, 3, "the disk is not full");
+    std::fs::remove_file(&ballast).unwrap();
+    drop(file);
+    make("after".into()).await.unwrap();
+    acknowledged.push("after".into());
+    for is_again in [false, true] {
+        if is_again {
+            hearthd.kill();
+            hearthd.spawn();
+        }
+        let mut client = hearthd.client().await.security_groups;
+        let all = client
+            .describe_security_groups(v1::DescribeSecurityGroupsRequest::default())
+            .await
+            .unwrap();
+        let names: Vec<String> = all
+            .into_inner()
+            .security_groups
+            .into_iter()
+            .map(|group| group.group_name)
+            .collect();
+        let missing: Vec<_> = acknowledged.iter().filter(|name| !names.contains(name)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+    hearthd.kill();
 }

@@ -1,4 +1,4 @@
-//! Hosts that are forgotten, and certificates that end and are renewed.
+//! Hosts that are forgotten, what was mended on them, and certificates that end and are renewed.
 
 use std::time::{Duration, Instant};
 

@@ -746,3 +746,31 @@ impl Cloud {
 pub fn name(instance: &v1::Instance) -> &str {
     &instance.state.as_ref().unwrap().name
 }
+
+/// A file system of its own, in memory.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    pub fn new(at: &Path, size: &str) -> Option<Self> {
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "hearth-test"])
+            .arg(at)
+            .output();
+        if !done.is_ok_and(|done| done.status.success()) {
+            eprintln!("SKIPPED: a test of hearthd: a tmpfs cannot be mounted; be root");
+            return None;
+        }
+        Some(Self(at.to_owned()))
+    }
+
+    pub fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        stat.f_bavail * stat.f_frsize
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

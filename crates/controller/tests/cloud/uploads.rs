@@ -1,8 +1,5 @@
 //! What uploads may take from others: threads, disk, time.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hearth_api::agent::FetchImageRequest;
@@ -12,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use crate::support::{Cloud, Hearthd, SOON, code, disk, register};
+use crate::support::{Cloud, Hearthd, Mounted, SOON, code, disk, register};
 
 type Outcome = Result<String, Status>;
 
@@ -195,34 +192,6 @@ async fn images_have_a_quota() {
     assert!(status.message().contains("--image-limit"), "{status:?}");
 }
 
-/// A file system of its own, in memory.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(at: &Path, size: &str) -> Option<Self> {
-        let done = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "hearth-test"])
-            .arg(at)
-            .output();
-        if !done.is_ok_and(|done| done.status.success()) {
-            eprintln!("SKIPPED: a test of hearthd: a tmpfs cannot be mounted; be root");
-            return None;
-        }
-        Some(Self(at.to_owned()))
-    }
-
-    fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_leaves_room_for_the_database() {
     let mut hearthd = Hearthd::start();
@@ -262,76 +231,6 @@ async fn an_upload_leaves_room_for_the_database() {
     while !hearthd.images().is_empty() {
         assert!(begin.elapsed() < SOON);
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    hearthd.kill();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
-    let mut hearthd = Hearthd::start();
-    hearthd.kill();
-    let Some(_mounted) = Mounted::new(&hearthd.data(), "32m") else {
-        return;
-    };
-    hearthd.spawn();
-    let client = hearthd.client().await;
-    let make = async |name: String| {
-        let request = v1::CreateSecurityGroupRequest {
-            group_name: name,
-            description: "x".repeat(200),
-            ..v1::CreateSecurityGroupRequest::default()
-        };
-        client
-            .clone()
-            .security_groups
-            .create_security_group(request)
-            .await
-    };
-    make("before".into()).await.unwrap();
-    let ballast = hearthd.data().join("ballast");
-    let mut file = std::fs::File::create(&ballast).unwrap();
-    // To the last byte.
-    for size in [1 << 16, 1 << 10, 1] {
-        while file.write_all(&vec![1; size]).is_ok() {}
-    }
-    let (mut acknowledged, mut refused) = (vec!["before".to_owned()], 0);
-    // What the database's files have room for is taken first.
-    for n in 0..500 {
-        match make(format!("full-{n}")).await {
-            Ok(_) => acknowledged.push(format!("full-{n}")),
-            Err(status) => {
-                assert_eq!(code(&status), "Unavailable", "{status:?}");
-                assert!(status.message().contains("Repeat it"), "{status:?}");
-                refused += 1;
-            }
-        }
-        if refused == 3 {
-            break;
-        }
-    }
-    assert_eq!(refused, 3, "the disk is not full");
-    std::fs::remove_file(&ballast).unwrap();
-    drop(file);
-    make("after".into()).await.unwrap();
-    acknowledged.push("after".into());
-    for is_again in [false, true] {
-        if is_again {
-            hearthd.kill();
-            hearthd.spawn();
-        }
-        let mut client = hearthd.client().await.security_groups;
-        let all = client
-            .describe_security_groups(v1::DescribeSecurityGroupsRequest::default())
-            .await
-            .unwrap();
-        let names: Vec<String> = all
-            .into_inner()
-            .security_groups
-            .into_iter()
-            .map(|group| group.group_name)
-            .collect();
-        let missing: Vec<_> = acknowledged.iter().filter(|name| !names.contains(name)).collect();
-        assert!(missing.is_empty(), "{missing:?}");
     }
     hearthd.kill();
 }
