@@ -122,13 +122,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// starts them again. The agent has ended: this does its work meanwhile.
 ///
 /// # Errors
-/// The agent still runs, or some guests did not end.
+/// The agent still runs, or some guests did not end in time.
 pub async fn shutdown_guests(config: Config) -> anyhow::Result<()> {
-    /// After the guests' own time: for telling monitors to end, and killing them.
+    /// Besides the guests' own time: for finding monitors, telling them to end, and killing them.
     const BEYOND: Duration = Duration::from_secs(30);
     if !config.data_dir.exists() {
         return Ok(());
     }
+    let limit = config.stop_patience + BEYOND;
+    tokio::time::timeout(limit, end_guests(config))
+        .await
+        .with_context(|| format!("some instances have not ended within {} s", limit.as_secs()))?
+}
+
+async fn end_guests(config: Config) -> anyhow::Result<()> {
     let dir = data_dir(&config.data_dir)?;
     let _lock = lock::take(&dir)?;
     descriptors::raise_limit();
@@ -158,11 +165,9 @@ pub async fn shutdown_guests(config: Config) -> anyhow::Result<()> {
         decide::Host::GoingDown,
     )?;
     let supervisor = Supervisor::start(context).await?;
-    let patience = config.stop_patience + BEYOND;
-    match supervisor.drain(patience).await {
-        Ok(()) => Ok(()),
-        Err(left) => anyhow::bail!("{left} instances have not ended within {} s", patience.as_secs()),
-    }
+    supervisor.drain().await;
+    tracing::info!("all guests have ended");
+    Ok(())
 }
 
 async fn network(config: &Config, dir: &DataDir, metadata: &Arc<Metadata>) -> anyhow::Result<Host> {

@@ -162,10 +162,8 @@ struct AgentArgs {
     simulate_host: bool,
 }
 
-/// Few instances' work fits two threads; each thread costs memory that guests could have.
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> ExitCode {
-    match run().await {
+fn main() -> ExitCode {
+    match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line for people, whatever RUST_BACKTRACE says.
@@ -174,6 +172,20 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn start() -> anyhow::Result<()> {
+    // Few instances' work fits two threads; each thread costs memory that guests could have.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the asynchronous runtime")?;
+    let result = runtime.block_on(run());
+    // Without waiting for threads that work on files: a host that shuts down would wait with them. What they leave half
+    // made is as after a SIGKILL.
+    runtime.shutdown_background();
+    result
 }
 
 async fn run() -> anyhow::Result<()> {

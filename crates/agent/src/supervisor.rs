@@ -152,20 +152,11 @@ impl Supervisor {
     }
 
     /// Waits until every actor of a host that goes down has ended its instance.
-    ///
-    /// # Errors
-    /// How many have not, after `patience`.
-    pub async fn drain(mut self, patience: Duration) -> Result<(), usize> {
-        let ended = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "an instance was left to itself");
-                }
+    pub async fn drain(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "an instance was left to itself");
             }
-        };
-        match tokio::time::timeout(patience, ended).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.tasks.len()),
         }
     }
 

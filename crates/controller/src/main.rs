@@ -136,12 +136,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         None => privileges::continue_as_owner(&cli.config.data_dir)?,
     }
     hearth_log::to_stderr("info,sqlx=warn");
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("starting the asynchronous runtime")?
-        .block_on(execute(cli))
+        .context("starting the asynchronous runtime")?;
+    let result = runtime.block_on(execute(cli));
+    // Without waiting for threads that read a large disk: a host that shuts down would wait with them.
+    runtime.shutdown_background();
+    result
 }
 
 async fn execute(cli: Cli) -> anyhow::Result<()> {

@@ -202,7 +202,10 @@ impl Running {
                 abort.abort();
             }
         }
-        self.app.store.close().await;
+        // A transaction that its database does not answer does not hold up the end.
+        if tokio::time::timeout(GRACE, self.app.store.close()).await.is_err() {
+            tracing::warn!("the database was not closed in order");
+        }
         if let Err(error) = std::fs::remove_file(&self.socket) {
             tracing::warn!(socket = %self.socket.display(), %error, "removing the API's socket");
         }

@@ -148,6 +148,22 @@ async fn a_shutdown_of_the_host_presses_power_buttons_and_the_guests_come_back()
     }
 }
 
+/// Whatever an agent asks again and again about, a shutdown does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_of_the_host_ends_in_time_when_nobody_knows_whether_a_guest_lives() {
+    let mut cloud = running(0, &[], &[("i-1", 64)]).await;
+    cloud.kill_agent();
+    let socket = cloud.data_dir().join("instances/i-1/launch-1/control.sock");
+    std::fs::remove_file(&socket).unwrap();
+    std::os::unix::fs::symlink("control.sock", &socket).unwrap();
+    let began = Instant::now();
+    assert!(!cloud.shutdown_guests(&[]).success());
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(60), "it took {took:?}");
+    assert!(cloud.logged().contains("adopting"));
+    assert!(cloud.logged().contains("have not ended within 30 s"));
+}
+
 /// The power goes while guests are being shut down: that they obeyed the button is not taken for their own wish.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_that_is_cut_short_loses_no_guest() {
