@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of calls, a full disk: what was acknowledged is there, and nothing is half-made.
+//! SIGKILL in the middle of calls, a full disk, a torn write: what was acknowledged is there, and nothing is half-made.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
@@ -208,4 +208,73 @@ async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
         assert!(missing.is_empty(), "{missing:?}");
     }
     hearthd.kill();
+}
+
+/// The power goes while the log's last frames are written: nobody was told of that commit. All before it are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_last_write_takes_nothing_else_with_it() {
+    const MADE: usize = 20;
+    let mut hearthd = Hearthd::start();
+    let mut client = hearthd.client().await.security_groups;
+    for n in 0..MADE {
+        let request = v1::CreateSecurityGroupRequest {
+            group_name: format!("made-{n:02}"),
+            description: "of a torn log".into(),
+            ..v1::CreateSecurityGroupRequest::default()
+        };
+        client.create_security_group(request).await.unwrap();
+    }
+    hearthd.kill();
+    let log = std::fs::read_dir(hearthd.data())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with("-wal"))
+        .unwrap();
+    let database = log.with_file_name(
+        log.file_name()
+            .unwrap()
+            .to_string_lossy()
+            .trim_end_matches("-wal"),
+    );
+    let (log_before, before) = (std::fs::read(&log).unwrap(), std::fs::read(&database).unwrap());
+    let torn = |keep: usize, rest: Vec<u8>| [log_before[..keep].to_vec(), rest].concat();
+    let whole = log_before.len();
+    let tears = [
+        torn(whole - 1, vec![]),
+        torn(whole - 100, vec![]),
+        torn(whole - 4000, vec![]),
+        torn(whole - 512, vec![0; 512]),
+        torn(whole - 512, (0..512).map(|_| rand::random()).collect()),
+        torn(whole - 3584, (0..3584).map(|_| rand::random()).collect()),
+    ];
+    for (number, tear) in tears.into_iter().enumerate() {
+        std::fs::write(&database, &before).unwrap();
+        std::fs::write(&log, tear).unwrap();
+        let index = log.with_file_name(log.file_name().unwrap().to_string_lossy().replace("-wal", "-shm"));
+        let _ = std::fs::remove_file(index);
+        hearthd.spawn();
+        let mut client = hearthd.client().await.security_groups;
+        let all = client
+            .describe_security_groups(v1::DescribeSecurityGroupsRequest::default())
+            .await
+            .unwrap();
+        let mut names: Vec<_> = all
+            .into_inner()
+            .security_groups
+            .into_iter()
+            .map(|g| g.group_name)
+            .collect();
+        names.retain(|name| name.starts_with("made-"));
+        names.sort();
+        let expected: Vec<_> = (0..MADE - 1).map(|n| format!("made-{n:02}")).collect();
+        assert_eq!(names, expected, "tear {number}");
+        // It goes on from there.
+        let again = v1::CreateSecurityGroupRequest {
+            group_name: format!("made-{:02}", MADE - 1),
+            description: "after the tear".into(),
+            ..v1::CreateSecurityGroupRequest::default()
+        };
+        client.create_security_group(again).await.unwrap();
+        hearthd.kill();
+    }
 }
