@@ -1,0 +1,26 @@
+//! The Query protocols of EC2, IAM and STS over Hearth's messages, without a line of code for any call.
+//!
+//! AWS's [model] of a service says what each call's members are called on the wire. The protos under `proto/hearth/v1`
+//! mirror it with names in snake case. [`Table::join`] joins both: a message's field, its number and its type on one side,
+//! its parameter and its XML element on the other. Then a [form] becomes a message's bytes and a message's bytes become
+//! [xml], in one pass each.
+//!
+//! ```text
+//! Filter.1.Name=..., MaxResults=5  ── form ──►  bytes  ──►  the service that gRPC calls, too
+//! <DescribeVpcsResponse> ...       ◄── xml ───  bytes  ◄──
+//! ```
+//!
+//! What is refused, is refused with EC2's codes ([`Refusal`]). Where the protocols are described:
+//! <https://smithy.io/2.0/aws/protocols/aws-ec2-query-protocol.html> and
+//! <https://smithy.io/2.0/aws/protocols/aws-query-protocol.html>.
+
+pub mod form;
+pub mod model;
+mod parameters;
+pub mod refusal;
+mod table;
+pub mod xml;
+
+pub use model::{Model, Service};
+pub use refusal::Refusal;
+pub use table::{Call, Difference, Table};

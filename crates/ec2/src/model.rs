@@ -1,0 +1,136 @@
+//! AWS's models of its services: which calls there are, and what their members are called on the wire.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use serde::Deserialize;
+
+/// A service whose protocol is spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    Ec2,
+    Iam,
+    Sts,
+}
+
+impl Service {
+    pub const ALL: [Service; 3] = [Service::Ec2, Service::Iam, Service::Sts];
+
+    /// Its name in a signature's credential scope.
+    pub fn name(self) -> &'static str {
+        match self {
+            Service::Ec2 => "ec2",
+            Service::Iam => "iam",
+            Service::Sts => "sts",
+        }
+    }
+
+    fn packed(self) -> &'static [u8] {
+        match self {
+            Service::Ec2 => include_bytes!("../model/ec2.json.gz"),
+            Service::Iam => include_bytes!("../model/iam.json.gz"),
+            Service::Sts => include_bytes!("../model/sts.json.gz"),
+        }
+    }
+}
+
+/// How a service's parameters and answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// `Name.1`, names of parameters begin with a capital, `<requestId>` in the answer.
+    Ec2,
+    /// `Name.member.1`, the answer in `<ActionResult>`.
+    Query,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Model {
+    pub metadata: Metadata,
+    pub operations: BTreeMap<String, Operation>,
+    pub shapes: BTreeMap<String, Shape>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    pub api_version: String,
+    pub protocol: Protocol,
+    pub xml_namespace: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Operation {
+    /// Calls without parameters may have none.
+    pub input: Option<Input>,
+    /// Calls that only succeed have none.
+    pub output: Option<Output>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Input {
+    pub shape: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    pub shape: String,
+    pub result_wrapper: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Shape {
+    Structure { members: BTreeMap<String, Member> },
+    List { member: Member },
+    Map { key: Member, value: Member },
+    String {},
+    Integer {},
+    Long {},
+    Boolean {},
+    Float {},
+    Double {},
+    Blob {},
+    Timestamp {},
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    pub shape: String,
+    /// In XML, if not the member's own name.
+    pub location_name: Option<String>,
+    /// In a form, if it does not follow from the former.
+    pub query_name: Option<String>,
+}
+
+/// A model in this program that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("reading the model of {service}")]
+pub struct ModelError {
+    service: &'static str,
+    source: std::io::Error,
+}
+
+impl Model {
+    /// # Errors
+    /// The program was built with a model that cannot be read.
+    pub fn of(service: Service) -> Result<Model, ModelError> {
+        let failed = |source| ModelError {
+            service: service.name(),
+            source,
+        };
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(service.packed())
+            .read_to_end(&mut text)
+            .map_err(failed)?;
+        serde_json::from_slice(&text).map_err(|error| failed(error.into()))
+    }
+}
+
+/// What a member is called in a proto: `VCpuInfo` is `v_cpu_info`.
+pub fn field_name(member: &str) -> String {
+    use heck::ToSnakeCase as _;
+    member.to_snake_case()
+}

@@ -1,0 +1,292 @@
+//! A message's bytes into an answer's XML, in one pass.
+//!
+//! An encoder writes a message's fields in the order of their numbers, and so are they read: what stands between two
+//! fields' numbers is absent.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use prost::encoding::{WireType, decode_key, decode_varint};
+
+use crate::model::Protocol;
+use crate::refusal::Refusal;
+use crate::table::{Call, Field, Index, Kind, Table};
+
+const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+/// Of errors of EC2 the element around all; they have no namespace.
+const EC2_ERRORS: &str = "Response";
+
+/// A message that is none of the table's. It is a fault of this program.
+#[derive(Debug, thiserror::Error)]
+#[error("an answer does not fit its description: {0}")]
+pub struct Malformed(&'static str);
+
+impl From<prost::DecodeError> for Malformed {
+    fn from(_: prost::DecodeError) -> Malformed {
+        Malformed("it is cut off")
+    }
+}
+
+/// The answer to a call.
+///
+/// # Errors
+/// The bytes are not of the call's output message.
+pub fn answer(table: &Table, call: &Call, message: &[u8], request_id: &str) -> Result<String, Malformed> {
+    let mut out = String::with_capacity(512 + 3 * message.len());
+    out.push_str(DECLARATION);
+    let (action, namespace) = (&call.name, &table.namespace);
+    // A `String` takes all that is written.
+    let _ = writeln!(out, "<{action}Response xmlns=\"{namespace}\">");
+    match table.protocol {
+        Protocol::Ec2 => {
+            element("requestId", request_id, &mut out);
+            if call.answers {
+                structure(table, call.output, message, &mut out)?;
+            } else {
+                element("return", "true", &mut out);
+            }
+        }
+        Protocol::Query => {
+            if let Some(wrapper) = &call.wrapper {
+                open(wrapper, &mut out);
+                structure(table, call.output, message, &mut out)?;
+                close(wrapper, &mut out);
+            }
+            open("ResponseMetadata", &mut out);
+            element("RequestId", request_id, &mut out);
+            close("ResponseMetadata", &mut out);
+        }
+    }
+    let _ = write!(out, "</{action}Response>");
+    Ok(out)
+}
+
+/// The answer to a request that is refused. `is_ours`: the service is at fault, and not who called it.
+pub fn error(table: &Table, code: &str, message: &str, is_ours: bool, request_id: &str) -> String {
+    let mut out = DECLARATION.to_owned();
+    let said = |out: &mut String| {
+        element("Code", code, out);
+        element("Message", message, out);
+    };
+    match table.protocol {
+        Protocol::Ec2 => {
+            open(EC2_ERRORS, &mut out);
+            out.push_str("<Errors><Error>");
+            said(&mut out);
+            out.push_str("</Error></Errors>");
+            element("RequestID", request_id, &mut out);
+            close(EC2_ERRORS, &mut out);
+        }
+        Protocol::Query => {
+            let _ = write!(out, "<ErrorResponse xmlns=\"{}\"><Error>", table.namespace);
+            element("Type", if is_ours { "Receiver" } else { "Sender" }, &mut out);
+            said(&mut out);
+            out.push_str("</Error>");
+            element("RequestId", request_id, &mut out);
+            out.push_str("</ErrorResponse>");
+        }
+    }
+    out
+}
+
+/// The answer to a request that is refused before any service has seen it.
+pub fn refusal(table: &Table, refusal: &Refusal, request_id: &str) -> String {
+    error(table, refusal.code(), &refusal.to_string(), false, request_id)
+}
+
+/// What stands on the wire after a field's number.
+enum Value<'a> {
+    Varint(u64),
+    Four([u8; 4]),
+    Eight([u8; 8]),
+    Bytes(&'a [u8]),
+}
+
+fn structure(table: &Table, shape: Index, mut bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
+    let mut fields = table.fields(shape).fields.iter().peekable();
+    let mut last = 0;
+    let mut open_list: Option<&Field> = None;
+    while !bytes.is_empty() {
+        let (number, value) = next(&mut bytes)?;
+        if number < last {
+            return Err(Malformed("its fields are not in order"));
+        }
+        last = number;
+        let field = match open_list {
+            Some(list) if list.number == number => list,
+            _ => {
+                if let Some(list) = open_list.take() {
+                    close(&list.element, out);
+                }
+                while let Some(absent) = fields.next_if(|field| field.number < number) {
+                    self::absent(absent, out);
+                }
+                // What is Hearth's own has no name in the model.
+                let Some(field) = fields.next_if(|field| field.number == number) else {
+                    continue;
+                };
+                if field.list.is_some() {
+                    open(&field.element, out);
+                    open_list = Some(field);
+                }
+                field
+            }
+        };
+        match (&field.list, value) {
+            (Some(list), Value::Bytes(packed)) if is_packable(field.kind) => {
+                let mut packed = packed;
+                while !packed.is_empty() {
+                    let value = unpack(field.kind, &mut packed)?;
+                    one(table, &list.item, field.kind, value, out)?;
+                }
+            }
+            (Some(list), value) => one(table, &list.item, field.kind, value, out)?,
+            (None, value) => one(table, &field.element, field.kind, value, out)?,
+        }
+    }
+    if let Some(list) = open_list {
+        close(&list.element, out);
+    }
+    fields.for_each(|field| absent(field, out));
+    Ok(())
+}
+
+/// A field that the message does not have: unset, or as it is by default.
+fn absent(field: &Field, out: &mut String) {
+    if !field.always {
+        return;
+    }
+    match field.kind {
+        _ if field.list.is_some() => {
+            out.push('<');
+            out.push_str(&field.element);
+            out.push_str("/>");
+        }
+        Kind::Boolean => element(&field.element, "false", out),
+        Kind::Integer | Kind::Long | Kind::Float | Kind::Double => element(&field.element, "0", out),
+        Kind::String | Kind::Blob => element(&field.element, "", out),
+        Kind::Timestamp | Kind::Structure(_) => {}
+    }
+}
+
+fn one(table: &Table, name: &str, kind: Kind, value: Value<'_>, out: &mut String) -> Result<(), Malformed> {
+    open(name, out);
+    // A `String` takes all that is written.
+    let _ = match (kind, value) {
+        (Kind::Structure(shape), Value::Bytes(bytes)) => {
+            structure(table, shape, bytes, out)?;
+            Ok(())
+        }
+        (Kind::String, Value::Bytes(bytes)) => {
+            let text = std::str::from_utf8(bytes).map_err(|_| Malformed("a text is not UTF-8"))?;
+            escape(text, out);
+            Ok(())
+        }
+        (Kind::Blob, Value::Bytes(bytes)) => {
+            BASE64_STANDARD.encode_string(bytes, out);
+            Ok(())
+        }
+        (Kind::Timestamp, Value::Bytes(bytes)) => write!(out, "{:.3}", timestamp(bytes)?),
+        (Kind::Boolean, Value::Varint(value)) => write!(out, "{}", value != 0),
+        // Negative ones have 64 bits on the wire, too.
+        (Kind::Integer | Kind::Long, Value::Varint(value)) => write!(out, "{}", value.cast_signed()),
+        (Kind::Float, Value::Four(bytes)) => write!(out, "{}", f32::from_le_bytes(bytes)),
+        (Kind::Double, Value::Eight(bytes)) => write!(out, "{}", f64::from_le_bytes(bytes)),
+        _ => return Err(Malformed("a field is of another type")),
+    };
+    close(name, out);
+    Ok(())
+}
+
+fn is_packable(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Integer | Kind::Long | Kind::Boolean | Kind::Float | Kind::Double
+    )
+}
+
+fn unpack<'a>(kind: Kind, bytes: &mut &'a [u8]) -> Result<Value<'a>, Malformed> {
+    let wire = match kind {
+        Kind::Float => WireType::ThirtyTwoBit,
+        Kind::Double => WireType::SixtyFourBit,
+        _ => WireType::Varint,
+    };
+    value(wire, bytes)
+}
+
+/// Takes a field off the bytes.
+fn next<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Value<'a>), Malformed> {
+    let (number, wire) = decode_key(bytes)?;
+    Ok((number, value(wire, bytes)?))
+}
+
+fn value<'a>(wire: WireType, bytes: &mut &'a [u8]) -> Result<Value<'a>, Malformed> {
+    const CUT: Malformed = Malformed("it is cut off");
+    Ok(match wire {
+        WireType::Varint => Value::Varint(decode_varint(bytes)?),
+        WireType::ThirtyTwoBit => Value::Four(*bytes.split_off(..4).and_then(<[u8]>::as_array).ok_or(CUT)?),
+        WireType::SixtyFourBit => Value::Eight(*bytes.split_off(..8).and_then(<[u8]>::as_array).ok_or(CUT)?),
+        WireType::LengthDelimited => {
+            let length = usize::try_from(decode_varint(bytes)?).map_err(|_| CUT)?;
+            Value::Bytes(bytes.split_off(..length).ok_or(CUT)?)
+        }
+        WireType::StartGroup | WireType::EndGroup => return Err(Malformed("it has a group")),
+    })
+}
+
+/// Of `google.protobuf.Timestamp`.
+fn timestamp(mut bytes: &[u8]) -> Result<Timestamp, Malformed> {
+    let (mut seconds, mut nanos) = (0, 0);
+    while !bytes.is_empty() {
+        match next(&mut bytes)? {
+            (1, Value::Varint(value)) => seconds = value.cast_signed(),
+            (2, Value::Varint(value)) => nanos = i32::try_from(value).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Timestamp::new(seconds, nanos).map_err(|_| Malformed("a time is out of range"))
+}
+
+fn open(name: &str, out: &mut String) {
+    out.push('<');
+    out.push_str(name);
+    out.push('>');
+}
+
+fn close(name: &str, out: &mut String) {
+    out.push_str("</");
+    out.push_str(name);
+    out.push('>');
+}
+
+fn element(name: &str, text: &str, out: &mut String) {
+    open(name, out);
+    escape(text, out);
+    close(name, out);
+}
+
+/// Text as XML 1.0 has it. Characters that it cannot have become U+FFFD.
+fn escape(text: &str, out: &mut String) {
+    let mut rest = text;
+    let special = |c: char| {
+        matches!(c, '&' | '<' | '>' | '"' | '\u{fffe}' | '\u{ffff}') || (c < ' ' && c != '\n' && c != '\t')
+    };
+    while let Some(at) = rest.find(special) {
+        let (plain, from) = rest.split_at(at);
+        out.push_str(plain);
+        let mut chars = from.chars();
+        out.push_str(match chars.next() {
+            Some('&') => "&amp;",
+            Some('<') => "&lt;",
+            Some('>') => "&gt;",
+            Some('"') => "&quot;",
+            // Else a parser takes it for a line's end.
+            Some('\r') => "&#xD;",
+            _ => "\u{fffd}",
+        });
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+}

@@ -1,0 +1,102 @@
+//! Every call of AWS's models, with random members, written and read by botocore: the tables lose nothing.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use hearth_ec2::model::Service;
+use hearth_ec2::{form, xml};
+use prost_reflect::DynamicMessage;
+use prost_reflect::prost::Message as _;
+use serde::Deserialize;
+use serde::de::DeserializeSeed as _;
+use serde_json::{Value, json};
+
+use crate::mirror::Mirror;
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Question {
+    Form { call: String, form: String },
+    Output { call: String, output: Value },
+    Done { done: u64, operations: usize },
+}
+
+impl Mirror {
+    /// What a form says, as JSON.
+    fn input(&self, call: &str, form: &str) -> Result<Value> {
+        let parameters = form_urlencoded::parse(form.as_bytes());
+        let of = self.table.call(call).context("no such call")?;
+        let bytes = form::message(&self.table, of, parameters)?;
+        let message = DynamicMessage::decode(self.messages(call)?.0, bytes.as_slice())?;
+        Ok(json!({ "input": serde_json::to_value(&message)? }))
+    }
+
+    fn answer(&self, call: &str, output: Value) -> Result<Value> {
+        let message = self.messages(call)?.1.deserialize(output)?;
+        let of = self.table.call(call).context("no such call")?;
+        let xml = xml::answer(&self.table, of, &message.encode_to_vec(), "the-request")?;
+        Ok(json!({ "xml": xml }))
+    }
+}
+
+fn round_trip(service: Service, rounds: u32) -> Result<()> {
+    let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
+        println!("SKIPPED: round_trip of {service:?}: HEARTH_PYTHON is not set (scripts/test sets it)");
+        return Ok(());
+    };
+    let mirror = Mirror::of(service)?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/query/stranger.py");
+    let mut child = Command::new(python)
+        .args([script, service.name(), &rounds.to_string(), "1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut answers = child.stdin.take().context("its standard input")?;
+    let questions = BufReader::new(child.stdout.take().context("its standard output")?);
+    let mut asked = BTreeSet::new();
+    let mut done = None;
+    for line in questions.lines() {
+        let answer = match serde_json::from_str(&line?)? {
+            Question::Form { call, form } => {
+                let answer = mirror.input(&call, &form);
+                asked.insert(call);
+                answer
+            }
+            Question::Output { call, output } => mirror.answer(&call, output),
+            Question::Done {
+                done: calls,
+                operations,
+            } => {
+                done = Some((calls, operations));
+                break;
+            }
+        };
+        let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+        writeln!(answers, "{answer}")?;
+    }
+    drop(answers);
+    ensure!(child.wait()?.success(), "botocore found a difference");
+    let (calls, operations) = done.context("botocore did not come to its end")?;
+    ensure!(asked.len() == operations && operations == mirror.operations);
+    println!(
+        "FIGURE round trip: {service:?}: {operations} operations, {calls} times to and fro, no difference"
+    );
+    Ok(())
+}
+
+#[test]
+fn all_of_ec2_goes_to_botocore_and_back() -> Result<()> {
+    round_trip(Service::Ec2, 3)
+}
+
+#[test]
+fn all_of_iam_goes_to_botocore_and_back() -> Result<()> {
+    round_trip(Service::Iam, 3)
+}
+
+#[test]
+fn all_of_sts_goes_to_botocore_and_back() -> Result<()> {
+    round_trip(Service::Sts, 10)
+}
