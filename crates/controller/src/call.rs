@@ -1,15 +1,65 @@
 //! The context of a call of the API: who asks, for what, and under which id. The door makes it, once
 //! ([`crate::door::calls`]). Transactions take it from the task that asks for them, so that no service hands it on.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::sync::Arc;
 
-/// Who calls. There is one account, which whoever may open the API's socket acts for.
+/// Who calls, for which account. There is one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub account_id: String,
-    /// Of the process at the other end of the socket.
-    pub uid: u32,
-    pub pid: i32,
+    pub caller: Caller,
+}
+
+/// By what a caller is known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// The process at the other end of the API's socket, which acts for the owner's account.
+    Process { uid: u32, pid: i32 },
+    /// The key that the request was signed with.
+    AccessKey(String),
+}
+
+impl Caller {
+    /// A process that the kernel says nothing about.
+    pub const UNKNOWN: Self = Self::Process {
+        uid: u32::MAX,
+        pid: 0,
+    };
+
+    /// Those that share places: a user's processes do.
+    pub fn peer(&self) -> Self {
+        match self {
+            Self::Process { uid, .. } => Self::Process { uid: *uid, pid: 0 },
+            Self::AccessKey(_) => self.clone(),
+        }
+    }
+}
+
+/// `UID:PID`, or the access key's id.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { uid, pid } => write!(f, "{uid}:{pid}"),
+            Self::AccessKey(id) => f.write_str(id),
+        }
+    }
+}
+
+impl FromStr for Caller {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        Ok(match text.split_once(':') {
+            Some((uid, pid)) => Self::Process {
+                uid: uid.parse()?,
+                pid: pid.parse()?,
+            },
+            None => Self::AccessKey(text.to_owned()),
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +80,7 @@ tokio::task_local! {
 impl Call {
     pub fn new(action: String, principal: Principal) -> Self {
         Self {
-            request_id: request_id(rand::random()),
+            request_id: new_request_id(),
             action,
             principal,
             dry_run: false,
@@ -46,6 +96,11 @@ impl Call {
     pub async fn serve<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
         CURRENT.scope(self, work).await
     }
+}
+
+/// A request's id, of which there is no other.
+pub fn new_request_id() -> String {
+    request_id(rand::random())
 }
 
 /// A random UUID (RFC 9562, version 4).
@@ -68,12 +123,22 @@ mod tests {
         assert_eq!(request_id(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
+    #[test]
+    fn callers_are_told_to_another_hearthd() {
+        for caller in [
+            Caller::Process { uid: 1000, pid: 7 },
+            Caller::AccessKey("AKIAIOSFODNN7EXAMPLE".into()),
+        ] {
+            assert_eq!(caller.to_string().parse(), Ok(caller));
+        }
+        assert!("a:b".parse::<Caller>().is_err());
+    }
+
     #[tokio::test]
     async fn the_work_of_a_call_knows_it() {
         let principal = Principal {
             account_id: "1".into(),
-            uid: 0,
-            pid: 1,
+            caller: Caller::Process { uid: 0, pid: 1 },
         };
         assert_eq!(Call::current(), None);
         let call = Arc::new(Call::new("RunInstances".into(), principal));

@@ -38,6 +38,11 @@ pub struct Config {
     #[arg(long, env = "HEARTH_AGENT_LISTEN", default_value = "127.0.0.1:7601")]
     pub agent_listen: SocketAddr,
 
+    /// Where AWS's tools call, with requests that are signed (HTTP; Signature Version 4). Nowhere, unless told. The owner's
+    /// access key is in the file `credentials` of the data directory.
+    #[arg(long, env = "HEARTH_EC2_LISTEN", value_name = "ADDRESS:PORT")]
+    pub ec2_listen: Option<SocketAddr>,
+
     /// The region's name.
     #[arg(long, env = "HEARTH_REGION", default_value = "local-1")]
     pub region: String,

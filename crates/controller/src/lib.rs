@@ -12,6 +12,7 @@ pub mod backup;
 mod call;
 pub mod catalog;
 pub mod config;
+mod credentials;
 mod digests;
 mod door;
 mod gateway;

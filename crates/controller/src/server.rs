@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hearth_ec2::Face;
+use prost_reflect::DescriptorPool;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -17,17 +19,18 @@ use tower::Layer as _;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::credentials::AccessKeys;
 use crate::door::calls::Calls;
 use crate::door::forward::Forward;
 use crate::door::peers::Peers;
-use crate::door::{accept, files, socket};
+use crate::door::{accept, files, query, socket};
 use crate::gateway::{self, Sessions};
 use crate::join::{self, Issuer};
 use crate::pki::{self, Authority};
 use crate::store::bootstrap::Layout;
 use crate::store::{self, Standing, Store};
 use crate::views::Cloud;
-use crate::{janitor, leading, reconcile, services};
+use crate::{credentials, janitor, leading, reconcile, services};
 
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -109,6 +112,11 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let agent_listen = agent_listener.local_addr()?;
     let endpoint = config.advertise.clone();
     let endpoint = endpoint.unwrap_or_else(|| join::dialled(agent_listen));
+    let ec2_listener = match config.ec2_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let ec2_listen = ec2_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let store = Store::open_in(&dir, &config.database, &endpoint).await?;
     let authority = Arc::new(authority(&config, &store).await?);
     let layout = Layout {
@@ -116,6 +124,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         vpc_cidr: config.vpc_cidr,
     };
     let owner_id = leading::begin(&store, &layout).await?;
+    credentials::write(&store.state(), &owner_id, &config.region, &dir)
+        .context("writing the owner's access key")?;
 
     let shares = files::share_out()?;
     let socket = config.socket.clone();
@@ -152,6 +162,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         Arc::clone(&app),
         api_runtime.handle.clone(),
     );
+    let forward = Forward::new(Arc::clone(&app), Arc::clone(&authority));
+    let signers = calls.layer(forward.layer(routes.clone().prepare()));
     let agents = builder()
         .layer(peers)
         .add_routes(gateway::routes(&app, &authority))
@@ -162,10 +174,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let api = builder()
         .max_concurrent_streams(STREAMS)
         .layer(calls)
-        .layer(Forward::new(Arc::clone(&app), Arc::clone(&authority)))
+        .layer(forward)
         .add_routes(routes)
         .serve_with_incoming_shutdown(callers, app.ending.clone().cancelled_owned());
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(async move {
             if let Err(error) = agents.await {
                 tracing::error!(%error, "serving agents");
@@ -180,7 +192,16 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         tokio::spawn(reconcile::run(Arc::clone(&app))),
         tokio::spawn(leading::run(Arc::clone(&app), layout, term)),
     ];
-    write_endpoints(&dir, &socket, agent_listen).context("writing endpoints.json")?;
+    if let Some(listener) = ec2_listener {
+        let pool =
+            DescriptorPool::decode(hearth_api::DESCRIPTORS).context("reading the API's descriptors")?;
+        let grpc = query::signed(signers);
+        let keys = AccessKeys(Arc::clone(&app));
+        let face = Face::new(&pool, "hearth.v1", &app.config.region, grpc, keys)?;
+        let serve = query::serve(listener, Arc::new(face), shares.signers, app.ending.clone());
+        tasks.push(api_runtime.handle.spawn(serve));
+    }
+    write_endpoints(&dir, &socket, agent_listen, ec2_listen).context("writing endpoints.json")?;
     tracing::info!(socket = %socket.display(), %agent_listen, data_dir = %dir.display(), "hearthd is ready");
     Ok(Running {
         socket,
@@ -265,8 +286,14 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Where this process listens, for `hearthd join-token` and scripts.
-fn write_endpoints(dir: &Path, socket: &Path, agent_listen: SocketAddr) -> std::io::Result<()> {
+fn write_endpoints(
+    dir: &Path,
+    socket: &Path,
+    agent_listen: SocketAddr,
+    ec2_listen: Option<SocketAddr>,
+) -> std::io::Result<()> {
     let endpoints = serde_json::json!({
+        "ec2_listen": ec2_listen.map(|address| address.to_string()),
         "socket": socket.display().to_string(),
         "agent_listen": agent_listen.to_string(),
         "pid": std::process::id(),

@@ -10,17 +10,22 @@
 //! <DescribeVpcsResponse> ...       ◄── xml ───  bytes  ◄──
 //! ```
 //!
+//! A [`Face`] is the whole way of a request: its [signature], the two above, and the services in between.
+//!
 //! What is refused, is refused with EC2's codes ([`Refusal`]). Where the protocols are described:
 //! <https://smithy.io/2.0/aws/protocols/aws-ec2-query-protocol.html> and
 //! <https://smithy.io/2.0/aws/protocols/aws-query-protocol.html>.
 
+pub mod face;
 pub mod form;
 pub mod model;
 mod parameters;
 pub mod refusal;
+pub mod signature;
 mod table;
 pub mod xml;
 
+pub use face::{Face, SignedBy};
 pub use model::{Model, Service};
 pub use refusal::Refusal;
 pub use table::{Call, Difference, Table};

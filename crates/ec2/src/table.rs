@@ -59,7 +59,7 @@ pub(crate) struct Field {
     pub(crate) element: String,
     pub(crate) kind: Kind,
     pub(crate) list: Option<List>,
-    /// Whether XML has it when the message does not: lists, and numbers and truth values that are never unset.
+    /// Whether XML has it when the message does not.
     pub(crate) always: bool,
 }
 
@@ -246,7 +246,7 @@ impl Join<'_> {
             parameter,
             element,
             kind,
-            always: list.is_some() || (!field.supports_presence() && kind != Kind::String),
+            always: is_shown_empty(field, kind),
             list,
         })
     }
@@ -308,6 +308,19 @@ impl Fields {
                 .collect(),
             fields,
         }
+    }
+}
+
+/// As `hearth/v1/presence.proto` says.
+fn is_shown_empty(field: &FieldDescriptor, kind: Kind) -> bool {
+    const OPTION: &str = "hearth.v1.when_empty";
+    let extension = field.parent_pool().get_extension_by_name(OPTION);
+    let said = extension.and_then(|extension| field.options().get_extension(&extension).as_enum_number());
+    match said {
+        Some(1) => true,
+        Some(2) => false,
+        _ if field.is_list() || field.is_map() => true,
+        _ => !field.supports_presence() && kind != Kind::String,
     }
 }
 

@@ -25,10 +25,9 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use super::connection::Caller;
 use super::places::{Limits, Place, Places};
 use super::throttle::{Throttle, is_reading};
-use crate::call::{Call, Principal};
+use crate::call::{Call, Caller, Principal};
 
 /// Calls at work at the same time, and answers that are on their way. A call has a thread.
 const CALLS: Limits = Limits {
@@ -64,8 +63,8 @@ pub struct Calls(Arc<Shared>);
 struct Shared {
     account_id: String,
     throttle: Throttle,
-    calls: Arc<Places<u32>>,
-    streams: Arc<Places<u32>>,
+    calls: Arc<Places<Caller>>,
+    streams: Arc<Places<Caller>>,
     /// By path. What is not in it is health and reflection.
     shapes: HashMap<String, CallShape>,
 }
@@ -102,7 +101,7 @@ pub struct Bounded<S> {
 }
 
 /// Held by the work and by the answer.
-type Held = Arc<Place<u32>>;
+type Held = Arc<Place<Caller>>;
 
 impl<S> Service<Request<Body>> for Bounded<S>
 where
@@ -127,12 +126,10 @@ where
             .next()
             .unwrap_or_default()
             .to_owned();
-        let caller = request.extensions().get::<Caller>().copied();
-        let (uid, pid) = caller.map_or((u32::MAX, 0), |caller| (caller.uid, caller.pid));
+        let caller = request.extensions().get::<Caller>().cloned();
         let principal = Principal {
             account_id: shared.account_id.clone(),
-            uid,
-            pid,
+            caller: caller.unwrap_or(Caller::UNKNOWN),
         };
         let mut call = Call::new(operation, principal);
         if let Some(forwarded) = request.extensions().get::<Forwarded>() {
@@ -143,8 +140,7 @@ where
             "call",
             action = call.action,
             request_id = call.request_id,
-            uid,
-            pid
+            caller = %call.principal.caller
         );
         let work = async move {
             let is_ours = shared.shapes.contains_key(request.uri().path());
@@ -177,7 +173,7 @@ impl Shared {
             Some(CallShape::Unary { .. }) => &self.calls,
             _ => &self.streams,
         };
-        let Some(place) = places.take(call.principal.uid).map(Arc::new) else {
+        let Some(place) = places.take(call.principal.caller.peer()).map(Arc::new) else {
             return refuse(ApiError::new(
                 ErrorCode::RequestLimitExceeded,
                 "Request limit exceeded. Try again when fewer calls are at work.",

@@ -3,49 +3,24 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::num::ParseIntError;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tonic::transport::server::Connected;
 
+use crate::call::Caller;
+
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// The process at the other end of the API's socket.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller {
-    pub uid: u32,
-    pub pid: i32,
-}
-
-/// `UID:PID`.
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.uid, self.pid)
-    }
-}
-
-impl FromStr for Caller {
-    type Err = ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        let (uid, pid) = text.split_once(':').unwrap_or((text, ""));
-        Ok(Self {
-            uid: uid.parse()?,
-            pid: pid.parse()?,
-        })
-    }
-}
 
 /// A connection to the API's socket.
 #[derive(Debug)]
 pub struct CallerStream {
     stream: UnixStream,
-    caller: Caller,
+    uid: u32,
+    pid: i32,
 }
 
 impl CallerStream {
@@ -53,15 +28,15 @@ impl CallerStream {
     /// The kernel does not say who it is.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         let found = stream.peer_cred()?;
-        let caller = Caller {
+        Ok(Self {
+            stream,
             uid: found.uid(),
             pid: found.pid().unwrap_or(0),
-        };
-        Ok(Self { stream, caller })
+        })
     }
 
     pub fn uid(&self) -> u32 {
-        self.caller.uid
+        self.uid
     }
 }
 
@@ -69,7 +44,10 @@ impl Connected for CallerStream {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        self.caller
+        Caller::Process {
+            uid: self.uid,
+            pid: self.pid,
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Shares {
     pub guests: Limits,
     /// With a certificate.
     pub hosts: usize,
+    /// To the port of signed requests.
+    pub signers: Limits,
 }
 
 /// Raises the soft limit of descriptors to the hard one, and shares them out.
@@ -31,7 +33,7 @@ pub fn share_out() -> anyhow::Result<Shares> {
 }
 
 impl Shares {
-    /// Thirteen sixteenths of the descriptors at most.
+    /// Fourteen sixteenths of the descriptors at most.
     fn of(files: u64) -> Self {
         let sixteenth = usize::try_from(files / 16).unwrap_or(usize::MAX);
         let limits = |sixteenths: usize, most: usize, peers: usize| {
@@ -47,6 +49,7 @@ impl Shares {
             agents_waiting: limits(2, 512, 2),
             guests: limits(1, 256, 2),
             hosts: limits(5, 8192, 1).total,
+            signers: limits(1, 1024, 2),
         }
     }
 }
@@ -63,8 +66,9 @@ mod tests {
                 + shares.callers.total
                 + shares.agents_waiting.total
                 + shares.guests.total
-                + shares.hosts;
-            assert!(connections as u64 <= files / 16 * 13, "{files}: {shares:?}");
+                + shares.hosts
+                + shares.signers.total;
+            assert!(connections as u64 <= files / 16 * 14, "{files}: {shares:?}");
             assert!(shares.hosts >= 20, "{files}: {shares:?}");
         }
     }

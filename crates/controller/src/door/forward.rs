@@ -26,10 +26,9 @@ use tonic::transport::{Channel, Endpoint};
 use tower::{Layer, Service};
 
 use super::calls::REQUEST_ID;
-use super::connection::Caller;
 use super::peers::{CALLER, SEQUENCE};
 use crate::app::App;
-use crate::call::Call;
+use crate::call::{Call, Caller};
 use crate::pki::Authority;
 use crate::store::Standing;
 
@@ -166,7 +165,7 @@ impl Shared {
         mut leader: Channel,
         mut request: Request<Body>,
     ) -> Response<Body> {
-        let caller = request.extensions().get::<Caller>().copied();
+        let caller = request.extensions().get::<Caller>().cloned();
         let headers = request.headers_mut();
         headers.remove(CALLER);
         if let Some(Ok(value)) = caller.map(|caller| HeaderValue::try_from(caller.to_string())) {

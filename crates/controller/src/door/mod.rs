@@ -7,6 +7,7 @@ pub mod files;
 pub mod forward;
 pub mod peers;
 mod places;
+pub mod query;
 pub mod socket;
 pub mod subscriber;
 mod throttle;

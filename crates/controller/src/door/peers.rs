@@ -17,11 +17,11 @@ use tonic::metadata::MetadataMap;
 use tower::{Layer, Service};
 
 use super::calls::{Forwarded, REQUEST_ID};
-use super::connection::Caller;
 use crate::app::App;
+use crate::call::Caller;
 use crate::pki;
 
-/// Who called the follower: `UID:PID`.
+/// Who called the follower: a [`Caller`].
 pub(super) const CALLER: HeaderName = HeaderName::from_static("hearth-caller");
 /// The leader's position when it had answered.
 pub(super) const SEQUENCE: HeaderName = HeaderName::from_static("hearth-sequence");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::call::Call;
+use crate::call::{Call, Caller};
 
 use super::{Concern, Held, Row, State, Taken, concern};
 
@@ -278,7 +278,10 @@ impl<'s> Tx<'s> {
         if let Some(detail) = detail.as_object_mut() {
             detail.insert("request_id".to_owned(), call.request_id.clone().into());
             detail.insert("account".to_owned(), call.principal.account_id.clone().into());
-            detail.insert("uid".to_owned(), call.principal.uid.into());
+            match &call.principal.caller {
+                Caller::Process { uid, .. } => detail.insert("uid".to_owned(), (*uid).into()),
+                Caller::AccessKey(id) => detail.insert("access_key_id".to_owned(), id.clone().into()),
+            };
         }
         self.audit_without_call(&call.action, &detail);
     }

@@ -1,9 +1,9 @@
-//! What a new cloud begins with: an owner, the default VPC, its default subnets and its default security group.
+//! What a new cloud begins with: an owner with an access key, the default VPC, its default subnets and its default security group.
 
 use hearth_api::{Id, Kind};
 use ipnet::Ipv4Net;
 
-use crate::state::{Cloud, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc};
+use crate::state::{AccessKey, Cloud, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc};
 
 /// How a new cloud is laid out.
 #[derive(Debug, Clone)]
@@ -22,6 +22,9 @@ pub const DEFAULT_GROUP: &str = "default";
 /// owner's account id.
 pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout) -> String {
     let owner = owner_id(tx);
+    if tx.by(&AccessKey::BY_ACCOUNT, &owner).next().is_none() {
+        tx.put(AccessKey::generate(&owner, tx.now()));
+    }
     let vpc = match tx.default_vpc(&owner) {
         Some(vpc) => vpc.clone(),
         None => make_vpc(tx, &owner, layout.vpc_cidr),

@@ -6,6 +6,7 @@ mod backup;
 mod bounds;
 mod context;
 mod crashes;
+mod ec2;
 mod faults;
 mod groups;
 mod hosts;

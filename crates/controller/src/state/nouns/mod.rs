@@ -1,5 +1,6 @@
 //! The nouns, one file for each or for a few that belong together.
 
+mod access_keys;
 mod attachment;
 mod cloud;
 mod hosts;
@@ -12,6 +13,7 @@ mod placement;
 mod security_groups;
 mod volumes;
 
+pub use access_keys::AccessKey;
 pub use attachment::{Attachment, PRIMARY};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
@@ -48,6 +50,7 @@ macro_rules! all {
             claims: Claim,
             network_interfaces: NetworkInterface,
             volumes: Volume,
+            access_keys: AccessKey,
             placement_groups: PlacementGroup,
             placement_group_members: PlacementGroupMember,
         }

@@ -1,0 +1,156 @@
+"""botocore, with an endpoint, a region and the owner's access key, and nothing else. usage: ec2.py ENDPOINT REGION CREDENTIALS AMI"""
+
+import base64
+import configparser
+import datetime
+import http.client
+import sys
+from unittest import mock
+from urllib.parse import urlsplit
+
+import botocore.auth
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+endpoint, region, path, image = sys.argv[1:]
+profile = configparser.ConfigParser()
+profile.read(path)
+profile = profile["default"]
+key, secret = profile["aws_access_key_id"], profile["aws_secret_access_key"]
+
+
+def client(key=key, secret=secret, region=region, **more):
+    session = botocore.session.Session()
+    # One attempt: a refusal is looked at, not repeated.
+    config = Config(retries={"total_max_attempts": 1})
+    return session.create_client(
+        "ec2",
+        region,
+        endpoint_url=endpoint,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        config=config,
+        **more,
+    )
+
+
+def refused(code, status, call, **parameters):
+    try:
+        call(**parameters)
+    except ClientError as error:
+        found = error.response
+        assert found["Error"]["Code"] == code, found
+        assert found["ResponseMetadata"]["HTTPStatusCode"] == status, found
+        assert len(found["ResponseMetadata"]["RequestId"]) == 36, found
+        return found["Error"]["Message"]
+    raise AssertionError(f"{parameters} is not refused with {code}")
+
+
+ec2 = client()
+
+# What the cloud begins with.
+assert profile["region"] == region
+[only] = ec2.describe_regions()["Regions"]
+assert only["RegionName"] == region, only
+zones = ec2.describe_availability_zones()["AvailabilityZones"]
+assert [zone["State"] for zone in zones].count("available") == 1, zones
+[vpc] = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+assert vpc["IsDefault"] is True and vpc["CidrBlock"] == "172.31.0.0/16", vpc
+subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["Subnets"]
+assert len(subnets) == len(zones) and all(subnet["DefaultForAz"] for subnet in subnets), subnets
+[found] = ec2.describe_images(ImageIds=[image])["Images"]
+assert found["Name"] == "tiny" and found["State"] == "available", found
+types = ec2.describe_instance_types(InstanceTypes=["t2.micro"])["InstanceTypes"]
+assert [one["InstanceType"] for one in types] == ["t2.micro"], types
+
+# A group and its rules.
+group = ec2.create_security_group(
+    GroupName="web",
+    Description="a & b; {c}",
+    VpcId=vpc["VpcId"],
+    TagSpecifications=[{"ResourceType": "security-group", "Tags": [{"Key": "a", "Value": "<b> & \"ä'"}]}],
+)["GroupId"]
+ec2.authorize_security_group_ingress(
+    GroupId=group,
+    IpPermissions=[
+        {
+            "IpProtocol": "tcp",
+            "FromPort": 443,
+            "ToPort": 443,
+            "IpRanges": [{"CidrIp": "0.0.0.0/0", "Description": "all"}, {"CidrIp": "10.0.0.0/8"}],
+        },
+        {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]},
+    ],
+)
+[web] = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+assert web["Description"] == "a & b; {c}" and web["Tags"] == [{"Key": "a", "Value": "<b> & \"ä'"}], web
+ports = {permission["IpProtocol"]: permission for permission in web["IpPermissions"]}
+assert {block["CidrIp"] for block in ports["tcp"]["IpRanges"]} == {"0.0.0.0/0", "10.0.0.0/8"}, web
+assert ports["-1"]["UserIdGroupPairs"][0]["GroupId"] == group, web
+assert refused(
+    "InvalidPermission.Duplicate",
+    400,
+    ec2.authorize_security_group_ingress,
+    GroupId=group,
+    IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}],
+)
+
+# An instance.
+refused("DryRunOperation", 412, ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1, DryRun=True)
+reservation = ec2.run_instances(
+    ImageId=image,
+    MinCount=1,
+    MaxCount=1,
+    InstanceType="t2.micro",
+    SecurityGroupIds=[group],
+    TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "one"}]}],
+)
+[instance] = reservation["Instances"]
+assert instance["State"] == {"Code": 0, "Name": "pending"} and instance["ImageId"] == image, instance
+assert isinstance(instance["LaunchTime"], datetime.datetime) and instance["AmiLaunchIndex"] == 0, instance
+identity = instance["InstanceId"]
+ec2.create_tags(Resources=[identity], Tags=[{"Key": "role", "Value": ""}])
+[reservation] = ec2.describe_instances(Filters=[{"Name": "tag:Name", "Values": ["o*"]}])["Reservations"]
+[instance] = reservation["Instances"]
+assert instance["InstanceId"] == identity and reservation["ReservationId"].startswith("r-"), reservation
+assert {tag["Key"]: tag["Value"] for tag in instance["Tags"]} == {"Name": "one", "role": ""}, instance
+assert instance["SecurityGroups"] == [{"GroupId": group, "GroupName": "web"}], instance
+ec2.terminate_instances(InstanceIds=[identity])
+
+# Refusals of services, with their codes.
+message = refused("InvalidInstanceID.NotFound", 400, ec2.describe_instances, InstanceIds=["i-0123456789abcdef0"])
+assert "i-0123456789abcdef0" in message, message
+refused("InvalidAction", 400, ec2.create_vpn_gateway, Type="ipsec.1")
+
+# Whoever is not the owner.
+refused("AuthFailure", 401, client(secret="x" * 40).describe_vpcs)
+refused("AuthFailure", 401, client(key="AKIAIOSFODNN7EXAMPLE").describe_vpcs)
+refused("AuthFailure", 401, client(region="us-east-1").describe_vpcs)
+refused("AuthFailure", 401, client(aws_session_token="token").describe_vpcs)
+for hours in (-1, 1):
+    moment = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None) + datetime.timedelta(hours=hours)
+    with mock.patch("botocore.auth.get_current_datetime", lambda *_, **__: moment):
+        refused("RequestExpired", 400, ec2.describe_vpcs)
+
+# What botocore does not send.
+def raw(body, method="POST", target="/", **headers):
+    address = urlsplit(endpoint)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **headers}
+    connection.request(method, target, body, headers)
+    response = connection.getresponse()
+    return response.status, response.read().decode()
+
+
+status, said = raw("Action=DescribeVpcs&Version=2016-11-15")
+assert status == 403 and "<Code>MissingAuthenticationToken</Code>" in said, (status, said)
+status, said = raw("Action=DescribeVpcs", Authorization="AWS4-HMAC-SHA256 Credential=a/b/c")
+assert status == 400 and "<Code>IncompleteSignature</Code>" in said, (status, said)
+status, said = raw("Action=DescribeVpcs", Authorization="Basic " + base64.b64encode(b"a:b").decode())
+assert status in (400, 403) and "<Errors>" in said, (status, said)
+status, said = raw("a" * (1 << 20) + "b")
+assert status == 413, (status, said)
+status, said = raw("", "GET", "/?" + "a" * 100_000)
+assert status in (400, 414, 431), (status, said)
+print("done")

@@ -1,0 +1,61 @@
+//! The port of AWS's tools, as botocore finds it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::support::Cloud;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn botocore_finds_ec2() {
+    let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
+        println!("SKIPPED: botocore_finds_ec2: HEARTH_PYTHON is not set (scripts/test sets it)");
+        return;
+    };
+    let Some(mut cloud) = Cloud::with(&["--ec2-listen", "127.0.0.1:0"]).await else {
+        return;
+    };
+    let credentials = cloud.hearthd.data().join("credentials");
+    let before = std::fs::read_to_string(&credentials).unwrap();
+    let mode = std::fs::metadata(&credentials).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // The key is the cloud's, and not the process's.
+    std::fs::remove_file(&credentials).unwrap();
+    cloud.hearthd.kill();
+    cloud.hearthd.spawn();
+    assert_eq!(std::fs::read_to_string(&credentials).unwrap(), before);
+    assert!(!cloud.hearthd.log().contains("aws_secret"));
+
+    let session = cloud.connect().await;
+    let obeying = session.obey();
+    cloud.until_connected().await;
+    let endpoints = std::fs::read_to_string(cloud.hearthd.data().join("endpoints.json")).unwrap();
+    let endpoints: serde_json::Value = serde_json::from_str(&endpoints).unwrap();
+    let image_id = cloud.image_id.clone();
+    let output = tokio::task::spawn_blocking(move || {
+        Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloud/ec2.py"))
+            .arg(format!("http://{}", endpoints["ec2_listen"].as_str().unwrap()))
+            .arg("local-1")
+            .arg(&credentials)
+            .arg(image_id)
+            .output()
+            .unwrap()
+    });
+    let output = output.await.unwrap();
+    obeying.abort();
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success() && said.contains("done"),
+        "{said}{errors}{}",
+        cloud.hearthd.log()
+    );
+    let log = cloud.hearthd.log();
+    assert!(log.contains("denied") && log.contains("AKIA"), "{log}");
+    let secret = before
+        .lines()
+        .find_map(|line| line.strip_prefix("aws_secret_access_key = "));
+    assert!(!log.contains(secret.unwrap()), "the log has the secret");
+}

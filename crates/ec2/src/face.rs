@@ -1,0 +1,264 @@
+//! A request of the Query protocol, from its signature to its answer. What it asks for is done by the services that gRPC
+//! callers call, in this process.
+
+use std::convert::Infallible;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use hearth_api::client::REQUEST_ID;
+use hearth_api::{ApiError, ErrorCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, TE};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use prost_reflect::DescriptorPool;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::model::{Model, ModelError, Service};
+use crate::refusal::Refusal;
+use crate::signature::{self, Denied, Keys, Scope};
+use crate::table::{Call, Table};
+use crate::{form, xml};
+
+/// The access key that a request was signed with, in the extensions of the request that the services get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedBy(pub String);
+
+/// The protocol's door to the services `G`.
+#[derive(Debug)]
+pub struct Face<G, K> {
+    table: Table,
+    region: String,
+    grpc: G,
+    keys: K,
+}
+
+/// What goes wrong on the way to an answer.
+struct Failure {
+    code: String,
+    message: String,
+    status: StatusCode,
+}
+
+impl<G, K> Face<G, K>
+where
+    G: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    K: Keys,
+{
+    /// Of the services of a package. Calls that the model does not have are Hearth's own, and not served here.
+    ///
+    /// # Errors
+    /// The model cannot be read.
+    pub fn new(
+        pool: &DescriptorPool,
+        package: &str,
+        region: &str,
+        grpc: G,
+        keys: K,
+    ) -> Result<Self, ModelError> {
+        let services = pool
+            .services()
+            .filter(|service| service.package_name() == package);
+        let (table, _) = Table::join(&Model::of(Service::Ec2)?, services);
+        Ok(Self {
+            table,
+            region: region.to_owned(),
+            grpc,
+            keys,
+        })
+    }
+
+    /// Answers a request. `request_id` is that of requests that no service sees.
+    pub async fn answer(&self, request: Request<Bytes>, request_id: &str) -> Response<Full<Bytes>> {
+        let mut request_id = request_id.to_owned();
+        match self.work(request, &mut request_id).await {
+            Ok(xml) => response(StatusCode::OK, xml, &request_id),
+            Err(failure) => self.refuse(failure.status, &failure.code, &failure.message, &request_id),
+        }
+    }
+
+    /// Refuses a request that did not come in.
+    pub fn refuse(
+        &self,
+        status: StatusCode,
+        code: &str,
+        message: &str,
+        request_id: &str,
+    ) -> Response<Full<Bytes>> {
+        let said = xml::error(&self.table, code, message, status.is_server_error(), request_id);
+        response(status, said, request_id)
+    }
+
+    /// The answer's XML; the request's id is that of its call, when it comes to one.
+    async fn work(&self, request: Request<Bytes>, request_id: &mut String) -> Result<String, Failure> {
+        let (head, body) = request.into_parts();
+        if let Some(scope) = Scope::of(&head)
+            && scope.service != Service::Ec2.name()
+        {
+            return Err(Failure::of(
+                "InvalidAction",
+                format!("The service {} is not served here.", scope.service),
+            ));
+        }
+        let request = Request::from_parts(head, body);
+        let (head, body, access_key_id) =
+            signature::verify(request, Service::Ec2, &self.region, &self.keys).await?;
+        let query = head.uri.query().unwrap_or_default().as_bytes();
+        let form = if is_form(&head) { &body[..] } else { &[] };
+        let parameters = || form_urlencoded::parse(query).chain(form_urlencoded::parse(form));
+        let action = parameters()
+            .find(|(name, _)| name == "Action")
+            .map(|(_, action)| action);
+        let action = action.ok_or_else(|| {
+            Failure::of(
+                "MissingAction",
+                "The request must contain the parameter Action.".to_owned(),
+            )
+        })?;
+        let call = self.table.call(&action).ok_or_else(|| {
+            // Whatever length it has.
+            Refusal::InvalidAction(action.chars().take(128).collect())
+        })?;
+        let message = form::message(&self.table, call, parameters())?;
+        let answer = self.call(call, &message, access_key_id, request_id).await?;
+        xml::answer(&self.table, call, &answer, request_id).map_err(|error| ApiError::internal(&error).into())
+    }
+
+    /// A call's answer, of the service that has it.
+    async fn call(
+        &self,
+        call: &Call,
+        message: &[u8],
+        access_key_id: String,
+        request_id: &mut String,
+    ) -> Result<Bytes, Failure> {
+        let mut request = Request::new(Body::new(Full::new(framed(message))));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = call.path.parse().map_err(|error| ApiError::internal(&error))?;
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, http::HeaderValue::from_static("trailers"));
+        request.extensions_mut().insert(SignedBy(access_key_id));
+        let mut grpc = self.grpc.clone();
+        let response = match std::future::poll_fn(|context| grpc.poll_ready(context)).await {
+            Ok(()) => grpc.call(request).await,
+            Err(never) => Err(never),
+        };
+        let (head, body) = match response {
+            Ok(response) => response.into_parts(),
+            Err(never) => match never {},
+        };
+        if let Some(id) = head.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
+            id.clone_into(request_id);
+        }
+        check(&head.headers)?;
+        let body = body.collect().await.map_err(|status| Failure::from(&status))?;
+        if let Some(trailers) = body.trailers() {
+            check(trailers)?;
+        }
+        let answer = body.to_bytes();
+        // Without a message there is no frame.
+        Ok(answer.slice(FRAME.min(answer.len())..))
+    }
+}
+
+/// The frame around a gRPC message: a flag and a length.
+const FRAME: usize = 5;
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(FRAME + message.len());
+    framed.put_u8(0);
+    // Requests are far smaller.
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// # Errors
+/// What a service has refused.
+fn check(headers: &HeaderMap) -> Result<(), Failure> {
+    match Status::from_header_map(headers) {
+        Some(status) if status.code() != Code::Ok => Err(Failure::from(&status)),
+        _ => Ok(()),
+    }
+}
+
+fn is_form(head: &Parts) -> bool {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == FORM))
+}
+
+fn response(status: StatusCode, xml: String, request_id: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(xml)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        http::HeaderValue::from_static("text/xml;charset=UTF-8"),
+    );
+    headers.insert(
+        CACHE_CONTROL,
+        http::HeaderValue::from_static("no-cache, no-store"),
+    );
+    if let Ok(id) = request_id.parse() {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+impl Failure {
+    fn of(code: &str, message: String) -> Self {
+        Self {
+            code: code.to_owned(),
+            message,
+            status: StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::of(refusal.code(), refusal.to_string())
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self {
+            code: denied.code.to_owned(),
+            message: denied.message,
+            status: denied.status,
+        }
+    }
+}
+
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>: what may heal is 5xx, for clients repeat it.
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        let status = match error.code {
+            ErrorCode::DryRunOperation => StatusCode::PRECONDITION_FAILED,
+            ErrorCode::UnauthorizedOperation => StatusCode::FORBIDDEN,
+            ErrorCode::RequestLimitExceeded | ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::InternalError | ErrorCode::InsufficientInstanceCapacity => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self {
+            code: error.code.as_str().to_owned(),
+            message: error.message,
+            status,
+        }
+    }
+}
+
+impl From<&Status> for Failure {
+    fn from(status: &Status) -> Self {
+        match ApiError::from_status(status) {
+            Some(error) => error.into(),
+            // What no service has seen.
+            None => ApiError::internal(status).into(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Who sent a request: Signature Version 4, in a header or in the query.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html>
+
+use bytes::Bytes;
+use chrono::Utc;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{Request, StatusCode};
+use scratchstack_aws_signature::{
+    GetSigningKeyRequest, GetSigningKeyResponse, KSecretKey, NO_ADDITIONAL_SIGNED_HEADERS, SignatureError,
+    SignatureOptions, service_for_signing_key_fn, sigv4_validate_request,
+};
+use tower::BoxError;
+
+use crate::model::Service;
+
+/// The secrets of access keys.
+pub trait Keys: Send + Sync {
+    /// `None`: there is no such key, or it may not be used.
+    fn secret(&self, access_key_id: &str) -> Option<String>;
+}
+
+/// What a request says it was signed with: `AKIA.../20261127/us-east-1/ec2/aws4_request`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    pub access_key_id: String,
+    pub region: String,
+    pub service: String,
+}
+
+impl Scope {
+    /// `None`: the request is not signed, or not as it should be.
+    pub fn of(head: &Parts) -> Option<Scope> {
+        let header = head
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let credential = match header {
+            Some(header) => {
+                let (_, from) = header.split_once("Credential=")?;
+                from.split([',', ' ']).next()?.to_owned()
+            }
+            None => {
+                let query = head.uri.query()?.as_bytes();
+                let mut parameters = form_urlencoded::parse(query);
+                parameters
+                    .find(|(name, _)| name == "X-Amz-Credential")?
+                    .1
+                    .into_owned()
+            }
+        };
+        let mut parts = credential.splitn(5, '/').map(str::to_owned);
+        let (access_key_id, _date) = (parts.next()?, parts.next()?);
+        let (region, service) = (parts.next()?, parts.next()?);
+        (parts.next()? == "aws4_request").then_some(Scope {
+            access_key_id,
+            region,
+            service,
+        })
+    }
+}
+
+/// Why a request is not believed to be its sender's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    pub code: &'static str,
+    pub message: String,
+    pub status: StatusCode,
+}
+
+/// The request whose signature is right, and the access key that it was signed with.
+///
+/// # Errors
+/// As AWS has them, in AWS's order.
+pub async fn verify(
+    request: Request<Bytes>,
+    service: Service,
+    region: &str,
+    keys: &dyn Keys,
+) -> Result<(Parts, Bytes, String), Denied> {
+    let (head, body) = request.into_parts();
+    let access_key_id = Scope::of(&head)
+        .map(|scope| scope.access_key_id)
+        .unwrap_or_default();
+    let secret = keys.secret(&access_key_id);
+    let sign =
+        move |request: GetSigningKeyRequest| std::future::ready(signing_key(secret.as_deref(), &request));
+    let mut sign = service_for_signing_key_fn(sign);
+    let verified = sigv4_validate_request(
+        Request::from_parts(head, body),
+        region,
+        service.name(),
+        &mut sign,
+        Utc::now(),
+        &NO_ADDITIONAL_SIGNED_HEADERS,
+        SignatureOptions::default(),
+    );
+    let (head, body, _) = verified.await.map_err(|error| denied(service, &error))?;
+    Ok((head, body, access_key_id))
+}
+
+fn signing_key(
+    secret: Option<&str>,
+    request: &GetSigningKeyRequest,
+) -> Result<GetSigningKeyResponse, BoxError> {
+    const UNKNOWN: &str = "The security token included in the request is invalid.";
+    // Session tokens come with roles.
+    let secret = secret.filter(|_| request.session_token().is_none());
+    let secret = secret.ok_or_else(|| SignatureError::InvalidClientTokenId(UNKNOWN.to_owned()))?;
+    let secret: KSecretKey = secret.parse()?;
+    let key = secret.to_ksigning(request.request_date(), request.region(), request.service());
+    Ok(GetSigningKeyResponse::builder().signing_key(key).build()?)
+}
+
+/// EC2 tells less than other services.
+fn denied(service: Service, error: &BoxError) -> Denied {
+    const FAILURE: &str = "AWS was not able to validate the provided access credentials. Check the access key id, the secret \
+                           key and the region.";
+    let (code, status) = match error.downcast_ref::<SignatureError>() {
+        Some(SignatureError::SignatureDoesNotMatch(Some(why)))
+            if service == Service::Ec2 && (why.contains("expired") || why.contains("not yet current")) =>
+        {
+            ("RequestExpired", StatusCode::BAD_REQUEST)
+        }
+        Some(SignatureError::SignatureDoesNotMatch(_) | SignatureError::InvalidClientTokenId(_))
+            if service == Service::Ec2 =>
+        {
+            return Denied {
+                code: "AuthFailure",
+                message: FAILURE.to_owned(),
+                status: StatusCode::UNAUTHORIZED,
+            };
+        }
+        Some(SignatureError::SignatureDoesNotMatch(_)) => ("SignatureDoesNotMatch", StatusCode::FORBIDDEN),
+        Some(SignatureError::InvalidClientTokenId(_)) => ("InvalidClientTokenId", StatusCode::FORBIDDEN),
+        Some(SignatureError::MissingAuthenticationToken(_)) => {
+            ("MissingAuthenticationToken", StatusCode::FORBIDDEN)
+        }
+        Some(SignatureError::IncompleteSignature(_)) => ("IncompleteSignature", StatusCode::BAD_REQUEST),
+        Some(SignatureError::MalformedQueryString(_)) => ("MalformedQueryString", StatusCode::BAD_REQUEST),
+        Some(SignatureError::ExpiredToken(_)) => ("ExpiredToken", StatusCode::FORBIDDEN),
+        _ => ("InvalidRequest", StatusCode::BAD_REQUEST),
+    };
+    Denied {
+        code,
+        message: error.to_string(),
+        status,
+    }
+}
