@@ -320,6 +320,13 @@ impl Actor {
     }
 
     async fn stop(&mut self) {
+        if let Some(trying) = self.effort.filter(|trying| trying.step == Step::Pressed) {
+            tracing::warn!(
+                instance = self.record.instance_id,
+                seconds = trying.since.elapsed().as_secs(),
+                "the guest has not ended by its power button: it is stopped without its consent"
+            );
+        }
         let until = Instant::now() + STOP_GRACE;
         self.ask(Request::Stop, Goal::End, Step::Stopped, until).await;
     }
@@ -344,6 +351,7 @@ impl Actor {
     }
 
     fn kill(&mut self) {
+        tracing::warn!(instance = self.record.instance_id, "its monitor does not end: it is killed");
         self.try_until(Goal::End, Step::Killed, Instant::now() + STOP_GRACE);
         if let Some(monitor) = &self.monitor
             && let Err(error) = monitor.kill()

@@ -135,6 +135,7 @@ async fn a_shutdown_of_the_host_presses_power_buttons_and_the_guests_come_back()
     };
     assert!(outcome("i-1").contains("guest_power_off"), "{}", outcome("i-1"));
     assert!(outcome("i-deaf").contains("stopped"), "{}", outcome("i-deaf"));
+    assert!(cloud.logged().contains("it is stopped without its consent"));
     assert!(cloud.living("i-1").is_empty() && cloud.living("i-deaf").is_empty());
     assert!(cloud.shutdown_guests(&[]).success(), "again, with nothing to end");
 
