@@ -7,13 +7,29 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::error::{ApiError, ErrorCode};
-use crate::v1::Page;
 
 /// What EC2 admits as `MaxResults`.
 pub const MAX_RESULTS: std::ops::RangeInclusive<i32> = 5..=1000;
 
 /// Versioned, so that a later format can tell this one apart.
 const PREFIX: &str = "1";
+
+/// Which page of an answer is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Page<'a> {
+    max_results: i32,
+    next_token: &'a str,
+}
+
+impl<'a> Page<'a> {
+    /// As a request has them: 0 is all items, and an empty token the first page.
+    pub fn new(max_results: i32, next_token: &'a str) -> Self {
+        Self {
+            max_results,
+            next_token,
+        }
+    }
+}
 
 /// Tells the items of the wanted page, and answers them with the token of the next (empty after the last). `items` must be
 /// sorted by `key`, and keys must be unique. `tell` answers what callers are told of an item, and `None` for one that is
@@ -24,13 +40,10 @@ const PREFIX: &str = "1";
 /// none of ours.
 pub fn paginate<S, T>(
     items: impl IntoIterator<Item = S>,
-    page: Option<&Page>,
+    page: Page<'_>,
     key: impl Fn(&S) -> String,
     tell: impl Fn(S) -> Option<T>,
 ) -> Result<(Vec<T>, String), ApiError> {
-    let Some(page) = page else {
-        return Ok((items.into_iter().filter_map(tell).collect(), String::new()));
-    };
     let limit = match page.max_results {
         0 => usize::MAX,
         n if MAX_RESULTS.contains(&n) => n.unsigned_abs() as usize,
@@ -42,7 +55,7 @@ pub fn paginate<S, T>(
             ));
         }
     };
-    let after = match page.next_token.as_str() {
+    let after = match page.next_token {
         "" => None,
         token => Some(decode(token)?),
     };
@@ -68,13 +81,11 @@ pub fn paginate<S, T>(
 /// # Errors
 /// `InvalidParameterCombination` when there are ids and a `max_results`. `ids_parameter` is EC2's name of the list,
 /// such as `instancesSet`.
-pub fn refuse_page_of_ids(ids: &[String], page: Option<&Page>, ids_parameter: &str) -> Result<(), ApiError> {
-    match page {
-        Some(page) if page.max_results != 0 && !ids.is_empty() => {
-            Err(ApiError::combination(ids_parameter, "maxResults"))
-        }
-        _ => Ok(()),
+pub fn refuse_page_of_ids(ids: &[String], page: Page<'_>, ids_parameter: &str) -> Result<(), ApiError> {
+    if page.max_results != 0 && !ids.is_empty() {
+        return Err(ApiError::combination(ids_parameter, "maxResults"));
     }
+    Ok(())
 }
 
 fn encode(key: &str) -> String {
@@ -101,25 +112,18 @@ mod tests {
 
     use super::*;
 
-    fn page(max_results: i32, next_token: &str) -> Page {
-        Page {
-            max_results,
-            next_token: next_token.into(),
-        }
-    }
-
     #[test]
     fn bad_pages_are_refused() {
         for max in [-1, 1, 4, 1001] {
-            let error = paginate(vec!["a"], Some(&page(max, "")), |s| (*s).into(), Some).unwrap_err();
+            let error = paginate(vec!["a"], Page::new(max, ""), |s| (*s).into(), Some).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidParameterValue);
         }
-        let error = paginate(vec!["a"], Some(&page(0, "x")), |s| (*s).into(), Some).unwrap_err();
+        let error = paginate(vec!["a"], Page::new(0, "x"), |s| (*s).into(), Some).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidNextToken);
         let ids = ["i-1".to_owned()];
-        assert!(refuse_page_of_ids(&ids, Some(&page(5, "")), "instancesSet").is_err());
-        assert!(refuse_page_of_ids(&ids, Some(&page(0, "")), "instancesSet").is_ok());
-        assert!(refuse_page_of_ids(&[], Some(&page(5, "")), "instancesSet").is_ok());
+        assert!(refuse_page_of_ids(&ids, Page::new(5, ""), "instancesSet").is_err());
+        assert!(refuse_page_of_ids(&ids, Page::new(0, ""), "instancesSet").is_ok());
+        assert!(refuse_page_of_ids(&[], Page::new(5, ""), "instancesSet").is_ok());
     }
 
     proptest! {
@@ -128,7 +132,7 @@ mod tests {
             let all: Vec<String> = keys.into_iter().collect();
             let (mut seen, mut token) = (Vec::new(), String::new());
             loop {
-                let (items, next) = paginate(all.clone(), Some(&page(max, &token)), Clone::clone, Some).unwrap();
+                let (items, next) = paginate(all.clone(), Page::new(max, &token), Clone::clone, Some).unwrap();
                 prop_assert!(items.len() <= max as usize);
                 prop_assert!(next.is_empty() || !items.is_empty());
                 seen.extend(items);
@@ -141,10 +145,10 @@ mod tests {
         #[test]
         fn a_page_goes_on_after_an_item_that_went(gone in 0usize..5) {
             let all: Vec<String> = (0..20).map(|n| format!("{n:02}")).collect();
-            let (_, token) = paginate(all.clone(), Some(&page(5, "")), Clone::clone, Some).unwrap();
+            let (_, token) = paginate(all.clone(), Page::new(5, ""), Clone::clone, Some).unwrap();
             let mut fewer = all.clone();
             fewer.remove(gone);
-            let (second, _) = paginate(fewer, Some(&page(5, &token)), Clone::clone, Some).unwrap();
+            let (second, _) = paginate(fewer, Page::new(5, &token), Clone::clone, Some).unwrap();
             prop_assert_eq!(&second[..], &all[5..10]);
         }
     }

@@ -351,7 +351,10 @@ impl Actor {
     }
 
     fn kill(&mut self) {
-        tracing::warn!(instance = self.record.instance_id, "its monitor does not end: it is killed");
+        tracing::warn!(
+            instance = self.record.instance_id,
+            "its monitor does not end: it is killed"
+        );
         self.try_until(Goal::End, Step::Killed, Instant::now() + STOP_GRACE);
         if let Some(monitor) = &self.monitor
             && let Err(error) = monitor.kill()

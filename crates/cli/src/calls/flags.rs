@@ -7,9 +7,6 @@ use super::{comments, names, structures};
 use crate::error::CliError;
 use crate::{parameters, shorthand};
 
-/// Requests nest these fields; the command line does not.
-const PAGE: &str = "hearth.v1.Page";
-
 /// A flag, and where its value goes.
 #[derive(Debug)]
 pub(super) struct Flag {
@@ -17,25 +14,16 @@ pub(super) struct Flag {
     /// What stands for the value in help texts.
     value_name: String,
     help: String,
-    /// The field of the request that has `field`, for a page.
-    within: Option<FieldDescriptor>,
     field: FieldDescriptor,
 }
 
 /// The flags for the fields of a request.
 pub(super) fn of(request: &MessageDescriptor) -> Vec<Flag> {
-    let flags = |field: FieldDescriptor| match field.kind() {
-        Kind::Message(page) if page.full_name() == PAGE => page
-            .fields()
-            .map(|inner| Flag::new(inner, Some(field.clone())))
-            .collect(),
-        _ => vec![Flag::new(field, None)],
-    };
-    request.fields().flat_map(flags).collect()
+    request.fields().map(Flag::new).collect()
 }
 
 impl Flag {
-    fn new(field: FieldDescriptor, within: Option<FieldDescriptor>) -> Self {
+    fn new(field: FieldDescriptor) -> Self {
         let value_name = match field.kind() {
             Kind::Message(structure) => structures::syntax(&structure),
             Kind::String | Kind::Bytes => field.name().to_uppercase(),
@@ -46,7 +34,6 @@ impl Flag {
             name: names::kebab(field.name()),
             value_name,
             help: comments::of(&field.parent_message().parent_file(), field.path()),
-            within,
             field,
         }
     }
@@ -82,13 +69,8 @@ impl Flag {
             let given: Vec<String> = given.into_iter().flatten().cloned().collect();
             self.value(&given)?
         };
-        let Some(value) = value else { return Ok(()) };
-        let target = match &self.within {
-            Some(within) => request.get_field_mut(within).as_message_mut(),
-            None => Some(request),
-        };
-        if let Some(target) = target {
-            target.set_field(&self.field, value);
+        if let Some(value) = value {
+            request.set_field(&self.field, value);
         }
         Ok(())
     }

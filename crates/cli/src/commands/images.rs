@@ -66,7 +66,8 @@ impl DescribeImages {
         let request = v1::DescribeImagesRequest {
             image_ids: self.image_ids,
             filters: parameters::filters(&self.filtering.filters)?,
-            page: self.paging.into(),
+            max_results: self.paging.max_results,
+            next_token: self.paging.next_token,
             dry_run: self.filtering.dry_run.dry_run,
         };
         let answer = context.client().await?.images.describe_images(request).await;

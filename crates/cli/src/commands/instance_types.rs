@@ -25,7 +25,8 @@ impl DescribeInstanceTypes {
         let request = v1::DescribeInstanceTypesRequest {
             instance_types: self.instance_types,
             filters: parameters::filters(&self.filtering.filters)?,
-            page: self.paging.into(),
+            max_results: self.paging.max_results,
+            next_token: self.paging.next_token,
             dry_run: self.filtering.dry_run.dry_run,
         };
         let answer = context

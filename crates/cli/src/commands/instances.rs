@@ -165,7 +165,8 @@ impl DescribeInstances {
         let request = v1::DescribeInstancesRequest {
             instance_ids: self.instance_ids,
             filters: parameters::filters(&self.filtering.filters)?,
-            page: self.paging.into(),
+            max_results: self.paging.max_results,
+            next_token: self.paging.next_token,
             dry_run: self.filtering.dry_run.dry_run,
         };
         let answer = context
@@ -199,7 +200,8 @@ impl DescribeInstanceStatus {
         let request = v1::DescribeInstanceStatusRequest {
             instance_ids: self.instance_ids,
             filters: parameters::filters(&self.filtering.filters)?,
-            page: self.paging.into(),
+            max_results: self.paging.max_results,
+            next_token: self.paging.next_token,
             dry_run: self.filtering.dry_run.dry_run,
             include_all_instances: self.include_all_instances,
         };

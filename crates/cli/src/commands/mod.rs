@@ -4,7 +4,6 @@
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use hearth_api::endpoint::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
-use hearth_api::v1;
 
 use crate::calls::Call;
 use crate::context::Context;
@@ -202,15 +201,6 @@ struct Paging {
     /// The NextToken of the answer before.
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     next_token: String,
-}
-
-impl From<Paging> for Option<v1::Page> {
-    fn from(paging: Paging) -> Self {
-        Some(v1::Page {
-            max_results: paging.max_results,
-            next_token: paging.next_token,
-        })
-    }
 }
 
 #[derive(Args)]

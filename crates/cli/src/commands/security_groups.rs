@@ -65,7 +65,8 @@ impl DescribeSecurityGroups {
             group_ids: self.group_ids,
             group_names: self.group_names,
             filters: parameters::filters(&self.filtering.filters)?,
-            page: self.paging.into(),
+            max_results: self.paging.max_results,
+            next_token: self.paging.next_token,
             dry_run: self.filtering.dry_run.dry_run,
         };
         let answer = context

@@ -70,7 +70,8 @@ impl DescribeTags {
     pub(super) async fn run(self, context: &Context) -> Result<(), CliError> {
         let request = v1::DescribeTagsRequest {
             filters: parameters::filters(&self.filtering.filters)?,
-            page: self.paging.into(),
+            max_results: self.paging.max_results,
+            next_token: self.paging.next_token,
             dry_run: self.filtering.dry_run.dry_run,
         };
         let answer = context.client().await?.tags.describe_tags(request).await;

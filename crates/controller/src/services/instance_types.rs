@@ -1,7 +1,7 @@
 //! DescribeInstanceTypes.
 
 use hearth_api::filter::Filters;
-use hearth_api::page::{paginate, refuse_page_of_ids};
+use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DescribeInstanceTypesRequest, DescribeInstanceTypesResponse, InstanceTypeInfo, instance_types_server,
 };
@@ -38,7 +38,8 @@ impl instance_types_server::InstanceTypes for InstanceTypes {
 
 fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTypesResponse, ApiError> {
     let names = &request.instance_types;
-    refuse_page_of_ids(names, request.page.as_ref(), "instanceTypes")?;
+    let page = Page::new(request.max_results, &request.next_token);
+    refuse_page_of_ids(names, page, "instanceTypes")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
     let unknown: Vec<&str> = names
         .iter()
@@ -61,8 +62,7 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
         .filter(|info| filters.matches(&[], |name| vec![value(info, name).into()]))
         .collect();
     infos.sort_by(|a, b| a.instance_type.cmp(&b.instance_type));
-    let (instance_types, next_token) =
-        paginate(infos, request.page.as_ref(), |i| i.instance_type.clone(), Some)?;
+    let (instance_types, next_token) = paginate(infos, page, |i| i.instance_type.clone(), Some)?;
     Ok(DescribeInstanceTypesResponse {
         instance_types,
         next_token,

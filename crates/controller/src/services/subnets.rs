@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use hearth_api::filter::Filters;
-use hearth_api::page::{paginate, refuse_page_of_ids};
+use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{DescribeSubnetsRequest, DescribeSubnetsResponse, Subnet, subnets_server};
 use hearth_api::{ApiError, Kind};
 use tonic::{Request, Response, Status};
@@ -42,7 +42,8 @@ impl subnets_server::Subnets for Subnets {
 }
 
 fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<DescribeSubnetsResponse, ApiError> {
-    refuse_page_of_ids(&request.subnet_ids, request.page.as_ref(), "subnetSet")?;
+    let page = Page::new(request.max_results, &request.next_token);
+    refuse_page_of_ids(&request.subnet_ids, page, "subnetSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
     let state = app.store.state();
     input::all_known(Kind::Subnet, &request.subnet_ids, |id| {
@@ -57,7 +58,7 @@ fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<DescribeSubne
             .matches(&subnet.tags, |name| vec![value(&subnet, name)])
             .then_some(subnet)
     };
-    let (subnets, next_token) = paginate(wanted, request.page.as_ref(), |row| row.id.clone(), tell)?;
+    let (subnets, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeSubnetsResponse { subnets, next_token })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_api::filter::Filters;
-use hearth_api::page::paginate;
+use hearth_api::page::{Page, paginate};
 use hearth_api::v1::{
     CreateTagsRequest, CreateTagsResponse, DeleteTagsRequest, DeleteTagsResponse, DescribeTagsRequest,
     DescribeTagsResponse, Tag, TagDescription, tags_server,
@@ -195,11 +195,7 @@ fn describe(app: &App, request: &DescribeTagsRequest) -> Result<DescribeTagsResp
         });
         passes.then_some(told)
     };
-    let (tags, next_token) = paginate(
-        all,
-        request.page.as_ref(),
-        |(id, _, key, _)| format!("{id}/{key}"),
-        tell,
-    )?;
+    let page = Page::new(request.max_results, &request.next_token);
+    let (tags, next_token) = paginate(all, page, |(id, _, key, _)| format!("{id}/{key}"), tell)?;
     Ok(DescribeTagsResponse { tags, next_token })
 }

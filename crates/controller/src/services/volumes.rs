@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_api::filter::{Filters, Values};
-use hearth_api::page::{paginate, refuse_page_of_ids};
+use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DeleteVolumeRequest, DeleteVolumeResult, DescribeVolumesRequest, DescribeVolumesResult, Volume,
     VolumeAttachment, volumes_server,
@@ -54,7 +54,8 @@ impl volumes_server::Volumes for Volumes {
 
 fn describe(app: &App, request: &DescribeVolumesRequest) -> Result<DescribeVolumesResult, ApiError> {
     let ids = &request.volume_ids;
-    refuse_page_of_ids(ids, request.page.as_ref(), "volumeSet")?;
+    let page = Page::new(request.max_results, &request.next_token);
+    refuse_page_of_ids(ids, page, "volumeSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
     let state = app.store.state();
     input::all_known(Kind::Volume, ids, |id| state.get::<state::Volume>(id).is_some())?;
@@ -67,7 +68,7 @@ fn describe(app: &App, request: &DescribeVolumesRequest) -> Result<DescribeVolum
             .matches(&volume.tags, |name| values(&volume, name))
             .then_some(volume)
     };
-    let (volumes, next_token) = paginate(wanted, request.page.as_ref(), |row| row.id.clone(), tell)?;
+    let (volumes, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeVolumesResult { volumes, next_token })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_api::filter::Filters;
-use hearth_api::page::{paginate, refuse_page_of_ids};
+use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{DescribeVpcsRequest, DescribeVpcsResponse, Vpc, vpcs_server};
 use hearth_api::{ApiError, Kind};
 use tonic::{Request, Response, Status};
@@ -36,7 +36,8 @@ impl vpcs_server::Vpcs for Vpcs {
 }
 
 fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVpcsResponse, ApiError> {
-    refuse_page_of_ids(&request.vpc_ids, request.page.as_ref(), "vpcSet")?;
+    let page = Page::new(request.max_results, &request.next_token);
+    refuse_page_of_ids(&request.vpc_ids, page, "vpcSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
     let state = app.store.state();
     input::all_known(Kind::Vpc, &request.vpc_ids, |id| {
@@ -66,6 +67,6 @@ fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVpcsResp
         });
         passes.then_some(vpc)
     };
-    let (vpcs, next_token) = paginate(wanted, request.page.as_ref(), |row| row.id.clone(), tell)?;
+    let (vpcs, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeVpcsResponse { vpcs, next_token })
 }

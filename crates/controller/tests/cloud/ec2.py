@@ -23,7 +23,7 @@ key, secret = profile["aws_access_key_id"], profile["aws_secret_access_key"]
 def client(key=key, secret=secret, region=region, **more):
     session = botocore.session.Session()
     # One attempt: a refusal is looked at, not repeated.
-    config = Config(retries={"total_max_attempts": 1})
+    config = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
     return session.create_client(
         "ec2",
         region,
@@ -95,6 +95,16 @@ assert refused(
     GroupId=group,
     IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}],
 )
+
+# Pages.
+names = {f"group-{number}" for number in range(12)}
+for name in names:
+    ec2.create_security_group(GroupName=name, Description="one of many", VpcId=vpc["VpcId"])
+pages = ec2.get_paginator("describe_security_groups").paginate(PaginationConfig={"PageSize": 5})
+pages = [[group["GroupName"] for group in page["SecurityGroups"]] for page in pages]
+assert [len(page) for page in pages] == [5, 5, 4] and names < {name for page in pages for name in page}, pages
+refused("InvalidParameterValue", 400, ec2.describe_security_groups, MaxResults=3)
+refused("InvalidNextToken", 400, ec2.describe_security_groups, NextToken="x")
 
 # An instance.
 refused("DryRunOperation", 412, ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1, DryRun=True)

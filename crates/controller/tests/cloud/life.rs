@@ -274,10 +274,8 @@ async fn describe_filters_and_pages() {
     let mut token = String::new();
     loop {
         let request = v1::DescribeInstancesRequest {
-            page: Some(v1::Page {
-                max_results: 5,
-                next_token: token,
-            }),
+            max_results: 5,
+            next_token: token,
             filters: vec![v1::Filter {
                 name: "instance-state-name".into(),
                 values: vec!["pend*".into(), "running".into()],

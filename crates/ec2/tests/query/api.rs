@@ -23,7 +23,10 @@ fn the_api_mirrors_ec2_but_for_known_differences() -> Result<()> {
     let known: BTreeSet<String> = DIFFERENCES.lines().map(str::to_owned).collect();
     let new: Vec<_> = found.difference(&known).collect();
     let gone: Vec<_> = known.difference(&found).collect();
-    assert!(new.is_empty() && gone.is_empty(), "new: {new:#?}\ngone: {gone:#?}");
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "new: {new:#?}\ngone: {gone:#?}"
+    );
     println!(
         "FIGURE protos: {} calls of EC2, {} differences from its model",
         table.calls().count(),

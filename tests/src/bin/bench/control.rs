@@ -329,10 +329,7 @@ async fn terminate_all(client: &Client) -> Result<()> {
                     .map(String::from)
                     .to_vec(),
             }],
-            page: Some(v1::Page {
-                max_results: 1000,
-                ..v1::Page::default()
-            }),
+            max_results: 1000,
             ..v1::DescribeInstancesRequest::default()
         };
         let page = instances.describe_instances(alive).await?.into_inner();
@@ -359,10 +356,7 @@ async fn terminate_all(client: &Client) -> Result<()> {
             name: "instance-state-name".into(),
             values: vec!["shutting-down".into()],
         }],
-        page: Some(v1::Page {
-            max_results: 5,
-            ..v1::Page::default()
-        }),
+        max_results: 5,
         ..v1::DescribeInstancesRequest::default()
     };
     loop {

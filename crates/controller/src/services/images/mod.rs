@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_api::filter::Filters;
-use hearth_api::page::{paginate, refuse_page_of_ids};
+use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DeregisterImageRequest, DeregisterImageResponse, DescribeImagesRequest, DescribeImagesResponse, Image,
     RegisterImageRequest, RegisterImageResponse, image, images_server,
@@ -79,7 +79,8 @@ impl images_server::Images for Images {
 }
 
 fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImagesResponse, ApiError> {
-    refuse_page_of_ids(&request.image_ids, request.page.as_ref(), "imagesSet")?;
+    let page = Page::new(request.max_results, &request.next_token);
+    refuse_page_of_ids(&request.image_ids, page, "imagesSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
     let state = app.store.state();
     input::all_known(Kind::Image, &request.image_ids, |id| {
@@ -110,7 +111,7 @@ fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImages
         });
         passes.then_some(image)
     };
-    let (images, next_token) = paginate(wanted, request.page.as_ref(), |row| row.id.clone(), tell)?;
+    let (images, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeImagesResponse { images, next_token })
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_api::filter::{Filters, Values};
-use hearth_api::page::{paginate, refuse_page_of_ids};
+use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{DescribeInstancesRequest, DescribeInstancesResponse, Instance, Reservation};
 
 use hearth_api::{ApiError, Kind};
@@ -60,10 +60,12 @@ pub(super) fn describe(
     let DescribeInstancesRequest {
         instance_ids,
         filters,
-        page,
+        max_results,
+        next_token: after,
         ..
     } = request;
-    refuse_page_of_ids(&instance_ids, page.as_ref(), "instancesSet")?;
+    let page = Page::new(max_results, &after);
+    refuse_page_of_ids(&instance_ids, page, "instancesSet")?;
     let known = [FILTERS, placement::FILTERS].concat();
     let filters = Filters::new(&filters, &known)?;
     let state = app.store.state();
@@ -92,7 +94,7 @@ pub(super) fn describe(
             instances,
         })
     };
-    let (reservations, next_token) = paginate(named.chain(all), page.as_ref(), |row| row.id.clone(), tell)?;
+    let (reservations, next_token) = paginate(named.chain(all), page, |row| row.id.clone(), tell)?;
     Ok(DescribeInstancesResponse {
         reservations,
         next_token,

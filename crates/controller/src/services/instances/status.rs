@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use hearth_api::filter::{Filters, Values};
-use hearth_api::page::{paginate, refuse_page_of_ids};
+use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DescribeInstanceStatusRequest, DescribeInstanceStatusResult, InstanceStatus, InstanceStatusDetails,
     InstanceStatusSummary,
@@ -32,11 +32,13 @@ pub(super) fn describe(
     let DescribeInstanceStatusRequest {
         instance_ids,
         filters,
-        page,
+        max_results,
+        next_token: after,
         include_all_instances,
         ..
     } = request;
-    refuse_page_of_ids(&instance_ids, page.as_ref(), "instancesSet")?;
+    let page = Page::new(max_results, &after);
+    refuse_page_of_ids(&instance_ids, page, "instancesSet")?;
     let filters = Filters::new(&filters, FILTERS)?;
     let state = app.store.state();
     input::all_known(Kind::Instance, &instance_ids, |id| {
@@ -53,8 +55,7 @@ pub(super) fn describe(
             .matches(&[], |name| values(&status, name))
             .then_some(status)
     };
-    let (instance_statuses, next_token) =
-        paginate(named.chain(all), page.as_ref(), |row| row.id.clone(), tell)?;
+    let (instance_statuses, next_token) = paginate(named.chain(all), page, |row| row.id.clone(), tell)?;
     Ok(DescribeInstanceStatusResult {
         instance_statuses,
         next_token,

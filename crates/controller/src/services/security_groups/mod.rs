@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use hearth_api::filter::{Filters, Values};
-use hearth_api::page::{paginate, refuse_page_of_ids};
+use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     CreateSecurityGroupRequest, CreateSecurityGroupResponse, DeleteSecurityGroupRequest,
     DeleteSecurityGroupResponse, DescribeSecurityGroupsRequest, DescribeSecurityGroupsResponse,
@@ -263,8 +263,9 @@ fn describe(
     app: &App,
     request: &DescribeSecurityGroupsRequest,
 ) -> Result<DescribeSecurityGroupsResponse, ApiError> {
-    refuse_page_of_ids(&request.group_ids, request.page.as_ref(), "groupIds")?;
-    refuse_page_of_ids(&request.group_names, request.page.as_ref(), "groupNames")?;
+    let page = Page::new(request.max_results, &request.next_token);
+    refuse_page_of_ids(&request.group_ids, page, "groupIds")?;
+    refuse_page_of_ids(&request.group_names, page, "groupNames")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
     let state = app.store.state();
     input::all_known(Kind::SecurityGroup, &request.group_ids, |id| {
@@ -290,7 +291,7 @@ fn describe(
         .filter(|group| is_wanted(group));
     let (security_groups, next_token) = paginate(
         groups,
-        request.page.as_ref(),
+        page,
         |group| group.id.clone(),
         |group| {
             let told = tell(&state, group);

@@ -45,33 +45,31 @@ async fn read(hearthd: &Hearthd, figures: &mut Figures) -> Result<()> {
         name: name.into(),
         values: vec![value.into()],
     };
-    let page = Some(v1::Page {
-        max_results: 1000,
-        ..v1::Page::default()
-    });
+    const PAGE: i32 = 1000;
+    const ALL: i32 = 0;
     let id = format!("i-{:017x}", 4711);
     let reads = [
-        (&mut figures.page, page.clone(), Vec::new(), Vec::new(), PART),
+        (&mut figures.page, PAGE, Vec::new(), Vec::new(), PART),
         (
             &mut figures.by_tag,
-            None,
+            ALL,
             vec![filter("tag:Part", "17")],
             Vec::new(),
             PART,
         ),
         (
             &mut figures.by_state,
-            page,
+            PAGE,
             vec![filter("instance-state-name", "stopped")],
             Vec::new(),
             PART,
         ),
-        (&mut figures.by_id, None, Vec::new(), vec![id], 1),
+        (&mut figures.by_id, ALL, Vec::new(), vec![id], 1),
     ];
-    for (samples, page, filters, instance_ids, expected) in reads {
+    for (samples, max_results, filters, instance_ids, expected) in reads {
         let request = v1::DescribeInstancesRequest {
             instance_ids,
-            page,
+            max_results,
             filters,
             ..v1::DescribeInstancesRequest::default()
         };
