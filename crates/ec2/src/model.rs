@@ -14,8 +14,6 @@ pub enum Service {
 }
 
 impl Service {
-    pub const ALL: [Service; 3] = [Service::Ec2, Service::Iam, Service::Sts];
-
     /// Its name in a signature's credential scope.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,7 +52,6 @@ pub struct Model {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    pub api_version: String,
     pub protocol: Protocol,
     pub xml_namespace: String,
 }

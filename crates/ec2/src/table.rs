@@ -16,8 +16,6 @@ pub struct Table {
     pub(crate) protocol: Protocol,
     /// Of answers.
     pub(crate) namespace: String,
-    /// What clients say in `Version`.
-    pub version: String,
     calls: HashMap<String, Call>,
     shapes: Vec<Fields>,
 }
@@ -119,6 +117,10 @@ impl Table {
                 join.differ(method.full_name(), "no such call");
                 continue;
             };
+            if method.is_client_streaming() || method.is_server_streaming() {
+                join.differ(method.full_name(), "a stream, and one message in the model");
+                continue;
+            }
             let input = operation.input.as_ref().map(|input| input.shape.as_str());
             let output = operation.output.as_ref();
             let call = Call {
@@ -138,7 +140,6 @@ impl Table {
                 Protocol::Ec2 => format!("{}/", model.metadata.xml_namespace.trim_end_matches('/')),
                 Protocol::Query => model.metadata.xml_namespace.clone(),
             },
-            version: model.metadata.api_version.clone(),
             calls,
             shapes: join.shapes,
         };

@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::model::Protocol;
-use crate::refusal::Refusal;
 use crate::table::{Call, Field, Index, Kind, Table};
 
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
@@ -89,11 +88,6 @@ pub fn error(table: &Table, code: &str, message: &str, is_ours: bool, request_id
         }
     }
     out
-}
-
-/// The answer to a request that is refused before any service has seen it.
-pub fn refusal(table: &Table, refusal: &Refusal, request_id: &str) -> String {
-    error(table, refusal.code(), &refusal.to_string(), false, request_id)
 }
 
 /// What stands on the wire after a field's number.

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::time::Duration;
 
-use hearth_api::v1;
+use hearth_api::{Client, v1};
+use tonic::Status;
 
 use crate::support::{Cloud, Hearthd, Mounted, code};
 
@@ -140,6 +141,26 @@ async fn sigterm_ends_well_with_a_watcher_and_a_host_connected() {
     watching.await.unwrap();
 }
 
+async fn make_group(client: &Client, name: String, description: String) -> Result<(), Status> {
+    let request = v1::CreateSecurityGroupRequest {
+        group_name: name,
+        description,
+        ..v1::CreateSecurityGroupRequest::default()
+    };
+    let mut client = client.security_groups.clone();
+    client.create_security_group(request).await.map(drop)
+}
+
+async fn group_names(hearthd: &Hearthd) -> Vec<String> {
+    let mut client = hearthd.client().await.security_groups;
+    let all = client
+        .describe_security_groups(v1::DescribeSecurityGroupsRequest::default())
+        .await
+        .unwrap();
+    let all = all.into_inner().security_groups.into_iter();
+    all.map(|group| group.group_name).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
     let mut hearthd = Hearthd::start();
@@ -149,18 +170,7 @@ async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
     };
     hearthd.spawn();
     let client = hearthd.client().await;
-    let make = async |name: String| {
-        let request = v1::CreateSecurityGroupRequest {
-            group_name: name,
-            description: "x".repeat(200),
-            ..v1::CreateSecurityGroupRequest::default()
-        };
-        client
-            .clone()
-            .security_groups
-            .create_security_group(request)
-            .await
-    };
+    let make = async |name: String| make_group(&client, name, "x".repeat(200)).await;
     make("before".into()).await.unwrap();
     let ballast = hearthd.data().join("ballast");
     let mut file = std::fs::File::create(&ballast).unwrap();
@@ -193,17 +203,7 @@ async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
             hearthd.kill();
             hearthd.spawn();
         }
-        let mut client = hearthd.client().await.security_groups;
-        let all = client
-            .describe_security_groups(v1::DescribeSecurityGroupsRequest::default())
-            .await
-            .unwrap();
-        let names: Vec<String> = all
-            .into_inner()
-            .security_groups
-            .into_iter()
-            .map(|group| group.group_name)
-            .collect();
+        let names = group_names(&hearthd).await;
         let missing: Vec<_> = acknowledged.iter().filter(|name| !names.contains(name)).collect();
         assert!(missing.is_empty(), "{missing:?}");
     }
@@ -215,14 +215,10 @@ async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
 async fn a_torn_last_write_takes_nothing_else_with_it() {
     const MADE: usize = 20;
     let mut hearthd = Hearthd::start();
-    let mut client = hearthd.client().await.security_groups;
+    let client = hearthd.client().await;
     for n in 0..MADE {
-        let request = v1::CreateSecurityGroupRequest {
-            group_name: format!("made-{n:02}"),
-            description: "of a torn log".into(),
-            ..v1::CreateSecurityGroupRequest::default()
-        };
-        client.create_security_group(request).await.unwrap();
+        let name = format!("made-{n:02}");
+        make_group(&client, name, "of a torn log".into()).await.unwrap();
     }
     hearthd.kill();
     let log = std::fs::read_dir(hearthd.data())
@@ -253,28 +249,15 @@ async fn a_torn_last_write_takes_nothing_else_with_it() {
         let index = log.with_file_name(log.file_name().unwrap().to_string_lossy().replace("-wal", "-shm"));
         let _ = std::fs::remove_file(index);
         hearthd.spawn();
-        let mut client = hearthd.client().await.security_groups;
-        let all = client
-            .describe_security_groups(v1::DescribeSecurityGroupsRequest::default())
-            .await
-            .unwrap();
-        let mut names: Vec<_> = all
-            .into_inner()
-            .security_groups
-            .into_iter()
-            .map(|g| g.group_name)
-            .collect();
+        let mut names = group_names(&hearthd).await;
         names.retain(|name| name.starts_with("made-"));
         names.sort();
         let expected: Vec<_> = (0..MADE - 1).map(|n| format!("made-{n:02}")).collect();
         assert_eq!(names, expected, "tear {number}");
         // It goes on from there.
-        let again = v1::CreateSecurityGroupRequest {
-            group_name: format!("made-{:02}", MADE - 1),
-            description: "after the tear".into(),
-            ..v1::CreateSecurityGroupRequest::default()
-        };
-        client.create_security_group(again).await.unwrap();
+        let last = format!("made-{:02}", MADE - 1);
+        let client = hearthd.client().await;
+        make_group(&client, last, "after the tear".into()).await.unwrap();
         hearthd.kill();
     }
 }

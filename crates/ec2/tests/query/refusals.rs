@@ -157,7 +157,7 @@ fn an_error_is_xml_whatever_it_says() -> Result<()> {
     ] {
         let mirror = Mirror::of(service)?;
         let refusal = Refusal::InvalidAction("<a>\u{1}\r&".to_owned());
-        let said = xml::refusal(&mirror.table, &refusal, "r");
+        let said = xml::error(&mirror.table, refusal.code(), &refusal.to_string(), false, "r");
         assert_eq!(
             said,
             format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{expected}")
