@@ -74,7 +74,7 @@ impl Machine {
             plugged: 0,
             power: None,
         };
-        run(Command::new("qemu-img")
+        run(Command::new(rack.image.join("qemu/qemu-img"))
             .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
             .arg(rack.image.join("disk.qcow2"))
             .arg(machine.path("qcow2")))?;
@@ -115,7 +115,7 @@ impl Machine {
         let agent = self.path("agent");
         let arguments = std::fs::read_to_string(self.image.join("arguments")).context("reading arguments")?;
         let log = File::options().create(true).append(true).open(self.path("log"))?;
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = Command::new(self.image.join("qemu/qemu-system-x86_64"));
         command
             // The arguments name the kernel relative to it.
             .current_dir(&self.image)
@@ -153,7 +153,7 @@ impl Machine {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .context("starting qemu-system-x86_64 (images/setup metal installs it)")?;
+            .context("starting qemu-system-x86_64")?;
         // From here on its end is in our hand.
         let mut qemu = Running(Some(qemu));
         let mut monitor = Wire::connect(&monitor, deadline)
