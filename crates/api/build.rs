@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.btree_map([".hearth.agent.v1"]);
     tonic_prost_build::configure()
         .bytes(".hearth.agent.v1.ImageChunk.data")
-        .bytes(".hearth.v1.RegisterImageRequest.Chunk.data")
+        .bytes(".hearth.v1.UploadImageRequest.Chunk.data")
         .codec_path("crate::codec::BoundedCodec")
         .compile_fds_with_config(files, config)?;
     Ok(())

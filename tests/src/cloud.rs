@@ -6,11 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use futures::StreamExt;
 use hearth_api::client::channel;
 use hearth_api::v1::{
-    self, hosts_client::HostsClient, images_client::ImagesClient, instances_client::InstancesClient,
+    self, hosts_client::HostsClient, image_disks_client::ImageDisksClient, instances_client::InstancesClient,
     key_pairs_client::KeyPairsClient, security_groups_client::SecurityGroupsClient,
+    watch_client::WatchClient,
 };
 use tonic::transport::Channel;
 
@@ -39,12 +42,12 @@ rm -rf "$1"
 "#;
 
 /// Uploads a disk as an AMI, without its holes. Answers the AMI's id.
-pub async fn register_image(
-    mut images: ImagesClient<Channel>,
+pub async fn upload_image(
+    mut images: ImageDisksClient<Channel>,
     name: &str,
     bytes: &[u8],
 ) -> Result<String, tonic::Status> {
-    use v1::register_image_request::{Chunk, Parameters, Part};
+    use v1::upload_image_request::{Chunk, Parameters, Part};
     let mut parts = vec![Part::Parameters(Parameters {
         name: name.into(),
         size: bytes.len() as i64,
@@ -59,8 +62,8 @@ pub async fn register_image(
             }));
         }
     }
-    let stream = futures::stream::iter(parts).map(|part| v1::RegisterImageRequest { part: Some(part) });
-    Ok(images.register_image(stream).await?.into_inner().image_id)
+    let stream = futures::stream::iter(parts).map(|part| v1::UploadImageRequest { part: Some(part) });
+    Ok(images.upload_image(stream).await?.into_inner().image_id)
 }
 
 /// A whole cloud.
@@ -260,8 +263,12 @@ impl Cloud {
         Ok(KeyPairsClient::new(self.channel().await?))
     }
 
-    pub async fn images(&self) -> Result<ImagesClient<Channel>> {
-        Ok(ImagesClient::new(self.channel().await?))
+    pub async fn watch(&self) -> Result<WatchClient<Channel>> {
+        Ok(WatchClient::new(self.channel().await?))
+    }
+
+    pub async fn image_disks(&self) -> Result<ImageDisksClient<Channel>> {
+        Ok(ImageDisksClient::new(self.channel().await?))
     }
 
     /// The API's.
@@ -321,9 +328,9 @@ impl Cloud {
     }
 
     pub async fn register_bytes(&self, name: &str, bytes: Vec<u8>) -> Result<String, tonic::Status> {
-        let images = self.images().await;
+        let images = self.image_disks().await;
         let images = images.map_err(|e| tonic::Status::unavailable(format!("{e:#}")))?;
-        register_image(images, name, &bytes).await
+        upload_image(images, name, &bytes).await
     }
 
     pub async fn make_group(&self, name: &str) -> Result<String> {
@@ -344,7 +351,11 @@ impl Cloud {
     pub async fn authorize(&self, group_name: &str, rule: v1::IpPermission) -> Result<()> {
         let mut groups = self.security_groups().await?;
         groups
-            .authorize_security_group_ingress(one_rule(group_name, rule))
+            .authorize_security_group_ingress(v1::AuthorizeSecurityGroupIngressRequest {
+                group_name: group_name.into(),
+                ip_permissions: vec![rule],
+                ..Default::default()
+            })
             .await?;
         Ok(())
     }
@@ -352,7 +363,11 @@ impl Cloud {
     pub async fn revoke(&self, group_name: &str, rule: v1::IpPermission) -> Result<()> {
         let mut groups = self.security_groups().await?;
         groups
-            .revoke_security_group_ingress(one_rule(group_name, rule))
+            .revoke_security_group_ingress(v1::RevokeSecurityGroupIngressRequest {
+                group_name: group_name.into(),
+                ip_permissions: vec![rule],
+                ..Default::default()
+            })
             .await?;
         Ok(())
     }
@@ -402,12 +417,7 @@ impl Cloud {
             let request = v1::WatchInstancesRequest {
                 instance_ids: vec![instance_id.into()],
             };
-            let mut stream = self
-                .instances()
-                .await?
-                .watch_instances(request)
-                .await?
-                .into_inner();
+            let mut stream = self.watch().await?.watch_instances(request).await?.into_inner();
             while let Some(instance) = stream.message().await? {
                 let now = instance.state.as_ref().map_or("", |s| s.name.as_str());
                 if now == state {
@@ -443,6 +453,9 @@ impl Cloud {
             .await?
             .into_inner()
             .output;
+        let output = BASE64_STANDARD
+            .decode(output)
+            .context("the console is no base64")?;
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
@@ -546,14 +559,6 @@ impl Drop for Cloud {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
-    }
-}
-
-fn one_rule(group_name: &str, rule: v1::IpPermission) -> v1::SecurityGroupRulesRequest {
-    v1::SecurityGroupRulesRequest {
-        group_name: group_name.into(),
-        ip_permissions: vec![rule],
-        ..Default::default()
     }
 }
 

@@ -12,7 +12,7 @@ pub mod metal;
 pub mod simulated;
 mod skip;
 
-pub use cloud::{BOOT, Cloud, Daemon, binary, register_image, tcp_from, tcp_from_group};
+pub use cloud::{BOOT, Cloud, Daemon, binary, tcp_from, tcp_from_group, upload_image};
 pub use guest::Guest;
 pub use host::HostNamespace;
 pub use skip::{can_run, skipped};

@@ -42,7 +42,7 @@ async fn refusals_have_codes_and_leave_nothing() {
             },
             "InstanceLimitExceeded",
         ),
-        (|r| r.user_data = vec![b'x'; 16_385], "InvalidParameterValue"),
+        (|r| r.user_data = "AAAA".repeat(5_462), "InvalidParameterValue"),
         (|r| r.instance_type = "t2.enormous".into(), "InvalidInstanceType"),
         (
             |r| r.instance_type = "r4.16xlarge".into(),
@@ -73,7 +73,7 @@ async fn refusals_have_codes_and_leave_nothing() {
 
     // Security groups.
     let mut groups = cloud.security_groups().await.unwrap();
-    let malformed = v1::SecurityGroupRulesRequest {
+    let malformed = v1::AuthorizeSecurityGroupIngressRequest {
         group_name: "ssh".into(),
         ip_permissions: vec![tcp_from("300.0.0.0/99", 22)],
         ..Default::default()
@@ -196,7 +196,7 @@ async fn a_full_disk_while_importing_leaves_nothing() {
     assert!(left.is_empty(), "{left:?}");
     drop(disk);
     let described = cloud
-        .images()
+        .image_disks()
         .await
         .unwrap()
         .describe_images(v1::DescribeImagesRequest::default())

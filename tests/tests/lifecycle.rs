@@ -1,13 +1,14 @@
 //! Stop, start, reboot, power-off, terminate: states and codes as EC2's, data kept where EC2 keeps it.
 #![allow(clippy::unwrap_used)]
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hearth_api::v1;
 use hearth_tests::{Cloud, can_run};
 
-fn codes(changes: &v1::InstanceStateChanges) -> Vec<(i32, i32)> {
+fn codes(changes: &[v1::InstanceStateChange]) -> Vec<(i32, i32)> {
     let code = |s: &Option<v1::InstanceState>| s.as_ref().map_or(-1, |s| s.code);
     changes
-        .changes
         .iter()
         .map(|c| (code(&c.previous_state), code(&c.current_state)))
         .collect()
@@ -21,7 +22,9 @@ async fn an_instance_lives_a_whole_life() {
     let cloud = Cloud::start().await.unwrap();
     let mut instances = cloud.instances().await.unwrap();
     let id = cloud
-        .launch(|r| r.user_data = b"#!/bin/sh\necho user-data-ran; echo once >>/root/ran\n".to_vec())
+        .launch(|r| {
+            r.user_data = BASE64_STANDARD.encode("#!/bin/sh\necho user-data-ran; echo once >>/root/ran\n")
+        })
         .await
         .unwrap();
     assert_eq!(
@@ -59,7 +62,7 @@ async fn an_instance_lives_a_whole_life() {
         ..Default::default()
     };
     let changes = instances.stop_instances(request).await.unwrap().into_inner();
-    assert_eq!(codes(&changes), [(16, 64)]);
+    assert_eq!(codes(&changes.stopping_instances), [(16, 64)]);
     let stopped = cloud.wait_for_state(&id, "stopped").await.unwrap();
     assert_eq!(stopped.state.unwrap().code, 80);
     assert_eq!(stopped.state_reason.unwrap().code, "Client.UserInitiatedShutdown");
@@ -72,7 +75,7 @@ async fn an_instance_lives_a_whole_life() {
         dry_run: false,
     };
     let changes = instances.start_instances(request).await.unwrap().into_inner();
-    assert_eq!(codes(&changes), [(80, 0)]);
+    assert_eq!(codes(&changes.starting_instances), [(80, 0)]);
     let guest = cloud.guest_after(&id, 4).await.unwrap();
     assert_eq!(
         guest.ssh("cat /root/data /root/ran").await.unwrap(),
@@ -97,11 +100,18 @@ async fn an_instance_lives_a_whole_life() {
         .await
         .unwrap()
         .into_inner();
-    assert!(matches!(codes(&changes)[..], [(80, 32 | 48)]), "{changes:?}");
+    assert!(
+        matches!(codes(&changes.terminating_instances)[..], [(80, 32 | 48)]),
+        "{changes:?}"
+    );
     let gone = cloud.wait_for_state(&id, "terminated").await.unwrap();
     assert_eq!(gone.state.unwrap().code, 48);
     let again = instances.terminate_instances(request).await.unwrap().into_inner();
-    assert_eq!(codes(&again), [(48, 48)], "terminating is idempotent");
+    assert_eq!(
+        codes(&again.terminating_instances),
+        [(48, 48)],
+        "terminating is idempotent"
+    );
     let volumes = std::fs::read_dir(cloud.path("agent/volumes")).map_or(0, Iterator::count);
     assert_eq!(volumes, 0, "DeleteOnTermination");
 }

@@ -6,7 +6,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use crate::error::CliError;
-use crate::output::{Answer, Printer};
+use crate::output::Printer;
 
 pub(crate) struct Context {
     endpoint: String,
@@ -38,9 +38,5 @@ impl Context {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(CliError::call(operation, &status)),
         }
-    }
-
-    pub(crate) fn print(&self, answer: &impl Answer) -> Result<(), CliError> {
-        self.printer.print(answer)
     }
 }

@@ -20,6 +20,10 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    /// The command line, as clap says it.
+    #[error("{0}")]
+    Clap(#[from] clap::Error),
+
     #[error("Error parsing parameter '{parameter}': {problem}")]
     Parameter { parameter: String, problem: String },
 
@@ -109,7 +113,7 @@ impl CliError {
 
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Parameter { .. } | Self::Usage(_) => USAGE,
+            Self::Parameter { .. } | Self::Usage(_) | Self::Clap(_) => USAGE,
             Self::Service { .. } => SERVICE,
             Self::Interrupted => INTERRUPTED,
             Self::Unreachable(_)

@@ -1,9 +1,7 @@
 //! `hearth`: the command line, reading like `aws ec2`.
 //!
-//! A command is one file under [`commands`]: its arguments, the call, and what it prints. Calls without a command of
-//! their own have one that [`calls`] makes from the API's descriptors. Answers take EC2's JSON shape in [`shapes`];
-//! [`output`] turns them into JSON, text or a table. Exit codes are those of aws cli v2, see
-//! [`error`].
+//! Each call is a command that [`calls`] makes from the API's descriptors; what is no call is one file under [`commands`].
+//! [`output`] prints answers as JSON, text or a table. Exit codes are those of aws cli v2, see [`error`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 // What comes from elsewhere must not drive a terminal: `output` and `terminal::say` are the ways out.
@@ -21,7 +19,6 @@ mod home;
 
 mod output;
 mod parameters;
-mod shapes;
 mod shorthand;
 mod ssh;
 mod terminal;

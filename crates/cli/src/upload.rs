@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hearth_api::Client;
-use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
-use hearth_api::v1::{RegisterImageRequest, RegisterImageResponse};
+use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
+use hearth_api::v1::{UploadImageRequest, UploadImageResponse};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
@@ -64,7 +64,7 @@ impl DiskImage {
         self,
         client: &mut Client,
         parameters: Parameters,
-    ) -> Result<Result<Response<RegisterImageResponse>, Status>, CliError> {
+    ) -> Result<Result<Response<UploadImageResponse>, Status>, CliError> {
         let (sender, receiver) = mpsc::channel(AHEAD);
         // While a sender lives the stream does not end, and only a stream that ended can be taken for a whole image.
         let keep_open = sender.clone();
@@ -73,7 +73,7 @@ impl DiskImage {
         let reader = tokio::task::spawn_blocking(move || {
             let send = |part| {
                 sender
-                    .blocking_send(RegisterImageRequest { part: Some(part) })
+                    .blocking_send(UploadImageRequest { part: Some(part) })
                     .is_ok()
             };
             if !send(Part::Parameters(parameters)) || dry_run {
@@ -88,7 +88,7 @@ impl DiskImage {
                 }))
             })
         });
-        let call = client.images.register_image(ReceiverStream::new(receiver));
+        let call = client.image_disks.upload_image(ReceiverStream::new(receiver));
         let read = async {
             let outcome = reader.await.unwrap_or_else(|e| Err(io::Error::other(e)));
             outcome.map_err(|e| CliError::io(format!("reading {}", path.display()), e))?;

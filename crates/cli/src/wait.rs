@@ -73,22 +73,15 @@ impl Waiting {
     pub(crate) async fn wait(
         self,
         context: &Context,
-        client: &mut Client,
         waiter: Waiter,
         ids: Vec<String>,
     ) -> Result<Option<HashMap<String, v1::Instance>>, CliError> {
         if !self.wait || ids.is_empty() {
             return Ok(None);
         }
-        wait(
-            context,
-            client,
-            waiter,
-            ids,
-            Duration::from_secs(self.wait_timeout),
-        )
-        .await
-        .map(Some)
+        let mut client = context.client().await?;
+        let at_most = Duration::from_secs(self.wait_timeout);
+        wait(context, &mut client, waiter, ids, at_most).await.map(Some)
     }
 }
 
@@ -141,7 +134,7 @@ async fn watch(
         let request = v1::WatchInstancesRequest {
             instance_ids: ids.to_vec(),
         };
-        match client.instances.watch_instances(request).await {
+        match client.watch.watch_instances(request).await {
             Ok(stream) => {
                 let mut stream = stream.into_inner();
                 // A stream that breaks off is watched again: hearthd may be restarting.

@@ -4,6 +4,7 @@ use hearth_api::{InstanceState, v1};
 use hearth_image::BootMode;
 use ipnet::Ipv4Net;
 
+use crate::catalog::instance_types;
 use crate::state::noun::tell_tags;
 use crate::state::{Image, Instance, Observation, SecurityGroup, State, Volume};
 
@@ -19,6 +20,14 @@ pub struct Cloud {
 /// What the guest sees it as.
 pub const ROOT_DEVICE: &str = "/dev/vda";
 pub const ARCHITECTURE: &str = "x86_64";
+/// EC2 has no word for KVM but `nitro`, which promises devices that Hearth does not have.
+pub const HYPERVISOR: &str = "xen";
+pub const VIRTUALIZATION: &str = "hvm";
+pub const ROOT_DEVICE_TYPE: &str = "ebs";
+pub const VOLUME_TYPE: &str = "gp3";
+pub const PLATFORM: &str = "Linux/UNIX";
+/// What EC2 calls its own account, to which public addresses belong that are not Elastic ones.
+const AMAZON: &str = "amazon";
 
 /// The instances of a reservation, in the order of their launch index.
 pub fn reservation(state: &State, reservation_id: &str, cloud: &Cloud) -> Vec<v1::Instance> {
@@ -67,30 +76,47 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         maintenance_options: Some(v1::InstanceMaintenanceOptions {
             auto_recovery: row.auto_recovery.clone(),
         }),
-        instance_initiated_shutdown_behavior: row.shutdown_behavior.clone(),
-        reservation_id: row.reservation_id.clone(),
         architecture: ARCHITECTURE.into(),
+        cpu_options: Some(cpu_options(row)),
+        hypervisor: HYPERVISOR.into(),
+        monitoring: Some(v1::Monitoring {
+            state: "disabled".into(),
+        }),
+        platform_details: PLATFORM.into(),
+        root_device_type: ROOT_DEVICE_TYPE.into(),
+        source_dest_check: true,
+        virtualization_type: VIRTUALIZATION.into(),
         ..v1::Instance::default()
     };
-    tell_interface(state, cloud, &mut told);
     let status = attachment_status(row.state);
+    tell_interface(state, cloud, status, &mut told);
     told.block_device_mappings = state
         .by(&Volume::BY_INSTANCE, &row.id)
         .filter_map(|volume| Some((volume, volume.attachment.as_ref()?)))
-        .map(|(volume, attachment)| v1::BlockDeviceMapping {
+        .map(|(volume, attachment)| v1::InstanceBlockDeviceMapping {
             device_name: attachment.device.clone(),
-            ebs: Some(v1::EbsBlockDevice {
-                volume_size: volume.size_gib.cast_signed(),
-                delete_on_termination: Some(attachment.delete_on_termination),
-                volume_id: volume.id.clone(),
+            ebs: Some(v1::EbsInstanceBlockDevice {
+                attach_time: Some(timestamp(attachment.attached_at)),
+                delete_on_termination: attachment.delete_on_termination,
                 status: status.into(),
+                volume_id: volume.id.clone(),
             }),
         })
         .collect();
     told
 }
 
-/// The status of the attachment of an instance's volume.
+/// What the type had at the launch; the threads of a core are those of today's catalogue.
+fn cpu_options(row: &Instance) -> v1::CpuOptions {
+    let threads = instance_types::find(&row.instance_type).map_or(1, |kind| kind.threads_per_core.max(1));
+    let signed = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    v1::CpuOptions {
+        core_count: signed((row.vcpus / threads).max(1)),
+        threads_per_core: signed(threads.min(row.vcpus)),
+    }
+}
+
+/// The status of the attachment of an instance's volume, or of its interface.
 pub fn attachment_status(instance: InstanceState) -> &'static str {
     match instance {
         InstanceState::Pending => "attaching",
@@ -111,7 +137,7 @@ fn current_boot_mode(state: &State, row: &Instance, image: Option<BootMode>) -> 
     }
 }
 
-fn tell_interface(state: &State, cloud: &Cloud, told: &mut v1::Instance) {
+fn tell_interface(state: &State, cloud: &Cloud, status: &str, told: &mut v1::Instance) {
     let Some(interface) = state.interface_of(&told.instance_id) else {
         return;
     };
@@ -132,14 +158,41 @@ fn tell_interface(state: &State, cloud: &Cloud, told: &mut v1::Instance) {
     told.subnet_id.clone_from(&interface.subnet_id);
     told.vpc_id.clone_from(&interface.vpc_id);
     told.security_groups.clone_from(&groups);
-    told.network_interfaces = vec![v1::InstanceNetworkInterface {
-        network_interface_id: interface.id.clone(),
-        mac_address: interface.mac_address.clone(),
-        private_ip_address: private_ip,
+    let association = (!public_ip.is_empty()).then(|| v1::InstanceNetworkInterfaceAssociation {
+        ip_owner_id: AMAZON.into(),
+        public_dns_name: String::new(),
         public_ip,
+    });
+    let attachment = interface.attachment.as_ref();
+    told.network_interfaces = vec![v1::InstanceNetworkInterface {
+        association: association.clone(),
+        attachment: attachment.map(|attachment| v1::InstanceNetworkInterfaceAttachment {
+            attach_time: Some(timestamp(attachment.attached_at)),
+            // An attachment is told apart by its interface alone.
+            attachment_id: interface.id.replacen("eni-", "eni-attach-", 1),
+            delete_on_termination: attachment.delete_on_termination,
+            device_index: attachment.device.parse().unwrap_or_default(),
+            network_card_index: 0,
+            status: status.to_owned(),
+        }),
+        description: String::new(),
+        groups,
+        interface_type: "interface".into(),
+        mac_address: interface.mac_address.clone(),
+        network_interface_id: interface.id.clone(),
+        owner_id: interface.account_id.clone(),
+        private_dns_name: told.private_dns_name.clone(),
+        private_ip_address: private_ip.clone(),
+        private_ip_addresses: vec![v1::InstancePrivateIpAddress {
+            association,
+            primary: true,
+            private_dns_name: told.private_dns_name.clone(),
+            private_ip_address: private_ip,
+        }],
+        source_dest_check: true,
+        status: "in-use".into(),
         subnet_id: interface.subnet_id.clone(),
         vpc_id: interface.vpc_id.clone(),
-        groups,
     }];
 }
 
@@ -152,6 +205,12 @@ pub fn private_dns_name(private_ip: &str, region: &str) -> String {
         "us-east-1" => format!("ip-{host}.ec2.internal"),
         _ => format!("ip-{host}.{region}.compute.internal"),
     }
+}
+
+/// A time where EC2's model has a text: `2026-11-27T09:30:00.000Z`.
+pub fn time(milliseconds: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(milliseconds).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 pub fn timestamp(milliseconds: i64) -> prost_types::Timestamp {

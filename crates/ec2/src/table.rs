@@ -197,7 +197,16 @@ impl Join<'_> {
         // By number.
         for field in message.fields() {
             match members.get(field.name()) {
-                Some((name, member)) => fields.extend(self.field(name, member, &field)),
+                Some((name, member)) => {
+                    // JSON has the model's names, but for the case of their first letter.
+                    if capitalized(field.json_name()) != capitalized(name) {
+                        self.differ(
+                            field.full_name(),
+                            format!("{} in JSON, and {name} in the model", field.json_name()),
+                        );
+                    }
+                    fields.extend(self.field(name, member, &field));
+                }
                 None => self.differ(field.full_name(), format!("no such member of {name}")),
             }
         }

@@ -1,4 +1,4 @@
-//! Whether a file can become an AMI: asked by RegisterImage before anything is stored.
+//! Whether a file can become an AMI: asked by UploadImage before anything is stored.
 
 use std::io::{self, SeekFrom};
 

@@ -89,7 +89,7 @@ fn boot_modes(machine: &mut Machine, disk: &Path) {
             .run_for(
                 LONG,
                 &format!(
-                    "hearth register-image --name {mode} --boot-mode {mode} --disk-image {} --query ImageId \
+                    "hearth upload-image --name {mode} --boot-mode {mode} --disk-image {} --query ImageId \
                      --output text >/root/{mode} &&
                      hearth run-instances --image-id $(cat /root/{mode}) --instance-type t2.nano \
                      --query 'Instances[0].InstanceId' --output text",
@@ -174,7 +174,7 @@ fn two_packages_are_a_cloud_and_a_second_host_joins_by_two_commands() {
         .run_for(
             LONG,
             &format!(
-                "hearth register-image --name tiny --disk-image {ami} --query ImageId --output text >/root/image && {ACCESS}"
+                "hearth upload-image --name tiny --disk-image {ami} --query ImageId --output text >/root/image && {ACCESS}"
             ),
         )
         .unwrap();

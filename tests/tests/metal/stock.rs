@@ -132,7 +132,7 @@ impl Cloud {
         let image = self.image.display().to_string();
         let start = Instant::now();
         let ami = self.run(&format!(
-            "hearth register-image --name {boot_mode} --disk-image {image} --boot-mode {boot_mode} --query ImageId --output text"
+            "hearth upload-image --name {boot_mode} --disk-image {image} --boot-mode {boot_mode} --query ImageId --output text"
         ));
         println!(
             "{boot_mode}: registered in {:.1} s",

@@ -76,7 +76,7 @@ fn a_database_goes_on_through_ten_upgrades_of_the_agent_and_a_downgrade() {
     let mut site = Site::packaged(&rack, "alpha", &[&control, &agent]).unwrap();
     let instance = site
         .run(
-            "image=$(hearth register-image --name tiny --disk-image $HEARTH_TINY_AMI --query ImageId --output text) && \
+            "image=$(hearth upload-image --name tiny --disk-image $HEARTH_TINY_AMI --query ImageId --output text) && \
              hearth run-instances --image-id $image --instance-type t2.nano --key-name mine --security-groups ssh \
              --wait --query 'Instances[0].InstanceId' --output text",
         )

@@ -72,10 +72,9 @@ fn what_is_within_its_bounds_passes() {
     let request = describe(50, 10, 255);
     check("hearth.v1.DescribeInstancesRequest", &request.encode_to_vec()).unwrap();
     let request = v1::RunInstancesRequest {
-        user_data: vec![0xff; 16_384],
+        user_data: "A".repeat(32_768),
         client_token: "x".repeat(64),
         min_count: -1,
-        associate_public_ip_address: Some(true),
         ..Default::default()
     };
     check("hearth.v1.RunInstancesRequest", &request.encode_to_vec()).unwrap();
@@ -98,21 +97,21 @@ fn what_is_beyond_is_refused_and_named() {
         "The parameter filters.values is longer than 255."
     );
     let user_data = v1::RunInstancesRequest {
-        user_data: vec![0; 16_385],
+        user_data: "A".repeat(32_769),
         ..Default::default()
     };
     assert_eq!(
         refused(&user_data),
-        "The parameter user_data is longer than 16384."
+        "The parameter user_data is longer than 32768."
     );
 }
 
 #[test]
 fn messages_that_would_be_merged_are_refused() {
     // A list in a message that is there once: 200 in the first, 200 in the second, 400 when merged.
-    let part = |count| v1::RegisterImageRequest {
-        part: Some(v1::register_image_request::Part::Parameters(
-            v1::register_image_request::Parameters {
+    let part = |count| v1::UploadImageRequest {
+        part: Some(v1::upload_image_request::Part::Parameters(
+            v1::upload_image_request::Parameters {
                 tag_specifications: vec![v1::TagSpecification::default(); count],
                 ..Default::default()
             },
@@ -120,7 +119,7 @@ fn messages_that_would_be_merged_are_refused() {
     };
     let mut twice = part(100).encode_to_vec();
     twice.extend(part(100).encode_to_vec());
-    let error = check("hearth.v1.RegisterImageRequest", &twice).unwrap_err();
+    let error = check("hearth.v1.UploadImageRequest", &twice).unwrap_err();
     assert_eq!(
         error.message,
         "The parameter parameters has more than 1 elements."

@@ -1,7 +1,10 @@
 //! The fields of a request as flags of a command.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::{Arg, ArgAction, ArgMatches};
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use serde_json::{Map, Value};
 
 use super::{comments, names, structures};
 use crate::error::CliError;
@@ -11,66 +14,76 @@ use crate::{parameters, shorthand};
 #[derive(Debug)]
 pub(super) struct Flag {
     name: String,
+    /// Of a truth value: the flag that says that it is not.
+    negation: Option<String>,
     /// What stands for the value in help texts.
     value_name: String,
     help: String,
     field: FieldDescriptor,
 }
 
-/// The flags for the fields of a request.
-pub(super) fn of(request: &MessageDescriptor) -> Vec<Flag> {
-    request.fields().map(Flag::new).collect()
+/// The flags for the fields of a request, without those that others replace.
+pub(super) fn of(request: &MessageDescriptor, replaced: &[&str]) -> Vec<Flag> {
+    let fields = request.fields().filter(|field| !replaced.contains(&field.name()));
+    fields.map(Flag::new).collect()
 }
 
 impl Flag {
     fn new(field: FieldDescriptor) -> Self {
+        let name = names::kebab(field.name());
         let value_name = match field.kind() {
             Kind::Message(structure) => structures::syntax(&structure),
             Kind::String | Kind::Bytes => field.name().to_uppercase(),
-            Kind::Bool => "true|false".to_owned(),
             _ => "NUMBER".to_owned(),
         };
+        let is_switch = matches!(field.kind(), Kind::Bool) && !field.is_list();
         Self {
-            name: names::kebab(field.name()),
+            negation: is_switch.then(|| format!("no-{name}")),
+            name,
             value_name,
             help: comments::of(&field.parent_message().parent_file(), field.path()),
             field,
         }
     }
 
-    /// A flag without a value: off unless given.
-    fn is_switch(&self) -> bool {
-        matches!(self.field.kind(), Kind::Bool) && !self.field.supports_presence()
-    }
-
-    pub(super) fn clap(&'static self) -> Arg {
+    pub(super) fn clap(&'static self) -> Vec<Arg> {
         let arg = Arg::new(self.name.as_str())
             .long(self.name.as_str())
             .help(self.help.as_str());
-        if self.is_switch() {
-            return arg.action(ArgAction::SetTrue);
+        if let Some(negation) = &self.negation {
+            let no = Arg::new(negation.as_str()).long(negation.as_str()).hide(true);
+            return vec![
+                arg.action(ArgAction::SetTrue).overrides_with(negation.as_str()),
+                no.action(ArgAction::SetTrue),
+            ];
         }
         let is_number = matches!(self.field.kind(), Kind::Int32 | Kind::Int64);
         let arg = arg
             .value_name(self.value_name.as_str())
             .allow_negative_numbers(is_number);
-        match self.field.is_list() {
+        vec![match self.field.is_list() {
             true => arg.num_args(1..).action(ArgAction::Append),
             false => arg.action(ArgAction::Set),
-        }
+        }]
     }
 
     /// Puts what was given into the request.
-    pub(super) fn put(&self, matches: &ArgMatches, request: &mut DynamicMessage) -> Result<(), CliError> {
-        let value = if self.is_switch() {
-            matches.get_flag(&self.name).then_some(Value::Bool(true))
-        } else {
-            let given = matches.get_many::<String>(&self.name);
-            let given: Vec<String> = given.into_iter().flatten().cloned().collect();
-            self.value(&given)?
+    pub(super) fn put(&self, matches: &ArgMatches, request: &mut Map<String, Value>) -> Result<(), CliError> {
+        let value = match &self.negation {
+            Some(_) if matches.get_flag(&self.name) => Some(true.into()),
+            Some(negation) if matches.get_flag(negation) => Some(false.into()),
+            Some(_) => None,
+            None => {
+                let given = matches.get_many::<String>(&self.name);
+                let given: Vec<String> = given.into_iter().flatten().cloned().collect();
+                self.value(&given)?
+            }
         };
         if let Some(value) = value {
-            request.set_field(&self.field, value);
+            // Told here, a fault is told with its flag.
+            structures::value(&self.field, value.clone())
+                .map_err(|problem| CliError::parameter(&format!("--{}", self.name), problem))?;
+            request.insert(names::member(&self.field), value);
         }
         Ok(())
     }
@@ -80,27 +93,17 @@ impl Flag {
         let Some(first) = given.first() else {
             return Ok(None);
         };
-        let structured = matches!(self.field.kind(), Kind::Message(_));
-        let json: Vec<serde_json::Value> = match (structured, self.field.is_list()) {
-            (true, true) => shorthand::items(&parameter, given)?,
-            (true, false) => vec![shorthand::item(&parameter, first)?],
-            (false, _) if matches!(self.field.kind(), Kind::Bytes) => {
-                let bytes = parameters::load_bytes(&parameter, first)?;
-                return Ok(Some(Value::Bytes(bytes.into())));
-            }
-            (false, _) => {
-                let texts = given.iter().map(|text| parameters::load_text(&parameter, text));
-                texts
-                    .map(|text| text.map(serde_json::Value::String))
-                    .collect::<Result<_, _>>()?
-            }
+        let is_structure = matches!(self.field.kind(), Kind::Message(_));
+        let text = |text| parameters::load_text(&parameter, text).map(Value::String);
+        let value = match (is_structure, self.field.is_list()) {
+            (true, true) => Value::Array(shorthand::items(&parameter, given)?),
+            (true, false) => shorthand::item(&parameter, first)?,
+            (false, true) => Value::Array(given.iter().map(|given| text(given)).collect::<Result<_, _>>()?),
+            (false, false) if matches!(self.field.kind(), Kind::Bytes) => BASE64_STANDARD
+                .encode(parameters::load_bytes(&parameter, first)?)
+                .into(),
+            (false, false) => text(first)?,
         };
-        let json = match self.field.is_list() {
-            true => serde_json::Value::Array(json),
-            false => json.into_iter().next().unwrap_or_default(),
-        };
-        structures::value(&self.field, json)
-            .map(Some)
-            .map_err(|problem| CliError::parameter(&parameter, problem))
+        Ok(Some(value))
     }
 }

@@ -1,23 +1,25 @@
-//! Commands made from the API's descriptors: one for each call that has no command of its own under
-//! [`crate::commands`]. The flags are the request's fields, the help texts are the comments of `proto/hearth/v1`, and the
-//! answer is printed in EC2's JSON shape. A new call needs nothing here.
+//! Commands made from the API's descriptors: one for each call. The flags are the request's fields, the help texts are the
+//! comments of `proto/hearth/v1`, and the answer is printed in EC2's JSON shape. A new call needs nothing here; what aws
+//! customises of some calls, and what Hearth adds to them, is in [`customs`].
 
 use std::sync::LazyLock;
 
 use clap::{ArgMatches, Command};
 use hearth_api::client::{MAX_ANSWER, SERVICES};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use self::customs::Custom;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::{Answer, table};
-use crate::shapes::Done;
+
+pub(crate) use names::kebab_of_pascal;
 
 mod codec;
 mod comments;
+mod customs;
 mod flags;
+mod input;
 mod names;
 pub(crate) mod structures;
 
@@ -36,7 +38,6 @@ static CALLS: LazyLock<Vec<Call>> = LazyLock::new(|| {
 });
 
 /// A call of the API.
-#[derive(Debug)]
 pub(crate) struct Call {
     /// EC2's name: `CreatePlacementGroup`.
     operation: String,
@@ -48,23 +49,27 @@ pub(crate) struct Call {
     flags: Vec<flags::Flag>,
     input: MessageDescriptor,
     output: MessageDescriptor,
+    custom: Option<&'static dyn Custom>,
 }
 
 impl Call {
     fn new(method: &MethodDescriptor) -> Self {
         let input = method.input();
+        let custom = customs::of(method.name());
+        let replaced = custom.map_or(&[][..], |custom| custom.replaces());
         Self {
             operation: method.name().to_owned(),
             command: names::kebab_of_pascal(method.name()),
             about: comments::of(&method.parent_file(), method.path()),
             path: format!("/{}/{}", method.parent_service().full_name(), method.name()),
-            flags: flags::of(&input),
+            flags: flags::of(&input, replaced),
             output: method.output(),
             input,
+            custom,
         }
     }
 
-    /// The call that a command is for, and that no other command serves.
+    /// The call that a command is for.
     pub(crate) fn named(command: &str) -> Option<&'static Self> {
         CALLS.iter().find(|call| call.command == command)
     }
@@ -76,14 +81,38 @@ impl Call {
 
     pub(crate) fn clap(&'static self) -> Command {
         let command = Command::new(self.command.as_str()).about(self.about.as_str());
-        command.args(self.flags.iter().map(flags::Flag::clap))
+        let command = command.args(self.flags.iter().flat_map(flags::Flag::clap));
+        let command = match self.custom {
+            Some(custom) => custom.flags(command),
+            None => command,
+        };
+        input::flags(command)
     }
 
     pub(crate) async fn run(&'static self, matches: &ArgMatches, context: &Context) -> Result<(), CliError> {
-        let mut request = DynamicMessage::new(self.input.clone());
+        if input::asks_for_skeleton(matches) {
+            let skeleton = structures::skeleton(&self.input);
+            return context.printer.print(&self.operation, &skeleton);
+        }
+        let mut request = input::given(matches)?;
         for flag in &self.flags {
             flag.put(matches, &mut request)?;
         }
+        let answer = match self.custom {
+            Some(custom) => custom.run(self, matches, context, request).await?,
+            None => self.call(request, context).await?,
+        };
+        match &answer {
+            // Nothing to tell but that it was done.
+            Value::Object(members) if members.is_empty() => Ok(()),
+            answer => context.printer.print(&self.operation, answer),
+        }
+    }
+
+    /// Makes the call, and answers its answer as EC2 prints it.
+    async fn call(&'static self, request: Map<String, Value>, context: &Context) -> Result<Value, CliError> {
+        let request = structures::message(&self.input, Value::Object(request));
+        let request = request.map_err(CliError::Usage)?;
         let path = self.path.parse();
         let path = path.map_err(|error| CliError::Failed(format!("{}: {error}", self.path)))?;
         let codec = codec::Dynamic::new(&self.output);
@@ -91,31 +120,8 @@ impl Call {
             tonic::client::Grpc::new(context.channel().await?).max_decoding_message_size(MAX_ANSWER);
         let ready = client.ready().await;
         ready.map_err(|error| CliError::Failed(format!("waiting for hearthd: {error}")))?;
-        let answer = client.unary(tonic::Request::new(request), path, codec).await;
-        let answer = context.answered(&self.operation, answer)?;
-        if self.output.fields().len() == 0 {
-            return context.print(&Done::new("Done."));
-        }
-        context.print(&Told(structures::answer(&answer)))
-    }
-}
-
-/// An answer in EC2's JSON shape.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct Told(Value);
-
-impl Answer for Told {
-    /// Most answers are one list, and perhaps a token.
-    fn table(&self) -> String {
-        let lists = self.0.as_object().into_iter().flatten();
-        let mut lists = lists.filter(|(_, value)| value.is_array());
-        match (lists.next(), lists.next()) {
-            (Some((name, Value::Array(items))), None) if items.is_empty() => {
-                format!("No {}.", names::kebab_of_pascal(name).replace('-', " "))
-            }
-            (Some((_, list)), None) => table::of_value(list),
-            _ => table::of_value(&self.0),
-        }
+        let answer: Result<_, _> = client.unary(tonic::Request::new(request), path, codec).await;
+        let answer: DynamicMessage = context.answered(&self.operation, answer)?;
+        Ok(structures::json(&answer))
     }
 }

@@ -8,73 +8,72 @@ use serde_json::{Map, Value as Json};
 
 use super::{POOL, names};
 use crate::error::CliError;
-use crate::shapes::time;
 use crate::shorthand;
 
 const TIMESTAMP: &str = "google.protobuf.Timestamp";
+/// Of `hearth/v1/presence.proto`.
+const WHEN_EMPTY: &str = "hearth.v1.when_empty";
+const SHOWN: i32 = 1;
+const LEFT_OUT: i32 = 2;
 
-/// The value of a parameter that is a structure of the API: shorthand, JSON, or `file://` of JSON.
+/// The values of a parameter that is a list of structures of the API: shorthand, JSON, or `file://` of JSON.
 ///
 /// # Errors
-/// It is none, or has a member that the structure does not have.
-pub(crate) fn parameter<M: Name + Default>(parameter: &str, value: &str) -> Result<M, CliError> {
-    typed(parameter, shorthand::item(parameter, value)?)
-}
-
-/// As [`parameter`], for a list of structures.
+/// One is none, or has a member that the structure does not have.
 pub(crate) fn parameters<M: Name + Default>(parameter: &str, values: &[String]) -> Result<Vec<M>, CliError> {
     let items: Vec<Json> = shorthand::items(parameter, values)?;
-    items.into_iter().map(|item| typed(parameter, item)).collect()
+    let descriptor = described::<M>()?;
+    let typed = |item| {
+        let message =
+            message(&descriptor, item).map_err(|problem| CliError::parameter(parameter, problem))?;
+        message
+            .transcode_to()
+            .map_err(|error| CliError::parameter(parameter, error))
+    };
+    items.into_iter().map(typed).collect()
 }
 
-fn typed<M: Name + Default>(parameter: &str, json: Json) -> Result<M, CliError> {
+/// A message that this program knows as EC2 prints it.
+///
+/// # Errors
+/// The descriptors do not have it.
+pub(crate) fn json_of<M: Name>(message: &M) -> Result<Json, CliError> {
+    let mut dynamic = DynamicMessage::new(described::<M>()?);
+    let transcoded = dynamic.transcode_from(message);
+    transcoded.map_err(|error| CliError::Failed(format!("{}: {error}", M::full_name())))?;
+    Ok(json(&dynamic))
+}
+
+fn described<M: Name>() -> Result<MessageDescriptor, CliError> {
     let descriptor = POOL
         .as_ref()
         .and_then(|pool| pool.get_message_by_name(&M::full_name()));
-    let descriptor =
-        descriptor.ok_or_else(|| CliError::Failed(format!("{} is not described", M::full_name())))?;
-    let message = message(&descriptor, json).map_err(|problem| CliError::parameter(parameter, problem))?;
-    message
-        .transcode_to()
-        .map_err(|error| CliError::parameter(parameter, error))
+    descriptor.ok_or_else(|| CliError::Failed(format!("{} is not described", M::full_name())))
 }
 
-/// A structure of an answer as EC2 prints it.
-pub(crate) fn shape<M: Name>(message: &M) -> Json {
-    let descriptor = POOL
-        .as_ref()
-        .and_then(|pool| pool.get_message_by_name(&M::full_name()));
-    let told = descriptor.and_then(|descriptor| {
-        let mut dynamic = DynamicMessage::new(descriptor);
-        dynamic.transcode_from(message).ok()?;
-        Some(structure(&dynamic, false))
-    });
-    told.unwrap_or_default()
-}
-
-/// An answer as EC2 prints it: lists of the answer itself are there even if they are empty.
-pub(super) fn answer(message: &DynamicMessage) -> Json {
-    structure(message, true)
-}
-
-fn structure(message: &DynamicMessage, with_empty_lists: bool) -> Json {
+/// A message as EC2 prints it.
+pub(crate) fn json(message: &DynamicMessage) -> Json {
     let mut map = Map::new();
     for field in message.descriptor().fields() {
-        // As EC2 does: zero and false are told, and what is empty is not.
-        let is_scalar = !field.supports_presence() && !matches!(field.kind(), Kind::String | Kind::Bytes);
-        let is_told = message.has_field(&field)
-            || match field.is_list() {
-                true => with_empty_lists,
-                false => is_scalar,
-            };
-        if is_told {
-            map.insert(names::pascal(field.name()), json(&message.get_field(&field)));
+        if message.has_field(&field) || is_shown_empty(&field) {
+            map.insert(names::member(&field), told(&message.get_field(&field)));
         }
     }
     Json::Object(map)
 }
 
-fn json(value: &Value) -> Json {
+/// Whether EC2 tells a field that is empty.
+fn is_shown_empty(field: &FieldDescriptor) -> bool {
+    let extension = field.parent_pool().get_extension_by_name(WHEN_EMPTY);
+    let said = extension.and_then(|extension| field.options().get_extension(&extension).as_enum_number());
+    match said {
+        Some(SHOWN) => true,
+        Some(LEFT_OUT) => false,
+        _ => field.is_list() || !(field.supports_presence() || matches!(field.kind(), Kind::String)),
+    }
+}
+
+fn told(value: &Value) -> Json {
     match value {
         Value::Bool(value) => (*value).into(),
         Value::I32(value) => (*value).into(),
@@ -86,26 +85,35 @@ fn json(value: &Value) -> Json {
         Value::EnumNumber(value) => (*value).into(),
         Value::String(value) => value.as_str().into(),
         Value::Bytes(value) => STANDARD.encode(value).into(),
-        Value::List(values) => values.iter().map(json).collect(),
-        Value::Message(message) if message.descriptor().full_name() == TIMESTAMP => {
-            time(message.transcode_to().ok()).into()
-        }
-        Value::Message(message) => structure(message, false),
+        Value::List(values) => values.iter().map(told).collect(),
+        Value::Message(message) if message.descriptor().full_name() == TIMESTAMP => time(message).into(),
+        Value::Message(message) => json(message),
         Value::Map(_) => Json::Null,
     }
 }
 
+/// A point in time as aws cli prints it, which tells fractions of a second only where there are some.
+fn time(message: &DynamicMessage) -> String {
+    let timestamp: prost_types::Timestamp = message.transcode_to().unwrap_or_default();
+    let time = jiff::Timestamp::new(timestamp.seconds, timestamp.nanos).unwrap_or_default();
+    let format = match time.subsec_microsecond() == 0 && time.subsec_millisecond() == 0 {
+        true => "%Y-%m-%dT%H:%M:%S+00:00",
+        false => "%Y-%m-%dT%H:%M:%S%.6f+00:00",
+    };
+    time.strftime(format).to_string()
+}
+
 /// A structure that people or programs wrote. Scalars may be texts: shorthand does not know what they are.
-fn message(descriptor: &MessageDescriptor, json: Json) -> Result<DynamicMessage, String> {
+///
+/// # Errors
+/// A sentence: it is none, or has a member that the structure does not have.
+pub(super) fn message(descriptor: &MessageDescriptor, json: Json) -> Result<DynamicMessage, String> {
     let Json::Object(map) = json else {
         return Err(format!("{json} is no structure"));
     };
     let mut message = DynamicMessage::new(descriptor.clone());
     for (name, json) in map {
-        let Some(field) = descriptor
-            .fields()
-            .find(|field| names::pascal(field.name()) == name)
-        else {
+        let Some(field) = descriptor.fields().find(|field| names::member(field) == name) else {
             let known: Vec<String> = members(descriptor).collect();
             return Err(format!(
                 "unknown field `{name}`, expected one of {}",
@@ -120,6 +128,9 @@ fn message(descriptor: &MessageDescriptor, json: Json) -> Result<DynamicMessage,
 }
 
 /// The value of a field. A list may be its only item: shorthand cannot tell `Values=a` from a scalar.
+///
+/// # Errors
+/// A sentence: it is another type's.
 pub(super) fn value(field: &FieldDescriptor, json: Json) -> Result<Value, String> {
     if !field.is_list() {
         return single(field, json);
@@ -139,6 +150,9 @@ fn single(field: &FieldDescriptor, json: Json) -> Result<Value, String> {
     };
     let no_integer = |json: &Json| format!("{json} is no integer that fits");
     match (field.kind(), json) {
+        (Kind::Message(descriptor), Json::String(text)) if descriptor.full_name() == TIMESTAMP => {
+            instant(&text)
+        }
         (Kind::Message(descriptor), json) => message(&descriptor, json).map(Value::Message),
         (Kind::String, Json::String(text)) => Ok(Value::String(text)),
         (Kind::String, Json::Number(number)) => Ok(Value::String(number.to_string())),
@@ -159,16 +173,48 @@ fn single(field: &FieldDescriptor, json: Json) -> Result<Value, String> {
     }
 }
 
+fn instant(text: &str) -> Result<Value, String> {
+    let time: jiff::Timestamp = text
+        .parse()
+        .map_err(|error| format!("'{text}' is no time as 2026-11-27T09:30:00Z: {error}"))?;
+    let mut message =
+        DynamicMessage::new(described::<prost_types::Timestamp>().map_err(|error| error.to_string())?);
+    let timestamp = prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    };
+    message
+        .transcode_from(&timestamp)
+        .map_err(|error| error.to_string())?;
+    Ok(Value::Message(message))
+}
+
 /// How a structure is written: `Key=...,Value=...`.
 pub(super) fn syntax(descriptor: &MessageDescriptor) -> String {
     let members: Vec<String> = members(descriptor).map(|name| format!("{name}=...")).collect();
     members.join(",")
 }
 
+/// A message with all its members, each empty as its type is.
+pub(super) fn skeleton(descriptor: &MessageDescriptor) -> Json {
+    let member = |field: FieldDescriptor| {
+        let one = match field.kind() {
+            Kind::Message(structure) if structure.full_name() == TIMESTAMP => "1970-01-01T00:00:00Z".into(),
+            Kind::Message(structure) => skeleton(&structure),
+            Kind::Bool => true.into(),
+            Kind::String | Kind::Bytes => "".into(),
+            _ => 0.into(),
+        };
+        let value = match field.is_list() {
+            true => Json::Array(vec![one]),
+            false => one,
+        };
+        (names::member(&field), value)
+    };
+    Json::Object(descriptor.fields().map(member).collect())
+}
+
 fn members(descriptor: &MessageDescriptor) -> impl Iterator<Item = String> + use<> {
-    let names: Vec<String> = descriptor
-        .fields()
-        .map(|field| names::pascal(field.name()))
-        .collect();
+    let names: Vec<String> = descriptor.fields().map(|field| names::member(&field)).collect();
     names.into_iter()
 }

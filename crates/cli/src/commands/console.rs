@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use hearth_api::v1;
 use tokio::time::sleep;
@@ -34,10 +36,16 @@ impl Console {
         loop {
             let request = v1::GetConsoleOutputRequest {
                 instance_id: self.instance_id.clone(),
-                dry_run: false,
+                ..Default::default()
             };
             let answer = client.instances.get_console_output(request).await;
             let now = context.answered("GetConsoleOutput", answer)?.output;
+            let now = BASE64_STANDARD.decode(now).map_err(|error| {
+                CliError::Failed(format!(
+                    "The console of {} is no base64: {error}",
+                    self.instance_id
+                ))
+            })?;
             let piece = news(&before, &now);
             match self.raw {
                 true => context.printer.write_bytes(piece)?,

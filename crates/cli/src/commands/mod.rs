@@ -1,8 +1,7 @@
-//! The commands that are written by hand, one file per EC2 noun, and Hearth's own. The others follow from the API's
-//! descriptors ([`crate::calls`]).
+//! The commands that are no calls, one file each, and how they meet those that are ([`crate::calls`]).
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
 use hearth_api::endpoint::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
 
 use crate::calls::Call;
@@ -12,17 +11,9 @@ use crate::output::{Format, Printer};
 
 mod completions;
 mod console;
-mod hosts;
-mod images;
-mod instance_types;
-mod instances;
-mod key_pairs;
 mod man_pages;
-mod places;
-mod security_groups;
 mod ssh;
-mod state_changes;
-mod tags;
+mod upload_image;
 mod wait_until_up;
 
 /// Virtual machines on your own metal; reads like `aws ec2`.
@@ -65,7 +56,7 @@ pub(crate) struct Cli {
 /// A command of any origin.
 enum Any {
     ByHand(Command),
-    /// A call without a command of its own, and what was given for it.
+    /// A call, and what was given for it.
     Call(&'static Call, ArgMatches),
 }
 
@@ -96,8 +87,7 @@ impl FromArgMatches for Any {
 
 impl Subcommand for Any {
     fn augment_subcommands(parent: clap::Command) -> clap::Command {
-        let others = Call::all().filter(|call| !Command::has_subcommand(&call.command));
-        others.fold(Command::augment_subcommands(parent), |parent, call| {
+        Call::all().fold(Command::augment_subcommands(parent), |parent, call| {
             parent.subcommand(call.clap())
         })
     }
@@ -129,39 +119,7 @@ macro_rules! commands {
 }
 
 commands! {
-    // The command with the most options by far.
-    RunInstances(Box<instances::RunInstances>),
-    DescribeInstances(instances::DescribeInstances),
-    DescribeInstanceStatus(instances::DescribeInstanceStatus),
-    StartInstances(state_changes::StartInstances),
-    StopInstances(state_changes::StopInstances),
-    RebootInstances(instances::RebootInstances),
-    TerminateInstances(state_changes::TerminateInstances),
-    ModifyInstanceMaintenanceOptions(instances::ModifyInstanceMaintenanceOptions),
-    GetConsoleOutput(instances::GetConsoleOutput),
-    RegisterImage(images::RegisterImage),
-    DescribeImages(images::DescribeImages),
-    DeregisterImage(images::DeregisterImage),
-    CreateKeyPair(key_pairs::CreateKeyPair),
-    ImportKeyPair(key_pairs::ImportKeyPair),
-    DescribeKeyPairs(key_pairs::DescribeKeyPairs),
-    DeleteKeyPair(key_pairs::DeleteKeyPair),
-    CreateSecurityGroup(security_groups::CreateSecurityGroup),
-    DescribeSecurityGroups(security_groups::DescribeSecurityGroups),
-    DeleteSecurityGroup(security_groups::DeleteSecurityGroup),
-    AuthorizeSecurityGroupIngress(security_groups::AuthorizeSecurityGroupIngress),
-    AuthorizeSecurityGroupEgress(security_groups::AuthorizeSecurityGroupEgress),
-    RevokeSecurityGroupIngress(security_groups::RevokeSecurityGroupIngress),
-    RevokeSecurityGroupEgress(security_groups::RevokeSecurityGroupEgress),
-    DescribeInstanceTypes(instance_types::DescribeInstanceTypes),
-    DescribeAvailabilityZones(places::DescribeAvailabilityZones),
-    CreateTags(tags::CreateTags),
-    DeleteTags(tags::DeleteTags),
-    DescribeTags(tags::DescribeTags),
-    ListHosts(hosts::ListHosts),
-    DrainHost(hosts::DrainHost),
-    ResumeHost(hosts::ResumeHost),
-    ForgetHost(hosts::ForgetHost),
+    UploadImage(upload_image::UploadImage),
     Ssh(ssh::Ssh),
     Console(console::Console),
     WaitUntilUp(wait_until_up::WaitUntilUp),
@@ -175,37 +133,4 @@ impl Cli {
         let context = Context::new(&self.endpoint_url, printer)?;
         self.command.run(&context).await
     }
-}
-
-#[derive(Args)]
-struct DryRun {
-    /// Checks whether the request would succeed, without doing anything.
-    #[arg(long)]
-    dry_run: bool,
-}
-
-#[derive(Args)]
-struct Filtering {
-    /// Narrows the answer: all filters must match, any value of each. Wildcards: * and ?.
-    #[arg(long, num_args = 1.., value_name = "Name=...,Values=...")]
-    filters: Vec<String>,
-    #[command(flatten)]
-    dry_run: DryRun,
-}
-
-#[derive(Args)]
-struct Paging {
-    /// At most so many items (5 to 1000); the answer has a NextToken when there are more.
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
-    max_results: i32,
-    /// The NextToken of the answer before.
-    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
-    next_token: String,
-}
-
-#[derive(Args)]
-struct Tagging {
-    /// Tags to put on what is made.
-    #[arg(long, num_args = 1.., value_name = "ResourceType=...,Tags=[{Key=...,Value=...}]")]
-    tag_specifications: Vec<String>,
 }

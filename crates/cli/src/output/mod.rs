@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::error::CliError;
 use crate::terminal::sanitize;
 
+mod columns;
 mod json;
-pub(crate) mod table;
+mod table;
 mod text;
 
 /// How answers are printed.
@@ -19,12 +20,6 @@ pub(crate) enum Format {
     Json,
     Text,
     Table,
-}
-
-/// An answer of a call in EC2's shape.
-pub(crate) trait Answer: Serialize {
-    /// For people: without what one rarely looks for. May end without a line end.
-    fn table(&self) -> String;
 }
 
 pub(crate) struct Printer {
@@ -51,11 +46,12 @@ impl Printer {
         })
     }
 
-    pub(crate) fn print<A: Answer>(&self, answer: &A) -> Result<(), CliError> {
+    /// Prints an operation's answer in EC2's shape.
+    pub(crate) fn print(&self, operation: &str, answer: &Value) -> Result<(), CliError> {
         let printed = match (&self.query, self.format) {
             (None, Format::Json) => json::pretty(answer)?,
-            (None, Format::Text) => text::format(&to_value(answer)?),
-            (None, Format::Table) => answer.table(),
+            (None, Format::Text) => text::format(answer),
+            (None, Format::Table) => columns::table(operation, answer),
             (Some(query), format) => {
                 let found = query
                     .search(answer)

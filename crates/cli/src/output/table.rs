@@ -6,30 +6,21 @@ use serde_json::Value;
 
 use crate::terminal::sanitize;
 
-/// A table with a head line. `nothing` is what is said instead of a table without rows.
-pub(crate) fn of_rows<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, nothing: &str) -> String {
-    if rows.is_empty() {
-        return nothing.to_owned();
-    }
+/// A table with a head line.
+pub(super) fn of_rows<'a>(
+    head: impl Iterator<Item = &'a str>,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> String {
     let mut table = new();
     table.set_header(head);
     for row in rows {
-        table.add_row(row.map(|cell| sanitize(&cell)));
-    }
-    table.to_string()
-}
-
-/// Names and values below each other.
-pub(crate) fn of_pairs(pairs: &[(&str, &str)]) -> String {
-    let mut table = new();
-    for (name, value) in pairs {
-        table.add_row([*name, &sanitize(value)]);
+        table.add_row(row.iter().map(|cell| sanitize(cell)));
     }
     table.to_string()
 }
 
 /// Any JSON, as a query may find it.
-pub(crate) fn of_value(value: &Value) -> String {
+pub(super) fn of_value(value: &Value) -> String {
     match value {
         Value::Array(items) if items.iter().all(Value::is_object) && !items.is_empty() => {
             let mut columns: Vec<&String> = items

@@ -189,18 +189,11 @@ async fn what_describe_prints_can_be_revoked() {
     let table = fake
         .ok(&[&revoke[..], &[&told.to_string(), "--output", "table"]].concat())
         .await;
-    assert!(
-        table.contains("Not a rule of this group: tcp 22 0.0.0.0/0"),
-        "{table}"
-    );
+    assert!(table.contains("0.0.0.0/0"), "{table}");
 
     let empty = r#"[{"IpProtocol":"tcp","FromPort":1,"ToPort":1,"IpRanges":[],"Ipv6Ranges":[],"PrefixListIds":[],
         "UserIdGroupPairs":[{"GroupId":"sg-1","UserId":"","Description":""}]}]"#;
     fake.ok(&[&revoke[..], &[empty]].concat()).await;
-    let with_ipv6 = r#"[{"IpProtocol":"-1","Ipv6Ranges":[{"CidrIpv6":"::/0"}]}]"#;
-    let refused = fake.run(&[&revoke[..], &[with_ipv6]].concat()).await;
-    assert_eq!(refused.status.code(), Some(252));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("IPv6 ranges"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,7 +273,7 @@ async fn hosts_are_listed_and_forgotten() {
     let forget = ["forget-host", "--host-id", HOST, "--force", "--output", "table"];
     let done = fake.ok(&forget).await;
     assert!(
-        done.contains(&format!("Terminated instances: {INSTANCE}")),
+        done.contains("TerminatedInstanceIds") && done.contains(INSTANCE),
         "{done}"
     );
     let asked = fake.asked();
@@ -299,10 +292,7 @@ async fn hosts_are_drained_and_their_instances_impaired() {
         "table",
     ];
     let said = fake.ok(&drain).await;
-    assert!(
-        said.contains(INSTANCE) && said.contains("being drained"),
-        "{said}"
-    );
+    assert!(said.contains(INSTANCE) && said.contains(HOST), "{said}");
     assert!(
         fake.asked()[0].contains("stop_instances: true"),
         "{:?}",
@@ -325,9 +315,9 @@ async fn hosts_are_drained_and_their_instances_impaired() {
     );
 }
 
-/// No line of `hearth` is about VPCs.
+/// No line of `hearth` is about VPCs, nor about most calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_without_a_command_of_its_own_has_one() {
+async fn a_call_is_a_command() {
     let fake = Fake::start().await;
     let arguments = [
         "describe-vpcs",
@@ -375,4 +365,26 @@ async fn a_call_without_a_command_of_its_own_has_one() {
         assert_eq!(output.status.code(), Some(252), "{errors}");
         assert!(errors.contains(sentence), "{errors}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_request_is_json() {
+    let fake = Fake::start().await;
+    let skeleton = fake.ok(&["describe-vpcs", "--generate-cli-skeleton"]).await;
+    let mut request: serde_json::Value = serde_json::from_str(&skeleton).unwrap();
+    assert_eq!(request["Filters"][0]["Values"], serde_json::json!([""]));
+    assert!(fake.asked().is_empty());
+    request["VpcIds"] = serde_json::json!(["x"]);
+    request["DryRun"] = false.into();
+    let path = fake.home.path().join("request.json");
+    std::fs::write(&path, request.to_string()).unwrap();
+    let given = format!("file://{}", path.display());
+    // What a flag says comes before what the file says.
+    fake.ok(&["describe-vpcs", "--cli-input-json", &given, "--vpc-ids", "y"])
+        .await;
+    assert!(
+        fake.asked()[0].contains(r#"vpc_ids: ["y"]"#),
+        "{:?}",
+        fake.asked()
+    );
 }

@@ -57,8 +57,21 @@ async fn services_errors_cannot_drive_the_terminal() {
 async fn misuse_is_252_and_asks_nothing() {
     let fake = Fake::start().await;
     for (arguments, sentence) in [
-        (&["run-instances"][..], "--image-id"),
-        (&["no-such-command"], "unrecognized subcommand"),
+        (&["no-such-command"][..], "unrecognized subcommand"),
+        (&["run-instances", "--cli-input-json", "{"], "Invalid JSON"),
+        (
+            &["run-instances", "--cli-input-json", r#"{"ImageID":""}"#],
+            "unknown field `ImageID`",
+        ),
+        (
+            &[
+                "run-instances",
+                "--associate-public-ip-address",
+                "--network-interfaces",
+                "DeviceIndex=0",
+            ],
+            "AssociatePublicIpAddress=",
+        ),
         (
             &["describe-instances", "--filters", "Name"],
             "Error parsing parameter '--filters': Expected '='",
@@ -83,11 +96,11 @@ async fn misuse_is_252_and_asks_nothing() {
             "Unable to load paramfile",
         ),
         (
-            &["authorize-security-group-ingress", "--protocol", "tcp"],
-            "--group-id",
+            &["authorize-security-group-ingress", "--cidr", "10.0.0.0/8"],
+            "--protocol",
         ),
         (
-            &["register-image", "--name", "n", "--disk-image", "/nonexistent"],
+            &["upload-image", "--name", "n", "--disk-image", "/nonexistent"],
             "Unable to read /nonexistent",
         ),
         (

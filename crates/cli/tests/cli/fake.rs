@@ -4,7 +4,10 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hearth_api::v1::hosts_server::{Hosts, HostsServer};
+use hearth_api::v1::image_disks_server::{ImageDisks, ImageDisksServer};
 use hearth_api::v1::images_server::{Images, ImagesServer};
 use hearth_api::v1::instances_server::{Instances, InstancesServer};
 use hearth_api::v1::key_pairs_server::{KeyPairs, KeyPairsServer};
@@ -12,6 +15,7 @@ use hearth_api::v1::regions_server::{Regions, RegionsServer};
 use hearth_api::v1::security_groups_server::{SecurityGroups, SecurityGroupsServer};
 use hearth_api::v1::tags_server::{Tags, TagsServer};
 use hearth_api::v1::vpcs_server::{Vpcs, VpcsServer};
+use hearth_api::v1::watch_server::{Watch, WatchServer};
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode, InstanceState as State};
 use tokio::net::UnixListener;
@@ -56,13 +60,15 @@ impl Fake {
         let script = Script::default();
         let server = Server::builder()
             .add_service(HostsServer::new(script.clone()))
+            .add_service(ImageDisksServer::new(script.clone()))
             .add_service(ImagesServer::new(script.clone()))
             .add_service(InstancesServer::new(script.clone()))
             .add_service(KeyPairsServer::new(script.clone()))
             .add_service(RegionsServer::new(script.clone()))
             .add_service(SecurityGroupsServer::new(script.clone()))
             .add_service(TagsServer::new(script.clone()))
-            .add_service(VpcsServer::new(script.clone()));
+            .add_service(VpcsServer::new(script.clone()))
+            .add_service(WatchServer::new(script.clone()));
         tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Self {
             endpoint: format!("unix:{}", socket.display()),
@@ -160,23 +166,27 @@ pub(crate) fn instance(id: &str, state: State) -> Instance {
         vpc_id: "vpc-0123456789abcdef0".into(),
         security_groups: vec![group.clone()],
         root_device_name: "/dev/vda".into(),
-        block_device_mappings: vec![BlockDeviceMapping {
+        block_device_mappings: vec![InstanceBlockDeviceMapping {
             device_name: "/dev/vda".into(),
-            ebs: Some(EbsBlockDevice {
-                volume_size: 1,
-                delete_on_termination: Some(true),
-                volume_id: "vol-0123456789abcdef0".into(),
+            ebs: Some(EbsInstanceBlockDevice {
+                attach_time: None,
+                delete_on_termination: true,
                 status: "attached".into(),
+                volume_id: "vol-0123456789abcdef0".into(),
             }),
         }],
         network_interfaces: vec![InstanceNetworkInterface {
             network_interface_id: "eni-0123456789abcdef0".into(),
             mac_address: "02:00:00:00:00:01".into(),
             private_ip_address: "172.31.0.4".into(),
-            public_ip: "198.18.0.2".into(),
+            association: Some(InstanceNetworkInterfaceAssociation {
+                public_ip: "198.18.0.2".into(),
+                ..Default::default()
+            }),
             subnet_id: "subnet-0123456789abcdef0".into(),
             vpc_id: "vpc-0123456789abcdef0".into(),
             groups: vec![group],
+            ..Default::default()
         }],
         tags: vec![Tag {
             key: "Name".into(),
@@ -191,8 +201,6 @@ pub(crate) fn instance(id: &str, state: State) -> Instance {
         maintenance_options: Some(InstanceMaintenanceOptions {
             auto_recovery: "default".into(),
         }),
-        instance_initiated_shutdown_behavior: "stop".into(),
-        reservation_id: "r-0123456789abcdef0".into(),
         architecture: "x86_64".into(),
         ..Default::default()
     }
@@ -203,24 +211,21 @@ fn reservation(instances: Vec<Instance>) -> Reservation {
         reservation_id: "r-0123456789abcdef0".into(),
         owner_id: "000000000000".into(),
         instances,
+        groups: Vec::new(),
     }
 }
 
-fn changes(ids: Vec<String>, from: State, to: State) -> Response<InstanceStateChanges> {
+fn changes(ids: Vec<String>, from: State, to: State) -> Vec<InstanceStateChange> {
     let change = |instance_id| InstanceStateChange {
         instance_id,
         current_state: Some(to.into()),
         previous_state: Some(from.into()),
     };
-    Response::new(InstanceStateChanges {
-        changes: ids.into_iter().map(change).collect(),
-    })
+    ids.into_iter().map(change).collect()
 }
 
 #[tonic::async_trait]
 impl Instances for Script {
-    type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
-
     async fn run_instances(&self, request: Request<RunInstancesRequest>) -> Answer<Reservation> {
         let request = request.into_inner();
         self.note(&request);
@@ -249,32 +254,18 @@ impl Instances for Script {
         }))
     }
 
-    async fn watch_instances(
-        &self,
-        request: Request<WatchInstancesRequest>,
-    ) -> Answer<Self::WatchInstancesStream> {
-        self.note(request.get_ref());
-        let (sender, receiver) = tokio::sync::mpsc::channel(16);
-        for state in self.states.lock().unwrap().drain(..) {
-            sender.try_send(Ok(instance(INSTANCE, state))).unwrap();
-        }
-        Ok(Response::new(ReceiverStream::new(receiver)))
+    async fn start_instances(&self, request: Request<StartInstancesRequest>) -> Answer<StartInstancesResult> {
+        let ids = request.into_inner().instance_ids;
+        Ok(Response::new(StartInstancesResult {
+            starting_instances: changes(ids, State::Stopped, State::Pending),
+        }))
     }
 
-    async fn start_instances(&self, request: Request<StartInstancesRequest>) -> Answer<InstanceStateChanges> {
-        Ok(changes(
-            request.into_inner().instance_ids,
-            State::Stopped,
-            State::Pending,
-        ))
-    }
-
-    async fn stop_instances(&self, request: Request<StopInstancesRequest>) -> Answer<InstanceStateChanges> {
-        Ok(changes(
-            request.into_inner().instance_ids,
-            State::Running,
-            State::Stopping,
-        ))
+    async fn stop_instances(&self, request: Request<StopInstancesRequest>) -> Answer<StopInstancesResult> {
+        let ids = request.into_inner().instance_ids;
+        Ok(Response::new(StopInstancesResult {
+            stopping_instances: changes(ids, State::Running, State::Stopping),
+        }))
     }
 
     async fn reboot_instances(
@@ -288,12 +279,11 @@ impl Instances for Script {
     async fn terminate_instances(
         &self,
         request: Request<TerminateInstancesRequest>,
-    ) -> Answer<InstanceStateChanges> {
-        Ok(changes(
-            request.into_inner().instance_ids,
-            State::Running,
-            State::ShuttingDown,
-        ))
+    ) -> Answer<TerminateInstancesResult> {
+        let ids = request.into_inner().instance_ids;
+        Ok(Response::new(TerminateInstancesResult {
+            terminating_instances: changes(ids, State::Running, State::ShuttingDown),
+        }))
     }
 
     async fn modify_instance_maintenance_options(
@@ -342,15 +332,15 @@ impl Instances for Script {
     async fn get_console_output(
         &self,
         request: Request<GetConsoleOutputRequest>,
-    ) -> Answer<GetConsoleOutputResponse> {
+    ) -> Answer<GetConsoleOutputResult> {
         let mut console = self.console.lock().unwrap();
         if console.is_empty() {
             return Err(ApiError::new(ErrorCode::IncorrectInstanceState, "The script is over.").into());
         }
-        Ok(Response::new(GetConsoleOutputResponse {
+        Ok(Response::new(GetConsoleOutputResult {
             instance_id: request.into_inner().instance_id,
             timestamp: None,
-            output: console.remove(0),
+            output: BASE64_STANDARD.encode(console.remove(0)),
         }))
     }
 }
@@ -437,12 +427,29 @@ impl Hosts for Script {
 }
 
 #[tonic::async_trait]
-impl Images for Script {
-    async fn register_image(
+impl Watch for Script {
+    type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
+
+    async fn watch_instances(
         &self,
-        request: Request<Streaming<RegisterImageRequest>>,
-    ) -> Answer<RegisterImageResponse> {
-        use register_image_request::Part;
+        request: Request<WatchInstancesRequest>,
+    ) -> Answer<Self::WatchInstancesStream> {
+        self.note(request.get_ref());
+        let (sender, receiver) = tokio::sync::mpsc::channel(16);
+        for state in self.states.lock().unwrap().drain(..) {
+            sender.try_send(Ok(instance(INSTANCE, state))).unwrap();
+        }
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+#[tonic::async_trait]
+impl ImageDisks for Script {
+    async fn upload_image(
+        &self,
+        request: Request<Streaming<UploadImageRequest>>,
+    ) -> Answer<UploadImageResponse> {
+        use upload_image_request::Part;
         let mut parts = request.into_inner();
         while let Some(part) = parts.next().await {
             match part?.part {
@@ -462,29 +469,37 @@ impl Images for Script {
                 None => return Err(ApiError::missing("part").into()),
             }
         }
-        Ok(Response::new(RegisterImageResponse {
+        Ok(Response::new(UploadImageResponse {
             image_id: "ami-0123456789abcdef0".into(),
         }))
     }
 
+    async fn describe_image_disks(
+        &self,
+        _: Request<DescribeImageDisksRequest>,
+    ) -> Answer<DescribeImageDisksResponse> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+}
+
+#[tonic::async_trait]
+impl Images for Script {
     async fn describe_images(&self, _: Request<DescribeImagesRequest>) -> Answer<DescribeImagesResponse> {
         let image = Image {
             image_id: "ami-0123456789abcdef0".into(),
             name: "tiny".into(),
             state: "available".into(),
             architecture: "x86_64".into(),
-            creation_date: Some(prost_types::Timestamp {
-                seconds: 1_763_892_000,
-                nanos: 0,
-            }),
+            creation_date: "2025-11-23T10:00:00.000Z".into(),
             root_device_name: "/dev/vda".into(),
-            size: 64 << 20,
-            block_device_mappings: vec![image::BlockDevice {
+            block_device_mappings: vec![BlockDeviceMapping {
                 device_name: "/dev/vda".into(),
-                volume_size: 1,
+                ebs: Some(EbsBlockDevice {
+                    volume_size: 1,
+                    ..Default::default()
+                }),
             }],
             owner_id: "000000000000".into(),
-            kernel_path: "/boot/vmlinuz".into(),
             boot_mode: "legacy-bios".into(),
             ..Default::default()
         };
@@ -495,36 +510,32 @@ impl Images for Script {
     }
 
     async fn deregister_image(&self, _: Request<DeregisterImageRequest>) -> Answer<DeregisterImageResponse> {
-        Ok(Response::new(DeregisterImageResponse {}))
+        Ok(Response::new(DeregisterImageResponse { r#return: true }))
     }
 }
 
 #[tonic::async_trait]
 impl KeyPairs for Script {
-    async fn create_key_pair(&self, request: Request<CreateKeyPairRequest>) -> Answer<CreateKeyPairResponse> {
+    async fn create_key_pair(&self, request: Request<CreateKeyPairRequest>) -> Answer<KeyPair> {
         let request = request.into_inner();
         self.note(&request);
         if request.key_name == "taken" {
             let message = "The keypair 'taken' already exists.";
             return Err(ApiError::new(ErrorCode::InvalidKeyPairDuplicate, message).into());
         }
-        let key_pair = KeyPair {
+        Ok(Response::new(KeyPair {
             key_pair_id: "key-0123456789abcdef0".into(),
             key_name: request.key_name,
             key_fingerprint: "1f:51:ae".into(),
+            key_material: "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----".into(),
             ..Default::default()
-        };
-        let key_material = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----".into();
-        Ok(Response::new(CreateKeyPairResponse {
-            key_pair: Some(key_pair),
-            key_material,
         }))
     }
 
-    async fn import_key_pair(&self, request: Request<ImportKeyPairRequest>) -> Answer<KeyPair> {
+    async fn import_key_pair(&self, request: Request<ImportKeyPairRequest>) -> Answer<ImportKeyPairResult> {
         self.note(request.get_ref());
         let key_name = request.into_inner().key_name;
-        Ok(Response::new(KeyPair {
+        Ok(Response::new(ImportKeyPairResult {
             key_pair_id: "key-1".into(),
             key_name,
             ..Default::default()
@@ -539,7 +550,7 @@ impl KeyPairs for Script {
     }
 
     async fn delete_key_pair(&self, _: Request<DeleteKeyPairRequest>) -> Answer<DeleteKeyPairResponse> {
-        Ok(Response::new(DeleteKeyPairResponse {}))
+        Ok(Response::new(DeleteKeyPairResponse::default()))
     }
 }
 
@@ -551,6 +562,7 @@ impl SecurityGroups for Script {
     ) -> Answer<CreateSecurityGroupResponse> {
         Ok(Response::new(CreateSecurityGroupResponse {
             group_id: GROUP.into(),
+            ..Default::default()
         }))
     }
 
@@ -566,7 +578,7 @@ impl SecurityGroups for Script {
                 cidr_ip: cidr.into(),
                 description: String::new(),
             }],
-            user_id_group_pairs: vec![],
+            ..Default::default()
         };
         let group = SecurityGroup {
             group_id: GROUP.into(),
@@ -598,8 +610,8 @@ impl SecurityGroups for Script {
 
     async fn authorize_security_group_ingress(
         &self,
-        request: Request<SecurityGroupRulesRequest>,
-    ) -> Answer<SecurityGroupRulesResponse> {
+        request: Request<AuthorizeSecurityGroupIngressRequest>,
+    ) -> Answer<AuthorizeSecurityGroupIngressResult> {
         self.note(request.get_ref());
         let rule = SecurityGroupRule {
             security_group_rule_id: "sgr-0123456789abcdef0".into(),
@@ -611,25 +623,27 @@ impl SecurityGroups for Script {
             cidr_ipv4: "0.0.0.0/0".into(),
             ..Default::default()
         };
-        Ok(Response::new(SecurityGroupRulesResponse {
+        Ok(Response::new(AuthorizeSecurityGroupIngressResult {
+            r#return: true,
             security_group_rules: vec![rule],
         }))
     }
 
     async fn authorize_security_group_egress(
         &self,
-        request: Request<SecurityGroupRulesRequest>,
-    ) -> Answer<SecurityGroupRulesResponse> {
-        self.authorize_security_group_ingress(request).await
+        _: Request<AuthorizeSecurityGroupEgressRequest>,
+    ) -> Answer<AuthorizeSecurityGroupEgressResult> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 
     /// Knows none of the rules.
     async fn revoke_security_group_ingress(
         &self,
-        request: Request<SecurityGroupRulesRequest>,
-    ) -> Answer<RevokeSecurityGroupRulesResponse> {
+        request: Request<RevokeSecurityGroupIngressRequest>,
+    ) -> Answer<RevokeSecurityGroupIngressResult> {
         self.note(request.get_ref());
-        Ok(Response::new(RevokeSecurityGroupRulesResponse {
+        Ok(Response::new(RevokeSecurityGroupIngressResult {
+            r#return: true,
             revoked_security_group_rules: Vec::new(),
             unknown_ip_permissions: request.into_inner().ip_permissions,
         }))
@@ -637,9 +651,9 @@ impl SecurityGroups for Script {
 
     async fn revoke_security_group_egress(
         &self,
-        request: Request<SecurityGroupRulesRequest>,
-    ) -> Answer<RevokeSecurityGroupRulesResponse> {
-        self.revoke_security_group_ingress(request).await
+        _: Request<RevokeSecurityGroupEgressRequest>,
+    ) -> Answer<RevokeSecurityGroupEgressResult> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `register-image`.
+//! `upload-image`.
 
 use std::os::unix::fs::FileExt as _;
 
@@ -15,7 +15,7 @@ async fn a_sparse_disk_arrives_whole_and_travels_light() {
 
     let id = fake
         .ok(&[
-            "register-image",
+            "upload-image",
             "--name",
             "tiny",
             "--disk-image",
@@ -41,7 +41,7 @@ async fn an_early_refusal_is_told() {
     std::fs::write(&path, vec![1; 32 << 20]).unwrap();
     let output = fake
         .run(&[
-            "register-image",
+            "upload-image",
             "--name",
             "taken",
             "--disk-image",
@@ -51,7 +51,7 @@ async fn an_early_refusal_is_told() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(254), "{errors}");
     assert!(
-        errors.starts_with("An error occurred (InvalidAMIName.Duplicate) when calling the RegisterImage"),
+        errors.starts_with("An error occurred (InvalidAMIName.Duplicate) when calling the UploadImage"),
         "{errors}"
     );
 }

@@ -3,9 +3,10 @@
 
 use std::sync::LazyLock;
 
-use hearth_api::v1::InstanceTypeInfo;
+use hearth_api::v1;
+use hearth_image::BootMode;
 
-use crate::views::ARCHITECTURE;
+use crate::views::{ARCHITECTURE, HYPERVISOR, ROOT_DEVICE_TYPE, VIRTUALIZATION};
 
 /// What a launch asks for when it names no type.
 pub const DEFAULT: &str = "t2.micro";
@@ -62,23 +63,49 @@ pub fn find(name: &str) -> Option<&'static InstanceType> {
 }
 
 impl InstanceType {
-    pub fn info(&self) -> InstanceTypeInfo {
+    pub fn info(&self) -> v1::InstanceTypeInfo {
         let signed = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
-        InstanceTypeInfo {
+        v1::InstanceTypeInfo {
             instance_type: self.name.into(),
             current_generation: self.current_generation,
-            default_vcpus: signed(self.vcpus),
-            default_cores: signed(self.vcpus / self.threads_per_core.max(1)),
-            default_threads_per_core: signed(self.threads_per_core),
-            memory_mib: i64::try_from(self.memory_mib).unwrap_or(i64::MAX),
-            network_performance: self.network.into(),
-            maximum_network_interfaces: signed(self.interfaces),
-            ipv4_addresses_per_interface: signed(self.addresses_per_interface),
+            v_cpu_info: Some(v1::VCpuInfo {
+                default_v_cpus: signed(self.vcpus),
+                default_cores: signed(self.vcpus / self.threads_per_core.max(1)),
+                default_threads_per_core: signed(self.threads_per_core),
+            }),
+            memory_info: Some(v1::MemoryInfo {
+                size_in_mi_b: i64::try_from(self.memory_mib).unwrap_or(i64::MAX),
+            }),
+            network_info: Some(v1::NetworkInfo {
+                network_performance: self.network.into(),
+                maximum_network_interfaces: signed(self.interfaces),
+                ipv4_addresses_per_interface: signed(self.addresses_per_interface),
+            }),
             instance_storage_supported: self.instance_store_gb > 0,
-            instance_storage_total_gb: self.instance_store_gb.into(),
+            instance_storage_info: (self.instance_store_gb > 0).then(|| v1::InstanceStorageInfo {
+                total_size_in_gb: self.instance_store_gb.into(),
+            }),
             burstable_performance_supported: self.burstable,
-            supported_architectures: vec![ARCHITECTURE.into()],
-            ebs_baseline_bandwidth_mbps: signed(self.ebs_mbps),
+            processor_info: Some(v1::ProcessorInfo {
+                supported_architectures: vec![ARCHITECTURE.into()],
+            }),
+            ebs_info: Some(v1::EbsInfo {
+                ebs_optimized_info: (self.ebs_mbps > 0).then(|| v1::EbsOptimizedInfo {
+                    baseline_bandwidth_in_mbps: signed(self.ebs_mbps),
+                }),
+            }),
+            auto_recovery_supported: true,
+            bare_metal: false,
+            dedicated_hosts_supported: false,
+            free_tier_eligible: false,
+            hibernation_supported: false,
+            hypervisor: HYPERVISOR.into(),
+            supported_boot_modes: [BootMode::LegacyBios, BootMode::Uefi]
+                .map(|mode| mode.as_str().to_owned())
+                .to_vec(),
+            supported_root_device_types: vec![ROOT_DEVICE_TYPE.into()],
+            supported_usage_classes: vec!["on-demand".into()],
+            supported_virtualization_types: vec![VIRTUALIZATION.into()],
         }
     }
 }

@@ -269,7 +269,7 @@ mod tests {
     fn a_follower_answers_reads_of_its_state_alone() {
         for own in [
             "/hearth.v1.Instances/DescribeInstances",
-            "/hearth.v1.Instances/WatchInstances",
+            "/hearth.v1.Watch/WatchInstances",
             "/grpc.health.v1.Health/Check",
         ] {
             assert!(is_own(own), "{own}");
@@ -279,7 +279,7 @@ mod tests {
             "/hearth.v1.Instances/GetConsoleOutput",
             "/hearth.v1.Regions/DescribeAvailabilityZones",
             "/hearth.v1.Hosts/ListHosts",
-            "/hearth.v1.Images/RegisterImage",
+            "/hearth.v1.ImageDisks/UploadImage",
         ] {
             assert!(!is_own(forwarded), "{forwarded}");
         }

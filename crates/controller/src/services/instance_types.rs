@@ -70,16 +70,25 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
 }
 
 fn value(info: &InstanceTypeInfo, name: &str) -> String {
+    let cpus = info.v_cpu_info.unwrap_or_default();
     match name {
         "burstable-performance-supported" => info.burstable_performance_supported.to_string(),
         "current-generation" => info.current_generation.to_string(),
         "instance-storage-supported" => info.instance_storage_supported.to_string(),
-        "memory-info.size-in-mib" => info.memory_mib.to_string(),
-        "network-info.network-performance" => info.network_performance.clone(),
-        "processor-info.supported-architecture" => info.supported_architectures.concat(),
-        "vcpu-info.default-cores" => info.default_cores.to_string(),
-        "vcpu-info.default-threads-per-core" => info.default_threads_per_core.to_string(),
-        "vcpu-info.default-vcpus" => info.default_vcpus.to_string(),
+        "memory-info.size-in-mib" => info.memory_info.unwrap_or_default().size_in_mi_b.to_string(),
+        "network-info.network-performance" => info
+            .network_info
+            .as_ref()
+            .map_or_else(String::new, |network| network.network_performance.clone()),
+        "processor-info.supported-architecture" => info
+            .processor_info
+            .as_ref()
+            .map_or_else(String::new, |processor| {
+                processor.supported_architectures.concat()
+            }),
+        "vcpu-info.default-cores" => cpus.default_cores.to_string(),
+        "vcpu-info.default-threads-per-core" => cpus.default_threads_per_core.to_string(),
+        "vcpu-info.default-vcpus" => cpus.default_v_cpus.to_string(),
         _ => info.instance_type.clone(),
     }
 }

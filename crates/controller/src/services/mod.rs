@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hearth_api::client::{MAX_ANSWER, MAX_REQUEST, SERVICES};
 use hearth_api::v1::hosts_server::HostsServer;
+use hearth_api::v1::image_disks_server::ImageDisksServer;
 use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
 use hearth_api::v1::instances_server::InstancesServer;
@@ -16,6 +17,7 @@ use hearth_api::v1::subnets_server::SubnetsServer;
 use hearth_api::v1::tags_server::TagsServer;
 use hearth_api::v1::volumes_server::VolumesServer;
 use hearth_api::v1::vpcs_server::VpcsServer;
+use hearth_api::v1::watch_server::WatchServer;
 use hearth_api::{ApiError, DESCRIPTORS};
 use tonic::service::Routes;
 use tonic::{Response, Status};
@@ -23,6 +25,7 @@ use tonic::{Response, Status};
 use crate::app::App;
 
 mod hosts;
+mod image_disks;
 mod images;
 mod input;
 mod instance_types;
@@ -36,6 +39,7 @@ mod subnets;
 mod tags;
 mod volumes;
 mod vpcs;
+mod watch;
 
 /// Ends every rpc.
 fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
@@ -69,7 +73,8 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
     Ok(
         Routes::new(service!(InstancesServer, instances::Instances(app())))
             .add_service(service!(HostsServer, hosts::Hosts(app())))
-            .add_service(service!(ImagesServer, images::Images::new(app())))
+            .add_service(service!(ImageDisksServer, image_disks::ImageDisks::new(app())))
+            .add_service(service!(ImagesServer, images::Images(app())))
             .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
             .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
             .add_service(service!(PlacementGroupsServer, placement::PlacementGroups(app())))
@@ -82,6 +87,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
             .add_service(service!(TagsServer, tags::Tags(app())))
             .add_service(service!(VolumesServer, volumes::Volumes(app())))
             .add_service(service!(VpcsServer, vpcs::Vpcs(app())))
+            .add_service(service!(WatchServer, watch::Watch(app())))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?),

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use hearth_api::ApiError;
 use hearth_api::filter::Filters;
 use hearth_api::v1::{
-    AvailabilityZone, DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResponse,
-    DescribeRegionsRequest, DescribeRegionsResponse, Region, regions_server,
+    AvailabilityZone, AvailabilityZoneMessage, DescribeAvailabilityZonesRequest,
+    DescribeAvailabilityZonesResponse, DescribeRegionsRequest, DescribeRegionsResponse, Region,
+    regions_server,
 };
 use tonic::{Request, Response, Status};
 
@@ -99,19 +100,23 @@ fn zones(
             zone_id: format!("{}-az{}", app.config.region, n + 1),
             region_name: app.config.region.clone(),
             state: if available { "available" } else { "unavailable" }.into(),
+            group_name: format!("{}-zg-1", app.config.region),
+            network_border_group: app.config.region.clone(),
             zone_type: "availability-zone".into(),
             opt_in_status: OPT_IN.into(),
             messages: if available {
                 Vec::new()
             } else {
-                vec!["No host of this zone is connected.".into()]
+                vec![AvailabilityZoneMessage {
+                    message: "No host of this zone is connected.".into(),
+                }]
             },
         }
     });
     let wanted = |zone: &AvailabilityZone| {
         (request.zone_names.is_empty() || request.zone_names.contains(&zone.zone_name))
             && filters.matches(&[], |name| match name {
-                "message" => zone.messages.iter().map(|m| m.clone().into()).collect(),
+                "message" => zone.messages.iter().map(|m| m.message.clone().into()).collect(),
                 "opt-in-status" => vec![zone.opt_in_status.clone().into()],
                 "region-name" => vec![zone.region_name.clone().into()],
                 "state" => vec![zone.state.clone().into()],

@@ -16,7 +16,7 @@ use super::{answer, input};
 use crate::app::App;
 use crate::state::noun::tell_tags;
 use crate::state::{self, Host, Instance, State};
-use crate::views;
+use crate::views::{self, VOLUME_TYPE};
 
 const FILTERS: &[&str] = &[
     "attachment.delete-on-termination",
@@ -31,7 +31,6 @@ const FILTERS: &[&str] = &[
     "volume-type",
 ];
 /// The only type that there is: no promise of throughput, as of a general purpose SSD.
-const TYPE: &str = "gp3";
 
 pub(super) struct Volumes(pub(super) Arc<App>);
 
@@ -100,7 +99,7 @@ fn tell(state: &State, row: &state::Volume) -> Volume {
         create_time: Some(views::timestamp(row.created_at)),
         attachments: row.attachment.as_ref().and_then(attached).into_iter().collect(),
         tags: tell_tags(&row.tags),
-        volume_type: TYPE.into(),
+        volume_type: VOLUME_TYPE.into(),
     }
 }
 

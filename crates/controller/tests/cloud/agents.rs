@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::{AgentMessage, FetchImageRequest};
 use hearth_api::v1;
@@ -86,7 +88,7 @@ async fn silence_changes_no_state() {
     assert_eq!(zone_state().await, "available");
     let console = v1::GetConsoleOutputRequest {
         instance_id: id.clone(),
-        dry_run: false,
+        ..Default::default()
     };
     let output = cloud
         .client
@@ -95,7 +97,10 @@ async fn silence_changes_no_state() {
         .get_console_output(console.clone())
         .await
         .unwrap();
-    assert_eq!(output.into_inner().output, format!("hello from {id}").as_bytes());
+    assert_eq!(
+        output.into_inner().output,
+        BASE64_STANDARD.encode(format!("hello from {id}"))
+    );
 
     session.abort();
     let begin = std::time::Instant::now();
@@ -199,10 +204,10 @@ async fn the_console_of_a_terminated_instance_is_still_read() {
     cloud.until(&id, "terminated").await;
     let request = v1::GetConsoleOutputRequest {
         instance_id: id.clone(),
-        dry_run: false,
+        ..Default::default()
     };
     let answer = instances.get_console_output(request).await.unwrap().into_inner();
-    assert_eq!(answer.output, format!("hello from {id}").as_bytes());
+    assert_eq!(answer.output, BASE64_STANDARD.encode(format!("hello from {id}")));
     // When it was written, not when it was asked for.
     assert_eq!(answer.timestamp.unwrap().seconds, 1_700_000_000);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Ledger, Load};
 use crate::postgres::Postgres;
-use crate::support::Cloud;
+use crate::support::{Cloud, without_public_address};
 
 const CLIENTS: usize = 20;
 
@@ -41,7 +41,7 @@ async fn kill(mut cloud: Cloud) {
     let host = cloud.host.keep(vec![cloud.hearthd.door()]);
     let mut launch = cloud.request(1);
     launch.instance_type = "t2.nano".into();
-    launch.associate_public_ip_address = Some(false);
+    launch.network_interfaces = without_public_address();
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let endpoints = [cloud.hearthd.endpoint()];
     let kills = count("HEARTH_KILLS", 10);

@@ -106,6 +106,28 @@ assert [len(page) for page in pages] == [5, 5, 4] and names < {name for page in 
 refused("InvalidParameterValue", 400, ec2.describe_security_groups, MaxResults=3)
 refused("InvalidNextToken", 400, ec2.describe_security_groups, NextToken="x")
 
+# A group's rules, by their ids and in one line.
+[rule] = ec2.authorize_security_group_ingress(
+    GroupId=group,
+    IpProtocol="udp",
+    FromPort=53,
+    ToPort=53,
+    CidrIp="10.0.0.0/8",
+    TagSpecifications=[{"ResourceType": "security-group-rule", "Tags": [{"Key": "a", "Value": "b"}]}],
+)["SecurityGroupRules"]
+assert rule["CidrIpv4"] == "10.0.0.0/8" and rule["Tags"] == [{"Key": "a", "Value": "b"}], rule
+done = ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[rule["SecurityGroupRuleId"]])
+assert done["Return"] is True and len(done["RevokedSecurityGroupRules"]) == 1, done
+
+# Key pairs.
+made = ec2.create_key_pair(KeyName="k", KeyType="ed25519")
+assert made["KeyMaterial"].startswith("-----BEGIN OPENSSH PRIVATE KEY-----"), made
+[told] = ec2.describe_key_pairs(KeyNames=["k"], IncludePublicKey=True)["KeyPairs"]
+assert told["KeyPairId"] == made["KeyPairId"] and told["KeyFingerprint"] == made["KeyFingerprint"], told
+imported = ec2.import_key_pair(KeyName="l", PublicKeyMaterial=told["PublicKey"].encode())
+assert imported["KeyFingerprint"] == made["KeyFingerprint"], imported
+assert ec2.delete_key_pair(KeyName="l")["Return"] is True
+
 # An instance.
 refused("DryRunOperation", 412, ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1, DryRun=True)
 reservation = ec2.run_instances(
@@ -113,7 +135,12 @@ reservation = ec2.run_instances(
     MinCount=1,
     MaxCount=1,
     InstanceType="t2.micro",
-    SecurityGroupIds=[group],
+    KeyName="k",
+    UserData="#!/bin/sh\n",
+    NetworkInterfaces=[{"DeviceIndex": 0, "Groups": [group], "AssociatePublicIpAddress": False}],
+    BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 2, "VolumeType": "gp3"}}],
+    Monitoring={"Enabled": False},
+    EbsOptimized=False,
     TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "one"}]}],
 )
 [instance] = reservation["Instances"]
@@ -126,13 +153,29 @@ ec2.create_tags(Resources=[identity], Tags=[{"Key": "role", "Value": ""}])
 assert instance["InstanceId"] == identity and reservation["ReservationId"].startswith("r-"), reservation
 assert {tag["Key"]: tag["Value"] for tag in instance["Tags"]} == {"Name": "one", "role": ""}, instance
 assert instance["SecurityGroups"] == [{"GroupId": group, "GroupName": "web"}], instance
-ec2.terminate_instances(InstanceIds=[identity])
+assert "PublicIpAddress" not in instance and instance["Monitoring"] == {"State": "disabled"}, instance
+[interface] = instance["NetworkInterfaces"]
+assert interface["Attachment"]["DeviceIndex"] == 0 and interface["Groups"][0]["GroupId"] == group, interface
+[mapping] = instance["BlockDeviceMappings"]
+[volume] = ec2.describe_volumes(VolumeIds=[mapping["Ebs"]["VolumeId"]])["Volumes"]
+assert volume["Size"] == 2 and volume["VolumeType"] == "gp3", volume
+for parameters in (
+    {"UserData": b"\xff" * 16385},
+    {"SubnetId": subnets[0]["SubnetId"], "NetworkInterfaces": [{"DeviceIndex": 0}]},
+    {"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True}}]},
+    {"Monitoring": {"Enabled": True}},
+):
+    code = {"SubnetId": "InvalidParameterCombination", "BlockDeviceMappings": "InvalidBlockDeviceMapping"}
+    code = code.get(next(iter(parameters)), "InvalidParameterValue")
+    refused(code, 400, ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1, **parameters)
+[change] = ec2.terminate_instances(InstanceIds=[identity])["TerminatingInstances"]
+assert change["InstanceId"] == identity and change["CurrentState"]["Code"] in (32, 48), change
 
 # Refusals of services, with their codes.
 message = refused("InvalidInstanceID.NotFound", 400, ec2.describe_instances, InstanceIds=["i-0123456789abcdef0"])
 assert "i-0123456789abcdef0" in message, message
 refused("InvalidAction", 400, ec2.create_vpn_gateway, Type="ipsec.1")
-refused("InvalidAction", 400, ec2.register_image, Name="a stream is no request")
+refused("InvalidAction", 400, ec2.register_image, Name="by a snapshot")
 
 # Whoever is not the owner.
 refused("AuthFailure", 401, client(secret="x" * 40).describe_vpcs)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hearth_api::{Client, v1};
 use tonic::Status;
 
-use crate::support::{Cloud, Hearthd, Mounted, code};
+use crate::support::{Cloud, Hearthd, Mounted, code, without_public_address};
 
 const ROUNDS: usize = 6;
 const CALLERS: usize = 4;
@@ -34,7 +34,7 @@ async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made(
             .map(|caller| {
                 let mut client = cloud.client.clone().instances;
                 let mut request = cloud.request(EACH);
-                request.associate_public_ip_address = Some(false);
+                request.network_interfaces = without_public_address();
                 tokio::spawn(async move {
                     let mut done = Vec::new();
                     for call in 0.. {
@@ -73,7 +73,7 @@ async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made(
     session.intents().await;
     for token in &asked {
         let mut request = cloud.request(EACH);
-        request.associate_public_ip_address = Some(false);
+        request.network_interfaces = without_public_address();
         request.client_token = token.clone();
         let again = cloud.run(request).await.unwrap().reservation_id;
         let before = acknowledged.entry(token.clone()).or_insert_with(|| again.clone());
@@ -85,11 +85,14 @@ async fn a_kill_in_the_middle_keeps_what_was_acknowledged_and_nothing_half_made(
 }
 
 async fn check(cloud: &Cloud, acknowledged: &HashMap<String, String>) {
-    let instances = cloud.all().await;
+    let reservations = cloud.reservations().await;
+    let by_reservation: HashMap<&str, usize> = reservations
+        .iter()
+        .map(|reservation| (reservation.reservation_id.as_str(), reservation.instances.len()))
+        .collect();
+    let instances: Vec<&v1::Instance> = reservations.iter().flat_map(|r| &r.instances).collect();
     let mut addresses = HashSet::new();
-    let mut by_reservation: HashMap<&str, usize> = HashMap::new();
     for instance in &instances {
-        *by_reservation.entry(&instance.reservation_id).or_default() += 1;
         assert_eq!(instance.network_interfaces.len(), 1);
         assert_eq!(instance.block_device_mappings.len(), 1);
         assert!(
@@ -123,7 +126,7 @@ async fn sigterm_ends_well_with_a_watcher_and_a_host_connected() {
     let mut watcher = cloud
         .client
         .clone()
-        .instances
+        .watch
         .watch_instances(request)
         .await
         .unwrap()

@@ -25,11 +25,20 @@ fn tcp(port: i32, cidr: &str, group: &str) -> v1::IpPermission {
                 ..Default::default()
             }]
         },
+        ..Default::default()
     }
 }
 
-fn rules(group_id: &str, permissions: Vec<v1::IpPermission>) -> v1::SecurityGroupRulesRequest {
-    v1::SecurityGroupRulesRequest {
+fn rules(group_id: &str, permissions: Vec<v1::IpPermission>) -> v1::AuthorizeSecurityGroupIngressRequest {
+    v1::AuthorizeSecurityGroupIngressRequest {
+        group_id: group_id.into(),
+        ip_permissions: permissions,
+        ..Default::default()
+    }
+}
+
+fn gone(group_id: &str, permissions: Vec<v1::IpPermission>) -> v1::RevokeSecurityGroupIngressRequest {
+    v1::RevokeSecurityGroupIngressRequest {
         group_id: group_id.into(),
         ip_permissions: permissions,
         ..Default::default()
@@ -95,7 +104,7 @@ async fn rules_reach_the_hosts_that_need_them() {
         Some(hearth_api::agent::rule::Peer::Cidr("10.0.0.0/8".into()))
     );
     client
-        .revoke_security_group_ingress(rules(&web, vec![tcp(22, "10.0.0.0/8", "")]))
+        .revoke_security_group_ingress(gone(&web, vec![tcp(22, "10.0.0.0/8", "")]))
         .await
         .unwrap();
     session.intents_when(|i| group(i, &web).ingress.is_empty()).await;
@@ -178,7 +187,7 @@ async fn bad_groups_and_rules_get_ec2s_codes() {
         .security_groups;
     assert_eq!(told[0].ip_permissions, ssh());
     assert_eq!(told[0].ip_permissions_egress.len(), 1);
-    let by_id = v1::SecurityGroupRulesRequest {
+    let by_id = v1::RevokeSecurityGroupIngressRequest {
         group_id: id.clone(),
         security_group_rule_ids: vec![added.security_group_rules[0].security_group_rule_id.clone()],
         ..Default::default()
@@ -244,13 +253,19 @@ async fn revoking_tells_what_it_does_not_know_and_takes_the_rest() {
     both.extend(described(&cloud, &id).await.ip_permissions);
     assert!(!both[1].user_id_group_pairs[0].user_id.is_empty());
     let answer = client
-        .revoke_security_group_ingress(rules(&id, both.clone()))
+        .revoke_security_group_ingress(gone(&id, both.clone()))
         .await;
     let answer = answer.unwrap().into_inner();
     assert_eq!(answer.revoked_security_group_rules.len(), 2);
     assert_eq!(answer.unknown_ip_permissions, both[..1]);
     assert!(described(&cloud, &id).await.ip_permissions.is_empty());
-    let again = client.revoke_security_group_egress(rules(&id, there())).await;
+    let again = client
+        .revoke_security_group_egress(v1::RevokeSecurityGroupEgressRequest {
+            group_id: id.clone(),
+            ip_permissions: there(),
+            ..Default::default()
+        })
+        .await;
     let again = again.unwrap().into_inner();
     assert!(again.revoked_security_group_rules.is_empty());
     assert_eq!(again.unknown_ip_permissions.len(), 1);

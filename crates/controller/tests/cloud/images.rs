@@ -5,7 +5,7 @@ use std::io::Write as _;
 use hearth_api::agent::instance_intent::BootMode;
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::v1;
-use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
+use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
 
 use crate::support::{Cloud, Hearthd, code, disk, register, register_as, seen};
 
@@ -36,8 +36,8 @@ async fn what_is_no_bootable_disk_leaves_nothing() {
         let parts = vec![part(Part::Parameters(parameters))];
         let status = client
             .clone()
-            .images
-            .register_image(tokio_stream::iter(parts))
+            .image_disks
+            .upload_image(tokio_stream::iter(parts))
             .await
             .unwrap_err();
         assert_eq!(code(&status), expected, "{name}: {status:?}");
@@ -65,11 +65,19 @@ async fn names_are_unique_and_digests_are_of_the_disk() {
         .await
         .unwrap();
     let image = &told.into_inner().images[0];
-    assert_eq!(
-        (image.state.as_str(), image.size),
-        ("available", bytes.len() as i64)
-    );
-    assert!(image.kernel_path.ends_with("/vmlinuz"), "{}", image.kernel_path);
+    assert_eq!(image.state, "available");
+    let disk = disk_of(&client, &id).await;
+    assert_eq!(disk.size, bytes.len() as i64);
+    assert!(disk.kernel_path.ends_with("/vmlinuz"), "{}", disk.kernel_path);
+}
+
+async fn disk_of(client: &hearth_api::Client, image_id: &str) -> v1::ImageDisk {
+    let request = v1::DescribeImageDisksRequest {
+        image_ids: vec![image_id.to_owned()],
+        ..v1::DescribeImageDisksRequest::default()
+    };
+    let told = client.clone().image_disks.describe_image_disks(request).await;
+    told.unwrap().into_inner().image_disks.remove(0)
 }
 
 /// An EFI system partition with this loader, a kernel, and GRUB's configuration for it.
@@ -181,7 +189,8 @@ async fn a_boot_mode_is_what_is_asked_for_within_what_the_disk_can_do() {
         let described = cloud.client.clone().images.describe_images(described).await;
         let image = described.unwrap().into_inner().images.remove(0);
         assert_eq!(image.boot_mode, stored);
-        assert_eq!(image.kernel_path.is_empty(), stored == "uefi");
+        let disk = disk_of(&cloud.client, &image.image_id).await;
+        assert_eq!(disk.kernel_path.is_empty(), stored == "uefi");
         let instance = cloud.run(request).await.unwrap().instances.remove(0);
         assert_eq!(instance.boot_mode, stored);
         assert_eq!(instance.current_instance_boot_mode, current);
@@ -243,7 +252,8 @@ async fn an_image_that_only_firmware_boots_is_uefi_and_runs_where_firmware_is() 
             .unwrap();
         let images = told.into_inner().images;
         assert_eq!((images.len(), &images[0].image_id), (1, id));
-        assert_eq!(images[0].kernel_path.is_empty(), mode == "uefi");
+        let disk = disk_of(&cloud.client, id).await;
+        assert_eq!(disk.kernel_path.is_empty(), mode == "uefi");
     }
     let mut request = cloud.request(1);
     request.image_id = image_id;
@@ -268,10 +278,10 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     let client = hearthd.client().await;
     let upload = || {
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
-        let mut images = client.clone().images;
+        let mut images = client.clone().image_disks;
         let call = tokio::spawn(async move {
             let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-            images.register_image(stream).await.map(|_| ())
+            images.upload_image(stream).await.map(|_| ())
         });
         (sender, call)
     };
@@ -313,8 +323,8 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     assert_eq!(hearthd.images(), ["notes.txt"]);
 }
 
-fn part(part: Part) -> v1::RegisterImageRequest {
-    v1::RegisterImageRequest { part: Some(part) }
+fn part(part: Part) -> v1::UploadImageRequest {
+    v1::UploadImageRequest { part: Some(part) }
 }
 
 async fn until(done: impl Fn() -> bool) {

@@ -13,7 +13,7 @@ async fn a_launch_reaches_its_host_with_all_it_needs() {
     let mut session = cloud.connect().await;
     let before = session.intents().await;
     let mut request = cloud.request(2);
-    request.user_data = b"#!/bin/sh\n".to_vec();
+    request.user_data = "IyEvYmluL3NoCg==".into();
     request.tag_specifications = vec![TagSpecification {
         resource_type: "instance".into(),
         tags: vec![Tag {
@@ -31,14 +31,8 @@ async fn a_launch_reaches_its_host_with_all_it_needs() {
         assert_eq!(instance.public_ip_address, format!("198.18.0.{}", 2 + n));
         assert_eq!(instance.security_groups[0].group_name, "default");
         assert_eq!(instance.tags[0].value, "web");
-        assert_eq!(
-            instance.block_device_mappings[0]
-                .ebs
-                .as_ref()
-                .unwrap()
-                .volume_size,
-            1
-        );
+        let ebs = instance.block_device_mappings[0].ebs.as_ref().unwrap();
+        assert!(ebs.volume_id.starts_with("vol-") && ebs.delete_on_termination);
     }
 
     let intents = session.intents_when(|i| i.instances.len() == 2).await;

@@ -7,7 +7,11 @@ use hearth_api::v1;
 
 use crate::support::{Cloud, code, ended, name, seen};
 
-async fn stop(cloud: &Cloud, ids: &[&str], force: bool) -> Result<v1::InstanceStateChanges, tonic::Status> {
+async fn stop(
+    cloud: &Cloud,
+    ids: &[&str],
+    force: bool,
+) -> Result<Vec<v1::InstanceStateChange>, tonic::Status> {
     let request = v1::StopInstancesRequest {
         instance_ids: ids.iter().map(ToString::to_string).collect(),
         force,
@@ -19,10 +23,11 @@ async fn stop(cloud: &Cloud, ids: &[&str], force: bool) -> Result<v1::InstanceSt
         .instances
         .stop_instances(request)
         .await?
-        .into_inner())
+        .into_inner()
+        .stopping_instances)
 }
 
-async fn start(cloud: &Cloud, id: &str) -> Result<v1::InstanceStateChanges, tonic::Status> {
+async fn start(cloud: &Cloud, id: &str) -> Result<Vec<v1::InstanceStateChange>, tonic::Status> {
     let request = v1::StartInstancesRequest {
         instance_ids: vec![id.into()],
         dry_run: false,
@@ -33,10 +38,11 @@ async fn start(cloud: &Cloud, id: &str) -> Result<v1::InstanceStateChanges, toni
         .instances
         .start_instances(request)
         .await?
-        .into_inner())
+        .into_inner()
+        .starting_instances)
 }
 
-async fn terminate(cloud: &Cloud, ids: &[&str]) -> Result<v1::InstanceStateChanges, tonic::Status> {
+async fn terminate(cloud: &Cloud, ids: &[&str]) -> Result<Vec<v1::InstanceStateChange>, tonic::Status> {
     let request = v1::TerminateInstancesRequest {
         instance_ids: ids.iter().map(ToString::to_string).collect(),
         dry_run: false,
@@ -47,11 +53,12 @@ async fn terminate(cloud: &Cloud, ids: &[&str]) -> Result<v1::InstanceStateChang
         .instances
         .terminate_instances(request)
         .await?
-        .into_inner())
+        .into_inner()
+        .terminating_instances)
 }
 
-fn codes(changes: &v1::InstanceStateChanges) -> (i32, i32) {
-    let change = &changes.changes[0];
+fn codes(changes: &[v1::InstanceStateChange]) -> (i32, i32) {
+    let change = &changes[0];
     (
         change.previous_state.as_ref().unwrap().code,
         change.current_state.as_ref().unwrap().code,

@@ -91,7 +91,7 @@ async fn a_recovered_instance_keeps_its_state_and_watchers_hear_of_it() {
     let mut watch = cloud
         .client
         .clone()
-        .instances
+        .watch
         .watch_instances(v1::WatchInstancesRequest {
             instance_ids: vec![id.clone()],
         })

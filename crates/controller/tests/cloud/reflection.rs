@@ -119,7 +119,7 @@ async fn a_new_cloud_has_its_defaults() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(types.instance_types[0].memory_mib, 1024);
+    assert_eq!(types.instance_types[0].memory_info.unwrap().size_in_mi_b, 1024);
     let unknown = v1::DescribeInstanceTypesRequest {
         instance_types: vec!["t2.enormous".into()],
         ..Default::default()

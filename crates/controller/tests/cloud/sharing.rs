@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use crate::crashes::count;
 use crate::load::{Ledger, Load};
 use crate::postgres::Postgres;
-use crate::support::{Cloud, Hearthd, Host, SOON, ZONE, code, disk, enroll_at, register};
+use crate::support::{
+    Cloud, Hearthd, Host, SOON, ZONE, code, disk, enroll_at, register, without_public_address,
+};
 
 /// A takeover's longest time.
 const TAKEOVER: Duration = Duration::from_secs(5);
@@ -70,7 +72,7 @@ impl Trio {
             instance_type: "t2.nano".into(),
             min_count: 1,
             max_count: 1,
-            associate_public_ip_address: Some(false),
+            network_interfaces: without_public_address(),
             ..Default::default()
         }
     }

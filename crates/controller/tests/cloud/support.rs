@@ -16,7 +16,7 @@ use hearth_api::agent::{
     control_message, volume_intent,
 };
 use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
-use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
+use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
 use hearth_api::{ApiError, Client, deltas, v1};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -611,12 +611,12 @@ pub async fn register_as(
         boot_mode: boot_mode.into(),
         ..Parameters::default()
     });
-    let mut parts = vec![v1::RegisterImageRequest {
+    let mut parts = vec![v1::UploadImageRequest {
         part: Some(parameters),
     }];
     for (n, piece) in bytes.chunks(1 << 20).enumerate() {
         if piece.iter().any(|b| *b != 0) {
-            parts.push(v1::RegisterImageRequest {
+            parts.push(v1::UploadImageRequest {
                 part: Some(Part::Chunk(Chunk {
                     offset: (n << 20) as i64,
                     data: piece.to_vec().into(),
@@ -626,10 +626,19 @@ pub async fn register_as(
     }
     let answer = client
         .clone()
-        .images
-        .register_image(tokio_stream::iter(parts))
+        .image_disks
+        .upload_image(tokio_stream::iter(parts))
         .await?;
     Ok(answer.into_inner().image_id)
+}
+
+/// For a launch without public addresses.
+pub fn without_public_address() -> Vec<v1::InstanceNetworkInterfaceSpecification> {
+    vec![v1::InstanceNetworkInterfaceSpecification {
+        device_index: Some(0),
+        associate_public_ip_address: Some(false),
+        ..v1::InstanceNetworkInterfaceSpecification::default()
+    }]
 }
 
 pub fn code(status: &Status) -> String {
@@ -704,6 +713,13 @@ impl Cloud {
         Ok(answer.into_inner())
     }
 
+    pub async fn reservations(&self) -> Vec<v1::Reservation> {
+        let request = v1::DescribeInstancesRequest::default();
+        let mut instances = self.client.clone().instances;
+        let answer = instances.describe_instances(request).await.unwrap();
+        answer.into_inner().reservations
+    }
+
     pub async fn all(&self) -> Vec<v1::Instance> {
         instances(&self.client).await
     }
@@ -724,7 +740,7 @@ impl Cloud {
         let mut stream = self
             .client
             .clone()
-            .instances
+            .watch
             .watch_instances(request)
             .await
             .unwrap()

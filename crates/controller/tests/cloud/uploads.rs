@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hearth_api::agent::FetchImageRequest;
-use hearth_api::v1::register_image_request::{Chunk, Parameters, Part};
+use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
 use hearth_api::{Client, v1};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,11 +13,11 @@ use crate::support::{Cloud, Hearthd, Mounted, SOON, code, disk, register};
 
 type Outcome = Result<String, Status>;
 
-fn part(part: Part) -> v1::RegisterImageRequest {
-    v1::RegisterImageRequest { part: Some(part) }
+fn part(part: Part) -> v1::UploadImageRequest {
+    v1::UploadImageRequest { part: Some(part) }
 }
 
-fn parameters(name: &str, size: u64) -> v1::RegisterImageRequest {
+fn parameters(name: &str, size: u64) -> v1::UploadImageRequest {
     part(Part::Parameters(Parameters {
         name: name.into(),
         size: size as i64,
@@ -25,7 +25,7 @@ fn parameters(name: &str, size: u64) -> v1::RegisterImageRequest {
     }))
 }
 
-fn chunk(offset: u64, data: &[u8]) -> v1::RegisterImageRequest {
+fn chunk(offset: u64, data: &[u8]) -> v1::UploadImageRequest {
     part(Part::Chunk(Chunk {
         offset: offset as i64,
         data: data.to_vec().into(),
@@ -33,12 +33,12 @@ fn chunk(offset: u64, data: &[u8]) -> v1::RegisterImageRequest {
 }
 
 /// An upload that goes on until the sender is dropped.
-fn upload(client: &Client) -> (mpsc::Sender<v1::RegisterImageRequest>, JoinHandle<Outcome>) {
+fn upload(client: &Client) -> (mpsc::Sender<v1::UploadImageRequest>, JoinHandle<Outcome>) {
     let (sender, receiver) = mpsc::channel(4);
-    let mut images = client.clone().images;
+    let mut images = client.clone().image_disks;
     let call = tokio::spawn(async move {
         let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        let answer = images.register_image(stream).await?;
+        let answer = images.upload_image(stream).await?;
         Ok(answer.into_inner().image_id)
     });
     (sender, call)

@@ -10,8 +10,8 @@ use futures::future::try_join_all;
 use hearth_api::agent::Intents;
 use hearth_api::client::Client;
 use hearth_api::v1;
-use hearth_tests::register_image;
 use hearth_tests::simulated::{Behaviour, Fleet, Hearthd};
+use hearth_tests::upload_image;
 
 use crate::stats::{Row, Samples, print};
 
@@ -163,17 +163,18 @@ async fn measure(program: &Path, database: Option<&str>) -> Result<Figures> {
 async fn launches(hearthd: &Hearthd, dir: &Path, zones: &[String]) -> Result<Figures> {
     let client = hearthd.client().await?;
     let disk = std::fs::read(std::env::var("HEARTH_TINY_AMI").context("HEARTH_TINY_AMI")?)?;
-    let image_id = register_image(client.images.clone(), "bench", &disk).await?;
+    let image_id = upload_image(client.image_disks.clone(), "bench", &disk).await?;
     let group = v1::CreateSecurityGroupRequest {
         group_name: "bench".into(),
         description: "bench".into(),
         ..v1::CreateSecurityGroupRequest::default()
     };
-    client
+    let group = client
         .security_groups
         .clone()
         .create_security_group(group)
         .await?;
+    let group = group.into_inner().group_id;
     let mut figures = Figures::default();
     let began = Instant::now();
     let fleet = Fleet::join(&client, dir, hosts(), zones, Behaviour::default()).await?;
@@ -183,8 +184,12 @@ async fn launches(hearthd: &Hearthd, dir: &Path, zones: &[String]) -> Result<Fig
         instance_type: "t2.nano".into(),
         min_count: count,
         max_count: count,
-        security_groups: vec!["bench".into()],
-        associate_public_ip_address: Some(false),
+        network_interfaces: vec![v1::InstanceNetworkInterfaceSpecification {
+            device_index: Some(0),
+            associate_public_ip_address: Some(false),
+            groups: vec![group.clone()],
+            ..Default::default()
+        }],
         ..v1::RunInstancesRequest::default()
     };
     // The first launch sends the image's group to its host, and so on: it does not count.
@@ -278,10 +283,10 @@ async fn membership(
         }],
         ..v1::IpPermission::default()
     };
-    let rules = v1::SecurityGroupRulesRequest {
+    let rules = v1::AuthorizeSecurityGroupIngressRequest {
         group_id: group.clone(),
         ip_permissions: vec![from_itself],
-        ..v1::SecurityGroupRulesRequest::default()
+        ..v1::AuthorizeSecurityGroupIngressRequest::default()
     };
     groups.authorize_security_group_ingress(rules).await?;
     let mut instances = client.instances.clone();
@@ -290,11 +295,10 @@ async fn membership(
         Some(groups.find(|known| known.group_id == group)?.members.len())
     };
     for _ in 0..members / 100 {
-        let request = v1::RunInstancesRequest {
-            security_groups: Vec::new(),
-            security_group_ids: vec![group.clone()],
-            ..hundred.clone()
-        };
+        let mut request = hundred.clone();
+        for interface in &mut request.network_interfaces {
+            interface.groups = vec![group.clone()];
+        }
         instances.run_instances(request).await?;
     }
     let has = |members: usize| move |intents: &Intents| count(intents).is_none_or(|known| known == members);

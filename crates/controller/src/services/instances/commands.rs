@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_api::v1::{InstanceStateChange, InstanceStateChanges};
+use hearth_api::v1::InstanceStateChange;
 use hearth_api::{ApiError, Kind};
 use serde_json::json;
 
@@ -16,7 +16,7 @@ pub(super) async fn apply_to_all(
     app: &Arc<App>,
     ids: &[String],
     command: Command,
-) -> Result<InstanceStateChanges, ApiError> {
+) -> Result<Vec<InstanceStateChange>, ApiError> {
     let ids = input::ids(Kind::Instance, ids, "InstanceId")?;
     let shared = Arc::clone(app);
     app.store
@@ -28,7 +28,7 @@ pub(super) async fn apply_to_all(
             }
             let force = command == Command::Stop { force: true };
             tx.audit(json!({ "instances": ids, "force": force }));
-            Ok(InstanceStateChanges { changes })
+            Ok(changes)
         })
         .await
 }

@@ -1,6 +1,8 @@
 //! GetConsoleOutput: asks the instance's host.
 
-use hearth_api::v1::{GetConsoleOutputRequest, GetConsoleOutputResponse};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hearth_api::v1::{GetConsoleOutputRequest, GetConsoleOutputResult};
 use hearth_api::{ApiError, ErrorCode, Kind};
 
 use crate::app::App;
@@ -12,7 +14,7 @@ use crate::views;
 pub(super) async fn output(
     app: &App,
     request: GetConsoleOutputRequest,
-) -> Result<GetConsoleOutputResponse, ApiError> {
+) -> Result<GetConsoleOutputResult, ApiError> {
     let id = input::id(Kind::Instance, &request.instance_id, "InstanceId")?;
     let state = app.store.state();
     let row = state
@@ -25,12 +27,12 @@ pub(super) async fn output(
             format!("The console of '{id}' cannot be read now: {error}. Try again later."),
         )
     })?;
-    Ok(GetConsoleOutputResponse {
+    Ok(GetConsoleOutputResult {
         instance_id: id.into(),
         timestamp: Some(views::timestamp(match console.written_at {
             0 => now(),
             written_at => written_at,
         })),
-        output: console.output,
+        output: BASE64_STANDARD.encode(console.output),
     })
 }

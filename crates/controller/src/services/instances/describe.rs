@@ -86,12 +86,13 @@ pub(super) fn describe(
         let mut instances = views::reservation(&state, &row.id, &app.cloud);
         instances.retain(|instance| {
             is_candidate(&instance.instance_id)
-                && filters.matches(&instance.tags, |name| values(instance, &row.account_id, name))
+                && filters.matches(&instance.tags, |name| values(instance, row, name))
         });
         (!instances.is_empty()).then(|| Reservation {
             reservation_id: row.id.clone(),
             owner_id: row.account_id.clone(),
             instances,
+            groups: Vec::new(),
         })
     };
     let (reservations, next_token) = paginate(named.chain(all), page, |row| row.id.clone(), tell)?;
@@ -132,7 +133,7 @@ fn candidates<'s>(
     Some(by(&state::Instance::BY_STATE, states))
 }
 
-fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'i> {
+fn values<'i>(instance: &'i Instance, reservation: &'i state::Reservation, name: &str) -> Values<'i> {
     let text = |text: &'i str| -> Values<'i> {
         if text.is_empty() {
             Vec::new()
@@ -190,10 +191,10 @@ fn values<'i>(instance: &'i Instance, owner_id: &'i str, name: &str) -> Values<'
             .collect(),
         "network-interface.subnet-id" | "subnet-id" => text(&instance.subnet_id),
         "network-interface.vpc-id" | "vpc-id" => text(&instance.vpc_id),
-        "owner-id" => text(owner_id),
+        "owner-id" => text(&reservation.account_id),
         "private-dns-name" => text(&instance.private_dns_name),
         "private-ip-address" => text(&instance.private_ip_address),
-        "reservation-id" => text(&instance.reservation_id),
+        "reservation-id" => text(&reservation.id),
         "root-device-name" => text(&instance.root_device_name),
         "state-reason-code" => text(instance.state_reason.as_ref().map_or("", |r| &r.code)),
         _ => match &instance.placement {

@@ -1,16 +1,15 @@
-//! Instances: launch, describe, watch, commands, console.
+//! Instances: launch, describe, commands, console.
 
 use std::sync::Arc;
 
 use hearth_api::v1::instances_server;
 use hearth_api::v1::{
     DescribeInstanceStatusRequest, DescribeInstanceStatusResult, DescribeInstancesRequest,
-    DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResponse, Instance,
-    InstanceStateChanges, ModifyInstanceMaintenanceOptionsRequest, ModifyInstanceMaintenanceOptionsResult,
-    RebootInstancesRequest, RebootInstancesResponse, Reservation, RunInstancesRequest, StartInstancesRequest,
-    StopInstancesRequest, TerminateInstancesRequest, WatchInstancesRequest,
+    DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResult,
+    ModifyInstanceMaintenanceOptionsRequest, ModifyInstanceMaintenanceOptionsResult, RebootInstancesRequest,
+    RebootInstancesResponse, Reservation, RunInstancesRequest, StartInstancesRequest, StartInstancesResult,
+    StopInstancesRequest, StopInstancesResult, TerminateInstancesRequest, TerminateInstancesResult,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answer;
@@ -25,7 +24,6 @@ mod plan;
 mod run;
 mod start;
 mod status;
-mod watch;
 
 pub(super) struct Instances(pub(super) Arc<App>);
 
@@ -52,34 +50,24 @@ impl instances_server::Instances for Instances {
         answer(status::describe(&self.0, request.into_inner()))
     }
 
-    type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
-
-    async fn watch_instances(
-        &self,
-        request: Request<WatchInstancesRequest>,
-    ) -> Result<Response<Self::WatchInstancesStream>, Status> {
-        answer(watch::watch(&self.0, request.into_inner()).await)
-    }
-
     async fn start_instances(
         &self,
         request: Request<StartInstancesRequest>,
-    ) -> Result<Response<InstanceStateChanges>, Status> {
+    ) -> Result<Response<StartInstancesResult>, Status> {
         let StartInstancesRequest { instance_ids, .. } = request.into_inner();
-        let done = commands::apply_to_all(&self.0, &instance_ids, Command::Start);
-        answer(done.await)
+        let done = commands::apply_to_all(&self.0, &instance_ids, Command::Start).await;
+        answer(done.map(|starting_instances| StartInstancesResult { starting_instances }))
     }
 
     async fn stop_instances(
         &self,
         request: Request<StopInstancesRequest>,
-    ) -> Result<Response<InstanceStateChanges>, Status> {
+    ) -> Result<Response<StopInstancesResult>, Status> {
         let StopInstancesRequest {
             instance_ids, force, ..
         } = request.into_inner();
-        let stop = Command::Stop { force };
-        let done = commands::apply_to_all(&self.0, &instance_ids, stop);
-        answer(done.await)
+        let done = commands::apply_to_all(&self.0, &instance_ids, Command::Stop { force }).await;
+        answer(done.map(|stopping_instances| StopInstancesResult { stopping_instances }))
     }
 
     async fn reboot_instances(
@@ -94,16 +82,18 @@ impl instances_server::Instances for Instances {
     async fn terminate_instances(
         &self,
         request: Request<TerminateInstancesRequest>,
-    ) -> Result<Response<InstanceStateChanges>, Status> {
+    ) -> Result<Response<TerminateInstancesResult>, Status> {
         let TerminateInstancesRequest { instance_ids, .. } = request.into_inner();
-        let done = commands::apply_to_all(&self.0, &instance_ids, Command::Terminate);
-        answer(done.await)
+        let done = commands::apply_to_all(&self.0, &instance_ids, Command::Terminate).await;
+        answer(done.map(|terminating_instances| TerminateInstancesResult {
+            terminating_instances,
+        }))
     }
 
     async fn get_console_output(
         &self,
         request: Request<GetConsoleOutputRequest>,
-    ) -> Result<Response<GetConsoleOutputResponse>, Status> {
+    ) -> Result<Response<GetConsoleOutputResult>, Status> {
         answer(console::output(&self.0, request.into_inner()).await)
     }
 

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hearth_api::v1::{InstanceMaintenanceOptions, InstanceMetadataOptions, RunInstancesRequest, Tag};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use prost::Message as _;
@@ -10,7 +12,7 @@ use super::maintenance;
 use crate::catalog::instance_types::{self, InstanceType};
 use crate::services::input;
 use crate::state::{AUTO_RECOVERY_DEFAULT, METADATA_TAGS_ENABLED, SHUTDOWN_STOP, SHUTDOWN_TERMINATE};
-use crate::views::ROOT_DEVICE;
+use crate::views::{ROOT_DEVICE, VOLUME_TYPE};
 
 /// Bytes of user data before any encoding. The EC2 API's own limit.
 const MAX_USER_DATA: usize = 16 * 1024;
@@ -36,6 +38,9 @@ pub(super) struct Plan {
     pub instance_tags: Vec<Tag>,
     pub volume_tags: Vec<Tag>,
     pub interface_tags: Vec<Tag>,
+    pub user_data: Vec<u8>,
+    /// Whether it has a public address; as the subnet says when `None`.
+    pub public_address: Option<bool>,
     /// BLAKE3 of what was asked for, defaults filled in: what a ClientToken stands for.
     pub hash: String,
     /// The request with its defaults filled in.
@@ -45,6 +50,7 @@ pub(super) struct Plan {
 /// # Errors
 /// What is wrong with the request, and what would do.
 pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> {
+    let public_address = fold_interface(&mut request)?;
     fill_defaults(&mut request);
     input::check_client_token(&request.client_token)?;
     if request.image_id.is_empty() {
@@ -65,15 +71,21 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
     if !request.subnet_id.is_empty() {
         Id::parse(Kind::Subnet, &request.subnet_id)?;
     }
-    if request.user_data.len() > MAX_USER_DATA {
-        return Err(ApiError::new(
-            ErrorCode::InvalidParameterValue,
-            format!(
-                "User data is limited to {MAX_USER_DATA} bytes, and this has {}. Put what is larger where the instance \
-                 can fetch it, and fetch it from the user data.",
-                request.user_data.len()
-            ),
-        ));
+    let user_data = user_data(&request)?;
+    for (name, is_wanted) in [
+        ("EbsOptimized", request.ebs_optimized),
+        (
+            "Monitoring.Enabled",
+            request.monitoring.is_some_and(|monitoring| monitoring.enabled),
+        ),
+    ] {
+        if is_wanted {
+            return Err(ApiError::invalid_value(
+                name,
+                true,
+                "Hearth does not have it yet; leave it out.",
+            ));
+        }
     }
     let behavior = request.instance_initiated_shutdown_behavior.as_str();
     if ![SHUTDOWN_STOP, SHUTDOWN_TERMINATE].contains(&behavior) {
@@ -103,9 +115,87 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
         instance_tags,
         volume_tags: tags(Kind::Volume)?,
         interface_tags: tags(Kind::NetworkInterface)?,
+        user_data,
+        public_address,
         hash: hash(&request),
         request,
     })
+}
+
+/// Puts what an interface's specification says in place of the launch's own, and answers whether it wants a public address.
+fn fold_interface(request: &mut RunInstancesRequest) -> Result<Option<bool>, ApiError> {
+    let combination = |what: &str| {
+        ApiError::new(
+            ErrorCode::InvalidParameterCombination,
+            format!(
+                "Network interfaces and an instance-level {what} may not be specified on the same request"
+            ),
+        )
+    };
+    let interface = match request.network_interfaces.as_mut_slice() {
+        [] => return Ok(None),
+        [interface] => interface,
+        more => {
+            let count = more.len();
+            return Err(ApiError::invalid_value(
+                "NetworkInterfaces",
+                format!("{count} interfaces"),
+                "An instance has one in this version.",
+            ));
+        }
+    };
+    match interface.device_index {
+        Some(0) => {}
+        Some(index) => {
+            return Err(ApiError::invalid_value(
+                "DeviceIndex",
+                index,
+                "The one interface has the index 0.",
+            ));
+        }
+        None => return Err(ApiError::missing("NetworkInterface.DeviceIndex")),
+    }
+    if interface.delete_on_termination == Some(false) {
+        return Err(ApiError::invalid_value(
+            "DeleteOnTermination",
+            false,
+            "An interface goes with its instance in this version.",
+        ));
+    }
+    interface.delete_on_termination = None;
+    if !request.subnet_id.is_empty() {
+        return Err(combination("subnet ID"));
+    }
+    if !request.security_groups.is_empty() || !request.security_group_ids.is_empty() {
+        return Err(combination("security groups"));
+    }
+    if !request.private_ip_address.is_empty() {
+        return Err(combination("private address"));
+    }
+    request.subnet_id = std::mem::take(&mut interface.subnet_id);
+    request.security_group_ids = std::mem::take(&mut interface.groups);
+    request.private_ip_address = std::mem::take(&mut interface.private_ip_address);
+    Ok(interface.associate_public_ip_address)
+}
+
+fn user_data(request: &RunInstancesRequest) -> Result<Vec<u8>, ApiError> {
+    let bytes = BASE64_STANDARD.decode(&request.user_data).map_err(|_| {
+        ApiError::new(
+            ErrorCode::InvalidParameterValue,
+            "Invalid BASE64 encoding of user data.",
+        )
+    })?;
+    if bytes.len() > MAX_USER_DATA {
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameterValue,
+            format!(
+                "User data is limited to {MAX_USER_DATA} bytes, and this has {}. Put what is larger where the instance \
+                 can fetch it, and fetch it from the user data.",
+                bytes.len()
+            ),
+        ));
+    }
+    Ok(bytes)
 }
 
 fn fill_defaults(request: &mut RunInstancesRequest) {
@@ -183,6 +273,15 @@ fn root_volume(request: &RunInstancesRequest) -> Result<(Option<u64>, bool), Api
         )));
     }
     let ebs = mapping.ebs.clone().unwrap_or_default();
+    if !["", VOLUME_TYPE].contains(&ebs.volume_type.as_str()) {
+        return Err(refused(format!(
+            "Volumes are of the type {VOLUME_TYPE}, and '{}' is another.",
+            ebs.volume_type
+        )));
+    }
+    if ebs.encrypted {
+        return Err(refused("Volumes cannot be encrypted in this version.".into()));
+    }
     let size = u64::try_from(ebs.volume_size)
         .ok()
         .filter(|size| *size <= MAX_VOLUME_GIB);
@@ -310,7 +409,14 @@ mod tests {
             refusal(|r| r.instance_type = "t9.huge".into()),
             "InvalidInstanceType"
         );
-        assert_eq!(refusal(|r| r.user_data = vec![0; 16385]), "InvalidParameterValue");
+        assert_eq!(
+            refusal(|r| r.user_data = BASE64_STANDARD.encode([0; 16385])),
+            "InvalidParameterValue"
+        );
+        assert_eq!(
+            refusal(|r| r.user_data = "#!/bin/sh".into()),
+            "InvalidParameterValue"
+        );
         assert_eq!(
             refusal(|r| r.client_token = "x".repeat(65)),
             "InvalidParameterValue"
@@ -362,7 +468,7 @@ mod tests {
         assert_eq!(plain, hash(|r| r.instance_type = "t2.micro".into()));
         assert_eq!(plain, hash(|r| r.client_token = "t".into()));
         assert_ne!(plain, hash(|r| r.instance_type = "t2.small".into()));
-        assert_ne!(plain, hash(|r| r.user_data = vec![1]));
+        assert_ne!(plain, hash(|r| r.user_data = "AQ==".into()));
         let maintenance = |auto_recovery: &str| {
             Some(InstanceMaintenanceOptions {
                 auto_recovery: auto_recovery.into(),

@@ -42,7 +42,7 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
         account_id: app.account().to_owned(),
         created_at: tx.now(),
     });
-    let user_data = launch.plan.request.user_data.clone();
+    let user_data = launch.plan.user_data.clone();
     let user_data = (!user_data.is_empty()).then(|| tx.keep_blob(user_data));
     let mut ids = Vec::new();
     for index in 0..launch.placed.hosts().len() {
@@ -118,6 +118,7 @@ fn reservation(app: &App, state: &State, reservation_id: &str) -> Reservation {
         reservation_id: reservation_id.to_owned(),
         owner_id: app.account().to_owned(),
         instances: views::reservation(state, reservation_id, &app.cloud),
+        groups: Vec::new(),
     }
 }
 
@@ -144,8 +145,7 @@ fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
     let vpc_id = subnets.first().map_or("", |subnet| &subnet.vpc_id);
     let groups = groups(state, &plan.request, vpc_id)?;
     let wants_public = plan
-        .request
-        .associate_public_ip_address
+        .public_address
         .unwrap_or_else(|| subnets.iter().any(|subnet| subnet.map_public_ip_on_launch));
     let public = if wants_public {
         free_public(app, state, plan.min, allowed)?

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hearth_api::filter::Filters;
 use hearth_api::v1::{
-    CreateKeyPairRequest, CreateKeyPairResponse, DeleteKeyPairRequest, DeleteKeyPairResponse,
-    DescribeKeyPairsRequest, DescribeKeyPairsResponse, ImportKeyPairRequest, KeyPair, TagSpecification,
-    key_pairs_server,
+    CreateKeyPairRequest, DeleteKeyPairRequest, DeleteKeyPairResponse, DescribeKeyPairsRequest,
+    DescribeKeyPairsResponse, ImportKeyPairRequest, ImportKeyPairResult, KeyPair, KeyPairInfo,
+    TagSpecification, key_pairs_server,
 };
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
@@ -30,14 +30,14 @@ impl key_pairs_server::KeyPairs for KeyPairs {
     async fn create_key_pair(
         &self,
         request: Request<CreateKeyPairRequest>,
-    ) -> Result<Response<CreateKeyPairResponse>, Status> {
+    ) -> Result<Response<KeyPair>, Status> {
         answer(create(&self.0, request.into_inner()).await)
     }
 
     async fn import_key_pair(
         &self,
         request: Request<ImportKeyPairRequest>,
-    ) -> Result<Response<KeyPair>, Status> {
+    ) -> Result<Response<ImportKeyPairResult>, Status> {
         answer(import(&self.0, request.into_inner()).await)
     }
 
@@ -56,7 +56,7 @@ impl key_pairs_server::KeyPairs for KeyPairs {
     }
 }
 
-async fn create(app: &App, request: CreateKeyPairRequest) -> Result<CreateKeyPairResponse, ApiError> {
+async fn create(app: &App, request: CreateKeyPairRequest) -> Result<KeyPair, ApiError> {
     check_name(&request.key_name)?;
     let name = request.key_name.clone();
     let make = match request.key_type.as_str() {
@@ -73,23 +73,32 @@ async fn create(app: &App, request: CreateKeyPairRequest) -> Result<CreateKeyPai
     let made = tokio::task::spawn_blocking(move || make(&name)).await;
     let made = made.map_err(|error| ApiError::internal(&error))?;
     let created = made.map_err(|error| ApiError::internal(&error))?;
-    let key_pair = insert(
+    let row = insert(
         app,
         &request.key_name,
         created.public,
         &request.tag_specifications,
     )
     .await?;
-    Ok(CreateKeyPairResponse {
-        key_pair: Some(key_pair),
+    Ok(KeyPair {
+        tags: tell_tags(&row.tags),
+        key_pair_id: row.id,
+        key_name: row.name,
+        key_fingerprint: row.fingerprint,
         key_material: created.private_pem,
     })
 }
 
-async fn import(app: &App, request: ImportKeyPairRequest) -> Result<KeyPair, ApiError> {
+async fn import(app: &App, request: ImportKeyPairRequest) -> Result<ImportKeyPairResult, ApiError> {
     check_name(&request.key_name)?;
     let public = material::import(&request.key_name, &request.public_key_material)?;
-    insert(app, &request.key_name, public, &request.tag_specifications).await
+    let row = insert(app, &request.key_name, public, &request.tag_specifications).await?;
+    Ok(ImportKeyPairResult {
+        tags: tell_tags(&row.tags),
+        key_pair_id: row.id,
+        key_name: row.name,
+        key_fingerprint: row.fingerprint,
+    })
 }
 
 fn check_name(name: &str) -> Result<(), ApiError> {
@@ -113,7 +122,7 @@ async fn insert(
     name: &str,
     public: Public,
     specifications: &[TagSpecification],
-) -> Result<KeyPair, ApiError> {
+) -> Result<state::KeyPair, ApiError> {
     let tags = input::tags_for(specifications, &[Kind::KeyPair], Kind::KeyPair)?;
     let (account_id, name) = (app.account().to_owned(), name.to_owned());
     app.store
@@ -136,15 +145,14 @@ async fn insert(
             };
             tx.audit(json!({ "key_pair": row.id, "name": row.name }));
             tx.event("key-pair.created", &row.id);
-            let told = tell(&row, false);
-            tx.put(row);
-            Ok(told)
+            tx.put(row.clone());
+            Ok(row)
         })
         .await
 }
 
-fn tell(row: &state::KeyPair, with_public_key: bool) -> KeyPair {
-    KeyPair {
+fn tell(row: &state::KeyPair, with_public_key: bool) -> KeyPairInfo {
+    KeyPairInfo {
         key_pair_id: row.id.clone(),
         key_name: row.name.clone(),
         key_type: row.key_type.clone(),
@@ -217,7 +225,10 @@ async fn delete(app: &App, request: DeleteKeyPairRequest) -> Result<DeleteKeyPai
                 tx.event("key-pair.deleted", id);
             }
             tx.audit(json!({ "key_pair": deleted, "name": name }));
-            Ok(DeleteKeyPairResponse {})
+            Ok(DeleteKeyPairResponse {
+                key_pair_id: deleted.unwrap_or_default(),
+                r#return: true,
+            })
         })
         .await
 }

@@ -6,22 +6,24 @@ use std::sync::Arc;
 use hearth_api::filter::{Filters, Values};
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
-    CreateSecurityGroupRequest, CreateSecurityGroupResponse, DeleteSecurityGroupRequest,
-    DeleteSecurityGroupResponse, DescribeSecurityGroupsRequest, DescribeSecurityGroupsResponse,
-    RevokeSecurityGroupRulesResponse, SecurityGroup, SecurityGroupRulesRequest, SecurityGroupRulesResponse,
-    security_groups_server,
+    AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupEgressResult,
+    AuthorizeSecurityGroupIngressRequest, AuthorizeSecurityGroupIngressResult, CreateSecurityGroupRequest,
+    CreateSecurityGroupResponse, DeleteSecurityGroupRequest, DeleteSecurityGroupResponse,
+    DescribeSecurityGroupsRequest, DescribeSecurityGroupsResponse, RevokeSecurityGroupEgressRequest,
+    RevokeSecurityGroupEgressResult, RevokeSecurityGroupIngressRequest, RevokeSecurityGroupIngressResult,
+    SecurityGroup, security_groups_server,
 };
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use self::rules::Direction;
 use super::{answer, input};
 use crate::app::App;
 use crate::state::noun::{keep_tags, tell_tags};
 use crate::state::{self, NetworkInterface, SecurityGroupRule, State, Tx, Vpc, folded};
 use crate::store::bootstrap::{DEFAULT_GROUP, allow_all_egress};
 
+mod named;
 mod permissions;
 mod rules;
 
@@ -66,34 +68,54 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
 
     async fn authorize_security_group_ingress(
         &self,
-        request: Request<SecurityGroupRulesRequest>,
-    ) -> Result<Response<SecurityGroupRulesResponse>, Status> {
-        let done = rules::authorize(&self.0, request.into_inner(), Direction::Ingress).await;
-        answer(done)
+        request: Request<AuthorizeSecurityGroupIngressRequest>,
+    ) -> Result<Response<AuthorizeSecurityGroupIngressResult>, Status> {
+        let done = match request.into_inner().try_into() {
+            Ok(named) => rules::authorize(&self.0, named).await,
+            Err(error) => Err(error),
+        };
+        answer(done.map(|added| AuthorizeSecurityGroupIngressResult {
+            r#return: true,
+            security_group_rules: added.iter().map(permissions::rule).collect(),
+        }))
     }
 
     async fn authorize_security_group_egress(
         &self,
-        request: Request<SecurityGroupRulesRequest>,
-    ) -> Result<Response<SecurityGroupRulesResponse>, Status> {
-        let done = rules::authorize(&self.0, request.into_inner(), Direction::Egress).await;
-        answer(done)
+        request: Request<AuthorizeSecurityGroupEgressRequest>,
+    ) -> Result<Response<AuthorizeSecurityGroupEgressResult>, Status> {
+        let done = match request.into_inner().try_into() {
+            Ok(named) => rules::authorize(&self.0, named).await,
+            Err(error) => Err(error),
+        };
+        answer(done.map(|added| AuthorizeSecurityGroupEgressResult {
+            r#return: true,
+            security_group_rules: added.iter().map(permissions::rule).collect(),
+        }))
     }
 
     async fn revoke_security_group_ingress(
         &self,
-        request: Request<SecurityGroupRulesRequest>,
-    ) -> Result<Response<RevokeSecurityGroupRulesResponse>, Status> {
-        let done = rules::revoke(&self.0, request.into_inner(), Direction::Ingress).await;
-        answer(done)
+        request: Request<RevokeSecurityGroupIngressRequest>,
+    ) -> Result<Response<RevokeSecurityGroupIngressResult>, Status> {
+        let done = rules::revoke(&self.0, request.into_inner().into()).await;
+        answer(done.map(|(revoked, unknown)| RevokeSecurityGroupIngressResult {
+            r#return: true,
+            revoked_security_group_rules: revoked.iter().map(permissions::revoked).collect(),
+            unknown_ip_permissions: permissions::permissions(unknown.iter(), self.0.account()),
+        }))
     }
 
     async fn revoke_security_group_egress(
         &self,
-        request: Request<SecurityGroupRulesRequest>,
-    ) -> Result<Response<RevokeSecurityGroupRulesResponse>, Status> {
-        let done = rules::revoke(&self.0, request.into_inner(), Direction::Egress).await;
-        answer(done)
+        request: Request<RevokeSecurityGroupEgressRequest>,
+    ) -> Result<Response<RevokeSecurityGroupEgressResult>, Status> {
+        let done = rules::revoke(&self.0, request.into_inner().into()).await;
+        answer(done.map(|(revoked, unknown)| RevokeSecurityGroupEgressResult {
+            r#return: true,
+            revoked_security_group_rules: revoked.iter().map(permissions::revoked).collect(),
+            unknown_ip_permissions: permissions::permissions(unknown.iter(), self.0.account()),
+        }))
     }
 }
 
@@ -167,9 +189,11 @@ async fn create(
             tx.put(allow_all_egress(&group, tx.now()));
             tx.audit(json!({ "group": group.id, "name": name }));
             tx.event("security-group.created", &group.id);
-            let group_id = group.id.clone();
-            tx.put(group);
-            Ok(CreateSecurityGroupResponse { group_id })
+            tx.put(group.clone());
+            Ok(CreateSecurityGroupResponse {
+                group_id: group.id,
+                tags: tell_tags(&group.tags),
+            })
         })
         .await
 }
@@ -238,7 +262,10 @@ async fn delete(
                 ));
             }
             remove(tx, &group);
-            Ok(DeleteSecurityGroupResponse {})
+            Ok(DeleteSecurityGroupResponse {
+                group_id: group.id,
+                r#return: true,
+            })
         })
         .await
 }

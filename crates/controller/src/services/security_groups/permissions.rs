@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use hearth_api::v1::{IpPermission, IpRange, SecurityGroupRule, UserIdGroupPair};
+use hearth_api::v1::{
+    IpPermission, IpRange, ReferencedSecurityGroup, RevokedSecurityGroupRule, SecurityGroupRule,
+    UserIdGroupPair,
+};
 use hearth_api::{ApiError, ErrorCode, Kind};
 use ipnet::Ipv4Net;
 
 use crate::state::SecurityGroupRule as RuleRow;
+use crate::state::noun::tell_tags;
 
 const ALL: i64 = -1;
 const ICMP: i64 = 1;
@@ -68,6 +72,12 @@ pub(super) fn normalise(permissions: &[IpPermission], account: &str) -> Result<V
     let mut rules = Vec::new();
     for permission in permissions {
         let traffic = traffic(permission)?;
+        if !permission.ipv6_ranges.is_empty() || !permission.prefix_list_ids.is_empty() {
+            return Err(ApiError::new(
+                ErrorCode::InvalidParameterValue,
+                "IPv6 ranges and prefix lists are not supported yet: give IPv4 ranges or security groups.",
+            ));
+        }
         if permission.ip_ranges.is_empty() && permission.user_id_group_pairs.is_empty() {
             return Err(ApiError::new(
                 ErrorCode::InvalidParameterValue,
@@ -211,6 +221,29 @@ fn port(n: i64) -> i32 {
 /// A rule as its own resource.
 pub(super) fn rule(row: &RuleRow) -> SecurityGroupRule {
     SecurityGroupRule {
+        security_group_rule_id: row.id.clone(),
+        group_id: row.group_id.clone(),
+        group_owner_id: row.account_id.clone(),
+        is_egress: row.is_egress,
+        ip_protocol: protocol_name(row.protocol),
+        from_port: port(row.from_port),
+        to_port: port(row.to_port),
+        cidr_ipv4: row.cidr.clone(),
+        referenced_group_info: row
+            .referenced_group_id
+            .as_ref()
+            .map(|group| ReferencedSecurityGroup {
+                group_id: group.clone(),
+                user_id: row.account_id.clone(),
+            }),
+        description: row.description.clone(),
+        tags: tell_tags(&row.tags),
+    }
+}
+
+/// A rule that is no more.
+pub(super) fn revoked(row: &RuleRow) -> RevokedSecurityGroupRule {
+    RevokedSecurityGroupRule {
         security_group_rule_id: row.id.clone(),
         group_id: row.group_id.clone(),
         is_egress: row.is_egress,

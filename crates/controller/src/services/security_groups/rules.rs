@@ -1,49 +1,30 @@
 //! Authorize and revoke. Authorize adds all rules of a call or none.
 
-use hearth_api::v1::{
-    RevokeSecurityGroupRulesResponse, SecurityGroupRulesRequest, SecurityGroupRulesResponse,
-};
+use hearth_api::v1::Tag;
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
 
 use super::find;
+use super::named::{Direction, Named};
 use super::permissions::{self, Peer, Wanted};
 use crate::app::App;
 use crate::services::input;
+use crate::state::noun::keep_tags;
 use crate::state::{SecurityGroup, SecurityGroupRule as Rule, State, Tags, Tx};
 use crate::store::now;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
-    Ingress,
-    Egress,
-}
 
 /// Rules that a group has per direction.
 const MAX_RULES: usize = 60;
 
-pub(super) async fn authorize(
-    app: &App,
-    request: SecurityGroupRulesRequest,
-    direction: Direction,
-) -> Result<SecurityGroupRulesResponse, ApiError> {
-    if !request.security_group_rule_ids.is_empty() {
-        return Err(ApiError::new(
-            ErrorCode::InvalidParameterCombination,
-            "Rule ids are for revoking; give the new rules as IpPermissions.",
-        ));
-    }
+pub(super) async fn authorize(app: &App, request: Named) -> Result<Vec<Rule>, ApiError> {
     let account_id = app.account().to_owned();
-    let wanted = permissions::normalise(&request.ip_permissions, &account_id)?;
+    let wanted = permissions::normalise(&request.permissions, &account_id)?;
     app.store
         .transact(move |tx| {
             let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
-            let added = add(tx, &group, direction, wanted)?;
+            let added = add(tx, &group, request.direction, &request.tags, wanted)?;
             changed(tx, &group.id, &added);
-            let told = added.iter().map(permissions::rule).collect();
-            Ok(SecurityGroupRulesResponse {
-                security_group_rules: told,
-            })
+            Ok(added)
         })
         .await
 }
@@ -53,12 +34,16 @@ fn add(
     tx: &mut Tx<'_>,
     group: &SecurityGroup,
     direction: Direction,
+    tags: &[Tag],
     wanted: Vec<Wanted>,
 ) -> Result<Vec<Rule>, ApiError> {
     let before = existing(tx, &group.id, direction);
     let mut added: Vec<Rule> = Vec::new();
     for wanted in wanted {
-        let rule = to_rule(tx, group, direction, wanted)?;
+        let rule = Rule {
+            tags: keep_tags(tags),
+            ..to_rule(tx, group, direction, wanted)?
+        };
         if added.iter().any(|other| same(other, &rule)) {
             return Err(twice(&rule));
         }
@@ -89,13 +74,10 @@ fn changed(tx: &mut Tx<'_>, group_id: &str, rules: &[Rule]) {
     tx.event("security-group.changed", group_id);
 }
 
-pub(super) async fn revoke(
-    app: &App,
-    request: SecurityGroupRulesRequest,
-    direction: Direction,
-) -> Result<RevokeSecurityGroupRulesResponse, ApiError> {
-    let by_id = !request.security_group_rule_ids.is_empty();
-    if by_id && !request.ip_permissions.is_empty() {
+/// Answers the rules that were removed, and those that were named and not there.
+pub(super) async fn revoke(app: &App, request: Named) -> Result<(Vec<Rule>, Vec<Rule>), ApiError> {
+    let by_id = !request.rule_ids.is_empty();
+    if by_id && !request.permissions.is_empty() {
         return Err(ApiError::combination("ipPermissions", "securityGroupRuleIds"));
     }
     let account_id = app.account().to_owned();
@@ -103,18 +85,17 @@ pub(super) async fn revoke(
         .transact(move |tx| {
             let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
             let (revoked, unknown) = if by_id {
-                let ids = &request.security_group_rule_ids;
-                (named(tx, &group, direction, ids)?, Vec::new())
+                (
+                    named(tx, &group, request.direction, &request.rule_ids)?,
+                    Vec::new(),
+                )
             } else {
-                let wanted = permissions::normalise(&request.ip_permissions, &account_id)?;
-                described(tx, &group, direction, wanted)?
+                let wanted = permissions::normalise(&request.permissions, &account_id)?;
+                described(tx, &group, request.direction, wanted)?
             };
             tx.remove_all::<Rule>(revoked.iter().map(|rule| rule.id.clone()));
             changed(tx, &group.id, &revoked);
-            Ok(RevokeSecurityGroupRulesResponse {
-                revoked_security_group_rules: revoked.iter().map(permissions::rule).collect(),
-                unknown_ip_permissions: permissions::permissions(unknown.iter(), &account_id),
-            })
+            Ok((revoked, unknown))
         })
         .await
 }

@@ -13,7 +13,7 @@ fn permission(protocol: &str, from: Option<i32>, to: Option<i32>, cidr: &str) ->
             cidr_ip: cidr.into(),
             description: String::new(),
         }],
-        user_id_group_pairs: Vec::new(),
+        ..IpPermission::default()
     }
 }
 

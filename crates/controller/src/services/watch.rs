@@ -4,16 +4,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hearth_api::v1::{Instance, WatchInstancesRequest};
+use hearth_api::v1::{Instance, WatchInstancesRequest, watch_server};
 use hearth_api::{ApiError, Kind};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
+use super::{answer, input};
 use crate::app::App;
-use crate::services::input;
 use crate::{state, views};
 
 /// Instances that wait for the network.
@@ -21,7 +21,21 @@ const AHEAD: usize = 16;
 
 type Sender = mpsc::Sender<Result<Instance, Status>>;
 
-pub(super) async fn watch(
+pub(super) struct Watch(pub(super) Arc<App>);
+
+#[tonic::async_trait]
+impl watch_server::Watch for Watch {
+    type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
+
+    async fn watch_instances(
+        &self,
+        request: Request<WatchInstancesRequest>,
+    ) -> Result<Response<Self::WatchInstancesStream>, Status> {
+        answer(watch(&self.0, request.into_inner()).await)
+    }
+}
+
+async fn watch(
     app: &Arc<App>,
     request: WatchInstancesRequest,
 ) -> Result<ReceiverStream<Result<Instance, Status>>, ApiError> {

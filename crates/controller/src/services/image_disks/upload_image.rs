@@ -1,13 +1,13 @@
-//! RegisterImage: the bytes go to a file of their own, are looked into, and become an AMI by the commit of its row.
+//! UploadImage: the bytes go to a file of their own, are looked into, and become an AMI by the commit of its row.
 
 use std::sync::Arc;
 
-use hearth_api::v1::{RegisterImageRequest, RegisterImageResponse, register_image_request};
+use hearth_api::v1::{UploadImageRequest, UploadImageResponse, upload_image_request};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use hearth_image::BootMode;
-use register_image_request::{Chunk, Parameters, Part};
 use serde_json::json;
 use tonic::{Code, Streaming};
+use upload_image_request::{Chunk, Parameters, Part};
 
 use super::boot_mode;
 use super::limits::{Patience, Uploads, one_more};
@@ -22,17 +22,17 @@ use crate::store::now;
 /// Bytes of an image: EC2's largest volume.
 const MAX_SIZE: i64 = 16 << 40;
 
-pub(super) async fn register(
+pub(super) async fn upload_image(
     app: &App,
     uploads: &Arc<Uploads>,
     inspections: &Inspections,
-    mut parts: Streaming<RegisterImageRequest>,
-) -> Result<RegisterImageResponse, ApiError> {
+    mut parts: Streaming<UploadImageRequest>,
+) -> Result<UploadImageResponse, ApiError> {
     let patience = Patience::new(&app.config);
     let Some(Part::Parameters(parameters)) = next(&mut parts, &patience).await? else {
         return Err(ApiError::new(
             ErrorCode::MissingParameter,
-            "The first message of RegisterImage carries the parameters.",
+            "The first message of UploadImage carries the parameters.",
         ));
     };
     check(&parameters)?;
@@ -97,7 +97,7 @@ pub(super) async fn register(
         })
         .await?;
     upload.keep();
-    Ok(RegisterImageResponse { image_id: id })
+    Ok(UploadImageResponse { image_id: id })
 }
 
 fn check(parameters: &Parameters) -> Result<(), ApiError> {
@@ -144,7 +144,7 @@ async fn receive(
     app: &App,
     id: &str,
     size: u64,
-    parts: &mut Streaming<RegisterImageRequest>,
+    parts: &mut Streaming<UploadImageRequest>,
     mut patience: Patience,
 ) -> Result<Upload, ApiError> {
     let path = app.images_dir().join(format!("{id}.upload"));
@@ -162,7 +162,7 @@ async fn receive(
 }
 
 async fn next_chunk(
-    parts: &mut Streaming<RegisterImageRequest>,
+    parts: &mut Streaming<UploadImageRequest>,
     patience: &Patience,
 ) -> Result<Option<Chunk>, ApiError> {
     match next(parts, patience).await? {
@@ -176,17 +176,17 @@ async fn next_chunk(
 }
 
 async fn next(
-    parts: &mut Streaming<RegisterImageRequest>,
+    parts: &mut Streaming<UploadImageRequest>,
     patience: &Patience,
 ) -> Result<Option<Part>, ApiError> {
     let (end, why) = patience.ends();
     let message = tokio::time::timeout_at(end, parts.message()).await;
     match message.map_err(|_| why)? {
         Ok(None) => Ok(None),
-        Ok(Some(RegisterImageRequest { part: Some(part) })) => Ok(Some(part)),
-        Ok(Some(RegisterImageRequest { part: None })) => Err(ApiError::new(
+        Ok(Some(UploadImageRequest { part: Some(part) })) => Ok(Some(part)),
+        Ok(Some(UploadImageRequest { part: None })) => Err(ApiError::new(
             ErrorCode::InvalidParameter,
-            "A message of RegisterImage carries parameters or a chunk.",
+            "A message of UploadImage carries parameters or a chunk.",
         )),
         Err(status) if status.code() == Code::OutOfRange => Err(ApiError::new(
             ErrorCode::InvalidParameterValue,

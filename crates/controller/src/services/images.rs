@@ -1,30 +1,24 @@
-//! AMIs.
+//! AMIs. Their disks come and are looked into in [`super::image_disks`].
 
 use std::sync::Arc;
 
 use hearth_api::filter::Filters;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
-    DeregisterImageRequest, DeregisterImageResponse, DescribeImagesRequest, DescribeImagesResponse, Image,
-    RegisterImageRequest, RegisterImageResponse, image, images_server,
+    BlockDeviceMapping, DeregisterImageRequest, DeregisterImageResponse, DescribeImagesRequest,
+    DescribeImagesResponse, EbsBlockDevice, Image, images_server,
 };
 use hearth_api::{ApiError, Kind};
 use serde_json::json;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use super::{answer, input};
 use crate::app::App;
-use crate::inspection::Inspections;
 use crate::state::noun::tell_tags;
 use crate::state::{self, AVAILABLE, DEREGISTERED, Tags};
-use crate::views::{self, ARCHITECTURE, ROOT_DEVICE};
-
-mod boot_mode;
-mod limits;
-mod register;
-mod upload;
-
-use limits::Uploads;
+use crate::views::{
+    self, ARCHITECTURE, HYPERVISOR, PLATFORM, ROOT_DEVICE, ROOT_DEVICE_TYPE, VIRTUALIZATION, VOLUME_TYPE,
+};
 
 const FILTERS: &[&str] = &[
     "architecture",
@@ -38,43 +32,22 @@ const FILTERS: &[&str] = &[
     "tag",
 ];
 
-pub(super) struct Images {
-    app: Arc<App>,
-    uploads: Arc<Uploads>,
-    inspections: Inspections,
-}
-
-impl Images {
-    pub(super) fn new(app: Arc<App>) -> Self {
-        Self {
-            app,
-            uploads: Arc::default(),
-            inspections: Inspections::default(),
-        }
-    }
-}
+pub(super) struct Images(pub(super) Arc<App>);
 
 #[tonic::async_trait]
 impl images_server::Images for Images {
-    async fn register_image(
-        &self,
-        request: Request<Streaming<RegisterImageRequest>>,
-    ) -> Result<Response<RegisterImageResponse>, Status> {
-        answer(register::register(&self.app, &self.uploads, &self.inspections, request.into_inner()).await)
-    }
-
     async fn describe_images(
         &self,
         request: Request<DescribeImagesRequest>,
     ) -> Result<Response<DescribeImagesResponse>, Status> {
-        answer(describe(&self.app, &request.into_inner()))
+        answer(describe(&self.0, &request.into_inner()))
     }
 
     async fn deregister_image(
         &self,
         request: Request<DeregisterImageRequest>,
     ) -> Result<Response<DeregisterImageResponse>, Status> {
-        answer(deregister(&self.app, request.into_inner()).await)
+        answer(deregister(&self.0, request.into_inner()).await)
     }
 }
 
@@ -122,17 +95,28 @@ fn tell(row: &state::Image) -> Image {
         description: row.description.clone(),
         state: row.state.clone(),
         architecture: ARCHITECTURE.into(),
-        creation_date: Some(views::timestamp(row.created_at)),
+        creation_date: views::time(row.created_at),
         root_device_name: ROOT_DEVICE.into(),
-        size: row.size.cast_signed(),
-        block_device_mappings: vec![image::BlockDevice {
+        block_device_mappings: vec![BlockDeviceMapping {
             device_name: ROOT_DEVICE.into(),
-            volume_size: row.size.div_ceil(1 << 30).cast_signed(),
+            ebs: Some(EbsBlockDevice {
+                delete_on_termination: Some(true),
+                volume_size: i32::try_from(row.size.div_ceil(1 << 30)).unwrap_or(i32::MAX),
+                volume_type: VOLUME_TYPE.into(),
+                encrypted: false,
+            }),
         }],
         tags: tell_tags(&row.tags),
         owner_id: row.account_id.clone(),
-        kernel_path: row.kernel_path.clone(),
         boot_mode: row.boot_mode.as_str().to_owned(),
+        ena_support: false,
+        hypervisor: HYPERVISOR.into(),
+        image_location: format!("{}/{}", row.account_id, row.name),
+        image_type: "machine".into(),
+        platform_details: PLATFORM.into(),
+        public: false,
+        root_device_type: ROOT_DEVICE_TYPE.into(),
+        virtualization_type: VIRTUALIZATION.into(),
     }
 }
 
@@ -150,7 +134,7 @@ async fn deregister(app: &App, request: DeregisterImageRequest) -> Result<Deregi
             });
             tx.audit(json!({ "image": id.as_str() }));
             tx.event("image.deregistered", &id);
-            Ok(DeregisterImageResponse {})
+            Ok(DeregisterImageResponse { r#return: true })
         })
         .await
 }

@@ -1,4 +1,4 @@
-//! The boot mode of an AMI: what RegisterImage asks for, within what the disk can do.
+//! The boot mode of an AMI: what UploadImage asks for, within what the disk can do.
 
 use hearth_api::ApiError;
 use hearth_image::BootMode;
