@@ -11,9 +11,9 @@ use base64::prelude::BASE64_STANDARD;
 use futures::StreamExt;
 use hearth_api::client::channel;
 use hearth_api::v1::{
-    self, hosts_client::HostsClient, image_disks_client::ImageDisksClient, instances_client::InstancesClient,
-    key_pairs_client::KeyPairsClient, security_groups_client::SecurityGroupsClient,
-    watch_client::WatchClient,
+    self, hosts_client::HostsClient, image_disks_client::ImageDisksClient, images_client::ImagesClient,
+    instances_client::InstancesClient, key_pairs_client::KeyPairsClient,
+    security_groups_client::SecurityGroupsClient, watch_client::WatchClient,
 };
 use tonic::transport::Channel;
 
@@ -265,6 +265,10 @@ impl Cloud {
 
     pub async fn watch(&self) -> Result<WatchClient<Channel>> {
         Ok(WatchClient::new(self.channel().await?))
+    }
+
+    pub async fn images(&self) -> Result<ImagesClient<Channel>> {
+        Ok(ImagesClient::new(self.channel().await?))
     }
 
     pub async fn image_disks(&self) -> Result<ImageDisksClient<Channel>> {

@@ -196,7 +196,7 @@ async fn a_full_disk_while_importing_leaves_nothing() {
     assert!(left.is_empty(), "{left:?}");
     drop(disk);
     let described = cloud
-        .image_disks()
+        .images()
         .await
         .unwrap()
         .describe_images(v1::DescribeImagesRequest::default())

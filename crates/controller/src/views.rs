@@ -24,6 +24,7 @@ pub const ARCHITECTURE: &str = "x86_64";
 pub const HYPERVISOR: &str = "xen";
 pub const VIRTUALIZATION: &str = "hvm";
 pub const ROOT_DEVICE_TYPE: &str = "ebs";
+/// The only type that there is: no promise of throughput, as of a general purpose SSD.
 pub const VOLUME_TYPE: &str = "gp3";
 pub const PLATFORM: &str = "Linux/UNIX";
 /// What EC2 calls its own account, to which public addresses belong that are not Elastic ones.

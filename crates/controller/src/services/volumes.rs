@@ -30,8 +30,6 @@ const FILTERS: &[&str] = &[
     "volume-id",
     "volume-type",
 ];
-/// The only type that there is: no promise of throughput, as of a general purpose SSD.
-
 pub(super) struct Volumes(pub(super) Arc<App>);
 
 #[tonic::async_trait]
