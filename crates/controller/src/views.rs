@@ -68,12 +68,7 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         tags: tell_tags(&row.tags),
         ami_launch_index: i32::try_from(row.ami_launch_index).unwrap_or(i32::MAX),
         client_token: row.client_token.clone(),
-        metadata_options: Some(v1::InstanceMetadataOptions {
-            http_tokens: row.http_tokens.clone(),
-            http_endpoint: row.http_endpoint.clone(),
-            http_put_response_hop_limit: i32::try_from(row.http_hop_limit).unwrap_or(1),
-            instance_metadata_tags: row.metadata_tags.clone(),
-        }),
+        metadata_options: Some(metadata_options(row)),
         maintenance_options: Some(v1::InstanceMaintenanceOptions {
             auto_recovery: row.auto_recovery.clone(),
         }),
@@ -105,6 +100,15 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         })
         .collect();
     told
+}
+
+pub fn metadata_options(row: &Instance) -> v1::InstanceMetadataOptions {
+    v1::InstanceMetadataOptions {
+        http_tokens: row.http_tokens.clone(),
+        http_endpoint: row.http_endpoint.clone(),
+        http_put_response_hop_limit: i32::try_from(row.http_hop_limit).unwrap_or(1),
+        instance_metadata_tags: row.metadata_tags.clone(),
+    }
 }
 
 /// What the type had at the launch; the threads of a core are those of today's catalogue.

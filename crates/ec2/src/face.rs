@@ -27,7 +27,8 @@ pub struct SignedBy(pub String);
 /// The protocol's door to the services `G`.
 #[derive(Debug)]
 pub struct Face<G, K> {
-    table: Table,
+    /// By service; IAM has no calls yet.
+    tables: [(Service, Table); 2],
     region: String,
     grpc: G,
     keys: K,
@@ -56,12 +57,14 @@ where
         grpc: G,
         keys: K,
     ) -> Result<Self, ModelError> {
-        let services = pool
-            .services()
-            .filter(|service| service.package_name() == package);
-        let (table, _) = Table::join(&Model::of(Service::Ec2)?, services);
+        let table = |service| {
+            let own = pool
+                .services()
+                .filter(|own| own.package_name() == package && Service::of(own.name()) == service);
+            Ok((service, Table::join(&Model::of(service)?, own).0))
+        };
         Ok(Self {
-            table,
+            tables: [table(Service::Ec2)?, table(Service::Sts)?],
             region: region.to_owned(),
             grpc,
             keys,
@@ -71,9 +74,35 @@ where
     /// Answers a request. `request_id` is that of requests that no service sees.
     pub async fn answer(&self, request: Request<Bytes>, request_id: &str) -> Response<Full<Bytes>> {
         let mut request_id = request_id.to_owned();
-        match self.work(request, &mut request_id).await {
+        let (head, body) = request.into_parts();
+        let scope = Scope::of(&head);
+        let (service, table) = match &scope {
+            Some(scope) => match self.tables.iter().find(|(of, _)| of.name() == scope.service) {
+                Some(found) => found,
+                None => {
+                    let message = format!("The service {} is not served here.", scope.service);
+                    return self.refuse(StatusCode::BAD_REQUEST, "InvalidAction", &message, &request_id);
+                }
+            },
+            None => &self.tables[0],
+        };
+        let request = Request::from_parts(head, body);
+        let region = match scope {
+            Some(scope) if service.is_global() && scope.region == GLOBAL_REGION => GLOBAL_REGION,
+            _ => &self.region,
+        };
+        match self
+            .work((*service, table, region), request, &mut request_id)
+            .await
+        {
             Ok(xml) => response(StatusCode::OK, xml, &request_id),
-            Err(failure) => self.refuse(failure.status, &failure.code, &failure.message, &request_id),
+            Err(failure) => refuse(
+                table,
+                failure.status,
+                &failure.code,
+                &failure.message,
+                &request_id,
+            ),
         }
     }
 
@@ -85,24 +114,17 @@ where
         message: &str,
         request_id: &str,
     ) -> Response<Full<Bytes>> {
-        let said = xml::error(&self.table, code, message, status.is_server_error(), request_id);
-        response(status, said, request_id)
+        refuse(&self.tables[0].1, status, code, message, request_id)
     }
 
     /// The answer's XML; the request's id is that of its call, when it comes to one.
-    async fn work(&self, request: Request<Bytes>, request_id: &mut String) -> Result<String, Failure> {
-        let (head, body) = request.into_parts();
-        if let Some(scope) = Scope::of(&head)
-            && scope.service != Service::Ec2.name()
-        {
-            return Err(Failure::of(
-                "InvalidAction",
-                format!("The service {} is not served here.", scope.service),
-            ));
-        }
-        let request = Request::from_parts(head, body);
-        let (head, body, access_key_id) =
-            signature::verify(request, Service::Ec2, &self.region, &self.keys).await?;
+    async fn work(
+        &self,
+        (service, table, region): (Service, &Table, &str),
+        request: Request<Bytes>,
+        request_id: &mut String,
+    ) -> Result<String, Failure> {
+        let (head, body, access_key_id) = signature::verify(request, service, region, &self.keys).await?;
         let query = head.uri.query().unwrap_or_default().as_bytes();
         let form = if is_form(&head) { &body[..] } else { &[] };
         let parameters = || form_urlencoded::parse(query).chain(form_urlencoded::parse(form));
@@ -115,13 +137,13 @@ where
                 "The request must contain the parameter Action.".to_owned(),
             )
         })?;
-        let call = self.table.call(&action).ok_or_else(|| {
+        let call = table.call(&action).ok_or_else(|| {
             // Whatever length it has.
             Refusal::InvalidAction(action.chars().take(128).collect())
         })?;
-        let message = form::message(&self.table, call, parameters())?;
+        let message = form::message(table, call, parameters())?;
         let answer = self.call(call, &message, access_key_id, request_id).await?;
-        xml::answer(&self.table, call, &answer, request_id).map_err(|error| ApiError::internal(&error).into())
+        xml::answer(table, call, &answer, request_id).map_err(|error| ApiError::internal(&error).into())
     }
 
     /// A call's answer, of the service that has it.
@@ -160,6 +182,20 @@ where
         // Without a message there is no frame.
         Ok(answer.slice(FRAME.min(answer.len())..))
     }
+}
+
+/// What requests to services without regions are signed for.
+const GLOBAL_REGION: &str = "us-east-1";
+
+fn refuse(
+    table: &Table,
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    request_id: &str,
+) -> Response<Full<Bytes>> {
+    let said = xml::error(table, code, message, status.is_server_error(), request_id);
+    response(status, said, request_id)
 }
 
 /// The frame around a gRPC message: a flag and a length.

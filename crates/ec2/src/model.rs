@@ -23,6 +23,20 @@ impl Service {
         }
     }
 
+    /// The service that has the calls of a service of a package of Hearth's. What AWS has in none, EC2's model has not either.
+    pub fn of(own: &str) -> Self {
+        match own {
+            "Iam" => Service::Iam,
+            "Sts" => Service::Sts,
+            _ => Service::Ec2,
+        }
+    }
+
+    /// Whether its requests are signed for one region, whichever is called.
+    pub(crate) fn is_global(self) -> bool {
+        self != Service::Ec2
+    }
+
     fn packed(self) -> &'static [u8] {
         match self {
             Service::Ec2 => include_bytes!("../model/ec2.json.gz"),

@@ -1,14 +1,18 @@
 //! DescribeInstanceTypes.
 
+use std::sync::Arc;
+
 use hearth_api::filter::Filters;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
-    DescribeInstanceTypesRequest, DescribeInstanceTypesResponse, InstanceTypeInfo, instance_types_server,
+    DescribeInstanceTypeOfferingsRequest, DescribeInstanceTypeOfferingsResult, DescribeInstanceTypesRequest,
+    DescribeInstanceTypesResponse, InstanceTypeInfo, InstanceTypeOffering, instance_types_server,
 };
 use hearth_api::{ApiError, ErrorCode};
 use tonic::{Request, Response, Status};
 
 use super::answer;
+use crate::app::App;
 use crate::catalog::instance_types;
 
 const FILTERS: &[&str] = &[
@@ -24,7 +28,7 @@ const FILTERS: &[&str] = &[
     "vcpu-info.default-vcpus",
 ];
 
-pub(super) struct InstanceTypes;
+pub(super) struct InstanceTypes(pub(super) Arc<App>);
 
 #[tonic::async_trait]
 impl instance_types_server::InstanceTypes for InstanceTypes {
@@ -33,6 +37,13 @@ impl instance_types_server::InstanceTypes for InstanceTypes {
         request: Request<DescribeInstanceTypesRequest>,
     ) -> Result<Response<DescribeInstanceTypesResponse>, Status> {
         answer(describe(&request.into_inner()))
+    }
+
+    async fn describe_instance_type_offerings(
+        &self,
+        request: Request<DescribeInstanceTypeOfferingsRequest>,
+    ) -> Result<Response<DescribeInstanceTypeOfferingsResult>, Status> {
+        answer(offerings(&self.0, &request.into_inner()))
     }
 }
 
@@ -65,6 +76,50 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
     let (instance_types, next_token) = paginate(infos, page, |i| i.instance_type.clone(), Some)?;
     Ok(DescribeInstanceTypesResponse {
         instance_types,
+        next_token,
+    })
+}
+
+fn offerings(
+    app: &App,
+    request: &DescribeInstanceTypeOfferingsRequest,
+) -> Result<DescribeInstanceTypeOfferingsResult, ApiError> {
+    let page = Page::new(request.max_results, &request.next_token);
+    let filters = Filters::new(&request.filters, &["instance-type", "location"])?;
+    let (location_type, locations) = match request.location_type.as_str() {
+        "" | "region" => ("region", std::slice::from_ref(&app.config.region)),
+        "availability-zone" => ("availability-zone", app.config.zones.as_slice()),
+        other => {
+            return Err(ApiError::invalid_value(
+                "LocationType",
+                other,
+                "Expecting region or availability-zone.",
+            ));
+        }
+    };
+    let mut names: Vec<&str> = instance_types::all().iter().map(|kind| kind.name).collect();
+    names.sort_unstable();
+    let offerings = locations.iter().flat_map(|location| {
+        names.iter().map(move |name| InstanceTypeOffering {
+            instance_type: (*name).to_owned(),
+            location_type: location_type.to_owned(),
+            location: location.clone(),
+        })
+    });
+    let mut offerings: Vec<_> = offerings
+        .filter(|offering| {
+            filters.matches(&[], |name| match name {
+                "location" => vec![offering.location.as_str().into()],
+                _ => vec![offering.instance_type.as_str().into()],
+            })
+        })
+        .collect();
+    // By what pages go on from.
+    let key = |offering: &InstanceTypeOffering| format!("{} {}", offering.location, offering.instance_type);
+    offerings.sort_by_key(key);
+    let (instance_type_offerings, next_token) = paginate(offerings, page, key, Some)?;
+    Ok(DescribeInstanceTypeOfferingsResult {
+        instance_type_offerings,
         next_token,
     })
 }

@@ -13,6 +13,7 @@ use hearth_api::v1::key_pairs_server::KeyPairsServer;
 use hearth_api::v1::placement_groups_server::PlacementGroupsServer;
 use hearth_api::v1::regions_server::RegionsServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
+use hearth_api::v1::sts_server::StsServer;
 use hearth_api::v1::subnets_server::SubnetsServer;
 use hearth_api::v1::tags_server::TagsServer;
 use hearth_api::v1::volumes_server::VolumesServer;
@@ -35,6 +36,7 @@ mod key_pairs;
 mod placement;
 mod regions;
 mod security_groups;
+mod sts;
 mod subnets;
 mod tags;
 mod volumes;
@@ -75,7 +77,10 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
             .add_service(service!(HostsServer, hosts::Hosts(app())))
             .add_service(service!(ImageDisksServer, image_disks::ImageDisks::new(app())))
             .add_service(service!(ImagesServer, images::Images(app())))
-            .add_service(service!(InstanceTypesServer, instance_types::InstanceTypes))
+            .add_service(service!(
+                InstanceTypesServer,
+                instance_types::InstanceTypes(app())
+            ))
             .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
             .add_service(service!(PlacementGroupsServer, placement::PlacementGroups(app())))
             .add_service(service!(RegionsServer, regions::Regions(app())))
@@ -83,6 +88,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 SecurityGroupsServer,
                 security_groups::SecurityGroups(app())
             ))
+            .add_service(service!(StsServer, sts::Sts(app())))
             .add_service(service!(SubnetsServer, subnets::Subnets(app())))
             .add_service(service!(TagsServer, tags::Tags(app())))
             .add_service(service!(VolumesServer, volumes::Volumes(app())))

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hearth_api::ApiError;
 use hearth_api::filter::Filters;
 use hearth_api::v1::{
-    AvailabilityZone, AvailabilityZoneMessage, DescribeAvailabilityZonesRequest,
+    AccountAttribute, AccountAttributeValue, AvailabilityZone, AvailabilityZoneMessage,
+    DescribeAccountAttributesRequest, DescribeAccountAttributesResult, DescribeAvailabilityZonesRequest,
     DescribeAvailabilityZonesResponse, DescribeRegionsRequest, DescribeRegionsResponse, Region,
     regions_server,
 };
@@ -36,6 +37,13 @@ impl regions_server::Regions for Regions {
         request: Request<DescribeRegionsRequest>,
     ) -> Result<Response<DescribeRegionsResponse>, Status> {
         answer(regions(&self.0, &request.into_inner()))
+    }
+
+    async fn describe_account_attributes(
+        &self,
+        request: Request<DescribeAccountAttributesRequest>,
+    ) -> Result<Response<DescribeAccountAttributesResult>, Status> {
+        answer(account_attributes(&self.0, &request.into_inner()))
     }
 
     async fn describe_availability_zones(
@@ -72,6 +80,45 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
     });
     Ok(DescribeRegionsResponse {
         regions: if matches { vec![region] } else { Vec::new() },
+    })
+}
+
+fn account_attributes(
+    app: &App,
+    request: &DescribeAccountAttributesRequest,
+) -> Result<DescribeAccountAttributesResult, ApiError> {
+    let state = app.store.state();
+    let default_vpc = state.default_vpc(app.account()).map_or("none", |vpc| &vpc.id);
+    let all = [
+        ("default-vpc", default_vpc.to_owned()),
+        ("max-instances", app.config.instance_limit.to_string()),
+        ("supported-platforms", "VPC".to_owned()),
+        (
+            "vpc-max-security-groups-per-interface",
+            super::instances::MAX_GROUPS.to_string(),
+        ),
+    ];
+    let names = &request.attribute_names;
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| all.iter().all(|(known, _)| known != name))
+    {
+        let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        let expected = format!("Expecting one of {}.", known.join(", "));
+        return Err(ApiError::invalid_value("AttributeName", unknown, expected));
+    }
+    let wanted = all
+        .into_iter()
+        .filter(|(name, _)| names.is_empty() || names.iter().any(|wanted| wanted == name));
+    Ok(DescribeAccountAttributesResult {
+        account_attributes: wanted
+            .map(|(name, value)| AccountAttribute {
+                attribute_name: name.to_owned(),
+                attribute_values: vec![AccountAttributeValue {
+                    attribute_value: value,
+                }],
+            })
+            .collect(),
     })
 }
 

@@ -164,6 +164,8 @@ pub(crate) fn an_instance(id: &str, host_id: &str, reservation_id: &str) -> Inst
         http_hop_limit: 1,
         metadata_tags: "disabled".into(),
         auto_recovery: AUTO_RECOVERY_DEFAULT.into(),
+        disable_api_stop: false,
+        disable_api_termination: false,
         public_address: false,
         launch_time: 0,
         desired: Desired::Running,

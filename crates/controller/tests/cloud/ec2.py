@@ -208,3 +208,73 @@ assert status == 413, (status, said)
 status, said = raw("", "GET", "/?" + "a" * 100_000)
 assert status in (400, 414, 431), (status, said)
 print("done")
+
+# What an instance is set to.
+identity = ec2.run_instances(
+    ImageId=image, MinCount=1, MaxCount=1, InstanceType="t2.nano", DisableApiTermination=True, UserData="one"
+)["Instances"][0]["InstanceId"]
+
+
+def attribute(name):
+    return ec2.describe_instance_attribute(InstanceId=identity, Attribute=name)
+
+
+assert attribute("disableApiTermination")["DisableApiTermination"] == {"Value": True}
+assert attribute("disableApiStop")["DisableApiStop"] == {"Value": False}
+assert base64.b64decode(attribute("userData")["UserData"]["Value"]) == b"one"
+assert attribute("groupSet")["Groups"][0]["GroupName"] == "default"
+message = refused("OperationNotPermitted", 400, ec2.terminate_instances, InstanceIds=[identity])
+assert "disableApiTermination" in message, message
+refused("IncorrectInstanceState", 400, ec2.modify_instance_attribute, InstanceId=identity, InstanceType={"Value": "t2.micro"})
+refused("InvalidParameterCombination", 400, ec2.modify_instance_attribute, InstanceId=identity)
+ec2.modify_instance_attribute(InstanceId=identity, Groups=[group])
+assert attribute("groupSet")["Groups"] == [{"GroupId": group, "GroupName": "web"}]
+ec2.modify_instance_attribute(InstanceId=identity, Attribute="instanceInitiatedShutdownBehavior", Value="terminate")
+told = attribute("instanceInitiatedShutdownBehavior")["InstanceInitiatedShutdownBehavior"]
+assert told == {"Value": "terminate"}, told
+told = ec2.modify_instance_metadata_options(InstanceId=identity, HttpTokens="required", HttpPutResponseHopLimit=2)
+told = told["InstanceMetadataOptions"]
+assert (told["HttpTokens"], told["HttpPutResponseHopLimit"], told["HttpEndpoint"]) == ("required", 2, "enabled"), told
+told = ec2.describe_instance_credit_specifications(InstanceIds=[identity])["InstanceCreditSpecifications"]
+assert told == [{"InstanceId": identity, "CpuCredits": "unlimited"}], told
+assert ec2.unmonitor_instances(InstanceIds=[identity])["InstanceMonitorings"][0]["Monitoring"]["State"] == "disabled"
+ec2.modify_instance_attribute(InstanceId=identity, DisableApiTermination={"Value": False})
+ec2.terminate_instances(InstanceIds=[identity])
+
+# Rules as resources.
+[rule] = ec2.authorize_security_group_ingress(
+    GroupId=group, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}]
+)["SecurityGroupRules"]
+by_id = {"SecurityGroupRuleIds": [rule["SecurityGroupRuleId"]]}
+update = {"IpProtocol": "tcp", "FromPort": 8080, "ToPort": 8080, "CidrIpv4": "10.0.0.0/8", "Description": "web"}
+update = [{"SecurityGroupRuleId": rule["SecurityGroupRuleId"], "SecurityGroupRule": update}]
+assert ec2.modify_security_group_rules(GroupId=group, SecurityGroupRules=update)["Return"] is True
+[told] = ec2.describe_security_group_rules(**by_id)["SecurityGroupRules"]
+assert (told["FromPort"], told["Description"], told["GroupId"]) == (8080, "web", group), told
+anew = [{"SecurityGroupRuleId": rule["SecurityGroupRuleId"], "Description": "all of it"}]
+ec2.update_security_group_rule_descriptions_ingress(GroupId=group, SecurityGroupRuleDescriptions=anew)
+[told] = ec2.describe_security_group_rules(**by_id)["SecurityGroupRules"]
+assert told["Description"] == "all of it", told
+of_group = [{"Name": "group-id", "Values": [group]}]
+told = ec2.describe_security_group_rules(Filters=of_group)["SecurityGroupRules"]
+assert len(told) == 5 and {rule["IsEgress"] for rule in told} == {True, False}, told
+refused("InvalidPermission.Duplicate", 400, ec2.modify_security_group_rules, GroupId=group, SecurityGroupRules=[
+    {"SecurityGroupRuleId": rule["SecurityGroupRuleId"],
+     "SecurityGroupRule": {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "CidrIpv4": "10.0.0.0/8"}}
+])
+
+# Where there are types, and what the account may have.
+offerings = ec2.describe_instance_type_offerings(
+    LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": ["t2.micro"]}]
+)["InstanceTypeOfferings"]
+assert len(offerings) == len(zones), offerings
+told = ec2.describe_account_attributes(AttributeNames=["default-vpc"])["AccountAttributes"]
+assert told == [{"AttributeName": "default-vpc", "AttributeValues": [{"AttributeValue": vpc["VpcId"]}]}], told
+
+# Who calls, by another service's protocol on the same port.
+for signed_for in (region, "us-east-1"):
+    sts = botocore.session.Session().create_client(
+        "sts", signed_for, endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret
+    )
+    told = sts.get_caller_identity()
+    assert told["Arn"] == f"arn:aws:iam::{told['Account']}:root" and told["UserId"] == told["Account"], told

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_api::v1::InstanceStateChange;
-use hearth_api::{ApiError, Kind};
+use hearth_api::{ApiError, ErrorCode, Kind};
 use serde_json::json;
 
 use super::start;
@@ -33,6 +33,23 @@ pub(super) async fn apply_to_all(
         .await
 }
 
+/// # Errors
+/// The instance is protected from the command.
+fn check_protection(row: &Instance, command: Command) -> Result<(), ApiError> {
+    let (done, attribute) = match command {
+        Command::Terminate if row.disable_api_termination => ("terminated", "disableApiTermination"),
+        Command::Stop { .. } if row.disable_api_stop => ("stopped", "disableApiStop"),
+        _ => return Ok(()),
+    };
+    Err(ApiError::new(
+        ErrorCode::OperationNotPermitted,
+        format!(
+            "The instance '{}' may not be {done}. Modify its '{attribute}' instance attribute and try again.",
+            row.id
+        ),
+    ))
+}
+
 fn apply_to(
     app: &App,
     tx: &mut Tx<'_>,
@@ -42,6 +59,7 @@ fn apply_to(
     let Some(row) = tx.get::<Instance>(id).cloned() else {
         return Ok(None);
     };
+    check_protection(&row, command)?;
     let change = apply(&row.lifecycle(), command, id)?;
     if let Some(change) = &change {
         if change.hold == Hold::TakeCompute {

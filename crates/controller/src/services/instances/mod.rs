@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use hearth_api::v1::instances_server;
 use hearth_api::v1::{
-    DescribeInstanceStatusRequest, DescribeInstanceStatusResult, DescribeInstancesRequest,
-    DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResult,
-    ModifyInstanceMaintenanceOptionsRequest, ModifyInstanceMaintenanceOptionsResult, RebootInstancesRequest,
-    RebootInstancesResponse, Reservation, RunInstancesRequest, StartInstancesRequest, StartInstancesResult,
-    StopInstancesRequest, StopInstancesResult, TerminateInstancesRequest, TerminateInstancesResult,
+    DescribeInstanceAttributeRequest, DescribeInstanceCreditSpecificationsRequest,
+    DescribeInstanceCreditSpecificationsResult, DescribeInstanceStatusRequest, DescribeInstanceStatusResult,
+    DescribeInstancesRequest, DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResult,
+    InstanceAttribute, ModifyInstanceAttributeRequest, ModifyInstanceAttributeResponse,
+    ModifyInstanceMaintenanceOptionsRequest, ModifyInstanceMaintenanceOptionsResult,
+    ModifyInstanceMetadataOptionsRequest, ModifyInstanceMetadataOptionsResult, RebootInstancesRequest,
+    RebootInstancesResponse, Reservation, ResetInstanceAttributeRequest, ResetInstanceAttributeResponse,
+    RunInstancesRequest, StartInstancesRequest, StartInstancesResult, StopInstancesRequest,
+    StopInstancesResult, TerminateInstancesRequest, TerminateInstancesResult, UnmonitorInstancesRequest,
+    UnmonitorInstancesResult,
 };
 use tonic::{Request, Response, Status};
 
@@ -16,14 +21,19 @@ use super::answer;
 use crate::app::App;
 use crate::lifecycle::Command;
 
+mod attributes;
 mod commands;
 mod console;
 mod describe;
 mod maintenance;
+mod metadata_options;
+mod modest;
 mod plan;
 mod run;
 mod start;
 mod status;
+
+pub(super) use plan::MAX_GROUPS;
 
 pub(super) struct Instances(pub(super) Arc<App>);
 
@@ -102,5 +112,47 @@ impl instances_server::Instances for Instances {
         request: Request<ModifyInstanceMaintenanceOptionsRequest>,
     ) -> Result<Response<ModifyInstanceMaintenanceOptionsResult>, Status> {
         answer(maintenance::modify(&self.0, request.into_inner()).await)
+    }
+
+    async fn modify_instance_metadata_options(
+        &self,
+        request: Request<ModifyInstanceMetadataOptionsRequest>,
+    ) -> Result<Response<ModifyInstanceMetadataOptionsResult>, Status> {
+        answer(metadata_options::modify(&self.0, request.into_inner()).await)
+    }
+
+    async fn describe_instance_attribute(
+        &self,
+        request: Request<DescribeInstanceAttributeRequest>,
+    ) -> Result<Response<InstanceAttribute>, Status> {
+        answer(attributes::describe(&self.0, &request.into_inner()).await)
+    }
+
+    async fn modify_instance_attribute(
+        &self,
+        request: Request<ModifyInstanceAttributeRequest>,
+    ) -> Result<Response<ModifyInstanceAttributeResponse>, Status> {
+        answer(attributes::modify(&self.0, request.into_inner()).await)
+    }
+
+    async fn reset_instance_attribute(
+        &self,
+        request: Request<ResetInstanceAttributeRequest>,
+    ) -> Result<Response<ResetInstanceAttributeResponse>, Status> {
+        answer(attributes::reset(&self.0, &request.into_inner()))
+    }
+
+    async fn describe_instance_credit_specifications(
+        &self,
+        request: Request<DescribeInstanceCreditSpecificationsRequest>,
+    ) -> Result<Response<DescribeInstanceCreditSpecificationsResult>, Status> {
+        answer(modest::credits(&self.0, &request.into_inner()))
+    }
+
+    async fn unmonitor_instances(
+        &self,
+        request: Request<UnmonitorInstancesRequest>,
+    ) -> Result<Response<UnmonitorInstancesResult>, Status> {
+        answer(modest::unmonitor(&self.0, &request.into_inner()))
     }
 }

@@ -19,7 +19,7 @@ const MAX_USER_DATA: usize = 16 * 1024;
 /// GiB of a gp3 volume.
 const MAX_VOLUME_GIB: u64 = 16_384;
 /// Security groups of one interface.
-const MAX_GROUPS: usize = 5;
+pub const MAX_GROUPS: usize = 5;
 /// What AMIs call their root device; all of them mean the same here.
 const ROOT_DEVICE_NAMES: [&str; 5] = [ROOT_DEVICE, "/dev/xvda", "/dev/sda1", "/dev/sda", "xvda"];
 
@@ -57,15 +57,7 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
         return Err(ApiError::missing("ImageId"));
     }
     Id::parse(Kind::Image, &request.image_id)?;
-    let kind = instance_types::find(&request.instance_type).ok_or_else(|| {
-        ApiError::new(
-            ErrorCode::InvalidInstanceType,
-            format!(
-                "Invalid value '{}' for InstanceType. DescribeInstanceTypes lists those that there are.",
-                request.instance_type
-            ),
-        )
-    })?;
+    let kind = instance_type(&request.instance_type)?;
     let (min, max) = counts(&request)?;
     groups(&request)?;
     if !request.subnet_id.is_empty() {
@@ -87,14 +79,7 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
             ));
         }
     }
-    let behavior = request.instance_initiated_shutdown_behavior.as_str();
-    if ![SHUTDOWN_STOP, SHUTDOWN_TERMINATE].contains(&behavior) {
-        return Err(ApiError::invalid_value(
-            "InstanceInitiatedShutdownBehavior",
-            behavior,
-            "Expecting stop or terminate.",
-        ));
-    }
+    check_shutdown_behavior(&request.instance_initiated_shutdown_behavior)?;
     let (volume_gib, delete_on_termination) = root_volume(&request)?;
     let auto_recovery = auto_recovery(&mut request)?;
     let made = [Kind::Instance, Kind::Volume, Kind::NetworkInterface];
@@ -120,6 +105,32 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
         hash: hash(&request),
         request,
     })
+}
+
+/// # Errors
+/// There is no such type.
+pub(super) fn instance_type(name: &str) -> Result<&'static InstanceType, ApiError> {
+    instance_types::find(name).ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::InvalidInstanceType,
+            format!(
+                "Invalid value '{name}' for InstanceType. DescribeInstanceTypes lists those that there are."
+            ),
+        )
+    })
+}
+
+/// # Errors
+/// It is neither of EC2's two values.
+pub(super) fn check_shutdown_behavior(behavior: &str) -> Result<(), ApiError> {
+    if [SHUTDOWN_STOP, SHUTDOWN_TERMINATE].contains(&behavior) {
+        return Ok(());
+    }
+    Err(ApiError::invalid_value(
+        "InstanceInitiatedShutdownBehavior",
+        behavior,
+        "Expecting stop or terminate.",
+    ))
 }
 
 /// Puts what an interface's specification says in place of the launch's own, and answers whether it wants a public address.
@@ -185,6 +196,13 @@ fn user_data(request: &RunInstancesRequest) -> Result<Vec<u8>, ApiError> {
             "Invalid BASE64 encoding of user data.",
         )
     })?;
+    check_user_data(&bytes)?;
+    Ok(bytes)
+}
+
+/// # Errors
+/// It is larger than EC2 admits.
+pub(super) fn check_user_data(bytes: &[u8]) -> Result<(), ApiError> {
     if bytes.len() > MAX_USER_DATA {
         return Err(ApiError::new(
             ErrorCode::InvalidParameterValue,
@@ -195,7 +213,7 @@ fn user_data(request: &RunInstancesRequest) -> Result<Vec<u8>, ApiError> {
             ),
         ));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 fn fill_defaults(request: &mut RunInstancesRequest) {
@@ -245,7 +263,13 @@ fn groups(request: &RunInstancesRequest) -> Result<(), ApiError> {
         // As in EC2: names only reach the default VPC's groups.
         return Err(ApiError::combination("groupName", "subnet"));
     }
-    if request.security_group_ids.len() + request.security_groups.len() > MAX_GROUPS {
+    check_count_of_groups(request.security_group_ids.len() + request.security_groups.len())
+}
+
+/// # Errors
+/// An interface cannot be in so many.
+pub(super) fn check_count_of_groups(count: usize) -> Result<(), ApiError> {
+    if count > MAX_GROUPS {
         return Err(ApiError::new(
             ErrorCode::SecurityGroupsPerInterfaceLimitExceeded,
             format!("A network interface is in at most {MAX_GROUPS} security groups; name fewer."),
@@ -297,6 +321,13 @@ fn root_volume(request: &RunInstancesRequest) -> Result<(Option<u64>, bool), Api
 
 fn metadata(request: &RunInstancesRequest) -> Result<InstanceMetadataOptions, ApiError> {
     let options = request.metadata_options.clone().unwrap_or_default();
+    check_metadata(&options)?;
+    Ok(options)
+}
+
+/// # Errors
+/// A value is none of EC2's.
+pub(super) fn check_metadata(options: &InstanceMetadataOptions) -> Result<(), ApiError> {
     let one_of = |name, value: &String, admitted: [&str; 2]| {
         if admitted.contains(&value.as_str()) {
             return Ok(());
@@ -318,7 +349,7 @@ fn metadata(request: &RunInstancesRequest) -> Result<InstanceMetadataOptions, Ap
             "Expecting 1 to 64.",
         ));
     }
-    Ok(options)
+    Ok(())
 }
 
 /// The default and no option at all are the same request.

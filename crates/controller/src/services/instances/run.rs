@@ -405,6 +405,8 @@ impl Launch {
             http_hop_limit: plan.metadata.http_put_response_hop_limit.unsigned_abs(),
             metadata_tags: plan.metadata.instance_metadata_tags.clone(),
             auto_recovery: plan.auto_recovery.clone(),
+            disable_api_stop: request.disable_api_stop,
+            disable_api_termination: request.disable_api_termination,
             public_address: !self.public_ips.is_empty(),
             launch_time: tx.now(),
             desired: Desired::Running,

@@ -9,9 +9,12 @@ use hearth_api::v1::{
     AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupEgressResult,
     AuthorizeSecurityGroupIngressRequest, AuthorizeSecurityGroupIngressResult, CreateSecurityGroupRequest,
     CreateSecurityGroupResponse, DeleteSecurityGroupRequest, DeleteSecurityGroupResponse,
-    DescribeSecurityGroupsRequest, DescribeSecurityGroupsResponse, RevokeSecurityGroupEgressRequest,
-    RevokeSecurityGroupEgressResult, RevokeSecurityGroupIngressRequest, RevokeSecurityGroupIngressResult,
-    SecurityGroup, security_groups_server,
+    DescribeSecurityGroupRulesRequest, DescribeSecurityGroupRulesResult, DescribeSecurityGroupsRequest,
+    DescribeSecurityGroupsResponse, ModifySecurityGroupRulesRequest, ModifySecurityGroupRulesResult,
+    RevokeSecurityGroupEgressRequest, RevokeSecurityGroupEgressResult, RevokeSecurityGroupIngressRequest,
+    RevokeSecurityGroupIngressResult, SecurityGroup, UpdateSecurityGroupRuleDescriptionsEgressRequest,
+    UpdateSecurityGroupRuleDescriptionsEgressResult, UpdateSecurityGroupRuleDescriptionsIngressRequest,
+    UpdateSecurityGroupRuleDescriptionsIngressResult, security_groups_server,
 };
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
@@ -25,6 +28,7 @@ use crate::store::bootstrap::{DEFAULT_GROUP, allow_all_egress};
 
 mod named;
 mod permissions;
+mod resources;
 mod rules;
 
 const FILTERS: &[&str] = &[
@@ -116,6 +120,37 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
             revoked_security_group_rules: revoked.iter().map(permissions::revoked).collect(),
             unknown_ip_permissions: permissions::permissions(unknown.iter(), self.0.account()),
         }))
+    }
+
+    async fn describe_security_group_rules(
+        &self,
+        request: Request<DescribeSecurityGroupRulesRequest>,
+    ) -> Result<Response<DescribeSecurityGroupRulesResult>, Status> {
+        answer(resources::describe(&self.0, &request.into_inner()))
+    }
+
+    async fn modify_security_group_rules(
+        &self,
+        request: Request<ModifySecurityGroupRulesRequest>,
+    ) -> Result<Response<ModifySecurityGroupRulesResult>, Status> {
+        let done = resources::modify(&self.0, request.into_inner()).await;
+        answer(done.map(|()| ModifySecurityGroupRulesResult { r#return: true }))
+    }
+
+    async fn update_security_group_rule_descriptions_ingress(
+        &self,
+        request: Request<UpdateSecurityGroupRuleDescriptionsIngressRequest>,
+    ) -> Result<Response<UpdateSecurityGroupRuleDescriptionsIngressResult>, Status> {
+        let done = resources::describe_anew(&self.0, request.into_inner().into()).await;
+        answer(done.map(|()| UpdateSecurityGroupRuleDescriptionsIngressResult { r#return: true }))
+    }
+
+    async fn update_security_group_rule_descriptions_egress(
+        &self,
+        request: Request<UpdateSecurityGroupRuleDescriptionsEgressRequest>,
+    ) -> Result<Response<UpdateSecurityGroupRuleDescriptionsEgressResult>, Status> {
+        let done = resources::describe_anew(&self.0, request.into_inner().into()).await;
+        answer(done.map(|()| UpdateSecurityGroupRuleDescriptionsEgressResult { r#return: true }))
     }
 }
 

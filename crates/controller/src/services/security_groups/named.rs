@@ -8,11 +8,21 @@ use hearth_api::v1::{
 use hearth_api::{ApiError, Kind};
 
 use crate::services::input;
+use crate::state::SecurityGroupRule;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Ingress,
     Egress,
+}
+
+impl Direction {
+    pub(super) fn of(rule: &SecurityGroupRule) -> Self {
+        match rule.is_egress {
+            true => Self::Egress,
+            false => Self::Ingress,
+        }
+    }
 }
 
 /// What the four calls have in common: a group, and rules of it.

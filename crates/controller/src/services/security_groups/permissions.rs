@@ -194,7 +194,7 @@ fn cidr(text: &str) -> Result<Ipv4Net, ApiError> {
     Ok(net.trunc())
 }
 
-fn check_description(text: &str) -> Result<(), ApiError> {
+pub(super) fn check_description(text: &str) -> Result<(), ApiError> {
     if text.chars().count() > 255 || text.chars().any(char::is_control) {
         return Err(ApiError::invalid_value(
             "Description",

@@ -68,7 +68,7 @@ fn add(
 }
 
 /// The rules of a group changed.
-fn changed(tx: &mut Tx<'_>, group_id: &str, rules: &[Rule]) {
+pub(super) fn changed(tx: &mut Tx<'_>, group_id: &str, rules: &[Rule]) {
     let ids: Vec<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
     tx.audit(json!({ "group": group_id, "rules": ids }));
     tx.event("security-group.changed", group_id);
@@ -101,7 +101,7 @@ pub(super) async fn revoke(app: &App, request: Named) -> Result<(Vec<Rule>, Vec<
 }
 
 /// The rules of a group that ids name.
-fn named(
+pub(super) fn named(
     state: &State,
     group: &SecurityGroup,
     direction: Direction,
@@ -142,13 +142,13 @@ fn described(
     Ok((revoked, unknown))
 }
 
-fn existing(state: &State, group_id: &str, direction: Direction) -> Vec<Rule> {
+pub(super) fn existing(state: &State, group_id: &str, direction: Direction) -> Vec<Rule> {
     let mut rules = state.rules_of(group_id);
     rules.retain(|rule| rule.is_egress == (direction == Direction::Egress));
     rules.into_iter().cloned().collect()
 }
 
-fn to_rule(
+pub(super) fn to_rule(
     state: &State,
     group: &SecurityGroup,
     direction: Direction,
@@ -178,7 +178,7 @@ fn to_rule(
 }
 
 /// The description is no part of what a rule is.
-fn same(a: &Rule, b: &Rule) -> bool {
+pub(super) fn same(a: &Rule, b: &Rule) -> bool {
     (a.protocol, a.from_port, a.to_port) == (b.protocol, b.from_port, b.to_port)
         && (&a.cidr, &a.referenced_group_id) == (&b.cidr, &b.referenced_group_id)
 }
@@ -194,7 +194,7 @@ fn sentence(row: &Rule) -> String {
     )
 }
 
-fn absent(row: &Rule) -> ApiError {
+pub(super) fn absent(row: &Rule) -> ApiError {
     ApiError::new(
         ErrorCode::InvalidPermissionNotFound,
         format!(
@@ -215,7 +215,7 @@ fn twice(row: &Rule) -> ApiError {
     )
 }
 
-fn duplicate(row: &Rule) -> ApiError {
+pub(super) fn duplicate(row: &Rule) -> ApiError {
     ApiError::new(
         ErrorCode::InvalidPermissionDuplicate,
         format!("the specified rule \"{}\" already exists", sentence(row)),

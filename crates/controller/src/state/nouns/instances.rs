@@ -57,6 +57,12 @@ pub struct Instance {
     /// Whether the instance's metadata has its tags.
     pub metadata_tags: String,
     pub auto_recovery: String,
+    /// Whether StopInstances is refused.
+    #[serde(default)]
+    pub disable_api_stop: bool,
+    /// Whether TerminateInstances is refused.
+    #[serde(default)]
+    pub disable_api_termination: bool,
     /// Whether each start takes an address out of the public pool.
     pub public_address: bool,
     /// Milliseconds since the epoch.
