@@ -1,0 +1,208 @@
+"""The same commands by aws and by hearth, on one cloud. usage: tour.py ENDPOINT REGION CREDENTIALS SOCKET HEARTH AMI
+
+What is read is compared word by word (JSON, text), with what is refused. aws runs in this process: it takes a second to start.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+endpoint, region, credentials, socket, hearth, image = sys.argv[1:]
+home = os.path.dirname(socket)
+config = os.path.join(home, "aws-config")
+with open(config, "w") as file:
+    # As version 2 of aws prints times.
+    file.write("[default]\ncli_timestamp_format = iso8601\nmax_attempts = 1\n")
+os.environ.update(
+    AWS_ENDPOINT_URL=endpoint,
+    AWS_DEFAULT_REGION=region,
+    AWS_SHARED_CREDENTIALS_FILE=credentials,
+    AWS_CONFIG_FILE=config,
+    AWS_PAGER="",
+)
+
+import awscli.clidriver  # noqa: E402
+
+# It keeps what it has read of the model.
+driver = awscli.clidriver.create_clidriver()
+compared = 0
+
+
+def aws(arguments, service="ec2"):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = driver.main([service, *arguments])
+        except SystemExit as exit:
+            code = exit.code
+    return code, out.getvalue(), err.getvalue().strip()
+
+
+def ours(arguments):
+    environment = {"HEARTH_ENDPOINT": f"unix:{socket}", "HEARTH_HOME": home, "PATH": os.environ["PATH"]}
+    done = subprocess.run([hearth, *arguments], capture_output=True, text=True, env=environment)
+    return done.returncode, done.stdout, re.sub(r" \(request id \S+\)$", "", done.stderr.strip())
+
+
+def said(output, arguments):
+    if "text" in arguments:
+        return output
+    return json.loads(output) if output.strip() else None
+
+
+def same(*arguments):
+    """Both say the same; what they say."""
+    global compared
+    compared += 1
+    (code, theirs, error), (own_code, own, own_error) = aws(list(arguments)), ours(list(arguments))
+    assert code == own_code == 0, f"{arguments}\naws: {code} {error}\nhearth: {own_code} {own_error}"
+    theirs, own = said(theirs, arguments), said(own, arguments)
+    assert theirs == own, f"{arguments}\naws:    {theirs}\nhearth: {own}"
+    return own
+
+
+def refused(code, *arguments):
+    """Both are refused with the same sentence."""
+    global compared
+    compared += 1
+    (theirs, _, error), (own, _, own_error) = aws(list(arguments)), ours(list(arguments))
+    # Version 1 of aws ends with 255 where version 2 ends with 254.
+    assert theirs in (254, 255) and own == 254, f"{arguments}: {theirs} {error}, {own} {own_error}"
+    error = error.removeprefix("aws: [ERROR]: ").strip()
+    assert error == own_error and f"({code})" in error, f"{arguments}\naws:    {error}\nhearth: {own_error}"
+
+
+def done(*arguments):
+    """By one of them: what is made by turns is made once."""
+    global turn
+    turn = not turn
+    code, output, error = (aws if turn else ours)(list(arguments))
+    assert code == 0, f"{'aws' if turn else 'hearth'} {arguments}: {error}"
+    return said(output, arguments)
+
+
+turn = False
+
+# What a cloud begins with.
+for call in (
+    "describe-regions",
+    "describe-availability-zones",
+    "describe-vpcs",
+    "describe-subnets",
+    "describe-images",
+    "describe-account-attributes",
+    "describe-security-groups",
+    "describe-security-group-rules",
+    "describe-key-pairs",
+    "describe-instances",
+    "describe-instance-status",
+    "describe-volumes",
+    "describe-tags",
+    "describe-placement-groups",
+    "describe-instance-credit-specifications",
+):
+    same(call)
+    same(call, "--output", "text")
+same("describe-instance-types", "--instance-types", "t2.micro", "m5.large")
+same("describe-instance-types", "--filters", "Name=vcpu-info.default-vcpus,Values=2", "--output", "text")
+same("describe-instance-type-offerings", "--location-type", "availability-zone", "--filters", "Name=instance-type,Values=t*")
+same("describe-images", "--image-ids", image, "--query", "Images[0].[Name,BootMode]", "--output", "text")
+same("describe-images", "--query", "sort_by(Images, &CreationDate)[-1].ImageId")
+
+# Keys and groups, made by turns.
+key = done("create-key-pair", "--key-name", "tour", "--key-type", "ed25519")
+same("describe-key-pairs", "--key-names", "tour", "--include-public-key")
+public = os.path.join(home, "tour.pub")
+with open(public, "w") as file:
+    file.write(same("describe-key-pairs", "--key-names", "tour", "--include-public-key")["KeyPairs"][0]["PublicKey"])
+done("import-key-pair", "--key-name", "by-aws", "--public-key-material", f"fileb://{public}")
+done("import-key-pair", "--key-name", "by-hearth", "--public-key-material", f"fileb://{public}")
+pairs = same("describe-key-pairs")["KeyPairs"]
+assert len({pair["KeyFingerprint"] for pair in pairs}) == 1 and len(pairs) == 3, pairs
+done("delete-key-pair", "--key-name", "by-aws")
+done("delete-key-pair", "--key-name", "by-hearth")
+for name in ("web", "db"):
+    done("create-security-group", "--group-name", name, "--description", f"for {name}")
+rule = ("--protocol", "tcp", "--port", "22", "--cidr", "10.0.0.0/8")
+done("authorize-security-group-ingress", "--group-name", "web", *rule)
+done("authorize-security-group-ingress", "--group-name", "db", *rule)
+# A type alone is that type with all its codes for hearth, as EC2's manual means it, and that code for aws.
+ping = ("--protocol", "icmp", "--port", "-1", "--cidr", "0.0.0.0/0")
+done("authorize-security-group-ingress", "--group-name", "web", *ping)
+done("authorize-security-group-ingress", "--group-name", "db", *ping)
+more = "IpProtocol=tcp,FromPort=443,ToPort=444,IpRanges=[{CidrIp=0.0.0.0/0,Description=all}]"
+done("authorize-security-group-ingress", "--group-name", "web", "--ip-permissions", more)
+done("authorize-security-group-ingress", "--group-name", "db", "--ip-permissions", more)
+groups = same("describe-security-groups", "--group-names", "web", "db")["SecurityGroups"]
+assert groups[0]["IpPermissions"] == groups[1]["IpPermissions"], groups
+refused("InvalidPermission.Duplicate", "authorize-security-group-ingress", "--group-name", "web", *rule)
+for name in ("web", "db"):
+    done("revoke-security-group-ingress", "--group-name", name, *ping)
+groups = same("describe-security-groups", "--group-names", "web", "db", "--output", "json")["SecurityGroups"]
+assert [len(group["IpPermissions"]) for group in groups] == [2, 2], groups
+groups = {group["GroupName"]: group["GroupId"] for group in groups}
+
+# Instances.
+script = os.path.join(home, "script")
+with open(script, "w") as file:
+    file.write("#!/bin/sh\n")
+run = ["run-instances", "--image-id", image, "--count", "1", "--instance-type", "t2.nano", "--key-name", "tour",
+       "--security-group-ids", groups["web"], "--user-data", f"file://{script}", "--no-associate-public-ip-address",
+       "--tag-specifications", "ResourceType=instance,Tags=[{Key=Name,Value=tour}]",
+       "--block-device-mappings", "DeviceName=/dev/xvda,Ebs={VolumeSize=2}", "--metadata-options", "HttpTokens=required"]
+ids = [done(*run)["Instances"][0]["InstanceId"] for _ in range(2)]
+# Hearth's wait is told of the change; aws's looks every 15 seconds, first at once.
+assert ours(["start-instances", "--instance-ids", *ids, "--wait"])[0] == 0
+code, _, error = aws(["wait", "instance-running", "--instance-ids", *ids])
+assert code == 0, error
+for more in (
+    [],
+    ["--output", "text"],
+    ["--instance-ids", *ids],
+    ["--filters", "Name=tag:Name,Values=to?r", "Name=instance-state-name,Values=running"],
+    ["--query", "Reservations[].Instances[].[InstanceId,State.Name,Tags[?Key=='Name'].Value | [0]]", "--output", "text"],
+    ["--query", "Reservations[].Instances[].NetworkInterfaces[].PrivateIpAddresses[]"],
+):
+    same("describe-instances", *more)
+one, other = (same("describe-instances", "--instance-ids", id)["Reservations"][0]["Instances"][0] for id in ids)
+for instance in (one, other):
+    assert "PublicIpAddress" not in instance and instance["MetadataOptions"]["HttpTokens"] == "required", instance
+for name in ("userData", "instanceType", "disableApiTermination", "groupSet", "sourceDestCheck"):
+    told = [same("describe-instance-attribute", "--instance-id", id, "--attribute", name) for id in ids]
+    assert [one | {"InstanceId": ""} for one in told][0] == told[1] | {"InstanceId": ""}, told
+same("describe-instance-status", "--include-all-instances")
+same("describe-volumes", "--filters", f"Name=attachment.instance-id,Values={ids[0]}")
+same("describe-instance-credit-specifications", "--instance-ids", ids[0])
+for id in ids:
+    done("modify-instance-attribute", "--instance-id", id, "--groups", groups["db"])
+    done("create-tags", "--resources", id, "--tags", "Key=role,Value=test")
+told = same("describe-tags", "--filters", "Name=key,Values=role")["Tags"]
+assert len(told) == 2, told
+for id in ids:
+    done("delete-tags", "--resources", id, "--tags", "Key=role")
+    done("stop-instances", "--instance-ids", id)
+assert ours(["stop-instances", "--instance-ids", *ids, "--wait"])[0] == 0
+code, _, error = aws(["wait", "instance-stopped", "--instance-ids", *ids])
+assert code == 0, error
+for id in ids:
+    done("start-instances", "--instance-ids", id)
+
+# What is refused.
+refused("InvalidInstanceID.NotFound", "describe-instances", "--instance-ids", "i-00000000000000000")
+refused("InvalidInstanceID.Malformed", "terminate-instances", "--instance-ids", "x")
+refused("InvalidParameterValue", "describe-instances", "--filters", "Name=nonsense,Values=x")
+refused("InvalidGroup.NotFound", "describe-security-groups", "--group-names", "nobody")
+refused("InvalidKeyPair.Duplicate", "create-key-pair", "--key-name", "tour")
+refused("InvalidAMIID.NotFound", "run-instances", "--image-id", "ami-00000000000000000", "--count", "1")
+refused("DryRunOperation", "terminate-instances", "--instance-ids", ids[0], "--dry-run")
+refused("DependencyViolation", "delete-security-group", "--group-name", "db")
+
+for id in ids:
+    done("terminate-instances", "--instance-ids", id)
+code, output, error = aws(["get-caller-identity"], "sts")
+assert code == 0 and json.loads(output) == json.loads(ours(["get-caller-identity"])[1]), (output, error)
+print(f"FIGURE tour: {compared} commands, by aws and by hearth, say the same")
