@@ -343,6 +343,48 @@ impl Instances for Script {
             output: BASE64_STANDARD.encode(console.remove(0)),
         }))
     }
+
+    async fn modify_instance_metadata_options(
+        &self,
+        _: Request<ModifyInstanceMetadataOptionsRequest>,
+    ) -> Answer<ModifyInstanceMetadataOptionsResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn describe_instance_attribute(
+        &self,
+        _: Request<DescribeInstanceAttributeRequest>,
+    ) -> Answer<InstanceAttribute> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn modify_instance_attribute(
+        &self,
+        _: Request<ModifyInstanceAttributeRequest>,
+    ) -> Answer<ModifyInstanceAttributeResponse> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn reset_instance_attribute(
+        &self,
+        _: Request<ResetInstanceAttributeRequest>,
+    ) -> Answer<ResetInstanceAttributeResponse> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn describe_instance_credit_specifications(
+        &self,
+        _: Request<DescribeInstanceCreditSpecificationsRequest>,
+    ) -> Answer<DescribeInstanceCreditSpecificationsResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn unmonitor_instances(
+        &self,
+        _: Request<UnmonitorInstancesRequest>,
+    ) -> Answer<UnmonitorInstancesResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }
 
 #[tonic::async_trait]
@@ -655,6 +697,34 @@ impl SecurityGroups for Script {
     ) -> Answer<RevokeSecurityGroupEgressResult> {
         Err(Status::unimplemented("no test asks for it"))
     }
+
+    async fn describe_security_group_rules(
+        &self,
+        _: Request<DescribeSecurityGroupRulesRequest>,
+    ) -> Answer<DescribeSecurityGroupRulesResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn modify_security_group_rules(
+        &self,
+        _: Request<ModifySecurityGroupRulesRequest>,
+    ) -> Answer<ModifySecurityGroupRulesResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn update_security_group_rule_descriptions_ingress(
+        &self,
+        _: Request<UpdateSecurityGroupRuleDescriptionsIngressRequest>,
+    ) -> Answer<UpdateSecurityGroupRuleDescriptionsIngressResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn update_security_group_rule_descriptions_egress(
+        &self,
+        _: Request<UpdateSecurityGroupRuleDescriptionsEgressRequest>,
+    ) -> Answer<UpdateSecurityGroupRuleDescriptionsEgressResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }
 
 #[tonic::async_trait]
@@ -675,6 +745,13 @@ impl Regions for Script {
         Ok(Response::new(DescribeAvailabilityZonesResponse {
             availability_zones: vec![zone],
         }))
+    }
+
+    async fn describe_account_attributes(
+        &self,
+        _: Request<DescribeAccountAttributesRequest>,
+    ) -> Answer<DescribeAccountAttributesResult> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 }
 
