@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use crate::catalog::instance_types;
 use crate::state::noun::tell_tags;
-use crate::state::{Image, Instance, Observation, SecurityGroup, State, Volume};
+use crate::state::{Image, Instance, NetworkInterface, Observation, SecurityGroup, State, Subnet, Volume};
 
 /// What all instances of a cloud have in common.
 #[derive(Debug, Clone)]
@@ -85,7 +85,7 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         ..v1::Instance::default()
     };
     let status = attachment_status(row.state);
-    tell_interface(state, cloud, status, &mut told);
+    tell_interface(state, cloud, &mut told);
     told.block_device_mappings = state
         .by(&Volume::BY_INSTANCE, &row.id)
         .filter_map(|volume| Some((volume, volume.attachment.as_ref()?)))
@@ -142,19 +142,11 @@ fn current_boot_mode(state: &State, row: &Instance, image: Option<BootMode>) -> 
     }
 }
 
-fn tell_interface(state: &State, cloud: &Cloud, status: &str, told: &mut v1::Instance) {
+fn tell_interface(state: &State, cloud: &Cloud, told: &mut v1::Instance) {
     let Some(interface) = state.interface_of(&told.instance_id) else {
         return;
     };
-    let groups: Vec<_> = interface
-        .groups
-        .iter()
-        .filter_map(|id| state.get::<SecurityGroup>(id))
-        .map(|group| v1::GroupIdentifier {
-            group_id: group.id.clone(),
-            group_name: group.name.clone(),
-        })
-        .collect();
+    let groups = group_identifiers(state, &interface.groups);
     let private_ip = interface.private_ip.to_string();
     let public_ip = interface.public_ip.map(|ip| ip.to_string()).unwrap_or_default();
     told.private_dns_name = private_dns_name(&private_ip, &cloud.region);
@@ -163,42 +155,104 @@ fn tell_interface(state: &State, cloud: &Cloud, status: &str, told: &mut v1::Ins
     told.subnet_id.clone_from(&interface.subnet_id);
     told.vpc_id.clone_from(&interface.vpc_id);
     told.security_groups.clone_from(&groups);
-    let association = (!public_ip.is_empty()).then(|| v1::InstanceNetworkInterfaceAssociation {
+    let told_alone = network_interface(state, cloud, interface);
+    told.network_interfaces = vec![v1::InstanceNetworkInterface {
+        association: told_alone.association,
+        attachment: told_alone
+            .attachment
+            .map(|attachment| v1::InstanceNetworkInterfaceAttachment {
+                attach_time: attachment.attach_time,
+                attachment_id: attachment.attachment_id,
+                delete_on_termination: attachment.delete_on_termination,
+                device_index: attachment.device_index,
+                network_card_index: attachment.network_card_index,
+                status: attachment.status,
+            }),
+        description: told_alone.description,
+        groups,
+        interface_type: told_alone.interface_type,
+        mac_address: told_alone.mac_address,
+        network_interface_id: told_alone.network_interface_id,
+        owner_id: told_alone.owner_id,
+        private_dns_name: told_alone.private_dns_name,
+        private_ip_address: told_alone.private_ip_address,
+        private_ip_addresses: told_alone.private_ip_addresses,
+        source_dest_check: told_alone.source_dest_check,
+        status: told_alone.status,
+        subnet_id: told_alone.subnet_id,
+        vpc_id: told_alone.vpc_id,
+    }];
+}
+
+/// A network interface by itself.
+pub fn network_interface(state: &State, cloud: &Cloud, row: &NetworkInterface) -> v1::NetworkInterface {
+    let private_ip = row.private_ip.to_string();
+    let private_dns_name = private_dns_name(&private_ip, &cloud.region);
+    let association = row.public_ip.map(|ip| v1::InstanceNetworkInterfaceAssociation {
         ip_owner_id: AMAZON.into(),
         public_dns_name: String::new(),
-        public_ip,
+        public_ip: ip.to_string(),
     });
-    let attachment = interface.attachment.as_ref();
-    told.network_interfaces = vec![v1::InstanceNetworkInterface {
-        association: association.clone(),
-        attachment: attachment.map(|attachment| v1::InstanceNetworkInterfaceAttachment {
+    let attachment = row.attachment.as_ref().map(|attachment| {
+        let instance = state.get::<Instance>(&attachment.instance_id);
+        v1::NetworkInterfaceAttachment {
             attach_time: Some(timestamp(attachment.attached_at)),
             // An attachment is told apart by its interface alone.
-            attachment_id: interface.id.replacen("eni-", "eni-attach-", 1),
+            attachment_id: row.id.replacen("eni-", "eni-attach-", 1),
             delete_on_termination: attachment.delete_on_termination,
             device_index: attachment.device.parse().unwrap_or_default(),
+            instance_id: attachment.instance_id.clone(),
+            instance_owner_id: row.account_id.clone(),
             network_card_index: 0,
-            status: status.to_owned(),
-        }),
+            status: instance
+                .map_or("attached", |row| attachment_status(row.state))
+                .to_owned(),
+        }
+    });
+    let zone = state
+        .get::<Subnet>(&row.subnet_id)
+        .map(|subnet| subnet.availability_zone.clone());
+    v1::NetworkInterface {
+        status: if attachment.is_some() {
+            "in-use"
+        } else {
+            "available"
+        }
+        .to_owned(),
+        attachment,
+        availability_zone: zone.unwrap_or_default(),
         description: String::new(),
-        groups,
+        groups: group_identifiers(state, &row.groups),
         interface_type: "interface".into(),
-        mac_address: interface.mac_address.clone(),
-        network_interface_id: interface.id.clone(),
-        owner_id: interface.account_id.clone(),
-        private_dns_name: told.private_dns_name.clone(),
+        mac_address: row.mac_address.clone(),
+        network_interface_id: row.id.clone(),
+        owner_id: row.account_id.clone(),
+        private_dns_name: private_dns_name.clone(),
         private_ip_address: private_ip.clone(),
         private_ip_addresses: vec![v1::InstancePrivateIpAddress {
-            association,
+            association: association.clone(),
             primary: true,
-            private_dns_name: told.private_dns_name.clone(),
+            private_dns_name,
             private_ip_address: private_ip,
         }],
+        association,
+        requester_managed: false,
         source_dest_check: true,
-        status: "in-use".into(),
-        subnet_id: interface.subnet_id.clone(),
-        vpc_id: interface.vpc_id.clone(),
-    }];
+        subnet_id: row.subnet_id.clone(),
+        tag_set: tell_tags(&row.tags),
+        vpc_id: row.vpc_id.clone(),
+    }
+}
+
+/// Groups by their ids.
+pub fn group_identifiers(state: &State, ids: &[String]) -> Vec<v1::GroupIdentifier> {
+    ids.iter()
+        .filter_map(|id| state.get::<SecurityGroup>(id))
+        .map(|group| v1::GroupIdentifier {
+            group_id: group.id.clone(),
+            group_name: group.name.clone(),
+        })
+        .collect()
 }
 
 /// What an instance is called everywhere: in Describe, in its metadata, by DHCP and in DNS. EC2's name by IP address

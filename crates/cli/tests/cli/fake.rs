@@ -776,6 +776,13 @@ impl Vpcs for Script {
             next_token: String::new(),
         }))
     }
+
+    async fn describe_vpc_attribute(
+        &self,
+        _: Request<DescribeVpcAttributeRequest>,
+    ) -> Answer<DescribeVpcAttributeResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }
 
 #[tonic::async_trait]

@@ -61,9 +61,17 @@ fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImages
             .get::<state::Image>(id)
             .is_some_and(state::Image::is_available)
     })?;
-    let wanted = state
-        .by(&state::Image::BY_STATE, AVAILABLE)
-        .filter(|row| request.image_ids.is_empty() || request.image_ids.contains(&row.id));
+    let account = app.account();
+    // An image is its owner's alone, who may launch it.
+    let is_among = |names: &[String], owner: &str| {
+        let names_it = |name: &String| name == owner || (name == "self" && owner == account);
+        names.is_empty() || names.iter().any(names_it)
+    };
+    let wanted = state.by(&state::Image::BY_STATE, AVAILABLE).filter(|row| {
+        (request.image_ids.is_empty() || request.image_ids.contains(&row.id))
+            && is_among(&request.owners, &row.account_id)
+            && is_among(&request.executable_users, &row.account_id)
+    });
     let tell = |row: &state::Image| {
         let image = tell(row);
         let passes = filters.matches(&image.tags, |name| {

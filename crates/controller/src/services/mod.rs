@@ -10,6 +10,7 @@ use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
 use hearth_api::v1::instances_server::InstancesServer;
 use hearth_api::v1::key_pairs_server::KeyPairsServer;
+use hearth_api::v1::network_interfaces_server::NetworkInterfacesServer;
 use hearth_api::v1::placement_groups_server::PlacementGroupsServer;
 use hearth_api::v1::regions_server::RegionsServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
@@ -33,6 +34,7 @@ mod instance_types;
 mod instances;
 mod join_tokens;
 mod key_pairs;
+mod network_interfaces;
 mod placement;
 mod regions;
 mod security_groups;
@@ -82,6 +84,10 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 instance_types::InstanceTypes(app())
             ))
             .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
+            .add_service(service!(
+                NetworkInterfacesServer,
+                network_interfaces::NetworkInterfaces(app())
+            ))
             .add_service(service!(PlacementGroupsServer, placement::PlacementGroups(app())))
             .add_service(service!(RegionsServer, regions::Regions(app())))
             .add_service(service!(

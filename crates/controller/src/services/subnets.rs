@@ -17,10 +17,14 @@ use crate::state::{self, State};
 
 const FILTERS: &[&str] = &[
     "availability-zone",
+    "availabilityZone",
     "available-ip-address-count",
+    "availableIpAddressCount",
     "cidr",
     "cidr-block",
+    "cidrBlock",
     "default-for-az",
+    "defaultForAz",
     "map-public-ip-on-launch",
     "owner-id",
     "state",
@@ -79,10 +83,12 @@ fn tell(state: &State, row: &state::Subnet) -> Subnet {
 
 fn value<'s>(subnet: &'s Subnet, name: &str) -> Cow<'s, str> {
     match name {
-        "availability-zone" => subnet.availability_zone.as_str().into(),
-        "available-ip-address-count" => subnet.available_ip_address_count.to_string().into(),
-        "cidr" | "cidr-block" => subnet.cidr_block.as_str().into(),
-        "default-for-az" => subnet.default_for_az.to_string().into(),
+        "availability-zone" | "availabilityZone" => subnet.availability_zone.as_str().into(),
+        "available-ip-address-count" | "availableIpAddressCount" => {
+            subnet.available_ip_address_count.to_string().into()
+        }
+        "cidr" | "cidr-block" | "cidrBlock" => subnet.cidr_block.as_str().into(),
+        "default-for-az" | "defaultForAz" => subnet.default_for_az.to_string().into(),
         "map-public-ip-on-launch" => subnet.map_public_ip_on_launch.to_string().into(),
         "owner-id" => subnet.owner_id.as_str().into(),
         "state" => subnet.state.as_str().into(),

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use hearth_api::filter::Filters;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
-use hearth_api::v1::{DescribeVpcsRequest, DescribeVpcsResponse, Vpc, vpcs_server};
+use hearth_api::v1::{
+    AttributeBooleanValue, DescribeVpcAttributeRequest, DescribeVpcAttributeResult, DescribeVpcsRequest,
+    DescribeVpcsResponse, Vpc, vpcs_server,
+};
 use hearth_api::{ApiError, Kind};
 use tonic::{Request, Response, Status};
 
@@ -33,6 +36,43 @@ impl vpcs_server::Vpcs for Vpcs {
     ) -> Result<Response<DescribeVpcsResponse>, Status> {
         answer(describe(&self.0, &request.into_inner()))
     }
+
+    async fn describe_vpc_attribute(
+        &self,
+        request: Request<DescribeVpcAttributeRequest>,
+    ) -> Result<Response<DescribeVpcAttributeResult>, Status> {
+        answer(attribute(&self.0, &request.into_inner()))
+    }
+}
+
+/// Every VPC has Hearth's resolver, which knows its instances by name.
+fn attribute(
+    app: &App,
+    request: &DescribeVpcAttributeRequest,
+) -> Result<DescribeVpcAttributeResult, ApiError> {
+    let id = input::id(Kind::Vpc, &request.vpc_id, "VpcId")?;
+    if app.store.state().get::<state::Vpc>(&id).is_none() {
+        return Err(Kind::Vpc.not_found(&[&id]));
+    }
+    let mut told = DescribeVpcAttributeResult {
+        vpc_id: id.to_string(),
+        ..DescribeVpcAttributeResult::default()
+    };
+    let is = |value| Some(AttributeBooleanValue { value });
+    match request.attribute.as_str() {
+        "enableDnsSupport" => told.enable_dns_support = is(true),
+        "enableDnsHostnames" => told.enable_dns_hostnames = is(true),
+        "enableNetworkAddressUsageMetrics" => told.enable_network_address_usage_metrics = is(false),
+        "" => return Err(ApiError::missing("Attribute")),
+        other => {
+            return Err(ApiError::invalid_value(
+                "Attribute",
+                other,
+                "It is none of a VPC's attributes.",
+            ));
+        }
+    }
+    Ok(told)
 }
 
 fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVpcsResponse, ApiError> {

@@ -241,6 +241,20 @@ assert ec2.unmonitor_instances(InstanceIds=[identity])["InstanceMonitorings"][0]
 ec2.modify_instance_attribute(InstanceId=identity, DisableApiTermination={"Value": False})
 ec2.terminate_instances(InstanceIds=[identity])
 
+# Its network interface, and the VPC.
+[interface] = ec2.describe_network_interfaces(Filters=[{"Name": "attachment.instance-id", "Values": [identity]}])[
+    "NetworkInterfaces"
+]
+assert interface["Groups"] == [{"GroupId": group, "GroupName": "web"}] and interface["Status"] == "in-use", interface
+assert interface["Attachment"]["InstanceOwnerId"] == interface["OwnerId"] and interface["TagSet"] == [], interface
+told = ec2.describe_vpc_attribute(VpcId=vpc["VpcId"], Attribute="enableDnsSupport")
+assert told["EnableDnsSupport"] == {"Value": True}, told
+assert ec2.describe_images(Owners=["self"])["Images"] == [found]
+assert ec2.describe_images(Owners=["000000000001"])["Images"] == []
+gone = [{"IpProtocol": "-1", "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}]
+told = ec2.revoke_security_group_egress(GroupId=group, IpPermissions=gone)
+assert told["UnknownIpPermissions"][0]["Ipv6Ranges"] == [{"CidrIpv6": "::/0"}], told
+
 # Rules as resources.
 [rule] = ec2.authorize_security_group_ingress(
     GroupId=group, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}]

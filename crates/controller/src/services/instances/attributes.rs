@@ -14,8 +14,8 @@ use serde_json::json;
 use super::plan;
 use crate::app::App;
 use crate::services::input;
-use crate::state::{Instance, NetworkInterface, SecurityGroup, State, Tx};
-use crate::views::ROOT_DEVICE;
+use crate::state::{Instance, NetworkInterface, SecurityGroup, Tx};
+use crate::views::{self, ROOT_DEVICE};
 
 pub(super) async fn describe(
     app: &App,
@@ -42,7 +42,12 @@ pub(super) async fn describe(
         "disableApiTermination" => told.disable_api_termination = is(row.disable_api_termination),
         "ebsOptimized" => told.ebs_optimized = is(false),
         "enaSupport" => told.ena_support = is(false),
-        "groupSet" => told.groups = groups(&app.store.state(), &row.id),
+        "groupSet" => {
+            let state = app.store.state();
+            let interface = state.interface_of(&row.id);
+            told.groups =
+                interface.map_or_else(Vec::new, |own| views::group_identifiers(&state, &own.groups));
+        }
         "instanceInitiatedShutdownBehavior" => {
             told.instance_initiated_shutdown_behavior = text(&row.shutdown_behavior);
         }
@@ -64,17 +69,6 @@ pub(super) async fn describe(
         other => return Err(unknown(other)),
     }
     Ok(told)
-}
-
-fn groups(state: &State, instance_id: &str) -> Vec<hearth_api::v1::GroupIdentifier> {
-    let interface = state.interface_of(instance_id);
-    let ids = interface.into_iter().flat_map(|interface| &interface.groups);
-    ids.filter_map(|id| state.get::<SecurityGroup>(id))
-        .map(|group| hearth_api::v1::GroupIdentifier {
-            group_id: group.id.clone(),
-            group_name: group.name.clone(),
-        })
-        .collect()
 }
 
 fn unknown(attribute: &str) -> ApiError {

@@ -9,6 +9,7 @@ use hearth_api::v1::{
 };
 use hearth_api::{ApiError, Kind};
 
+use super::plan;
 use crate::app::App;
 use crate::catalog::instance_types;
 use crate::services::input;
@@ -33,7 +34,7 @@ pub(super) fn credits(
         let passes = is_burstable && filters.matches(&[], |_| vec![row.id.as_str().into()]);
         passes.then(|| InstanceCreditSpecification {
             instance_id: row.id.clone(),
-            cpu_credits: "unlimited".into(),
+            cpu_credits: plan::CREDITS.into(),
         })
     };
     let (instance_credit_specifications, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;

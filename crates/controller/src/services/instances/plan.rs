@@ -16,6 +16,8 @@ use crate::views::{ROOT_DEVICE, VOLUME_TYPE};
 
 /// Bytes of user data before any encoding. The EC2 API's own limit.
 const MAX_USER_DATA: usize = 16 * 1024;
+/// How instances with burstable performance earn credits.
+pub(super) const CREDITS: &str = "unlimited";
 /// GiB of a gp3 volume.
 const MAX_VOLUME_GIB: u64 = 16_384;
 /// Security groups of one interface.
@@ -70,12 +72,47 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
             "Monitoring.Enabled",
             request.monitoring.is_some_and(|monitoring| monitoring.enabled),
         ),
+        (
+            "HibernationOptions.Configured",
+            request
+                .hibernation_options
+                .is_some_and(|options| options.configured),
+        ),
+        (
+            "EnclaveOptions.Enabled",
+            request.enclave_options.is_some_and(|options| options.enabled),
+        ),
     ] {
         if is_wanted {
             return Err(ApiError::invalid_value(
                 name,
                 true,
                 "Hearth does not have it yet; leave it out.",
+            ));
+        }
+    }
+    if let Some(profile) = &request.iam_instance_profile
+        && let Some(named) = [&profile.name, &profile.arn]
+            .into_iter()
+            .find(|named| !named.is_empty())
+    {
+        return Err(ApiError::invalid_value(
+            "iamInstanceProfile",
+            named,
+            "There are no IAM instance profiles yet; leave it out.",
+        ));
+    }
+    match request
+        .credit_specification
+        .as_ref()
+        .map(|credits| credits.cpu_credits.as_str())
+    {
+        None | Some("" | CREDITS) => {}
+        Some(other) => {
+            return Err(ApiError::invalid_value(
+                "CreditSpecification.CpuCredits",
+                other,
+                format!("Hearth slows no instance down for want of credits: all are {CREDITS}."),
             ));
         }
     }

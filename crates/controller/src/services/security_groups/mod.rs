@@ -106,7 +106,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         answer(done.map(|(revoked, unknown)| RevokeSecurityGroupIngressResult {
             r#return: true,
             revoked_security_group_rules: revoked.iter().map(permissions::revoked).collect(),
-            unknown_ip_permissions: permissions::permissions(unknown.iter(), self.0.account()),
+            unknown_ip_permissions: unknown,
         }))
     }
 
@@ -118,7 +118,7 @@ impl security_groups_server::SecurityGroups for SecurityGroups {
         answer(done.map(|(revoked, unknown)| RevokeSecurityGroupEgressResult {
             r#return: true,
             revoked_security_group_rules: revoked.iter().map(permissions::revoked).collect(),
-            unknown_ip_permissions: permissions::permissions(unknown.iter(), self.0.account()),
+            unknown_ip_permissions: unknown,
         }))
     }
 

@@ -7,7 +7,7 @@ use hearth_api::v1::{
     UserIdGroupPair,
 };
 use hearth_api::{ApiError, ErrorCode, Kind};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::state::SecurityGroupRule as RuleRow;
 use crate::state::noun::tell_tags;
@@ -121,6 +121,35 @@ pub(super) fn normalise(permissions: &[IpPermission], account: &str) -> Result<V
     Ok(rules)
 }
 
+/// Permissions without what Hearth has no rules for, IPv6 ranges and prefix lists, and these by themselves.
+///
+/// # Errors
+/// `InvalidParameterValue` for a range that is none.
+pub(super) fn apart(given: Vec<IpPermission>) -> Result<(Vec<IpPermission>, Vec<IpPermission>), ApiError> {
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for mut permission in given {
+        let other = IpPermission {
+            ipv6_ranges: std::mem::take(&mut permission.ipv6_ranges),
+            prefix_list_ids: std::mem::take(&mut permission.prefix_list_ids),
+            ip_ranges: Vec::new(),
+            user_id_group_pairs: Vec::new(),
+            ..permission.clone()
+        };
+        for range in &other.ipv6_ranges {
+            let parsed: Result<Ipv6Net, _> = range.cidr_ipv6.parse();
+            parsed.map_err(|_| malformed(&range.cidr_ipv6))?;
+        }
+        let is_other = !other.ipv6_ranges.is_empty() || !other.prefix_list_ids.is_empty();
+        if !is_other || !permission.ip_ranges.is_empty() || !permission.user_id_group_pairs.is_empty() {
+            ours.push(permission);
+        }
+        if is_other {
+            others.push(other);
+        }
+    }
+    Ok((ours, others))
+}
+
 fn traffic(permission: &IpPermission) -> Result<Traffic, ApiError> {
     let protocol = protocol(&permission.ip_protocol)?;
     let given = (
@@ -185,13 +214,17 @@ fn icmp(given: (Option<i64>, Option<i64>)) -> Result<(i64, i64), ApiError> {
 
 /// As EC2 does: host bits are dropped, a missing length is an error.
 fn cidr(text: &str) -> Result<Ipv4Net, ApiError> {
-    let net: Ipv4Net = text.parse().map_err(|_| {
-        ApiError::new(
-            ErrorCode::InvalidParameterValue,
-            format!("CIDR block {text} is malformed. One looks like 203.0.113.0/24, a single address like 203.0.113.5/32."),
-        )
-    })?;
+    let net: Ipv4Net = text.parse().map_err(|_| malformed(text))?;
     Ok(net.trunc())
+}
+
+fn malformed(cidr: &str) -> ApiError {
+    ApiError::new(
+        ErrorCode::InvalidParameterValue,
+        format!(
+            "CIDR block {cidr} is malformed. One looks like 203.0.113.0/24, a single address like 203.0.113.5/32."
+        ),
+    )
 }
 
 pub(super) fn check_description(text: &str) -> Result<(), ApiError> {

@@ -1,6 +1,6 @@
 //! Authorize and revoke. Authorize adds all rules of a call or none.
 
-use hearth_api::v1::Tag;
+use hearth_api::v1::{IpPermission, Tag};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
 
@@ -74,24 +74,26 @@ pub(super) fn changed(tx: &mut Tx<'_>, group_id: &str, rules: &[Rule]) {
     tx.event("security-group.changed", group_id);
 }
 
-/// Answers the rules that were removed, and those that were named and not there.
-pub(super) async fn revoke(app: &App, request: Named) -> Result<(Vec<Rule>, Vec<Rule>), ApiError> {
+/// Answers the rules that were removed, and what was named and not there.
+pub(super) async fn revoke(app: &App, request: Named) -> Result<(Vec<Rule>, Vec<IpPermission>), ApiError> {
     let by_id = !request.rule_ids.is_empty();
     if by_id && !request.permissions.is_empty() {
         return Err(ApiError::combination("ipPermissions", "securityGroupRuleIds"));
     }
     let account_id = app.account().to_owned();
+    let (asked, mut unknown) = permissions::apart(request.permissions)?;
     app.store
         .transact(move |tx| {
             let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
-            let (revoked, unknown) = if by_id {
-                (
-                    named(tx, &group, request.direction, &request.rule_ids)?,
-                    Vec::new(),
-                )
+            let revoked = if by_id {
+                named(tx, &group, request.direction, &request.rule_ids)?
+            } else if asked.is_empty() && !unknown.is_empty() {
+                Vec::new()
             } else {
-                let wanted = permissions::normalise(&request.permissions, &account_id)?;
-                described(tx, &group, request.direction, wanted)?
+                let wanted = permissions::normalise(&asked, &account_id)?;
+                let (revoked, absent) = described(tx, &group, request.direction, wanted)?;
+                unknown.extend(permissions::permissions(absent.iter(), &account_id));
+                revoked
             };
             tx.remove_all::<Rule>(revoked.iter().map(|rule| rule.id.clone()));
             changed(tx, &group.id, &revoked);
