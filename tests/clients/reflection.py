@@ -47,8 +47,8 @@ def main(target: str, image_id: str) -> None:
         described = call("DescribeInstances", instance_ids=[instance_id])
         assert described.reservations[0].instances[0].instance_id == instance_id
         changes = call("TerminateInstances", instance_ids=[instance_id])
-        print("terminated:", changes.changes[0].current_state.name)
-        assert changes.changes[0].current_state.code in (32, 48)
+        print("terminated:", changes.terminating_instances[0].current_state.name)
+        assert changes.terminating_instances[0].current_state.code in (32, 48)
 
         try:
             call("TerminateInstances", instance_ids=["i-00000000000000000"])

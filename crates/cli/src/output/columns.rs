@@ -203,18 +203,13 @@ pub(super) fn table(operation: &str, answer: &Value) -> String {
 
 /// Most answers are one list, and perhaps a token.
 fn any(answer: &Value) -> String {
-    let mut lists = answer.as_object().into_iter().flatten();
-    let mut lists = lists.by_ref().filter(|(_, value)| value.is_array());
-    match (lists.next(), lists.next()) {
-        (Some((name, Value::Array(items))), None) if items.is_empty() && is_list_alone(answer) => none(name),
-        (Some((_, list)), None) if is_list_alone(answer) => table::of_value(list),
+    let members = answer.as_object().into_iter().flatten();
+    let mut members = members.filter(|(name, _)| *name != "NextToken");
+    match (members.next(), members.next()) {
+        (Some((name, Value::Array(items))), None) if items.is_empty() => none(name),
+        (Some((_, list @ Value::Array(_))), None) => table::of_value(list),
         _ => table::of_value(answer),
     }
-}
-
-fn is_list_alone(answer: &Value) -> bool {
-    let members = answer.as_object().into_iter().flatten();
-    members.filter(|(name, _)| *name != "NextToken").count() == 1
 }
 
 fn none(list: &str) -> String {
