@@ -232,6 +232,7 @@ assert attribute("groupSet")["Groups"] == [{"GroupId": group, "GroupName": "web"
 ec2.modify_instance_attribute(InstanceId=identity, Attribute="instanceInitiatedShutdownBehavior", Value="terminate")
 told = attribute("instanceInitiatedShutdownBehavior")["InstanceInitiatedShutdownBehavior"]
 assert told == {"Value": "terminate"}, told
+refused("IncorrectInstanceState", 400, ec2.modify_instance_attribute, InstanceId=identity, UserData={"Value": b"two"})
 told = ec2.modify_instance_metadata_options(InstanceId=identity, HttpTokens="required", HttpPutResponseHopLimit=2)
 told = told["InstanceMetadataOptions"]
 assert (told["HttpTokens"], told["HttpPutResponseHopLimit"], told["HttpEndpoint"]) == ("required", 2, "enabled"), told
@@ -275,6 +276,11 @@ assert len(told) == 5 and {rule["IsEgress"] for rule in told} == {True, False}, 
 refused("InvalidPermission.Duplicate", 400, ec2.modify_security_group_rules, GroupId=group, SecurityGroupRules=[
     {"SecurityGroupRuleId": rule["SecurityGroupRuleId"],
      "SecurityGroupRule": {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "CidrIpv4": "10.0.0.0/8"}}
+])
+
+refused("InvalidParameterCombination", 400, ec2.modify_security_group_rules, GroupId=group, SecurityGroupRules=[
+    {"SecurityGroupRuleId": rule["SecurityGroupRuleId"],
+     "SecurityGroupRule": {"IpProtocol": "-1", "CidrIpv4": "10.0.0.0/8", "ReferencedGroupId": group}}
 ])
 
 # Where there are types, and what the account may have.

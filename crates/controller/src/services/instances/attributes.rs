@@ -258,6 +258,11 @@ fn apply(tx: &mut Tx<'_>, id: &str, change: Change) -> Result<(), ApiError> {
         }
     };
     tx.put(next);
+    if let Some(blob) = &row.user_data
+        && !tx.any_by(&Instance::BY_USER_DATA, blob)
+    {
+        tx.drop_blob(blob);
+    }
     tx.event("instance.modified", id);
     tx.audit(json!({ "instance": id, "attribute": told }));
     Ok(())

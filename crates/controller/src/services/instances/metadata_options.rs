@@ -55,7 +55,10 @@ fn set(
         input::check_metadata_tags(&tags)?;
     }
     tx.event("instance.modified", &instance_id);
-    tx.audit(json!({ "instance": instance_id, "metadata_options": format!("{options:?}") }));
+    tx.audit(json!({
+        "instance": instance_id, "http_endpoint": options.http_endpoint, "http_tokens": options.http_tokens,
+        "http_hop_limit": options.http_put_response_hop_limit, "metadata_tags": options.instance_metadata_tags,
+    }));
     tx.put(Instance {
         http_endpoint: options.http_endpoint.clone(),
         http_hop_limit: options.http_put_response_hop_limit.unsigned_abs(),

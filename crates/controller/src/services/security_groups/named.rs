@@ -39,7 +39,7 @@ pub(super) struct Named {
 }
 
 /// One rule, said without a permission.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Single {
     protocol: String,
     from_port: Option<i32>,
@@ -90,27 +90,49 @@ fn tags(specifications: &[TagSpecification]) -> Result<Vec<Tag>, ApiError> {
     )
 }
 
+/// What all four requests have in common. Only ingress can name groups by their names.
+macro_rules! named {
+    ($request:ident, $direction:ident, $group_name:expr, $source:expr) => {{
+        let single = Single {
+            protocol: $request.ip_protocol,
+            from_port: $request.from_port,
+            to_port: $request.to_port,
+            cidr: $request.cidr_ip,
+            source: $source,
+        };
+        Self {
+            direction: Direction::$direction,
+            group_id: $request.group_id,
+            group_name: $group_name,
+            permissions: single.beside($request.ip_permissions),
+            rule_ids: Vec::new(),
+            tags: Vec::new(),
+        }
+    }};
+    ($request:ident, Ingress) => {
+        named!(
+            $request,
+            Ingress,
+            $request.group_name,
+            (
+                $request.source_security_group_name,
+                $request.source_security_group_owner_id
+            )
+        )
+    };
+    ($request:ident, Egress) => {
+        named!($request, Egress, String::new(), (String::new(), String::new()))
+    };
+}
+
 impl TryFrom<AuthorizeSecurityGroupIngressRequest> for Named {
     type Error = ApiError;
 
     fn try_from(request: AuthorizeSecurityGroupIngressRequest) -> Result<Self, ApiError> {
-        let single = Single {
-            protocol: request.ip_protocol,
-            from_port: request.from_port,
-            to_port: request.to_port,
-            cidr: request.cidr_ip,
-            source: (
-                request.source_security_group_name,
-                request.source_security_group_owner_id,
-            ),
-        };
+        let tags = tags(&request.tag_specifications)?;
         Ok(Self {
-            direction: Direction::Ingress,
-            group_id: request.group_id,
-            group_name: request.group_name,
-            permissions: single.beside(request.ip_permissions),
-            rule_ids: Vec::new(),
-            tags: tags(&request.tag_specifications)?,
+            tags,
+            ..named!(request, Ingress)
         })
     }
 }
@@ -119,63 +141,28 @@ impl TryFrom<AuthorizeSecurityGroupEgressRequest> for Named {
     type Error = ApiError;
 
     fn try_from(request: AuthorizeSecurityGroupEgressRequest) -> Result<Self, ApiError> {
-        let single = Single {
-            protocol: request.ip_protocol,
-            from_port: request.from_port,
-            to_port: request.to_port,
-            cidr: request.cidr_ip,
-            ..Single::default()
-        };
+        let tags = tags(&request.tag_specifications)?;
         Ok(Self {
-            direction: Direction::Egress,
-            group_id: request.group_id,
-            group_name: String::new(),
-            permissions: single.beside(request.ip_permissions),
-            rule_ids: Vec::new(),
-            tags: tags(&request.tag_specifications)?,
+            tags,
+            ..named!(request, Egress)
         })
     }
 }
 
 impl From<RevokeSecurityGroupIngressRequest> for Named {
     fn from(request: RevokeSecurityGroupIngressRequest) -> Self {
-        let single = Single {
-            protocol: request.ip_protocol,
-            from_port: request.from_port,
-            to_port: request.to_port,
-            cidr: request.cidr_ip,
-            source: (
-                request.source_security_group_name,
-                request.source_security_group_owner_id,
-            ),
-        };
         Self {
-            direction: Direction::Ingress,
-            group_id: request.group_id,
-            group_name: request.group_name,
-            permissions: single.beside(request.ip_permissions),
             rule_ids: request.security_group_rule_ids,
-            tags: Vec::new(),
+            ..named!(request, Ingress)
         }
     }
 }
 
 impl From<RevokeSecurityGroupEgressRequest> for Named {
     fn from(request: RevokeSecurityGroupEgressRequest) -> Self {
-        let single = Single {
-            protocol: request.ip_protocol,
-            from_port: request.from_port,
-            to_port: request.to_port,
-            cidr: request.cidr_ip,
-            ..Single::default()
-        };
         Self {
-            direction: Direction::Egress,
-            group_id: request.group_id,
-            group_name: String::new(),
-            permissions: single.beside(request.ip_permissions),
             rule_ids: request.security_group_rule_ids,
-            tags: Vec::new(),
+            ..named!(request, Egress)
         }
     }
 }

@@ -68,25 +68,26 @@ pub(super) async fn modify(app: &App, request: ModifySecurityGroupRulesRequest) 
                     .cloned();
                 let before = before.ok_or_else(|| Kind::SecurityGroupRule.not_found(&[&id]))?;
                 let asked = update.security_group_rule.clone().unwrap_or_default();
-                let wanted = permissions::normalise(&[permission(asked)], &account_id)?;
+                let mut wanted = permissions::normalise(&[permission(asked)], &account_id)?;
+                let (Some(wanted), true) = (wanted.pop(), wanted.is_empty()) else {
+                    return Err(ApiError::combination("cidrIpv4", "referencedGroupId"));
+                };
                 let direction = Direction::of(&before);
-                for wanted in wanted {
-                    let rule = Rule {
-                        id: before.id.clone(),
-                        created_at: before.created_at,
-                        tags: before.tags.clone(),
-                        ..rules::to_rule(tx, &group, direction, wanted)?
-                    };
-                    let others = rules::existing(tx, &group.id, direction);
-                    if others
-                        .iter()
-                        .any(|other| other.id != rule.id && rules::same(other, &rule))
-                    {
-                        return Err(rules::duplicate(&rule));
-                    }
-                    tx.put(rule.clone());
-                    modified.push(rule);
+                let rule = Rule {
+                    id: before.id.clone(),
+                    created_at: before.created_at,
+                    tags: before.tags.clone(),
+                    ..rules::to_rule(tx, &group, direction, wanted)?
+                };
+                let others = rules::existing(tx, &group.id, direction);
+                if others
+                    .iter()
+                    .any(|other| other.id != rule.id && rules::same(other, &rule))
+                {
+                    return Err(rules::duplicate(&rule));
                 }
+                tx.put(rule.clone());
+                modified.push(rule);
             }
             rules::changed(tx, &group.id, &modified);
             Ok(())
@@ -94,7 +95,7 @@ pub(super) async fn modify(app: &App, request: ModifySecurityGroupRulesRequest) 
         .await
 }
 
-/// A rule with one peer; with two, or none, it is refused as a permission is.
+/// The permission that a rule with one peer is.
 fn permission(rule: SecurityGroupRuleRequest) -> IpPermission {
     let named = |text: String| (!text.is_empty()).then_some(text);
     let description = rule.description;
