@@ -1,0 +1,116 @@
+//! IAM policy documents, and what they decide about a request.
+//!
+//! Everything here is a function of its arguments: the clock, too, is a value in the [`Context`].
+//!
+//! - The language: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html>
+//! - Its grammar: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html>
+//! - The decision: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>
+
+#![cfg_attr(
+    any(test, feature = "testing"),
+    allow(clippy::unwrap_used, clippy::expect_used)
+)]
+
+mod arn;
+mod condition;
+mod context;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
+mod glob;
+mod json;
+mod malformed;
+mod operator;
+mod pattern;
+mod policy;
+mod principal;
+mod statement;
+mod values;
+
+pub use context::Context;
+pub use malformed::Malformed;
+pub use policy::{Kind, Policy};
+pub use principal::Principal;
+
+use pattern::fold;
+use principal::Naming;
+use statement::Effect;
+
+/// What a principal asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Such as `ec2:RunInstances`.
+    pub action: &'a str,
+    /// An ARN, or `*` for an action that has no resources.
+    pub resource: &'a str,
+    pub context: &'a Context,
+}
+
+/// What identity policies decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Allowed,
+    /// A Deny statement covers the request.
+    Denied,
+    /// No statement covers the request.
+    NotAllowed,
+}
+
+/// What identity policies decide together: an explicit Deny beats every Allow.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html>
+///
+/// Trust policies decide nothing here.
+pub fn decide<'p>(policies: impl IntoIterator<Item = &'p Policy>, request: &Request<'_>) -> Decision {
+    let action = fold(request.action);
+    let mut decision = Decision::NotAllowed;
+    for statement in policies.into_iter().flat_map(Policy::statements) {
+        // One more Allow changes nothing.
+        if statement.effect == Effect::Allow && decision == Decision::Allowed {
+            continue;
+        }
+        if !statement.covers(&action, request.resource, request.context) {
+            continue;
+        }
+        match statement.effect {
+            Effect::Allow => decision = Decision::Allowed,
+            Effect::Deny => return Decision::Denied,
+        }
+    }
+    decision
+}
+
+/// Whether the trust policy of a role lets a principal assume it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// The policy names the principal: by `*`, or by the ARN of the user, the role or the session, or as the service.
+    Direct,
+    /// The policy only names the principal's account. The principal's own policies must allow the action, too.
+    ByAccount,
+    /// A Deny statement covers the principal.
+    Denied,
+    /// No statement covers the principal.
+    NotAllowed,
+}
+
+/// Whether a trust policy lets a principal do an action, such as `sts:AssumeRole`.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
+///
+/// The account's root is named by its account: that is [`Trust::Direct`]. Identity policies trust nobody.
+pub fn trusts(policy: &Policy, principal: &Principal<'_>, action: &str, context: &Context) -> Trust {
+    let action = fold(action);
+    let mut trust = Trust::NotAllowed;
+    for statement in policy.statements() {
+        let Some(naming) = statement.names(principal) else {
+            continue;
+        };
+        if !statement.covers_action(&action) || !statement.holds(context) {
+            continue;
+        }
+        match (statement.effect, naming) {
+            (Effect::Deny, _) => return Trust::Denied,
+            (Effect::Allow, Naming::Itself) => trust = Trust::Direct,
+            (Effect::Allow, Naming::Account) if trust == Trust::NotAllowed => trust = Trust::ByAccount,
+            (Effect::Allow, Naming::Account) => {}
+        }
+    }
+    trust
+}
