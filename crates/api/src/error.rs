@@ -132,7 +132,17 @@ error_codes! {
 
     // Who asks.
     UnauthorizedOperation = "UnauthorizedOperation", PermissionDenied;
+    AccessDenied = "AccessDenied", PermissionDenied;
     AuthFailure = "AuthFailure", Unauthenticated;
+
+    // IAM and STS.
+    NoSuchEntity = "NoSuchEntity", NotFound;
+    EntityAlreadyExists = "EntityAlreadyExists", AlreadyExists;
+    DeleteConflict = "DeleteConflict", FailedPrecondition;
+    LimitExceeded = "LimitExceeded", ResourceExhausted;
+    MalformedPolicyDocument = "MalformedPolicyDocument", InvalidArgument;
+    ValidationError = "ValidationError", InvalidArgument;
+    InvalidAuthorizationMessage = "InvalidAuthorizationMessageException", InvalidArgument;
 
     // Not enough of something.
     InsufficientInstanceCapacity = "InsufficientInstanceCapacity", ResourceExhausted;

@@ -2,9 +2,12 @@
 //! ([`crate::door::calls`]). Transactions take it from the task that asks for them, so that no service hands it on.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
+
+use crate::iam::session::Session;
 
 /// Who calls, for which account. There is one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub enum Caller {
     Process { uid: u32, pid: i32 },
     /// The key that the request was signed with.
     AccessKey(String),
+    /// Credentials that end.
+    Session(Session),
 }
 
 impl Caller {
@@ -33,17 +38,18 @@ impl Caller {
     pub fn peer(&self) -> Self {
         match self {
             Self::Process { uid, .. } => Self::Process { uid: *uid, pid: 0 },
-            Self::AccessKey(_) => self.clone(),
+            Self::AccessKey(_) | Self::Session(_) => self.clone(),
         }
     }
 }
 
-/// `UID:PID`, or the access key's id.
+/// `UID:PID`, or the access key's id, or a session's.
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process { uid, pid } => write!(f, "{uid}:{pid}"),
             Self::AccessKey(id) => f.write_str(id),
+            Self::Session(session) => session.fmt(f),
         }
     }
 }
@@ -52,6 +58,9 @@ impl FromStr for Caller {
     type Err = ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        if let Some(session) = Session::read(text) {
+            return Ok(Self::Session(session));
+        }
         Ok(match text.split_once(':') {
             Some((uid, pid)) => Self::Process {
                 uid: uid.parse()?,
@@ -69,6 +78,8 @@ pub struct Call {
     /// EC2's name of the call, or Hearth's.
     pub action: String,
     pub principal: Principal,
+    /// The address that the request came from, of callers over a network.
+    pub source_ip: Option<IpAddr>,
     /// Whether everything is to be checked and nothing to be done.
     pub dry_run: bool,
 }
@@ -83,6 +94,7 @@ impl Call {
             request_id: new_request_id(),
             action,
             principal,
+            source_ip: None,
             dry_run: false,
         }
     }
@@ -128,6 +140,11 @@ mod tests {
         for caller in [
             Caller::Process { uid: 1000, pid: 7 },
             Caller::AccessKey("AKIAIOSFODNN7EXAMPLE".into()),
+            Caller::Session(Session {
+                access_key_id: "ASIAIOSFODNN7EXAMPLE".into(),
+                principal_id: "AROAIOSFODNN7EXAMPLE".into(),
+                name: Some("a@b=c,d".into()),
+            }),
         ] {
             assert_eq!(caller.to_string().parse(), Ok(caller));
         }

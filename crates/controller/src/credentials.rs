@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hearth_ec2::signature::Keys;
+use hearth_ec2::signature::{Keys, Unusable};
 
 use crate::app::App;
+use crate::call::Caller;
+use crate::iam::session::{self, Refused};
 use crate::pki;
 use crate::state::{AccessKey, State};
+use crate::store::now;
 
 /// In the data directory: for root, and for whoever is given a copy.
 const FILE: &str = "credentials";
@@ -32,10 +35,22 @@ pub fn write(state: &State, owner: &str, region: &str, dir: &Path) -> std::io::R
 pub struct AccessKeys(pub Arc<App>);
 
 impl Keys for AccessKeys {
-    fn secret(&self, access_key_id: &str) -> Option<String> {
+    type Signer = Caller;
+
+    fn find(&self, access_key_id: &str, session_token: Option<&str>) -> Result<(String, Caller), Unusable> {
         let state = self.0.store.state();
-        state
+        if let Some(token) = session_token {
+            let found = session::of_token(&state, access_key_id, token, now());
+            let (session, secret) = found.map_err(|refused| match refused {
+                Refused::Unknown => Unusable::Unknown,
+                Refused::Expired => Unusable::Expired,
+            })?;
+            return Ok((secret.0, Caller::Session(session)));
+        }
+        let key = state
             .get::<AccessKey>(access_key_id)
-            .map(|key| key.secret.0.clone())
+            .filter(|key| !key.is_inactive);
+        let key = key.ok_or(Unusable::Unknown)?;
+        Ok((key.secret.0.clone(), Caller::AccessKey(key.id.clone())))
     }
 }

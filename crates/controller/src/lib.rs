@@ -16,6 +16,7 @@ mod credentials;
 mod digests;
 mod door;
 mod gateway;
+mod iam;
 pub mod inspection;
 mod intents;
 mod janitor;

@@ -155,7 +155,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         leading::take_over(&app).await?;
     }
 
-    let calls = Calls::new(app.account(), app.config.request_rate_percent)?;
+    let calls = Calls::new(&app)?;
     let routes = services::routes(&app).await?;
     let peers = Peers::new(
         calls.layer(routes.clone()),
@@ -195,9 +195,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     if let Some(listener) = ec2_listener {
         let pool =
             DescriptorPool::decode(hearth_api::DESCRIPTORS).context("reading the API's descriptors")?;
-        let grpc = query::signed(signers);
         let keys = AccessKeys(Arc::clone(&app));
-        let face = Face::new(&pool, "hearth.v1", &app.config.region, grpc, keys)?;
+        let face = Face::new(&pool, "hearth.v1", &app.config.region, signers, keys)?;
         let serve = query::serve(listener, Arc::new(face), shares.signers, app.ending.clone());
         tasks.push(api_runtime.handle.spawn(serve));
     }

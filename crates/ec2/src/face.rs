@@ -8,7 +8,7 @@ use hearth_api::client::REQUEST_ID;
 use hearth_api::{ApiError, ErrorCode};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TE};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use prost_reflect::DescriptorPool;
 use tonic::body::Body;
@@ -20,15 +20,10 @@ use crate::signature::{self, Denied, Keys, Scope};
 use crate::table::{Call, Table};
 use crate::{form, xml};
 
-/// The access key that a request was signed with, in the extensions of the request that the services get.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedBy(pub String);
-
 /// The protocol's door to the services `G`.
 #[derive(Debug)]
 pub struct Face<G, K> {
-    /// By service; IAM has no calls yet.
-    tables: [(Service, Table); 2],
+    tables: [(Service, Table); 3],
     region: String,
     grpc: G,
     keys: K,
@@ -64,14 +59,15 @@ where
             Ok((service, Table::join(&Model::of(service)?, own).0))
         };
         Ok(Self {
-            tables: [table(Service::Ec2)?, table(Service::Sts)?],
+            tables: [table(Service::Ec2)?, table(Service::Iam)?, table(Service::Sts)?],
             region: region.to_owned(),
             grpc,
             keys,
         })
     }
 
-    /// Answers a request. `request_id` is that of requests that no service sees.
+    /// Answers a request. `request_id` is that of requests that no service sees. Services get the request's extensions, and
+    /// who has signed it among them.
     pub async fn answer(&self, request: Request<Bytes>, request_id: &str) -> Response<Full<Bytes>> {
         let mut request_id = request_id.to_owned();
         let (head, body) = request.into_parts();
@@ -124,7 +120,7 @@ where
         request: Request<Bytes>,
         request_id: &mut String,
     ) -> Result<String, Failure> {
-        let (head, body, access_key_id) = signature::verify(request, service, region, &self.keys).await?;
+        let (mut head, body, signer) = signature::verify(request, service, region, &self.keys).await?;
         let query = head.uri.query().unwrap_or_default().as_bytes();
         let form = if is_form(&head) { &body[..] } else { &[] };
         let parameters = || form_urlencoded::parse(query).chain(form_urlencoded::parse(form));
@@ -142,7 +138,8 @@ where
             Refusal::InvalidAction(action.chars().take(128).collect())
         })?;
         let message = form::message(table, call, parameters())?;
-        let answer = self.call(call, &message, access_key_id, request_id).await?;
+        head.extensions.insert(signer);
+        let answer = self.call(call, &message, head.extensions, request_id).await?;
         xml::answer(table, call, &answer, request_id).map_err(|error| ApiError::internal(&error).into())
     }
 
@@ -151,7 +148,7 @@ where
         &self,
         call: &Call,
         message: &[u8],
-        access_key_id: String,
+        extensions: Extensions,
         request_id: &mut String,
     ) -> Result<Bytes, Failure> {
         let mut request = Request::new(Body::new(Full::new(framed(message))));
@@ -160,7 +157,7 @@ where
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
         headers.insert(TE, http::HeaderValue::from_static("trailers"));
-        request.extensions_mut().insert(SignedBy(access_key_id));
+        *request.extensions_mut() = extensions;
         let mut grpc = self.grpc.clone();
         let response = match std::future::poll_fn(|context| grpc.poll_ready(context)).await {
             Ok(()) => grpc.call(request).await,
@@ -274,7 +271,12 @@ impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         let status = match error.code {
             ErrorCode::DryRunOperation => StatusCode::PRECONDITION_FAILED,
-            ErrorCode::UnauthorizedOperation => StatusCode::FORBIDDEN,
+            ErrorCode::UnauthorizedOperation | ErrorCode::AccessDenied => StatusCode::FORBIDDEN,
+            ErrorCode::AuthFailure => StatusCode::UNAUTHORIZED,
+            ErrorCode::NoSuchEntity => StatusCode::NOT_FOUND,
+            ErrorCode::EntityAlreadyExists | ErrorCode::DeleteConflict | ErrorCode::LimitExceeded => {
+                StatusCode::CONFLICT
+            }
             ErrorCode::RequestLimitExceeded | ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::InternalError | ErrorCode::InsufficientInstanceCapacity => {
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -155,7 +155,7 @@ const MOST_SHOWN: usize = 100;
 fn scalar(field: &Field, text: &str, out: &mut Vec<u8>) -> Result<(), &'static str> {
     let number = field.number;
     match field.kind {
-        Kind::String => delimited(number, text.as_bytes(), out),
+        Kind::String | Kind::Encoded => delimited(number, text.as_bytes(), out),
         Kind::Blob => {
             let bytes = BASE64_STANDARD.decode(text).map_err(|_| "Base64 is expected.")?;
             delimited(number, &bytes, out);

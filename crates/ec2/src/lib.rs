@@ -25,7 +25,7 @@ pub mod signature;
 mod table;
 pub mod xml;
 
-pub use face::{Face, SignedBy};
+pub use face::Face;
 pub use model::{Model, Service};
 pub use refusal::Refusal;
 pub use table::{Call, Difference, Table};

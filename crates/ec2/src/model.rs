@@ -23,11 +23,12 @@ impl Service {
         }
     }
 
-    /// The service that has the calls of a service of a package of Hearth's. What AWS has in none, EC2's model has not either.
+    /// The service that has the calls of a service of a package of Hearth's: of EC2 and IAM there are several, such as
+    /// `KeyPairs` and `IamUsers`. What AWS has in none, EC2's model has not either.
     pub fn of(own: &str) -> Self {
         match own {
-            "Iam" => Service::Iam,
             "Sts" => Service::Sts,
+            own if own.starts_with("Iam") => Service::Iam,
             _ => Service::Ec2,
         }
     }

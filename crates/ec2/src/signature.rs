@@ -16,8 +16,26 @@ use crate::model::Service;
 
 /// The secrets of access keys.
 pub trait Keys: Send + Sync {
-    /// `None`: there is no such key, or it may not be used.
-    fn secret(&self, access_key_id: &str) -> Option<String>;
+    /// Who has a key, in the extensions of the requests that services get.
+    type Signer: Clone + Send + Sync + 'static;
+
+    /// The secret of a key and who has it. Credentials that end have a session token.
+    ///
+    /// # Errors
+    /// The key may not be used.
+    fn find(
+        &self,
+        access_key_id: &str,
+        session_token: Option<&str>,
+    ) -> Result<(String, Self::Signer), Unusable>;
+}
+
+/// Why a key may not be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    /// There is none, it is inactive, or the token does not go with it.
+    Unknown,
+    Expired,
 }
 
 /// What a request says it was signed with: `AKIA.../20261127/us-east-1/ec2/aws4_request`.
@@ -68,23 +86,29 @@ pub struct Denied {
     pub status: StatusCode,
 }
 
-/// The request whose signature is right, and the access key that it was signed with.
+/// The request whose signature is right, and who has signed it.
 ///
 /// # Errors
 /// As AWS has them, in AWS's order.
-pub async fn verify(
+pub async fn verify<K: Keys>(
     request: Request<Bytes>,
     service: Service,
     region: &str,
-    keys: &dyn Keys,
-) -> Result<(Parts, Bytes, String), Denied> {
+    keys: &K,
+) -> Result<(Parts, Bytes, K::Signer), Denied> {
     let (head, body) = request.into_parts();
     let access_key_id = Scope::of(&head)
         .map(|scope| scope.access_key_id)
         .unwrap_or_default();
-    let secret = keys.secret(&access_key_id);
-    let sign =
-        move |request: GetSigningKeyRequest| std::future::ready(signing_key(secret.as_deref(), &request));
+    let token = session_token(&head);
+    let (secret, signer) = match keys.find(&access_key_id, token.as_deref()) {
+        Ok((secret, signer)) => (Ok(secret), Some(signer)),
+        Err(unusable) => (Err(unusable), None),
+    };
+    let sign = move |request: GetSigningKeyRequest| {
+        let secret = secret.as_deref().map_err(|unusable| *unusable);
+        std::future::ready(signing_key(secret, token.as_deref(), &request))
+    };
     let mut sign = service_for_signing_key_fn(sign);
     let verified = sigv4_validate_request(
         Request::from_parts(head, body),
@@ -96,17 +120,41 @@ pub async fn verify(
         SignatureOptions::default(),
     );
     let (head, body, _) = verified.await.map_err(|error| denied(service, &error))?;
-    Ok((head, body, access_key_id))
+    let unknown = || {
+        denied(
+            service,
+            &SignatureError::InvalidClientTokenId(UNKNOWN.to_owned()).into(),
+        )
+    };
+    Ok((head, body, signer.ok_or_else(unknown)?))
+}
+
+const UNKNOWN: &str = "The security token included in the request is invalid.";
+
+/// What goes with credentials that end, in a header or in the query.
+fn session_token(head: &Parts) -> Option<String> {
+    const NAME: &str = "X-Amz-Security-Token";
+    if let Some(token) = head.headers.get(NAME) {
+        return token.to_str().ok().map(str::to_owned);
+    }
+    let mut parameters = form_urlencoded::parse(head.uri.query()?.as_bytes());
+    parameters
+        .find(|(name, _)| name == NAME)
+        .map(|(_, token)| token.into_owned())
 }
 
 fn signing_key(
-    secret: Option<&str>,
+    secret: Result<&str, Unusable>,
+    token: Option<&str>,
     request: &GetSigningKeyRequest,
 ) -> Result<GetSigningKeyResponse, BoxError> {
-    const UNKNOWN: &str = "The security token included in the request is invalid.";
-    // Session tokens come with roles.
-    let secret = secret.filter(|_| request.session_token().is_none());
-    let secret = secret.ok_or_else(|| SignatureError::InvalidClientTokenId(UNKNOWN.to_owned()))?;
+    const EXPIRED: &str = "The security token included in the request is expired.";
+    let secret = match secret {
+        // The one that was looked at is the one that is signed.
+        Ok(secret) if request.session_token() == token => secret,
+        Err(Unusable::Expired) => return Err(SignatureError::ExpiredToken(EXPIRED.to_owned()).into()),
+        _ => return Err(SignatureError::InvalidClientTokenId(UNKNOWN.to_owned()).into()),
+    };
     let secret: KSecretKey = secret.parse()?;
     let key = secret.to_ksigning(request.request_date(), request.region(), request.service());
     Ok(GetSigningKeyResponse::builder().signing_key(key).build()?)
@@ -138,6 +186,9 @@ fn denied(service: Service, error: &BoxError) -> Denied {
         }
         Some(SignatureError::IncompleteSignature(_)) => ("IncompleteSignature", StatusCode::BAD_REQUEST),
         Some(SignatureError::MalformedQueryString(_)) => ("MalformedQueryString", StatusCode::BAD_REQUEST),
+        Some(SignatureError::ExpiredToken(_)) if service == Service::Ec2 => {
+            ("RequestExpired", StatusCode::BAD_REQUEST)
+        }
         Some(SignatureError::ExpiredToken(_)) => ("ExpiredToken", StatusCode::FORBIDDEN),
         _ => ("InvalidRequest", StatusCode::BAD_REQUEST),
     };

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use prost_reflect::{Cardinality, FieldDescriptor, Kind as ProtoKind, MessageDescriptor, ServiceDescriptor};
+use prost_reflect::{
+    Cardinality, FieldDescriptor, Kind as ProtoKind, MessageDescriptor, ServiceDescriptor, Value,
+};
 
 use crate::model::{Member, Model, Protocol, Shape, field_name};
 
@@ -72,6 +74,8 @@ pub(crate) struct List {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     String,
+    /// A text that answers write as in a URL.
+    Encoded,
     /// 32 bits.
     Integer,
     /// 64 bits.
@@ -287,6 +291,7 @@ impl Join<'_> {
         const TIMESTAMP: &str = "google.protobuf.Timestamp";
         let model = self.model.shapes.get(shape)?;
         let kind = match (model, field.kind()) {
+            (Shape::String {}, ProtoKind::String) if is_encoded(field) => Kind::Encoded,
             (Shape::String {}, ProtoKind::String) => Kind::String,
             (Shape::Integer {}, ProtoKind::Int32) => Kind::Integer,
             (Shape::Long {}, ProtoKind::Int64) => Kind::Long,
@@ -321,16 +326,22 @@ impl Fields {
     }
 }
 
-/// As `hearth/v1/presence.proto` says.
+/// An option of `hearth/v1/presence.proto`.
+fn option<T>(field: &FieldDescriptor, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+    let extension = field.parent_pool().get_extension_by_name(name)?;
+    read(&field.options().get_extension(&extension))
+}
+
+fn is_encoded(field: &FieldDescriptor) -> bool {
+    option(field, "hearth.v1.percent_encoded", Value::as_bool).unwrap_or(false)
+}
+
 fn is_shown_empty(field: &FieldDescriptor, kind: Kind) -> bool {
-    const OPTION: &str = "hearth.v1.when_empty";
-    let extension = field.parent_pool().get_extension_by_name(OPTION);
-    let said = extension.and_then(|extension| field.options().get_extension(&extension).as_enum_number());
-    match said {
+    match option(field, "hearth.v1.when_empty", Value::as_enum_number) {
         Some(1) => true,
         Some(2) => false,
         _ if field.is_list() || field.is_map() => true,
-        _ => !field.supports_presence() && kind != Kind::String,
+        _ => !field.supports_presence() && !matches!(kind, Kind::String | Kind::Encoded),
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::model::Protocol;
@@ -16,6 +17,13 @@ use crate::table::{Call, Field, Index, Kind, Table};
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 /// Of errors of EC2 the element around all; they have no namespace.
 const EC2_ERRORS: &str = "Response";
+
+/// What RFC 3986, section 2.3, does not call unreserved.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A message that is none of the table's. It is a fault of this program.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +168,7 @@ fn absent(field: &Field, out: &mut String) {
         }
         Kind::Boolean => element(&field.element, "false", out),
         Kind::Integer | Kind::Long | Kind::Float | Kind::Double => element(&field.element, "0", out),
-        Kind::String | Kind::Blob => element(&field.element, "", out),
+        Kind::String | Kind::Encoded | Kind::Blob => element(&field.element, "", out),
         Kind::Timestamp | Kind::Structure(_) => {}
     }
 }
@@ -177,6 +185,9 @@ fn one(table: &Table, name: &str, kind: Kind, value: Value<'_>, out: &mut String
             let text = std::str::from_utf8(bytes).map_err(|_| Malformed("a text is not UTF-8"))?;
             escape(text, out);
             Ok(())
+        }
+        (Kind::Encoded, Value::Bytes(bytes)) => {
+            write!(out, "{}", percent_encode(bytes, UNRESERVED))
         }
         (Kind::Blob, Value::Bytes(bytes)) => {
             BASE64_STANDARD.encode_string(bytes, out);

@@ -8,15 +8,18 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use hearth_api::bounds::{self, CallShape};
 use hearth_api::client::MAX_REQUEST;
 use hearth_api::{ApiError, ErrorCode};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::runtime::Handle;
@@ -27,7 +30,9 @@ use tracing::Instrument as _;
 
 use super::places::{Limits, Place, Places};
 use super::throttle::{Throttle, is_reading};
+use crate::app::App;
 use crate::call::{Call, Caller, Principal};
+use crate::iam::Authorizer;
 
 /// Calls at work at the same time, and answers that are on their way. A call has a thread.
 const CALLS: Limits = Limits {
@@ -53,6 +58,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(super) struct Forwarded {
     pub request_id: String,
+    pub source_ip: Option<IpAddr>,
 }
 
 /// Puts calls under their bounds.
@@ -61,7 +67,8 @@ pub struct Calls(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    account_id: String,
+    app: Arc<App>,
+    authorizer: Authorizer,
     throttle: Throttle,
     calls: Arc<Places<Caller>>,
     streams: Arc<Places<Caller>>,
@@ -72,10 +79,11 @@ struct Shared {
 impl Calls {
     /// # Errors
     /// The API's descriptors cannot be read.
-    pub fn new(account_id: &str, request_rate_percent: u32) -> Result<Self, ApiError> {
+    pub fn new(app: &Arc<App>) -> Result<Self, ApiError> {
         Ok(Self(Arc::new(Shared {
-            account_id: account_id.to_owned(),
-            throttle: Throttle::new(request_rate_percent),
+            app: Arc::clone(app),
+            authorizer: Authorizer::new()?,
+            throttle: Throttle::new(app.config.request_rate_percent),
             calls: Places::new(CALLS),
             streams: Places::new(STREAMS),
             shapes: bounds::call_shapes()?,
@@ -128,12 +136,14 @@ where
             .to_owned();
         let caller = request.extensions().get::<Caller>().cloned();
         let principal = Principal {
-            account_id: shared.account_id.clone(),
+            account_id: shared.app.account().to_owned(),
             caller: caller.unwrap_or(Caller::UNKNOWN),
         };
         let mut call = Call::new(operation, principal);
+        call.source_ip = request.extensions().get::<IpAddr>().copied();
         if let Some(forwarded) = request.extensions().get::<Forwarded>() {
             call.request_id.clone_from(&forwarded.request_id);
+            call.source_ip = forwarded.source_ip;
         }
         let call = Arc::new(call);
         let span = tracing::info_span!(
@@ -164,8 +174,7 @@ impl Shared {
         let shape = self.shapes.get(request.uri().path());
         // Health and reflection are nobody's.
         if shape.is_some()
-            && let Err(error) =
-                authorize(call).and_then(|()| self.throttle.admit(&call.principal.account_id, &call.action))
+            && let Err(error) = self.throttle.admit(&call.principal.account_id, &call.action)
         {
             return refuse(error);
         }
@@ -181,7 +190,12 @@ impl Shared {
         };
         let response = match shape {
             Some(shape @ CallShape::Unary { .. }) => match arrive(request, *shape).await {
-                Ok((request, dry_run)) => {
+                Ok((head, body, dry_run)) => {
+                    let message = body.get(FRAME..).unwrap_or_default();
+                    if let Err(error) = self.authorizer.check(&self.app, call, head.uri.path(), message) {
+                        return refuse(error);
+                    }
+                    let request = Request::from_parts(head, Body::new(Full::new(body)));
                     let call = Arc::new(Call {
                         dry_run,
                         ..Call::clone(call)
@@ -190,6 +204,7 @@ impl Shared {
                 }
                 Err(error) => refuse(error),
             },
+            // Streams are Hearth's own, and no port for keys has them.
             _ => match Arc::clone(call).serve(inner.call(request)).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -200,7 +215,7 @@ impl Shared {
 }
 
 /// The whole request, if it is no larger than it may be and comes in time; and whether it is for a dry run.
-async fn arrive(request: Request<Body>, shape: CallShape) -> Result<(Request<Body>, bool), ApiError> {
+async fn arrive(request: Request<Body>, shape: CallShape) -> Result<(Parts, Bytes, bool), ApiError> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST + FRAME).collect();
     let too_late = |_| ApiError::new(ErrorCode::Unavailable, "The request did not arrive in time.");
@@ -209,7 +224,7 @@ async fn arrive(request: Request<Body>, shape: CallShape) -> Result<(Request<Bod
         Ok(body) => {
             let bytes = body.to_bytes();
             let dry_run = shape.is_dry_run(bytes.get(FRAME..).unwrap_or_default());
-            Ok((Request::from_parts(head, Body::new(Full::new(bytes))), dry_run))
+            Ok((head, bytes, dry_run))
         }
         Err(error) if error.is::<LengthLimitError>() => {
             let message = format!("A request has at most {MAX_REQUEST} bytes.");
@@ -275,15 +290,6 @@ fn held(response: Response<Body>, place: Held) -> Response<Body> {
 
 fn refuse(error: ApiError) -> Response<Body> {
     Status::from(error).into_http()
-}
-
-/// Whether the principal has the right to the call. Whoever may open the socket acts for the one account, and may do
-/// everything: policies come with users.
-///
-/// # Errors
-/// `UnauthorizedOperation`.
-fn authorize(_: &Call) -> Result<(), ApiError> {
-    Ok(())
 }
 
 /// A line of the log for each refusal, and for each call that changed something.

@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::{Layer, Service};
 
 use super::calls::REQUEST_ID;
-use super::peers::{CALLER, SEQUENCE};
+use super::peers::{CALLER, SEQUENCE, SOURCE_IP};
 use crate::app::App;
 use crate::call::{Call, Caller};
 use crate::pki::Authority;
@@ -173,9 +173,17 @@ impl Shared {
         }
         // The leader's log and audit rows say the same id as this answer.
         headers.remove(REQUEST_ID);
-        let id = Call::current().map(|call| HeaderValue::from_str(&call.request_id));
-        if let Some(Ok(id)) = id {
-            headers.insert(REQUEST_ID, id);
+        headers.remove(SOURCE_IP);
+        if let Some(call) = Call::current() {
+            if let Ok(id) = HeaderValue::from_str(&call.request_id) {
+                headers.insert(REQUEST_ID, id);
+            }
+            let address = call
+                .source_ip
+                .map(|address| HeaderValue::from_str(&address.to_string()));
+            if let Some(Ok(address)) = address {
+                headers.insert(SOURCE_IP, address);
+            }
         }
         let answered = async {
             std::future::poll_fn(|context| leader.poll_ready(context)).await?;

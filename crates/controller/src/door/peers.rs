@@ -23,6 +23,8 @@ use crate::pki;
 
 /// Who called the follower: a [`Caller`].
 pub(super) const CALLER: HeaderName = HeaderName::from_static("hearth-caller");
+/// Where the caller's request came from.
+pub(super) const SOURCE_IP: HeaderName = HeaderName::from_static("hearth-source-ip");
 /// The leader's position when it had answered.
 pub(super) const SEQUENCE: HeaderName = HeaderName::from_static("hearth-sequence");
 
@@ -116,7 +118,11 @@ where
         }
         let id = head.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
         if let Some(id) = id.map(str::to_owned) {
-            head.extensions.insert(Forwarded { request_id: id });
+            let address = head.headers.get(SOURCE_IP).and_then(|value| value.to_str().ok());
+            head.extensions.insert(Forwarded {
+                request_id: id,
+                source_ip: address.and_then(|address| address.parse().ok()),
+            });
         }
         let request = Request::from_parts(head, body);
         let app = Arc::clone(&self.app);

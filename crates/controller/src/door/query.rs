@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hearth_ec2::SignedBy;
 use hearth_ec2::face::Face;
 use hearth_ec2::signature::Keys;
 use http::{Request, Response, StatusCode};
@@ -19,11 +18,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
-use tower::util::MapRequest;
 
 use super::places::{Limits, Place, Places};
 use super::subscriber::subscriber;
-use crate::call::{Caller, new_request_id};
+use crate::call::new_request_id;
 
 /// Bytes of a request's body. The largest parameters, user data and keys, are far smaller.
 const MAX_BODY: usize = 1 << 20;
@@ -35,19 +33,6 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 /// After an error of accept(2), such as a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The services, which learn who has signed.
-pub type Signed<G> = MapRequest<G, fn(Request<Body>) -> Request<Body>>;
-
-/// Tells services who has signed a request.
-pub fn signed<G>(grpc: G) -> Signed<G> {
-    MapRequest::new(grpc, |mut request| {
-        if let Some(SignedBy(key)) = request.extensions_mut().remove() {
-            request.extensions_mut().insert(Caller::AccessKey(key));
-        }
-        request
-    })
-}
 
 /// Serves the port until `ending`.
 pub async fn serve<G, K>(
@@ -137,7 +122,8 @@ where
     let refuse = |status, message: &str| face.refuse(status, "InvalidRequest", message, &request_id);
     let response = match body.await {
         Ok(Ok(body)) => {
-            let request = Request::from_parts(head, body.to_bytes());
+            let mut request = Request::from_parts(head, body.to_bytes());
+            request.extensions_mut().insert(address.ip().to_canonical());
             face.answer(request, &request_id).await
         }
         Ok(Err(error)) if error.is::<LengthLimitError>() => {

@@ -37,6 +37,7 @@ fn layout(tx: &mut Tx<'_>) {
     tx.put(state::Cloud {
         owner_id: "1".into(),
         epoch: "one".into(),
+        seal: state::Cloud::new_seal(),
     });
     for host in HOSTS {
         tx.put(a_host(host));

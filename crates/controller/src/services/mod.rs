@@ -5,6 +5,11 @@ use std::sync::Arc;
 
 use hearth_api::client::{MAX_ANSWER, MAX_REQUEST, SERVICES};
 use hearth_api::v1::hosts_server::HostsServer;
+use hearth_api::v1::iam_groups_server::IamGroupsServer;
+use hearth_api::v1::iam_instance_profiles_server::IamInstanceProfilesServer;
+use hearth_api::v1::iam_policies_server::IamPoliciesServer;
+use hearth_api::v1::iam_roles_server::IamRolesServer;
+use hearth_api::v1::iam_users_server::IamUsersServer;
 use hearth_api::v1::image_disks_server::ImageDisksServer;
 use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
@@ -27,6 +32,7 @@ use tonic::{Response, Status};
 use crate::app::App;
 
 mod hosts;
+mod iam;
 mod image_disks;
 mod images;
 mod input;
@@ -49,6 +55,26 @@ mod watch;
 fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
+
+/// A service whose calls are each a function of the app and the request.
+macro_rules! serve {
+    ($module:ident::$service:ident as $name:ident {
+        $($rpc:ident($request:ident) -> $answer:ident: $call:path;)*
+    }) => {
+        pub(in $crate::services) struct $name(pub(in $crate::services) std::sync::Arc<$crate::app::App>);
+
+        #[tonic::async_trait]
+        impl hearth_api::v1::$module::$service for $name {
+            $(async fn $rpc(
+                &self,
+                request: tonic::Request<hearth_api::v1::$request>,
+            ) -> Result<tonic::Response<hearth_api::v1::$answer>, tonic::Status> {
+                $crate::services::answer($call(&self.0, request.into_inner()).await)
+            })*
+        }
+    };
+}
+use serve;
 
 /// All services of the API with health and reflection (v1 and v1alpha, which grpcurl still asks for).
 pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
@@ -77,6 +103,11 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
     Ok(
         Routes::new(service!(InstancesServer, instances::Instances(app())))
             .add_service(service!(HostsServer, hosts::Hosts(app())))
+            .add_service(service!(IamUsersServer, iam::Users(app())))
+            .add_service(service!(IamGroupsServer, iam::Groups(app())))
+            .add_service(service!(IamRolesServer, iam::Roles(app())))
+            .add_service(service!(IamInstanceProfilesServer, iam::InstanceProfiles(app())))
+            .add_service(service!(IamPoliciesServer, iam::Policies(app())))
             .add_service(service!(ImageDisksServer, image_disks::ImageDisks::new(app())))
             .add_service(service!(ImagesServer, images::Images(app())))
             .add_service(service!(

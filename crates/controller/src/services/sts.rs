@@ -1,25 +1,193 @@
-//! GetCallerIdentity. Whoever may call acts for the root user of the one account: other users come with policies.
+//! Who calls, and credentials that end.
+//! <https://docs.aws.amazon.com/STS/latest/APIReference/API_Operations.html>
 
-use std::sync::Arc;
+use hearth_api::v1::*;
+use hearth_api::{ApiError, ErrorCode};
+use hearth_iam::{Context, Kind, Policy, Trust, trusts};
+use serde_json::json;
 
-use hearth_api::v1::{GetCallerIdentityRequest, GetCallerIdentityResponse, sts_server};
-use tonic::{Request, Response, Status};
-
+use super::serve;
 use crate::app::App;
+use crate::call::{Call, Caller};
+use crate::iam::session::{self, Credentials as Made};
+use crate::iam::{Denial, Identity, Subject, denial, open};
+use crate::state::{AccessKey, Entity as _, Role, State};
+use crate::views::timestamp;
 
-pub(super) struct Sts(pub(super) Arc<App>);
+/// Seconds that a session of a role has if nobody says.
+const USUAL: i32 = 3600;
+/// The shortest session.
+const SHORTEST: i32 = 900;
+/// Seconds that a session may have which comes out of another one.
+const CHAINED: i32 = 3600;
+const ASSUME: &str = "sts:AssumeRole";
 
-#[tonic::async_trait]
-impl sts_server::Sts for Sts {
-    async fn get_caller_identity(
-        &self,
-        _: Request<GetCallerIdentityRequest>,
-    ) -> Result<Response<GetCallerIdentityResponse>, Status> {
-        let account = self.0.account();
-        Ok(Response::new(GetCallerIdentityResponse {
-            user_id: account.to_owned(),
-            account: account.to_owned(),
-            arn: format!("arn:aws:iam::{account}:root"),
-        }))
+serve! { sts_server::Sts as Sts {
+    get_caller_identity(GetCallerIdentityRequest) -> GetCallerIdentityResponse: identity;
+    assume_role(AssumeRoleRequest) -> AssumeRoleResponse: assume;
+    get_session_token(GetSessionTokenRequest) -> GetSessionTokenResponse: session_token;
+    get_access_key_info(GetAccessKeyInfoRequest) -> GetAccessKeyInfoResponse: key_info;
+    decode_authorization_message(DecodeAuthorizationMessageRequest) -> DecodeAuthorizationMessageResponse: decode;
+} }
+
+async fn identity(app: &App, _: GetCallerIdentityRequest) -> Result<GetCallerIdentityResponse, ApiError> {
+    let state = app.store.state();
+    let identity = Identity::current(&state, app.account())?;
+    Ok(GetCallerIdentityResponse {
+        user_id: identity.id(),
+        account: app.account().to_owned(),
+        arn: identity.arn(),
+    })
+}
+
+fn invalid(parameter: &str, why: String) -> ApiError {
+    let message =
+        format!("1 validation error detected: Value at '{parameter}' failed to satisfy constraint: {why}");
+    ApiError::new(ErrorCode::ValidationError, message)
+}
+
+/// Seconds of a session.
+fn duration(given: Option<i32>, usual: i32, most: i32) -> Result<i64, ApiError> {
+    let seconds = given.unwrap_or_else(|| usual.min(most));
+    if !(SHORTEST..=most).contains(&seconds) {
+        let why = format!("Member must have value from {SHORTEST} to {most}");
+        return Err(invalid("durationSeconds", why));
     }
+    Ok(seconds.into())
+}
+
+fn begin(state: &State, principal: &str, name: Option<&str>, seconds: i64) -> Result<Made, ApiError> {
+    let expires_at = crate::store::now() + seconds * 1000;
+    session::begin(state, principal, name, expires_at).map_err(|error| ApiError::internal(&error))
+}
+
+fn tell(made: Made) -> Credentials {
+    Credentials {
+        access_key_id: made.access_key_id,
+        secret_access_key: made.secret.0,
+        session_token: made.token,
+        expiration: Some(timestamp(made.expires_at)),
+    }
+}
+
+async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleResponse, ApiError> {
+    let name = request.role_session_name;
+    let admitted = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
+    if !(2..=64).contains(&name.len()) || !name.chars().all(admitted) {
+        let why = "Member must satisfy regular expression pattern: [\\w+=,.@-]{2,64}".to_owned();
+        return Err(invalid("roleSessionName", why));
+    }
+    let state = app.store.state();
+    let identity = Identity::current(&state, app.account())?;
+    let denied = |is_explicit| {
+        let denial = Denial {
+            allowed: false,
+            explicit_deny: is_explicit,
+            principal: identity.arn(),
+            action: ASSUME.to_owned(),
+            resource: request.role_arn.clone(),
+        };
+        denial.error(&state)
+    };
+    // Nobody learns whether there is a role that trusts others.
+    let role: &Role = state
+        .of_arn(app.account(), &request.role_arn)
+        .ok_or_else(|| denied(false))?;
+    let trust = Policy::parse(Kind::Trust, &role.trust).map_err(|error| ApiError::internal(&error))?;
+    let mut context = Context::default();
+    identity.tell(&mut context);
+    context.set("sts:RoleSessionName", &name);
+    if !request.external_id.is_empty() {
+        context.set("sts:ExternalId", &request.external_id);
+    }
+    match identity.trusted(|principal| trusts(&trust, principal, ASSUME, &context)) {
+        found @ (Trust::Direct | Trust::ByAccount) => {
+            let subject = Subject {
+                action: ASSUME.to_owned(),
+                resource: role.arn(),
+                context,
+            };
+            let call = Call::current().ok_or_else(|| denied(false))?;
+            // Who is trusted by name needs no policy; but one of its own may still deny it.
+            match denial(app, &state, &call, &identity, subject)? {
+                Some(own) if own.explicit_deny || found == Trust::ByAccount => return Err(own.error(&state)),
+                _ => {}
+            }
+        }
+        Trust::Denied => return Err(denied(true)),
+        Trust::NotAllowed => return Err(denied(false)),
+    }
+    let most = match identity {
+        Identity::Session { .. } => CHAINED,
+        _ => role.max_session,
+    };
+    let seconds = duration(request.duration_seconds, USUAL, most)?;
+    let made = begin(&state, &role.id, Some(&name), seconds)?;
+    let assumed = Identity::Session { role, name };
+    let (id, arn) = (assumed.id(), assumed.arn());
+    let detail = json!({ "role": role.arn(), "session": arn, "access_key": made.access_key_id });
+    app.store
+        .transact(move |tx| {
+            tx.audit(detail);
+            Ok::<_, ApiError>(())
+        })
+        .await?;
+    Ok(AssumeRoleResponse {
+        credentials: Some(tell(made)),
+        assumed_role_user: Some(AssumedRoleUser {
+            assumed_role_id: id,
+            arn,
+        }),
+    })
+}
+
+async fn session_token(
+    app: &App,
+    request: GetSessionTokenRequest,
+) -> Result<GetSessionTokenResponse, ApiError> {
+    let state = app.store.state();
+    let is_session = Call::current().is_some_and(|call| matches!(call.principal.caller, Caller::Session(_)));
+    if is_session {
+        return Err(ApiError::new(
+            ErrorCode::AccessDenied,
+            "Cannot call GetSessionToken with session credentials",
+        ));
+    }
+    let identity = Identity::current(&state, app.account())?;
+    let most = match identity {
+        Identity::Root { .. } => 3600,
+        _ => 129_600,
+    };
+    let seconds = duration(request.duration_seconds, 43_200, most)?;
+    Ok(GetSessionTokenResponse {
+        credentials: Some(tell(begin(&state, &identity.id(), None, seconds)?)),
+    })
+}
+
+async fn key_info(app: &App, request: GetAccessKeyInfoRequest) -> Result<GetAccessKeyInfoResponse, ApiError> {
+    let id = request.access_key_id;
+    let key = app
+        .store
+        .state()
+        .get::<AccessKey>(&id)
+        .map(|key| key.account_id.clone());
+    // Those of sessions are in no table.
+    let account = key.or_else(|| id.starts_with("ASIA").then(|| app.account().to_owned()));
+    let unknown = || invalid("accessKeyId", format!("{id} is no access key of this cloud"));
+    Ok(GetAccessKeyInfoResponse {
+        account: account.ok_or_else(unknown)?,
+    })
+}
+
+async fn decode(
+    app: &App,
+    request: DecodeAuthorizationMessageRequest,
+) -> Result<DecodeAuthorizationMessageResponse, ApiError> {
+    let opened: Result<Denial, _> = open(&app.store.state(), &request.encoded_message);
+    let denial = opened.map_err(|_| {
+        let message = "The message is none that this cloud has encoded.";
+        ApiError::new(ErrorCode::InvalidAuthorizationMessage, message)
+    })?;
+    let decoded_message = serde_json::to_string(&denial).map_err(|error| ApiError::internal(&error))?;
+    Ok(DecodeAuthorizationMessageResponse { decoded_message })
 }

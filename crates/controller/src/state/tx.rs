@@ -281,6 +281,7 @@ impl<'s> Tx<'s> {
             match &call.principal.caller {
                 Caller::Process { uid, .. } => detail.insert("uid".to_owned(), (*uid).into()),
                 Caller::AccessKey(id) => detail.insert("access_key_id".to_owned(), id.clone().into()),
+                Caller::Session(session) => detail.insert("session".to_owned(), session.to_string().into()),
             };
         }
         self.audit_without_call(&call.action, &detail);

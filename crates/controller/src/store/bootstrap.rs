@@ -23,7 +23,7 @@ pub const DEFAULT_GROUP: &str = "default";
 pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout) -> String {
     let owner = owner_id(tx);
     if tx.by(&AccessKey::BY_ACCOUNT, &owner).next().is_none() {
-        tx.put(AccessKey::generate(&owner, tx.now()));
+        tx.put(AccessKey::generate(&owner, None, tx.now()));
     }
     let vpc = match tx.default_vpc(&owner) {
         Some(vpc) => vpc.clone(),
@@ -72,12 +72,16 @@ pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout) -> String {
 fn owner_id(tx: &mut Tx<'_>) -> String {
     if let Some(cloud) = tx.get::<Cloud>(Cloud::ID).cloned() {
         let owner_id = cloud.owner_id.clone();
-        // Of a database of before epochs.
-        if cloud.epoch.is_empty() {
-            tx.put(Cloud {
-                epoch: Cloud::new_epoch(),
-                ..cloud
-            });
+        // Of a database of before epochs, or seals.
+        let mut whole = cloud.clone();
+        if whole.epoch.is_empty() {
+            whole.epoch = Cloud::new_epoch();
+        }
+        if whole.seal.0.is_empty() {
+            whole.seal = Cloud::new_seal();
+        }
+        if whole != cloud {
+            tx.put(whole);
         }
         return owner_id;
     }
@@ -88,6 +92,7 @@ fn owner_id(tx: &mut Tx<'_>) -> String {
     tx.put(Cloud {
         owner_id: owner_id.clone(),
         epoch: Cloud::new_epoch(),
+        seal: Cloud::new_seal(),
     });
     owner_id
 }

@@ -1,5 +1,6 @@
-//! The port of AWS's tools, as botocore finds it.
+//! The port of AWS's tools, as botocore finds it: EC2, and who may do what there.
 
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
@@ -25,15 +26,37 @@ async fn botocore_finds_ec2() {
     assert_eq!(std::fs::read_to_string(&credentials).unwrap(), before);
     assert!(!cloud.hearthd.log().contains("aws_secret"));
 
+    run(python, cloud, "ec2.py", &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_decide_what_users_and_roles_may() {
+    let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
+        println!(
+            "SKIPPED: policies_decide_what_users_and_roles_may: HEARTH_PYTHON is not set (scripts/test sets it)"
+        );
+        return;
+    };
+    let Some(cloud) = Cloud::with(&["--ec2-listen", "127.0.0.1:0"]).await else {
+        return;
+    };
+    let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
+    run(python, cloud, "iam.py", &profile).await;
+}
+
+/// Runs a script against the port. What was refused is in the log, and the secret of the owner's profile is not.
+async fn run(python: OsString, cloud: Cloud, script: &str, profile: &str) {
     let session = cloud.connect().await;
     let obeying = session.obey();
     cloud.until_connected().await;
+    let credentials = cloud.hearthd.data().join("credentials");
+    let script = format!("{}/tests/cloud/{script}", env!("CARGO_MANIFEST_DIR"));
     let endpoints = std::fs::read_to_string(cloud.hearthd.data().join("endpoints.json")).unwrap();
     let endpoints: serde_json::Value = serde_json::from_str(&endpoints).unwrap();
     let image_id = cloud.image_id.clone();
     let output = tokio::task::spawn_blocking(move || {
         Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloud/ec2.py"))
+            .arg(script)
             .arg(format!("http://{}", endpoints["ec2_listen"].as_str().unwrap()))
             .arg("local-1")
             .arg(&credentials)
@@ -54,7 +77,7 @@ async fn botocore_finds_ec2() {
     );
     let log = cloud.hearthd.log();
     assert!(log.contains("denied") && log.contains("AKIA"), "{log}");
-    let secret = before
+    let secret = profile
         .lines()
         .find_map(|line| line.strip_prefix("aws_secret_access_key = "));
     assert!(!log.contains(secret.unwrap()), "the log has the secret");

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Secret;
 use crate::state::{Index, Noun};
 
 /// What holds for the whole cloud. There is one.
@@ -13,6 +14,9 @@ pub struct Cloud {
     /// what they heard before.
     #[serde(default)]
     pub epoch: String,
+    /// Hex of the AES-256 key under which what callers keep for the cloud is sealed, such as session tokens.
+    #[serde(default)]
+    pub seal: Secret,
 }
 
 impl Cloud {
@@ -21,6 +25,11 @@ impl Cloud {
     /// An epoch that there has never been.
     pub fn new_epoch() -> String {
         hex::encode(rand::random::<[u8; 8]>())
+    }
+
+    /// A key that there has never been.
+    pub fn new_seal() -> Secret {
+        Secret(hex::encode(rand::random::<[u8; 32]>()))
     }
 }
 

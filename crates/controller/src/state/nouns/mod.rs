@@ -4,6 +4,7 @@ mod access_keys;
 mod attachment;
 mod cloud;
 mod hosts;
+pub mod iam;
 mod images;
 mod instances;
 mod key_pairs;
@@ -13,10 +14,11 @@ mod placement;
 mod security_groups;
 mod volumes;
 
-pub use access_keys::AccessKey;
+pub use access_keys::{AccessKey, Secret, base32};
 pub use attachment::{Attachment, PRIMARY};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
+pub use iam::{Bearer, Entity, Grants, Group, InstanceProfile, Policy, PolicyVersion, Role, User};
 pub use images::{AVAILABLE, DEREGISTERED, Image};
 pub use instances::{
     AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, METADATA_TAGS_ENABLED, Observation, Reservation,
@@ -50,6 +52,11 @@ macro_rules! all {
             claims: Claim,
             network_interfaces: NetworkInterface,
             volumes: Volume,
+            users: User,
+            groups: Group,
+            roles: Role,
+            instance_profiles: InstanceProfile,
+            policies: Policy,
             access_keys: AccessKey,
             placement_groups: PlacementGroup,
             placement_group_members: PlacementGroupMember,

@@ -1,0 +1,183 @@
+//! Whether a caller may do what it asks for.
+
+use std::collections::HashMap;
+
+use hearth_api::{ApiError, DESCRIPTORS, ErrorCode};
+use hearth_ec2::Service;
+use hearth_iam::{Context, Decision, Request, decide};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use serde::{Deserialize, Serialize};
+
+use super::Identity;
+use super::seal::{Sealed, seal};
+use super::subjects::{self, Asked, Subject};
+use crate::app::App;
+use crate::call::Call;
+use crate::state::State;
+
+/// Calls that policies are not asked for: nobody is refused, or their services ask themselves.
+const FREE: &[&str] = &[
+    "AssumeRole",
+    "GetAccessKeyInfo",
+    "GetCallerIdentity",
+    "GetSessionToken",
+];
+
+/// Holds requests against policies.
+#[derive(Debug)]
+pub struct Authorizer {
+    /// By path.
+    requests: HashMap<String, (Service, MessageDescriptor)>,
+}
+
+impl Authorizer {
+    /// # Errors
+    /// The API's descriptors cannot be read.
+    pub fn new() -> Result<Self, ApiError> {
+        let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| ApiError::internal(&error))?;
+        let mut requests = HashMap::new();
+        for service in pool.services() {
+            for method in service.methods() {
+                let path = format!("/{}/{}", service.full_name(), method.name());
+                requests.insert(path, (Service::of(service.name()), method.input()));
+            }
+        }
+        Ok(Self { requests })
+    }
+
+    /// `message` is the request's bytes.
+    ///
+    /// # Errors
+    /// `UnauthorizedOperation`, or `AccessDenied` outside of EC2; what the message is no request with.
+    pub fn check(&self, app: &App, call: &Call, path: &str, message: &[u8]) -> Result<(), ApiError> {
+        let state = app.store.state();
+        let identity = Identity::of(&state, &call.principal.account_id, &call.principal.caller)?;
+        if matches!(identity, Identity::Root { .. }) || FREE.contains(&call.action.as_str()) {
+            return Ok(());
+        }
+        let (service, descriptor) = self.requests.get(path).ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::UnauthorizedOperation,
+                "Only the root user may do this.",
+            )
+        })?;
+        let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|_| {
+            ApiError::new(
+                ErrorCode::InvalidParameterValue,
+                "The request is none of this call.",
+            )
+        })?;
+        let asked = Asked {
+            app,
+            state: &state,
+            identity: &identity,
+            service: service.name(),
+            action: &call.action,
+            message: &message,
+        };
+        for subject in subjects::of(&asked) {
+            if let Some(denial) = denial(app, &state, call, &identity, subject)? {
+                return Err(denial.error(&state));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why an identity's policies do not allow a subject; `None`: they do.
+///
+/// # Errors
+/// A policy cannot be read.
+pub fn denial(
+    app: &App,
+    state: &State,
+    call: &Call,
+    identity: &Identity<'_>,
+    subject: Subject,
+) -> Result<Option<Denial>, ApiError> {
+    if matches!(identity, Identity::Root { .. }) {
+        return Ok(None);
+    }
+    let mut context = subject.context;
+    tell(app, call, &mut context);
+    identity.tell(&mut context);
+    let request = Request {
+        action: &subject.action,
+        resource: &subject.resource,
+        context: &context,
+    };
+    let policies = identity.policies(state)?;
+    let decision = decide(policies.iter().map(AsRef::as_ref), &request);
+    let denial = |explicit_deny| Denial {
+        allowed: false,
+        explicit_deny,
+        principal: identity.arn(),
+        action: subject.action.clone(),
+        resource: subject.resource.clone(),
+    };
+    Ok(match decision {
+        Decision::Allowed => None,
+        Decision::Denied => Some(denial(true)),
+        Decision::NotAllowed => Some(denial(false)),
+    })
+}
+
+/// The condition keys that say when and how a call came.
+fn tell(app: &App, call: &Call, context: &mut Context) {
+    let now = crate::store::now();
+    context.set("aws:CurrentTime", crate::views::time(now));
+    context.set("aws:EpochTime", (now / 1000).to_string());
+    context.set("aws:PrincipalAccount", &call.principal.account_id);
+    context.set("aws:RequestedRegion", &app.cloud.region);
+    context.set("ec2:Region", &app.cloud.region);
+    context.set("aws:SecureTransport", "false");
+    if let Some(address) = call.source_ip {
+        context.set("aws:SourceIp", address.to_string());
+    }
+}
+
+/// Why a caller was refused: in the refusal's sentence, and sealed for who may decode it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Denial {
+    pub allowed: bool,
+    pub explicit_deny: bool,
+    pub principal: String,
+    pub action: String,
+    pub resource: String,
+}
+
+impl Sealed for Denial {
+    const KIND: &'static str = "denial";
+}
+
+impl Denial {
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>
+    pub fn error(&self, state: &State) -> ApiError {
+        let Denial {
+            principal,
+            action,
+            resource,
+            ..
+        } = self;
+        let because = if self.explicit_deny {
+            "with an explicit deny in an identity-based policy".to_owned()
+        } else {
+            format!("because no identity-based policy allows the {action} action")
+        };
+        let said = format!(
+            "User: {principal} is not authorized to perform: {action} on resource: {resource} {because}"
+        );
+        if !action.starts_with("ec2:") {
+            return ApiError::new(ErrorCode::AccessDenied, said);
+        }
+        let encoded = match seal(state, self) {
+            Ok(encoded) => format!(" Encoded authorization failure message: {encoded}"),
+            Err(_) => String::new(),
+        };
+        ApiError::new(
+            ErrorCode::UnauthorizedOperation,
+            format!("You are not authorized to perform this operation. {said}.{encoded}"),
+        )
+    }
+}

@@ -1,0 +1,172 @@
+//! Who a caller is in this account.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html#principaltable>
+
+use std::sync::Arc;
+
+use hearth_api::{ApiError, ErrorCode};
+use hearth_iam::{Context, Policy, Principal};
+
+use super::{managed, parsed};
+use crate::call::{Call, Caller};
+use crate::state::{self, AccessKey, Bearer, Entity as _, Grants, Group, Role, State, User};
+
+/// Who calls, found in a state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Identity<'s> {
+    /// The account's root user, who may do everything.
+    Root {
+        account_id: String,
+    },
+    User(&'s User),
+    /// A role's session.
+    Session {
+        role: &'s Role,
+        name: String,
+    },
+}
+
+impl<'s> Identity<'s> {
+    /// # Errors
+    /// `AuthFailure`: the caller is not known any more.
+    pub fn of(state: &'s State, account_id: &str, caller: &Caller) -> Result<Self, ApiError> {
+        let gone = || {
+            let message = "AWS was not able to validate the provided access credentials: their user, role or key is gone.";
+            ApiError::new(ErrorCode::AuthFailure, message)
+        };
+        let root = || Identity::Root {
+            account_id: account_id.to_owned(),
+        };
+        match caller {
+            Caller::Process { .. } => Ok(root()),
+            Caller::AccessKey(id) => match &state.get::<AccessKey>(id).ok_or_else(gone)?.user_id {
+                None => Ok(root()),
+                Some(id) => state.get(id).map(Identity::User).ok_or_else(gone),
+            },
+            Caller::Session(session) => match &session.name {
+                Some(name) => {
+                    let role = state.get(&session.principal_id).ok_or_else(gone)?;
+                    Ok(Identity::Session {
+                        role,
+                        name: name.clone(),
+                    })
+                }
+                None if session.principal_id == account_id => Ok(root()),
+                None => state
+                    .get(&session.principal_id)
+                    .map(Identity::User)
+                    .ok_or_else(gone),
+            },
+        }
+    }
+
+    /// Of the call that the running task serves.
+    ///
+    /// # Errors
+    /// As [`Identity::of`].
+    pub fn current(state: &'s State, account_id: &str) -> Result<Self, ApiError> {
+        let call = Call::current();
+        let caller = call
+            .as_ref()
+            .map_or(&Caller::UNKNOWN, |call| &call.principal.caller);
+        Self::of(state, account_id, caller)
+    }
+
+    pub fn arn(&self) -> String {
+        match self {
+            Identity::Root { account_id } => format!("arn:aws:iam::{account_id}:root"),
+            Identity::User(user) => user.arn(),
+            Identity::Session { role, name } => {
+                format!(
+                    "arn:aws:sts::{}:assumed-role/{}/{name}",
+                    role.account_id, role.name
+                )
+            }
+        }
+    }
+
+    /// Its unique id, as GetCallerIdentity tells it.
+    pub fn id(&self) -> String {
+        match self {
+            Identity::Root { account_id } => account_id.clone(),
+            Identity::User(user) => user.id.clone(),
+            Identity::Session { role, name } => format!("{}:{name}", role.id),
+        }
+    }
+
+    /// The name of a user; `None` for others.
+    pub fn user_name(&self) -> Option<&'s str> {
+        match self {
+            Identity::User(user) => Some(&user.name),
+            _ => None,
+        }
+    }
+
+    /// As trust policies name it.
+    pub fn trusted<T>(&self, then: impl FnOnce(&Principal<'_>) -> T) -> T {
+        let arn = self.arn();
+        match self {
+            Identity::Root { .. } => then(&Principal::Root(&arn)),
+            Identity::User(_) => then(&Principal::User(&arn)),
+            Identity::Session { role, .. } => then(&Principal::AssumedRole {
+                role_arn: &role.arn(),
+                session_arn: &arn,
+            }),
+        }
+    }
+
+    /// The policies that hold for it. The root user needs none.
+    ///
+    /// # Errors
+    /// One of them cannot be read, and might deny the call.
+    pub fn policies(&self, state: &State) -> Result<Vec<Arc<Policy>>, ApiError> {
+        let mut documents = Vec::new();
+        match self {
+            Identity::Root { .. } => {}
+            Identity::User(user) => {
+                documents_of(state, *user, &mut documents);
+                for group in &user.groups {
+                    if let Some(group) = state.get::<Group>(group) {
+                        documents_of(state, group, &mut documents);
+                    }
+                }
+            }
+            Identity::Session { role, .. } => documents_of(state, *role, &mut documents),
+        }
+        let parsed = documents.into_iter().map(parsed);
+        parsed
+            .collect::<Result<_, _>>()
+            .map_err(|error| ApiError::internal(&error))
+    }
+
+    /// The condition keys that say who calls.
+    pub fn tell(&self, context: &mut Context) {
+        let (kind, arn, tags) = match self {
+            Identity::Root { .. } => ("Account", self.arn(), None),
+            Identity::User(user) => ("User", self.arn(), Some(&user.tags)),
+            // Policies are about the role, whatever the session is called.
+            Identity::Session { role, .. } => ("AssumedRole", role.arn(), Some(&role.tags)),
+        };
+        context.set("aws:PrincipalArn", arn);
+        context.set("aws:PrincipalType", kind);
+        context.set("aws:userid", self.id());
+        if let Some(name) = self.user_name() {
+            context.set("aws:username", name);
+        }
+        for (key, value) in tags.into_iter().flatten() {
+            context.set(&format!("aws:PrincipalTag/{key}"), value);
+        }
+    }
+}
+
+fn documents_of<'s, B: Bearer>(state: &'s State, bearer: &'s B, found: &mut Vec<&'s str>) {
+    let Grants { inline, attached } = bearer.grants();
+    found.extend(inline.values().map(String::as_str));
+    for arn in attached {
+        found.extend(match managed::of_arn(arn) {
+            Some(policy) => Some(policy.document),
+            None => state
+                .of_arn::<state::Policy>(bearer.account(), arn)
+                .map(|policy| policy.document()),
+        });
+    }
+}

@@ -1,0 +1,398 @@
+//! What a request is about: the resources whose ARNs policies are held against, and what conditions may ask of each.
+//! <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>
+
+use std::collections::BTreeSet;
+
+use hearth_api::Kind;
+use hearth_iam::Context;
+use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
+
+use super::Identity;
+use crate::app::App;
+use crate::state::{
+    Entity, Group, Instance, InstanceProfile, KeyPair, NetworkInterface, PlacementGroup, Policy, Role,
+    SecurityGroup, State, Subnet, User, iam,
+};
+use crate::store::bootstrap::DEFAULT_GROUP;
+
+/// One thing that the caller must be allowed.
+#[derive(Debug)]
+pub struct Subject {
+    /// Such as `ec2:RunInstances`.
+    pub action: String,
+    /// An ARN, or `*`.
+    pub resource: String,
+    /// What is said of the resource, beyond what is said of the call.
+    pub context: Context,
+}
+
+/// A request, and what it is read with.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub app: &'a App,
+    pub state: &'a State,
+    pub identity: &'a Identity<'a>,
+    /// `ec2`, `iam` or `sts`.
+    pub service: &'a str,
+    /// EC2's name of the call.
+    pub action: &'a str,
+    pub message: &'a DynamicMessage,
+}
+
+/// Calls that make resources of kinds.
+const MAKES: &[(&str, &[Kind])] = &[
+    (
+        "RunInstances",
+        &[Kind::Instance, Kind::NetworkInterface, Kind::Volume],
+    ),
+    ("CreateSecurityGroup", &[Kind::SecurityGroup]),
+];
+/// Members that name what a rule is about: the rule's group is what is changed.
+const BESIDE: &[&str] = &["ip_permissions", "referenced_group_id", "filters"];
+
+/// All that the caller must be allowed for a request.
+pub fn of(asked: &Asked<'_>) -> Vec<Subject> {
+    match asked.service {
+        "iam" => asked.of_iam(),
+        "ec2" if !asked.action.starts_with("Describe") => asked.of_ec2(),
+        _ => vec![asked.everything()],
+    }
+}
+
+impl Asked<'_> {
+    fn subject(&self, resource: String, context: Context) -> Subject {
+        Subject {
+            action: format!("{}:{}", self.service, self.action),
+            resource,
+            context,
+        }
+    }
+
+    /// For calls that are about no resource of their own.
+    fn everything(&self) -> Subject {
+        self.subject("*".to_owned(), Context::default())
+    }
+
+    fn account(&self) -> &str {
+        self.app.account()
+    }
+
+    fn text(&self, field: &str) -> Option<String> {
+        text(self.message, field)
+    }
+
+    fn of_ec2(&self) -> Vec<Subject> {
+        let makes = MAKES.iter().find(|(action, _)| *action == self.action);
+        let makes = makes.map_or(&[][..], |(_, kinds)| kinds);
+        let tags = specified(self.message);
+        let mut subjects = Vec::new();
+        for kind in makes {
+            let mut context = Context::default();
+            let own = tags.iter().filter(|(of, ..)| of == kind.resource_type());
+            let own: Vec<_> = own
+                .map(|(_, key, value)| (key.as_str(), value.as_str()))
+                .collect();
+            tell_tags("aws:RequestTag", &own, &mut context);
+            self.tell_new(*kind, &mut context);
+            let resource = self.arn(*kind, "*");
+            if !own.is_empty() {
+                let mut context = context.clone();
+                context.set("ec2:CreateAction", self.action);
+                subjects.push(Subject {
+                    action: "ec2:CreateTags".to_owned(),
+                    resource: resource.clone(),
+                    context,
+                });
+            }
+            subjects.push(self.subject(resource, context));
+        }
+        // Of CreateTags and DeleteTags.
+        let asked = pairs(self.message, "tags");
+        for (kind, id) in self.named() {
+            let mut context = Context::default();
+            let asked: Vec<_> = asked.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            tell_tags("aws:RequestTag", &asked, &mut context);
+            self.tell_existing(kind, &id, &mut context);
+            subjects.push(self.subject(self.arn(kind, &id), context));
+        }
+        subjects.extend(self.passed_role());
+        if subjects.is_empty() {
+            subjects.push(self.everything());
+        }
+        subjects
+    }
+
+    /// The resources that a request names, or that it means when it names none.
+    fn named(&self) -> BTreeSet<(Kind, String)> {
+        let mut texts = Vec::new();
+        texts_of(self.message, &mut texts);
+        let mut named = BTreeSet::new();
+        let is_launch = self.action == "RunInstances";
+        for (field, value) in texts {
+            let has_ids = field.ends_with("_id")
+                || field.ends_with("_ids")
+                || ["resources", "groups"].contains(&&*field);
+            match (field.as_str(), Kind::of(&value)) {
+                ("key_name", _) => named.insert((Kind::KeyPair, value)),
+                ("group_name", _) if is_launch || self.action.contains("PlacementGroup") => {
+                    named.insert((Kind::PlacementGroup, value))
+                }
+                ("group_name", _) if self.action == "CreateSecurityGroup" => false,
+                ("group_name" | "security_groups", _) => match self.default_group(&value) {
+                    Some(id) => named.insert((Kind::SecurityGroup, id)),
+                    None => false,
+                },
+                (_, Some(kind)) if has_ids => named.insert((kind, value)),
+                _ => false,
+            };
+        }
+        let has = |named: &BTreeSet<(Kind, String)>, kind| named.iter().any(|(found, _)| *found == kind);
+        if is_launch && !has(&named, Kind::Subnet) {
+            let subnets = self.state.all::<Subnet>().filter(|subnet| subnet.default_for_az);
+            named.extend(subnets.map(|subnet| (Kind::Subnet, subnet.id.clone())));
+        }
+        if is_launch && !has(&named, Kind::SecurityGroup) {
+            let group = self.default_group(DEFAULT_GROUP);
+            named.extend(group.map(|id| (Kind::SecurityGroup, id)));
+        }
+        named
+    }
+
+    /// The id of a group of the default VPC.
+    fn default_group(&self, name: &str) -> Option<String> {
+        let vpc = self.state.default_vpc(self.account())?;
+        Some(self.state.group_named(&vpc.id, name)?.id.clone())
+    }
+
+    /// `iam:PassRole` for the role that a request gives to instances.
+    fn passed_role(&self) -> Option<Subject> {
+        let profile = self.message.get_field_by_name("iam_instance_profile")?;
+        let profile = profile.as_message()?;
+        let profile: &InstanceProfile = match text(profile, "arn") {
+            Some(arn) => self.state.of_arn(self.account(), &arn)?,
+            None => self.state.named(self.account(), &text(profile, "name")?)?,
+        };
+        let role: &Role = self.state.get(profile.role_id.as_deref()?)?;
+        Some(pass(role))
+    }
+
+    fn arn(&self, kind: Kind, id: &str) -> String {
+        let (region, account) = (&self.app.cloud.region, self.account());
+        let word = kind.resource_type();
+        match kind {
+            // Images belong to no account there.
+            Kind::Image => format!("arn:aws:ec2:{region}::{word}/{id}"),
+            Kind::KeyPair => {
+                let name = self.state.get::<KeyPair>(id).map_or(id, |pair| &pair.name);
+                format!("arn:aws:ec2:{region}:{account}:{word}/{name}")
+            }
+            Kind::PlacementGroup => {
+                let name = self
+                    .state
+                    .get::<PlacementGroup>(id)
+                    .map_or(id, |group| &group.name);
+                format!("arn:aws:ec2:{region}:{account}:{word}/{name}")
+            }
+            _ => format!("arn:aws:ec2:{region}:{account}:{word}/{id}"),
+        }
+    }
+
+    /// What a request says of a resource that it makes.
+    fn tell_new(&self, kind: Kind, context: &mut Context) {
+        if kind != Kind::Instance {
+            return;
+        }
+        if let Some(given) = self.text("instance_type") {
+            context.set("ec2:InstanceType", given);
+        }
+        let options = self.message.get_field_by_name("metadata_options");
+        let tokens = options.and_then(|options| text(options.as_message()?, "http_tokens"));
+        // What launches have when they do not say.
+        context.set(
+            "ec2:MetadataHttpTokens",
+            tokens.unwrap_or_else(|| "optional".to_owned()),
+        );
+    }
+
+    fn tell_existing(&self, kind: Kind, id: &str, context: &mut Context) {
+        let state = self.state;
+        let id = match kind {
+            Kind::KeyPair => state
+                .key_pair_named(self.account(), id)
+                .map_or(id, |pair| &pair.id),
+            Kind::PlacementGroup => state
+                .placement_group_named(self.account(), id)
+                .map_or(id, |group| &group.id),
+            _ => id,
+        };
+        let tags = state.tags(kind, id).into_iter().flatten();
+        for (key, value) in tags {
+            context.set(&format!("aws:ResourceTag/{key}"), value);
+            context.set(&format!("ec2:ResourceTag/{key}"), value);
+        }
+        let mut vpc = None;
+        match kind {
+            Kind::Instance => {
+                if let Some(row) = state.get::<Instance>(id) {
+                    context.set("ec2:InstanceType", &row.instance_type);
+                    context.set("ec2:AvailabilityZone", &row.availability_zone);
+                }
+            }
+            Kind::Subnet => {
+                if let Some(row) = state.get::<Subnet>(id) {
+                    context.set("ec2:AvailabilityZone", &row.availability_zone);
+                    vpc = Some(&row.vpc_id);
+                }
+            }
+            Kind::SecurityGroup => vpc = state.get::<SecurityGroup>(id).map(|row| &row.vpc_id),
+            Kind::NetworkInterface => {
+                let row = state.get::<NetworkInterface>(id);
+                let subnet = row.and_then(|row| state.get::<Subnet>(&row.subnet_id));
+                vpc = subnet.map(|subnet| &subnet.vpc_id);
+            }
+            _ => {}
+        }
+        if let Some(vpc) = vpc {
+            context.set("ec2:Vpc", self.arn(Kind::Vpc, vpc));
+        }
+    }
+
+    fn of_iam(&self) -> Vec<Subject> {
+        let mut context = Context::default();
+        let tags = pairs(self.message, "tags");
+        let tags: Vec<_> = tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        tell_tags("aws:RequestTag", &tags, &mut context);
+        let policy = self.text("policy_arn");
+        if let Some(arn) = &policy {
+            context.set("iam:PolicyARN", arn);
+        }
+        let resource = if self.action.starts_with("List") && self.action.ends_with('s') && self.is_of_all() {
+            None
+        } else {
+            self.entity::<InstanceProfile>("instance_profile_name", &mut context)
+                .or_else(|| self.entity::<Group>("group_name", &mut context))
+                .or_else(|| self.entity::<Role>("role_name", &mut context))
+                .or_else(|| self.entity::<User>("user_name", &mut context))
+                .or(policy)
+                .or_else(|| self.entity::<Policy>("policy_name", &mut context))
+                .or_else(|| self.own())
+        };
+        let mut subjects = vec![self.subject(resource.unwrap_or_else(|| "*".to_owned()), context)];
+        if self.action == "AddRoleToInstanceProfile"
+            && let Some(role) = self.text("role_name")
+            && let Some(role) = self.state.named::<Role>(self.account(), &role)
+        {
+            subjects.push(pass(role));
+        }
+        subjects
+    }
+
+    /// Whether the request names nothing.
+    fn is_of_all(&self) -> bool {
+        let mut texts = Vec::new();
+        texts_of(self.message, &mut texts);
+        texts
+            .iter()
+            .all(|(field, _)| !field.ends_with("_name") && !field.ends_with("_arn"))
+            && !["ListAccessKeys"].contains(&self.action)
+    }
+
+    /// The ARN of what a field names, whether it exists or is to be made.
+    fn entity<E: Entity>(&self, field: &str, context: &mut Context) -> Option<String> {
+        let name = self.text(field)?;
+        let Some(found) = self.state.named::<E>(self.account(), &name) else {
+            let path = self.text("path").unwrap_or_else(|| "/".to_owned());
+            return Some(iam::arn(self.account(), E::WORD, &path, &name));
+        };
+        for (key, value) in found.tags().into_iter().flatten() {
+            context.set(&format!("aws:ResourceTag/{key}"), value);
+            context.set(&format!("iam:ResourceTag/{key}"), value);
+        }
+        Some(found.arn())
+    }
+
+    /// Calls about users that name none are about the caller.
+    fn own(&self) -> Option<String> {
+        let is_of_users = self.message.descriptor().get_field_by_name("user_name").is_some();
+        is_of_users.then(|| self.identity.arn())
+    }
+}
+
+fn pass(role: &Role) -> Subject {
+    let mut context = Context::default();
+    context.set("iam:PassedToService", "ec2.amazonaws.com");
+    Subject {
+        action: "iam:PassRole".to_owned(),
+        resource: role.arn(),
+        context,
+    }
+}
+
+/// `aws:RequestTag/KEY`, and `aws:TagKeys`.
+fn tell_tags(prefix: &str, tags: &[(&str, &str)], context: &mut Context) {
+    for (key, value) in tags {
+        context.set(&format!("{prefix}/{key}"), *value);
+        context.add("aws:TagKeys", *key);
+    }
+}
+
+/// A field that has a text.
+fn text(message: &DynamicMessage, field: &str) -> Option<String> {
+    let value = message.get_field_by_name(field)?;
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// All texts of a message with the names of their fields.
+fn texts_of(message: &DynamicMessage, found: &mut Vec<(String, String)>) {
+    for (field, value) in message.fields() {
+        if BESIDE.contains(&field.name()) {
+            continue;
+        }
+        let values = match value {
+            Value::List(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for value in values {
+            match value {
+                Value::String(text) if !text.is_empty() => {
+                    found.push((field.name().to_owned(), text.clone()))
+                }
+                Value::Message(message) => texts_of(message, found),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The tags of a list of them.
+fn pairs(message: &DynamicMessage, field: &str) -> Vec<(String, String)> {
+    let Some(list) = message.get_field_by_name(field) else {
+        return Vec::new();
+    };
+    let tags = list
+        .as_list()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Value::as_message);
+    tags.filter_map(|tag| Some((text(tag, "key")?, text(tag, "value").unwrap_or_default())))
+        .collect()
+}
+
+/// Tags for what is made: kind, key, value.
+fn specified(message: &DynamicMessage) -> Vec<(String, String, String)> {
+    let Some(list) = message.get_field_by_name("tag_specifications") else {
+        return Vec::new();
+    };
+    let mut tags = Vec::new();
+    for specification in list
+        .as_list()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Value::as_message)
+    {
+        let kind = text(specification, "resource_type").unwrap_or_default();
+        let own = pairs(specification, "tags");
+        tags.extend(own.into_iter().map(|(key, value)| (kind.clone(), key, value)));
+    }
+    tags
+}

@@ -1,0 +1,311 @@
+"""Users, groups, roles and policies, as botocore has them. usage: iam.py ENDPOINT REGION CREDENTIALS AMI"""
+
+import configparser
+import json
+import sys
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+endpoint, region, path, image = sys.argv[1:]
+profile = configparser.ConfigParser()
+profile.read(path)
+profile = profile["default"]
+ROOT = (profile["aws_access_key_id"], profile["aws_secret_access_key"], None)
+# One: it keeps the models that it has read.
+SESSION = botocore.session.Session()
+CONFIG = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
+
+
+def client(service, key=ROOT, region=region):
+    return SESSION.create_client(
+        service,
+        region,
+        endpoint_url=endpoint,
+        aws_access_key_id=key[0],
+        aws_secret_access_key=key[1],
+        aws_session_token=key[2],
+        config=CONFIG,
+    )
+
+
+def refused(code, status, call, **parameters):
+    try:
+        call(**parameters)
+    except ClientError as error:
+        found = error.response
+        assert found["Error"]["Code"] == code, found
+        assert found["ResponseMetadata"]["HTTPStatusCode"] == status, found
+        return found["Error"]["Message"]
+    raise AssertionError(f"{parameters} is not refused with {code}")
+
+
+def allows(actions, resources="*", **more):
+    statement = {"Effect": "Allow", "Action": actions, "Resource": resources, **more}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def denies(actions, resources="*"):
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": actions, "Resource": resources}]})
+
+
+def new_key(name):
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    assert key["AccessKeyId"].startswith("AKIA") and key["Status"] == "Active", key
+    return key["AccessKeyId"], key["SecretAccessKey"], None
+
+
+iam, sts, ec2 = client("iam"), client("sts"), client("ec2")
+account = sts.get_caller_identity()["Account"]
+assert sts.get_caller_identity()["Arn"] == f"arn:aws:iam::{account}:root"
+assert iam.get_user()["User"]["Arn"] == f"arn:aws:iam::{account}:root"
+
+# Users.
+user = iam.create_user(UserName="anna", Path="/dev/", Tags=[{"Key": "team", "Value": "red"}])["User"]
+assert user["Arn"] == f"arn:aws:iam::{account}:user/dev/anna", user
+assert user["UserId"].startswith("AIDA") and len(user["UserId"]) == 21, user
+assert refused("EntityAlreadyExists", 409, iam.create_user, UserName="ANNA") == "User with name ANNA already exists."
+refused("NoSuchEntity", 404, iam.get_user, UserName="nobody")
+refused("ValidationError", 400, iam.create_user, UserName="a b")
+refused("ValidationError", 400, iam.create_user, UserName="x" * 65)
+refused("ValidationError", 400, iam.create_user, UserName="ok", Path="dev")
+anna = new_key("anna")
+mine = client("sts", anna).get_caller_identity()
+assert (mine["Arn"], mine["UserId"]) == (user["Arn"], user["UserId"]), mine
+
+# Nothing is allowed that no policy allows.
+hers = client("ec2", anna)
+said = refused("UnauthorizedOperation", 403, hers.describe_instances)
+assert said.startswith(
+    f"You are not authorized to perform this operation. User: {user['Arn']} is not authorized to perform: "
+    "ec2:DescribeInstances on resource: * because no identity-based policy allows the ec2:DescribeInstances action."
+), said
+encoded = said.rsplit(" ", 1)[1]
+decoded = json.loads(sts.decode_authorization_message(EncodedMessage=encoded)["DecodedMessage"])
+assert decoded["action"] == "ec2:DescribeInstances" and decoded["allowed"] is False, decoded
+refused("InvalidAuthorizationMessageException", 400, sts.decode_authorization_message, EncodedMessage=encoded[:-8] + "AAAAAAA=")
+assert refused("AccessDenied", 403, client("iam", anna).list_users).endswith(
+    "iam:ListUsers on resource: * because no identity-based policy allows the iam:ListUsers action"
+)
+
+# A policy of her own; an explicit deny beats it.
+iam.put_user_policy(UserName="anna", PolicyName="look", PolicyDocument=allows("ec2:Describe*"))
+assert hers.describe_instances()["Reservations"] == []
+found = iam.get_user_policy(UserName="anna", PolicyName="look")
+assert found["PolicyDocument"]["Statement"][0]["Action"] == "ec2:Describe*", found
+assert iam.list_user_policies(UserName="anna")["PolicyNames"] == ["look"]
+iam.put_user_policy(UserName="anna", PolicyName="blind", PolicyDocument=denies("ec2:DescribeVpcs"))
+assert refused("UnauthorizedOperation", 403, hers.describe_vpcs).count("with an explicit deny in an identity-based policy")
+hers.describe_subnets()
+iam.delete_user_policy(UserName="anna", PolicyName="blind")
+hers.describe_vpcs()
+refused("NoSuchEntity", 404, iam.delete_user_policy, UserName="anna", PolicyName="blind")
+for bad in ["", "{", "[]", '{"Statement": []}', allows("ec2:*").replace("Allow", "Perhaps"), allows("*").replace('"Resource": "*"', '"Sid": "a"')]:
+    refused("MalformedPolicyDocument", 400, iam.put_user_policy, UserName="anna", PolicyName="bad", PolicyDocument=bad)
+
+# Groups.
+group = iam.create_group(GroupName="developers")["Group"]
+assert group["GroupId"].startswith("AGPA"), group
+iam.add_user_to_group(GroupName="developers", UserName="anna")
+iam.attach_group_policy(GroupName="developers", PolicyArn="arn:aws:iam::aws:policy/IAMReadOnlyAccess")
+assert [one["UserName"] for one in client("iam", anna).list_users()["Users"]] == ["anna"]
+assert [one["UserName"] for one in iam.get_group(GroupName="developers")["Users"]] == ["anna"]
+assert [one["GroupName"] for one in iam.list_groups_for_user(UserName="anna")["Groups"]] == ["developers"]
+refused("AccessDenied", 403, client("iam", anna).create_user, UserName="eve")
+refused("DeleteConflict", 409, iam.delete_group, GroupName="developers")
+refused("DeleteConflict", 409, iam.delete_user, UserName="anna")
+iam.remove_user_from_group(GroupName="developers", UserName="anna")
+refused("AccessDenied", 403, client("iam", anna).list_users)
+
+# Managed policies and their versions.
+policy = iam.create_policy(PolicyName="keys", PolicyDocument=allows("ec2:*KeyPair*", "*"), Description="keys & more")["Policy"]
+arn = policy["Arn"]
+assert arn == f"arn:aws:iam::{account}:policy/keys" and policy["DefaultVersionId"] == "v1", policy
+iam.attach_user_policy(UserName="anna", PolicyArn=arn)
+assert iam.list_attached_user_policies(UserName="anna")["AttachedPolicies"] == [{"PolicyArn": arn, "PolicyName": "keys"}]
+hers.create_key_pair(KeyName="hers", KeyType="ed25519")
+made = iam.create_policy_version(PolicyArn=arn, PolicyDocument=allows("ec2:DeleteKeyPair"), SetAsDefault=True)["PolicyVersion"]
+assert made["VersionId"] == "v2" and made["IsDefaultVersion"], made
+refused("UnauthorizedOperation", 403, hers.create_key_pair, KeyName="more")
+hers.delete_key_pair(KeyName="hers")
+document = iam.get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]["Document"]
+assert document["Statement"][0]["Action"] == "ec2:*KeyPair*", document
+assert [one["VersionId"] for one in iam.list_policy_versions(PolicyArn=arn)["Versions"]] == ["v2", "v1"]
+refused("DeleteConflict", 409, iam.delete_policy_version, PolicyArn=arn, VersionId="v2")
+refused("DeleteConflict", 409, iam.delete_policy, PolicyArn=arn)
+assert iam.get_policy(PolicyArn=arn)["Policy"]["AttachmentCount"] == 1
+assert [one["UserName"] for one in iam.list_entities_for_policy(PolicyArn=arn)["PolicyUsers"]] == ["anna"]
+assert [one["PolicyName"] for one in iam.list_policies(Scope="Local")["Policies"]] == ["keys"]
+assert "AdministratorAccess" in [one["PolicyName"] for one in iam.list_policies(Scope="AWS")["Policies"]]
+refused("NoSuchEntity", 404, iam.attach_user_policy, UserName="anna", PolicyArn=arn + "x")
+refused("AccessDenied", 403, iam.delete_policy, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+iam.detach_user_policy(UserName="anna", PolicyArn=arn)
+iam.delete_policy_version(PolicyArn=arn, VersionId="v1")
+iam.delete_policy(PolicyArn=arn)
+
+# Resources, tags and other conditions.
+iam.create_user(UserName="bert", Tags=[{"Key": "team", "Value": "red"}])
+bert = new_key("bert")
+his = client("ec2", bert)
+any_of = lambda kind: f"arn:aws:ec2:*:*:{kind}/*"
+# Images belong to no account in ARNs.
+launch = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": "ec2:RunInstances",
+            "Resource": any_of("instance"),
+            "Condition": {
+                "StringEquals": {"aws:RequestTag/team": "${aws:PrincipalTag/team}", "ec2:InstanceType": "t2.micro"},
+                "ForAllValues:StringEquals": {"aws:TagKeys": ["team"]},
+            },
+        },
+        {
+            "Effect": "Allow",
+            "Action": "ec2:RunInstances",
+            "Resource": [f"arn:aws:ec2:{region}::image/{image}"] + [any_of(kind) for kind in ["subnet", "security-group", "network-interface", "volume"]],
+        },
+        {"Effect": "Allow", "Action": "ec2:CreateTags", "Resource": "*", "Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}}},
+        {
+            "Effect": "Allow",
+            "Action": ["ec2:StopInstances", "ec2:TerminateInstances"],
+            "Resource": any_of("instance"),
+            "Condition": {"StringEquals": {"ec2:ResourceTag/team": "red"}},
+        },
+    ],
+}
+iam.put_user_policy(UserName="bert", PolicyName="launch", PolicyDocument=json.dumps(launch))
+red = [{"ResourceType": "instance", "Tags": [{"Key": "team", "Value": "red"}]}]
+blue = [{"ResourceType": "instance", "Tags": [{"Key": "team", "Value": "blue"}]}]
+two = [{"ResourceType": "instance", "Tags": [{"Key": "team", "Value": "red"}, {"Key": "x", "Value": "y"}]}]
+run = dict(ImageId=image, MinCount=1, MaxCount=1, InstanceType="t2.micro")
+refused("UnauthorizedOperation", 403, his.run_instances, **run)
+refused("UnauthorizedOperation", 403, his.run_instances, **run, TagSpecifications=blue)
+refused("UnauthorizedOperation", 403, his.run_instances, **run, TagSpecifications=two)
+refused("UnauthorizedOperation", 403, his.run_instances, **{**run, "InstanceType": "t2.small"}, TagSpecifications=red)
+refused("UnauthorizedOperation", 403, his.run_instances, **{**run, "ImageId": "ami-00000000000000000"}, TagSpecifications=red)
+# A dry run says so, too.
+refused("UnauthorizedOperation", 403, his.run_instances, **run, TagSpecifications=blue, DryRun=True)
+refused("DryRunOperation", 412, his.run_instances, **run, TagSpecifications=red, DryRun=True)
+[mine] = his.run_instances(**run, TagSpecifications=red)["Instances"]
+[other] = ec2.run_instances(**run)["Instances"]
+mine, other = mine["InstanceId"], other["InstanceId"]
+said = refused("UnauthorizedOperation", 403, his.terminate_instances, InstanceIds=[other])
+assert f"arn:aws:ec2:{region}:{account}:instance/{other}" in said, said
+# All or nothing.
+refused("UnauthorizedOperation", 403, his.terminate_instances, InstanceIds=[mine, other])
+refused("UnauthorizedOperation", 403, his.create_tags, Resources=[other], Tags=[{"Key": "team", "Value": "red"}])
+his.terminate_instances(InstanceIds=[mine])
+ec2.terminate_instances(InstanceIds=[other])
+here = {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}
+iam.put_user_policy(UserName="bert", PolicyName="here", PolicyDocument=allows("ec2:DescribeImages", Condition=here))
+his.describe_images()
+elsewhere = {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}
+iam.put_user_policy(UserName="bert", PolicyName="here", PolicyDocument=allows("ec2:DescribeImages", Condition=elsewhere))
+refused("UnauthorizedOperation", 403, his.describe_images)
+own = f"arn:aws:iam::{account}:user/*${{aws:username}}"
+iam.put_user_policy(UserName="bert", PolicyName="keys", PolicyDocument=allows("iam:*AccessKey*", own))
+assert len(client("iam", bert).list_access_keys()["AccessKeyMetadata"]) == 1
+refused("AccessDenied", 403, client("iam", bert).list_access_keys, UserName="anna")
+
+# Access keys: two at most; an inactive one signs nothing, and no more does one that is deleted.
+second = new_key("bert")
+refused("LimitExceeded", 409, iam.create_access_key, UserName="bert")
+iam.update_access_key(UserName="bert", AccessKeyId=bert[0], Status="Inactive")
+refused("AuthFailure", 401, his.describe_images)
+refused("InvalidClientTokenId", 403, client("sts", bert).get_caller_identity)
+iam.update_access_key(UserName="bert", AccessKeyId=bert[0], Status="Active")
+client("sts", bert).get_caller_identity()
+iam.delete_access_key(UserName="bert", AccessKeyId=bert[0])
+refused("InvalidClientTokenId", 403, client("sts", bert).get_caller_identity)
+refused("NoSuchEntity", 404, iam.delete_access_key, UserName="anna", AccessKeyId=second[0])
+assert sts.get_access_key_info(AccessKeyId=second[0])["Account"] == account
+
+# Roles.
+trust = lambda principal, **more: json.dumps(
+    {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", **more}]}
+)
+bert_arn = f"arn:aws:iam::{account}:user/bert"
+role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=trust({"AWS": bert_arn}), Path="/ops/", Description="reads")["Role"]
+assert role["RoleId"].startswith("AROA") and role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"] == {"AWS": bert_arn}, role
+iam.attach_role_policy(RoleName="reader", PolicyArn="arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess")
+assume = dict(RoleArn=role["Arn"], RoleSessionName="try@home")
+refused("AccessDenied", 403, client("sts", anna).assume_role, **assume)
+taken = client("sts", second).assume_role(**assume)
+session = taken["Credentials"]
+session = (session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
+assert session[0].startswith("ASIA"), session
+assert taken["AssumedRoleUser"]["Arn"] == f"arn:aws:sts::{account}:assumed-role/reader/try@home", taken
+who = client("sts", session).get_caller_identity()
+assert (who["Arn"], who["UserId"]) == (taken["AssumedRoleUser"]["Arn"], f"{role['RoleId']}:try@home"), who
+assert len(client("ec2", session).describe_images()["Images"]) == 1
+refused("UnauthorizedOperation", 403, client("ec2", session).run_instances, **run)
+refused("AccessDenied", 403, client("sts", session).get_session_token)
+# Credentials that end are whole or nothing.
+refused("AuthFailure", 401, client("ec2", (session[0], session[1], None)).describe_images)
+refused("AuthFailure", 401, client("ec2", (session[0], session[1], session[2][:-4] + "AAA=")).describe_images)
+refused("AuthFailure", 401, client("ec2", (session[0], "x" + session[1][1:], session[2])).describe_images)
+refused("AuthFailure", 401, client("ec2", (second[0], second[1], session[2])).describe_images)
+# What the role may is looked up at each call.
+iam.detach_role_policy(RoleName="reader", PolicyArn="arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess")
+refused("UnauthorizedOperation", 403, client("ec2", session).describe_images)
+# The account trusts whom its policies allow.
+iam.update_assume_role_policy(RoleName="reader", PolicyDocument=trust({"AWS": f"arn:aws:iam::{account}:root"}))
+refused("AccessDenied", 403, client("sts", second).assume_role, **assume)
+iam.put_user_policy(UserName="bert", PolicyName="assume", PolicyDocument=allows("sts:AssumeRole", role["Arn"]))
+client("sts", second).assume_role(**assume)
+iam.put_user_policy(UserName="bert", PolicyName="never", PolicyDocument=denies("sts:AssumeRole"))
+iam.update_assume_role_policy(RoleName="reader", PolicyDocument=trust({"AWS": bert_arn}))
+refused("AccessDenied", 403, client("sts", second).assume_role, **assume)
+iam.delete_user_policy(UserName="bert", PolicyName="never")
+needs = {"StringEquals": {"sts:ExternalId": "42"}}
+iam.update_assume_role_policy(RoleName="reader", PolicyDocument=trust({"AWS": bert_arn}, Condition=needs))
+refused("AccessDenied", 403, client("sts", second).assume_role, **assume)
+client("sts", second).assume_role(**assume, ExternalId="42")
+for wrong in [{"DurationSeconds": 899}, {"DurationSeconds": 3601}, {"RoleSessionName": "x"}, {"RoleSessionName": "a b"}]:
+    refused("ValidationError", 400, client("sts", second).assume_role, **{**assume, "ExternalId": "42", **wrong})
+refused("AccessDenied", 403, client("sts", second).assume_role, RoleArn=role["Arn"] + "x", RoleSessionName="try")
+token = client("sts", second).get_session_token()["Credentials"]
+token = (token["AccessKeyId"], token["SecretAccessKey"], token["SessionToken"])
+assert client("sts", token).get_caller_identity()["Arn"] == bert_arn
+
+# Instance profiles.
+profile = iam.create_instance_profile(InstanceProfileName="web")["InstanceProfile"]
+assert profile["InstanceProfileId"].startswith("AIPA") and profile["Roles"] == [], profile
+iam.add_role_to_instance_profile(InstanceProfileName="web", RoleName="reader")
+refused("LimitExceeded", 409, iam.add_role_to_instance_profile, InstanceProfileName="web", RoleName="reader")
+[found] = iam.get_instance_profile(InstanceProfileName="web")["InstanceProfile"]["Roles"]
+assert found["Arn"] == role["Arn"], found
+assert len(iam.list_instance_profiles_for_role(RoleName="reader")["InstanceProfiles"]) == 1
+refused("DeleteConflict", 409, iam.delete_instance_profile, InstanceProfileName="web")
+refused("DeleteConflict", 409, iam.delete_role, RoleName="reader")
+iam.remove_role_from_instance_profile(InstanceProfileName="web", RoleName="reader")
+iam.delete_instance_profile(InstanceProfileName="web")
+iam.delete_role(RoleName="reader")
+refused("AuthFailure", 401, client("ec2", session).describe_images)
+
+# Pages, names that change, tags.
+for number in range(5):
+    iam.create_user(UserName=f"user-{number}", Path="/many/")
+pages = iam.get_paginator("list_users").paginate(PathPrefix="/many/", PaginationConfig={"PageSize": 2})
+assert [len(page["Users"]) for page in pages] == [2, 2, 1]
+iam.update_user(UserName="user-0", NewUserName="user-9", NewPath="/few/")
+assert iam.get_user(UserName="user-9")["User"]["Path"] == "/few/"
+refused("EntityAlreadyExists", 409, iam.update_user, UserName="user-9", NewUserName="user-1")
+iam.tag_user(UserName="user-9", Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": ""}])
+iam.untag_user(UserName="user-9", TagKeys=["a", "c"])
+assert iam.list_user_tags(UserName="user-9")["Tags"] == [{"Key": "b", "Value": ""}]
+
+# An administrator is one by policy alone.
+iam.attach_user_policy(UserName="user-9", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+admin = new_key("user-9")
+client("iam", admin).create_user(UserName="made-by-admin")
+client("ec2", admin).describe_instances()
+iam.detach_user_policy(UserName="user-9", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+refused("AccessDenied", 403, client("iam", admin).create_user, UserName="another")
+iam.delete_access_key(UserName="user-9", AccessKeyId=admin[0])
+iam.delete_user(UserName="user-9")
+refused("NoSuchEntity", 404, iam.get_user, UserName="user-9")
+print("done")
