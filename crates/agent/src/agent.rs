@@ -78,9 +78,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         false => network(&config, &dir, &metadata).await?,
     };
     let board = Board::default();
-    let networks = keep_networks(host, metadata, &board);
+    let networks = keep_networks(host, Arc::clone(&metadata), &board);
     tokio::spawn(counters::serve(&dir, Arc::clone(&networks)).context("opening the counters' socket")?);
     let (channel, link) = Link::new();
+    let for_roles = link.clone();
+    tokio::spawn(async move { metadata.roles.keep(for_roles).await });
     let context = context(&config, &dir, store, networks, link, &board, decide::Host::Up)?;
     let supervisor = Supervisor::start(context).await?;
     let (news, inbox) = mpsc::channel(1);

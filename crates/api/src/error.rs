@@ -137,6 +137,7 @@ error_codes! {
 
     // IAM and STS.
     NoSuchEntity = "NoSuchEntity", NotFound;
+    NoSuchAssociation = "NoSuchAssociation", NotFound;
     EntityAlreadyExists = "EntityAlreadyExists", AlreadyExists;
     DeleteConflict = "DeleteConflict", FailedPrecondition;
     LimitExceeded = "LimitExceeded", ResourceExhausted;

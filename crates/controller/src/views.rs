@@ -5,6 +5,7 @@ use hearth_image::BootMode;
 use ipnet::Ipv4Net;
 
 use crate::catalog::instance_types;
+use crate::services::tell_profile;
 use crate::state::noun::tell_tags;
 use crate::state::{Image, Instance, NetworkInterface, Observation, SecurityGroup, State, Subnet, Volume};
 
@@ -82,6 +83,7 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         root_device_type: ROOT_DEVICE_TYPE.into(),
         source_dest_check: true,
         virtualization_type: VIRTUALIZATION.into(),
+        iam_instance_profile: tell_profile(state, row),
         ..v1::Instance::default()
     };
     let status = attachment_status(row.state);

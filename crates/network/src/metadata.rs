@@ -1,5 +1,6 @@
 //! What the instance metadata service knows of an instance, and whom it asks.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,6 +10,26 @@ use ipnet::Ipv4Net;
 /// Answers "who has this address in this VPC?". Called for each request to IMDS: must be quick and must not block.
 pub trait MetadataSource: Send + Sync {
     fn by_address(&self, vpc_id: &str, ip: Ipv4Addr) -> Option<Arc<InstanceMetadata>>;
+
+    /// The credentials of an instance's role; `None` while there are none that hold.
+    fn credentials(&self, instance_id: &str) -> Option<Arc<RoleCredentials>>;
+}
+
+/// What an instance signs its requests with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RoleCredentials {
+    pub role_name: String,
+    pub access_key_id: String,
+    pub secret_access_key: String,
+    pub token: String,
+    pub last_updated: SystemTime,
+    pub expiration: SystemTime,
+}
+
+impl fmt::Debug for RoleCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RoleCredentials({}, ..)", self.access_key_id)
+    }
 }
 
 /// One launched instance as IMDS tells it (the primary interface's view).
@@ -44,6 +65,7 @@ pub struct InstanceMetadata {
     pub user_data: Option<Vec<u8>>,
     /// Shown under `tags/instance` when the instance has `InstanceMetadataTags` enabled; `None` hides the category.
     pub tags: Option<Vec<(String, String)>>,
+    pub instance_profile: Option<InstanceProfile>,
     /// `pendingTime` of the identity document.
     pub launch_time: SystemTime,
 }
@@ -59,4 +81,12 @@ pub struct PublicKey {
     pub key_name: String,
     /// `ssh-ed25519 AAAA... comment`, one line.
     pub openssh: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceProfile {
+    pub arn: String,
+    pub id: String,
+    /// Whether it gives a role, and which: by its id.
+    pub role_id: Option<String>,
 }

@@ -14,10 +14,12 @@ use hearth_api::agent::Intents;
 use hearth_network::spec::VpcSpec;
 use hearth_network::{
     InstanceMetadata, InterfaceCounters, MetadataSource, Network, NetworkConfig, NetworkError,
+    RoleCredentials,
 };
 use tokio::sync::watch;
 
 use crate::board::Board;
+use crate::roles::Roles;
 use translate::addresses;
 pub use translate::{Untranslatable, metadata, vpc_spec};
 
@@ -47,16 +49,21 @@ pub enum Host {
     Simulated,
 }
 
-/// Answers IMDS from the intents.
+/// Answers IMDS from the intents, and with credentials that [`crate::roles`] fetches.
 #[derive(Default)]
 pub struct Metadata {
     by_address: RwLock<HashMap<(String, Ipv4Addr), Arc<InstanceMetadata>>>,
+    pub roles: Roles,
 }
 
 impl MetadataSource for Metadata {
     fn by_address(&self, vpc_id: &str, ip: Ipv4Addr) -> Option<Arc<InstanceMetadata>> {
         let map = self.by_address.read().unwrap_or_else(PoisonError::into_inner);
         map.get(&(vpc_id.to_owned(), ip)).cloned()
+    }
+
+    fn credentials(&self, instance_id: &str) -> Option<Arc<RoleCredentials>> {
+        self.roles.credentials(instance_id)
     }
 }
 
@@ -132,10 +139,15 @@ impl Networks {
             }
         }
         let mut by_address = HashMap::new();
+        let mut roles = BTreeMap::new();
         for instance in &intents.instances {
             match metadata(instance, &intents.vpcs) {
                 Ok(told) => {
                     let told = Arc::new(told);
+                    let profile = told.instance_profile.as_ref();
+                    if let Some(role) = profile.and_then(|profile| profile.role_id.as_ref()) {
+                        roles.insert(told.instance_id.clone(), role.clone());
+                    }
                     by_address.extend(addresses(instance).map(|at| (at, Arc::clone(&told))));
                 }
                 Err(error) => {
@@ -148,6 +160,7 @@ impl Networks {
             .by_address
             .write()
             .unwrap_or_else(PoisonError::into_inner) = by_address;
+        self.metadata.roles.want(roles);
         *self.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
         self.changed.notify_one();
     }

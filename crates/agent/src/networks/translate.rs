@@ -8,7 +8,7 @@ use hearth_api::agent::rule::Peer as PeerIntent;
 use hearth_api::agent::{InstanceIntent, NetworkInterface, Rule, SecurityGroupIntent, VpcIntent};
 use hearth_network::metadata::SecurityGroupName;
 use hearth_network::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec};
-use hearth_network::{InstanceMetadata, PublicKey};
+use hearth_network::{InstanceMetadata, InstanceProfile, PublicKey};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Untranslatable {
@@ -195,6 +195,11 @@ pub fn metadata(instance: &InstanceIntent, vpcs: &[VpcIntent]) -> Result<Instanc
             let mut tags: Vec<_> = told.tags.clone().into_iter().collect();
             tags.sort();
             tags
+        }),
+        instance_profile: told.instance_profile.as_ref().map(|profile| InstanceProfile {
+            arn: profile.arn.clone(),
+            id: profile.id.clone(),
+            role_id: (!profile.role_id.is_empty()).then(|| profile.role_id.clone()),
         }),
         launch_time: SystemTime::UNIX_EPOCH
             + Duration::from_secs(u64::try_from(told.launch_time).unwrap_or(0)),

@@ -590,6 +590,13 @@ impl ControlPlane for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
     }
 
+    async fn fetch_credentials(
+        &self,
+        _: Request<FetchCredentialsRequest>,
+    ) -> Result<Response<RoleCredentials>, Status> {
+        Err(Status::not_found("there are no roles"))
+    }
+
     async fn fetch_image(
         &self,
         _: Request<FetchImageRequest>,

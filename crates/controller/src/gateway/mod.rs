@@ -8,7 +8,8 @@ use futures::Stream;
 use hearth_api::agent::control_plane_server::{ControlPlane, ControlPlaneServer};
 use hearth_api::agent::enrollment_server::EnrollmentServer;
 use hearth_api::agent::{
-    AgentMessage, ControlMessage, FetchImageRequest, ImageChunk, RenewRequest, RenewResponse,
+    AgentMessage, ControlMessage, FetchCredentialsRequest, FetchImageRequest, ImageChunk, RenewRequest,
+    RenewResponse, RoleCredentials,
 };
 use hearth_api::join::LEADER;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,6 +24,7 @@ use crate::store::{CommitError, Standing};
 
 mod attempts;
 mod caller;
+mod credentials;
 mod down;
 mod enrollment;
 mod fetch;
@@ -193,6 +195,16 @@ impl ControlPlane for Gateway {
         tracing::info!(host = caller.host_id(), image_id, "an image is fetched");
         let stream = fetch::stream(self.app.image_path(&image_id), caller.standing).await?;
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn fetch_credentials(
+        &self,
+        request: Request<FetchCredentialsRequest>,
+    ) -> Result<Response<RoleCredentials>, Status> {
+        let caller = caller::admit(&self.app, &request)?;
+        let instance_id = request.into_inner().instance_id;
+        let state = self.app.store.state();
+        credentials::of_instance(&state, caller.host_id(), &instance_id).map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

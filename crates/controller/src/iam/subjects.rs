@@ -142,6 +142,10 @@ impl Asked<'_> {
                     Some(id) => named.insert((Kind::SecurityGroup, id)),
                     None => false,
                 },
+                ("association_id", _) => match self.associated(&value) {
+                    Some(id) => named.insert((Kind::Instance, id)),
+                    None => false,
+                },
                 (_, Some(kind)) if has_ids => named.insert((kind, value)),
                 _ => false,
             };
@@ -156,6 +160,12 @@ impl Asked<'_> {
             named.extend(group.map(|id| (Kind::SecurityGroup, id)));
         }
         named
+    }
+
+    /// The id of the instance of an instance profile's association.
+    fn associated(&self, id: &str) -> Option<String> {
+        let has = |row: &&Instance| row.profile.as_ref().is_some_and(|profile| profile.id == id);
+        Some(self.state.all::<Instance>().find(has)?.id.clone())
     }
 
     /// The id of a group of the default VPC.

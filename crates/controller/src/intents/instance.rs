@@ -2,13 +2,14 @@
 
 use hearth_api::InstanceState;
 use hearth_api::agent::{
-    InstanceIntent, InstanceMetadata, InstanceVolume, NetworkInterface as InterfaceIntent, instance_intent,
+    InstanceIntent, InstanceMetadata, InstanceProfile as InstanceProfileIntent, InstanceVolume,
+    NetworkInterface as InterfaceIntent, instance_intent,
 };
 use hearth_image::BootMode;
 
 use crate::state::{
-    AUTO_RECOVERY_DISABLED, Image, Instance, METADATA_TAGS_ENABLED, NetworkInterface, SecurityGroup, State,
-    Subnet, Volume,
+    AUTO_RECOVERY_DISABLED, Entity as _, Image, Instance, InstanceProfile, METADATA_TAGS_ENABLED,
+    NetworkInterface, SecurityGroup, State, Subnet, Volume,
 };
 use crate::views::{self, Cloud, ROOT_DEVICE};
 
@@ -67,6 +68,7 @@ pub(super) fn instance<'s>(
             http_endpoint_enabled: row.http_endpoint == "enabled",
             http_put_response_hop_limit: row.http_hop_limit,
             launch_time: row.launch_time.div_euclid(1000),
+            instance_profile: profile(state, row),
             tags: if row.metadata_tags == METADATA_TAGS_ENABLED {
                 row.tags.clone().into_iter().collect()
             } else {
@@ -75,6 +77,15 @@ pub(super) fn instance<'s>(
         }),
     };
     Some((intent, row, interfaces))
+}
+
+fn profile(state: &State, row: &Instance) -> Option<InstanceProfileIntent> {
+    let profile: &InstanceProfile = state.get(&row.profile.as_ref()?.profile_id)?;
+    Some(InstanceProfileIntent {
+        arn: profile.arn(),
+        id: profile.id.clone(),
+        role_id: profile.role_id.clone().unwrap_or_default(),
+    })
 }
 
 fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> {

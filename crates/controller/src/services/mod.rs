@@ -17,6 +17,7 @@ use hearth_api::v1::instances_server::InstancesServer;
 use hearth_api::v1::key_pairs_server::KeyPairsServer;
 use hearth_api::v1::network_interfaces_server::NetworkInterfacesServer;
 use hearth_api::v1::placement_groups_server::PlacementGroupsServer;
+use hearth_api::v1::profile_associations_server::ProfileAssociationsServer;
 use hearth_api::v1::regions_server::RegionsServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
 use hearth_api::v1::sts_server::StsServer;
@@ -42,6 +43,7 @@ mod join_tokens;
 mod key_pairs;
 mod network_interfaces;
 mod placement;
+mod profile_associations;
 mod regions;
 mod security_groups;
 mod sts;
@@ -50,6 +52,8 @@ mod tags;
 mod volumes;
 mod vpcs;
 mod watch;
+
+pub(crate) use profile_associations::tell_profile;
 
 /// Ends every rpc.
 fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
@@ -120,6 +124,10 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 network_interfaces::NetworkInterfaces(app())
             ))
             .add_service(service!(PlacementGroupsServer, placement::PlacementGroups(app())))
+            .add_service(service!(
+                ProfileAssociationsServer,
+                profile_associations::ProfileAssociations(app())
+            ))
             .add_service(service!(RegionsServer, regions::Regions(app())))
             .add_service(service!(
                 SecurityGroupsServer,

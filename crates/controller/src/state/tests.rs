@@ -166,6 +166,7 @@ pub(crate) fn an_instance(id: &str, host_id: &str, reservation_id: &str) -> Inst
         auto_recovery: AUTO_RECOVERY_DEFAULT.into(),
         disable_api_stop: false,
         disable_api_termination: false,
+        profile: None,
         public_address: false,
         launch_time: 0,
         desired: Desired::Running,

@@ -281,6 +281,31 @@ assert found["Arn"] == role["Arn"], found
 assert len(iam.list_instance_profiles_for_role(RoleName="reader")["InstanceProfiles"]) == 1
 refused("DeleteConflict", 409, iam.delete_instance_profile, InstanceProfileName="web")
 refused("DeleteConflict", 409, iam.delete_role, RoleName="reader")
+
+# Instances with a profile; only who may pass its role gives it to one.
+name = {"Name": "web"}
+refused("UnauthorizedOperation", 403, his.run_instances, **run, TagSpecifications=red, IamInstanceProfile=name)
+refused("InvalidParameterValue", 400, ec2.run_instances, **run, IamInstanceProfile={"Name": "none"})
+refused("InvalidParameterCombination", 400, ec2.run_instances, **run, IamInstanceProfile={**name, "Arn": profile["Arn"]})
+[one] = ec2.run_instances(**run, IamInstanceProfile=name)["Instances"]
+assert one["IamInstanceProfile"] == {"Arn": profile["Arn"], "Id": profile["InstanceProfileId"]}, one
+one = one["InstanceId"]
+[association] = ec2.describe_iam_instance_profile_associations(Filters=[{"Name": "instance-id", "Values": [one]}])["IamInstanceProfileAssociations"]
+assert association["State"] == "associated" and association["InstanceId"] == one, association
+refused("IncorrectState", 400, ec2.associate_iam_instance_profile, InstanceId=one, IamInstanceProfile=name)
+iam.put_user_policy(UserName="bert", PolicyName="pass", PolicyDocument=allows(["iam:PassRole"], role["Arn"], Condition={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}))
+refused("DryRunOperation", 412, his.run_instances, **run, TagSpecifications=red, IamInstanceProfile=name, DryRun=True)
+iam.delete_user_policy(UserName="bert", PolicyName="pass")
+replaced = ec2.replace_iam_instance_profile_association(AssociationId=association["AssociationId"], IamInstanceProfile={"Arn": profile["Arn"]})
+replaced = replaced["IamInstanceProfileAssociation"]["AssociationId"]
+assert replaced != association["AssociationId"]
+refused("NoSuchAssociation", 400, ec2.disassociate_iam_instance_profile, AssociationId=association["AssociationId"])
+ended = ec2.disassociate_iam_instance_profile(AssociationId=replaced)["IamInstanceProfileAssociation"]
+assert ended["State"] == "disassociating", ended
+[found] = ec2.describe_instances(InstanceIds=[one])["Reservations"][0]["Instances"]
+assert "IamInstanceProfile" not in found, found
+ec2.associate_iam_instance_profile(InstanceId=one, IamInstanceProfile=name)
+ec2.terminate_instances(InstanceIds=[one])
 iam.remove_role_from_instance_profile(InstanceProfileName="web", RoleName="reader")
 iam.delete_instance_profile(InstanceProfileName="web")
 iam.delete_role(RoleName="reader")

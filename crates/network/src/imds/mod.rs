@@ -21,10 +21,10 @@ use hyper::{Method, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 pub(crate) use server::{open_listener, serve};
 
-use crate::MetadataSource;
 use crate::metadata::InstanceMetadata;
 use crate::plan::CurrentPlan;
 use crate::spec::ImdsOptions;
+use crate::{MetadataSource, RoleCredentials};
 use token::{Bearer, TTL_SECONDS, TokenKey};
 use tree::{Node, VERSIONS};
 
@@ -139,7 +139,8 @@ impl Imds {
         if !authorized {
             return refusal(StatusCode::UNAUTHORIZED);
         }
-        content(path, instance)
+        let credentials = self.source.credentials(&instance.instance_id);
+        content(path, instance, credentials.as_deref())
     }
 }
 
@@ -154,14 +155,18 @@ fn segments(path: &str) -> Option<Vec<String>> {
     decoded.collect()
 }
 
-fn content(path: &[String], instance: &InstanceMetadata) -> Response<Vec<u8>> {
+fn content(
+    path: &[String],
+    instance: &InstanceMetadata,
+    credentials: Option<&RoleCredentials>,
+) -> Response<Vec<u8>> {
     let Some((version, path)) = path.split_first() else {
         return finish(ok("text/plain"), VERSIONS.join("\n").into_bytes());
     };
     if !VERSIONS.contains(&version.as_str()) {
         return refusal(StatusCode::NOT_FOUND);
     }
-    match tree::tree(instance).find(path.iter().map(String::as_str)) {
+    match tree::tree(instance, credentials).find(path.iter().map(String::as_str)) {
         Some(Node::Directory(directory)) => finish(ok("text/plain"), directory.listing().into_bytes()),
         Some(Node::Leaf {
             content,

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::Imds;
 use crate::MetadataSource;
-use crate::metadata::{InstanceMetadata, PublicKey, SecurityGroupName};
+use crate::metadata::{InstanceMetadata, PublicKey, RoleCredentials, SecurityGroupName};
 use crate::plan::Plan;
 use crate::spec::{EniSpec, ImdsOptions, VpcSpec};
 
@@ -17,6 +17,19 @@ struct One(Arc<InstanceMetadata>);
 impl MetadataSource for One {
     fn by_address(&self, _: &str, ip: Ipv4Addr) -> Option<Arc<InstanceMetadata>> {
         (ip == CALLER).then(|| self.0.clone())
+    }
+
+    /// Of a role whose id is its name.
+    fn credentials(&self, _: &str) -> Option<Arc<RoleCredentials>> {
+        let role_name = self.0.instance_profile.as_ref()?.role_id.clone()?;
+        Some(Arc::new(RoleCredentials {
+            role_name,
+            access_key_id: "ASIA0000000000000001".into(),
+            secret_access_key: "secret/+".into(),
+            token: "token==".into(),
+            last_updated: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            expiration: UNIX_EPOCH + Duration::from_secs(1_700_021_600),
+        }))
     }
 }
 
@@ -52,6 +65,7 @@ pub(super) fn instance() -> InstanceMetadata {
         }],
         user_data: None,
         tags: None,
+        instance_profile: None,
         launch_time: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
     }
 }

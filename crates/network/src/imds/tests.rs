@@ -6,6 +6,7 @@ use hyper::header::HeaderValue;
 
 use super::testing::{CALLER, imds, instance};
 use super::*;
+use crate::InstanceProfile;
 
 fn ask(imds: &Imds, method: Method, path: &str, headers: &[(&'static str, &str)]) -> Reply {
     let headers = headers
@@ -56,6 +57,51 @@ fn every_listed_leaf_answers() {
         .map(|(path, body)| format!("{path}: {body}"))
         .collect();
     insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn a_profile_gives_its_roles_credentials() {
+    let mut told = instance();
+    assert_eq!(get(&imds(false, told.clone()), "/latest/meta-data/iam/").0, 404);
+    let profile = InstanceProfile {
+        arn: "arn:aws:iam::000000000000:instance-profile/web".into(),
+        id: "AIPA0000000000000001".into(),
+        role_id: None,
+    };
+    told.instance_profile = Some(profile.clone());
+    let without = imds(false, told.clone());
+    assert_eq!(get(&without, "/latest/meta-data/iam/").1, "info");
+    assert!(
+        get(&without, "/latest/meta-data/iam/info")
+            .1
+            .contains(&profile.arn)
+    );
+    assert_eq!(
+        get(&without, "/latest/meta-data/iam/security-credentials/").0,
+        404
+    );
+    told.instance_profile = Some(InstanceProfile {
+        role_id: Some("reader".into()),
+        ..profile
+    });
+    let with = imds(false, told.clone());
+    assert_eq!(
+        get(&with, "/latest/meta-data/iam/security-credentials/").1,
+        "reader"
+    );
+    let path = "/latest/meta-data/iam/security-credentials/reader";
+    let said: serde_json::Value = serde_json::from_str(&get(&with, path).1).unwrap();
+    let expected = serde_json::json!({
+        "Code": "Success",
+        "LastUpdated": "2023-11-14T22:13:20Z",
+        "Type": "AWS-HMAC",
+        "AccessKeyId": "ASIA0000000000000001",
+        "SecretAccessKey": "secret/+",
+        "Token": "token==",
+        "Expiration": "2023-11-15T04:13:20Z",
+    });
+    assert_eq!(said, expected);
+    assert_eq!(get(&imds(true, told), path).0, 401, "without a token");
 }
 
 #[test]

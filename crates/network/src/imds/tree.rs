@@ -1,8 +1,9 @@
 //! The tree of paths that IMDS tells, built from an instance's metadata.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
-use crate::metadata::InstanceMetadata;
+use crate::metadata::{InstanceMetadata, InstanceProfile, RoleCredentials};
 use crate::names::mac_text;
 
 /// The versions that EC2 lists; all tell the same here, as they do there but for additions.
@@ -107,9 +108,14 @@ impl Directory {
 }
 
 /// What is under `/latest/`.
-pub(super) fn tree(instance: &InstanceMetadata) -> Directory {
+pub(super) fn tree(instance: &InstanceMetadata, credentials: Option<&RoleCredentials>) -> Directory {
     let mut root = Directory::default();
-    root.directory("meta-data", |dir| meta_data(dir, instance));
+    root.directory("meta-data", |dir| {
+        meta_data(dir, instance);
+        if let Some(profile) = &instance.instance_profile {
+            dir.directory("iam", |dir| iam(dir, profile, credentials));
+        }
+    });
     root.directory("dynamic", |dir| {
         dir.directory("instance-identity", |dir| {
             dir.leaf("document", identity_document(instance));
@@ -177,6 +183,36 @@ fn meta_data(dir: &mut Directory, instance: &InstanceMetadata) {
     }
 }
 
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html>
+fn iam(dir: &mut Directory, profile: &InstanceProfile, credentials: Option<&RoleCredentials>) {
+    let updated = credentials.map_or(SystemTime::UNIX_EPOCH, |credentials| credentials.last_updated);
+    let info = serde_json::json!({
+        "Code": "Success",
+        "LastUpdated": time(updated),
+        "InstanceProfileArn": profile.arn,
+        "InstanceProfileId": profile.id,
+    });
+    dir.leaf("info", format!("{info:#}"));
+    let Some(credentials) = credentials else { return };
+    dir.directory("security-credentials", |dir| {
+        let told = serde_json::json!({
+            "Code": "Success",
+            "LastUpdated": time(credentials.last_updated),
+            "Type": "AWS-HMAC",
+            "AccessKeyId": credentials.access_key_id,
+            "SecretAccessKey": credentials.secret_access_key,
+            "Token": credentials.token,
+            "Expiration": time(credentials.expiration),
+        });
+        dir.leaf(&credentials.role_name, format!("{told:#}"));
+    });
+}
+
+fn time(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// Listed as `0=name`, found as `0/openssh-key`.
 fn public_keys(dir: &mut Directory, instance: &InstanceMetadata) {
     for (index, key) in instance.public_keys.iter().enumerate() {
@@ -233,7 +269,6 @@ fn group_names(instance: &InstanceMetadata) -> String {
 }
 
 fn identity_document(instance: &InstanceMetadata) -> String {
-    let pending = jiff::Timestamp::try_from(instance.launch_time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let document = serde_json::json!({
         "accountId": instance.owner_id,
         "architecture": "x86_64",
@@ -245,7 +280,7 @@ fn identity_document(instance: &InstanceMetadata) -> String {
         "instanceId": instance.instance_id,
         "instanceType": instance.instance_type,
         "kernelId": null,
-        "pendingTime": pending.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "pendingTime": time(instance.launch_time),
         "privateIp": instance.local_ipv4.to_string(),
         "ramdiskId": null,
         "region": instance.region,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use etherparse::{PacketBuilder, SlicedPacket};
 use hearth_network::metadata::SecurityGroupName;
 use hearth_network::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec};
-use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, PublicKey};
+use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, PublicKey, RoleCredentials};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub mod dns;
@@ -58,6 +58,10 @@ pub struct Directory(pub Mutex<HashMap<(String, Ipv4Addr), Arc<InstanceMetadata>
 impl MetadataSource for Directory {
     fn by_address(&self, vpc_id: &str, ip: Ipv4Addr) -> Option<Arc<InstanceMetadata>> {
         self.0.lock().unwrap().get(&(vpc_id.to_owned(), ip)).cloned()
+    }
+
+    fn credentials(&self, _: &str) -> Option<Arc<RoleCredentials>> {
+        None
     }
 }
 
@@ -266,6 +270,7 @@ pub fn metadata(spec: &VpcSpec, index: usize) -> InstanceMetadata {
         }],
         user_data: Some(b"#!/bin/sh\necho hello\n".to_vec()),
         tags: None,
+        instance_profile: None,
         launch_time: SystemTime::UNIX_EPOCH,
     }
 }

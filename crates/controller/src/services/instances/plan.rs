@@ -91,17 +91,6 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
             ));
         }
     }
-    if let Some(profile) = &request.iam_instance_profile
-        && let Some(named) = [&profile.name, &profile.arn]
-            .into_iter()
-            .find(|named| !named.is_empty())
-    {
-        return Err(ApiError::invalid_value(
-            "iamInstanceProfile",
-            named,
-            "There are no IAM instance profiles yet; leave it out.",
-        ));
-    }
     match request
         .credit_specification
         .as_ref()

@@ -15,10 +15,11 @@ use crate::addresses;
 use crate::app::App;
 use crate::scheduler::{Demand, Resources};
 use crate::services::placement::{Placed, Wish};
+use crate::services::profile_associations;
 use crate::state::noun::keep_tags;
 use crate::state::{
-    self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, SecurityGroup, State, Subnet,
-    Tx, Volume,
+    self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, ProfileAssociation,
+    SecurityGroup, State, Subnet, Tx, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views::{self, ROOT_DEVICE};
@@ -125,6 +126,7 @@ fn reservation(app: &App, state: &State, reservation_id: &str) -> Reservation {
 /// A launch with everything found that it names, and placed.
 struct Launch {
     plan: Plan,
+    profile_id: Option<String>,
     public_key: String,
     groups: Vec<String>,
     subnet: Subnet,
@@ -140,6 +142,7 @@ fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
     let image = image(state, &plan.request.image_id)?;
     let size_gib = volume_size(&plan, image)?;
     let public_key = public_key(app, state, &plan.request.key_name)?;
+    let profile_id = profile_associations::named(app, state, plan.request.iam_instance_profile.as_ref())?;
     let allowed = allowed(app, state, &plan)?;
     let subnets = subnets(state, &plan)?;
     let vpc_id = subnets.first().map_or("", |subnet| &subnet.vpc_id);
@@ -187,6 +190,7 @@ fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
     public_ips.truncate(placed.hosts().len());
     Ok(Launch {
         plan,
+        profile_id,
         public_key,
         groups,
         subnet: subnet.clone(),
@@ -407,6 +411,10 @@ impl Launch {
             auto_recovery: plan.auto_recovery.clone(),
             disable_api_stop: request.disable_api_stop,
             disable_api_termination: request.disable_api_termination,
+            profile: self
+                .profile_id
+                .as_ref()
+                .map(|profile_id| ProfileAssociation::new(profile_id, tx.now())),
             public_address: !self.public_ips.is_empty(),
             launch_time: tx.now(),
             desired: Desired::Running,

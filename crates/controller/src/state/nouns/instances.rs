@@ -31,6 +31,28 @@ impl Noun for Reservation {
     }
 }
 
+/// An instance's instance profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileAssociation {
+    /// `iip-assoc-...`.
+    pub id: String,
+    /// It may be gone; then it gives nothing.
+    pub profile_id: String,
+    /// Milliseconds since the epoch.
+    pub since: i64,
+}
+
+impl ProfileAssociation {
+    /// One that there has never been.
+    pub fn new(profile_id: &str, now: i64) -> Self {
+        Self {
+            id: format!("iip-assoc-0{:016x}", rand::random::<u64>()),
+            profile_id: profile_id.to_owned(),
+            since: now,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     pub id: String,
@@ -63,6 +85,9 @@ pub struct Instance {
     /// Whether TerminateInstances is refused.
     #[serde(default)]
     pub disable_api_termination: bool,
+    /// What gives it a role.
+    #[serde(default)]
+    pub profile: Option<ProfileAssociation>,
     /// Whether each start takes an address out of the public pool.
     pub public_address: bool,
     /// Milliseconds since the epoch.
@@ -108,6 +133,12 @@ impl Instance {
     pub const BY_TAG: Index<Self> = Index::new("tag", |i| {
         i.tags.iter().map(|(k, value)| key(&[k, value])).collect()
     });
+    pub const BY_PROFILE: Index<Self> = Index::new("profile", |i| {
+        i.profile
+            .iter()
+            .map(|association| association.profile_id.clone())
+            .collect()
+    });
     pub const BY_USER_DATA: Index<Self> = Index::new("user-data", |i| i.user_data.iter().cloned().collect());
     /// Instances that count towards the account's limit.
     pub const ALIVE: Sum<Self> = Sum {
@@ -135,6 +166,7 @@ impl Noun for Instance {
         Self::BY_RESERVATION,
         Self::BY_STATE,
         Self::BY_TAG,
+        Self::BY_PROFILE,
         Self::BY_USER_DATA,
     ];
     const SUMS: &'static [Sum<Self>] = &[Self::ALIVE];

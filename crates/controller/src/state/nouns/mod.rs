@@ -21,8 +21,8 @@ pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPA
 pub use iam::{Bearer, Entity, Grants, Group, InstanceProfile, Policy, PolicyVersion, Role, User};
 pub use images::{AVAILABLE, DEREGISTERED, Image};
 pub use instances::{
-    AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, METADATA_TAGS_ENABLED, Observation, Reservation,
-    SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
+    AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, METADATA_TAGS_ENABLED, Observation,
+    ProfileAssociation, Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
 };
 pub use key_pairs::KeyPair;
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entity as _, Role, entity};
 use crate::state::noun::resource;
-use crate::state::{Index, Noun, Tags};
+use crate::state::{Concern, Index, Instance, Noun, State, Tags};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceProfile {
@@ -27,6 +27,12 @@ impl InstanceProfile {
 impl Noun for InstanceProfile {
     const KIND: &'static str = "instance-profile";
     const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME, Self::BY_ROLE];
+
+    /// Its instances' hosts fetch credentials of its role.
+    fn concerns(&self, state: &State) -> Vec<Concern> {
+        let instances = state.by(&Instance::BY_PROFILE, &self.id);
+        instances.flat_map(|instance| instance.concerns(state)).collect()
+    }
 
     resource!();
 }
