@@ -16,9 +16,9 @@ mod commands;
 mod context;
 mod error;
 mod home;
-
 mod output;
 mod parameters;
+mod query;
 mod shorthand;
 mod ssh;
 mod terminal;

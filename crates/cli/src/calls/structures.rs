@@ -59,6 +59,7 @@ pub(crate) fn json(message: &DynamicMessage) -> Json {
             map.insert(names::member(&field), told(&message.get_field(&field)));
         }
     }
+    map.sort_keys();
     Json::Object(map)
 }
 

@@ -37,7 +37,7 @@ impl Custom for CreateKeyPair {
             };
             let mut answer = call.call(request, context).await?;
             if let (Some(file), Some(answer)) = (file, answer.as_object_mut())
-                && let Some(Value::String(material)) = answer.remove("KeyMaterial")
+                && let Some(Value::String(material)) = answer.shift_remove("KeyMaterial")
             {
                 let path = file.keep(&material)?;
                 terminal::say(&format_args!("The private key is in {}", path.display()));
