@@ -23,7 +23,6 @@ mod shorthand;
 mod ssh;
 mod terminal;
 mod upload;
-mod wait;
 
 use error::CliError;
 

@@ -4,12 +4,13 @@
 
 use std::sync::LazyLock;
 
-use clap::{ArgMatches, Command};
+use clap::{ArgMatches, Args as _, Command};
 use hearth_api::client::{MAX_ANSWER, SERVICES};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value};
 
 use self::customs::Custom;
+use self::pages::Pages;
 use crate::context::Context;
 use crate::error::CliError;
 
@@ -21,7 +22,10 @@ mod customs;
 mod flags;
 mod input;
 mod names;
+mod pages;
 pub(crate) mod structures;
+pub(crate) mod waiters;
+mod waiting;
 
 static POOL: LazyLock<Option<DescriptorPool>> =
     LazyLock::new(|| DescriptorPool::decode(hearth_api::DESCRIPTORS).ok());
@@ -49,20 +53,23 @@ pub(crate) struct Call {
     flags: Vec<flags::Flag>,
     input: MessageDescriptor,
     output: MessageDescriptor,
-    custom: Option<&'static dyn Custom>,
+    custom: Option<&'static Custom>,
+    /// The list that comes in pages.
+    list: Option<String>,
 }
 
 impl Call {
     fn new(method: &MethodDescriptor) -> Self {
         let input = method.input();
         let custom = customs::of(method.name());
-        let replaced = custom.map_or(&[][..], |custom| custom.replaces());
+        let replaced = custom.map_or(&[][..], |custom| custom.replaces);
         Self {
             operation: method.name().to_owned(),
             command: names::kebab_of_pascal(method.name()),
             about: comments::of(&method.parent_file(), method.path()),
             path: format!("/{}/{}", method.parent_service().full_name(), method.name()),
             flags: flags::of(&input, replaced),
+            list: pages::list(&input, &method.output()),
             output: method.output(),
             input,
             custom,
@@ -80,13 +87,35 @@ impl Call {
     }
 
     pub(crate) fn clap(&'static self) -> Command {
-        let command = Command::new(self.command.as_str()).about(self.about.as_str());
-        let command = command.args(self.flags.iter().flat_map(flags::Flag::clap));
-        let command = match self.custom {
-            Some(custom) => custom.flags(command),
-            None => command,
-        };
-        input::flags(command)
+        let mut command = self.with_flags(Command::new(self.command.as_str()).about(self.about.as_str()));
+        if let Some(custom) = self.custom {
+            command = (custom.flags)(command);
+        }
+        if waiting::of(&self.operation).is_some() {
+            command = waiting::Waiting::augment_args(command);
+        }
+        if self.list.is_some() {
+            // They turn pages off.
+            let hidden = ["max-results", "next-token"];
+            command = hidden.iter().fold(pages::flags(command), |command, name| {
+                command.mut_arg(name, |arg| arg.hide(true))
+            });
+        }
+        command
+    }
+
+    /// Adds the flags of the request's fields.
+    fn with_flags(&'static self, command: Command) -> Command {
+        input::flags(command.args(self.flags.iter().flat_map(flags::Flag::clap)))
+    }
+
+    /// What these flags say.
+    fn request(&self, matches: &ArgMatches) -> Result<Map<String, Value>, CliError> {
+        let mut request = input::given(matches)?;
+        for flag in &self.flags {
+            flag.put(matches, &mut request)?;
+        }
+        Ok(request)
     }
 
     pub(crate) async fn run(&'static self, matches: &ArgMatches, context: &Context) -> Result<(), CliError> {
@@ -94,14 +123,23 @@ impl Call {
             let skeleton = structures::skeleton(&self.input);
             return context.printer.print(&self.operation, &skeleton);
         }
-        let mut request = input::given(matches)?;
-        for flag in &self.flags {
-            flag.put(matches, &mut request)?;
+        let mut request = self.request(matches)?;
+        if let Some(list) = &self.list
+            && let Some(pages) = Pages::asked(list, matches, &request, context)?
+        {
+            return pages.print(self, request, context).await;
         }
-        let answer = match self.custom {
-            Some(custom) => custom.run(self, matches, context, request).await?,
-            None => self.call(request, context).await?,
+        let finish = match self.custom {
+            Some(custom) => (custom.prepare)(matches, &mut request)?,
+            None => None,
         };
+        let mut answer = self.call(request, context).await?;
+        if let Some(finish) = finish {
+            finish(&mut answer)?;
+        }
+        if let Some(waiter) = waiting::of(&self.operation) {
+            waiting::wait(waiter, matches, &mut answer, context).await?;
+        }
         match &answer {
             // Nothing to tell but that it was done.
             Value::Object(members) if members.is_empty() => Ok(()),

@@ -4,7 +4,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
 use hearth_api::endpoint::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
 
-use crate::calls::Call;
+use crate::calls::{Call, waiters};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Format, Printer};
@@ -49,6 +49,10 @@ pub(crate) struct Cli {
     )]
     query: Option<String>,
 
+    /// Makes one call, also where the answer comes in pages.
+    #[arg(long, global = true, help_heading = "Global options")]
+    no_paginate: bool,
+
     #[command(subcommand)]
     command: Any,
 }
@@ -58,6 +62,7 @@ enum Any {
     ByHand(Command),
     /// A call, and what was given for it.
     Call(&'static Call, ArgMatches),
+    Wait(ArgMatches),
 }
 
 impl Any {
@@ -65,6 +70,7 @@ impl Any {
         match self {
             Self::ByHand(command) => command.run(context).await,
             Self::Call(call, matches) => call.run(&matches, context).await,
+            Self::Wait(matches) => waiters::run(&matches, context).await,
         }
     }
 }
@@ -72,6 +78,7 @@ impl Any {
 impl FromArgMatches for Any {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         match matches.subcommand() {
+            Some(("wait", given)) => Ok(Self::Wait(given.clone())),
             Some((name, given)) if !Command::has_subcommand(name) => Call::named(name)
                 .map(|call| Self::Call(call, given.clone()))
                 .ok_or_else(|| clap::Error::new(ErrorKind::InvalidSubcommand)),
@@ -87,9 +94,8 @@ impl FromArgMatches for Any {
 
 impl Subcommand for Any {
     fn augment_subcommands(parent: clap::Command) -> clap::Command {
-        Call::all().fold(Command::augment_subcommands(parent), |parent, call| {
-            parent.subcommand(call.clap())
-        })
+        let parent = Command::augment_subcommands(parent).subcommand(waiters::command());
+        Call::all().fold(parent, |parent, call| parent.subcommand(call.clap()))
     }
 
     fn augment_subcommands_for_update(parent: clap::Command) -> clap::Command {
@@ -97,7 +103,7 @@ impl Subcommand for Any {
     }
 
     fn has_subcommand(name: &str) -> bool {
-        Command::has_subcommand(name) || Call::named(name).is_some()
+        name == "wait" || Command::has_subcommand(name) || Call::named(name).is_some()
     }
 }
 
@@ -130,7 +136,7 @@ commands! {
 impl Cli {
     pub(crate) async fn run(self) -> Result<(), CliError> {
         let printer = Printer::new(self.output, self.query.as_deref())?;
-        let context = Context::new(&self.endpoint_url, printer)?;
+        let context = Context::new(&self.endpoint_url, printer, !self.no_paginate)?;
         self.command.run(&context).await
     }
 }

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use hearth_api::{Client, Id, InstanceState, Kind, v1};
+use serde_json::{Map, json};
 
+use crate::calls::waiters::Waiter;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::ssh::{Login, wait_for_banner};
-use crate::wait::{Waiter, wait};
 
 /// Logs in to an instance, or runs a command on it.
 #[derive(Args)]
@@ -50,10 +51,11 @@ impl Ssh {
         match (state, until) {
             (Some(InstanceState::Running), _) => {}
             (Some(InstanceState::Pending), Some(until)) => {
-                let ids = vec![instance.instance_id.clone()];
+                let request = Map::from_iter([("InstanceIds".to_owned(), json!([instance.instance_id]))]);
                 let left = until.saturating_duration_since(Instant::now());
-                let mut seen = wait(context, &mut client, Waiter::Running, ids, left).await?;
-                instance = seen.remove(&instance.instance_id).unwrap_or(instance);
+                let waiter = Waiter::named("InstanceRunning")?;
+                waiter.wait(request, Some(left), context).await?;
+                instance = find(context, &mut client, &instance.instance_id).await?;
             }
             (state, _) => {
                 let state = state.map_or("unknown".to_owned(), |s| s.to_string());

@@ -351,7 +351,7 @@ async fn a_call_is_a_command() {
         "Describes the VPCs",
         "--vpc-ids <VPC_IDS>...",
         "Name=...,Values=...",
-        "--next-token",
+        "--max-items",
     ] {
         assert!(help.contains(word), "{word} in\n{help}");
     }

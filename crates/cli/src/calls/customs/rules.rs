@@ -1,11 +1,9 @@
 //! The four calls that change a group's rules: one rule by `--protocol`, `--port`, `--cidr` and `--source-group`.
 
 use clap::{Arg, ArgMatches, Command};
-use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
 
-use super::{Call, Custom, Request};
-use crate::context::Context;
+use super::{Custom, Finish, Request};
 use crate::error::CliError;
 
 const PROTOCOL: &str = "protocol";
@@ -14,60 +12,55 @@ const CIDR: &str = "cidr";
 const SOURCE_GROUP: &str = "source-group";
 const GROUP_OWNER: &str = "group-owner";
 
-pub(super) struct Rules;
+pub(super) const CUSTOM: Custom = Custom {
+    replaces: &[
+        "ip_protocol",
+        "from_port",
+        "to_port",
+        "cidr_ip",
+        "source_security_group_name",
+        "source_security_group_owner_id",
+    ],
+    flags,
+    prepare,
+};
 
-impl Custom for Rules {
-    fn replaces(&self) -> &'static [&'static str] {
-        &[
-            "ip_protocol",
-            "from_port",
-            "to_port",
-            "cidr_ip",
-            "source_security_group_name",
-            "source_security_group_owner_id",
-        ]
-    }
+fn flags(command: Command) -> Command {
+    let flag = |name: &'static str, value: &'static str, help: &'static str| {
+        let flag = Arg::new(name).long(name).value_name(value);
+        flag.help(help).allow_hyphen_values(true)
+    };
+    command.args([
+        flag(
+            PROTOCOL,
+            "PROTOCOL",
+            "tcp, udp, icmp, a protocol number, or all (-1).",
+        )
+        .conflicts_with("ip-permissions"),
+        flag(
+            PORT,
+            "PORT",
+            "For tcp and udp a port, a range such as 5000-5010, or all. For icmp a type with all its codes, \
+             TYPE-CODE, or all.",
+        )
+        .requires(PROTOCOL),
+        flag(CIDR, "CIDR", "The other side: an IPv4 network.").requires(PROTOCOL),
+        flag(
+            SOURCE_GROUP,
+            "GROUP",
+            "The other side: the members of a group, by its id or name.",
+        )
+        .requires(PROTOCOL)
+        .conflicts_with(CIDR),
+        flag(GROUP_OWNER, "ACCOUNT", "The account that owns the source group.").requires(SOURCE_GROUP),
+    ])
+}
 
-    fn flags(&self, command: Command) -> Command {
-        let flag = |name: &'static str, value: &'static str, help: &'static str| {
-            Arg::new(name)
-                .long(name)
-                .value_name(value)
-                .help(help)
-                .allow_hyphen_values(true)
-        };
-        command.args([
-            flag(PROTOCOL, "PROTOCOL", "tcp, udp, icmp, a protocol number, or all (-1).")
-                .conflicts_with("ip-permissions"),
-            flag(
-                PORT,
-                "PORT",
-                "For tcp and udp a port, a range such as 5000-5010, or all. For icmp a type with all its codes, \
-                 TYPE-CODE, or all.",
-            )
-            .requires(PROTOCOL),
-            flag(CIDR, "CIDR", "The other side: an IPv4 network.").requires(PROTOCOL),
-            flag(SOURCE_GROUP, "GROUP", "The other side: the members of a group, by its id or name.")
-                .requires(PROTOCOL)
-                .conflicts_with(CIDR),
-            flag(GROUP_OWNER, "ACCOUNT", "The account that owns the source group.").requires(SOURCE_GROUP),
-        ])
+fn prepare(matches: &ArgMatches, request: &mut Request) -> Result<Option<Finish>, CliError> {
+    if let Some(permission) = permission(matches)? {
+        request.insert("IpPermissions".into(), json!([permission]));
     }
-
-    fn run<'a>(
-        &'a self,
-        call: &'static Call,
-        matches: &'a ArgMatches,
-        context: &'a Context,
-        mut request: Request,
-    ) -> LocalBoxFuture<'a, Result<Value, CliError>> {
-        Box::pin(async move {
-            if let Some(permission) = permission(matches)? {
-                request.insert("IpPermissions".into(), json!([permission]));
-            }
-            call.call(request, context).await
-        })
-    }
+    Ok(None)
 }
 
 /// The permission that the flags say; none without a protocol.

@@ -1,75 +1,41 @@
-//! RunInstances: `--count`, user data as it is, public addresses by a flag, and `--wait`.
+//! RunInstances: `--count`, user data as it is, public addresses by a flag.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, FromArgMatches as _};
-use futures::future::LocalBoxFuture;
-use serde_json::{Value, json};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::json;
 
-use super::{Call, Custom, Request, instance_id};
-use crate::calls::structures;
-use crate::context::Context;
+use super::{Custom, Finish, Request};
 use crate::error::CliError;
 use crate::parameters::load_bytes;
-use crate::wait::{Waiter, Waiting};
 
 const COUNT: &str = "count";
 const USER_DATA: &str = "user-data";
 const PUBLIC: &str = "associate-public-ip-address";
 const NOT_PUBLIC: &str = "no-associate-public-ip-address";
 
-pub(super) struct RunInstances;
+pub(super) const CUSTOM: Custom = Custom {
+    replaces: &["min_count", "max_count", "user_data"],
+    flags,
+    prepare,
+};
 
-impl Custom for RunInstances {
-    fn replaces(&self) -> &'static [&'static str] {
-        &["min_count", "max_count", "user_data"]
-    }
-
-    fn flags(&self, command: Command) -> Command {
-        let count = Arg::new(COUNT).long(COUNT).value_name("NUMBER");
-        let user_data = Arg::new(USER_DATA).long(USER_DATA).value_name("TEXT");
-        let public = Arg::new(PUBLIC).long(PUBLIC).action(ArgAction::SetTrue);
-        let not_public = Arg::new(NOT_PUBLIC).long(NOT_PUBLIC).action(ArgAction::SetTrue);
-        let command = command.args([
-            count.help("How many: a number, or the least and the most, as 1:3. 1 unless told."),
-            user_data.help("A script or cloud-config, usually as file://PATH; 16 KiB at most."),
-            public
-                .help("Gives a public address even where the subnet does not.")
-                .overrides_with(NOT_PUBLIC),
-            not_public.help("Gives no public address even where the subnet does."),
-        ]);
-        Waiting::augment_args(command)
-    }
-
-    fn run<'a>(
-        &'a self,
-        call: &'static Call,
-        matches: &'a ArgMatches,
-        context: &'a Context,
-        mut request: Request,
-    ) -> LocalBoxFuture<'a, Result<Value, CliError>> {
-        Box::pin(async move {
-            complete(matches, &mut request)?;
-            let waiting = Waiting::from_arg_matches(matches)?;
-            let mut answer = call.call(request, context).await?;
-            let Some(Value::Array(instances)) = answer.get_mut("Instances") else {
-                return Ok(answer);
-            };
-            let ids = instances.iter().map(instance_id).collect();
-            if let Some(seen) = waiting.wait(context, Waiter::Running, ids).await? {
-                for instance in instances {
-                    if let Some(now) = seen.get(&instance_id(instance)) {
-                        *instance = structures::json_of(now)?;
-                    }
-                }
-            }
-            Ok(answer)
-        })
-    }
+fn flags(command: Command) -> Command {
+    let count = Arg::new(COUNT).long(COUNT).value_name("NUMBER");
+    let user_data = Arg::new(USER_DATA).long(USER_DATA).value_name("TEXT");
+    let public = Arg::new(PUBLIC).long(PUBLIC).action(ArgAction::SetTrue);
+    let not_public = Arg::new(NOT_PUBLIC).long(NOT_PUBLIC).action(ArgAction::SetTrue);
+    command.args([
+        count.help("How many: a number, or the least and the most, as 1:3. 1 unless told."),
+        user_data.help("A script or cloud-config, usually as file://PATH; 16 KiB at most."),
+        public
+            .help("Gives a public address even where the subnet does not.")
+            .overrides_with(NOT_PUBLIC),
+        not_public.help("Gives no public address even where the subnet does."),
+    ])
 }
 
-/// Puts what the flags say that are no fields into the request.
-fn complete(matches: &ArgMatches, request: &mut Request) -> Result<(), CliError> {
+fn prepare(matches: &ArgMatches, request: &mut Request) -> Result<Option<Finish>, CliError> {
     let given = matches.get_one::<String>(COUNT);
     if given.is_some() || !request.contains_key("MinCount") {
         let (min, max) = count(given.map_or("1", String::as_str))?;
@@ -83,7 +49,7 @@ fn complete(matches: &ArgMatches, request: &mut Request) -> Result<(), CliError>
     if matches.get_flag(PUBLIC) || matches.get_flag(NOT_PUBLIC) {
         public_address(matches.get_flag(PUBLIC), request)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The least and the most that `--count` names.
