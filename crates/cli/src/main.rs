@@ -23,20 +23,21 @@ mod shorthand;
 mod ssh;
 mod terminal;
 mod upload;
+mod usage;
 
 use error::CliError;
 
 fn main() -> ExitCode {
-    let cli = match commands::Cli::try_parse() {
+    let cli = match commands::Cli::try_parse_from(commands::with_help_asked(std::env::args_os())) {
         Ok(cli) => cli,
-        Err(help_or_usage) => {
+        Err(usage) if usage.use_stderr() => {
+            terminal::say(&usage::explained(&usage).trim_end());
+            return ExitCode::from(error::USAGE);
+        }
+        Err(help) => {
             // A closed pipe is no reason to complain.
-            let _ = help_or_usage.print();
-            return if help_or_usage.use_stderr() {
-                ExitCode::from(error::USAGE)
-            } else {
-                ExitCode::SUCCESS
-            };
+            let _ = help.print();
+            return ExitCode::SUCCESS;
         }
     };
     match run(cli) {

@@ -13,6 +13,7 @@ use crate::shorthand;
 const TIMESTAMP: &str = "google.protobuf.Timestamp";
 /// Of `hearth/v1/presence.proto`.
 const WHEN_EMPTY: &str = "hearth.v1.when_empty";
+const REQUIRED: &str = "hearth.v1.required";
 const SHOWN: i32 = 1;
 const LEFT_OUT: i32 = 2;
 
@@ -65,13 +66,23 @@ pub(crate) fn json(message: &DynamicMessage) -> Json {
 
 /// Whether EC2 tells a field that is empty.
 fn is_shown_empty(field: &FieldDescriptor) -> bool {
-    let extension = field.parent_pool().get_extension_by_name(WHEN_EMPTY);
-    let said = extension.and_then(|extension| field.options().get_extension(&extension).as_enum_number());
-    match said {
+    match option(field, WHEN_EMPTY).and_then(|of| of.as_enum_number()) {
         Some(SHOWN) => true,
         Some(LEFT_OUT) => false,
         _ => field.is_list() || !(field.supports_presence() || matches!(field.kind(), Kind::String)),
     }
+}
+
+/// Whether there is no request without a field.
+pub(super) fn is_required(field: &FieldDescriptor) -> bool {
+    option(field, REQUIRED)
+        .and_then(|of| of.as_bool())
+        .unwrap_or_default()
+}
+
+fn option(field: &FieldDescriptor, name: &str) -> Option<Value> {
+    let extension = field.parent_pool().get_extension_by_name(name)?;
+    Some(field.options().get_extension(&extension).into_owned())
 }
 
 fn told(value: &Value) -> Json {

@@ -1,5 +1,7 @@
 //! The commands that are no calls, one file each, and how they meet those that are ([`crate::calls`]).
 
+use std::ffi::OsString;
+
 use clap::error::ErrorKind;
 use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
 use hearth_api::endpoint::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
@@ -131,6 +133,20 @@ commands! {
     WaitUntilUp(wait_until_up::WaitUntilUp),
     Completions(completions::Completions),
     ManPages(man_pages::ManPages),
+}
+
+/// A command line whose `help` after a call or a waiter is `--help`, as aws has it.
+pub(crate) fn with_help_asked(line: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut line: Vec<OsString> = line.collect();
+    let is_asked = match line.as_slice() {
+        [_, call, help] => help == "help" && call.to_str().is_some_and(|call| Call::named(call).is_some()),
+        [_, wait, _, help] => wait == "wait" && help == "help",
+        _ => false,
+    };
+    if is_asked && let Some(help) = line.last_mut() {
+        *help = "--help".into();
+    }
+    line
 }
 
 impl Cli {
