@@ -46,7 +46,7 @@ pub(crate) struct Call {
     /// EC2's name: `CreatePlacementGroup`.
     operation: String,
     /// As a command: `create-placement-group`.
-    pub(crate) command: String,
+    command: String,
     about: String,
     /// HTTP/2 path.
     path: String,
@@ -148,8 +148,8 @@ impl Call {
     }
 
     /// Makes the call, and answers its answer as EC2 prints it.
-    async fn call(&'static self, request: Map<String, Value>, context: &Context) -> Result<Value, CliError> {
-        let request = structures::message(&self.input, Value::Object(request));
+    async fn call(&'static self, request: impl Into<Value>, context: &Context) -> Result<Value, CliError> {
+        let request = structures::message(&self.input, request.into());
         let request = request.map_err(CliError::Usage)?;
         let path = self.path.parse();
         let path = path.map_err(|error| CliError::Failed(format!("{}: {error}", self.path)))?;
@@ -162,4 +162,11 @@ impl Call {
         let answer: DynamicMessage = context.answered(&self.operation, answer)?;
         Ok(structures::json(&answer))
     }
+}
+
+/// Makes a call that a command needs which is none.
+pub(crate) async fn ask(operation: &str, request: Value, context: &Context) -> Result<Value, CliError> {
+    let call = Call::named(&kebab_of_pascal(operation));
+    let call = call.ok_or_else(|| CliError::Failed(format!("There is no call {operation}.")))?;
+    call.call(request, context).await
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use clap::{ArgMatches, Command};
 use indicatif::{ProgressBar, ProgressFinish};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{Call, names};
+use super::{Call, ask, names};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::query;
@@ -92,9 +92,13 @@ pub(crate) fn command() -> Command {
 pub(crate) async fn run(matches: &ArgMatches, context: &Context) -> Result<(), CliError> {
     let (command, given) = matches.subcommand().unwrap_or(("", matches));
     let waiter = WAITERS.iter().find(|waiter| waiter.command == command);
-    let waiter = waiter.ok_or_else(|| CliError::Failed(format!("There is no waiter '{command}'.")))?;
-    let call = waiter.known_call()?;
-    waiter.wait(call.request(given)?, None, context).await.map(drop)
+    match waiter.and_then(|waiter| Some((waiter, waiter.call()?))) {
+        Some((waiter, call)) => waiter
+            .wait(call.request(given)?.into(), None, context)
+            .await
+            .map(drop),
+        None => Err(CliError::Failed(format!("There is no waiter '{command}'."))),
+    }
 }
 
 impl Waiter {
@@ -119,11 +123,6 @@ impl Waiter {
         Call::named(&names::kebab_of_pascal(&self.operation))
     }
 
-    fn known_call(&self) -> Result<&'static Call, CliError> {
-        self.call()
-            .ok_or_else(|| CliError::Failed(format!("There is no call {}.", self.operation)))
-    }
-
     fn clap(&'static self) -> Option<Command> {
         let success = self.acceptors.iter().find(|of| of.state == State::Success)?;
         let until = match success.argument.as_str() {
@@ -143,11 +142,10 @@ impl Waiter {
     /// It gave up, or the condition cannot hold any more.
     pub(crate) async fn wait(
         &self,
-        request: Map<String, Value>,
+        request: Value,
         at_most: Option<Duration>,
         context: &Context,
     ) -> Result<Value, CliError> {
-        let call = self.known_call()?;
         let at_most = at_most.unwrap_or(Duration::from_secs(
             self.delay * self.max_attempts.saturating_sub(1),
         ));
@@ -160,7 +158,7 @@ impl Waiter {
         let mut exceeded = "Max attempts exceeded".to_owned();
         let mut was_answered = false;
         loop {
-            let outcome = call.call(request.clone(), context).await;
+            let outcome = ask(&self.operation, request.clone(), context).await;
             match self.acceptors.iter().find(|acceptor| acceptor.matches(&outcome)) {
                 Some(Acceptor {
                     state: State::Success,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches as _};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::waiters::Waiter;
 use crate::context::Context;
@@ -50,9 +50,12 @@ pub(super) async fn wait(
         .iter()
         .map(|instance| instance["InstanceId"].clone())
         .collect();
-    let request = Map::from_iter([("InstanceIds".to_owned(), json!(ids))]);
     let seen = condition
-        .wait(request, Some(Duration::from_secs(wait_timeout)), context)
+        .wait(
+            json!({ "InstanceIds": ids }),
+            Some(Duration::from_secs(wait_timeout)),
+            context,
+        )
         .await?;
     let reservations = seen["Reservations"].as_array().into_iter().flatten();
     for now in reservations.flat_map(|of| of["Instances"].as_array()).flatten() {
