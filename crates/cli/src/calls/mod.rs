@@ -97,9 +97,11 @@ impl Call {
         if self.list.is_some() {
             // They turn pages off.
             let hidden = ["max-results", "next-token"];
-            command = hidden.iter().fold(pages::flags(command), |command, name| {
-                command.mut_arg(name, |arg| arg.hide(true))
-            });
+            command = hidden
+                .iter()
+                .fold(pages::Paging::augment_args(command), |command, name| {
+                    command.mut_arg(name, |arg| arg.hide(true))
+                });
         }
         command
     }

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Args, FromArgMatches as _};
 use prost_reflect::MessageDescriptor;
 use serde_json::{Map, Value, json};
 
@@ -10,9 +10,6 @@ use super::{Call, names};
 use crate::context::Context;
 use crate::error::CliError;
 
-const MAX_ITEMS: &str = "max-items";
-const PAGE_SIZE: &str = "page-size";
-const STARTING_TOKEN: &str = "starting-token";
 /// How many items of a page another command has printed; botocore's name.
 const OFFSET: &str = "boto_truncate_amount";
 
@@ -28,33 +25,24 @@ pub(super) fn list(request: &MessageDescriptor, answer: &MessageDescriptor) -> O
         .map(|list| names::member(&list))
 }
 
-pub(super) fn flags(command: Command) -> Command {
-    let flag = |name, value, help| {
-        let flag = Arg::new(name).long(name).value_name(value);
-        flag.help(help).help_heading("Pages")
-    };
-    command.args([
-        flag(
-            MAX_ITEMS,
-            "NUMBER",
-            "Prints so many items at most, and a NextToken if there are more.",
-        )
-        .value_parser(value_parser!(u32)),
-        flag(PAGE_SIZE, "NUMBER", "How many items each call asks for.").value_parser(value_parser!(u32)),
-        flag(
-            STARTING_TOKEN,
-            "TOKEN",
-            "Goes on where a command with --max-items ended: its NextToken.",
-        ),
-    ])
+#[derive(Args)]
+#[command(next_help_heading = "Pages")]
+pub(super) struct Paging {
+    /// Prints so many items at most, and a NextToken if there are more.
+    #[arg(long, value_name = "NUMBER")]
+    max_items: Option<u32>,
+    /// How many items each call asks for.
+    #[arg(long, value_name = "NUMBER")]
+    page_size: Option<u32>,
+    /// Goes on where a command with --max-items ended: its NextToken.
+    #[arg(long, value_name = "TOKEN")]
+    starting_token: Option<String>,
 }
 
-/// What the flags say.
+/// The pages of a list.
 pub(super) struct Pages<'a> {
     list: &'a str,
-    max_items: Option<usize>,
-    page_size: Option<u32>,
-    starting_token: Option<String>,
+    paging: Paging,
 }
 
 impl<'a> Pages<'a> {
@@ -68,22 +56,17 @@ impl<'a> Pages<'a> {
         request: &Map<String, Value>,
         context: &Context,
     ) -> Result<Option<Self>, CliError> {
-        let number = |name| matches.get_one::<u32>(name).copied();
+        let paging = Paging::from_arg_matches(matches)?;
         let is_manual = request.contains_key("NextToken") || request.contains_key("MaxResults");
         if context.paginate && !is_manual {
-            return Ok(Some(Self {
-                list,
-                max_items: number(MAX_ITEMS).map(|items| items as usize),
-                page_size: number(PAGE_SIZE),
-                starting_token: matches.get_one(STARTING_TOKEN).cloned(),
-            }));
+            return Ok(Some(Self { list, paging }));
         }
-        let given = [STARTING_TOKEN, PAGE_SIZE, MAX_ITEMS].map(|name| (name, matches.contains_id(name)));
-        let given: Vec<String> = given
-            .iter()
-            .filter(|(_, is)| *is)
-            .map(|(name, _)| format!("--{name}"))
-            .collect();
+        let given = [
+            paging.starting_token.map(|_| "--starting-token"),
+            paging.page_size.map(|_| "--page-size"),
+            paging.max_items.map(|_| "--max-items"),
+        ];
+        let given: Vec<&str> = given.into_iter().flatten().collect();
         match given.is_empty() {
             true => Ok(None),
             false => Err(CliError::Failed(format!(
@@ -125,10 +108,10 @@ impl<'a> Pages<'a> {
         mut request: Map<String, Value>,
         context: &Context,
     ) -> Result<(Vec<Vec<Value>>, Option<String>), CliError> {
-        let (mut token, mut offset) = self.starting_token.map_or((None, 0), decode);
-        let mut left = self.max_items.unwrap_or(usize::MAX);
+        let (mut token, mut offset) = self.paging.starting_token.map_or((None, 0), decode);
+        let mut left = self.paging.max_items.map_or(usize::MAX, |items| items as usize);
         let mut pages = Vec::new();
-        if let Some(size) = self.page_size {
+        if let Some(size) = self.paging.page_size {
             request.insert("MaxResults".to_owned(), size.into());
         }
         loop {

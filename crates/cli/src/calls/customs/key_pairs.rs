@@ -1,6 +1,6 @@
 //! CreateKeyPair: `--save`.
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{ArgMatches, Args, FromArgMatches as _};
 use serde_json::Value;
 
 use super::{Custom, Finish, Request};
@@ -8,23 +8,21 @@ use crate::error::CliError;
 use crate::home::NewKeyFile;
 use crate::terminal;
 
-const SAVE: &str = "save";
-
 pub(super) const CUSTOM: Custom = Custom {
     replaces: &[],
-    flags,
+    flags: Keeping::augment_args,
     prepare,
 };
 
-fn flags(command: Command) -> Command {
-    let save = Arg::new(SAVE).long(SAVE).action(ArgAction::SetTrue);
-    command.arg(save.help(
-        "Puts the private key where `hearth ssh` finds it (~/.hearth/keys/NAME.pem) in place of printing it.",
-    ))
+#[derive(Args)]
+struct Keeping {
+    /// Puts the private key where `hearth ssh` finds it (~/.hearth/keys/NAME.pem) in place of printing it.
+    #[arg(long)]
+    save: bool,
 }
 
 fn prepare(matches: &ArgMatches, request: &mut Request) -> Result<Option<Finish>, CliError> {
-    if !matches.get_flag(SAVE) {
+    if !Keeping::from_arg_matches(matches)?.save {
         return Ok(None);
     }
     // Before the call: a key that cannot be kept should not be made.
