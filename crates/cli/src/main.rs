@@ -9,8 +9,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 mod calls;
 mod commands;
 mod context;
@@ -28,8 +26,8 @@ mod usage;
 use error::CliError;
 
 fn main() -> ExitCode {
-    let cli = match commands::Cli::try_parse_from(commands::with_help_asked(std::env::args_os())) {
-        Ok(cli) => cli,
+    let matches = match commands::parse(std::env::args_os()) {
+        Ok(matches) => matches,
         Err(usage) if usage.use_stderr() => {
             terminal::say(&usage::explained(&usage).trim_end());
             return ExitCode::from(error::USAGE);
@@ -40,7 +38,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    match run(cli) {
+    match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, CliError::BrokenPipe) {
@@ -51,14 +49,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: commands::Cli) -> Result<(), CliError> {
+fn run(matches: &clap::ArgMatches) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| CliError::io("starting the asynchronous runtime", e))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = cli.run() => outcome,
+            outcome = commands::run(matches) => outcome,
             // Dropping the other branch cancels the call and clears progress displays.
             _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
         }

@@ -159,6 +159,7 @@ impl Waiter {
         let mut was_answered = false;
         loop {
             let outcome = ask(&self.operation, request.clone(), context).await;
+            was_answered |= outcome.is_ok();
             match self.acceptors.iter().find(|acceptor| acceptor.matches(&outcome)) {
                 Some(Acceptor {
                     state: State::Success,
@@ -176,12 +177,15 @@ impl Waiter {
                     exceeded = format!("Max attempts exceeded. Previously accepted state: {explanation}");
                 }
                 None => match outcome {
-                    Ok(_) => was_answered = true,
+                    Ok(_) => {}
+                    // hearthd may be restarting, or busy.
+                    Err(CliError::Lost { .. } | CliError::Unreachable(_)) if was_answered => {}
+                    Err(CliError::Service { code, .. })
+                        if was_answered
+                            && ["RequestLimitExceeded", "Unavailable"].contains(&code.as_str()) => {}
                     Err(CliError::Service { code, message, .. }) => {
                         return Err(failed(format!("An error occurred ({code}): {message}")));
                     }
-                    // hearthd may be restarting.
-                    Err(CliError::Lost { .. } | CliError::Unreachable(_)) if was_answered => {}
                     Err(error) => return Err(error),
                 },
             }

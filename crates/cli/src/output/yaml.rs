@@ -82,9 +82,18 @@ static NO_STRING: LazyLock<Option<Regex>> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_printed(text in any::<String>(), key in "[\\PC\n\t ]{0,200}") {
+            let printed = format(&json!({ key: [text] })).unwrap();
+            prop_assert!(printed.ends_with('\n'));
+        }
+    }
 
     #[test]
     fn as_aws_cli_prints_it() {
