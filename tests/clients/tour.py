@@ -1,6 +1,6 @@
 """The same commands by aws and by hearth, on one cloud. usage: tour.py ENDPOINT REGION CREDENTIALS SOCKET HEARTH AMI
 
-What is read is compared word by word (JSON, text), with what is refused. aws runs in this process: it takes a second to start.
+What is read is compared word by word (JSON, YAML, text), with what is refused. aws runs in this process: it takes a second to start.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ os.environ.update(
 )
 
 import awscli.clidriver  # noqa: E402
+import yaml  # noqa: E402
 
 # It keeps what it has read of the model.
 driver = awscli.clidriver.create_clidriver()
@@ -76,6 +77,37 @@ def refused(code, *arguments):
     assert error == own_error and f"({code})" in error, f"{arguments}\naws:    {error}\nhearth: {own_error}"
 
 
+def identical(*arguments):
+    """Both print the same bytes."""
+    global compared
+    compared += 1
+    (code, theirs, error), (own_code, own, own_error) = aws(list(arguments)), ours(list(arguments))
+    assert code == own_code == 0, f"{arguments}\naws: {code} {error}\nhearth: {own_code} {own_error}"
+    assert theirs == own, f"{arguments}\naws:    {theirs}\nhearth: {own}"
+    return own
+
+
+def fails(*arguments):
+    """Both end with 255 and the same sentence, after which hearth may say more."""
+    global compared
+    compared += 1
+    (own, _, own_error), (theirs, _, error) = ours(list(arguments)), aws(list(arguments))
+    error = error.removeprefix("aws: [ERROR]: ").strip()
+    assert own == theirs == 255 and own_error.startswith(error), f"{arguments}: {theirs} {error}, {own} {own_error}"
+    return error
+
+
+def misused(*arguments):
+    """Both ask nothing and end with the same sentence."""
+    global compared
+    compared += 1
+    (own, _, own_error), (theirs, _, error) = ours(list(arguments)), aws(list(arguments))
+    # Version 1 of aws ends with 2 where version 2 ends with 252.
+    assert theirs == 2 and own == 252, f"{arguments}: {theirs} {error}, {own} {own_error}"
+    error, own_error = (said.rsplit("error: ", 1)[-1].split("maybe you meant", 1)[-1] for said in (error, own_error))
+    assert error.splitlines() == own_error.splitlines()[: len(error.splitlines())], f"{arguments}\naws: {error}\nhearth: {own_error}"
+
+
 def done(*arguments):
     """By one of them: what is made by turns is made once."""
     global turn
@@ -112,6 +144,49 @@ same("describe-instance-types", "--filters", "Name=vcpu-info.default-vcpus,Value
 same("describe-instance-type-offerings", "--location-type", "availability-zone", "--filters", "Name=instance-type,Values=t*")
 same("describe-images", "--image-ids", image, "--query", "Images[0].[Name,BootMode]", "--output", "text")
 same("describe-images", "--query", "sort_by(Images, &CreationDate)[-1].ImageId")
+
+# Queries: the order of keys, and words in backticks.
+identical("describe-images", "--query", "Images[].{Size: BlockDeviceMappings[0].Ebs.VolumeSize, Name: Name, Id: ImageId}")
+identical("describe-images", "--query", "Images[?State==`available`] | [0].{b: ImageId, a: `word`}")
+identical("describe-images", "--query", "Images[?CreationDate>='2020-01-01'].ImageId")
+
+# YAML, as version 2 of aws prints it; version 1 has none.
+for call in ("describe-images", "describe-security-groups", "describe-vpcs", "describe-regions"):
+    code, own, error = ours([call, "--output", "yaml"])
+    answer = same(call)
+    assert code == 0 and own == yaml.dump(answer, Dumper=yaml.CSafeDumper, allow_unicode=True), f"{error}{own}{answer}"
+
+# Pages, and tokens that one has made for the other.
+types = ("describe-instance-types", "--query", "[InstanceTypes[].InstanceType, NextToken]")
+all_types, token = same(*types)
+assert token is None and len(all_types) > 12, all_types
+assert sorted(same(*types, "--page-size", "5")[0]) == sorted(all_types)
+for size in ((), ("--page-size", "5")):
+    found, token = same(*types, "--max-items", "3", *size)
+    while token:
+        assert len(found) % 3 == 0, found
+        more, token = same(*types, "--max-items", "3", *size, "--starting-token", token)
+        found += more
+    assert found == all_types, (found, all_types)
+text = ("describe-instance-types", "--query", "InstanceTypes[].InstanceType", "--output", "text")
+identical(*text, "--page-size", "5")
+identical(*text, "--page-size", "5", "--max-items", "12")
+fails("describe-vpcs", "--no-paginate", "--max-items", "1")
+fails("describe-vpcs", "--max-results", "5", "--max-items", "1", "--starting-token", "x")
+
+# What no call is made for.
+misused("stop-instances")
+misused("describe-instance-attribute", "--attribute", "userData")
+misused("create-tags", "--resources", "i-00000000000000000")
+misused("describe-vpcz")
+misused("wait", "vpc-existz")
+
+# Waiters.
+for call in (("vpc-exists",), ("vpc-available",), ("subnet-available",), ("image-exists", "--image-ids", image), ("image-available",)):
+    assert identical("wait", *call) == ""
+assert "Max attempts exceeded. Previously" in fails("wait", "vpc-exists", "--vpc-ids", "vpc-00000000000000000")
+fails("wait", "instance-stopped", "--instance-ids", "i-00000000000000000")
+fails("wait", "network-interface-available", "--network-interface-ids", "eni-00000000000000000")
 
 # Keys and groups, made by turns.
 key = done("create-key-pair", "--key-name", "tour", "--key-type", "ed25519")
@@ -155,10 +230,11 @@ run = ["run-instances", "--image-id", image, "--count", "1", "--instance-type", 
        "--tag-specifications", "ResourceType=instance,Tags=[{Key=Name,Value=tour}]",
        "--block-device-mappings", "DeviceName=/dev/xvda,Ebs={VolumeSize=2}", "--metadata-options", "HttpTokens=required"]
 ids = [done(*run)["Instances"][0]["InstanceId"] for _ in range(2)]
-# Hearth's wait is told of the change; aws's looks every 15 seconds, first at once.
+# Hearth looks every second; aws every 15 seconds, first at once.
 assert ours(["start-instances", "--instance-ids", *ids, "--wait"])[0] == 0
-code, _, error = aws(["wait", "instance-running", "--instance-ids", *ids])
-assert code == 0, error
+for call in ("instance-exists", "instance-running", "instance-status-ok", "system-status-ok"):
+    assert identical("wait", call, "--instance-ids", *ids) == ""
+fails("wait", "instance-stopped", "--instance-ids", "x")
 for more in (
     [],
     ["--output", "text"],
@@ -186,8 +262,7 @@ for id in ids:
     done("delete-tags", "--resources", id, "--tags", "Key=role")
     done("stop-instances", "--instance-ids", id)
 assert ours(["stop-instances", "--instance-ids", *ids, "--wait"])[0] == 0
-code, _, error = aws(["wait", "instance-stopped", "--instance-ids", *ids])
-assert code == 0, error
+assert identical("wait", "instance-stopped", "--instance-ids", *ids) == ""
 for id in ids:
     done("start-instances", "--instance-ids", id)
 
@@ -203,6 +278,8 @@ refused("DependencyViolation", "delete-security-group", "--group-name", "db")
 
 for id in ids:
     done("terminate-instances", "--instance-ids", id)
+assert ours(["wait", "instance-terminated", "--instance-ids", *ids])[0] == 0
+fails("wait", "instance-running", "--instance-ids", *ids)
 code, output, error = aws(["get-caller-identity"], "sts")
 assert code == 0 and json.loads(output) == json.loads(ours(["get-caller-identity"])[1]), (output, error)
 print(f"FIGURE tour: {compared} commands, by aws and by hearth, say the same")

@@ -11,13 +11,19 @@ use crate::output::Printer;
 pub(crate) struct Context {
     endpoint: String,
     pub(crate) printer: Printer,
+    /// Whether answers that come in pages are fetched as a whole.
+    pub(crate) paginate: bool,
 }
 
 impl Context {
-    pub(crate) fn new(endpoint: &str, printer: Printer) -> Result<Self, CliError> {
+    pub(crate) fn new(endpoint: &str, printer: Printer, paginate: bool) -> Result<Self, CliError> {
         socket_path(endpoint).map_err(|error| CliError::parameter("--endpoint-url", error))?;
         let endpoint = endpoint.to_owned();
-        Ok(Self { endpoint, printer })
+        Ok(Self {
+            endpoint,
+            printer,
+            paginate,
+        })
     }
 
     pub(crate) async fn client(&self) -> Result<Client, CliError> {

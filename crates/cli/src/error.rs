@@ -54,7 +54,7 @@ pub(crate) enum CliError {
 
     /// A waiter saw a state that cannot lead where it waits for, or ran out of time.
     #[error("Waiter {waiter} failed: {problem}")]
-    Waiter { waiter: &'static str, problem: String },
+    Waiter { waiter: String, problem: String },
 
     #[error("{0}")]
     Failed(String),

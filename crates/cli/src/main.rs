@@ -9,38 +9,36 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 mod calls;
 mod commands;
 mod context;
 mod error;
 mod home;
-
 mod output;
 mod parameters;
+mod query;
 mod shorthand;
 mod ssh;
 mod terminal;
 mod upload;
-mod wait;
+mod usage;
 
 use error::CliError;
 
 fn main() -> ExitCode {
-    let cli = match commands::Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(help_or_usage) => {
+    let matches = match commands::parse(std::env::args_os()) {
+        Ok(matches) => matches,
+        Err(usage) if usage.use_stderr() => {
+            terminal::say(&usage::explained(&usage).trim_end());
+            return ExitCode::from(error::USAGE);
+        }
+        Err(help) => {
             // A closed pipe is no reason to complain.
-            let _ = help_or_usage.print();
-            return if help_or_usage.use_stderr() {
-                ExitCode::from(error::USAGE)
-            } else {
-                ExitCode::SUCCESS
-            };
+            let _ = help.print();
+            return ExitCode::SUCCESS;
         }
     };
-    match run(cli) {
+    match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, CliError::BrokenPipe) {
@@ -51,14 +49,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: commands::Cli) -> Result<(), CliError> {
+fn run(matches: &clap::ArgMatches) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| CliError::io("starting the asynchronous runtime", e))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = cli.run() => outcome,
+            outcome = commands::run(matches) => outcome,
             // Dropping the other branch cancels the call and clears progress displays.
             _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
         }

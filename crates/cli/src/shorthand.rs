@@ -11,7 +11,6 @@
 //! The grammar is ambiguous at a comma: `a=1,2,b=3` is read as `a=[1,2]` and `b=3`, since what stands before an
 //! equals sign must be a key. <https://docs.aws.amazon.com/cli/latest/userguide/cli-usage-shorthand.html>
 
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::CliError;
@@ -19,37 +18,25 @@ use crate::parameters::load_text;
 
 /// Reads the values of a list parameter: each is one item in shorthand or JSON, or a JSON list of items, or
 /// `file://` of JSON.
-pub(crate) fn items<T: DeserializeOwned>(parameter: &str, values: &[String]) -> Result<Vec<T>, CliError> {
+pub(crate) fn items(parameter: &str, values: &[String]) -> Result<Vec<Value>, CliError> {
     let mut items = Vec::new();
     for value in values {
-        match parse_value(parameter, value)? {
-            Value::Array(list) => {
-                for item in list {
-                    items.push(typed(parameter, item)?);
-                }
-            }
-            item => items.push(typed(parameter, item)?),
+        match item(parameter, value)? {
+            Value::Array(list) => items.extend(list),
+            item => items.push(item),
         }
     }
     Ok(items)
 }
 
 /// Reads the value of a structure parameter.
-pub(crate) fn item<T: DeserializeOwned>(parameter: &str, value: &str) -> Result<T, CliError> {
-    typed(parameter, parse_value(parameter, value)?)
-}
-
-fn parse_value(parameter: &str, value: &str) -> Result<Value, CliError> {
+pub(crate) fn item(parameter: &str, value: &str) -> Result<Value, CliError> {
     let text = load_text(parameter, value)?;
     match text.trim_start().as_bytes().first() {
         Some(b'{' | b'[') => serde_json::from_str(&text)
             .map_err(|e| CliError::parameter(parameter, format!("Invalid JSON: {e}"))),
         _ => parse(&text).map_err(|e| CliError::parameter(parameter, e)),
     }
-}
-
-fn typed<T: DeserializeOwned>(parameter: &str, value: Value) -> Result<T, CliError> {
-    serde_json::from_value(value).map_err(|e| CliError::parameter(parameter, e))
 }
 
 /// What was expected, and where it was not.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hearth_api::v1;
+use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
@@ -27,18 +27,18 @@ impl Login {
     /// # Errors
     /// When the instance has no address, or `~/.hearth` cannot be made.
     pub(crate) fn new(
-        instance: &v1::Instance,
+        instance: &Value,
         user: String,
         identity: Option<PathBuf>,
         command: Vec<String>,
     ) -> Result<Self, CliError> {
-        let id = &instance.instance_id;
-        let text = match instance.public_ip_address.as_str() {
-            "" => &instance.private_ip_address,
+        let id = text(&instance["InstanceId"]);
+        let address = match text(&instance["PublicIpAddress"]) {
+            "" => text(&instance["PrivateIpAddress"]),
             public => public,
         };
         // Parsed, so that nothing that begins with a dash ever reaches ssh's command line.
-        let address: IpAddr = text
+        let address: IpAddr = address
             .parse()
             .map_err(|_| CliError::Failed(format!("{id} has no address that ssh could reach.")))?;
         let home = home::home()?;
@@ -47,7 +47,7 @@ impl Login {
         let mut arguments: Vec<OsString> = Vec::new();
         if let Some(key) = identity
             .map(Some)
-            .map_or_else(|| kept_key(&instance.key_name), Ok)?
+            .map_or_else(|| kept_key(text(&instance["KeyName"])), Ok)?
         {
             arguments.extend(["-i".into(), key.into(), "-o".into(), "IdentitiesOnly=yes".into()]);
         }
@@ -76,6 +76,11 @@ impl Login {
     pub(crate) fn exec(self) -> CliError {
         CliError::io("running ssh", Command::new("ssh").args(self.arguments).exec())
     }
+}
+
+/// A member of an answer; empty without one.
+pub(crate) fn text(member: &Value) -> &str {
+    member.as_str().unwrap_or_default()
 }
 
 /// The command line as a shell takes it.

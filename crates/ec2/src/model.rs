@@ -94,9 +94,19 @@ pub struct Output {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Shape {
-    Structure { members: BTreeMap<String, Member> },
-    List { member: Member },
-    Map { key: Member, value: Member },
+    Structure {
+        members: BTreeMap<String, Member>,
+        /// What a request must have.
+        #[serde(default)]
+        required: Vec<String>,
+    },
+    List {
+        member: Member,
+    },
+    Map {
+        key: Member,
+        value: Member,
+    },
     String {},
     Integer {},
     Long {},

@@ -191,7 +191,7 @@ impl Join<'_> {
         self.known.insert(key, index);
         let model = self.model;
         let members: BTreeMap<String, (&str, &Member)> = match model.shapes.get(name) {
-            Some(Shape::Structure { members }) => members
+            Some(Shape::Structure { members, .. }) => members
                 .iter()
                 .map(|(name, member)| (field_name(name), (name.as_str(), member)))
                 .collect(),

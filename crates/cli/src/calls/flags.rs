@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
 
-use super::{comments, names, structures};
+use super::{comments, input, names, structures};
 use crate::error::CliError;
 use crate::{parameters, shorthand};
 
@@ -19,6 +19,7 @@ pub(super) struct Flag {
     /// What stands for the value in help texts.
     value_name: String,
     help: String,
+    is_required: bool,
     field: FieldDescriptor,
 }
 
@@ -36,12 +37,19 @@ impl Flag {
             Kind::String | Kind::Bytes => field.name().to_uppercase(),
             _ => "NUMBER".to_owned(),
         };
+        let is_required = structures::is_required(&field);
+        let help = comments::of(&field.parent_message().parent_file(), field.path());
         let is_switch = matches!(field.kind(), Kind::Bool) && !field.is_list();
         Self {
             negation: is_switch.then(|| format!("no-{name}")),
             name,
             value_name,
-            help: comments::of(&field.parent_message().parent_file(), field.path()),
+            help: if is_required {
+                format!("{help} [required]")
+            } else {
+                help
+            },
+            is_required,
             field,
         }
     }
@@ -50,6 +58,10 @@ impl Flag {
         let arg = Arg::new(self.name.as_str())
             .long(self.name.as_str())
             .help(self.help.as_str());
+        let arg = match self.is_required {
+            true => arg.required_unless_present_any(input::WHOLE),
+            false => arg,
+        };
         if let Some(negation) = &self.negation {
             let no = Arg::new(negation.as_str()).long(negation.as_str()).hide(true);
             return vec![
@@ -85,7 +97,12 @@ impl Flag {
                 .map_err(|problem| CliError::parameter(&format!("--{}", self.name), problem))?;
             request.insert(names::member(&self.field), value);
         }
-        Ok(())
+        match names::member(&self.field) {
+            member if self.is_required && !request.contains_key(&member) => Err(CliError::Usage(format!(
+                "Parameter validation failed:\nMissing required parameter in input: \"{member}\""
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn value(&self, given: &[String]) -> Result<Option<Value>, CliError> {

@@ -8,6 +8,8 @@ use crate::parameters::load_text;
 
 const INPUT: &str = "cli-input-json";
 const SKELETON: &str = "generate-cli-skeleton";
+/// With one of them no flag is required.
+pub(super) const WHOLE: [&str; 2] = [INPUT, SKELETON];
 
 pub(super) fn flags(command: Command) -> Command {
     let input = Arg::new(INPUT)

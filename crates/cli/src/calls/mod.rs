@@ -4,12 +4,13 @@
 
 use std::sync::LazyLock;
 
-use clap::{ArgMatches, Command};
+use clap::{ArgMatches, Args as _, Command};
 use hearth_api::client::{MAX_ANSWER, SERVICES};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value};
 
 use self::customs::Custom;
+use self::pages::Pages;
 use crate::context::Context;
 use crate::error::CliError;
 
@@ -21,7 +22,10 @@ mod customs;
 mod flags;
 mod input;
 mod names;
+mod pages;
 pub(crate) mod structures;
+pub(crate) mod waiters;
+mod waiting;
 
 static POOL: LazyLock<Option<DescriptorPool>> =
     LazyLock::new(|| DescriptorPool::decode(hearth_api::DESCRIPTORS).ok());
@@ -42,27 +46,30 @@ pub(crate) struct Call {
     /// EC2's name: `CreatePlacementGroup`.
     operation: String,
     /// As a command: `create-placement-group`.
-    pub(crate) command: String,
+    command: String,
     about: String,
     /// HTTP/2 path.
     path: String,
     flags: Vec<flags::Flag>,
     input: MessageDescriptor,
     output: MessageDescriptor,
-    custom: Option<&'static dyn Custom>,
+    custom: Option<&'static Custom>,
+    /// The list that comes in pages.
+    list: Option<String>,
 }
 
 impl Call {
     fn new(method: &MethodDescriptor) -> Self {
         let input = method.input();
         let custom = customs::of(method.name());
-        let replaced = custom.map_or(&[][..], |custom| custom.replaces());
+        let replaced = custom.map_or(&[][..], |custom| custom.replaces);
         Self {
             operation: method.name().to_owned(),
             command: names::kebab_of_pascal(method.name()),
             about: comments::of(&method.parent_file(), method.path()),
             path: format!("/{}/{}", method.parent_service().full_name(), method.name()),
             flags: flags::of(&input, replaced),
+            list: pages::list(&input, &method.output()),
             output: method.output(),
             input,
             custom,
@@ -80,13 +87,37 @@ impl Call {
     }
 
     pub(crate) fn clap(&'static self) -> Command {
-        let command = Command::new(self.command.as_str()).about(self.about.as_str());
-        let command = command.args(self.flags.iter().flat_map(flags::Flag::clap));
-        let command = match self.custom {
-            Some(custom) => custom.flags(command),
-            None => command,
-        };
-        input::flags(command)
+        let mut command = self.with_flags(Command::new(self.command.as_str()).about(self.about.as_str()));
+        if let Some(custom) = self.custom {
+            command = (custom.flags)(command);
+        }
+        if waiting::of(&self.operation).is_some() {
+            command = waiting::Waiting::augment_args(command);
+        }
+        if self.list.is_some() {
+            // They turn pages off.
+            let hidden = ["max-results", "next-token"];
+            command = hidden
+                .iter()
+                .fold(pages::Paging::augment_args(command), |command, name| {
+                    command.mut_arg(name, |arg| arg.hide(true))
+                });
+        }
+        command
+    }
+
+    /// Adds the flags of the request's fields.
+    fn with_flags(&'static self, command: Command) -> Command {
+        input::flags(command.args(self.flags.iter().flat_map(flags::Flag::clap)))
+    }
+
+    /// What these flags say.
+    fn request(&self, matches: &ArgMatches) -> Result<Map<String, Value>, CliError> {
+        let mut request = input::given(matches)?;
+        for flag in &self.flags {
+            flag.put(matches, &mut request)?;
+        }
+        Ok(request)
     }
 
     pub(crate) async fn run(&'static self, matches: &ArgMatches, context: &Context) -> Result<(), CliError> {
@@ -94,14 +125,23 @@ impl Call {
             let skeleton = structures::skeleton(&self.input);
             return context.printer.print(&self.operation, &skeleton);
         }
-        let mut request = input::given(matches)?;
-        for flag in &self.flags {
-            flag.put(matches, &mut request)?;
+        let mut request = self.request(matches)?;
+        if let Some(list) = &self.list
+            && let Some(pages) = Pages::asked(list, matches, &request, context)?
+        {
+            return pages.print(self, request, context).await;
         }
-        let answer = match self.custom {
-            Some(custom) => custom.run(self, matches, context, request).await?,
-            None => self.call(request, context).await?,
+        let finish = match self.custom {
+            Some(custom) => (custom.prepare)(matches, &mut request)?,
+            None => None,
         };
+        let mut answer = self.call(request, context).await?;
+        if let Some(finish) = finish {
+            finish(&mut answer)?;
+        }
+        if let Some(waiter) = waiting::of(&self.operation) {
+            waiting::wait(waiter, matches, &mut answer, context).await?;
+        }
         match &answer {
             // Nothing to tell but that it was done.
             Value::Object(members) if members.is_empty() => Ok(()),
@@ -110,8 +150,8 @@ impl Call {
     }
 
     /// Makes the call, and answers its answer as EC2 prints it.
-    async fn call(&'static self, request: Map<String, Value>, context: &Context) -> Result<Value, CliError> {
-        let request = structures::message(&self.input, Value::Object(request));
+    async fn call(&'static self, request: impl Into<Value>, context: &Context) -> Result<Value, CliError> {
+        let request = structures::message(&self.input, request.into());
         let request = request.map_err(CliError::Usage)?;
         let path = self.path.parse();
         let path = path.map_err(|error| CliError::Failed(format!("{}: {error}", self.path)))?;
@@ -124,4 +164,11 @@ impl Call {
         let answer: DynamicMessage = context.answered(&self.operation, answer)?;
         Ok(structures::json(&answer))
     }
+}
+
+/// Makes a call that a command needs which is none.
+pub(crate) async fn ask(operation: &str, request: Value, context: &Context) -> Result<Value, CliError> {
+    let call = Call::named(&kebab_of_pascal(operation));
+    let call = call.ok_or_else(|| CliError::Failed(format!("There is no call {operation}.")))?;
+    call.call(request, context).await
 }

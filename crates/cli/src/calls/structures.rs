@@ -8,29 +8,22 @@ use serde_json::{Map, Value as Json};
 
 use super::{POOL, names};
 use crate::error::CliError;
-use crate::shorthand;
 
 const TIMESTAMP: &str = "google.protobuf.Timestamp";
 /// Of `hearth/v1/presence.proto`.
 const WHEN_EMPTY: &str = "hearth.v1.when_empty";
+const REQUIRED: &str = "hearth.v1.required";
 const SHOWN: i32 = 1;
 const LEFT_OUT: i32 = 2;
 
-/// The values of a parameter that is a list of structures of the API: shorthand, JSON, or `file://` of JSON.
+/// A message that this program knows, of what people wrote.
 ///
 /// # Errors
-/// One is none, or has a member that the structure does not have.
-pub(crate) fn parameters<M: Name + Default>(parameter: &str, values: &[String]) -> Result<Vec<M>, CliError> {
-    let items: Vec<Json> = shorthand::items(parameter, values)?;
-    let descriptor = described::<M>()?;
-    let typed = |item| {
-        let message =
-            message(&descriptor, item).map_err(|problem| CliError::parameter(parameter, problem))?;
-        message
-            .transcode_to()
-            .map_err(|error| CliError::parameter(parameter, error))
-    };
-    items.into_iter().map(typed).collect()
+/// It has a member that the message does not have.
+pub(crate) fn typed<M: Name + Default>(json: Json) -> Result<M, CliError> {
+    let message = message(&described::<M>()?, json).map_err(CliError::Usage)?;
+    let typed = message.transcode_to();
+    typed.map_err(|error| CliError::Failed(format!("{}: {error}", M::full_name())))
 }
 
 /// A message that this program knows as EC2 prints it.
@@ -59,18 +52,29 @@ pub(crate) fn json(message: &DynamicMessage) -> Json {
             map.insert(names::member(&field), told(&message.get_field(&field)));
         }
     }
+    map.sort_keys();
     Json::Object(map)
 }
 
 /// Whether EC2 tells a field that is empty.
 fn is_shown_empty(field: &FieldDescriptor) -> bool {
-    let extension = field.parent_pool().get_extension_by_name(WHEN_EMPTY);
-    let said = extension.and_then(|extension| field.options().get_extension(&extension).as_enum_number());
-    match said {
+    match option(field, WHEN_EMPTY).and_then(|of| of.as_enum_number()) {
         Some(SHOWN) => true,
         Some(LEFT_OUT) => false,
         _ => field.is_list() || !(field.supports_presence() || matches!(field.kind(), Kind::String)),
     }
+}
+
+/// Whether there is no request without a field.
+pub(super) fn is_required(field: &FieldDescriptor) -> bool {
+    option(field, REQUIRED)
+        .and_then(|of| of.as_bool())
+        .unwrap_or_default()
+}
+
+fn option(field: &FieldDescriptor, name: &str) -> Option<Value> {
+    let extension = field.parent_pool().get_extension_by_name(name)?;
+    Some(field.options().get_extension(&extension).into_owned())
 }
 
 fn told(value: &Value) -> Json {
@@ -114,11 +118,8 @@ pub(super) fn message(descriptor: &MessageDescriptor, json: Json) -> Result<Dyna
     let mut message = DynamicMessage::new(descriptor.clone());
     for (name, json) in map {
         let Some(field) = descriptor.fields().find(|field| names::member(field) == name) else {
-            let known: Vec<String> = members(descriptor).collect();
-            return Err(format!(
-                "unknown field `{name}`, expected one of {}",
-                known.join(", ")
-            ));
+            let known = members(descriptor).join(", ");
+            return Err(format!("unknown field `{name}`, expected one of {known}"));
         };
         if !json.is_null() {
             message.set_field(&field, value(&field, json)?);
@@ -151,7 +152,7 @@ fn single(field: &FieldDescriptor, json: Json) -> Result<Value, String> {
     let no_integer = |json: &Json| format!("{json} is no integer that fits");
     match (field.kind(), json) {
         (Kind::Message(descriptor), Json::String(text)) if descriptor.full_name() == TIMESTAMP => {
-            instant(&text)
+            instant(descriptor, &text)
         }
         (Kind::Message(descriptor), json) => message(&descriptor, json).map(Value::Message),
         (Kind::String, Json::String(text)) => Ok(Value::String(text)),
@@ -173,26 +174,20 @@ fn single(field: &FieldDescriptor, json: Json) -> Result<Value, String> {
     }
 }
 
-fn instant(text: &str) -> Result<Value, String> {
+fn instant(timestamp: MessageDescriptor, text: &str) -> Result<Value, String> {
     let time: jiff::Timestamp = text
         .parse()
         .map_err(|error| format!("'{text}' is no time as 2026-11-27T09:30:00Z: {error}"))?;
-    let mut message =
-        DynamicMessage::new(described::<prost_types::Timestamp>().map_err(|error| error.to_string())?);
-    let timestamp = prost_types::Timestamp {
-        seconds: time.as_second(),
-        nanos: time.subsec_nanosecond(),
-    };
-    message
-        .transcode_from(&timestamp)
-        .map_err(|error| error.to_string())?;
+    let mut message = DynamicMessage::new(timestamp);
+    message.set_field_by_name("seconds", Value::I64(time.as_second()));
+    message.set_field_by_name("nanos", Value::I32(time.subsec_nanosecond()));
     Ok(Value::Message(message))
 }
 
 /// How a structure is written: `Key=...,Value=...`.
 pub(super) fn syntax(descriptor: &MessageDescriptor) -> String {
-    let members: Vec<String> = members(descriptor).map(|name| format!("{name}=...")).collect();
-    members.join(",")
+    let each = members(descriptor).into_iter().map(|name| format!("{name}=..."));
+    each.collect::<Vec<_>>().join(",")
 }
 
 /// A message with all its members, each empty as its type is.
@@ -214,7 +209,6 @@ pub(super) fn skeleton(descriptor: &MessageDescriptor) -> Json {
     Json::Object(descriptor.fields().map(member).collect())
 }
 
-fn members(descriptor: &MessageDescriptor) -> impl Iterator<Item = String> + use<> {
-    let names: Vec<String> = descriptor.fields().map(|field| names::member(&field)).collect();
-    names.into_iter()
+fn members(descriptor: &MessageDescriptor) -> Vec<String> {
+    descriptor.fields().map(|field| names::member(&field)).collect()
 }

@@ -1,9 +1,8 @@
 //! `hearth completions`: what a shell needs to complete commands.
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::Cli;
 use crate::context::Context;
 use crate::error::CliError;
 
@@ -17,7 +16,7 @@ impl Completions {
     #[allow(clippy::unused_async)]
     pub(super) async fn run(self, context: &Context) -> Result<(), CliError> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "hearth", &mut script);
+        clap_complete::generate(self.shell, &mut super::all(), "hearth", &mut script);
         context.printer.write(&String::from_utf8_lossy(&script))
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
-use hearth_api::v1;
+use serde_json::json;
 use tokio::time::sleep;
 
+use crate::calls::ask;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::terminal::{Sanitizer, news};
@@ -30,17 +31,13 @@ pub(super) struct Console {
 
 impl Console {
     pub(super) async fn run(self, context: &Context) -> Result<(), CliError> {
-        let mut client = context.client().await?;
         let mut sanitizer = Sanitizer::default();
         let mut before = Vec::new();
         loop {
-            let request = v1::GetConsoleOutputRequest {
-                instance_id: self.instance_id.clone(),
-                ..Default::default()
-            };
-            let answer = client.instances.get_console_output(request).await;
-            let now = context.answered("GetConsoleOutput", answer)?.output;
-            let now = BASE64_STANDARD.decode(now).map_err(|error| {
+            let request = json!({ "InstanceId": self.instance_id });
+            let answer = ask("GetConsoleOutput", request, context).await?;
+            let now = BASE64_STANDARD.decode(answer["Output"].as_str().unwrap_or_default());
+            let now = now.map_err(|error| {
                 CliError::Failed(format!(
                     "The console of {} is no base64: {error}",
                     self.instance_id

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 
-use super::Cli;
 use crate::context::Context;
 use crate::error::CliError;
 
@@ -18,7 +17,7 @@ pub(super) struct ManPages {
 impl ManPages {
     #[allow(clippy::unused_async)]
     pub(super) async fn run(self, _: &Context) -> Result<(), CliError> {
-        clap_mangen::generate_to(Cli::command(), &self.directory).map_err(|error| {
+        clap_mangen::generate_to(super::all(), &self.directory).map_err(|error| {
             CliError::io(
                 format!("writing manual pages to {}", self.directory.display()),
                 error,

@@ -1,10 +1,11 @@
 //! The commands that are no calls, one file each, and how they meet those that are ([`crate::calls`]).
 
-use clap::error::ErrorKind;
-use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hearth_api::endpoint::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
 
-use crate::calls::Call;
+use crate::calls::{Call, waiters};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Format, Printer};
@@ -25,7 +26,7 @@ mod wait_until_up;
     subcommand_required = true,
     arg_required_else_help = true
 )]
-pub(crate) struct Cli {
+struct Global {
     /// The Unix socket of hearthd, as unix:PATH.
     #[arg(long, global = true, help_heading = "Global options", env = ENDPOINT_VARIABLE, default_value = DEFAULT_ENDPOINT, value_name = "unix:PATH")]
     endpoint_url: String,
@@ -49,56 +50,9 @@ pub(crate) struct Cli {
     )]
     query: Option<String>,
 
-    #[command(subcommand)]
-    command: Any,
-}
-
-/// A command of any origin.
-enum Any {
-    ByHand(Command),
-    /// A call, and what was given for it.
-    Call(&'static Call, ArgMatches),
-}
-
-impl Any {
-    async fn run(self, context: &Context) -> Result<(), CliError> {
-        match self {
-            Self::ByHand(command) => command.run(context).await,
-            Self::Call(call, matches) => call.run(&matches, context).await,
-        }
-    }
-}
-
-impl FromArgMatches for Any {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        match matches.subcommand() {
-            Some((name, given)) if !Command::has_subcommand(name) => Call::named(name)
-                .map(|call| Self::Call(call, given.clone()))
-                .ok_or_else(|| clap::Error::new(ErrorKind::InvalidSubcommand)),
-            _ => Command::from_arg_matches(matches).map(Self::ByHand),
-        }
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-impl Subcommand for Any {
-    fn augment_subcommands(parent: clap::Command) -> clap::Command {
-        Call::all().fold(Command::augment_subcommands(parent), |parent, call| {
-            parent.subcommand(call.clap())
-        })
-    }
-
-    fn augment_subcommands_for_update(parent: clap::Command) -> clap::Command {
-        Self::augment_subcommands(parent)
-    }
-
-    fn has_subcommand(name: &str) -> bool {
-        Command::has_subcommand(name) || Call::named(name).is_some()
-    }
+    /// Makes one call, also where the answer comes in pages.
+    #[arg(long, global = true, help_heading = "Global options")]
+    no_paginate: bool,
 }
 
 macro_rules! commands {
@@ -127,10 +81,33 @@ commands! {
     ManPages(man_pages::ManPages),
 }
 
-impl Cli {
-    pub(crate) async fn run(self) -> Result<(), CliError> {
-        let printer = Printer::new(self.output, self.query.as_deref())?;
-        let context = Context::new(&self.endpoint_url, printer)?;
-        self.command.run(&context).await
+/// All commands, of any origin.
+pub(crate) fn all() -> clap::Command {
+    let all = Command::augment_subcommands(Global::command()).subcommand(waiters::command());
+    Call::all().fold(all, |all, call| all.subcommand(call.clap()))
+}
+
+/// Understands a command line, in which `help` after a call or a waiter is `--help`, as aws has it.
+pub(crate) fn parse(line: impl Iterator<Item = OsString>) -> Result<ArgMatches, clap::Error> {
+    let mut line: Vec<OsString> = line.collect();
+    let is_asked = match line.as_slice() {
+        [_, call, help] => help == "help" && call.to_str().is_some_and(|call| Call::named(call).is_some()),
+        [_, wait, _, help] => wait == "wait" && help == "help",
+        _ => false,
+    };
+    if is_asked && let Some(help) = line.last_mut() {
+        *help = "--help".into();
+    }
+    all().try_get_matches_from(line)
+}
+
+pub(crate) async fn run(matches: &ArgMatches) -> Result<(), CliError> {
+    let global = Global::from_arg_matches(matches)?;
+    let printer = Printer::new(global.output, global.query.as_deref())?;
+    let context = Context::new(&global.endpoint_url, printer, !global.no_paginate)?;
+    match matches.subcommand() {
+        Some(("wait", given)) => waiters::run(given, &context).await,
+        Some((name, given)) if let Some(call) = Call::named(name) => call.run(given, &context).await,
+        _ => Command::from_arg_matches(matches)?.run(&context).await,
     }
 }

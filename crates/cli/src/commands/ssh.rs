@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use hearth_api::{Client, Id, InstanceState, Kind, v1};
+use hearth_api::{Id, Kind};
+use serde_json::{Value, json};
 
+use crate::calls::ask;
+use crate::calls::waiters::Waiter;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::ssh::{Login, wait_for_banner};
-use crate::wait::{Waiter, wait};
+use crate::ssh::{Login, text, wait_for_banner};
 
 /// Logs in to an instance, or runs a command on it.
 #[derive(Args)]
@@ -41,34 +43,25 @@ impl Ssh {
         let until = self
             .wait
             .map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        let mut client = context.client().await?;
-        let mut instance = find(context, &mut client, &target).await?;
-        let state = instance
-            .state
-            .as_ref()
-            .and_then(|s| InstanceState::from_code(s.code));
-        match (state, until) {
-            (Some(InstanceState::Running), _) => {}
-            (Some(InstanceState::Pending), Some(until)) => {
-                let ids = vec![instance.instance_id.clone()];
+        let mut instance = find(context, &target).await?;
+        let id = text(&instance["InstanceId"]).to_owned();
+        match (text(&instance["State"]["Name"]), until) {
+            ("running", _) => {}
+            ("pending", Some(until)) => {
                 let left = until.saturating_duration_since(Instant::now());
-                let mut seen = wait(context, &mut client, Waiter::Running, ids, left).await?;
-                instance = seen.remove(&instance.instance_id).unwrap_or(instance);
+                let waiter = Waiter::named("InstanceRunning")?;
+                waiter
+                    .wait(json!({ "InstanceIds": [id] }), Some(left), context)
+                    .await?;
+                instance = find(context, &id).await?;
             }
             (state, _) => {
-                let state = state.map_or("unknown".to_owned(), |s| s.to_string());
-                let hint = match state.as_str() {
-                    "stopped" => format!(
-                        ": start it with `hearth start-instances --instance-ids {}`",
-                        instance.instance_id
-                    ),
+                let hint = match state {
+                    "stopped" => format!(": start it with `hearth start-instances --instance-ids {id}`"),
                     "pending" => ": say --wait SECONDS to wait for it".to_owned(),
                     _ => String::new(),
                 };
-                return Err(CliError::Failed(format!(
-                    "{} is {state}{hint}.",
-                    instance.instance_id
-                )));
+                return Err(CliError::Failed(format!("{id} is {state}{hint}.")));
             }
         }
         let login = Login::new(&instance, user, self.identity, self.command)?;
@@ -84,38 +77,35 @@ impl Ssh {
 }
 
 /// The instance of an id, or the only living one of a name.
-async fn find(context: &Context, client: &mut Client, target: &str) -> Result<v1::Instance, CliError> {
-    let mut request = v1::DescribeInstancesRequest::default();
-    if Id::parse(Kind::Instance, target).is_ok() {
-        request.instance_ids = vec![target.to_owned()];
-    } else {
-        let filter = |name: &str, values: Vec<String>| v1::Filter {
-            name: name.to_owned(),
-            values,
-        };
-        // The name as it is, not as a pattern.
-        let literal = target
-            .chars()
-            .flat_map(|c| "*?\\".contains(c).then_some('\\').into_iter().chain([c]))
-            .collect();
-        let alive = ["pending", "running", "stopping", "stopped"]
-            .map(str::to_owned)
-            .to_vec();
-        request.filters = vec![
-            filter("tag:Name", vec![literal]),
-            filter("instance-state-name", alive),
-        ];
-    }
-    let answer = client.instances.describe_instances(request).await;
-    let reservations = context.answered("DescribeInstances", answer)?.reservations;
-    let mut found: Vec<v1::Instance> = reservations.into_iter().flat_map(|r| r.instances).collect();
-    match (found.pop(), found.len()) {
-        (None, _) => Err(CliError::Failed(format!(
+async fn find(context: &Context, target: &str) -> Result<Value, CliError> {
+    let request = match Id::parse(Kind::Instance, target) {
+        Ok(_) => json!({ "InstanceIds": [target] }),
+        Err(_) => {
+            // The name as it is, not as a pattern.
+            let escape = |c| "*?\\".contains(c).then_some('\\').into_iter().chain([c]);
+            let literal: String = target.chars().flat_map(escape).collect();
+            json!({ "Filters": [
+                { "Name": "tag:Name", "Values": [literal] },
+                { "Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"] },
+            ] })
+        }
+    };
+    let answer = ask("DescribeInstances", request, context).await?;
+    let reservations = answer["Reservations"].as_array().into_iter().flatten();
+    let found: Vec<&Value> = reservations
+        .flat_map(|of| of["Instances"].as_array())
+        .flatten()
+        .collect();
+    match found.as_slice() {
+        [] => Err(CliError::Failed(format!(
             "No instance has the id or the Name tag '{target}'; `hearth describe-instances` tells what there is."
         ))),
-        (Some(instance), 0) => Ok(instance),
-        (Some(last), _) => {
-            let ids: Vec<String> = found.into_iter().chain([last]).map(|i| i.instance_id).collect();
+        [instance] => Ok((*instance).clone()),
+        several => {
+            let ids: Vec<&str> = several
+                .iter()
+                .map(|instance| text(&instance["InstanceId"]))
+                .collect();
             Err(CliError::Failed(format!(
                 "Several instances have the Name tag '{target}': {}.",
                 ids.join(", ")

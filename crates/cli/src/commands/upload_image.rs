@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hearth_api::v1;
+use hearth_api::v1::upload_image_request::Parameters;
+use serde_json::json;
 
 use crate::calls::structures;
 use crate::context::Context;
 use crate::error::CliError;
+use crate::shorthand;
 use crate::upload::DiskImage;
 
 /// Uploads a raw disk image that has a boot loader, and registers it as an AMI.
@@ -34,14 +36,11 @@ pub(super) struct UploadImage {
 impl UploadImage {
     pub(super) async fn run(self, context: &Context) -> Result<(), CliError> {
         let disk = DiskImage::open(&self.disk_image)?;
-        let parameters = v1::upload_image_request::Parameters {
-            name: self.name,
-            description: self.description,
-            size: disk.size(),
-            dry_run: self.dry_run,
-            tag_specifications: structures::parameters("--tag-specifications", &self.tag_specifications)?,
-            boot_mode: self.boot_mode,
-        };
+        let tags = shorthand::items("--tag-specifications", &self.tag_specifications)?;
+        let parameters: Parameters = structures::typed(json!({
+            "Name": self.name, "Description": self.description, "Size": disk.size(), "DryRun": self.dry_run,
+            "TagSpecifications": tags, "BootMode": self.boot_mode,
+        }))?;
         let mut client = context.client().await?;
         let answer = disk.upload(&mut client, parameters).await?;
         let answer = context.answered("UploadImage", answer)?;

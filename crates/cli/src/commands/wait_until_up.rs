@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use hearth_api::v1;
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
+use crate::calls::ask;
 use crate::context::Context;
 use crate::error::CliError;
 
@@ -48,15 +49,7 @@ impl WaitUntilUp {
 }
 
 async fn available_zones(context: &Context) -> Result<usize, CliError> {
-    let request = v1::DescribeAvailabilityZonesRequest::default();
-    let answer = context
-        .client()
-        .await?
-        .regions
-        .describe_availability_zones(request)
-        .await;
-    let zones = context
-        .answered("DescribeAvailabilityZones", answer)?
-        .availability_zones;
-    Ok(zones.iter().filter(|zone| zone.state == "available").count())
+    let answer = ask("DescribeAvailabilityZones", json!({}), context).await?;
+    let zones = answer["AvailabilityZones"].as_array().into_iter().flatten();
+    Ok(zones.filter(|zone| zone["State"] == "available").count())
 }

@@ -1,23 +1,26 @@
-//! Printing answers: JSON in EC2's shape, text as aws cli writes it, or a table for people.
+//! Printing answers: JSON in EC2's shape, YAML and text as aws cli writes them, or a table for people.
 
 use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
-use serde::Serialize;
+use jpx_core::Expression;
 use serde_json::Value;
 
 use crate::error::CliError;
+use crate::query;
 use crate::terminal::sanitize;
 
 mod columns;
 mod json;
 mod table;
 mod text;
+mod yaml;
 
 /// How answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Json,
+    Yaml,
     Text,
     Table,
 }
@@ -25,7 +28,7 @@ pub(crate) enum Format {
 pub(crate) struct Printer {
     format: Format,
     /// A JMESPath expression that picks what is printed.
-    query: Option<jmespath::Expression<'static>>,
+    query: Option<Expression<'static>>,
     to_terminal: bool,
 }
 
@@ -34,11 +37,7 @@ impl Printer {
     pub(crate) fn new(format: Option<Format>, query: Option<&str>) -> Result<Self, CliError> {
         let to_terminal = std::io::stdout().is_terminal();
         let format = format.unwrap_or(if to_terminal { Format::Table } else { Format::Json });
-        let query = query
-            .map(|q| {
-                jmespath::compile(q).map_err(|e| CliError::Usage(format!("Bad value for --query {q}: {e}")))
-            })
-            .transpose()?;
+        let query = query.map(query::compile).transpose()?;
         Ok(Self {
             format,
             query,
@@ -46,23 +45,23 @@ impl Printer {
         })
     }
 
+    /// Whether answers that come in pages are printed page by page, as aws cli does for text.
+    pub(crate) fn prints_pages(&self) -> bool {
+        self.format == Format::Text
+    }
+
     /// Prints an operation's answer in EC2's shape.
     pub(crate) fn print(&self, operation: &str, answer: &Value) -> Result<(), CliError> {
-        let printed = match (&self.query, self.format) {
-            (None, Format::Json) => json::pretty(answer)?,
-            (None, Format::Text) => text::format(answer),
-            (None, Format::Table) => columns::table(operation, answer),
-            (Some(query), format) => {
-                let found = query
-                    .search(answer)
-                    .map_err(|e| CliError::Usage(format!("Bad value for --query: {e}")))?;
-                let found = to_value(&found)?;
-                match format {
-                    Format::Json => json::pretty(&found)?,
-                    Format::Text => text::format(&found),
-                    Format::Table => table::of_value(&found),
-                }
-            }
+        let found = match &self.query {
+            Some(expression) => &query::search(expression, answer)?,
+            None => answer,
+        };
+        let printed = match self.format {
+            Format::Json => json::pretty(found)?,
+            Format::Yaml => yaml::format(found)?,
+            Format::Text => text::format(found),
+            Format::Table if self.query.is_some() => table::of_value(found),
+            Format::Table => columns::table(operation, answer),
         };
         self.write(&printed)
     }
@@ -97,8 +96,4 @@ impl Printer {
             .and_then(|()| out.flush())
             .map_err(|e| CliError::io("writing to standard output", e))
     }
-}
-
-fn to_value(answer: &impl Serialize) -> Result<Value, CliError> {
-    serde_json::to_value(answer).map_err(|e| CliError::Failed(format!("turning the answer into JSON: {e}")))
 }

@@ -6,69 +6,46 @@ use serde_json::Value;
 
 use crate::terminal::sanitize;
 
-/// A table with a head line.
-pub(super) fn of_rows<'a>(
-    head: impl Iterator<Item = &'a str>,
-    rows: impl Iterator<Item = Vec<String>>,
-) -> String {
-    let mut table = new();
-    table.set_header(head);
-    for row in rows {
-        table.add_row(row.iter().map(|cell| sanitize(cell)));
-    }
-    table.to_string()
-}
-
-/// Any JSON, as a query may find it.
+/// Any JSON, as a query may find it. Structures of a list are rows, with their keys in the order of their appearance.
 pub(super) fn of_value(value: &Value) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     match value {
-        Value::Array(items) if items.iter().all(Value::is_object) && !items.is_empty() => {
-            let mut columns: Vec<&String> = items
+        Value::Array(items) if items.is_empty() => return String::new(),
+        Value::Array(items) if items.iter().all(Value::is_object) => {
+            let mut columns: Vec<&String> = Vec::new();
+            for key in items
                 .iter()
                 .filter_map(Value::as_object)
-                .flat_map(|m| m.keys())
-                .collect();
-            columns.sort_unstable();
-            columns.dedup();
-            let mut table = new();
-            table.set_header(columns.iter().map(|c| sanitize(c)));
-            for item in items {
-                table.add_row(
-                    columns
-                        .iter()
-                        .map(|c| item.get(c.as_str()).map(cell).unwrap_or_default()),
-                );
+                .flat_map(|map| map.keys())
+            {
+                if !columns.contains(&key) {
+                    columns.push(key);
+                }
             }
-            table.to_string()
+            table.set_header(columns.iter().map(|column| sanitize(column)));
+            for item in items {
+                table.add_row(columns.iter().map(|column| cell(&item[*column])));
+            }
         }
-        Value::Array(items) if !items.is_empty() => {
-            let mut table = new();
+        Value::Array(items) => {
             for item in items {
                 match item {
                     Value::Array(cells) => table.add_row(cells.iter().map(cell)),
                     other => table.add_row([cell(other)]),
                 };
             }
-            table.to_string()
         }
         Value::Object(map) => {
-            let mut table = new();
             for (key, value) in map {
                 table.add_row([sanitize(key), cell(value)]);
             }
-            table.to_string()
         }
-        Value::Array(_) => String::new(),
-        scalar => cell(scalar),
+        scalar => return cell(scalar),
     }
-}
-
-fn new() -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Dynamic);
-    table
+    table.to_string()
 }
 
 /// Scalars as they are; lists and structures within a cell as YAML-like lines.
@@ -77,11 +54,12 @@ fn cell(value: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => sanitize(text),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join("\n"),
-        Value::Object(map) => map
-            .iter()
-            .map(|(k, v)| format!("{}: {}", sanitize(k), cell(v)))
-            .collect::<Vec<_>>()
-            .join("\n"),
+        Value::Object(map) => {
+            let members = map
+                .iter()
+                .map(|(key, value)| format!("{}: {}", sanitize(key), cell(value)));
+            members.collect::<Vec<_>>().join("\n")
+        }
         other => other.to_string(),
     }
 }
@@ -94,14 +72,14 @@ mod tests {
 
     #[test]
     fn queries_become_tables() {
-        let instances = json!([{"Id": "i-1", "State": {"Name": "running"}}, {"Id": "i-2\u{1b}[31m"}]);
+        let instances = json!([{"State": {"Name": "running"}, "Id": "i-1"}, {"Id": "i-2\u{1b}[31m"}]);
         insta::assert_snapshot!(of_value(&instances), @r"
-        ┌─────┬───────────────┐
-        │ Id  ┆ State         │
-        ╞═════╪═══════════════╡
-        │ i-1 ┆ Name: running │
-        │ i-2 ┆               │
-        └─────┴───────────────┘
+        ┌───────────────┬─────┐
+        │ State         ┆ Id  │
+        ╞═══════════════╪═════╡
+        │ Name: running ┆ i-1 │
+        │               ┆ i-2 │
+        └───────────────┴─────┘
         ");
         insta::assert_snapshot!(of_value(&json!([["i-1", 1], ["i-2", null]])), @r"
         ┌─────┬───┐

@@ -8,9 +8,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-pub(crate) fn format(value: &Value) -> String {
+pub(super) fn format(value: &Value) -> String {
+    let mut value = value.clone();
+    value.sort_all_objects();
     let mut out = String::new();
-    any(value, None, None, &mut out);
+    any(&value, None, None, &mut out);
     out
 }
 

@@ -351,14 +351,14 @@ async fn a_call_is_a_command() {
         "Describes the VPCs",
         "--vpc-ids <VPC_IDS>...",
         "Name=...,Values=...",
-        "--next-token",
+        "--max-items",
     ] {
         assert!(help.contains(word), "{word} in\n{help}");
     }
     for (arguments, sentence) in [
         (["describe-vpcs", "--filters", "Nmae=x"], "unknown field `Nmae`"),
         (["describe-vpcs", "--max-results", "many"], "no integer"),
-        (["describe-vpcs", "--vpc-id", "x"], "unexpected argument"),
+        (["describe-vpcs", "--vpc-id", "x"], "Unknown options: --vpc-id"),
     ] {
         let output = fake.run(&arguments).await;
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -57,7 +57,24 @@ async fn services_errors_cannot_drive_the_terminal() {
 async fn misuse_is_252_and_asks_nothing() {
     let fake = Fake::start().await;
     for (arguments, sentence) in [
-        (&["no-such-command"][..], "unrecognized subcommand"),
+        (
+            &["no-such-command"][..],
+            "hearth: error: Invalid choice: 'no-such-command'",
+        ),
+        (
+            &["describe-vpcz"],
+            "Invalid choice: 'describe-vpcz', maybe you meant:\n\n  * describe-vpcs\n",
+        ),
+        (&["wait", "instance-runnin"], "  * instance-running\n"),
+        (&["describe-vpcs", "--vpc-id", "x"], "Unknown options: --vpc-id"),
+        (
+            &["stop-instances"],
+            "hearth: error: the following arguments are required: --instance-ids\n",
+        ),
+        (
+            &["stop-instances", "--cli-input-json", "{}"],
+            "Parameter validation failed:\nMissing required parameter in input: \"InstanceIds\"\n",
+        ),
         (&["run-instances", "--cli-input-json", "{"], "Invalid JSON"),
         (
             &["run-instances", "--cli-input-json", r#"{"ImageID":""}"#],
@@ -145,6 +162,11 @@ async fn help_is_no_error() {
             .await
             .contains("--metadata-options")
     );
+    let help = fake.ok(&["stop-instances", "help"]).await;
+    assert_eq!(help, fake.ok(&["stop-instances", "--help"]).await);
+    assert!(help.contains("[required]"), "{help}");
+    fake.ok(&["wait", "instance-running", "help"]).await;
+    fake.ok(&["help"]).await;
     for shell in ["bash", "zsh", "fish"] {
         assert!(
             fake.ok(&["completions", shell])

@@ -15,13 +15,12 @@ use hearth_api::v1::regions_server::{Regions, RegionsServer};
 use hearth_api::v1::security_groups_server::{SecurityGroups, SecurityGroupsServer};
 use hearth_api::v1::tags_server::{Tags, TagsServer};
 use hearth_api::v1::vpcs_server::{Vpcs, VpcsServer};
-use hearth_api::v1::watch_server::{Watch, WatchServer};
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode, InstanceState as State};
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -36,7 +35,7 @@ pub(crate) const GROUP: &str = "sg-0123456789abcdef0";
 pub(crate) struct Script {
     /// Requests as Rust's debug format has them, except for uploads.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
-    /// The states that a watcher sees.
+    /// The states in which its instance is found, one after the other; the last stays.
     pub(crate) states: Arc<Mutex<Vec<State>>>,
     /// An uploaded disk.
     pub(crate) disk: Arc<Mutex<Vec<u8>>>,
@@ -67,8 +66,7 @@ impl Fake {
             .add_service(RegionsServer::new(script.clone()))
             .add_service(SecurityGroupsServer::new(script.clone()))
             .add_service(TagsServer::new(script.clone()))
-            .add_service(VpcsServer::new(script.clone()))
-            .add_service(WatchServer::new(script.clone()));
+            .add_service(VpcsServer::new(script.clone()));
         tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Self {
             endpoint: format!("unix:{}", socket.display()),
@@ -247,7 +245,13 @@ impl Instances for Script {
         if request.instance_ids.iter().any(|id| id != INSTANCE) {
             return Err(hearth_api::Kind::Instance.not_found(&request.instance_ids).into());
         }
-        let reservations = vec![reservation(vec![instance(INSTANCE, State::Running)])];
+        let mut states = self.states.lock().unwrap();
+        let state = match states.len() {
+            0 => State::Running,
+            1 => states[0],
+            _ => states.remove(0),
+        };
+        let reservations = vec![reservation(vec![instance(INSTANCE, state)])];
         Ok(Response::new(DescribeInstancesResponse {
             reservations,
             next_token: String::new(),
@@ -469,23 +473,6 @@ impl Hosts for Script {
 }
 
 #[tonic::async_trait]
-impl Watch for Script {
-    type WatchInstancesStream = ReceiverStream<Result<Instance, Status>>;
-
-    async fn watch_instances(
-        &self,
-        request: Request<WatchInstancesRequest>,
-    ) -> Answer<Self::WatchInstancesStream> {
-        self.note(request.get_ref());
-        let (sender, receiver) = tokio::sync::mpsc::channel(16);
-        for state in self.states.lock().unwrap().drain(..) {
-            sender.try_send(Ok(instance(INSTANCE, state))).unwrap();
-        }
-        Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-}
-
-#[tonic::async_trait]
 impl ImageDisks for Script {
     async fn upload_image(
         &self,
@@ -547,7 +534,7 @@ impl Images for Script {
         };
         Ok(Response::new(DescribeImagesResponse {
             images: vec![image],
-            next_token: "more".into(),
+            next_token: String::new(),
         }))
     }
 
@@ -755,11 +742,33 @@ impl Regions for Script {
     }
 }
 
+/// A page of seven VPCs, with two unless told. The token says how many came before.
+fn page(request: &DescribeVpcsRequest) -> DescribeVpcsResponse {
+    let start: usize = request.next_token.parse().unwrap_or(0);
+    let size = match request.max_results {
+        0 => 2,
+        size => size as usize,
+    };
+    let vpc = |number| Vpc {
+        vpc_id: format!("vpc-{number}"),
+        ..Default::default()
+    };
+    let end = 7.min(start + size);
+    DescribeVpcsResponse {
+        vpcs: (start..end).map(vpc).collect(),
+        next_token: if end < 7 { end.to_string() } else { String::new() },
+    }
+}
+
 #[tonic::async_trait]
 impl Vpcs for Script {
     async fn describe_vpcs(&self, request: Request<DescribeVpcsRequest>) -> Answer<DescribeVpcsResponse> {
         self.note(request.get_ref());
-        let vpcs = match request.into_inner().vpc_ids.as_slice() {
+        let request = request.into_inner();
+        if request.filters.iter().any(|filter| filter.name == "pages") {
+            return Ok(Response::new(page(&request)));
+        }
+        let vpcs = match request.vpc_ids.as_slice() {
             [] => Vec::new(),
             _ => vec![Vpc {
                 vpc_id: "vpc-0123456789abcdef0".into(),

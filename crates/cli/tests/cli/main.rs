@@ -6,5 +6,6 @@ mod answers;
 mod errors;
 mod fake;
 mod keys;
+mod pages;
 mod upload;
 mod waiting;

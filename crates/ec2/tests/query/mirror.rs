@@ -17,7 +17,7 @@ const NOTHING: &str = "Nothing";
 /// Their JSON has the model's names.
 fn pool(model: &Model) -> Result<DescriptorPool> {
     let structures = model.shapes.iter().filter_map(|(name, shape)| match shape {
-        Shape::Structure { members } => Some((name, members)),
+        Shape::Structure { members, .. } => Some((name, members)),
         _ => None,
     });
     let mut messages = vec![DescriptorProto {

@@ -1,104 +1,74 @@
 //! The four calls that change a group's rules: one rule by `--protocol`, `--port`, `--cidr` and `--source-group`.
 
-use clap::{Arg, ArgMatches, Command};
-use futures::future::LocalBoxFuture;
+use clap::{ArgMatches, Args, FromArgMatches as _};
 use serde_json::{Value, json};
 
-use super::{Call, Custom, Request};
-use crate::context::Context;
+use super::{Custom, Finish, Request};
 use crate::error::CliError;
 
-const PROTOCOL: &str = "protocol";
-const PORT: &str = "port";
-const CIDR: &str = "cidr";
-const SOURCE_GROUP: &str = "source-group";
-const GROUP_OWNER: &str = "group-owner";
+pub(super) const CUSTOM: Custom = Custom {
+    replaces: &[
+        "ip_protocol",
+        "from_port",
+        "to_port",
+        "cidr_ip",
+        "source_security_group_name",
+        "source_security_group_owner_id",
+    ],
+    flags: Rule::augment_args,
+    prepare,
+};
 
-pub(super) struct Rules;
-
-impl Custom for Rules {
-    fn replaces(&self) -> &'static [&'static str] {
-        &[
-            "ip_protocol",
-            "from_port",
-            "to_port",
-            "cidr_ip",
-            "source_security_group_name",
-            "source_security_group_owner_id",
-        ]
-    }
-
-    fn flags(&self, command: Command) -> Command {
-        let flag = |name: &'static str, value: &'static str, help: &'static str| {
-            Arg::new(name)
-                .long(name)
-                .value_name(value)
-                .help(help)
-                .allow_hyphen_values(true)
-        };
-        command.args([
-            flag(PROTOCOL, "PROTOCOL", "tcp, udp, icmp, a protocol number, or all (-1).")
-                .conflicts_with("ip-permissions"),
-            flag(
-                PORT,
-                "PORT",
-                "For tcp and udp a port, a range such as 5000-5010, or all. For icmp a type with all its codes, \
-                 TYPE-CODE, or all.",
-            )
-            .requires(PROTOCOL),
-            flag(CIDR, "CIDR", "The other side: an IPv4 network.").requires(PROTOCOL),
-            flag(SOURCE_GROUP, "GROUP", "The other side: the members of a group, by its id or name.")
-                .requires(PROTOCOL)
-                .conflicts_with(CIDR),
-            flag(GROUP_OWNER, "ACCOUNT", "The account that owns the source group.").requires(SOURCE_GROUP),
-        ])
-    }
-
-    fn run<'a>(
-        &'a self,
-        call: &'static Call,
-        matches: &'a ArgMatches,
-        context: &'a Context,
-        mut request: Request,
-    ) -> LocalBoxFuture<'a, Result<Value, CliError>> {
-        Box::pin(async move {
-            if let Some(permission) = permission(matches)? {
-                request.insert("IpPermissions".into(), json!([permission]));
-            }
-            call.call(request, context).await
-        })
-    }
+#[derive(Args)]
+struct Rule {
+    /// tcp, udp, icmp, a protocol number, or all (-1).
+    #[arg(long, allow_hyphen_values = true, conflicts_with = "ip-permissions")]
+    protocol: Option<String>,
+    /// For tcp and udp a port, a range such as 5000-5010, or all. For icmp a type with all its codes, TYPE-CODE, or all.
+    #[arg(long, allow_hyphen_values = true, requires = "protocol")]
+    port: Option<String>,
+    /// The other side: an IPv4 network.
+    #[arg(long, requires = "protocol")]
+    cidr: Option<String>,
+    /// The other side: the members of a group, by its id or name.
+    #[arg(long, value_name = "GROUP", requires = "protocol", conflicts_with = "cidr")]
+    source_group: Option<String>,
+    /// The account that owns the source group.
+    #[arg(long, value_name = "ACCOUNT", requires = "source_group")]
+    group_owner: Option<String>,
 }
 
-/// The permission that the flags say; none without a protocol.
-fn permission(matches: &ArgMatches) -> Result<Option<Value>, CliError> {
-    let given = |name: &str| matches.get_one::<String>(name).map(String::as_str);
-    let Some(protocol) = given(PROTOCOL) else {
-        return Ok(None);
-    };
-    let protocol = if protocol == "all" { "-1" } else { protocol };
-    let mut permission = json!({ "IpProtocol": protocol });
-    if let Some(text) = given(PORT) {
-        let (from, to) = ports(protocol, text)?;
-        permission["FromPort"] = from.into();
-        permission["ToPort"] = to.into();
+fn prepare(matches: &ArgMatches, request: &mut Request) -> Result<Option<Finish>, CliError> {
+    if let Some(permission) = Rule::from_arg_matches(matches)?.permission()? {
+        request.insert("IpPermissions".into(), json!([permission]));
     }
-    if let Some(cidr) = given(CIDR) {
-        permission["IpRanges"] = json!([{ "CidrIp": cidr }]);
-    }
-    if let Some(group) = given(SOURCE_GROUP) {
-        let member = if group.starts_with("sg-") {
-            "GroupId"
-        } else {
-            "GroupName"
+    Ok(None)
+}
+
+impl Rule {
+    /// None without a protocol.
+    fn permission(self) -> Result<Option<Value>, CliError> {
+        let protocol = match self.protocol.as_deref() {
+            None => return Ok(None),
+            Some("all") => "-1",
+            Some(protocol) => protocol,
         };
-        let mut pair = json!({ member: group });
-        if let Some(owner) = given(GROUP_OWNER) {
-            pair["UserId"] = owner.into();
+        let mut permission = json!({ "IpProtocol": protocol });
+        if let Some(text) = self.port {
+            let (from, to) = ports(protocol, &text)?;
+            permission["FromPort"] = from.into();
+            permission["ToPort"] = to.into();
         }
-        permission["UserIdGroupPairs"] = json!([pair]);
+        if let Some(cidr) = self.cidr {
+            permission["IpRanges"] = json!([{ "CidrIp": cidr }]);
+        }
+        if let Some(group) = self.source_group {
+            let is_id = group.starts_with("sg-");
+            let member = if is_id { "GroupId" } else { "GroupName" };
+            permission["UserIdGroupPairs"] = json!([{ member: group, "UserId": self.group_owner }]);
+        }
+        Ok(Some(permission))
     }
-    Ok(Some(permission))
 }
 
 /// `FromPort` and `ToPort` for the `--port` of a protocol: ports, or ICMP's type and code.

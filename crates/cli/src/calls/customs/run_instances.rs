@@ -1,89 +1,51 @@
-//! RunInstances: `--count`, user data as it is, public addresses by a flag, and `--wait`.
+//! RunInstances: `--count`, user data as it is, public addresses by a flag.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, FromArgMatches as _};
-use futures::future::LocalBoxFuture;
-use serde_json::{Value, json};
+use clap::{ArgMatches, Args, FromArgMatches as _};
+use serde_json::json;
 
-use super::{Call, Custom, Request, instance_id};
-use crate::calls::structures;
-use crate::context::Context;
+use super::{Custom, Finish, Request};
 use crate::error::CliError;
 use crate::parameters::load_bytes;
-use crate::wait::{Waiter, Waiting};
 
-const COUNT: &str = "count";
-const USER_DATA: &str = "user-data";
-const PUBLIC: &str = "associate-public-ip-address";
-const NOT_PUBLIC: &str = "no-associate-public-ip-address";
+pub(super) const CUSTOM: Custom = Custom {
+    replaces: &["min_count", "max_count", "user_data"],
+    flags: Launch::augment_args,
+    prepare,
+};
 
-pub(super) struct RunInstances;
-
-impl Custom for RunInstances {
-    fn replaces(&self) -> &'static [&'static str] {
-        &["min_count", "max_count", "user_data"]
-    }
-
-    fn flags(&self, command: Command) -> Command {
-        let count = Arg::new(COUNT).long(COUNT).value_name("NUMBER");
-        let user_data = Arg::new(USER_DATA).long(USER_DATA).value_name("TEXT");
-        let public = Arg::new(PUBLIC).long(PUBLIC).action(ArgAction::SetTrue);
-        let not_public = Arg::new(NOT_PUBLIC).long(NOT_PUBLIC).action(ArgAction::SetTrue);
-        let command = command.args([
-            count.help("How many: a number, or the least and the most, as 1:3. 1 unless told."),
-            user_data.help("A script or cloud-config, usually as file://PATH; 16 KiB at most."),
-            public
-                .help("Gives a public address even where the subnet does not.")
-                .overrides_with(NOT_PUBLIC),
-            not_public.help("Gives no public address even where the subnet does."),
-        ]);
-        Waiting::augment_args(command)
-    }
-
-    fn run<'a>(
-        &'a self,
-        call: &'static Call,
-        matches: &'a ArgMatches,
-        context: &'a Context,
-        mut request: Request,
-    ) -> LocalBoxFuture<'a, Result<Value, CliError>> {
-        Box::pin(async move {
-            complete(matches, &mut request)?;
-            let waiting = Waiting::from_arg_matches(matches)?;
-            let mut answer = call.call(request, context).await?;
-            let Some(Value::Array(instances)) = answer.get_mut("Instances") else {
-                return Ok(answer);
-            };
-            let ids = instances.iter().map(instance_id).collect();
-            if let Some(seen) = waiting.wait(context, Waiter::Running, ids).await? {
-                for instance in instances {
-                    if let Some(now) = seen.get(&instance_id(instance)) {
-                        *instance = structures::json_of(now)?;
-                    }
-                }
-            }
-            Ok(answer)
-        })
-    }
+#[derive(Args)]
+struct Launch {
+    /// How many: a number, or the least and the most, as 1:3. 1 unless told.
+    #[arg(long, value_name = "NUMBER")]
+    count: Option<String>,
+    /// A script or cloud-config, usually as file://PATH; 16 KiB at most.
+    #[arg(long, value_name = "TEXT")]
+    user_data: Option<String>,
+    /// Gives a public address even where the subnet does not.
+    #[arg(long, overrides_with = "no_associate_public_ip_address")]
+    associate_public_ip_address: bool,
+    /// Gives no public address even where the subnet does.
+    #[arg(long)]
+    no_associate_public_ip_address: bool,
 }
 
-/// Puts what the flags say that are no fields into the request.
-fn complete(matches: &ArgMatches, request: &mut Request) -> Result<(), CliError> {
-    let given = matches.get_one::<String>(COUNT);
-    if given.is_some() || !request.contains_key("MinCount") {
-        let (min, max) = count(given.map_or("1", String::as_str))?;
+fn prepare(matches: &ArgMatches, request: &mut Request) -> Result<Option<Finish>, CliError> {
+    let launch = Launch::from_arg_matches(matches)?;
+    if launch.count.is_some() || !request.contains_key("MinCount") {
+        let (min, max) = count(launch.count.as_deref().unwrap_or("1"))?;
         request.insert("MinCount".into(), min.into());
         request.insert("MaxCount".into(), max.into());
     }
-    if let Some(text) = matches.get_one::<String>(USER_DATA) {
-        let bytes = load_bytes(&format!("--{USER_DATA}"), text)?;
+    if let Some(text) = launch.user_data {
+        let bytes = load_bytes("--user-data", &text)?;
         request.insert("UserData".into(), BASE64_STANDARD.encode(bytes).into());
     }
-    if matches.get_flag(PUBLIC) || matches.get_flag(NOT_PUBLIC) {
-        public_address(matches.get_flag(PUBLIC), request)?;
+    if launch.associate_public_ip_address || launch.no_associate_public_ip_address {
+        public_address(launch.associate_public_ip_address, request)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The least and the most that `--count` names.
@@ -100,16 +62,17 @@ fn count(text: &str) -> Result<(i32, i32), CliError> {
 
 /// The answer to the question stands in an interface's specification, and with it what else is said of the interface.
 fn public_address(is_wanted: bool, request: &mut Request) -> Result<(), CliError> {
+    let refused = |why: &str| {
+        let flags = "--associate-public-ip-address and --no-associate-public-ip-address";
+        Err(CliError::Usage(format!("{flags} {why}.")))
+    };
     if request.contains_key("NetworkInterfaces") {
-        return Err(CliError::Usage(format!(
-            "--{PUBLIC} and --{NOT_PUBLIC} make the instance's network interface: say AssociatePublicIpAddress=... in \
-             --network-interfaces."
-        )));
+        return refused(
+            "make the instance's network interface: say AssociatePublicIpAddress=... in --network-interfaces",
+        );
     }
     if request.contains_key("SecurityGroups") {
-        return Err(CliError::Usage(format!(
-            "--{PUBLIC} and --{NOT_PUBLIC} go with --security-group-ids, and not with the names of --security-groups."
-        )));
+        return refused("go with --security-group-ids, and not with the names of --security-groups");
     }
     let mut interface = json!({ "DeviceIndex": 0, "AssociatePublicIpAddress": is_wanted });
     for (of_launch, of_interface) in [
