@@ -1,14 +1,19 @@
-//! Who sent a request: Signature Version 4, in a header or in the query.
+//! Who sent a request: Signature Version 4, in a header or in the query, or [Version 2](v2).
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html>
 
+mod canonical;
+mod presigned;
+mod v2;
+
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Request, StatusCode};
+use scratchstack_aws_signature::canonical::CanonicalRequest;
 use scratchstack_aws_signature::{
-    GetSigningKeyRequest, GetSigningKeyResponse, KSecretKey, NO_ADDITIONAL_SIGNED_HEADERS, SignatureError,
-    SignatureOptions, service_for_signing_key_fn, sigv4_validate_request,
+    GetSigningKeyRequest, GetSigningKeyResponse, KSecretKey, SignatureError, SignatureOptions,
+    service_for_signing_key_fn,
 };
 use tower::BoxError;
 
@@ -78,34 +83,75 @@ pub async fn verify(
     region: &str,
     keys: &dyn Keys,
 ) -> Result<(Parts, Bytes, String), Denied> {
+    verify_at(Utc::now(), request, service, region, keys).await
+}
+
+/// The same, at a time of a test's.
+///
+/// # Errors
+/// The same.
+#[doc(hidden)]
+pub async fn verify_at(
+    now: DateTime<Utc>,
+    request: Request<Bytes>,
+    service: Service,
+    region: &str,
+    keys: &dyn Keys,
+) -> Result<(Parts, Bytes, String), Denied> {
+    let denied = |error: BoxError| denied(service, &error);
+    // Without a scope, a request of version 2 is EC2's.
+    if let (Service::Ec2, Some(parameters)) = (service, v2::Parameters::of(&request)) {
+        let access_key_id = v2::verify(&request, &parameters, keys, now.timestamp());
+        let access_key_id = access_key_id.map_err(|error| denied(error.into()))?;
+        let (head, body) = request.into_parts();
+        return Ok((head, body, access_key_id));
+    }
     let (head, body) = request.into_parts();
     let access_key_id = Scope::of(&head)
         .map(|scope| scope.access_key_id)
         .unwrap_or_default();
     let secret = keys.secret(&access_key_id);
-    let sign =
-        move |request: GetSigningKeyRequest| std::future::ready(signing_key(secret.as_deref(), &request));
-    let mut sign = service_for_signing_key_fn(sign);
-    let verified = sigv4_validate_request(
-        Request::from_parts(head, body),
-        region,
-        service.name(),
-        &mut sign,
-        Utc::now(),
-        &NO_ADDITIONAL_SIGNED_HEADERS,
-        SignatureOptions::default(),
-    );
-    let (head, body, _) = verified.await.map_err(|error| denied(service, &error))?;
+    let request = Request::from_parts(head, body);
+    // Session tokens come with roles.
+    let secret = move |token: Option<&str>| secret.clone().filter(|_| token.is_none());
+    let verified = authentic(now, request, service.name(), region, secret).await;
+    let (head, body) = verified.map_err(denied)?;
     Ok((head, body, access_key_id))
 }
 
+/// A request that is signed by version 4, with a secret that depends on its session token.
+///
+/// # Errors
+/// A [`SignatureError`].
+#[doc(hidden)]
+pub async fn authentic(
+    now: DateTime<Utc>,
+    request: Request<Bytes>,
+    service: &str,
+    region: &str,
+    secret: impl Fn(Option<&str>) -> Option<String> + Clone + Send + 'static,
+) -> Result<(Parts, Bytes), BoxError> {
+    let (head, body) = request.into_parts();
+    let now = presigned::arrival(&head, now)?;
+    let (canonical, head, body) =
+        CanonicalRequest::from_request_parts(head, body, SignatureOptions::default())?;
+    let sign = move |request: GetSigningKeyRequest| std::future::ready(signing_key(&secret, &request));
+    let mut sign = service_for_signing_key_fn(sign);
+    canonical::authenticator(&head, &canonical)?
+        .validate_signature(region, service, now, SKEW, &mut sign)
+        .await?;
+    Ok((head, body))
+}
+
+/// By which the clocks of both sides may differ.
+const SKEW: TimeDelta = TimeDelta::minutes(15);
+const UNKNOWN: &str = "The security token included in the request is invalid.";
+
 fn signing_key(
-    secret: Option<&str>,
+    secret: impl Fn(Option<&str>) -> Option<String>,
     request: &GetSigningKeyRequest,
 ) -> Result<GetSigningKeyResponse, BoxError> {
-    const UNKNOWN: &str = "The security token included in the request is invalid.";
-    // Session tokens come with roles.
-    let secret = secret.filter(|_| request.session_token().is_none());
+    let secret = secret(request.session_token());
     let secret = secret.ok_or_else(|| SignatureError::InvalidClientTokenId(UNKNOWN.to_owned()))?;
     let secret: KSecretKey = secret.parse()?;
     let key = secret.to_ksigning(request.request_date(), request.region(), request.service());
