@@ -126,6 +126,12 @@ async fn fill(client: &Client, image: &str) -> Result<()> {
             instance_type: "t2.nano".into(),
             min_count: 100,
             max_count: 100,
+            // The pool of public addresses is smaller.
+            network_interfaces: vec![v1::InstanceNetworkInterfaceSpecification {
+                device_index: Some(0),
+                associate_public_ip_address: Some(false),
+                ..Default::default()
+            }],
             ..v1::RunInstancesRequest::default()
         };
         instances.run_instances(request).await?;
