@@ -42,3 +42,15 @@ need_host() {
 
 # has_systemd: whether systemd is the running service manager.
 has_systemd() { [ -d /run/systemd/system ]; }
+
+# environment FILE: the Python of an environment with the packages that a file names, made when the file is another one.
+environment() {
+    local venv
+    venv=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/python-$(sha256sum "$1" | cut -c1-16)
+    if [ ! -d "$venv" ]; then
+        python3 -m venv "$venv.partial" >&2
+        "$venv.partial/bin/python" -m pip install --quiet --disable-pip-version-check -r "$1" >&2
+        mv "$venv.partial" "$venv"
+    fi
+    printf '%s\n' "$venv/bin/python"
+}

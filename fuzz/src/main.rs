@@ -25,6 +25,7 @@ fuzz_target!(
 fn named(wanted: &str) -> fn(&[u8]) {
     let targets = [
         hearth_block::fuzz::TARGETS,
+        hearth_ec2::fuzz::TARGETS,
         hearth_iam::fuzz::TARGETS,
         hearth_image::fuzz::TARGETS,
         hearth_network::fuzz::TARGETS,

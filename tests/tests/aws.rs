@@ -1,4 +1,4 @@
-//! AWS's own command line, and ours; Terraform.
+//! AWS's own command line, and ours; Terraform; libcloud.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -90,4 +90,9 @@ async fn terraform_sees_no_changes_in_what_it_has_made() {
         own,
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libcloud_signs_by_version_2() {
+    run("libcloud_signs_by_version_2", "nodes.py", |_| Vec::new()).await;
 }

@@ -7,7 +7,6 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use hearth_api::client::REQUEST_ID;
 use hearth_api::{ApiError, ErrorCode};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TE};
-use http::request::Parts;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use prost_reflect::DescriptorPool;
@@ -122,7 +121,7 @@ where
     ) -> Result<String, Failure> {
         let (mut head, body, signer) = signature::verify(request, service, region, &self.keys).await?;
         let query = head.uri.query().unwrap_or_default().as_bytes();
-        let form = if is_form(&head) { &body[..] } else { &[] };
+        let form = if is_form(&head.headers) { &body[..] } else { &[] };
         let parameters = || form_urlencoded::parse(query).chain(form_urlencoded::parse(form));
         let action = parameters()
             .find(|(name, _)| name == "Action")
@@ -216,9 +215,9 @@ fn check(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-fn is_form(head: &Parts) -> bool {
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     const FORM: &str = "application/x-www-form-urlencoded";
-    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == FORM))
 }
 

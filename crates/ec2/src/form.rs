@@ -98,7 +98,7 @@ impl Reader<'_> {
                 false => Err(Refusal::Index(self.path.clone())),
             };
         }
-        let Some(infix) = list.infix else {
+        let Some(infix) = &list.infix else {
             return self.items(field, node, out);
         };
         for (name, items) in &node.children {

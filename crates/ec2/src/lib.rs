@@ -18,6 +18,8 @@
 
 pub mod face;
 pub mod form;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod model;
 mod parameters;
 pub mod refusal;

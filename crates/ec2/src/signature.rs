@@ -1,14 +1,19 @@
-//! Who sent a request: Signature Version 4, in a header or in the query.
+//! Who sent a request: Signature Version 4, in a header or in the query, or [Version 2](v2).
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html>
 
+mod canonical;
+mod presigned;
+mod v2;
+
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Request, StatusCode};
+use scratchstack_aws_signature::canonical::CanonicalRequest;
 use scratchstack_aws_signature::{
-    GetSigningKeyRequest, GetSigningKeyResponse, KSecretKey, NO_ADDITIONAL_SIGNED_HEADERS, SignatureError,
-    SignatureOptions, service_for_signing_key_fn, sigv4_validate_request,
+    GetSigningKeyRequest, GetSigningKeyResponse, KSecretKey, SignatureError, SignatureOptions,
+    service_for_signing_key_fn,
 };
 use tower::BoxError;
 
@@ -96,6 +101,29 @@ pub async fn verify<K: Keys>(
     region: &str,
     keys: &K,
 ) -> Result<(Parts, Bytes, K::Signer), Denied> {
+    verify_at(Utc::now(), request, service, region, keys).await
+}
+
+/// The same, at a time of a test's.
+///
+/// # Errors
+/// The same.
+#[doc(hidden)]
+pub async fn verify_at<K: Keys>(
+    now: DateTime<Utc>,
+    request: Request<Bytes>,
+    service: Service,
+    region: &str,
+    keys: &K,
+) -> Result<(Parts, Bytes, K::Signer), Denied> {
+    let denied = |error: BoxError| denied(service, &error);
+    // Without a scope, a request of version 2 is EC2's.
+    if let (Service::Ec2, Some(parameters)) = (service, v2::Parameters::of(&request)) {
+        let signer = v2::verify(&request, &parameters, keys, now.timestamp());
+        let signer = signer.map_err(|error| denied(error.into()))?;
+        let (head, body) = request.into_parts();
+        return Ok((head, body, signer));
+    }
     let (head, body) = request.into_parts();
     let access_key_id = Scope::of(&head)
         .map(|scope| scope.access_key_id)
@@ -105,31 +133,17 @@ pub async fn verify<K: Keys>(
         Ok((secret, signer)) => (Ok(secret), Some(signer)),
         Err(unusable) => (Err(unusable), None),
     };
-    let sign = move |request: GetSigningKeyRequest| {
-        let secret = secret.as_deref().map_err(|unusable| *unusable);
-        std::future::ready(signing_key(secret, token.as_deref(), &request))
+    let request = Request::from_parts(head, body);
+    // The token that was looked at is the one that is signed.
+    let secret = move |signed: Option<&str>| match signed == token.as_deref() {
+        true => secret.clone(),
+        false => Err(Unusable::Unknown),
     };
-    let mut sign = service_for_signing_key_fn(sign);
-    let verified = sigv4_validate_request(
-        Request::from_parts(head, body),
-        region,
-        service.name(),
-        &mut sign,
-        Utc::now(),
-        &NO_ADDITIONAL_SIGNED_HEADERS,
-        SignatureOptions::default(),
-    );
-    let (head, body, _) = verified.await.map_err(|error| denied(service, &error))?;
-    let unknown = || {
-        denied(
-            service,
-            &SignatureError::InvalidClientTokenId(UNKNOWN.to_owned()).into(),
-        )
-    };
-    Ok((head, body, signer.ok_or_else(unknown)?))
+    let verified = authentic(now, request, service.name(), region, secret).await;
+    let (head, body) = verified.map_err(denied)?;
+    let signer = signer.ok_or_else(|| denied(refusal(Unusable::Unknown).into()))?;
+    Ok((head, body, signer))
 }
-
-const UNKNOWN: &str = "The security token included in the request is invalid.";
 
 /// What goes with credentials that end, in a header or in the query.
 fn session_token(head: &Parts) -> Option<String> {
@@ -143,18 +157,46 @@ fn session_token(head: &Parts) -> Option<String> {
         .map(|(_, token)| token.into_owned())
 }
 
+fn refusal(unusable: Unusable) -> SignatureError {
+    const UNKNOWN: &str = "The security token included in the request is invalid.";
+    const EXPIRED: &str = "The security token included in the request is expired.";
+    match unusable {
+        Unusable::Unknown => SignatureError::InvalidClientTokenId(UNKNOWN.to_owned()),
+        Unusable::Expired => SignatureError::ExpiredToken(EXPIRED.to_owned()),
+    }
+}
+
+/// A request that is signed by version 4, with a secret that depends on its session token.
+///
+/// # Errors
+/// A [`SignatureError`].
+#[doc(hidden)]
+pub async fn authentic(
+    now: DateTime<Utc>,
+    request: Request<Bytes>,
+    service: &str,
+    region: &str,
+    secret: impl Fn(Option<&str>) -> Result<String, Unusable> + Clone + Send + 'static,
+) -> Result<(Parts, Bytes), BoxError> {
+    let (head, body) = request.into_parts();
+    let now = presigned::arrival(&head, now)?;
+    let (canonical, head, body) =
+        CanonicalRequest::from_request_parts(head, body, SignatureOptions::default())?;
+    let sign = move |request: GetSigningKeyRequest| std::future::ready(signing_key(&secret, &request));
+    let mut sign = service_for_signing_key_fn(sign);
+    canonical::authenticator(&head, &canonical)?
+        .validate_signature(region, service, now, SKEW, &mut sign)
+        .await?;
+    Ok((head, body))
+}
+
+/// By which the clocks of both sides may differ.
+const SKEW: TimeDelta = TimeDelta::minutes(15);
 fn signing_key(
-    secret: Result<&str, Unusable>,
-    token: Option<&str>,
+    secret: impl Fn(Option<&str>) -> Result<String, Unusable>,
     request: &GetSigningKeyRequest,
 ) -> Result<GetSigningKeyResponse, BoxError> {
-    const EXPIRED: &str = "The security token included in the request is expired.";
-    let secret = match secret {
-        // The one that was looked at is the one that is signed.
-        Ok(secret) if request.session_token() == token => secret,
-        Err(Unusable::Expired) => return Err(SignatureError::ExpiredToken(EXPIRED.to_owned()).into()),
-        _ => return Err(SignatureError::InvalidClientTokenId(UNKNOWN.to_owned()).into()),
-    };
+    let secret = secret(request.session_token()).map_err(refusal)?;
     let secret: KSecretKey = secret.parse()?;
     let key = secret.to_ksigning(request.request_date(), request.region(), request.service());
     Ok(GetSigningKeyResponse::builder().signing_key(key).build()?)

@@ -66,7 +66,7 @@ pub(crate) struct Field {
 #[derive(Debug)]
 pub(crate) struct List {
     /// Between the list's name and an item's number, in a form.
-    pub(crate) infix: Option<&'static str>,
+    pub(crate) infix: Option<String>,
     /// The element around an item.
     pub(crate) item: String,
 }
@@ -224,15 +224,16 @@ impl Join<'_> {
         let is_list = field.cardinality() == Cardinality::Repeated;
         let (kind, list) = match shape {
             Shape::List { member: of } if is_list && !field.is_map() => {
+                let item = of.location_name.clone().unwrap_or_else(|| "member".to_owned());
                 let list = List {
-                    infix: (protocol == Protocol::Query).then_some("member"),
-                    item: of.location_name.clone().unwrap_or_else(|| "member".to_owned()),
+                    infix: (protocol == Protocol::Query).then(|| item.clone()),
+                    item,
                 };
                 (self.kind(&of.shape, field)?, Some(list))
             }
             Shape::Map { key, value } if field.is_map() => {
                 let list = List {
-                    infix: Some("entry"),
+                    infix: Some("entry".to_owned()),
                     item: "entry".to_owned(),
                 };
                 (self.entry(key, value, field)?, Some(list))
@@ -272,6 +273,7 @@ impl Join<'_> {
         };
         let mut half = |number, name: &str, member: &Member| {
             let field = entry.get_field(number)?;
+            let name = member.location_name.as_deref().unwrap_or(name);
             Some(Field {
                 number,
                 parameter: name.to_owned(),

@@ -197,12 +197,27 @@ fn one(table: &Table, name: &str, kind: Kind, value: Value<'_>, out: &mut String
         (Kind::Boolean, Value::Varint(value)) => write!(out, "{}", value != 0),
         // Negative ones have 64 bits on the wire, too.
         (Kind::Integer | Kind::Long, Value::Varint(value)) => write!(out, "{}", value.cast_signed()),
-        (Kind::Float, Value::Four(bytes)) => write!(out, "{}", f32::from_le_bytes(bytes)),
-        (Kind::Double, Value::Eight(bytes)) => write!(out, "{}", f64::from_le_bytes(bytes)),
+        (Kind::Float, Value::Four(bytes)) => {
+            let value = f32::from_le_bytes(bytes);
+            number(&value, value.into(), out)
+        }
+        (Kind::Double, Value::Eight(bytes)) => {
+            let value = f64::from_le_bytes(bytes);
+            number(&value, value, out)
+        }
         _ => return Err(Malformed("a field is of another type")),
     };
     close(name, out);
     Ok(())
+}
+
+/// `Infinity` and `-Infinity` are not what Rust calls them.
+fn number(shown: &dyn std::fmt::Display, value: f64, out: &mut String) -> std::fmt::Result {
+    match value {
+        f64::INFINITY => out.write_str("Infinity"),
+        f64::NEG_INFINITY => out.write_str("-Infinity"),
+        _ => write!(out, "{shown}"),
+    }
 }
 
 fn is_packable(kind: Kind) -> bool {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use crate::support::Cloud;
+use crate::support::{Cloud, Hearthd};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn botocore_finds_ec2() {
@@ -81,4 +81,38 @@ async fn run(python: OsString, cloud: Cloud, script: &str, profile: &str) {
         .lines()
         .find_map(|line| line.strip_prefix("aws_secret_access_key = "));
     assert!(!log.contains(secret.unwrap()), "the log has the secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_requests_are_refused() {
+    let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
+        println!("SKIPPED: forged_requests_are_refused: HEARTH_PYTHON is not set (scripts/test sets it)");
+        return;
+    };
+    let hearthd = Hearthd::with(&["--ec2-listen", "127.0.0.1:0"]);
+    // It is up.
+    let _ = hearthd.client().await;
+    let endpoints = std::fs::read_to_string(hearthd.data().join("endpoints.json")).unwrap();
+    let endpoints: serde_json::Value = serde_json::from_str(&endpoints).unwrap();
+    let credentials = hearthd.data().join("credentials");
+    let output = tokio::task::spawn_blocking(move || {
+        Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloud/auth.py"))
+            .arg(format!("http://{}", endpoints["ec2_listen"].as_str().unwrap()))
+            .arg("local-1")
+            .arg(credentials)
+            .output()
+            .unwrap()
+    });
+    let output = output.await.unwrap();
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success() && said.contains("FIGURE"),
+        "{said}{errors}{}",
+        hearthd.log()
+    );
+    println!("{said}");
 }

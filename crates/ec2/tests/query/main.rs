@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api;
+mod cases;
 mod mirror;
 mod refusals;
 mod round_trip;

@@ -168,12 +168,15 @@ pub struct Mirror {
 
 impl Mirror {
     pub fn of(service: Service) -> Result<Mirror> {
-        let model = Model::of(service)?;
-        let pool = pool(&model)?;
+        Self::of_model(&Model::of(service)?)
+    }
+
+    pub fn of_model(model: &Model) -> Result<Mirror> {
+        let pool = pool(model)?;
         let services = pool
             .services()
             .filter(|service| service.package_name() == PACKAGE);
-        let (table, differences) = Table::join(&model, services);
+        let (table, differences) = Table::join(model, services);
         ensure!(differences.is_empty(), "{differences:?}");
         Ok(Mirror {
             table,

@@ -25,7 +25,7 @@ enum Question {
 
 impl Mirror {
     /// What a form says, as JSON.
-    fn input(&self, call: &str, form: &str) -> Result<Value> {
+    pub fn input(&self, call: &str, form: &str) -> Result<Value> {
         let parameters = form_urlencoded::parse(form.as_bytes());
         let of = self.table.call(call).context("no such call")?;
         let bytes = form::message(&self.table, of, parameters)?;
@@ -33,7 +33,7 @@ impl Mirror {
         Ok(json!({ "input": serde_json::to_value(&message)? }))
     }
 
-    fn answer(&self, call: &str, output: Value) -> Result<Value> {
+    pub fn answer(&self, call: &str, output: Value) -> Result<Value> {
         let message = self.messages(call)?.1.deserialize(output)?;
         let of = self.table.call(call).context("no such call")?;
         let xml = xml::answer(&self.table, of, &message.encode_to_vec(), "the-request")?;

@@ -3,6 +3,7 @@
 mod boot;
 mod control;
 mod disk;
+mod face;
 mod firecracker;
 mod hearth;
 mod launch;
@@ -29,6 +30,7 @@ fn main() -> Result<()> {
         "launch" => launch::run(),
         "control" => control::run(),
         "disk" => disk::run(&Monitor::all()?),
+        "face" => face::run(),
         "limits" => limits::run(),
         "net" => networks(&Monitor::all()?),
         "snapshot" => snapshot::run(&Monitor::all()?),
@@ -39,7 +41,7 @@ fn main() -> Result<()> {
             disk::run(&monitors)?;
             networks(&monitors)
         }
-        _ => bail!("usage: scripts/bench boot|control|launch|vmm|disk|net|limits|snapshot"),
+        _ => bail!("usage: scripts/bench boot|control|launch|vmm|disk|face|net|limits|snapshot"),
     }
 }
 
