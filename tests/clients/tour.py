@@ -26,14 +26,22 @@ os.environ.update(
 )
 
 import awscli.clidriver  # noqa: E402
+from botocore import xform_name  # noqa: E402
 import yaml  # noqa: E402
 
 # It keeps what it has read of the model.
 driver = awscli.clidriver.create_clidriver()
 compared = 0
+model = driver.session.get_service_model
+commands = {service: {xform_name(name, "-") for name in model(service).operation_names} for service in ("iam", "sts")}
 
 
-def aws(arguments, service="ec2"):
+def service_of(command):
+    return next((service for service in ("iam", "sts") if command in commands[service]), "ec2")
+
+
+def aws(arguments):
+    service = service_of(arguments[0])
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -280,6 +288,43 @@ for id in ids:
     done("terminate-instances", "--instance-ids", id)
 assert ours(["wait", "instance-terminated", "--instance-ids", *ids])[0] == 0
 fails("wait", "instance-running", "--instance-ids", *ids)
-code, output, error = aws(["get-caller-identity"], "sts")
-assert code == 0 and json.loads(output) == json.loads(ours(["get-caller-identity"])[1]), (output, error)
+
+# Who may do what.
+same("get-caller-identity")
+document = os.path.join(home, "policy.json")
+with open(document, "w") as file:
+    json.dump({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "ec2:Describe*", "Resource": "*"}]}, file)
+trust = os.path.join(home, "trust.json")
+with open(trust, "w") as file:
+    statement = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    json.dump({"Version": "2012-10-17", "Statement": [statement]}, file)
+for name in ("anna", "bert"):
+    done("create-user", "--user-name", name, "--path", "/dev/", "--tags", "Key=team,Value=red")
+    done("put-user-policy", "--user-name", name, "--policy-name", "look", "--policy-document", f"file://{document}")
+    done("create-group", "--group-name", f"of-{name}")
+    done("add-user-to-group", "--group-name", f"of-{name}", "--user-name", name)
+    done("attach-group-policy", "--group-name", f"of-{name}", "--policy-arn", "arn:aws:iam::aws:policy/IAMReadOnlyAccess")
+    done("create-role", "--role-name", f"by-{name}", "--assume-role-policy-document", f"file://{trust}")
+    done("create-access-key", "--user-name", name)
+    own = done("create-policy", "--policy-name", f"own-{name}", "--policy-document", f"file://{document}")["Policy"]
+    done("attach-user-policy", "--user-name", name, "--policy-arn", own["Arn"])
+for output in ("json", "text"):
+    more = ("--output", output)
+    same("list-users", *more)
+    same("list-users", "--max-items", "1", *more)
+    same("get-user", "--user-name", "anna", *more)
+    same("get-user-policy", "--user-name", "anna", "--policy-name", "look", *more)
+    same("list-user-policies", "--user-name", "anna", *more)
+    same("list-attached-user-policies", "--user-name", "anna", *more)
+    same("list-groups-for-user", "--user-name", "bert", *more)
+    same("get-group", "--group-name", "of-anna", *more)
+    same("list-roles", *more)
+    same("get-role", "--role-name", "by-bert", *more)
+    same("list-access-keys", "--user-name", "anna", *more)
+    same("list-policies", "--scope", "Local", *more)
+    same("get-policy-version", "--policy-arn", own["Arn"], "--version-id", "v1", *more)
+refused("NoSuchEntity", "get-user", "--user-name", "nobody")
+refused("EntityAlreadyExists", "create-user", "--user-name", "anna")
+refused("DeleteConflict", "delete-user", "--user-name", "anna")
+misused("get-role")
 print(f"FIGURE tour: {compared} commands, by aws and by hearth, say the same")

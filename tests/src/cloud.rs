@@ -142,6 +142,7 @@ impl Cloud {
                 .arg(self.path("api.sock"))
                 .args(["--agent-listen", &format!("127.0.0.1:{}", self.agent_port)])
                 .args(["--public-pool", &format!("198.18.{}.0/24", self.pool)])
+                .args(["--ec2-listen", "127.0.0.1:0"])
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)
@@ -273,6 +274,17 @@ impl Cloud {
 
     pub async fn image_disks(&self) -> Result<ImageDisksClient<Channel>> {
         Ok(ImageDisksClient::new(self.channel().await?))
+    }
+
+    /// The port of AWS's tools, as they are told it.
+    pub fn ec2_endpoint(&self) -> Result<String> {
+        let text = std::fs::read_to_string(self.path("controller/endpoints.json"))?;
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        let address = json["ec2_listen"].as_str();
+        Ok(format!(
+            "http://{}",
+            address.with_context(|| format!("ec2_listen in {text}"))?
+        ))
     }
 
     /// The API's.

@@ -16,6 +16,8 @@ use crate::link::Link;
 const RENEWAL: Duration = Duration::from_secs(3600);
 /// Before what failed is tried again.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Before it is asked again for what there is not: the role does not trust instances.
+const DENIED_PAUSE: Duration = Duration::from_secs(60);
 /// How long the control plane may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -106,7 +108,7 @@ impl Roles {
             Ok(Ok(told)) => (Some(Arc::new(read(told.into_inner()))), RENEWAL),
             Ok(Err(status)) if status.code() == Code::NotFound => {
                 tracing::warn!(instance, why = status.message(), "no credentials for an instance");
-                (None, PAUSE)
+                (None, DENIED_PAUSE)
             }
             failed => {
                 let why = match failed {

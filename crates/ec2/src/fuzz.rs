@@ -10,7 +10,7 @@ use http::Request;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use crate::model::{Model, Service};
-use crate::signature::{Keys, Unusable, Scope, verify_at};
+use crate::signature::{Keys, Scope, Unusable, verify_at};
 use crate::table::Table;
 use crate::{form, xml};
 

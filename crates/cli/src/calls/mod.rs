@@ -10,7 +10,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDes
 use serde_json::{Map, Value};
 
 use self::customs::Custom;
-use self::pages::Pages;
+use self::pages::{Paged, Pages};
 use crate::context::Context;
 use crate::error::CliError;
 
@@ -54,22 +54,24 @@ pub(crate) struct Call {
     input: MessageDescriptor,
     output: MessageDescriptor,
     custom: Option<&'static Custom>,
-    /// The list that comes in pages.
-    list: Option<String>,
+    /// `None`: its answers come whole.
+    paged: Option<Paged>,
 }
 
 impl Call {
     fn new(method: &MethodDescriptor) -> Self {
         let input = method.input();
         let custom = customs::of(method.name());
-        let replaced = custom.map_or(&[][..], |custom| custom.replaces);
+        let paged = Paged::of(&input, &method.output());
+        let mut replaced = custom.map_or(&[][..], |custom| custom.replaces).to_vec();
+        replaced.extend(paged.iter().flat_map(|paged| paged.members().replaces));
         Self {
             operation: method.name().to_owned(),
             command: names::kebab_of_pascal(method.name()),
             about: comments::of(&method.parent_file(), method.path()),
             path: format!("/{}/{}", method.parent_service().full_name(), method.name()),
-            flags: flags::of(&input, replaced),
-            list: pages::list(&input, &method.output()),
+            flags: flags::of(&input, &replaced),
+            paged,
             output: method.output(),
             input,
             custom,
@@ -94,14 +96,11 @@ impl Call {
         if waiting::of(&self.operation).is_some() {
             command = waiting::Waiting::augment_args(command);
         }
-        if self.list.is_some() {
-            // They turn pages off.
-            let hidden = ["max-results", "next-token"];
-            command = hidden
-                .iter()
-                .fold(pages::Paging::augment_args(command), |command, name| {
-                    command.mut_arg(name, |arg| arg.hide(true))
-                });
+        if let Some(paged) = &self.paged {
+            let hidden = paged.members().hides.iter();
+            command = hidden.fold(pages::Paging::augment_args(command), |command, name| {
+                command.mut_arg(name, |arg| arg.hide(true))
+            });
         }
         command
     }
@@ -126,8 +125,8 @@ impl Call {
             return context.printer.print(&self.operation, &skeleton);
         }
         let mut request = self.request(matches)?;
-        if let Some(list) = &self.list
-            && let Some(pages) = Pages::asked(list, matches, &request, context)?
+        if let Some(paged) = &self.paged
+            && let Some(pages) = Pages::asked(paged, matches, &request, context)?
         {
             return pages.print(self, request, context).await;
         }

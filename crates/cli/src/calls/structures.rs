@@ -12,6 +12,7 @@ use crate::error::CliError;
 const TIMESTAMP: &str = "google.protobuf.Timestamp";
 /// Of `hearth/v1/presence.proto`.
 const WHEN_EMPTY: &str = "hearth.v1.when_empty";
+const DOCUMENT: &str = "hearth.v1.percent_encoded";
 const REQUIRED: &str = "hearth.v1.required";
 const SHOWN: i32 = 1;
 const LEFT_OUT: i32 = 2;
@@ -49,11 +50,27 @@ pub(crate) fn json(message: &DynamicMessage) -> Json {
     let mut map = Map::new();
     for field in message.descriptor().fields() {
         if message.has_field(&field) || is_shown_empty(&field) {
-            map.insert(names::member(&field), told(&message.get_field(&field)));
+            let value = told(&message.get_field(&field));
+            map.insert(
+                names::member(&field),
+                if is_document(&field) { parsed(value) } else { value },
+            );
         }
     }
     map.sort_keys();
     Json::Object(map)
+}
+
+/// Whether aws prints a text as the JSON that it is: IAM's policies.
+fn is_document(field: &FieldDescriptor) -> bool {
+    option(field, DOCUMENT)
+        .and_then(|of| of.as_bool())
+        .unwrap_or_default()
+}
+
+fn parsed(text: Json) -> Json {
+    let document = text.as_str().and_then(|text| serde_json::from_str(text).ok());
+    document.unwrap_or(text)
 }
 
 /// Whether EC2 tells a field that is empty.

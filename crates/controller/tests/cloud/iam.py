@@ -246,7 +246,7 @@ refused("AccessDenied", 403, client("sts", session).get_session_token)
 # Credentials that end are whole or nothing.
 refused("AuthFailure", 401, client("ec2", (session[0], session[1], None)).describe_images)
 refused("AuthFailure", 401, client("ec2", (session[0], session[1], session[2][:-4] + "AAA=")).describe_images)
-refused("AuthFailure", 401, client("ec2", (session[0], "x" + session[1][1:], session[2])).describe_images)
+refused("AuthFailure", 401, client("ec2", (session[0], session[1][::-1], session[2])).describe_images)
 refused("AuthFailure", 401, client("ec2", (second[0], second[1], session[2])).describe_images)
 # What the role may is looked up at each call.
 iam.detach_role_policy(RoleName="reader", PolicyArn="arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess")

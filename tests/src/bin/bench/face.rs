@@ -268,7 +268,10 @@ impl Keys for One {
 
     fn find(&self, access_key_id: &str, session_token: Option<&str>) -> Result<(String, String), Unusable> {
         match (access_key_id, session_token) {
-            ("AKIDEXAMPLE", None) => Ok(("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(), access_key_id.to_owned())),
+            ("AKIDEXAMPLE", None) => Ok((
+                "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
+                access_key_id.to_owned(),
+            )),
             _ => Err(Unusable::Unknown),
         }
     }
