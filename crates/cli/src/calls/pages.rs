@@ -137,9 +137,13 @@ impl<'a> Pages<'a> {
         let (pages, beside, token) = self.fetch(call, request, context).await?;
         let print = |answer: Value| context.printer.print(&call.operation, &answer);
         if context.printer.prints_pages() {
-            pages
-                .into_iter()
-                .try_for_each(|items| print(json!({ list: items })))?;
+            // What is beside the list is printed once.
+            let mut beside = beside;
+            pages.into_iter().try_for_each(|items| {
+                let mut page = Value::Object(std::mem::take(&mut beside));
+                page[list] = items.into();
+                print(page)
+            })?;
             return token.map_or(Ok(()), |token| {
                 print(json!({ "NextToken": { "NextToken": token } }))
             });
