@@ -77,7 +77,7 @@ impl Authorizer {
         };
         for subject in subjects::of(&asked) {
             if let Some(denial) = denial(app, &state, call, &identity, subject)? {
-                return Err(denial.error(&state));
+                return Err(denial.error(&state, *service));
             }
         }
         Ok(())
@@ -152,8 +152,9 @@ impl Sealed for Denial {
 }
 
 impl Denial {
+    /// The error of a call of a service.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>
-    pub fn error(&self, state: &State) -> ApiError {
+    pub fn error(&self, state: &State, service: Service) -> ApiError {
         let Denial {
             principal,
             action,
@@ -168,7 +169,7 @@ impl Denial {
         let said = format!(
             "User: {principal} is not authorized to perform: {action} on resource: {resource} {because}"
         );
-        if !action.starts_with("ec2:") {
+        if service != Service::Ec2 {
             return ApiError::new(ErrorCode::AccessDenied, said);
         }
         let encoded = match seal(state, self) {

@@ -39,13 +39,18 @@ pub struct Asked<'a> {
     pub message: &'a DynamicMessage,
 }
 
-/// Calls that make resources of kinds.
+/// Calls that make resources, and of which kinds.
 const MAKES: &[(&str, &[Kind])] = &[
     (
         "RunInstances",
         &[Kind::Instance, Kind::NetworkInterface, Kind::Volume],
     ),
     ("CreateSecurityGroup", &[Kind::SecurityGroup]),
+    ("AuthorizeSecurityGroupIngress", &[Kind::SecurityGroupRule]),
+    ("AuthorizeSecurityGroupEgress", &[Kind::SecurityGroupRule]),
+    ("CreateKeyPair", &[Kind::KeyPair]),
+    ("ImportKeyPair", &[Kind::KeyPair]),
+    ("CreatePlacementGroup", &[Kind::PlacementGroup]),
 ];
 /// Members that name what a rule is about: the rule's group is what is changed.
 const BESIDE: &[&str] = &["ip_permissions", "referenced_group_id", "filters"];
@@ -86,7 +91,17 @@ impl Asked<'_> {
         let makes = makes.map_or(&[][..], |(_, kinds)| kinds);
         let tags = specified(self.message);
         let mut subjects = Vec::new();
+        let mut named = self.named();
         for kind in makes {
+            // Some are named by who makes them.
+            let name = named.iter().find(|(found, _)| found == kind).cloned();
+            let name = match name.filter(|_| matches!(kind, Kind::KeyPair | Kind::PlacementGroup)) {
+                Some(found) => {
+                    named.remove(&found);
+                    found.1
+                }
+                None => "*".to_owned(),
+            };
             let mut context = Context::default();
             let own = tags.iter().filter(|(of, ..)| of == kind.resource_type());
             let own: Vec<_> = own
@@ -94,7 +109,7 @@ impl Asked<'_> {
                 .collect();
             tell_tags("aws:RequestTag", &own, &mut context);
             self.tell_new(*kind, &mut context);
-            let resource = self.arn(*kind, "*");
+            let resource = self.arn(*kind, &name);
             if !own.is_empty() {
                 let mut context = context.clone();
                 context.set("ec2:CreateAction", self.action);
@@ -108,7 +123,7 @@ impl Asked<'_> {
         }
         // Of CreateTags and DeleteTags.
         let asked = pairs(self.message, "tags");
-        for (kind, id) in self.named() {
+        for (kind, id) in named {
             let mut context = Context::default();
             let asked: Vec<_> = asked.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             tell_tags("aws:RequestTag", &asked, &mut context);
@@ -276,17 +291,14 @@ impl Asked<'_> {
         if let Some(arn) = &policy {
             context.set("iam:PolicyARN", arn);
         }
-        let resource = if self.action.starts_with("List") && self.action.ends_with('s') && self.is_of_all() {
-            None
-        } else {
-            self.entity::<InstanceProfile>("instance_profile_name", &mut context)
-                .or_else(|| self.entity::<Group>("group_name", &mut context))
-                .or_else(|| self.entity::<Role>("role_name", &mut context))
-                .or_else(|| self.entity::<User>("user_name", &mut context))
-                .or(policy)
-                .or_else(|| self.entity::<Policy>("policy_name", &mut context))
-                .or_else(|| self.own())
-        };
+        let resource = self
+            .entity::<InstanceProfile>("instance_profile_name", &mut context)
+            .or_else(|| self.entity::<Group>("group_name", &mut context))
+            .or_else(|| self.entity::<Role>("role_name", &mut context))
+            .or_else(|| self.entity::<User>("user_name", &mut context))
+            .or(policy)
+            .or_else(|| self.entity::<Policy>("policy_name", &mut context))
+            .or_else(|| self.own());
         let mut subjects = vec![self.subject(resource.unwrap_or_else(|| "*".to_owned()), context)];
         if self.action == "AddRoleToInstanceProfile"
             && let Some(role) = self.text("role_name")
@@ -295,16 +307,6 @@ impl Asked<'_> {
             subjects.push(pass(role));
         }
         subjects
-    }
-
-    /// Whether the request names nothing.
-    fn is_of_all(&self) -> bool {
-        let mut texts = Vec::new();
-        texts_of(self.message, &mut texts);
-        texts
-            .iter()
-            .all(|(field, _)| !field.ends_with("_name") && !field.ends_with("_arn"))
-            && !["ListAccessKeys"].contains(&self.action)
     }
 
     /// The ARN of what a field names, whether it exists or is to be made.

@@ -3,6 +3,7 @@
 
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
+use hearth_ec2::Service;
 use hearth_iam::{Context, Kind, Policy, Trust, trusts};
 use serde_json::json;
 
@@ -87,7 +88,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
             action: ASSUME.to_owned(),
             resource: request.role_arn.clone(),
         };
-        denial.error(&state)
+        denial.error(&state, Service::Sts)
     };
     // Nobody learns whether there is a role that trusts others.
     let role: &Role = state
@@ -110,7 +111,9 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
             let call = Call::current().ok_or_else(|| denied(false))?;
             // Who is trusted by name needs no policy; but one of its own may still deny it.
             match denial(app, &state, &call, &identity, subject)? {
-                Some(own) if own.explicit_deny || found == Trust::ByAccount => return Err(own.error(&state)),
+                Some(own) if own.explicit_deny || found == Trust::ByAccount => {
+                    return Err(own.error(&state, Service::Sts));
+                }
                 _ => {}
             }
         }

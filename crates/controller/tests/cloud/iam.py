@@ -210,6 +210,23 @@ iam.put_user_policy(UserName="bert", PolicyName="keys", PolicyDocument=allows("i
 assert len(client("iam", bert).list_access_keys()["AccessKeyMetadata"]) == 1
 refused("AccessDenied", 403, client("iam", bert).list_access_keys, UserName="anna")
 
+# What is made with tags is tagged, and that is an action of its own.
+iam.put_user_policy(UserName="bert", PolicyName="pairs", PolicyDocument=allows("ec2:CreateKeyPair", f"arn:aws:ec2:*:*:key-pair/${{aws:username}}-*"))
+pair = dict(KeyName="bert-1", KeyType="ed25519")
+tagged = [{"ResourceType": "key-pair", "Tags": [{"Key": "a", "Value": "b"}]}]
+assert "ec2:CreateTags" in refused("UnauthorizedOperation", 403, his.create_key_pair, **pair, TagSpecifications=tagged)
+refused("UnauthorizedOperation", 403, his.create_key_pair, KeyName="anna-1", KeyType="ed25519")
+his.create_key_pair(**pair)
+web = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
+iam.put_user_policy(UserName="bert", PolicyName="rules", PolicyDocument=allows("ec2:Authorize*", [f"arn:aws:ec2:*:*:security-group/{web}", "arn:aws:ec2:*:*:security-group-rule/*"]))
+rule = dict(IpProtocol="tcp", FromPort=22, ToPort=22)
+[default] = ec2.describe_security_groups(GroupNames=["default"])["SecurityGroups"]
+peer = [{**rule, "UserIdGroupPairs": [{"GroupId": default["GroupId"]}]}]
+# The group of the peer is not what is changed.
+his.authorize_security_group_ingress(GroupId=web, IpPermissions=peer)
+refused("UnauthorizedOperation", 403, his.authorize_security_group_ingress, GroupId=default["GroupId"], IpPermissions=peer)
+refused("UnauthorizedOperation", 403, his.revoke_security_group_ingress, GroupId=web, IpPermissions=peer)
+
 # Access keys: two at most; an inactive one signs nothing, and no more does one that is deleted.
 second = new_key("bert")
 refused("LimitExceeded", 409, iam.create_access_key, UserName="bert")
@@ -283,6 +300,7 @@ refused("DeleteConflict", 409, iam.delete_instance_profile, InstanceProfileName=
 refused("DeleteConflict", 409, iam.delete_role, RoleName="reader")
 
 # Instances with a profile; only who may pass its role gives it to one.
+his = client("ec2", second)
 name = {"Name": "web"}
 refused("UnauthorizedOperation", 403, his.run_instances, **run, TagSpecifications=red, IamInstanceProfile=name)
 refused("InvalidParameterValue", 400, ec2.run_instances, **run, IamInstanceProfile={"Name": "none"})

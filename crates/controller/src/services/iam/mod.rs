@@ -99,10 +99,14 @@ fn find_user<'s>(app: &App, state: &'s State, name: &str) -> Result<&'s User, Ap
 }
 
 /// # Errors
-/// `EntityAlreadyExists`.
+/// `EntityAlreadyExists`, or `LimitExceeded`: there are as many as there may be.
 fn refuse_twice<E: Entity>(state: &State, account_id: &str, name: &str) -> Result<(), ApiError> {
     if state.named::<E>(account_id, name).is_none() {
-        return Ok(());
+        let (quota, most) = E::QUOTA;
+        return match state.count::<E>() < most {
+            true => Ok(()),
+            false => Err(limit_exceeded(quota, most)),
+        };
     }
     let mut noun = E::NOUN.to_owned();
     noun[..1].make_ascii_uppercase();

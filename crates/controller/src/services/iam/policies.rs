@@ -6,7 +6,9 @@ use hearth_iam::Kind;
 use serde_json::json;
 
 use super::pages::{below, page};
-use super::{add_tags, check_name, check_path, grants, invalid, limit_exceeded, no_such, serve};
+use super::{
+    add_tags, check_name, check_path, grants, invalid, limit_exceeded, no_such, refuse_twice, serve,
+};
 use crate::app::App;
 use crate::iam::managed::{self, Managed};
 use crate::state::noun::tell_tags;
@@ -125,6 +127,7 @@ async fn create(app: &App, request: CreatePolicyRequest) -> Result<CreatePolicyR
             updated_at: tx.now(),
             tags,
         };
+        refuse_twice::<state::Policy>(tx, &policy.account_id, &policy.name)?;
         tx.audit(json!({ "policy": policy.arn() }));
         tx.put(policy.clone());
         Ok(tell(tx, &policy))

@@ -29,5 +29,5 @@ impl Noun for Group {
     }
 }
 
-entity!(Group, "group", "group", "AGPA");
+entity!(Group, "group", "group", "AGPA", ("GroupsPerAccount", 300));
 bearer!(Group);

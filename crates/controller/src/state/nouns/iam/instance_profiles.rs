@@ -37,4 +37,10 @@ impl Noun for InstanceProfile {
     resource!();
 }
 
-entity!(InstanceProfile, "instance-profile", "instance profile", "AIPA");
+entity!(
+    InstanceProfile,
+    "instance-profile",
+    "instance profile",
+    "AIPA",
+    ("InstanceProfilesPerAccount", 1000)
+);

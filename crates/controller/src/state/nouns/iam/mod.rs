@@ -28,6 +28,8 @@ pub trait Entity: Held {
     const NOUN: &'static str;
     /// The beginning of its ids.
     const PREFIX: &'static str;
+    /// IAM's name of the quota for them, and how many an account may have.
+    const QUOTA: (&'static str, usize);
     /// By [`name_key`].
     const BY_NAME: Index<Self>;
 
@@ -90,11 +92,12 @@ impl State {
 
 /// [`Entity`] and [`Bearer`] for structs with `name`, `path` and `grants`.
 macro_rules! entity {
-    ($noun:ident, $word:literal, $said:literal, $prefix:literal) => {
+    ($noun:ident, $word:literal, $said:literal, $prefix:literal, $quota:expr) => {
         impl $crate::state::Entity for $noun {
             const WORD: &'static str = $word;
             const NOUN: &'static str = $said;
             const PREFIX: &'static str = $prefix;
+            const QUOTA: (&'static str, usize) = $quota;
             const BY_NAME: $crate::state::Index<Self> = $crate::state::Index::unique("name", |entity| {
                 vec![$crate::state::nouns::iam::name_key(
                     &entity.account_id,

@@ -49,4 +49,4 @@ impl Noun for Policy {
     resource!();
 }
 
-entity!(Policy, "policy", "policy", "ANPA");
+entity!(Policy, "policy", "policy", "ANPA", ("PoliciesPerAccount", 1500));

@@ -30,5 +30,5 @@ impl Noun for Role {
     resource!();
 }
 
-entity!(Role, "role", "role", "AROA");
+entity!(Role, "role", "role", "AROA", ("RolesPerAccount", 1000));
 bearer!(Role);

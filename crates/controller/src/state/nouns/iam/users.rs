@@ -34,5 +34,5 @@ impl Noun for User {
     resource!();
 }
 
-entity!(User, "user", "user", "AIDA");
+entity!(User, "user", "user", "AIDA", ("UsersPerAccount", 5000));
 bearer!(User);
