@@ -269,7 +269,7 @@ fn group_names(instance: &InstanceMetadata) -> String {
 }
 
 fn identity_document(instance: &InstanceMetadata) -> String {
-    let document = serde_json::json!({
+    let mut document = serde_json::json!({
         "accountId": instance.owner_id,
         "architecture": "x86_64",
         "availabilityZone": instance.availability_zone,
@@ -286,5 +286,7 @@ fn identity_document(instance: &InstanceMetadata) -> String {
         "region": instance.region,
         "version": "2017-09-30",
     });
+    // As EC2's, whatever another crate of the workspace wants of serde_json's maps.
+    document.sort_all_objects();
     format!("{document:#}")
 }

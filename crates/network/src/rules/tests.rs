@@ -84,10 +84,12 @@ fn rules(spec: &VpcSpec) -> Rules {
 
 /// One item a line.
 fn lines(batch: &Batch) -> String {
-    let items = batch
-        .items
-        .iter()
-        .map(|item| serde_json::to_string(item).unwrap());
+    let items = batch.items.iter().map(|item| {
+        // In the order of names, whatever another crate of the workspace wants of serde_json's maps.
+        let mut item = serde_json::to_value(item).unwrap();
+        item.sort_all_objects();
+        item.to_string()
+    });
     items.collect::<Vec<_>>().join("\n")
 }
 
