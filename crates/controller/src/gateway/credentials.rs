@@ -41,6 +41,13 @@ pub(super) fn of_instance(
     // The session is called as its instance is.
     let made = session::begin(state, &role.id, Some(instance_id), (made_at + LIFE) * 1000);
     let made = made.map_err(|error| broken(&error))?;
+    tracing::info!(
+        host = host_id,
+        instance = instance_id,
+        role = role.name,
+        access_key = made.access_key_id,
+        "a host fetched credentials"
+    );
     Ok(RoleCredentials {
         role_name: role.name.clone(),
         access_key_id: made.access_key_id,
