@@ -305,13 +305,14 @@ async fn membership(
     let limit = Duration::from_secs(120);
     fleet.wait(limit, has(members)).await?;
     for sample in 1..=setting("HEARTH_BENCH_RUNS", 5) {
-        let request = v1::RunInstancesRequest {
+        let mut request = v1::RunInstancesRequest {
             min_count: 1,
             max_count: 1,
-            security_groups: Vec::new(),
-            security_group_ids: vec![group.clone()],
             ..hundred.clone()
         };
+        for interface in &mut request.network_interfaces {
+            interface.groups = vec![group.clone()];
+        }
         let (began, before) = (Instant::now(), fleet.counters().bytes.load(Relaxed));
         instances.run_instances(request).await?;
         fleet.wait(limit, has(members + sample)).await?;
