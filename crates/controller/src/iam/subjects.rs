@@ -157,11 +157,11 @@ impl Asked<'_> {
                     Some(id) => named.insert((Kind::SecurityGroup, id)),
                     None => false,
                 },
-                ("association_id", _) => match self.associated(&value) {
-                    Some(id) => named.insert((Kind::Instance, id)),
+                ("association_id", _) => match self.state.first_by(&Instance::BY_ASSOCIATION, &value) {
+                    Some(row) => named.insert((Kind::Instance, row.id.clone())),
                     None => false,
                 },
-                (_, Some(kind)) if has_ids => named.insert((kind, value)),
+                (_, Some(kind)) if has_ids => named.insert((kind, self.name_of(kind, value))),
                 _ => false,
             };
         }
@@ -177,10 +177,19 @@ impl Asked<'_> {
         named
     }
 
-    /// The id of the instance of an instance profile's association.
-    fn associated(&self, id: &str) -> Option<String> {
-        let has = |row: &&Instance| row.profile.as_ref().is_some_and(|profile| profile.id == id);
-        Some(self.state.all::<Instance>().find(has)?.id.clone())
+    /// What ARNs call a resource whose id is given: key pairs and placement groups have names there.
+    fn name_of(&self, kind: Kind, id: String) -> String {
+        match kind {
+            Kind::KeyPair => self
+                .state
+                .get::<KeyPair>(&id)
+                .map_or(id, |pair| pair.name.clone()),
+            Kind::PlacementGroup => {
+                let group = self.state.get::<PlacementGroup>(&id);
+                group.map_or(id, |group| group.name.clone())
+            }
+            _ => id,
+        }
     }
 
     /// The id of a group of the default VPC.
@@ -201,23 +210,13 @@ impl Asked<'_> {
         Some(pass(role))
     }
 
+    /// `id`: an id, a name, or `*`.
     fn arn(&self, kind: Kind, id: &str) -> String {
         let (region, account) = (&self.app.cloud.region, self.account());
         let word = kind.resource_type();
         match kind {
             // Images belong to no account there.
             Kind::Image => format!("arn:aws:ec2:{region}::{word}/{id}"),
-            Kind::KeyPair => {
-                let name = self.state.get::<KeyPair>(id).map_or(id, |pair| &pair.name);
-                format!("arn:aws:ec2:{region}:{account}:{word}/{name}")
-            }
-            Kind::PlacementGroup => {
-                let name = self
-                    .state
-                    .get::<PlacementGroup>(id)
-                    .map_or(id, |group| &group.name);
-                format!("arn:aws:ec2:{region}:{account}:{word}/{name}")
-            }
             _ => format!("arn:aws:ec2:{region}:{account}:{word}/{id}"),
         }
     }
@@ -300,6 +299,15 @@ impl Asked<'_> {
             .or_else(|| self.entity::<Policy>("policy_name", &mut context))
             .or_else(|| self.own());
         let mut subjects = vec![self.subject(resource.unwrap_or_else(|| "*".to_owned()), context)];
+        // Whoever renames a user, or moves it, needs the right to both.
+        if let ("UpdateUser", Some(name)) = (self.action, self.text("user_name"))
+            && let Some(user) = self.state.named::<User>(self.account(), &name)
+        {
+            let name = self.text("new_user_name").unwrap_or_else(|| user.name.clone());
+            let path = self.text("new_path").unwrap_or_else(|| user.path.clone());
+            let becomes = iam::arn(self.account(), User::WORD, &path, &name);
+            subjects.push(self.subject(becomes, Context::default()));
+        }
         if self.action == "AddRoleToInstanceProfile"
             && let Some(role) = self.text("role_name")
             && let Some(role) = self.state.named::<Role>(self.account(), &role)

@@ -91,18 +91,12 @@ fn instance_of<'s>(state: &'s State, id: &str) -> Result<&'s Instance, ApiError>
     if id.is_empty() {
         return Err(ApiError::missing("AssociationId"));
     }
-    let has = |row: &&Instance| {
-        row.profile
-            .as_ref()
-            .is_some_and(|association| association.id == id)
-    };
     state
-        .all::<Instance>()
-        .find(has)
+        .first_by(&Instance::BY_ASSOCIATION, id)
         .ok_or_else(|| no_association(id))
 }
 
-/// Gives an instance another profile, or none, and answers what it has then, or had.
+/// Gives an instance another profile, or none.
 fn set(tx: &mut Tx<'_>, row: &Instance, profile: Option<ProfileAssociation>) {
     let detail =
         json!({ "instance": row.id, "profile": profile.as_ref().map(|profile| &profile.profile_id) });
@@ -185,15 +179,19 @@ async fn describe(
 ) -> Result<DescribeIamInstanceProfileAssociationsResult, ApiError> {
     let filters = Filters::new(&request.filters, FILTERS)?;
     let state = app.store.state();
-    for id in &request.association_ids {
-        instance_of(&state, id)?;
-    }
-    let wanted = |association: &IamInstanceProfileAssociation| {
-        let ids = &request.association_ids;
-        ids.is_empty() || ids.contains(&association.association_id)
+    let ids = &request.association_ids;
+    let named: Vec<&Instance> = ids
+        .iter()
+        .map(|id| instance_of(&state, id))
+        .collect::<Result<_, _>>()?;
+    let mut rows = match ids.is_empty() {
+        true => state.all::<Instance>().collect(),
+        false => named,
     };
+    rows.sort_by(|a, b| a.id.cmp(&b.id));
+    rows.dedup_by(|a, b| a.id == b.id);
     let tell = |row: &Instance| {
-        let told = tell(&state, row, ASSOCIATED).filter(wanted)?;
+        let told = tell(&state, row, ASSOCIATED)?;
         let passes = filters.matches(&[], |name| {
             vec![match name {
                 "state" => ASSOCIATED.into(),
@@ -203,8 +201,7 @@ async fn describe(
         passes.then_some(told)
     };
     let page = Page::new(request.max_results, &request.next_token);
-    let (iam_instance_profile_associations, next_token) =
-        paginate(state.all::<Instance>(), page, |row| row.id.clone(), tell)?;
+    let (iam_instance_profile_associations, next_token) = paginate(rows, page, |row| row.id.clone(), tell)?;
     Ok(DescribeIamInstanceProfileAssociationsResult {
         iam_instance_profile_associations,
         next_token,

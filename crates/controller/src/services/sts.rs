@@ -7,6 +7,7 @@ use hearth_ec2::Service;
 use hearth_iam::{Context, Kind, Policy, Trust, trusts};
 use serde_json::json;
 
+use super::iam::{invalid, is_name};
 use super::serve;
 use crate::app::App;
 use crate::call::{Call, Caller};
@@ -41,25 +42,33 @@ async fn identity(app: &App, _: GetCallerIdentityRequest) -> Result<GetCallerIde
     })
 }
 
-fn invalid(parameter: &str, why: String) -> ApiError {
-    let message =
-        format!("1 validation error detected: Value at '{parameter}' failed to satisfy constraint: {why}");
-    ApiError::new(ErrorCode::ValidationError, message)
-}
-
 /// Seconds of a session.
 fn duration(given: Option<i32>, usual: i32, most: i32) -> Result<i64, ApiError> {
     let seconds = given.unwrap_or_else(|| usual.min(most));
     if !(SHORTEST..=most).contains(&seconds) {
         let why = format!("Member must have value from {SHORTEST} to {most}");
-        return Err(invalid("durationSeconds", why));
+        return Err(invalid("durationSeconds", &why));
     }
     Ok(seconds.into())
 }
 
-fn begin(state: &State, principal: &str, name: Option<&str>, seconds: i64) -> Result<Made, ApiError> {
+/// New credentials of an identity, with an audit row of whose they are.
+async fn begin(app: &App, state: &State, whose: &Identity<'_>, seconds: i64) -> Result<Made, ApiError> {
+    let (principal, name) = match whose {
+        Identity::Session { role, name } => (role.id.clone(), Some(name.as_str())),
+        other => (other.id(), None),
+    };
     let expires_at = crate::store::now() + seconds * 1000;
-    session::begin(state, principal, name, expires_at).map_err(|error| ApiError::internal(&error))
+    let made = session::begin(state, &principal, name, expires_at);
+    let made = made.map_err(|error| ApiError::internal(&error))?;
+    let detail = json!({ "arn": whose.arn(), "access_key": made.access_key_id, "seconds": seconds });
+    app.store
+        .transact(move |tx| {
+            tx.audit(detail);
+            Ok::<_, ApiError>(())
+        })
+        .await?;
+    Ok(made)
 }
 
 fn tell(made: Made) -> Credentials {
@@ -73,9 +82,8 @@ fn tell(made: Made) -> Credentials {
 
 async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleResponse, ApiError> {
     let name = request.role_session_name;
-    let admitted = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
-    if !(2..=64).contains(&name.len()) || !name.chars().all(admitted) {
-        let why = "Member must satisfy regular expression pattern: [\\w+=,.@-]{2,64}".to_owned();
+    if !(2..=64).contains(&name.len()) || !is_name(&name) {
+        let why = "Member must satisfy regular expression pattern: [\\w+=,.@-]{2,64}";
         return Err(invalid("roleSessionName", why));
     }
     let state = app.store.state();
@@ -125,21 +133,13 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
         _ => role.max_session,
     };
     let seconds = duration(request.duration_seconds, USUAL, most)?;
-    let made = begin(&state, &role.id, Some(&name), seconds)?;
     let assumed = Identity::Session { role, name };
-    let (id, arn) = (assumed.id(), assumed.arn());
-    let detail = json!({ "role": role.arn(), "session": arn, "access_key": made.access_key_id });
-    app.store
-        .transact(move |tx| {
-            tx.audit(detail);
-            Ok::<_, ApiError>(())
-        })
-        .await?;
+    let made = begin(app, &state, &assumed, seconds).await?;
     Ok(AssumeRoleResponse {
         credentials: Some(tell(made)),
         assumed_role_user: Some(AssumedRoleUser {
-            assumed_role_id: id,
-            arn,
+            assumed_role_id: assumed.id(),
+            arn: assumed.arn(),
         }),
     })
 }
@@ -163,7 +163,7 @@ async fn session_token(
     };
     let seconds = duration(request.duration_seconds, 43_200, most)?;
     Ok(GetSessionTokenResponse {
-        credentials: Some(tell(begin(&state, &identity.id(), None, seconds)?)),
+        credentials: Some(tell(begin(app, &state, &identity, seconds).await?)),
     })
 }
 
@@ -176,7 +176,7 @@ async fn key_info(app: &App, request: GetAccessKeyInfoRequest) -> Result<GetAcce
         .map(|key| key.account_id.clone());
     // Those of sessions are in no table.
     let account = key.or_else(|| id.starts_with("ASIA").then(|| app.account().to_owned()));
-    let unknown = || invalid("accessKeyId", format!("{id} is no access key of this cloud"));
+    let unknown = || invalid("accessKeyId", &format!("{id} is no access key of this cloud"));
     Ok(GetAccessKeyInfoResponse {
         account: account.ok_or_else(unknown)?,
     })

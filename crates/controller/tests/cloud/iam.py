@@ -217,6 +217,12 @@ tagged = [{"ResourceType": "key-pair", "Tags": [{"Key": "a", "Value": "b"}]}]
 assert "ec2:CreateTags" in refused("UnauthorizedOperation", 403, his.create_key_pair, **pair, TagSpecifications=tagged)
 refused("UnauthorizedOperation", 403, his.create_key_pair, KeyName="anna-1", KeyType="ed25519")
 his.create_key_pair(**pair)
+# A pair is told by its name, also where its id is given; and a name that is another's id is a name.
+pairs = {pair["KeyName"]: pair["KeyPairId"] for pair in ec2.describe_key_pairs()["KeyPairs"]}
+ec2.create_key_pair(KeyName=pairs["bert-1"], KeyType="ed25519")
+iam.put_user_policy(UserName="bert", PolicyName="pairs", PolicyDocument=allows("ec2:DeleteKeyPair", "arn:aws:ec2:*:*:key-pair/bert-1"))
+refused("UnauthorizedOperation", 403, his.delete_key_pair, KeyName=pairs["bert-1"])
+assert his.delete_key_pair(KeyPairId=pairs["bert-1"])["Return"] is True
 web = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
 iam.put_user_policy(UserName="bert", PolicyName="rules", PolicyDocument=allows("ec2:Authorize*", [f"arn:aws:ec2:*:*:security-group/{web}", "arn:aws:ec2:*:*:security-group-rule/*"]))
 rule = dict(IpProtocol="tcp", FromPort=22, ToPort=22)
@@ -318,6 +324,9 @@ replaced = ec2.replace_iam_instance_profile_association(AssociationId=associatio
 replaced = replaced["IamInstanceProfileAssociation"]["AssociationId"]
 assert replaced != association["AssociationId"]
 refused("NoSuchAssociation", 400, ec2.disassociate_iam_instance_profile, AssociationId=association["AssociationId"])
+asked = dict(AssociationIds=[replaced, replaced])
+assert len(ec2.describe_iam_instance_profile_associations(**asked)["IamInstanceProfileAssociations"]) == 1
+refused("NoSuchAssociation", 400, ec2.describe_iam_instance_profile_associations, AssociationIds=["iip-assoc-0"])
 ended = ec2.disassociate_iam_instance_profile(AssociationId=replaced)["IamInstanceProfileAssociation"]
 assert ended["State"] == "disassociating", ended
 [found] = ec2.describe_instances(InstanceIds=[one])["Reservations"][0]["Instances"]
@@ -337,6 +346,16 @@ assert [len(page["Users"]) for page in pages] == [2, 2, 1]
 iam.update_user(UserName="user-0", NewUserName="user-9", NewPath="/few/")
 assert iam.get_user(UserName="user-9")["User"]["Path"] == "/few/"
 refused("EntityAlreadyExists", 409, iam.update_user, UserName="user-9", NewUserName="user-1")
+# Who renames a user needs the right to the new name, too.
+iam.put_user_policy(UserName="bert", PolicyName="renames", PolicyDocument=allows("iam:UpdateUser", f"arn:aws:iam::{account}:user/*/user-*"))
+client("iam", second).update_user(UserName="user-1", NewUserName="user-8")
+refused("AccessDenied", 403, client("iam", second).update_user, UserName="user-8", NewUserName="cleo")
+refused("AccessDenied", 403, client("iam", second).update_user, UserName="user-8", NewPath="/")
+# White space of policies does not count.
+iam.put_user_policy(UserName="user-8", PolicyName="wide", PolicyDocument=allows("ec2:*").replace(" ", " " * 2000))
+half = allows([f"ec2:{number:0>90}" for number in range(60)])
+iam.put_user_policy(UserName="user-8", PolicyName="half", PolicyDocument=half)
+refused("LimitExceeded", 409, iam.put_user_policy, UserName="user-8", PolicyName="more", PolicyDocument=half)
 iam.tag_user(UserName="user-9", Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": ""}])
 iam.untag_user(UserName="user-9", TagKeys=["a", "c"])
 assert iam.list_user_tags(UserName="user-9")["Tags"] == [{"Key": "b", "Value": ""}]

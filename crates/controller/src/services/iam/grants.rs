@@ -12,8 +12,9 @@ use crate::state::{self, Bearer, State};
 
 /// Managed policies of one bearer.
 const MOST_ATTACHED: usize = 10;
-/// Characters of all policies that one bearer has in itself.
+/// Characters of all policies that one bearer has in itself, but for white space; and bytes with it.
 const MOST_INLINE: usize = 10_240;
+const MOST_INLINE_BYTES: usize = 131_072;
 
 /// # Errors
 /// `MalformedPolicyDocument`.
@@ -33,7 +34,10 @@ pub(super) async fn put<B: Bearer>(
     check_document(Kind::Identity, &document)?;
     change::<B, _>(app, bearer, move |bearer| {
         bearer.grants_mut().inline.insert(name, document);
-        if bearer.grants().inline.values().map(String::len).sum::<usize>() > MOST_INLINE {
+        let documents = || bearer.grants().inline.values();
+        let counted = documents().flat_map(|document| document.chars());
+        let counted = counted.filter(|character| !character.is_whitespace()).count();
+        if counted > MOST_INLINE || documents().map(String::len).sum::<usize>() > MOST_INLINE_BYTES {
             return Err(limit_exceeded("InlinePolicySize", MOST_INLINE));
         }
         Ok(())

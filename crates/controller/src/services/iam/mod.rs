@@ -29,7 +29,6 @@ pub(super) use users::Users;
 /// # Errors
 /// `ValidationError`.
 fn check_name(parameter: &str, name: &str, most: usize) -> Result<(), ApiError> {
-    let admitted = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
     if name.is_empty() {
         return Err(invalid(parameter, "Member must not be null"));
     }
@@ -39,11 +38,17 @@ fn check_name(parameter: &str, name: &str, most: usize) -> Result<(), ApiError> 
             &format!("Member must have length less than or equal to {most}"),
         ));
     }
-    if !name.chars().all(admitted) {
+    if !is_name(name) {
         let pattern = "Member must satisfy regular expression pattern: [\\w+=,.@-]+";
         return Err(invalid(parameter, pattern));
     }
     Ok(())
+}
+
+/// Whether a text has the characters of names, of sessions too.
+pub(super) fn is_name(text: &str) -> bool {
+    text.chars()
+        .all(|c| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c))
 }
 
 /// The path that a request gives, or `/`.
@@ -63,7 +68,8 @@ fn check_path(path: String) -> Result<String, ApiError> {
     }
 }
 
-fn invalid(parameter: &str, why: &str) -> ApiError {
+/// `ValidationError`, in IAM's and STS's sentence.
+pub(super) fn invalid(parameter: &str, why: &str) -> ApiError {
     let message =
         format!("1 validation error detected: Value at '{parameter}' failed to satisfy constraint: {why}");
     ApiError::new(ErrorCode::ValidationError, message)

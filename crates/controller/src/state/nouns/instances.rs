@@ -133,6 +133,12 @@ impl Instance {
     pub const BY_TAG: Index<Self> = Index::new("tag", |i| {
         i.tags.iter().map(|(k, value)| key(&[k, value])).collect()
     });
+    pub const BY_ASSOCIATION: Index<Self> = Index::unique("association", |i| {
+        i.profile
+            .iter()
+            .map(|association| association.id.clone())
+            .collect()
+    });
     pub const BY_PROFILE: Index<Self> = Index::new("profile", |i| {
         i.profile
             .iter()
@@ -166,6 +172,7 @@ impl Noun for Instance {
         Self::BY_RESERVATION,
         Self::BY_STATE,
         Self::BY_TAG,
+        Self::BY_ASSOCIATION,
         Self::BY_PROFILE,
         Self::BY_USER_DATA,
     ];
