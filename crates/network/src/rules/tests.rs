@@ -126,12 +126,12 @@ fn a_membership_change_is_an_element() {
     changed.security_groups[0].members = vec![Ipv4Addr::new(172, 31, 0, 11), Ipv4Addr::new(172, 31, 9, 9)];
     let (batch, replaces) = rules(&changed).update_from(Some(&loaded)).unwrap();
     assert!(!replaces);
-    let set = r#""family":"inet","table":"vpc","name":"sg-00000000000000001-members""#;
+    let set = r#""family":"inet","name":"sg-00000000000000001-members","table":"vpc""#;
     assert_eq!(
         lines(&batch),
         format!(
-            "{{\"delete\":{{\"element\":{{{set},\"elem\":[\"172.31.0.10\"]}}}}}}\n\
-             {{\"add\":{{\"element\":{{{set},\"elem\":[\"172.31.9.9\"]}}}}}}"
+            "{{\"delete\":{{\"element\":{{\"elem\":[\"172.31.0.10\"],{set}}}}}}}\n\
+             {{\"add\":{{\"element\":{{\"elem\":[\"172.31.9.9\"],{set}}}}}}}"
         )
     );
     changed.security_groups[0].ingress.pop();
