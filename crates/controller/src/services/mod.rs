@@ -32,6 +32,8 @@ use tonic::{Response, Status};
 
 use crate::app::App;
 
+#[cfg(test)]
+mod documented;
 mod hosts;
 mod iam;
 mod image_disks;

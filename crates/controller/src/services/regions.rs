@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hearth_api::ApiError;
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::v1::{
     AccountAttribute, AccountAttributeValue, AvailabilityZone, AvailabilityZoneMessage,
     DescribeAccountAttributesRequest, DescribeAccountAttributesResult, DescribeAvailabilityZonesRequest,
@@ -16,16 +17,24 @@ use tonic::{Request, Response, Status};
 use super::answer;
 use crate::app::App;
 
-const REGION_FILTERS: &[&str] = &["endpoint", "opt-in-status", "region-name"];
-const ZONE_FILTERS: &[&str] = &[
-    "message",
-    "opt-in-status",
-    "region-name",
-    "state",
-    "zone-id",
-    "zone-name",
-    "zone-type",
-];
+pub(super) const REGION_FILTERS: Known<Region> = known! {
+    "endpoint" => endpoint,
+    "opt-in-status" => opt_in_status,
+    "region-name" => region_name,
+};
+pub(super) const ZONE_FILTERS: Known<AvailabilityZone> = known! {
+    "group-long-name" => none,
+    "group-name" => group_name,
+    "message" => messages.message,
+    "opt-in-status" => opt_in_status,
+    "parent-zone-id" => none,
+    "parent-zone-name" => none,
+    "region-name" => region_name,
+    "state" => state,
+    "zone-id" => zone_id,
+    "zone-name" => zone_name,
+    "zone-type" => zone_type,
+};
 const OPT_IN: &str = "opt-in-not-required";
 
 pub(super) struct Regions(pub(super) Arc<App>);
@@ -55,7 +64,7 @@ impl regions_server::Regions for Regions {
 }
 
 fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegionsResponse, ApiError> {
-    let filters = Filters::new(&request.filters, REGION_FILTERS)?;
+    let filters = Filters::new(&request.filters, &REGION_FILTERS)?;
     let region = Region {
         region_name: app.config.region.clone(),
         endpoint: format!("unix:{}", app.config.socket.display()),
@@ -67,17 +76,7 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
             return Err(ApiError::invalid_value("RegionName", name, expected));
         }
     }
-    let matches = filters.matches(&[], |name| {
-        vec![
-            match name {
-                "endpoint" => &region.endpoint,
-                "opt-in-status" => &region.opt_in_status,
-                _ => &region.region_name,
-            }
-            .clone()
-            .into(),
-        ]
-    });
+    let matches = filters.matches(&region);
     Ok(DescribeRegionsResponse {
         regions: if matches { vec![region] } else { Vec::new() },
     })
@@ -126,7 +125,7 @@ fn zones(
     app: &App,
     request: &DescribeAvailabilityZonesRequest,
 ) -> Result<DescribeAvailabilityZonesResponse, ApiError> {
-    let filters = Filters::new(&request.filters, ZONE_FILTERS)?;
+    let filters = Filters::new(&request.filters, &ZONE_FILTERS)?;
     for name in &request.zone_names {
         if !app.config.zones.contains(name) {
             let expected = format!("The zones are {}.", app.config.zones.join(", "));
@@ -162,15 +161,7 @@ fn zones(
     });
     let wanted = |zone: &AvailabilityZone| {
         (request.zone_names.is_empty() || request.zone_names.contains(&zone.zone_name))
-            && filters.matches(&[], |name| match name {
-                "message" => zone.messages.iter().map(|m| m.message.clone().into()).collect(),
-                "opt-in-status" => vec![zone.opt_in_status.clone().into()],
-                "region-name" => vec![zone.region_name.clone().into()],
-                "state" => vec![zone.state.clone().into()],
-                "zone-id" => vec![zone.zone_id.clone().into()],
-                "zone-type" => vec![zone.zone_type.clone().into()],
-                _ => vec![zone.zone_name.clone().into()],
-            })
+            && filters.matches(zone)
     };
     Ok(DescribeAvailabilityZonesResponse {
         availability_zones: zones.filter(wanted).collect(),

@@ -7,6 +7,9 @@ use super::{Host, Instance};
 use crate::state::noun::resource;
 use crate::state::{Concern, Index, Noun, State, Sum, Tags, key};
 
+/// Hosts are shared.
+pub const DEFAULT_TENANCY: &str = "default";
+
 /// What an instance holds of its host's vCPUs and memory. It is also the host's duty for the instance: it exists from the
 /// launch until the agent has said that nothing is left. A stopped instance's claim is zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +135,7 @@ impl State {
             partition_number: member
                 .filter(|member| member.partition > 0)
                 .map(|member| member.partition.cast_signed()),
+            tenancy: DEFAULT_TENANCY.to_owned(),
         }
     }
 
