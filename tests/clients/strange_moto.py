@@ -141,6 +141,11 @@ def name(item):
     return item.nodeid.removeprefix("tests/test_ec2/")
 
 
+def pytest_ignore_collect(collection_path):
+    """moto's own server is tested there."""
+    return True if collection_path.name == "test_server.py" else None
+
+
 def pytest_collection_modifyitems(config, items):
     """Those of the files of the nouns that exist, and whatever is verified against AWS."""
     wanted = [item for item in items if item.path.stem.removeprefix("test_") in FILES or is_verified(item)]

@@ -9,6 +9,7 @@ use crate::catalog::instance_types;
 use crate::services::tell_profile;
 use crate::state::noun::tell_tags;
 use crate::state::{Image, Instance, NetworkInterface, Observation, SecurityGroup, State, Subnet, Volume};
+use hearth_api::zones;
 
 /// What all instances of a cloud have in common.
 #[derive(Debug, Clone)]
@@ -232,6 +233,7 @@ pub fn network_interface(state: &State, cloud: &Cloud, row: &NetworkInterface) -
         }
         .to_owned(),
         attachment,
+        availability_zone_id: zone.as_deref().map_or_else(String::new, zones::id),
         availability_zone: zone.unwrap_or_default(),
         description: String::new(),
         groups: group_identifiers(state, &row.groups),

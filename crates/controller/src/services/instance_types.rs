@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::answer;
 use crate::app::App;
 use crate::catalog::instance_types::{self, UNSUPPORTED};
+use hearth_api::zones;
 
 pub(super) const FILTERS: Known<InstanceTypeInfo> = known! {
     "auto-recovery-supported" => auto_recovery_supported,
@@ -129,13 +130,17 @@ fn offerings(
     let page = Page::new(request.max_results, &request.next_token);
     let filters = Filters::new(&request.filters, &OFFERING_FILTERS)?;
     let (location_type, locations) = match request.location_type.as_str() {
-        "" | "region" => ("region", std::slice::from_ref(&app.config.region)),
-        "availability-zone" => ("availability-zone", app.config.zones.as_slice()),
+        "" | "region" => ("region", vec![app.config.region.clone()]),
+        "availability-zone" => ("availability-zone", app.config.zones.clone()),
+        "availability-zone-id" => {
+            let ids = app.config.zones.iter().map(|zone| zones::id(zone));
+            ("availability-zone-id", ids.collect())
+        }
         other => {
             return Err(ApiError::invalid_value(
                 "LocationType",
                 other,
-                "Expecting region or availability-zone.",
+                "Expecting region, availability-zone or availability-zone-id.",
             ));
         }
     };

@@ -35,6 +35,7 @@ pub(super) const FILTERS: Known<NetworkInterface> = known! {
     "attachment.instance-owner-id" => attachment.instance_owner_id,
     "attachment.status" => attachment.status,
     "availability-zone" => availability_zone,
+    "availability-zone-id" => availability_zone_id,
     "description" => description,
     "group-id" => groups.group_id,
     "group-name" => groups.group_name,

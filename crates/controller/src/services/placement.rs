@@ -261,6 +261,13 @@ impl Wish {
         let Some(asked) = asked else {
             return Ok(Self::default());
         };
+        if !asked.availability_zone_id.is_empty() {
+            return Err(ApiError::invalid_value(
+                "Placement.AvailabilityZoneId",
+                &asked.availability_zone_id,
+                "Name the zone by Placement.AvailabilityZone.",
+            ));
+        }
         let (zone, zones) = (&asked.availability_zone, &app.config.zones);
         if !zone.is_empty() && !zones.contains(zone) {
             let expected = format!("The zones of {} are {}.", app.config.region, zones.join(", "));

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::answer;
 use crate::app::App;
+use hearth_api::zones;
 
 pub(super) const REGION_FILTERS: Known<Region> = known! {
     "endpoint" => endpoint,
@@ -139,11 +140,11 @@ fn zones(
         .filter(|host| connected.contains(&host.id))
         .map(|host| host.availability_zone.as_str())
         .collect();
-    let zones = app.config.zones.iter().enumerate().map(|(n, zone)| {
+    let zones = app.config.zones.iter().map(|zone| {
         let available = live.contains(zone.as_str());
         AvailabilityZone {
             zone_name: zone.clone(),
-            zone_id: format!("{}-az{}", app.config.region, n + 1),
+            zone_id: zones::id(zone),
             region_name: app.config.region.clone(),
             state: if available { "available" } else { "unavailable" }.into(),
             group_name: format!("{}-zg-1", app.config.region),

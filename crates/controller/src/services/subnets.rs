@@ -15,10 +15,12 @@ use crate::app::App;
 use crate::state::noun::tell_tags;
 use crate::state::{self, State};
 use crate::views;
+use hearth_api::zones;
 
 pub(super) const FILTERS: Known<Subnet> = known! {
     tags: |item| &item.tags;
     "availability-zone" => availability_zone,
+    "availability-zone-id" => availability_zone_id,
     "availabilityZone" => availability_zone,
     "available-ip-address-count" => available_ip_address_count,
     "availableIpAddressCount" => available_ip_address_count,
@@ -84,6 +86,7 @@ fn tell(state: &State, region: &str, row: &state::Subnet) -> Subnet {
         vpc_id: row.vpc_id.clone(),
         cidr_block: row.cidr.to_string(),
         availability_zone: row.availability_zone.clone(),
+        availability_zone_id: zones::id(&row.availability_zone),
         state: "available".into(),
         default_for_az: row.default_for_az,
         map_public_ip_on_launch: row.map_public_ip_on_launch,

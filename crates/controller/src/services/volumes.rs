@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::state::noun::tell_tags;
 use crate::state::{self, Host, Instance, State};
 use crate::views::{self, VOLUME_TYPE};
+use hearth_api::zones;
 
 pub(super) const FILTERS: Known<Volume> = known! {
     tags: |item| &item.tags;
@@ -27,6 +28,7 @@ pub(super) const FILTERS: Known<Volume> = known! {
     "attachment.instance-id" => attachments.instance_id,
     "attachment.status" => attachments.state,
     "availability-zone" => availability_zone,
+    "availability-zone-id" => availability_zone_id,
     "create-time" => create_time,
     "encrypted" => encrypted,
     "fast-restored" => (no),
@@ -98,6 +100,7 @@ fn tell(state: &State, row: &state::Volume) -> Volume {
     Volume {
         volume_id: row.id.clone(),
         size: i32::try_from(row.size_gib).unwrap_or(i32::MAX),
+        availability_zone_id: host.map_or_else(String::new, |host| zones::id(&host.availability_zone)),
         availability_zone: host
             .map(|host| host.availability_zone.clone())
             .unwrap_or_default(),

@@ -19,6 +19,7 @@ pub(in crate::services) const FILTERS: Known<Found> = known! {
     "affinity" => none,
     "architecture" => instance.architecture,
     "availability-zone" => instance.placement.availability_zone,
+    "availability-zone-id" => instance.placement.availability_zone_id,
     "block-device-mapping.attach-time" => instance.block_device_mappings.ebs.attach_time,
     "block-device-mapping.delete-on-termination" => instance.block_device_mappings.ebs.delete_on_termination,
     "block-device-mapping.device-name" => instance.block_device_mappings.device_name,

@@ -13,11 +13,13 @@ use crate::app::App;
 use crate::services::input;
 use crate::state::{Host, Instance, State};
 use crate::views;
+use hearth_api::zones;
 
 pub(in crate::services) const FILTERS: Known<InstanceStatus> = known! {
     "application-status.status" => none,
     "attached-ebs-status.status" => none,
     "availability-zone" => availability_zone,
+    "availability-zone-id" => availability_zone_id,
     "event.code" => none,
     "event.description" => none,
     "event.instance-event-id" => none,
@@ -94,6 +96,7 @@ fn status(state: &State, row: &Instance, connected: bool) -> InstanceStatus {
     };
     InstanceStatus {
         availability_zone: row.availability_zone.clone(),
+        availability_zone_id: zones::id(&row.availability_zone),
         instance_id: row.id.clone(),
         instance_state: Some(row.state.into()),
         instance_status: Some(summary.clone()),

@@ -129,6 +129,7 @@ impl State {
             .unwrap_or_default();
         v1::Placement {
             availability_zone: row.availability_zone.clone(),
+            availability_zone_id: hearth_api::zones::id(&row.availability_zone),
             host_id: row.host_id.clone(),
             group_name,
             group_id,
