@@ -88,6 +88,8 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         usage_operation_update_time: Some(timestamp(row.launch_time)),
         virtualization_type: VIRTUALIZATION.into(),
         iam_instance_profile: tell_profile(state, row),
+        hibernation_options: Some(v1::HibernationOptions { configured: false }),
+        enclave_options: Some(v1::EnclaveOptions { enabled: false }),
         ..v1::Instance::default()
     };
     tell_interface(state, cloud, &mut told);

@@ -13,8 +13,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
 
-/// Two zones have a host, as some tests launch in two.
-const ZONES: &str = "us-east-1a,us-east-1b";
+/// As many as us-east-1 has.
+const ZONES: &str = "us-east-1a,us-east-1b,us-east-1c,us-east-1d,us-east-1e,us-east-1f";
+/// In the first zones: tests launch in two.
+const HOSTS: usize = 2;
 const REGION: &str = "us-east-1";
 /// Tests know so many images.
 const IMAGES: usize = 4;
@@ -96,7 +98,7 @@ impl Template {
         let hearthd = start(&self.program, dir.path()).await?;
         let client = hearthd.client().await?;
         let zones: Vec<String> = ZONES.split(',').map(str::to_owned).collect();
-        let fleet = Fleet::join(&client, dir.path(), zones.len(), &zones, Behaviour::default()).await?;
+        let fleet = Fleet::join(&client, dir.path(), HOSTS, &zones[..HOSTS], Behaviour::default()).await?;
         Ok(Cloud {
             hearthd,
             _fleet: fleet,

@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::known;
 use crate::v1::{GroupIdentifier, Instance, InstanceState};
 
 fn filter(name: &str, values: &[&str]) -> Filter {

@@ -28,6 +28,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     (
         "DescribeImages",
+        "public-ssm-parameter-name",
+        "images do not know the names that SSM has for them",
+    ),
+    (
+        "DescribeImages",
         "scan-result.critical-fix-available-since",
         NO_SCANS,
     ),
