@@ -179,7 +179,7 @@ pub(super) struct Described {
 
 fn describe(app: &App, request: &DescribeTagsRequest) -> Result<DescribeTagsResponse, ApiError> {
     let filters = Filters::new(&request.filters, &FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     let mut all: Vec<(&str, Kind, &str, &str)> = state
         .tagged()
         .flat_map(|(kind, id, tags)| {

@@ -23,7 +23,7 @@ pub(super) async fn describe(
 ) -> Result<InstanceAttribute, ApiError> {
     let id = input::id(Kind::Instance, &request.instance_id, "InstanceId")?;
     let row = {
-        let state = app.store.state();
+        let state = app.state();
         let row = state.get::<Instance>(&id).cloned();
         row.ok_or_else(|| Kind::Instance.not_found(&[&id]))?
     };
@@ -45,11 +45,11 @@ pub(super) async fn describe(
         // No instance has them.
         "kernel" | "productCodes" | "ramdisk" | "sriovNetSupport" => {}
         "blockDeviceMapping" => {
-            let state = app.store.state();
+            let state = app.state();
             told.block_device_mappings = views::block_devices(&state, &row);
         }
         "groupSet" => {
-            let state = app.store.state();
+            let state = app.state();
             let interface = state.interface_of(&row.id);
             told.groups =
                 interface.map_or_else(Vec::new, |own| views::group_identifiers(&state, &own.groups));
@@ -115,7 +115,7 @@ pub(super) fn reset(
     request: &ResetInstanceAttributeRequest,
 ) -> Result<ResetInstanceAttributeResponse, ApiError> {
     let id = input::id(Kind::Instance, &request.instance_id, "InstanceId")?;
-    if app.store.state().get::<Instance>(&id).is_none() {
+    if app.state().get::<Instance>(&id).is_none() {
         return Err(Kind::Instance.not_found(&[&id]));
     }
     match request.attribute.as_str() {
