@@ -54,3 +54,20 @@ environment() {
     fi
     printf '%s\n' "$venv/bin/python"
 }
+
+# source_distribution FILE: the directory of the source distribution that a file names with its hash, unpacked when the file is
+# another one.
+source_distribution() {
+    local dir
+    dir=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/source-$(sha256sum "$1" | cut -c1-16)
+    if [ ! -d "$dir" ]; then
+        rm -rf "$dir.partial"
+        mkdir -p "$dir.partial"
+        python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --require-hashes \
+            --dest "$dir.partial" -r "$1" >&2
+        tar --extract --strip-components=1 --directory "$dir.partial" --file "$(echo "$dir.partial"/*.tar.gz)"
+        rm "$dir.partial"/*.tar.gz
+        mv "$dir.partial" "$dir"
+    fi
+    printf '%s\n' "$dir"
+}

@@ -128,7 +128,7 @@ impl Kind {
     pub fn not_found<S: AsRef<str>>(self, ids: &[S]) -> ApiError {
         let noun = match self {
             Self::Instance => "instance ID",
-            Self::Image => "image ID",
+            Self::Image => return self.no_images(ids),
             Self::SecurityGroup => "security group",
             Self::SecurityGroupRule => "security group rule ID",
             Self::Volume => "volume",
@@ -144,6 +144,16 @@ impl Kind {
         let message = match ids.len() {
             1 => format!("The {noun} '{list}' does not exist"),
             _ => format!("The {noun}s '{list}' do not exist"),
+        };
+        ApiError::new(self.not_found_code(), message)
+    }
+
+    /// EC2 writes ids of images in another way.
+    fn no_images<S: AsRef<str>>(self, ids: &[S]) -> ApiError {
+        let list = ids.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+        let message = match ids.len() {
+            1 => format!("The image id '[{list}]' does not exist"),
+            _ => format!("The image ids '[{list}]' do not exist"),
         };
         ApiError::new(self.not_found_code(), message)
     }
@@ -181,10 +191,7 @@ impl Id {
             }),
             _ => Err(ApiError::new(
                 kind.malformed_code(),
-                format!(
-                    "Invalid id: \"{text}\" (expecting \"{}-\" and 17 hex digits)",
-                    kind.prefix()
-                ),
+                format!("Invalid id: \"{text}\" (expecting \"{}-...\")", kind.prefix()),
             )),
         }
     }
@@ -287,6 +294,10 @@ mod tests {
         assert_eq!(
             Kind::Instance.not_found(&["i-1", "i-2"]).message,
             "The instance IDs 'i-1, i-2' do not exist"
+        );
+        assert_eq!(
+            Kind::Image.not_found(&["ami-1", "ami-2"]).message,
+            "The image ids '[ami-1, ami-2]' do not exist"
         );
     }
 

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod join;
 pub mod page;
 pub mod state;
+pub mod zones;
 
 pub use client::Client;
 pub use error::{ApiError, ErrorCode};

@@ -1,5 +1,6 @@
 //! Instances as the API tells them: objects of several nouns put together.
 
+use hearth_api::filter::Values;
 use hearth_api::{InstanceState, v1};
 use hearth_image::BootMode;
 use ipnet::Ipv4Net;
@@ -8,6 +9,7 @@ use crate::catalog::instance_types;
 use crate::services::tell_profile;
 use crate::state::noun::tell_tags;
 use crate::state::{Image, Instance, NetworkInterface, Observation, SecurityGroup, State, Subnet, Volume};
+use hearth_api::zones;
 
 /// What all instances of a cloud have in common.
 #[derive(Debug, Clone)]
@@ -85,13 +87,23 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         platform_details: PLATFORM.into(),
         root_device_type: ROOT_DEVICE_TYPE.into(),
         source_dest_check: true,
+        usage_operation: "RunInstances".into(),
+        usage_operation_update_time: Some(timestamp(row.launch_time)),
         virtualization_type: VIRTUALIZATION.into(),
         iam_instance_profile: tell_profile(state, row),
+        hibernation_options: Some(v1::HibernationOptions { configured: false }),
+        enclave_options: Some(v1::EnclaveOptions { enabled: false }),
         ..v1::Instance::default()
     };
-    let status = attachment_status(row.state);
     tell_interface(state, cloud, &mut told);
-    told.block_device_mappings = state
+    told.block_device_mappings = block_devices(state, row);
+    told
+}
+
+/// The volumes of an instance.
+pub fn block_devices(state: &State, row: &Instance) -> Vec<v1::InstanceBlockDeviceMapping> {
+    let status = attachment_status(row.state);
+    state
         .by(&Volume::BY_INSTANCE, &row.id)
         .filter_map(|volume| Some((volume, volume.attachment.as_ref()?)))
         .map(|(volume, attachment)| v1::InstanceBlockDeviceMapping {
@@ -103,16 +115,17 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
                 volume_id: volume.id.clone(),
             }),
         })
-        .collect();
-    told
+        .collect()
 }
 
-pub fn metadata_options(row: &Instance) -> v1::InstanceMetadataOptions {
-    v1::InstanceMetadataOptions {
+pub fn metadata_options(row: &Instance) -> v1::InstanceMetadataOptionsResponse {
+    v1::InstanceMetadataOptionsResponse {
         http_tokens: row.http_tokens.clone(),
         http_endpoint: row.http_endpoint.clone(),
         http_put_response_hop_limit: i32::try_from(row.http_hop_limit).unwrap_or(1),
         instance_metadata_tags: row.metadata_tags.clone(),
+        http_protocol_ipv6: "disabled".into(),
+        state: "applied".into(),
     }
 }
 
@@ -225,6 +238,7 @@ pub fn network_interface(state: &State, cloud: &Cloud, row: &NetworkInterface) -
         }
         .to_owned(),
         attachment,
+        availability_zone_id: zone.as_deref().map_or_else(String::new, zones::id),
         availability_zone: zone.unwrap_or_default(),
         description: String::new(),
         groups: group_identifiers(state, &row.groups),
@@ -269,6 +283,11 @@ pub fn private_dns_name(private_ip: &str, region: &str) -> String {
         "us-east-1" => format!("ip-{host}.ec2.internal"),
         _ => format!("ip-{host}.{region}.compute.internal"),
     }
+}
+
+/// What hostnames are made of, as filters have it: the private address.
+pub fn ip_name<T>(_: &T, into: &mut Values<'_>) {
+    into.push("ip-name".into());
 }
 
 /// A time where EC2's model has a text: `2026-11-27T09:30:00.000Z`.

@@ -289,24 +289,77 @@ fn element(name: &str, text: &str, out: &mut String) {
 
 /// Text as XML 1.0 has it. Characters that it cannot have become U+FFFD.
 fn escape(text: &str, out: &mut String) {
-    let mut rest = text;
-    let special = |c: char| {
-        matches!(c, '&' | '<' | '>' | '"' | '\u{fffe}' | '\u{ffff}') || (c < ' ' && c != '\n' && c != '\t')
-    };
-    while let Some(at) = rest.find(special) {
-        let (plain, from) = rest.split_at(at);
-        out.push_str(plain);
-        let mut chars = from.chars();
-        out.push_str(match chars.next() {
-            Some('&') => "&amp;",
-            Some('<') => "&lt;",
-            Some('>') => "&gt;",
-            Some('"') => "&quot;",
+    let bytes = text.as_bytes();
+    let (mut from, mut at) = (0, 0);
+    while let Some(found) = bytes[at..].iter().position(|byte| IS_SPECIAL[usize::from(*byte)]) {
+        at += found;
+        // U+FFFE and U+FFFF are EF BF BE and EF BF BF; other characters begin with EF, too.
+        let (written, length) = match &bytes[at..] {
+            [b'&', ..] => ("&amp;", 1),
+            [b'<', ..] => ("&lt;", 1),
+            [b'>', ..] => ("&gt;", 1),
+            [b'"', ..] => ("&quot;", 1),
             // Else a parser takes it for a line's end.
-            Some('\r') => "&#xD;",
-            _ => "\u{fffd}",
-        });
-        rest = chars.as_str();
+            [b'\r', ..] => ("&#xD;", 1),
+            [0xef, 0xbf, 0xbe | 0xbf, ..] => ("\u{fffd}", 3),
+            [0xef, ..] => {
+                at += 3;
+                continue;
+            }
+            _ => ("\u{fffd}", 1),
+        };
+        out.push_str(&text[from..at]);
+        out.push_str(written);
+        at += length;
+        from = at;
     }
-    out.push_str(rest);
+    out.push_str(&text[from..]);
+}
+
+/// The bytes at which a character may begin that is not written as it is.
+const IS_SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut control = 0;
+    while control < b' ' {
+        special[control as usize] = control != b'\n' && control != b'\t';
+        control += 1;
+    }
+    special[b'&' as usize] = true;
+    special[b'<' as usize] = true;
+    special[b'>' as usize] = true;
+    special[b'"' as usize] = true;
+    special[0xef] = true;
+    special
+};
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// By characters.
+    fn model(text: &str) -> String {
+        text.chars()
+            .map(|c| match c {
+                '&' => "&amp;".to_owned(),
+                '<' => "&lt;".to_owned(),
+                '>' => "&gt;".to_owned(),
+                '"' => "&quot;".to_owned(),
+                '\r' => "&#xD;".to_owned(),
+                '\n' | '\t' => c.to_string(),
+                '\u{fffe}' | '\u{ffff}' | '\0'..' ' => '\u{fffd}'.to_string(),
+                c => c.to_string(),
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn text_is_escaped_by_its_characters(text in "([a-c&<>\"\r\n\t\u{0}-\u{1f}]|[\u{f000}-\u{ffff}]|.){0,30}") {
+            let mut out = String::new();
+            escape(&text, &mut out);
+            prop_assert_eq!(out, model(&text));
+        }
+    }
 }

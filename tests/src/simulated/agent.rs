@@ -148,7 +148,7 @@ impl Agent {
             Some(Down::ConsoleRequest(request)) => {
                 let output = ConsoleOutput {
                     request_id: request.request_id,
-                    output: b"simulated\n".to_vec(),
+                    output: b"Linux version 6.12.0 (simulated)\n".to_vec(),
                     written_at: 0,
                     error: String::new(),
                 };

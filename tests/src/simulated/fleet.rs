@@ -46,17 +46,15 @@ impl Fleet {
         for _ in 0..hosts.div_ceil(PER_TOKEN) {
             tokens.push(token(client).await?);
         }
-        let joining = tokens
-            .iter()
-            .cycle()
-            .zip(zones.iter().cycle())
-            .take(hosts)
-            .enumerate()
-            .map(|(number, (token, zone))| {
-                let dir = dir.join(format!("host-{number}"));
-                let shared = Arc::clone(&shared);
-                async move { Agent::join(&dir, token, &token.endpoint, zone, shared).await }
-            });
+        let mut places = Vec::with_capacity(hosts);
+        for (token, zone) in tokens.iter().cycle().zip(zones.iter().cycle()).take(hosts) {
+            places.push((token.clone(), zone.clone()));
+        }
+        let joining = places.into_iter().enumerate().map(|(number, (token, zone))| {
+            let dir = dir.join(format!("host-{number}"));
+            let shared = Arc::clone(&shared);
+            async move { Agent::join(&dir, &token, &token.endpoint, &zone, shared).await }
+        });
         let agents: Vec<Agent> = futures::stream::iter(joining)
             .buffer_unordered(AT_ONCE)
             .try_collect()

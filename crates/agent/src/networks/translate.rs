@@ -162,7 +162,7 @@ pub fn metadata(instance: &InstanceIntent, vpcs: &[VpcIntent]) -> Result<Instanc
         owner_id: told.owner_id.clone(),
         region: told.region.clone(),
         availability_zone: told.availability_zone.clone(),
-        availability_zone_id: told.availability_zone.clone(),
+        availability_zone_id: hearth_api::zones::id(&told.availability_zone),
         root_device_name: "/dev/vda".to_owned(),
         local_hostname: told.local_hostname.clone(),
         public_hostname: None,

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::v1::{GroupIdentifier, Instance, InstanceState};
 
 fn filter(name: &str, values: &[&str]) -> Filter {
     Filter {
@@ -44,57 +45,123 @@ fn wildcards() {
     }
 }
 
+const KNOWN: Known<Instance> = known! {
+    tags: |instance| &instance.tags;
+    "instance-state-name" => state.name,
+    "instance-state-code" => state.code,
+    "instance.group-id" => security_groups.group_id,
+    "ip-address" => public_ip_address,
+    "launch-time" => launch_time,
+    "network-interface.addresses.primary" => network_interfaces.private_ip_addresses.primary,
+    "outpost-arn" => none,
+    "ena-support" => (no),
+};
+const UNTAGGED: Known<Instance> = known! { "vpc-id" => vpc_id };
+
+fn instance(state: &str, tags: &[Tag]) -> Instance {
+    let group = |id: &str| GroupIdentifier {
+        group_id: id.into(),
+        group_name: String::new(),
+    };
+    Instance {
+        state: Some(InstanceState {
+            code: 16,
+            name: state.into(),
+        }),
+        tags: tags.to_vec(),
+        security_groups: vec![group("sg-1"), group("sg-2")],
+        launch_time: Some(prost_types::Timestamp {
+            seconds: 1_700_000_000,
+            nanos: 5_000_000,
+        }),
+        ..Instance::default()
+    }
+}
+
+fn passes(filters: &[Filter], instance: &Instance) -> bool {
+    Filters::new(filters, &KNOWN).unwrap().matches(instance)
+}
+
 #[test]
 fn values_are_or_and_filters_are_and() {
     let filters = [
         filter("instance-state-name", &["pending", "running"]),
         filter("tag:Name", &["web*"]),
     ];
-    let filters = Filters::new(&filters, &["instance-state-name", "tag"]).unwrap();
-    let state = |state: &'static str| move |_: &str| -> Values<'static> { vec![state.into()] };
     let (web, db) = ([tag("Name", "web-1")], [tag("Name", "db-1")]);
-    assert!(filters.matches(&web, state("running")));
-    assert!(filters.matches(&web, state("pending")));
-    assert!(!filters.matches(&web, state("stopped")));
-    assert!(!filters.matches(&db, state("running")));
-    assert!(!filters.matches(&[], state("running")));
+    assert!(passes(&filters, &instance("running", &web)));
+    assert!(passes(&filters, &instance("pending", &web)));
+    assert!(!passes(&filters, &instance("stopped", &web)));
+    assert!(!passes(&filters, &instance("running", &db)));
+    assert!(!passes(&filters, &instance("running", &[])));
 }
 
 #[test]
-fn tag_keys() {
-    let filters = [filter("tag-key", &["Own?r"])];
-    let filters = Filters::new(&filters, &["tag"]).unwrap();
+fn members_are_found_wherever_they_are() {
+    for (name, value, expected) in [
+        ("instance-state-code", "16", true),
+        ("instance.group-id", "sg-2", true),
+        ("instance.group-id", "sg-3", false),
+        // What a message does not have matches nothing.
+        ("ip-address", "*", false),
+        ("network-interface.addresses.primary", "*", false),
+        ("launch-time", "2023-11-14T22:13:20.005Z", true),
+        ("launch-time", "2023-11-14*", true),
+        ("outpost-arn", "*", false),
+        ("ena-support", "false", true),
+        ("ena-support", "False", false),
+    ] {
+        let found = passes(&[filter(name, &[value])], &instance("running", &[]));
+        assert_eq!(found, expected, "{name}={value}");
+    }
+}
+
+#[test]
+fn tag_keys_and_empty_values() {
     let (owned, named) = ([tag("Name", "x"), tag("Owner", "")], [tag("Name", "Owner")]);
-    assert!(filters.matches(&owned, |_| Values::new()));
-    assert!(!filters.matches(&named, |_| Values::new()));
+    assert!(passes(
+        &[filter("tag-key", &["Own?r"])],
+        &instance("running", &owned)
+    ));
+    assert!(!passes(
+        &[filter("tag-key", &["Own?r"])],
+        &instance("running", &named)
+    ));
+    assert!(passes(
+        &[filter("tag:Owner", &[""])],
+        &instance("running", &owned)
+    ));
+    assert!(!passes(
+        &[filter("tag:Owner", &[""])],
+        &instance("running", &named)
+    ));
 }
 
 #[test]
 fn unknown_names_are_refused_with_the_known_ones() {
     for name in ["colour", "tag", "tag:"] {
-        let error = Filters::new(&[filter(name, &["x"])], &["vpc-id", "tag"]).unwrap_err();
+        let error = Filters::new(&[filter(name, &["x"])], &KNOWN).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidParameterValue);
         assert!(
-            error.message.contains("tag:<key>, tag-key, vpc-id"),
+            error.message.contains("outpost-arn, tag-key, tag:<key>"),
             "{}",
             error.message
         );
     }
-    assert!(Filters::new(&[filter("tag:Name", &["x"])], &["vpc-id"]).is_err());
-    assert!(Filters::new(&[filter("vpc-id", &[])], &["vpc-id"]).is_err());
+    assert!(Filters::new(&[filter("tag:Name", &["x"])], &UNTAGGED).is_err());
+    assert!(Filters::new(&[filter("vpc-id", &[])], &UNTAGGED).is_err());
 }
 
 #[test]
 fn ec2s_limits() {
-    let known = ["vpc-id"];
     let many = filter("vpc-id", &["x"; MAX_VALUES]);
     let one = filter("vpc-id", &["x"]);
-    assert!(Filters::new(std::slice::from_ref(&many), &known).is_ok());
-    let error = Filters::new(&[many, one], &known).unwrap_err();
+    assert!(Filters::new(std::slice::from_ref(&many), &UNTAGGED).is_ok());
+    let error = Filters::new(&[many, one], &UNTAGGED).unwrap_err();
     assert_eq!(error.code, ErrorCode::FilterLimitExceeded);
     let long = |length: usize| [filter("vpc-id", &[&"ä".repeat(length)])];
-    assert!(Filters::new(&long(MAX_LENGTH), &known).is_ok());
-    let error = Filters::new(&long(MAX_LENGTH + 1), &known).unwrap_err();
+    assert!(Filters::new(&long(MAX_LENGTH), &UNTAGGED).is_ok());
+    let error = Filters::new(&long(MAX_LENGTH + 1), &UNTAGGED).unwrap_err();
     assert_eq!(error.code, ErrorCode::InvalidParameterValue);
 }
 

@@ -11,6 +11,9 @@ use crate::views::{ARCHITECTURE, HYPERVISOR, ROOT_DEVICE_TYPE, VIRTUALIZATION};
 /// What a launch asks for when it names no type.
 pub const DEFAULT: &str = "t2.micro";
 
+/// Of what Hearth has for no type.
+pub const UNSUPPORTED: &str = "unsupported";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceType {
     pub name: &'static str,
@@ -80,6 +83,10 @@ impl InstanceType {
                 network_performance: self.network.into(),
                 maximum_network_interfaces: signed(self.interfaces),
                 ipv4_addresses_per_interface: signed(self.addresses_per_interface),
+                ena_support: UNSUPPORTED.into(),
+                efa_supported: false,
+                ipv6_supported: false,
+                encryption_in_transit_supported: false,
             }),
             instance_storage_supported: self.instance_store_gb > 0,
             instance_storage_info: (self.instance_store_gb > 0).then(|| v1::InstanceStorageInfo {
@@ -93,6 +100,8 @@ impl InstanceType {
                 ebs_optimized_info: (self.ebs_mbps > 0).then(|| v1::EbsOptimizedInfo {
                     baseline_bandwidth_in_mbps: signed(self.ebs_mbps),
                 }),
+                encryption_support: UNSUPPORTED.into(),
+                nvme_support: UNSUPPORTED.into(),
             }),
             auto_recovery_supported: true,
             bare_metal: false,
@@ -137,12 +146,15 @@ mod tests {
         assert!(find(DEFAULT).is_some());
         for kind in all() {
             assert_eq!(kind.vcpus % kind.threads_per_core, 0, "{}", kind.name);
+            // Before 2012 EC2 counted in tenths of a GiB, and gave no credits.
+            let is_old = kind.name.starts_with("t1.") || kind.name.starts_with("m1.");
             assert!(
-                kind.memory_mib >= 512 && kind.memory_mib % 128 == 0,
+                kind.memory_mib >= 512 && (is_old || kind.memory_mib % 128 == 0),
                 "{}",
                 kind.name
             );
-            assert_eq!(kind.burstable, kind.name.starts_with('t'), "{}", kind.name);
+            let has_credits = kind.name.starts_with('t') && !is_old;
+            assert_eq!(kind.burstable, has_credits, "{}", kind.name);
         }
         let micro = find("t2.micro").map(|t| (t.vcpus, t.memory_mib));
         assert_eq!(micro, Some((1, 1024)));

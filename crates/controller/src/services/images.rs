@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known, no};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     BlockDeviceMapping, DeregisterImageRequest, DeregisterImageResponse, DescribeImageAttributeRequest,
@@ -22,18 +23,49 @@ use crate::views::{
     self, ARCHITECTURE, HYPERVISOR, PLATFORM, ROOT_DEVICE, ROOT_DEVICE_TYPE, VIRTUALIZATION, VOLUME_TYPE,
 };
 
-const FILTERS: &[&str] = &[
-    "architecture",
-    "boot-mode",
-    "description",
-    "image-id",
-    "is-public",
-    "name",
-    "owner-id",
-    "root-device-name",
-    "state",
-    "tag",
-];
+pub(super) const FILTERS: Known<Image> = known! {
+    tags: |item| &item.tags;
+    "architecture" => architecture,
+    "block-device-mapping.delete-on-termination" => block_device_mappings.ebs.delete_on_termination,
+    "block-device-mapping.device-name" => block_device_mappings.device_name,
+    "block-device-mapping.encrypted" => block_device_mappings.ebs.encrypted,
+    "block-device-mapping.snapshot-id" => none,
+    "block-device-mapping.volume-size" => block_device_mappings.ebs.volume_size,
+    "block-device-mapping.volume-type" => block_device_mappings.ebs.volume_type,
+    "boot-mode" => boot_mode,
+    "creation-date" => creation_date,
+    "description" => description,
+    "ena-support" => ena_support,
+    "free-tier-eligible" => (no),
+    "hypervisor" => hypervisor,
+    "image-id" => image_id,
+    "image-type" => image_type,
+    "image-watermark.source-image-creation-time" => none,
+    "image-watermark.source-image-id" => none,
+    "image-watermark.source-image-region" => none,
+    "image-watermark.watermark-creation-time" => none,
+    "image-watermark.watermark-key" => none,
+    "is-public" => public,
+    "kernel-id" => none,
+    "manifest-location" => image_location,
+    "name" => name,
+    "owner-alias" => none,
+    "owner-id" => owner_id,
+    "platform" => none,
+    "product-code" => none,
+    "product-code.type" => none,
+    "ramdisk-id" => none,
+    "root-device-name" => root_device_name,
+    "root-device-type" => root_device_type,
+    "source-image-id" => none,
+    "source-image-region" => none,
+    "source-instance-id" => none,
+    "sriov-net-support" => none,
+    "state" => state,
+    "state-reason-code" => none,
+    "state-reason-message" => none,
+    "virtualization-type" => virtualization_type,
+};
 
 pub(super) struct Images(pub(super) Arc<App>);
 
@@ -78,7 +110,7 @@ impl images_server::Images for Images {
 fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImagesResponse, ApiError> {
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(&request.image_ids, page, "imagesSet")?;
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::Image, &request.image_ids, |id| {
         state
@@ -102,25 +134,7 @@ fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImages
     });
     let tell = |row: &state::Image| {
         let image = tell(&state, row);
-        let is_public = image.public.to_string();
-        let passes = filters.matches(&image.tags, |name| {
-            vec![
-                match name {
-                    "is-public" => &is_public,
-                    "architecture" => &image.architecture,
-                    "boot-mode" => &image.boot_mode,
-                    "description" => &image.description,
-                    "name" => &image.name,
-                    "owner-id" => &image.owner_id,
-                    "root-device-name" => &image.root_device_name,
-                    "state" => &image.state,
-                    _ => &image.image_id,
-                }
-                .as_str()
-                .into(),
-            ]
-        });
-        passes.then_some(image)
+        filters.matches(&image).then_some(image)
     };
     let (images, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeImagesResponse { images, next_token })

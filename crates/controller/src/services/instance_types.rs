@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known, Values};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DescribeInstanceTypeOfferingsRequest, DescribeInstanceTypeOfferingsResult, DescribeInstanceTypesRequest,
@@ -13,20 +14,62 @@ use tonic::{Request, Response, Status};
 
 use super::answer;
 use crate::app::App;
-use crate::catalog::instance_types;
+use crate::catalog::instance_types::{self, UNSUPPORTED};
+use hearth_api::zones;
 
-const FILTERS: &[&str] = &[
-    "burstable-performance-supported",
-    "current-generation",
-    "instance-storage-supported",
-    "instance-type",
-    "memory-info.size-in-mib",
-    "network-info.network-performance",
-    "processor-info.supported-architecture",
-    "vcpu-info.default-cores",
-    "vcpu-info.default-threads-per-core",
-    "vcpu-info.default-vcpus",
-];
+pub(super) const FILTERS: Known<InstanceTypeInfo> = known! {
+    "auto-recovery-supported" => auto_recovery_supported,
+    "bare-metal" => bare_metal,
+    "burstable-performance-supported" => burstable_performance_supported,
+    "current-generation" => current_generation,
+    "dedicated-hosts-supported" => dedicated_hosts_supported,
+    "ebs-info.ebs-optimized-info.baseline-bandwidth-in-mbps" => ebs_info.ebs_optimized_info.baseline_bandwidth_in_mbps,
+    "ebs-info.encryption-support" => ebs_info.encryption_support,
+    "ebs-info.nvme-support" => ebs_info.nvme_support,
+    "free-tier-eligible" => free_tier_eligible,
+    "hibernation-supported" => hibernation_supported,
+    "hypervisor" => hypervisor,
+    "instance-storage-info.encryption-support" => (unsupported),
+    "instance-storage-info.nvme-support" => (unsupported),
+    "instance-storage-info.total-size-in-gb" => instance_storage_info.total_size_in_gb,
+    "instance-storage-supported" => instance_storage_supported,
+    "instance-type" => instance_type,
+    "memory-info.size-in-mib" => memory_info.size_in_mi_b,
+    "network-info.bandwidth-weightings" => none,
+    "network-info.efa-info.maximum-efa-interfaces" => none,
+    "network-info.efa-supported" => network_info.efa_supported,
+    "network-info.ena-support" => network_info.ena_support,
+    "network-info.encryption-in-transit-supported" => network_info.encryption_in_transit_supported,
+    "network-info.flexible-ena-queues-support" => (unsupported),
+    "network-info.ipv4-addresses-per-interface" => network_info.ipv4_addresses_per_interface,
+    "network-info.ipv6-addresses-per-interface" => none,
+    "network-info.ipv6-supported" => network_info.ipv6_supported,
+    "network-info.maximum-network-interfaces" => network_info.maximum_network_interfaces,
+    "network-info.network-performance" => network_info.network_performance,
+    "nitro-enclaves-support" => (unsupported),
+    "nitro-tpm-info.supported-versions" => none,
+    "nitro-tpm-support" => (unsupported),
+    "processor-info.supported-architecture" => processor_info.supported_architectures,
+    "processor-info.supported-features" => none,
+    "supported-boot-mode" => supported_boot_modes,
+    "supported-root-device-type" => supported_root_device_types,
+    "supported-usage-class" => supported_usage_classes,
+    "supported-virtualization-type" => supported_virtualization_types,
+    "vcpu-info.default-cores" => v_cpu_info.default_cores,
+    "vcpu-info.default-threads-per-core" => v_cpu_info.default_threads_per_core,
+    "vcpu-info.default-vcpus" => v_cpu_info.default_v_cpus,
+    // CPU options cannot be chosen.
+    "vcpu-info.valid-cores" => v_cpu_info.default_cores,
+    "vcpu-info.valid-threads-per-core" => v_cpu_info.default_threads_per_core,
+};
+pub(super) const OFFERING_FILTERS: Known<InstanceTypeOffering> = known! {
+    "instance-type" => instance_type,
+    "location" => location,
+};
+
+fn unsupported<T>(_: &T, into: &mut Values<'_>) {
+    into.push(UNSUPPORTED.into());
+}
 
 pub(super) struct InstanceTypes(pub(super) Arc<App>);
 
@@ -51,7 +94,7 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
     let names = &request.instance_types;
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(names, page, "instanceTypes")?;
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let unknown: Vec<&str> = names
         .iter()
         .map(String::as_str)
@@ -61,7 +104,7 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
         return Err(ApiError::new(
             ErrorCode::InvalidInstanceType,
             format!(
-                "The following supplied instance types do not exist: [{}]. Without names all are listed.",
+                "The following supplied instance types do not exist: [{}]",
                 unknown.join(", ")
             ),
         ));
@@ -70,7 +113,7 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
         .iter()
         .map(instance_types::InstanceType::info)
         .filter(|info| names.is_empty() || names.contains(&info.instance_type))
-        .filter(|info| filters.matches(&[], |name| vec![value(info, name).into()]))
+        .filter(|info| filters.matches(info))
         .collect();
     infos.sort_by(|a, b| a.instance_type.cmp(&b.instance_type));
     let (instance_types, next_token) = paginate(infos, page, |i| i.instance_type.clone(), Some)?;
@@ -85,15 +128,19 @@ fn offerings(
     request: &DescribeInstanceTypeOfferingsRequest,
 ) -> Result<DescribeInstanceTypeOfferingsResult, ApiError> {
     let page = Page::new(request.max_results, &request.next_token);
-    let filters = Filters::new(&request.filters, &["instance-type", "location"])?;
+    let filters = Filters::new(&request.filters, &OFFERING_FILTERS)?;
     let (location_type, locations) = match request.location_type.as_str() {
-        "" | "region" => ("region", std::slice::from_ref(&app.config.region)),
-        "availability-zone" => ("availability-zone", app.config.zones.as_slice()),
+        "" | "region" => ("region", vec![app.config.region.clone()]),
+        "availability-zone" => ("availability-zone", app.config.zones.clone()),
+        "availability-zone-id" => {
+            let ids = app.config.zones.iter().map(|zone| zones::id(zone));
+            ("availability-zone-id", ids.collect())
+        }
         other => {
             return Err(ApiError::invalid_value(
                 "LocationType",
                 other,
-                "Expecting region or availability-zone.",
+                "Expecting region, availability-zone or availability-zone-id.",
             ));
         }
     };
@@ -106,14 +153,8 @@ fn offerings(
             location: location.clone(),
         })
     });
-    let mut offerings: Vec<_> = offerings
-        .filter(|offering| {
-            filters.matches(&[], |name| match name {
-                "location" => vec![offering.location.as_str().into()],
-                _ => vec![offering.instance_type.as_str().into()],
-            })
-        })
-        .collect();
+    let offerings = offerings.filter(|offering| filters.matches(offering));
+    let mut offerings: Vec<_> = offerings.collect();
     // By what pages go on from.
     let key = |offering: &InstanceTypeOffering| format!("{} {}", offering.location, offering.instance_type);
     offerings.sort_by_key(key);
@@ -122,28 +163,4 @@ fn offerings(
         instance_type_offerings,
         next_token,
     })
-}
-
-fn value(info: &InstanceTypeInfo, name: &str) -> String {
-    let cpus = info.v_cpu_info.unwrap_or_default();
-    match name {
-        "burstable-performance-supported" => info.burstable_performance_supported.to_string(),
-        "current-generation" => info.current_generation.to_string(),
-        "instance-storage-supported" => info.instance_storage_supported.to_string(),
-        "memory-info.size-in-mib" => info.memory_info.unwrap_or_default().size_in_mi_b.to_string(),
-        "network-info.network-performance" => info
-            .network_info
-            .as_ref()
-            .map_or_else(String::new, |network| network.network_performance.clone()),
-        "processor-info.supported-architecture" => info
-            .processor_info
-            .as_ref()
-            .map_or_else(String::new, |processor| {
-                processor.supported_architectures.concat()
-            }),
-        "vcpu-info.default-cores" => cpus.default_cores.to_string(),
-        "vcpu-info.default-threads-per-core" => cpus.default_threads_per_core.to_string(),
-        "vcpu-info.default-vcpus" => cpus.default_v_cpus.to_string(),
-        _ => info.instance_type.clone(),
-    }
 }

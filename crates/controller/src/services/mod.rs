@@ -34,6 +34,8 @@ use tonic::{Response, Status};
 use crate::app::App;
 
 mod accounts;
+#[cfg(test)]
+mod documented;
 mod hosts;
 mod iam;
 mod image_attributes;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hearth_api::filter::{Filters, Values};
+use hearth_api::filter::{Filters, Known, no};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DescribeNetworkInterfacesRequest, DescribeNetworkInterfacesResult, NetworkInterface,
@@ -15,34 +16,45 @@ use super::{answer, input};
 use crate::app::App;
 use crate::{state, views};
 
-const FILTERS: &[&str] = &[
-    "addresses.association.public-ip",
-    "addresses.primary",
-    "addresses.private-ip-address",
-    "association.public-ip",
-    "attachment.attachment-id",
-    "attachment.delete-on-termination",
-    "attachment.device-index",
-    "attachment.instance-id",
-    "attachment.instance-owner-id",
-    "attachment.status",
-    "availability-zone",
-    "description",
-    "group-id",
-    "group-name",
-    "interface-type",
-    "mac-address",
-    "network-interface-id",
-    "owner-id",
-    "private-dns-name",
-    "private-ip-address",
-    "requester-managed",
-    "source-dest-check",
-    "status",
-    "subnet-id",
-    "tag",
-    "vpc-id",
-];
+pub(super) const FILTERS: Known<NetworkInterface> = known! {
+    tags: |item| &item.tag_set;
+    "addresses.association.owner-id" => private_ip_addresses.association.ip_owner_id,
+    "addresses.association.public-ip" => private_ip_addresses.association.public_ip,
+    "addresses.primary" => private_ip_addresses.primary,
+    "addresses.private-ip-address" => private_ip_addresses.private_ip_address,
+    "association.allocation-id" => none,
+    "association.association-id" => none,
+    "association.ip-owner-id" => association.ip_owner_id,
+    "association.public-dns-name" => association.public_dns_name,
+    "association.public-ip" => association.public_ip,
+    "attachment.attach-time" => attachment.attach_time,
+    "attachment.attachment-id" => attachment.attachment_id,
+    "attachment.delete-on-termination" => attachment.delete_on_termination,
+    "attachment.device-index" => attachment.device_index,
+    "attachment.instance-id" => attachment.instance_id,
+    "attachment.instance-owner-id" => attachment.instance_owner_id,
+    "attachment.status" => attachment.status,
+    "availability-zone" => availability_zone,
+    "availability-zone-id" => availability_zone_id,
+    "description" => description,
+    "group-id" => groups.group_id,
+    "group-name" => groups.group_name,
+    "interface-type" => interface_type,
+    "ipv6-addresses.ipv6-address" => none,
+    "mac-address" => mac_address,
+    "network-interface-id" => network_interface_id,
+    "operator.managed" => (no),
+    "operator.principal" => none,
+    "owner-id" => owner_id,
+    "private-dns-name" => private_dns_name,
+    "private-ip-address" => private_ip_address,
+    "requester-id" => none,
+    "requester-managed" => requester_managed,
+    "source-dest-check" => source_dest_check,
+    "status" => status,
+    "subnet-id" => subnet_id,
+    "vpc-id" => vpc_id,
+};
 
 pub(super) struct NetworkInterfaces(pub(super) Arc<App>);
 
@@ -63,7 +75,7 @@ fn describe(
     let ids = &request.network_interface_ids;
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(ids, page, "networkInterfaceIdSet")?;
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::NetworkInterface, ids, |id| {
         state.get::<state::NetworkInterface>(id).is_some()
@@ -73,53 +85,11 @@ fn describe(
         .filter(|row| ids.is_empty() || ids.contains(&row.id));
     let tell = |row: &state::NetworkInterface| {
         let told = views::network_interface(&state, &app.cloud, row);
-        filters
-            .matches(&told.tag_set, |name| values(&told, name))
-            .then_some(told)
+        filters.matches(&told).then_some(told)
     };
     let (network_interfaces, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeNetworkInterfacesResult {
         network_interfaces,
         next_token,
     })
-}
-
-fn values<'i>(interface: &'i NetworkInterface, name: &str) -> Values<'i> {
-    let groups = || interface.groups.iter();
-    let value = match name {
-        "addresses.association.public-ip" | "association.public-ip" => {
-            let association = interface.association.iter();
-            return association.map(|own| own.public_ip.as_str().into()).collect();
-        }
-        // The primary one is the only one.
-        "addresses.primary" | "source-dest-check" => "true".into(),
-        "requester-managed" => "false".into(),
-        "addresses.private-ip-address" | "private-ip-address" => interface.private_ip_address.as_str().into(),
-        "availability-zone" => interface.availability_zone.as_str().into(),
-        "description" => interface.description.as_str().into(),
-        "group-id" => return groups().map(|group| group.group_id.as_str().into()).collect(),
-        "group-name" => return groups().map(|group| group.group_name.as_str().into()).collect(),
-        "interface-type" => interface.interface_type.as_str().into(),
-        "mac-address" => interface.mac_address.as_str().into(),
-        "network-interface-id" => interface.network_interface_id.as_str().into(),
-        "owner-id" => interface.owner_id.as_str().into(),
-        "private-dns-name" => interface.private_dns_name.as_str().into(),
-        "status" => interface.status.as_str().into(),
-        "subnet-id" => interface.subnet_id.as_str().into(),
-        "vpc-id" => interface.vpc_id.as_str().into(),
-        _ => {
-            let attachment = interface.attachment.iter();
-            return attachment
-                .map(|attachment| match name {
-                    "attachment.attachment-id" => attachment.attachment_id.as_str().into(),
-                    "attachment.delete-on-termination" => attachment.delete_on_termination.to_string().into(),
-                    "attachment.device-index" => attachment.device_index.to_string().into(),
-                    "attachment.instance-id" => attachment.instance_id.as_str().into(),
-                    "attachment.instance-owner-id" => attachment.instance_owner_id.as_str().into(),
-                    _ => attachment.status.as_str().into(),
-                })
-                .collect();
-        }
-    };
-    vec![value]
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hearth_api::filter::{Filters, Values};
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::v1::{
     CreatePlacementGroupRequest, CreatePlacementGroupResult, DeletePlacementGroupRequest,
     DeletePlacementGroupResult, DescribePlacementGroupsRequest, DescribePlacementGroupsResult, Placement,
@@ -16,24 +17,17 @@ use super::{answer, input};
 use crate::app::App;
 use crate::scheduler::{self, Demand, Other, Spacing, schedule};
 use crate::state::noun::{keep_tags, tell_tags};
-use crate::state::{self, Claim, Instance, PlacementGroupMember, State, Strategy, Tx};
+use crate::state::{self, Claim, DEFAULT_TENANCY, Instance, PlacementGroupMember, State, Strategy, Tx};
 
-/// Filters of DescribeInstances by the placement.
-pub(super) const FILTERS: &[&str] = &[
-    "availability-zone",
-    "host-id",
-    "placement-group-name",
-    "placement-partition-number",
-];
 /// Filters of DescribePlacementGroups.
-const GROUP_FILTERS: &[&str] = &[
-    "group-arn",
-    "group-name",
-    "spread-level",
-    "state",
-    "strategy",
-    "tag",
-];
+pub(super) const FILTERS: Known<PlacementGroup> = known! {
+    tags: |item| &item.tags;
+    "group-arn" => group_arn,
+    "group-name" => group_name,
+    "spread-level" => spread_level,
+    "state" => state,
+    "strategy" => strategy,
+};
 /// Of an account, as in EC2.
 const MAX_GROUPS: usize = 500;
 const MAX_PARTITIONS: u32 = 7;
@@ -182,7 +176,7 @@ fn describe(
     app: &App,
     request: &DescribePlacementGroupsRequest,
 ) -> Result<DescribePlacementGroupsResult, ApiError> {
-    let filters = Filters::new(&request.filters, GROUP_FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let (names, ids) = (&request.group_names, &request.group_ids);
     let state = app.state();
     input::all_known(Kind::PlacementGroup, ids, |id| {
@@ -198,18 +192,8 @@ fn describe(
         })
         .collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
-    let told = rows.into_iter().map(|row| tell(app, row)).filter(|group| {
-        filters.matches(&group.tags, |name| {
-            let value = match name {
-                "group-arn" => &group.group_arn,
-                "group-name" => &group.group_name,
-                "spread-level" => &group.spread_level,
-                "state" => &group.state,
-                _ => &group.strategy,
-            };
-            vec![value.as_str().into()]
-        })
-    });
+    let told = rows.into_iter().map(|row| tell(app, row));
+    let told = told.filter(|group| filters.matches(group));
     Ok(DescribePlacementGroupsResult {
         placement_groups: told.collect(),
     })
@@ -253,21 +237,6 @@ fn named<'s>(state: &'s State, account_id: &str, name: &str) -> Result<&'s state
     found.ok_or_else(|| Kind::PlacementGroup.not_found(&[name]))
 }
 
-/// What a placement has under the name of a filter.
-pub(super) fn values<'p>(placement: &'p Placement, name: &str) -> Values<'p> {
-    let value = match name {
-        "placement-group-name" if !placement.group_name.is_empty() => placement.group_name.as_str().into(),
-        "placement-partition-number" => match placement.partition_number {
-            Some(number) => number.to_string().into(),
-            None => return Vec::new(),
-        },
-        "availability-zone" => placement.availability_zone.as_str().into(),
-        "host-id" => placement.host_id.as_str().into(),
-        _ => return Vec::new(),
-    };
-    vec![value]
-}
-
 /// What a caller asks of the placement of instances, with what it names found.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wish {
@@ -292,10 +261,25 @@ impl Wish {
         let Some(asked) = asked else {
             return Ok(Self::default());
         };
+        if !asked.availability_zone_id.is_empty() {
+            return Err(ApiError::invalid_value(
+                "Placement.AvailabilityZoneId",
+                &asked.availability_zone_id,
+                "Name the zone by Placement.AvailabilityZone.",
+            ));
+        }
         let (zone, zones) = (&asked.availability_zone, &app.config.zones);
         if !zone.is_empty() && !zones.contains(zone) {
             let expected = format!("The zones of {} are {}.", app.config.region, zones.join(", "));
             return Err(ApiError::invalid_value("AvailabilityZone", zone, expected));
+        }
+        if !["", DEFAULT_TENANCY].contains(&asked.tenancy.as_str()) {
+            let expected = "Only default is possible in this version: hosts are shared.";
+            return Err(ApiError::invalid_value(
+                "Placement.Tenancy",
+                &asked.tenancy,
+                expected,
+            ));
         }
         let host = Some(asked.host_id.clone()).filter(|host| !host.is_empty());
         if let Some(host) = &host

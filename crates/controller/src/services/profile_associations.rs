@@ -1,7 +1,8 @@
 //! Which instance has which instance profile.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/iam-roles-for-amazon-ec2.html>
 
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate};
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode, InstanceState, Kind};
@@ -12,7 +13,10 @@ use crate::app::App;
 use crate::state::{self, Entity as _, Instance, ProfileAssociation, State, Tx};
 use crate::views;
 
-const FILTERS: &[&str] = &["instance-id", "state"];
+pub(super) const FILTERS: Known<IamInstanceProfileAssociation> = known! {
+    "instance-id" => instance_id,
+    "state" => state,
+};
 const ASSOCIATED: &str = "associated";
 
 serve! { profile_associations_server::ProfileAssociations as ProfileAssociations {
@@ -177,7 +181,7 @@ async fn describe(
     app: &App,
     request: DescribeIamInstanceProfileAssociationsRequest,
 ) -> Result<DescribeIamInstanceProfileAssociationsResult, ApiError> {
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     let ids = &request.association_ids;
     let named: Vec<&Instance> = ids
@@ -192,13 +196,7 @@ async fn describe(
     rows.dedup_by(|a, b| a.id == b.id);
     let tell = |row: &Instance| {
         let told = tell(&state, row, ASSOCIATED)?;
-        let passes = filters.matches(&[], |name| {
-            vec![match name {
-                "state" => ASSOCIATED.into(),
-                _ => told.instance_id.as_str().into(),
-            }]
-        });
-        passes.then_some(told)
+        filters.matches(&told).then_some(told)
     };
     let page = Page::new(request.max_results, &request.next_token);
     let (iam_instance_profile_associations, next_token) = paginate(rows, page, |row| row.id.clone(), tell)?;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hearth_api::ApiError;
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::v1::{
     AccountAttribute, AccountAttributeValue, AvailabilityZone, AvailabilityZoneMessage,
     DescribeAccountAttributesRequest, DescribeAccountAttributesResult, DescribeAvailabilityZonesRequest,
@@ -15,17 +16,26 @@ use tonic::{Request, Response, Status};
 
 use super::answer;
 use crate::app::App;
+use hearth_api::zones;
 
-const REGION_FILTERS: &[&str] = &["endpoint", "opt-in-status", "region-name"];
-const ZONE_FILTERS: &[&str] = &[
-    "message",
-    "opt-in-status",
-    "region-name",
-    "state",
-    "zone-id",
-    "zone-name",
-    "zone-type",
-];
+pub(super) const REGION_FILTERS: Known<Region> = known! {
+    "endpoint" => endpoint,
+    "opt-in-status" => opt_in_status,
+    "region-name" => region_name,
+};
+pub(super) const ZONE_FILTERS: Known<AvailabilityZone> = known! {
+    "group-long-name" => none,
+    "group-name" => group_name,
+    "message" => messages.message,
+    "opt-in-status" => opt_in_status,
+    "parent-zone-id" => none,
+    "parent-zone-name" => none,
+    "region-name" => region_name,
+    "state" => state,
+    "zone-id" => zone_id,
+    "zone-name" => zone_name,
+    "zone-type" => zone_type,
+};
 const OPT_IN: &str = "opt-in-not-required";
 
 pub(super) struct Regions(pub(super) Arc<App>);
@@ -55,7 +65,7 @@ impl regions_server::Regions for Regions {
 }
 
 fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegionsResponse, ApiError> {
-    let filters = Filters::new(&request.filters, REGION_FILTERS)?;
+    let filters = Filters::new(&request.filters, &REGION_FILTERS)?;
     let region = Region {
         region_name: app.config.region.clone(),
         endpoint: format!("unix:{}", app.config.socket.display()),
@@ -67,17 +77,7 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
             return Err(ApiError::invalid_value("RegionName", name, expected));
         }
     }
-    let matches = filters.matches(&[], |name| {
-        vec![
-            match name {
-                "endpoint" => &region.endpoint,
-                "opt-in-status" => &region.opt_in_status,
-                _ => &region.region_name,
-            }
-            .clone()
-            .into(),
-        ]
-    });
+    let matches = filters.matches(&region);
     Ok(DescribeRegionsResponse {
         regions: if matches { vec![region] } else { Vec::new() },
     })
@@ -126,7 +126,7 @@ fn zones(
     app: &App,
     request: &DescribeAvailabilityZonesRequest,
 ) -> Result<DescribeAvailabilityZonesResponse, ApiError> {
-    let filters = Filters::new(&request.filters, ZONE_FILTERS)?;
+    let filters = Filters::new(&request.filters, &ZONE_FILTERS)?;
     for name in &request.zone_names {
         if !app.config.zones.contains(name) {
             let expected = format!("The zones are {}.", app.config.zones.join(", "));
@@ -140,11 +140,11 @@ fn zones(
         .filter(|host| connected.contains(&host.id))
         .map(|host| host.availability_zone.as_str())
         .collect();
-    let zones = app.config.zones.iter().enumerate().map(|(n, zone)| {
+    let zones = app.config.zones.iter().map(|zone| {
         let available = live.contains(zone.as_str());
         AvailabilityZone {
             zone_name: zone.clone(),
-            zone_id: format!("{}-az{}", app.config.region, n + 1),
+            zone_id: zones::id(zone),
             region_name: app.config.region.clone(),
             state: if available { "available" } else { "unavailable" }.into(),
             group_name: format!("{}-zg-1", app.config.region),
@@ -162,15 +162,7 @@ fn zones(
     });
     let wanted = |zone: &AvailabilityZone| {
         (request.zone_names.is_empty() || request.zone_names.contains(&zone.zone_name))
-            && filters.matches(&[], |name| match name {
-                "message" => zone.messages.iter().map(|m| m.message.clone().into()).collect(),
-                "opt-in-status" => vec![zone.opt_in_status.clone().into()],
-                "region-name" => vec![zone.region_name.clone().into()],
-                "state" => vec![zone.state.clone().into()],
-                "zone-id" => vec![zone.zone_id.clone().into()],
-                "zone-type" => vec![zone.zone_type.clone().into()],
-                _ => vec![zone.zone_name.clone().into()],
-            })
+            && filters.matches(zone)
     };
     Ok(DescribeAvailabilityZonesResponse {
         availability_zones: zones.filter(wanted).collect(),

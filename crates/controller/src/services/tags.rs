@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate};
 use hearth_api::v1::{
     CreateTagsRequest, CreateTagsResponse, DeleteTagsRequest, DeleteTagsResponse, DescribeTagsRequest,
     DescribeTagsResponse, Tag, TagDescription, tags_server,
 };
-use hearth_api::{ApiError, Id, Kind};
+use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
@@ -17,7 +18,13 @@ use crate::app::App;
 use crate::state::noun::keep_tags;
 use crate::state::{Instance, METADATA_TAGS_ENABLED, State, Tags as Kept, Tx};
 
-const FILTERS: &[&str] = &["key", "resource-id", "resource-type", "tag", "value"];
+pub(super) const FILTERS: Known<Described> = known! {
+    tags: |item| &item.itself;
+    "key" => told.key,
+    "resource-id" => told.resource_id,
+    "resource-type" => told.resource_type,
+    "value" => told.value,
+};
 /// Resources that one call may name.
 const MAX_RESOURCES: usize = 1000;
 
@@ -120,7 +127,7 @@ fn audit(tx: &mut Tx<'_>, resources: &[String], tags: &[Tag]) {
 /// The ids of a call: well-formed, each once.
 fn ids(given: &[String]) -> Result<Vec<Id>, ApiError> {
     if given.is_empty() {
-        return Err(ApiError::missing("ResourceId"));
+        return Err(ApiError::missing("resourceIdSet"));
     }
     if given.len() > MAX_RESOURCES {
         let expected = format!("At most {MAX_RESOURCES} resources are admitted in a call.");
@@ -128,11 +135,16 @@ fn ids(given: &[String]) -> Result<Vec<Id>, ApiError> {
     }
     let mut ids = given
         .iter()
-        .map(|text| Id::parse_any(text))
+        .map(|text| Id::parse_any(text).map_err(|_| invalid(text)))
         .collect::<Result<Vec<_>, _>>()?;
     ids.sort();
     ids.dedup();
     Ok(ids)
+}
+
+/// EC2 has one code for all kinds here.
+fn invalid(id: &str) -> ApiError {
+    ApiError::new(ErrorCode::InvalidId, format!("The ID '{id}' is not valid"))
 }
 
 /// # Errors
@@ -159,8 +171,14 @@ fn change(tx: &mut Tx<'_>, id: &Id, change: impl FnOnce(&mut Kept)) {
     tx.event("instance.tagged", id);
 }
 
+/// A tag, and the tag that filters find it by.
+pub(super) struct Described {
+    told: [TagDescription; 1],
+    itself: [Tag; 1],
+}
+
 fn describe(app: &App, request: &DescribeTagsRequest) -> Result<DescribeTagsResponse, ApiError> {
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     let mut all: Vec<(&str, Kind, &str, &str)> = state
         .tagged()
@@ -171,29 +189,19 @@ fn describe(app: &App, request: &DescribeTagsRequest) -> Result<DescribeTagsResp
         .collect();
     all.sort_unstable_by_key(|(id, _, key, _)| (*id, *key));
     let tell = |(id, kind, key, value): (&str, Kind, &str, &str)| {
-        let told = TagDescription {
+        let itself = [Tag {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }];
+        let told = [TagDescription {
             resource_id: id.to_owned(),
             resource_type: kind.resource_type().to_owned(),
             key: key.to_owned(),
             value: value.to_owned(),
-        };
-        let itself = [Tag {
-            key: told.key.clone(),
-            value: told.value.clone(),
         }];
-        let passes = filters.matches(&itself, |name| {
-            vec![
-                match name {
-                    "key" => &told.key,
-                    "value" => &told.value,
-                    "resource-type" => &told.resource_type,
-                    _ => &told.resource_id,
-                }
-                .as_str()
-                .into(),
-            ]
-        });
-        passes.then_some(told)
+        let described = Described { told, itself };
+        let passes = filters.matches(&described);
+        passes.then_some(described.told).map(|[told]| told)
     };
     let page = Page::new(request.max_results, &request.next_token);
     let (tags, next_token) = paginate(all, page, |(id, _, key, _)| format!("{id}/{key}"), tell)?;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hearth_api::filter::{Filters, Values};
+use hearth_api::filter::{Filters, Known, no};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DeleteVolumeRequest, DeleteVolumeResult, DescribeVolumesRequest, DescribeVolumesResult, Volume,
@@ -17,19 +18,30 @@ use crate::app::App;
 use crate::state::noun::tell_tags;
 use crate::state::{self, Host, Instance, State};
 use crate::views::{self, VOLUME_TYPE};
+use hearth_api::zones;
 
-const FILTERS: &[&str] = &[
-    "attachment.delete-on-termination",
-    "attachment.device",
-    "attachment.instance-id",
-    "attachment.status",
-    "availability-zone",
-    "size",
-    "status",
-    "tag",
-    "volume-id",
-    "volume-type",
-];
+pub(super) const FILTERS: Known<Volume> = known! {
+    tags: |item| &item.tags;
+    "attachment.attach-time" => attachments.attach_time,
+    "attachment.delete-on-termination" => attachments.delete_on_termination,
+    "attachment.device" => attachments.device,
+    "attachment.instance-id" => attachments.instance_id,
+    "attachment.status" => attachments.state,
+    "availability-zone" => availability_zone,
+    "availability-zone-id" => availability_zone_id,
+    "create-time" => create_time,
+    "encrypted" => encrypted,
+    "fast-restored" => (no),
+    "multi-attach-enabled" => (no),
+    "operator.managed" => (no),
+    "operator.principal" => none,
+    "size" => size,
+    "snapshot-id" => none,
+    "status" => state,
+    "volume-id" => volume_id,
+    "volume-type" => volume_type,
+};
+
 pub(super) struct Volumes(pub(super) Arc<App>);
 
 #[tonic::async_trait]
@@ -53,7 +65,7 @@ fn describe(app: &App, request: &DescribeVolumesRequest) -> Result<DescribeVolum
     let ids = &request.volume_ids;
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(ids, page, "volumeSet")?;
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::Volume, ids, |id| state.get::<state::Volume>(id).is_some())?;
     let wanted = state
@@ -61,9 +73,7 @@ fn describe(app: &App, request: &DescribeVolumesRequest) -> Result<DescribeVolum
         .filter(|row| ids.is_empty() || ids.contains(&row.id));
     let tell = |row: &state::Volume| {
         let volume = tell(&state, row);
-        filters
-            .matches(&volume.tags, |name| values(&volume, name))
-            .then_some(volume)
+        filters.matches(&volume).then_some(volume)
     };
     let (volumes, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeVolumesResult { volumes, next_token })
@@ -90,6 +100,7 @@ fn tell(state: &State, row: &state::Volume) -> Volume {
     Volume {
         volume_id: row.id.clone(),
         size: i32::try_from(row.size_gib).unwrap_or(i32::MAX),
+        availability_zone_id: host.map_or_else(String::new, |host| zones::id(&host.availability_zone)),
         availability_zone: host
             .map(|host| host.availability_zone.clone())
             .unwrap_or_default(),
@@ -98,29 +109,8 @@ fn tell(state: &State, row: &state::Volume) -> Volume {
         attachments: row.attachment.as_ref().and_then(attached).into_iter().collect(),
         tags: tell_tags(&row.tags),
         volume_type: VOLUME_TYPE.into(),
+        encrypted: false,
     }
-}
-
-fn values<'v>(volume: &'v Volume, name: &str) -> Values<'v> {
-    let value = match name {
-        "availability-zone" => volume.availability_zone.as_str().into(),
-        "size" => volume.size.to_string().into(),
-        "status" => volume.state.as_str().into(),
-        "volume-id" => volume.volume_id.as_str().into(),
-        "volume-type" => volume.volume_type.as_str().into(),
-        _ => {
-            let attachments = volume.attachments.iter();
-            return attachments
-                .map(|attachment| match name {
-                    "attachment.delete-on-termination" => attachment.delete_on_termination.to_string().into(),
-                    "attachment.device" => attachment.device.as_str().into(),
-                    "attachment.instance-id" => attachment.instance_id.as_str().into(),
-                    _ => attachment.state.as_str().into(),
-                })
-                .collect();
-        }
-    };
-    vec![value]
 }
 
 /// The volume goes when its host has erased it. Deleting it again is no error.

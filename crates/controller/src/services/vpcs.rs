@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     AttributeBooleanValue, DescribeVpcAttributeRequest, DescribeVpcAttributeResult, DescribeVpcsRequest,
-    DescribeVpcsResponse, Vpc, vpcs_server,
+    DescribeVpcsResponse, Vpc, VpcCidrBlockAssociation, VpcCidrBlockState, vpcs_server,
 };
 use hearth_api::{ApiError, Kind};
 use tonic::{Request, Response, Status};
@@ -16,15 +17,23 @@ use crate::app::App;
 use crate::state;
 use crate::state::noun::tell_tags;
 
-const FILTERS: &[&str] = &[
-    "cidr",
-    "is-default",
-    "isDefault",
-    "owner-id",
-    "state",
-    "tag",
-    "vpc-id",
-];
+pub(super) const FILTERS: Known<Vpc> = known! {
+    tags: |item| &item.tags;
+    "cidr" => cidr_block,
+    "cidr-block-association.association-id" => cidr_block_association_set.association_id,
+    "cidr-block-association.cidr-block" => cidr_block_association_set.cidr_block,
+    "cidr-block-association.state" => cidr_block_association_set.cidr_block_state.state,
+    "dhcp-options-id" => none,
+    "ipv6-cidr-block-association.association-id" => none,
+    "ipv6-cidr-block-association.ipv6-cidr-block" => none,
+    "ipv6-cidr-block-association.ipv6-pool" => none,
+    "ipv6-cidr-block-association.state" => none,
+    "is-default" => is_default,
+    "isDefault" => is_default,
+    "owner-id" => owner_id,
+    "state" => state,
+    "vpc-id" => vpc_id,
+};
 
 pub(super) struct Vpcs(pub(super) Arc<App>);
 
@@ -78,7 +87,7 @@ fn attribute(
 fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVpcsResponse, ApiError> {
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(&request.vpc_ids, page, "vpcSet")?;
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::Vpc, &request.vpc_ids, |id| {
         state.get::<state::Vpc>(id).is_some()
@@ -94,18 +103,17 @@ fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVpcsResp
             is_default: row.is_default,
             owner_id: row.account_id.clone(),
             instance_tenancy: "default".into(),
+            cidr_block_association_set: vec![VpcCidrBlockAssociation {
+                // The first block's association is told apart by its VPC alone.
+                association_id: row.id.replacen("vpc-", "vpc-cidr-assoc-", 1),
+                cidr_block: row.cidr.to_string(),
+                cidr_block_state: Some(VpcCidrBlockState {
+                    state: "associated".into(),
+                }),
+            }],
             tags: tell_tags(&row.tags),
         };
-        let passes = filters.matches(&vpc.tags, |name| {
-            vec![match name {
-                "cidr" => vpc.cidr_block.as_str().into(),
-                "is-default" | "isDefault" => vpc.is_default.to_string().into(),
-                "owner-id" => vpc.owner_id.as_str().into(),
-                "state" => vpc.state.as_str().into(),
-                _ => vpc.vpc_id.as_str().into(),
-            }]
-        });
-        passes.then_some(vpc)
+        filters.matches(&vpc).then_some(vpc)
     };
     let (vpcs, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeVpcsResponse { vpcs, next_token })

@@ -239,8 +239,68 @@ assert (told["HttpTokens"], told["HttpPutResponseHopLimit"], told["HttpEndpoint"
 told = ec2.describe_instance_credit_specifications(InstanceIds=[identity])["InstanceCreditSpecifications"]
 assert told == [{"InstanceId": identity, "CpuCredits": "unlimited"}], told
 assert ec2.unmonitor_instances(InstanceIds=[identity])["InstanceMonitorings"][0]["Monitoring"]["State"] == "disabled"
-ec2.modify_instance_attribute(InstanceId=identity, DisableApiTermination={"Value": False})
-ec2.terminate_instances(InstanceIds=[identity])
+[told] = ec2.describe_instances(InstanceIds=[identity])["Reservations"][0]["Instances"]
+told = told["MetadataOptions"]
+assert (told["State"], told["HttpProtocolIpv6"]) == ("applied", "disabled"), told
+refused(
+    "InvalidParameterValue", 400, ec2.modify_instance_metadata_options, InstanceId=identity, HttpProtocolIpv6="enabled"
+)
+for name in ("kernel", "ramdisk", "productCodes", "sriovNetSupport"):
+    assert attribute(name)["InstanceId"] == identity, name
+message = refused("InvalidParameterValue", 400, ec2.describe_instance_attribute, InstanceId=identity, Attribute="Kernel")
+assert message == "Value (Kernel) for parameter attribute is invalid. Unknown attribute.", message
+
+# Whether its volume goes with it.
+[mapping] = attribute("blockDeviceMapping")["BlockDeviceMappings"]
+assert mapping["Ebs"]["DeleteOnTermination"] is True, mapping
+kept = {"DeviceName": mapping["DeviceName"], "Ebs": {"DeleteOnTermination": False}}
+ec2.modify_instance_attribute(InstanceId=identity, BlockDeviceMappings=[kept])
+[mapping] = attribute("blockDeviceMapping")["BlockDeviceMappings"]
+assert mapping["Ebs"]["DeleteOnTermination"] is False, mapping
+for wrong, code in (
+    ([{**kept, "DeviceName": "/dev/sdf"}], "InvalidBlockDeviceMapping"),
+    ([kept, kept], "InvalidBlockDeviceMapping"),
+    ([{"DeviceName": mapping["DeviceName"]}], "MissingParameter"),
+):
+    refused(code, 400, ec2.modify_instance_attribute, InstanceId=identity, BlockDeviceMappings=wrong)
+kept["Ebs"]["DeleteOnTermination"] = True
+ec2.modify_instance_attribute(InstanceId=identity, BlockDeviceMappings=[kept])
+
+# Zones have ids, which filters know.
+[zone] = {subnet["AvailabilityZoneId"] for subnet in subnets if subnet["AvailabilityZone"] == "local-1a"}
+assert zone == "local1-az1" and zone in {one["ZoneId"] for one in zones}, zone
+for name, values, passes in (
+    ("availability-zone-id", [zone], True),
+    ("availability-zone-id", ["local1-az2"], False),
+    ("launch-time", ["20*Z"], True),
+    ("network-interface.tag-key", ["*"], False),
+    ("spot-instance-request-id", ["*"], False),
+    ("tenancy", ["default"], True),
+    ("metadata-options.state", ["appl?ed"], True),
+    ("iam-instance-profile.arn", ["*"], False),
+):
+    told = ec2.describe_instances(Filters=[{"Name": name, "Values": values}, {"Name": "instance-id", "Values": [identity]}])
+    assert bool(told["Reservations"]) is passes, (name, values, told)
+for wrong in ({"Tenancy": "dedicated"}, {"AvailabilityZoneId": zone}):
+    refused("InvalidParameterValue", 400, ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1, Placement=wrong)
+offered = ec2.describe_instance_type_offerings(
+    LocationType="availability-zone-id", Filters=[{"Name": "location", "Values": [zone]}]
+)["InstanceTypeOfferings"]
+assert offered and {one["Location"] for one in offered} == {zone}, offered
+account = reservation["OwnerId"]
+[told] = ec2.describe_security_groups(Filters=[{"Name": "tag-value", "Values": ["<b>*"]}])["SecurityGroups"]
+assert told["SecurityGroupArn"] == f"arn:aws:ec2:{region}:{account}:security-group/{group}", told
+
+# As EC2 refuses.
+message = refused("InvalidParameterCombination", 400, ec2.terminate_instances, InstanceIds=[])
+assert message == "No instances specified", message
+message = refused("InvalidAMIID.NotFound", 400, ec2.describe_images, ImageIds=["ami-abcd1234", "ami-abcd1235"])
+assert message == "The image ids '[ami-abcd1234, ami-abcd1235]' do not exist", message
+message = refused("InvalidAMIID.Malformed", 400, ec2.describe_images, ImageIds=["foo"])
+assert message == 'Invalid id: "foo" (expecting "ami-...")', message
+refused("InvalidID", 400, ec2.create_tags, Resources=["ami-blah"], Tags=[{"Key": "a", "Value": "b"}])
+message = refused("MissingParameter", 400, ec2.create_tags, Resources=[], Tags=[{"Key": "a", "Value": "b"}])
+assert message == "The request must contain the parameter resourceIdSet", message
 
 # Its network interface, and the VPC.
 [interface] = ec2.describe_network_interfaces(Filters=[{"Name": "attachment.instance-id", "Values": [identity]}])[
@@ -248,6 +308,8 @@ ec2.terminate_instances(InstanceIds=[identity])
 ]
 assert interface["Groups"] == [{"GroupId": group, "GroupName": "web"}] and interface["Status"] == "in-use", interface
 assert interface["Attachment"]["InstanceOwnerId"] == interface["OwnerId"] and interface["TagSet"] == [], interface
+ec2.modify_instance_attribute(InstanceId=identity, DisableApiTermination={"Value": False})
+ec2.terminate_instances(InstanceIds=[identity])
 told = ec2.describe_vpc_attribute(VpcId=vpc["VpcId"], Attribute="enableDnsSupport")
 assert told["EnableDnsSupport"] == {"Value": True}, told
 assert ec2.describe_images(Owners=["self"])["Images"] == [found]

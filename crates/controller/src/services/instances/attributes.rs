@@ -5,8 +5,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hearth_api::v1::{
     AttributeBooleanValue, AttributeValue, BlobAttributeValue, DescribeInstanceAttributeRequest,
-    InstanceAttribute, ModifyInstanceAttributeRequest, ModifyInstanceAttributeResponse,
-    ResetInstanceAttributeRequest, ResetInstanceAttributeResponse,
+    InstanceAttribute, InstanceBlockDeviceMappingSpecification, ModifyInstanceAttributeRequest,
+    ModifyInstanceAttributeResponse, ResetInstanceAttributeRequest, ResetInstanceAttributeResponse,
 };
 use hearth_api::{ApiError, ErrorCode, Id, InstanceState, Kind};
 use serde_json::json;
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::plan;
 use crate::app::App;
 use crate::services::input;
-use crate::state::{Instance, NetworkInterface, SecurityGroup, Tx};
+use crate::state::{Instance, NetworkInterface, SecurityGroup, Tx, Volume};
 use crate::views::{self, ROOT_DEVICE};
 
 pub(super) async fn describe(
@@ -42,6 +42,12 @@ pub(super) async fn describe(
         "disableApiTermination" => told.disable_api_termination = is(row.disable_api_termination),
         "ebsOptimized" => told.ebs_optimized = is(false),
         "enaSupport" => told.ena_support = is(false),
+        // No instance has them.
+        "kernel" | "productCodes" | "ramdisk" | "sriovNetSupport" => {}
+        "blockDeviceMapping" => {
+            let state = app.state();
+            told.block_device_mappings = views::block_devices(&state, &row);
+        }
         "groupSet" => {
             let state = app.state();
             let interface = state.interface_of(&row.id);
@@ -72,7 +78,7 @@ pub(super) async fn describe(
 }
 
 fn unknown(attribute: &str) -> ApiError {
-    ApiError::invalid_value("Attribute", attribute, "It is none of an instance's attributes.")
+    ApiError::invalid_value("attribute", attribute, "Unknown attribute.")
 }
 
 /// One change.
@@ -81,6 +87,8 @@ enum Change {
     StopIsDisabled(bool),
     TerminationIsDisabled(bool),
     Groups(Vec<String>),
+    /// Whether the root volume goes with the instance.
+    DeleteOnTermination(bool),
     ShutdownBehavior(String),
     Type(String),
     UserData(Vec<u8>),
@@ -143,6 +151,9 @@ fn change(mut request: ModifyInstanceAttributeRequest) -> Result<Change, ApiErro
     if !request.groups.is_empty() {
         changes.push(Ok(Change::Groups(request.groups)));
     }
+    if !request.block_device_mappings.is_empty() {
+        changes.push(delete_on_termination(&request.block_device_mappings));
+    }
     let behavior = request.instance_initiated_shutdown_behavior;
     changes.extend(behavior.map(|given| Ok(Change::ShutdownBehavior(given.value))));
     changes.extend(request.instance_type.map(|given| Ok(Change::Type(given.value))));
@@ -169,6 +180,17 @@ fn change(mut request: ModifyInstanceAttributeRequest) -> Result<Change, ApiErro
         )),
         Some(change) => change,
     }
+}
+
+fn delete_on_termination(mappings: &[InstanceBlockDeviceMappingSpecification]) -> Result<Change, ApiError> {
+    let [mapping] = mappings else {
+        return Err(plan::root_alone());
+    };
+    plan::check_root_device(&mapping.device_name)?;
+    let ebs = mapping.ebs.as_ref();
+    let asked = ebs.and_then(|ebs| ebs.delete_on_termination);
+    let asked = asked.ok_or_else(|| ApiError::missing("BlockDeviceMapping.Ebs.DeleteOnTermination"))?;
+    Ok(Change::DeleteOnTermination(asked))
 }
 
 /// Puts what `Attribute` and `Value` say where the attribute's own member is.
@@ -251,6 +273,17 @@ fn apply(tx: &mut Tx<'_>, id: &str, change: Change) -> Result<(), ApiError> {
             stopped()?;
             next.user_data = (!bytes.is_empty()).then(|| tx.keep_blob(bytes));
             "userData"
+        }
+        Change::DeleteOnTermination(is) => {
+            let volumes = tx.by(&Volume::BY_INSTANCE, id).map(|volume| volume.id.clone());
+            for volume in volumes.collect::<Vec<_>>() {
+                tx.update::<Volume>(&volume, |row| {
+                    if let Some(attachment) = &mut row.attachment {
+                        attachment.delete_on_termination = is;
+                    }
+                });
+            }
+            "blockDeviceMapping"
         }
         Change::Groups(ids) => {
             set_groups(tx, &row, &ids)?;

@@ -17,6 +17,13 @@ pub(super) async fn apply_to_all(
     ids: &[String],
     command: Command,
 ) -> Result<Vec<InstanceStateChange>, ApiError> {
+    // As EC2 refuses this one call.
+    if command == Command::Terminate && ids.is_empty() {
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameterCombination,
+            "No instances specified",
+        ));
+    }
     let ids = input::ids(Kind::Instance, ids, "InstanceId")?;
     let shared = Arc::clone(app);
     app.store

@@ -48,6 +48,7 @@ fn set(
         },
         http_tokens: or(request.http_tokens, now.http_tokens),
         instance_metadata_tags: or(request.instance_metadata_tags, now.instance_metadata_tags),
+        http_protocol_ipv6: or(request.http_protocol_ipv6, now.http_protocol_ipv6),
     };
     plan::check_metadata(&options)?;
     if options.instance_metadata_tags == METADATA_TAGS_ENABLED {
@@ -59,15 +60,17 @@ fn set(
         "instance": instance_id, "http_endpoint": options.http_endpoint, "http_tokens": options.http_tokens,
         "http_hop_limit": options.http_put_response_hop_limit, "metadata_tags": options.instance_metadata_tags,
     }));
-    tx.put(Instance {
-        http_endpoint: options.http_endpoint.clone(),
+    let row = Instance {
+        http_endpoint: options.http_endpoint,
         http_hop_limit: options.http_put_response_hop_limit.unsigned_abs(),
-        http_tokens: options.http_tokens.clone(),
-        metadata_tags: options.instance_metadata_tags.clone(),
+        http_tokens: options.http_tokens,
+        metadata_tags: options.instance_metadata_tags,
         ..row
-    });
+    };
+    let options = Some(views::metadata_options(&row));
+    tx.put(row);
     Ok(ModifyInstanceMetadataOptionsResult {
         instance_id,
-        instance_metadata_options: Some(options),
+        instance_metadata_options: options,
     })
 }

@@ -25,13 +25,14 @@ mod attributes;
 mod commands;
 mod console;
 mod describe;
+pub(super) mod filters;
 mod maintenance;
 mod metadata_options;
-mod modest;
+pub(super) mod modest;
 mod plan;
 mod run;
 mod start;
-mod status;
+pub(super) mod status;
 
 pub(super) use plan::MAX_GROUPS;
 

@@ -1,6 +1,7 @@
 //! What EC2 sells and Hearth gives to all: processor time without credits, and no detailed monitoring.
 
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DescribeInstanceCreditSpecificationsRequest, DescribeInstanceCreditSpecificationsResult,
@@ -15,6 +16,9 @@ use crate::catalog::instance_types;
 use crate::services::input;
 use crate::state::Instance;
 
+pub(in crate::services) const FILTERS: Known<InstanceCreditSpecification> =
+    known! { "instance-id" => instance_id };
+
 /// Of instances with burstable performance; named ones of other types are left out, as in EC2.
 pub(super) fn credits(
     app: &App,
@@ -23,7 +27,7 @@ pub(super) fn credits(
     let ids = &request.instance_ids;
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(ids, page, "instanceIds")?;
-    let filters = Filters::new(&request.filters, &["instance-id"])?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::Instance, ids, |id| state.get::<Instance>(id).is_some())?;
     let wanted = state
@@ -31,11 +35,11 @@ pub(super) fn credits(
         .filter(|row| ids.is_empty() || ids.contains(&row.id));
     let tell = |row: &Instance| {
         let is_burstable = instance_types::find(&row.instance_type).is_some_and(|kind| kind.burstable);
-        let passes = is_burstable && filters.matches(&[], |_| vec![row.id.as_str().into()]);
-        passes.then(|| InstanceCreditSpecification {
+        let told = InstanceCreditSpecification {
             instance_id: row.id.clone(),
             cpu_credits: plan::CREDITS.into(),
-        })
+        };
+        (is_burstable && filters.matches(&told)).then_some(told)
     };
     let (instance_credit_specifications, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeInstanceCreditSpecificationsResult {

@@ -254,6 +254,7 @@ fn fill_defaults(request: &mut RunInstancesRequest) {
     or(&mut metadata.http_tokens, "optional");
     or(&mut metadata.http_endpoint, "enabled");
     or(&mut metadata.instance_metadata_tags, "disabled");
+    or(&mut metadata.http_protocol_ipv6, "disabled");
     if metadata.http_put_response_hop_limit == 0 {
         metadata.http_put_response_hop_limit = 1;
     }
@@ -304,24 +305,36 @@ pub(super) fn check_count_of_groups(count: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Of mappings of several devices.
+pub(super) fn root_alone() -> ApiError {
+    ApiError::new(
+        ErrorCode::InvalidBlockDeviceMapping,
+        "Only the root volume can be mapped in this version; name one mapping.",
+    )
+}
+
+/// # Errors
+/// `InvalidBlockDeviceMapping`: the name is none of those that the root device goes by.
+pub(super) fn check_root_device(name: &str) -> Result<(), ApiError> {
+    if ROOT_DEVICE_NAMES.contains(&name) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::InvalidBlockDeviceMapping,
+        format!(
+            "The device '{name}' is not the root device {ROOT_DEVICE}, and only that can be mapped in this version."
+        ),
+    ))
+}
+
 fn root_volume(request: &RunInstancesRequest) -> Result<(Option<u64>, bool), ApiError> {
     let refused = |message: String| ApiError::new(ErrorCode::InvalidBlockDeviceMapping, message);
     let mapping = match request.block_device_mappings.as_slice() {
         [] => return Ok((None, true)),
         [mapping] => mapping,
-        _ => {
-            return Err(refused(
-                "Only the root volume can be mapped at launch in this version; name one mapping.".into(),
-            ));
-        }
+        _ => return Err(root_alone()),
     };
-    let name = mapping.device_name.as_str();
-    if !ROOT_DEVICE_NAMES.contains(&name) {
-        return Err(refused(format!(
-            "The device '{name}' is not the root device {ROOT_DEVICE}, and only that can be mapped at launch in this \
-             version."
-        )));
-    }
+    check_root_device(&mapping.device_name)?;
     let ebs = mapping.ebs.clone().unwrap_or_default();
     if !["", VOLUME_TYPE].contains(&ebs.volume_type.as_str()) {
         return Err(refused(format!(
@@ -367,6 +380,15 @@ pub(super) fn check_metadata(options: &InstanceMetadataOptions) -> Result<(), Ap
         "InstanceMetadataTags",
         &options.instance_metadata_tags,
         ["enabled", "disabled"],
+    )?;
+    if options.http_protocol_ipv6 == "enabled" {
+        let expected = "Only disabled is possible in this version: there is no IPv6.";
+        return Err(ApiError::invalid_value("HttpProtocolIpv6", "enabled", expected));
+    }
+    one_of(
+        "HttpProtocolIpv6",
+        &options.http_protocol_ipv6,
+        ["disabled", "enabled"],
     )?;
     if !(1..=64).contains(&options.http_put_response_hop_limit) {
         return Err(ApiError::invalid_value(

@@ -1,8 +1,7 @@
 //! DescribeInstanceStatus: what is known of instances' hosts and of their virtual machines. Hearth does not look into guests.
 
-use std::borrow::Cow;
-
-use hearth_api::filter::{Filters, Values};
+use hearth_api::filter::{Filters, Known, no};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DescribeInstanceStatusRequest, DescribeInstanceStatusResult, InstanceStatus, InstanceStatusDetails,
@@ -14,16 +13,28 @@ use crate::app::App;
 use crate::services::input;
 use crate::state::{Host, Instance, State};
 use crate::views;
+use hearth_api::zones;
 
-const FILTERS: &[&str] = &[
-    "availability-zone",
-    "instance-state-code",
-    "instance-state-name",
-    "instance-status.reachability",
-    "instance-status.status",
-    "system-status.reachability",
-    "system-status.status",
-];
+pub(in crate::services) const FILTERS: Known<InstanceStatus> = known! {
+    "application-status.status" => none,
+    "attached-ebs-status.status" => none,
+    "availability-zone" => availability_zone,
+    "availability-zone-id" => availability_zone_id,
+    "event.code" => none,
+    "event.description" => none,
+    "event.instance-event-id" => none,
+    "event.not-after" => none,
+    "event.not-before" => none,
+    "event.not-before-deadline" => none,
+    "instance-state-code" => instance_state.code,
+    "instance-state-name" => instance_state.name,
+    "instance-status.reachability" => instance_status.details.status,
+    "instance-status.status" => instance_status.status,
+    "operator.managed" => (no),
+    "operator.principal" => none,
+    "system-status.reachability" => system_status.details.status,
+    "system-status.status" => system_status.status,
+};
 
 pub(super) fn describe(
     app: &App,
@@ -39,7 +50,7 @@ pub(super) fn describe(
     } = request;
     let page = Page::new(max_results, &after);
     refuse_page_of_ids(&instance_ids, page, "instancesSet")?;
-    let filters = Filters::new(&filters, FILTERS)?;
+    let filters = Filters::new(&filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::Instance, &instance_ids, |id| {
         state.get::<Instance>(id).is_some()
@@ -51,9 +62,7 @@ pub(super) fn describe(
             return None;
         }
         let status = status(&state, row, app.sessions.is_connected(&row.host_id));
-        filters
-            .matches(&[], |name| values(&status, name))
-            .then_some(status)
+        filters.matches(&status).then_some(status)
     };
     let (instance_statuses, next_token) = paginate(named.chain(all), page, |row| row.id.clone(), tell)?;
     Ok(DescribeInstanceStatusResult {
@@ -87,31 +96,10 @@ fn status(state: &State, row: &Instance, connected: bool) -> InstanceStatus {
     };
     InstanceStatus {
         availability_zone: row.availability_zone.clone(),
+        availability_zone_id: zones::id(&row.availability_zone),
         instance_id: row.id.clone(),
         instance_state: Some(row.state.into()),
         instance_status: Some(summary.clone()),
         system_status: Some(summary),
-    }
-}
-
-fn values<'s>(status: &'s InstanceStatus, name: &str) -> Values<'s> {
-    let of = |summary: &'s Option<InstanceStatusSummary>| -> Values<'s> {
-        let summary = summary.iter();
-        summary.map(|s| Cow::Borrowed(s.status.as_str())).collect()
-    };
-    let reachability = |summary: &'s Option<InstanceStatusSummary>| -> Values<'s> {
-        let details = summary.iter().flat_map(|s| &s.details);
-        details.map(|d| Cow::Borrowed(d.status.as_str())).collect()
-    };
-    let state = status.instance_state.iter();
-    match name {
-        "availability-zone" => vec![Cow::Borrowed(status.availability_zone.as_str())],
-        "instance-state-code" => state.map(|s| Cow::Owned(s.code.to_string())).collect(),
-        "instance-state-name" => state.map(|s| Cow::Borrowed(s.name.as_str())).collect(),
-        "instance-status.reachability" => reachability(&status.instance_status),
-        "instance-status.status" => of(&status.instance_status),
-        "system-status.reachability" => reachability(&status.system_status),
-        "system-status.status" => of(&status.system_status),
-        _ => Vec::new(),
     }
 }

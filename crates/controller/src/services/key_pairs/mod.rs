@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::v1::{
     CreateKeyPairRequest, DeleteKeyPairRequest, DeleteKeyPairResponse, DescribeKeyPairsRequest,
     DescribeKeyPairsResponse, ImportKeyPairRequest, ImportKeyPairResult, KeyPair, KeyPairInfo,
@@ -21,7 +22,13 @@ use crate::views;
 
 mod material;
 
-const FILTERS: &[&str] = &["fingerprint", "key-name", "key-pair-id", "key-type", "tag"];
+pub(super) const FILTERS: Known<KeyPairInfo> = known! {
+    tags: |item| &item.tags;
+    "fingerprint" => key_fingerprint,
+    "key-name" => key_name,
+    "key-pair-id" => key_pair_id,
+    "key-type" => key_type,
+};
 
 pub(super) struct KeyPairs(pub(super) Arc<App>);
 
@@ -168,7 +175,7 @@ fn tell(row: &state::KeyPair, with_public_key: bool) -> KeyPairInfo {
 }
 
 fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyPairsResponse, ApiError> {
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::KeyPair, &request.key_pair_ids, |id| {
         state.get::<state::KeyPair>(id).is_some()
@@ -192,16 +199,7 @@ fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyP
     let told = rows
         .into_iter()
         .map(|row| tell(row, request.include_public_key))
-        .filter(|pair| {
-            filters.matches(&pair.tags, |name| {
-                vec![match name {
-                    "fingerprint" => pair.key_fingerprint.as_str().into(),
-                    "key-name" => pair.key_name.as_str().into(),
-                    "key-type" => pair.key_type.as_str().into(),
-                    _ => pair.key_pair_id.as_str().into(),
-                }]
-            })
-        });
+        .filter(|pair| filters.matches(pair));
     Ok(DescribeKeyPairsResponse {
         key_pairs: told.collect(),
     })

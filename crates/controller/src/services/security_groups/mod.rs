@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use hearth_api::filter::{Filters, Values};
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupEgressResult,
@@ -28,22 +29,35 @@ use crate::store::bootstrap::{DEFAULT_GROUP, allow_all_egress};
 
 mod named;
 mod permissions;
-mod resources;
+pub(super) mod resources;
 mod rules;
 
-const FILTERS: &[&str] = &[
-    "description",
-    "group-id",
-    "group-name",
-    "ip-permission.cidr",
-    "ip-permission.from-port",
-    "ip-permission.group-id",
-    "ip-permission.protocol",
-    "ip-permission.to-port",
-    "owner-id",
-    "tag",
-    "vpc-id",
-];
+pub(super) const FILTERS: Known<SecurityGroup> = known! {
+    tags: |item| &item.tags;
+    "description" => description,
+    "egress.ip-permission.cidr" => ip_permissions_egress.ip_ranges.cidr_ip,
+    "egress.ip-permission.from-port" => ip_permissions_egress.from_port,
+    "egress.ip-permission.group-id" => ip_permissions_egress.user_id_group_pairs.group_id,
+    "egress.ip-permission.group-name" => ip_permissions_egress.user_id_group_pairs.group_name,
+    "egress.ip-permission.ipv6-cidr" => ip_permissions_egress.ipv6_ranges.cidr_ipv6,
+    "egress.ip-permission.prefix-list-id" => ip_permissions_egress.prefix_list_ids.prefix_list_id,
+    "egress.ip-permission.protocol" => ip_permissions_egress.ip_protocol,
+    "egress.ip-permission.to-port" => ip_permissions_egress.to_port,
+    "egress.ip-permission.user-id" => ip_permissions_egress.user_id_group_pairs.user_id,
+    "group-id" => group_id,
+    "group-name" => group_name,
+    "ip-permission.cidr" => ip_permissions.ip_ranges.cidr_ip,
+    "ip-permission.from-port" => ip_permissions.from_port,
+    "ip-permission.group-id" => ip_permissions.user_id_group_pairs.group_id,
+    "ip-permission.group-name" => ip_permissions.user_id_group_pairs.group_name,
+    "ip-permission.ipv6-cidr" => ip_permissions.ipv6_ranges.cidr_ipv6,
+    "ip-permission.prefix-list-id" => ip_permissions.prefix_list_ids.prefix_list_id,
+    "ip-permission.protocol" => ip_permissions.ip_protocol,
+    "ip-permission.to-port" => ip_permissions.to_port,
+    "ip-permission.user-id" => ip_permissions.user_id_group_pairs.user_id,
+    "owner-id" => owner_id,
+    "vpc-id" => vpc_id,
+};
 
 pub(super) struct SecurityGroups(pub(super) Arc<App>);
 
@@ -198,7 +212,7 @@ async fn create(
     check_names(&request)?;
     let made = [Kind::SecurityGroup];
     let tags = input::tags_for(&request.tag_specifications, &made, Kind::SecurityGroup)?;
-    let account_id = app.account();
+    let (account_id, region) = (app.account(), app.cloud.region.clone());
     app.store
         .transact(move |tx| {
             let vpc_id = vpc(tx, &account_id, &request.vpc_id)?;
@@ -226,6 +240,7 @@ async fn create(
             tx.event("security-group.created", &group.id);
             tx.put(group.clone());
             Ok(CreateSecurityGroupResponse {
+                security_group_arn: arn(&region, &group),
                 group_id: group.id,
                 tags: tell_tags(&group.tags),
             })
@@ -328,7 +343,7 @@ fn describe(
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(&request.group_ids, page, "groupIds")?;
     refuse_page_of_ids(&request.group_names, page, "groupNames")?;
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::SecurityGroup, &request.group_ids, |id| {
         state.get::<state::SecurityGroup>(id).is_some()
@@ -356,10 +371,8 @@ fn describe(
         page,
         |group| group.id.clone(),
         |group| {
-            let told = tell(&state, group);
-            filters
-                .matches(&told.tags, |name| values(&told, name))
-                .then_some(told)
+            let told = tell(&state, &app.cloud.region, group);
+            filters.matches(&told).then_some(told)
         },
     )?;
     Ok(DescribeSecurityGroupsResponse {
@@ -368,7 +381,14 @@ fn describe(
     })
 }
 
-fn tell(state: &State, group: &state::SecurityGroup) -> SecurityGroup {
+fn arn(region: &str, group: &state::SecurityGroup) -> String {
+    format!(
+        "arn:aws:ec2:{region}:{}:security-group/{}",
+        group.account_id, group.id
+    )
+}
+
+fn tell(state: &State, region: &str, group: &state::SecurityGroup) -> SecurityGroup {
     let rules = state.rules_of(&group.id);
     let direction = |egress: bool| {
         let rules = rules.iter().copied().filter(|rule| rule.is_egress == egress);
@@ -381,35 +401,8 @@ fn tell(state: &State, group: &state::SecurityGroup) -> SecurityGroup {
         vpc_id: group.vpc_id.clone(),
         ip_permissions: direction(false),
         ip_permissions_egress: direction(true),
+        security_group_arn: arn(region, group),
         owner_id: group.account_id.clone(),
         tags: tell_tags(&group.tags),
-    }
-}
-
-fn values<'g>(group: &'g SecurityGroup, name: &str) -> Values<'g> {
-    let permissions = || group.ip_permissions.iter();
-    match name {
-        "description" => vec![group.description.as_str().into()],
-        "group-name" => vec![group.group_name.as_str().into()],
-        "owner-id" => vec![group.owner_id.as_str().into()],
-        "vpc-id" => vec![group.vpc_id.as_str().into()],
-        "ip-permission.cidr" => permissions()
-            .flat_map(|p| &p.ip_ranges)
-            .map(|range| range.cidr_ip.as_str().into())
-            .collect(),
-        "ip-permission.group-id" => permissions()
-            .flat_map(|p| &p.user_id_group_pairs)
-            .map(|pair| pair.group_id.as_str().into())
-            .collect(),
-        "ip-permission.protocol" => permissions().map(|p| p.ip_protocol.as_str().into()).collect(),
-        "ip-permission.from-port" => permissions()
-            .filter_map(|p| p.from_port)
-            .map(|port| port.to_string().into())
-            .collect(),
-        "ip-permission.to-port" => permissions()
-            .filter_map(|p| p.to_port)
-            .map(|port| port.to_string().into())
-            .collect(),
-        _ => vec![group.group_id.as_str().into()],
     }
 }

@@ -1,12 +1,13 @@
 //! Rules as resources of their own: described, modified, and given other descriptions. They keep their ids.
 
-use hearth_api::filter::Filters;
+use hearth_api::filter::{Filters, Known};
+use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DescribeSecurityGroupRulesRequest, DescribeSecurityGroupRulesResult, IpPermission, IpRange,
-    ModifySecurityGroupRulesRequest, SecurityGroupRuleDescription, SecurityGroupRuleRequest,
-    UpdateSecurityGroupRuleDescriptionsEgressRequest, UpdateSecurityGroupRuleDescriptionsIngressRequest,
-    UserIdGroupPair,
+    ModifySecurityGroupRulesRequest, SecurityGroupRule, SecurityGroupRuleDescription,
+    SecurityGroupRuleRequest, UpdateSecurityGroupRuleDescriptionsEgressRequest,
+    UpdateSecurityGroupRuleDescriptionsIngressRequest, UserIdGroupPair,
 };
 use hearth_api::{ApiError, Kind};
 
@@ -16,7 +17,11 @@ use crate::app::App;
 use crate::services::input;
 use crate::state::{SecurityGroupRule as Rule, Tx};
 
-const FILTERS: &[&str] = &["group-id", "security-group-rule-id", "tag"];
+pub(in crate::services) const FILTERS: Known<SecurityGroupRule> = known! {
+    tags: |item| &item.tags;
+    "group-id" => group_id,
+    "security-group-rule-id" => security_group_rule_id,
+};
 
 pub(super) fn describe(
     app: &App,
@@ -25,7 +30,7 @@ pub(super) fn describe(
     let ids = &request.security_group_rule_ids;
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(ids, page, "securityGroupRuleIds")?;
-    let filters = Filters::new(&request.filters, FILTERS)?;
+    let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
     input::all_known(Kind::SecurityGroupRule, ids, |id| state.get::<Rule>(id).is_some())?;
     let wanted = state
@@ -33,11 +38,7 @@ pub(super) fn describe(
         .filter(|rule| ids.is_empty() || ids.contains(&rule.id));
     let tell = |rule: &Rule| {
         let told = permissions::rule(rule);
-        let passes = filters.matches(&told.tags, |name| match name {
-            "group-id" => vec![told.group_id.as_str().into()],
-            _ => vec![told.security_group_rule_id.as_str().into()],
-        });
-        passes.then_some(told)
+        filters.matches(&told).then_some(told)
     };
     let (security_group_rules, next_token) = paginate(wanted, page, |rule| rule.id.clone(), tell)?;
     Ok(DescribeSecurityGroupRulesResult {

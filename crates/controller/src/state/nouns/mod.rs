@@ -28,7 +28,7 @@ pub use instances::{
 };
 pub use key_pairs::KeyPair;
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
-pub use placement::{Claim, PlacementGroup, PlacementGroupMember, Strategy};
+pub use placement::{Claim, DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
 pub use volumes::Volume;
 

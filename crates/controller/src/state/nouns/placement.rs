@@ -7,6 +7,9 @@ use super::{Host, Instance};
 use crate::state::noun::resource;
 use crate::state::{Concern, Index, Noun, State, Sum, Tags, key};
 
+/// Hosts are shared.
+pub const DEFAULT_TENANCY: &str = "default";
+
 /// What an instance holds of its host's vCPUs and memory. It is also the host's duty for the instance: it exists from the
 /// launch until the agent has said that nothing is left. A stopped instance's claim is zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,12 +129,14 @@ impl State {
             .unwrap_or_default();
         v1::Placement {
             availability_zone: row.availability_zone.clone(),
+            availability_zone_id: hearth_api::zones::id(&row.availability_zone),
             host_id: row.host_id.clone(),
             group_name,
             group_id,
             partition_number: member
                 .filter(|member| member.partition > 0)
                 .map(|member| member.partition.cast_signed()),
+            tenancy: DEFAULT_TENANCY.to_owned(),
         }
     }
 
