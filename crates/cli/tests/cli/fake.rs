@@ -333,6 +333,10 @@ impl Instances for Script {
         }))
     }
 
+    async fn get_password_data(&self, _: Request<GetPasswordDataRequest>) -> Answer<GetPasswordDataResult> {
+        Err(Status::unimplemented("the script has none"))
+    }
+
     async fn get_console_output(
         &self,
         request: Request<GetConsoleOutputRequest>,

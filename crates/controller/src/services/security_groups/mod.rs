@@ -31,6 +31,8 @@ mod permissions;
 mod resources;
 mod rules;
 
+pub(super) use rules::MAX_RULES;
+
 const FILTERS: &[&str] = &[
     "description",
     "group-id",
