@@ -305,6 +305,8 @@ fn refuse(wanted: &InstanceRequirementsRequest) -> Result<(), ApiError> {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut InstanceRequirementsRequest);
+
     fn found(change: impl FnOnce(&mut InstanceRequirementsRequest)) -> Result<Vec<String>, String> {
         let mut wanted = InstanceRequirementsRequest {
             v_cpu_count: Some(VCpuCountRangeRequest {
@@ -379,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_the_catalogue_does_not_tell_is_refused() {
-        let cases: [(fn(&mut InstanceRequirementsRequest), &str); 9] = [
+        let cases: [(Change, &str); 9] = [
             (|r| r.v_cpu_count = None, "VCpuCount.Min"),
             (
                 |r| {
