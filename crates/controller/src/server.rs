@@ -119,10 +119,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let ec2_listen = ec2_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let store = Store::open_in(&dir, &config.database, &endpoint).await?;
     let authority = Arc::new(authority(&config, &store).await?);
-    let layout = Layout {
-        zones: config.zones.clone(),
-        vpc_cidr: config.vpc_cidr,
-    };
+    let layout = Layout::of(&config);
     let owner_id = leading::begin(&store, &layout).await?;
     credentials::write(&store.state(), &owner_id, &config.region, &dir)
         .context("writing the owner's access key")?;

@@ -13,7 +13,7 @@ use super::seal::{Sealed, seal};
 use super::subjects::{self, Asked, Subject};
 use crate::app::App;
 use crate::call::Call;
-use crate::state::State;
+use crate::state::{Scope, State};
 
 /// Calls that policies are not asked for: nobody is refused, or their services ask themselves.
 const FREE: &[&str] = &[
@@ -50,8 +50,15 @@ impl Authorizer {
     /// # Errors
     /// `UnauthorizedOperation`, or `AccessDenied` outside of EC2; what the message is no request with.
     pub fn check(&self, app: &App, call: &Call, path: &str, message: &[u8]) -> Result<(), ApiError> {
-        let state = app.store.state();
-        let identity = Identity::of(&state, &call.principal.account_id, &call.principal.caller)?;
+        let account = &call.principal.account_id;
+        let state = app.store.state().seen_by(Scope::new(account));
+        let identity = Identity::of(&state, account, &call.principal.caller)?;
+        if call.is_operators && *account != app.cloud.owner_id {
+            return Err(ApiError::new(
+                ErrorCode::UnauthorizedOperation,
+                "Only the account of the cloud's operator may do this.",
+            ));
+        }
         let service = self.requests.get(path).map(|(service, _)| *service);
         if let (Identity::Federated { .. }, Some(Service::Iam | Service::Sts)) = (&identity, service)
             && call.action != "GetCallerIdentity"
@@ -81,6 +88,7 @@ impl Authorizer {
             app,
             state: &state,
             identity: &identity,
+            account,
             service: service.name(),
             action: &call.action,
             message: &message,

@@ -33,6 +33,7 @@ pub struct Asked<'a> {
     pub app: &'a App,
     pub state: &'a State,
     pub identity: &'a Identity<'a>,
+    pub account: &'a str,
     /// As credential scopes name it: `ec2`, `iam`.
     pub service: &'a str,
     /// EC2's name of the call.
@@ -83,7 +84,7 @@ impl Asked<'_> {
     }
 
     fn account(&self) -> &str {
-        self.app.account()
+        self.account
     }
 
     fn text(&self, field: &str) -> Option<String> {
@@ -168,7 +169,7 @@ impl Asked<'_> {
                     Some(id) => named.insert((Kind::SecurityGroup, id)),
                     None => false,
                 },
-                ("image_id", None) => match ssm::image_id(self.app, self.state, &value) {
+                ("image_id", None) => match ssm::image_id(self.app, self.state, self.account, &value) {
                     Ok(id) => named.insert((Kind::Image, id)),
                     Err(_) => false,
                 },

@@ -27,7 +27,7 @@ async fn change(
     app: &App,
     change: impl FnOnce(&mut state::AccountSettings) -> Result<(), ApiError> + Send + 'static,
 ) -> Result<(), ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     app.store
         .transact(move |tx| {
             let mut settings = tx.account_settings(&account_id);
@@ -46,11 +46,7 @@ async fn metadata(
     app: &App,
     _: GetInstanceMetadataDefaultsRequest,
 ) -> Result<GetInstanceMetadataDefaultsResult, ApiError> {
-    let defaults = app
-        .store
-        .state()
-        .account_settings(app.account())
-        .metadata_defaults;
+    let defaults = app.state().account_settings(&app.account()).metadata_defaults;
     Ok(GetInstanceMetadataDefaultsResult {
         account_level: Some(InstanceMetadataDefaultsResponse {
             http_tokens: defaults.http_tokens.unwrap_or_default(),
@@ -158,7 +154,7 @@ async fn access(
     app: &App,
     _: GetSerialConsoleAccessStatusRequest,
 ) -> Result<GetSerialConsoleAccessStatusResult, ApiError> {
-    let settings = app.store.state().account_settings(app.account());
+    let settings = app.state().account_settings(&app.account());
     Ok(GetSerialConsoleAccessStatusResult {
         serial_console_access_enabled: settings.serial_console_access,
         managed_by: MANAGED_BY.to_owned(),

@@ -61,7 +61,7 @@ async fn send(app: &App, request: SendSshPublicKeyRequest) -> Result<SendSshPubl
             "The user '{user}' is none: 1 to {LONGEST_USER} letters, digits and @._- are, which begin with a letter or _."
         )));
     }
-    let state = app.store.state();
+    let state = app.state();
     let row = running(&state, &id)?;
     if ![String::new(), row.availability_zone.clone()].contains(&request.availability_zone) {
         return Err(invalid(format!(
@@ -101,8 +101,8 @@ async fn send_to_console(
     if request.serial_port != 0 {
         return Err(invalid("An instance has the serial port 0 only."));
     }
-    let state = app.store.state();
-    if !state.account_settings(app.account()).serial_console_access {
+    let state = app.state();
+    if !state.account_settings(&app.account()).serial_console_access {
         let message =
             "Serial console access is disabled in this account. EnableSerialConsoleAccess enables it.";
         return Err(ApiError::new(

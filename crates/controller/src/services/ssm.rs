@@ -1,7 +1,8 @@
 //! Public parameters of Systems Manager: names of AMIs that stay while the AMIs change.
 //! <https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-public-parameters-ami.html>
 //!
-//! An image has its names by a tag: who may tag an image may name it, the names are told with it, and they go with it.
+//! An image has its names by a tag: who may tag an image may name it, the names are told with it, and they go with it. An account
+//! finds its own names, and those of the operator's images that are shared with it: no other tenant names images for it.
 
 use std::collections::BTreeSet;
 
@@ -64,11 +65,16 @@ fn split(given: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// The accounts whose names an account finds.
+fn namers<'a>(app: &'a App, account_id: &'a str) -> BTreeSet<&'a str> {
+    [account_id, &app.cloud.owner_id].into()
+}
+
 /// # Errors
 /// `ParameterNotFound`, `ParameterVersionNotFound`.
-fn find(app: &App, state: &State, given: &str) -> Result<Parameter, ApiError> {
+fn find(app: &App, state: &State, account_id: &str, given: &str) -> Result<Parameter, ApiError> {
     let (name, version) = split(given);
-    let images = state.images_of_parameter(app.account(), name);
+    let images = state.images_of_parameter(&namers(app, account_id), name);
     if images.is_empty() {
         let message = format!("No AMI has the parameter '{name}'.");
         return Err(ApiError::new(ErrorCode::ParameterNotFound, message));
@@ -109,27 +115,28 @@ pub(crate) fn resolved(image_id: &str) -> Option<&str> {
 ///
 /// # Errors
 /// `InvalidParameterValue`: there is no such parameter.
-pub(crate) fn image_id(app: &App, state: &State, given: &str) -> Result<String, ApiError> {
+pub(crate) fn image_id(app: &App, state: &State, account_id: &str, given: &str) -> Result<String, ApiError> {
     let Some(name) = resolved(given) else {
         return Ok(given.to_owned());
     };
-    let parameter = find(app, state, name);
+    let parameter = find(app, state, account_id, name);
     let parameter = parameter.map_err(|error| ApiError::invalid_value("ImageId", given, error.message))?;
     Ok(parameter.value)
 }
 
 async fn get(app: &App, request: GetParameterRequest) -> Result<GetParameterResult, ApiError> {
-    let parameter = find(app, &app.store.state(), &request.name)?;
+    let parameter = find(app, &app.state(), &app.account(), &request.name)?;
     Ok(GetParameterResult {
         parameter: Some(parameter),
     })
 }
 
 async fn get_several(app: &App, request: GetParametersRequest) -> Result<GetParametersResult, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
+    let account_id = app.account();
     let mut answer = GetParametersResult::default();
     for name in request.names.into_iter().collect::<BTreeSet<_>>() {
-        match find(app, &state, &name) {
+        match find(app, &state, &account_id, &name) {
             Ok(parameter) => answer.parameters.push(parameter),
             Err(_) => answer.invalid_parameters.push(name),
         }
@@ -145,17 +152,19 @@ async fn get_below(
         let message = "The parameter path must begin with a slash (/).";
         return Err(ApiError::new(ErrorCode::ValidationException, message));
     }
-    let state = app.store.state();
+    let state = app.state();
     let path = format!("{}/", request.path.trim_end_matches('/'));
     let is_below = |name: &&str| {
         let rest = name.strip_prefix(&path);
         rest.is_some_and(|rest| request.recursive || !rest.contains('/'))
     };
     let images = state.by(&state::Image::BY_STATE, state::AVAILABLE);
-    let own = images.filter(|image| image.account_id == app.account());
+    let account_id = app.account();
+    let namers = namers(app, &account_id);
+    let own = images.filter(|image| namers.contains(image.account_id.as_str()));
     let names: BTreeSet<&str> = own.flat_map(state::Image::parameters).filter(is_below).collect();
     let page = Page::of_at_most(MOST, request.max_results, &request.next_token);
-    let tell = |name: &str| find(app, &state, name).ok();
+    let tell = |name: &str| find(app, &state, &account_id, name).ok();
     let (parameters, next_token) = paginate(names, page, |name| (*name).to_owned(), tell)?;
     Ok(GetParametersByPathResult {
         parameters,

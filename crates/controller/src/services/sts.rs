@@ -34,11 +34,11 @@ serve! { sts_server::Sts as Sts {
 } }
 
 async fn identity(app: &App, _: GetCallerIdentityRequest) -> Result<GetCallerIdentityResponse, ApiError> {
-    let state = app.store.state();
-    let identity = Identity::current(&state, app.account())?;
+    let state = app.state();
+    let identity = Identity::current(&state, &app.account())?;
     Ok(GetCallerIdentityResponse {
         user_id: identity.id(),
-        account: app.account().to_owned(),
+        account: app.account(),
         arn: identity.arn(),
     })
 }
@@ -97,8 +97,8 @@ const MOST_POLICY: usize = 2048;
 
 /// The session policies of a call; `None`: it has none. With how full they are, in per cent.
 fn session_policies(
-    app: &App,
     state: &State,
+    account_id: &str,
     inline: String,
     arns: Vec<PolicyDescriptorType>,
 ) -> Result<Option<(SessionPolicies, i32)>, ApiError> {
@@ -114,9 +114,7 @@ fn session_policies(
             .map_err(|error| ApiError::new(ErrorCode::MalformedPolicyDocument, error.to_string()))?;
     }
     for arn in &attached {
-        if managed::of_arn(arn).is_none()
-            && state.of_arn::<crate::state::Policy>(app.account(), arn).is_none()
-        {
+        if managed::of_arn(arn).is_none() && state.of_arn::<crate::state::Policy>(account_id, arn).is_none() {
             return Err(invalid(
                 "policyArns",
                 &format!("{arn} is no ARN of a managed policy of this account"),
@@ -134,8 +132,12 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
         let why = "Member must satisfy regular expression pattern: [\\w+=,.@-]{2,64}";
         return Err(invalid("roleSessionName", why));
     }
-    let state = app.store.state();
-    let identity = Identity::current(&state, app.account())?;
+    let state = app.state();
+    let identity = Identity::current(&state, &app.account())?;
+    if matches!(identity, Identity::Root { .. }) {
+        let message = "Roles may not be assumed by root accounts.";
+        return Err(ApiError::new(ErrorCode::AccessDenied, message));
+    }
     let denied = |is_explicit| {
         let denial = Denial {
             allowed: false,
@@ -147,10 +149,13 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
         };
         denial.error(&state, Service::Sts)
     };
-    // Nobody learns whether there is a role that trusts others.
-    let role: &Role = state
-        .of_arn(app.account(), &request.role_arn)
+    // Nobody learns whether there is a role that trusts others. It may be another account's.
+    let whole = app.store.state();
+    let owner = request.role_arn.split(':').nth(4).unwrap_or_default();
+    let role: &Role = whole
+        .of_arn(owner, &request.role_arn)
         .ok_or_else(|| denied(false))?;
+    let is_foreign = owner != app.account();
     let trust = Policy::parse(Kind::Trust, &role.trust).map_err(|error| ApiError::internal(&error))?;
     let mut context = Context::default();
     identity.tell(&mut context);
@@ -166,8 +171,8 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
                 context,
             };
             let call = Call::current().ok_or_else(|| denied(false))?;
-            // Who is trusted by name needs no policy; but one of its own may still deny it, and what limits the session of
-            // a role that is trusted limits this, too.
+            // Who is trusted by name needs no policy within an account; but one of its own may still deny it, and what limits
+            // the session of a role that is trusted limits this, too.
             let limits = match (found, &identity) {
                 (Trust::Direct, Identity::Session { .. }) => {
                     denial(app, &state, &call, &identity, subject.clone(), Of::Limits)?
@@ -175,7 +180,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
                 _ => None,
             };
             let own = denial(app, &state, &call, &identity, subject, Of::All)?;
-            let own = own.filter(|own| own.explicit_deny || found == Trust::ByAccount);
+            let own = own.filter(|own| own.explicit_deny || is_foreign || found == Trust::ByAccount);
             if let Some(denial) = own.or(limits) {
                 return Err(denial.error(&state, Service::Sts));
             }
@@ -188,7 +193,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
         _ => role.max_session,
     };
     let seconds = duration(request.duration_seconds, USUAL, most)?;
-    let limits = session_policies(app, &state, request.policy, request.policy_arns)?;
+    let limits = session_policies(&whole, owner, request.policy, request.policy_arns)?;
     let (policies, packed_policy_size) = limits.unzip();
     let assumed = Identity::Session { role, name, policies };
     let made = begin(app, &state, &assumed, seconds).await?;
@@ -211,17 +216,17 @@ async fn federate(
         let why = "Member must satisfy regular expression pattern: [\\w+=,.@-]{2,32}";
         return Err(invalid("name", why));
     }
-    let state = app.store.state();
+    let state = app.state();
     refuse_session("GetFederationToken")?;
-    let user = match Identity::current(&state, app.account())? {
+    let user = match Identity::current(&state, &app.account())? {
         Identity::User(user) => Some(user),
         _ => None,
     };
     let seconds = duration(request.duration_seconds, 43_200, longest(user.is_none()))?;
-    let limits = session_policies(app, &state, request.policy, request.policy_arns)?;
+    let limits = session_policies(&state, &app.account(), request.policy, request.policy_arns)?;
     let (policies, packed_policy_size) = limits.unzip();
     let federated = Identity::Federated {
-        account_id: app.account().to_owned(),
+        account_id: app.account(),
         user,
         name,
         // Without any, nothing is allowed.
@@ -260,9 +265,9 @@ async fn session_token(
     app: &App,
     request: GetSessionTokenRequest,
 ) -> Result<GetSessionTokenResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     refuse_session("GetSessionToken")?;
-    let identity = Identity::current(&state, app.account())?;
+    let identity = Identity::current(&state, &app.account())?;
     let most = longest(matches!(identity, Identity::Root { .. }));
     let seconds = duration(request.duration_seconds, 43_200, most)?;
     Ok(GetSessionTokenResponse {
@@ -278,7 +283,7 @@ async fn key_info(app: &App, request: GetAccessKeyInfoRequest) -> Result<GetAcce
         .get::<AccessKey>(&id)
         .map(|key| key.account_id.clone());
     // Those of sessions are in no table.
-    let account = key.or_else(|| id.starts_with("ASIA").then(|| app.account().to_owned()));
+    let account = key.or_else(|| id.starts_with("ASIA").then(|| app.account()));
     let unknown = || invalid("accessKeyId", &format!("{id} is no access key of this cloud"));
     Ok(GetAccessKeyInfoResponse {
         account: account.ok_or_else(unknown)?,
@@ -289,9 +294,11 @@ async fn decode(
     app: &App,
     request: DecodeAuthorizationMessageRequest,
 ) -> Result<DecodeAuthorizationMessageResponse, ApiError> {
-    let opened: Result<Denial, _> = open(&app.store.state(), &request.encoded_message);
-    let denial = opened.map_err(|_| {
-        let message = "The message is none that this cloud has encoded.";
+    let opened: Result<Denial, _> = open(&app.state(), &request.encoded_message);
+    let account = app.account();
+    let is_own = |denial: &Denial| denial.principal.split(':').nth(4) == Some(&account);
+    let denial = opened.ok().filter(is_own).ok_or_else(|| {
+        let message = "The message is none that this cloud has encoded for this account.";
         ApiError::new(ErrorCode::InvalidAuthorizationMessage, message)
     })?;
     let decoded_message = serde_json::to_string(&denial).map_err(|error| ApiError::internal(&error))?;

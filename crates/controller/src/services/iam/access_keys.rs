@@ -20,7 +20,7 @@ fn status(key: &state::AccessKey) -> String {
 
 /// Whose keys a request is about: a user's id and name, or the root user's, who has neither.
 fn owner(app: &App, state: &State, name: &str) -> Result<(Option<String>, String), ApiError> {
-    if name.is_empty() && matches!(Identity::current(state, app.account())?, Identity::Root { .. }) {
+    if name.is_empty() && matches!(Identity::current(state, &app.account())?, Identity::Root { .. }) {
         return Ok((None, String::new()));
     }
     let user = find_user(app, state, name)?;
@@ -38,8 +38,8 @@ pub(super) async fn create(
     app: &App,
     request: CreateAccessKeyRequest,
 ) -> Result<CreateAccessKeyResponse, ApiError> {
-    let (user_id, user_name) = owner(app, &app.store.state(), &request.user_name)?;
-    let account_id = app.account().to_owned();
+    let (user_id, user_name) = owner(app, &app.state(), &request.user_name)?;
+    let account_id = app.account();
     let made = app.store.transact(move |tx| {
         if keys(tx, &account_id, user_id.as_deref()).len() >= MOST {
             return Err(limit_exceeded("AccessKeysPerUser", MOST));
@@ -65,9 +65,9 @@ pub(super) async fn list(
     app: &App,
     request: ListAccessKeysRequest,
 ) -> Result<ListAccessKeysResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     let (user_id, user_name) = owner(app, &state, &request.user_name)?;
-    let keys = keys(&state, app.account(), user_id.as_deref());
+    let keys = keys(&state, &app.account(), user_id.as_deref());
     let (keys, is_truncated, marker) = page(keys, &request.marker, request.max_items, |key| key.id.as_str())?;
     let tell = |key: &state::AccessKey| AccessKeyMetadata {
         access_key_id: key.id.clone(),
@@ -120,7 +120,7 @@ async fn change(
     id: String,
     change: impl FnOnce(&mut state::Tx<'_>, state::AccessKey) + Send + 'static,
 ) -> Result<(), ApiError> {
-    let (user_id, _) = owner(app, &app.store.state(), user_name)?;
+    let (user_id, _) = owner(app, &app.state(), user_name)?;
     app.store
         .transact(move |tx| {
             let found = tx

@@ -20,7 +20,7 @@ const LONGEST_PASSWORD: usize = 1368;
 /// An instance's id, and its console as it is now.
 async fn console(app: &App, given: &str) -> Result<(String, ConsoleOutput), ApiError> {
     let id = input::id(Kind::Instance, given, "InstanceId")?;
-    let state = app.store.state();
+    let state = app.state();
     let row = state
         .get::<Instance>(&id)
         .ok_or_else(|| Kind::Instance.not_found(&[&id]))?;

@@ -1,5 +1,7 @@
 //! AMIs. The disk of `ami-X` is `<data-dir>/images/ami-X.raw`.
 
+use std::collections::BTreeSet;
+
 use hearth_api::Kind;
 use hearth_image::BootMode;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,12 @@ pub struct Image {
     pub kernel_path: String,
     #[serde(with = "names::boot_mode")]
     pub boot_mode: BootMode,
+    /// Whether every account may launch it.
+    #[serde(default)]
+    pub is_public: bool,
+    /// Accounts that may launch it, beside its own.
+    #[serde(default)]
+    pub shared_with: BTreeSet<String>,
     pub created_at: i64,
     pub tags: Tags,
 }
@@ -78,6 +86,10 @@ impl Noun for Image {
         &self.account_id
     }
 
+    fn is_shared_with(&self, account_id: &str) -> bool {
+        self.is_public || self.shared_with.contains(account_id)
+    }
+
     /// A deregistered image has none any more.
     fn tags(&self) -> Option<&Tags> {
         self.is_available().then_some(&self.tags)
@@ -89,9 +101,10 @@ impl Noun for Image {
 }
 
 impl State {
-    /// The images of a name in Systems Manager, the newest last.
-    pub fn images_of_parameter(&self, account_id: &str, name: &str) -> Vec<&Image> {
-        let mut found: Vec<&Image> = self.by(&Image::BY_PARAMETER, &key(&[account_id, name])).collect();
+    /// The images that accounts have given a name in Systems Manager, the newest last.
+    pub fn images_of_parameter(&self, account_ids: &BTreeSet<&str>, name: &str) -> Vec<&Image> {
+        let of = |account_id: &&str| self.by(&Image::BY_PARAMETER, &key(&[account_id, name]));
+        let mut found: Vec<&Image> = account_ids.iter().flat_map(of).collect();
         found.sort_by_key(|image| (image.created_at, &image.id));
         found
     }

@@ -2,6 +2,7 @@
 
 mod access_keys;
 mod account_settings;
+mod accounts;
 mod attachment;
 mod cloud;
 mod hosts;
@@ -17,6 +18,7 @@ mod volumes;
 
 pub use access_keys::{AccessKey, Secret, base32};
 pub use account_settings::{AccountSettings, MetadataDefaults};
+pub use accounts::Account;
 pub use attachment::{Attachment, PRIMARY};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
@@ -38,6 +40,7 @@ macro_rules! all {
         $then! {
             clouds: Cloud,
             account_settings: AccountSettings,
+            accounts: Account,
             hosts: Host,
             host_reports: HostReport,
             host_keys: HostKey,
