@@ -33,11 +33,12 @@ import yaml  # noqa: E402
 driver = awscli.clidriver.create_clidriver()
 compared = 0
 model = driver.session.get_service_model
-commands = {service: {xform_name(name, "-") for name in model(service).operation_names} for service in ("iam", "sts")}
+services = ("iam", "sts", "ssm", "service-quotas", "ec2-instance-connect")
+commands = {service: {xform_name(name, "-") for name in model(service).operation_names} for service in ("ec2", *services)}
 
 
 def service_of(command):
-    return next((service for service in ("iam", "sts") if command in commands[service]), "ec2")
+    return next((service for service in commands if command in commands[service]), "ec2")
 
 
 def aws(arguments):
@@ -327,4 +328,49 @@ refused("NoSuchEntity", "get-user", "--user-name", "nobody")
 refused("EntityAlreadyExists", "create-user", "--user-name", "anna")
 refused("DeleteConflict", "delete-user", "--user-name", "anna")
 misused("get-role")
+
+# What limits who may do what.
+readonly = "arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess"
+done("put-user-permissions-boundary", "--user-name", "anna", "--permissions-boundary", readonly)
+done("put-role-permissions-boundary", "--role-name", "by-anna", "--permissions-boundary", readonly)
+for output in ("json", "text"):
+    same("get-user", "--user-name", "anna", "--output", output)
+    same("get-role", "--role-name", "by-anna", "--output", output)
+    same("get-policy", "--policy-arn", own["Arn"], "--output", output)
+done("delete-user-permissions-boundary", "--user-name", "anna")
+done("delete-role-permissions-boundary", "--role-name", "by-anna")
+refused("NoSuchEntity", "delete-user-permissions-boundary", "--user-name", "anna")
+
+# Services that speak JSON, and what holds for an account.
+done("create-tags", "--resources", image, "--tags", "Key=hearth:ssm-parameter,Value=/aws/service/a/latest /aws/service/b")
+needs = ("--architecture-types", "x86_64", "--virtualization-types", "hvm")
+requirements = "VCpuCount={Min=2,Max=8},MemoryMiB={Min=4096},BurstablePerformance=required"
+for output in ("json", "text"):
+    more = ("--output", output)
+    same("get-parameter", "--name", "/aws/service/a/latest", *more)
+    same("get-parameters", "--names", "/aws/service/b", "/aws/service/c", *more)
+    same("get-parameters-by-path", "--path", "/aws/service", "--recursive", *more)
+    same("get-parameters-by-path", "--path", "/aws", "--recursive", "--max-items", "1", *more)
+    same("list-services", *more)
+    same("list-service-quotas", "--service-code", "ec2", *more)
+    same("get-service-quota", "--service-code", "vpc", "--quota-code", "L-0EA8095F", *more)
+    same("list-aws-default-service-quotas", "--service-code", "iam", *more)
+    same("get-aws-default-service-quota", "--service-code", "ec2", "--quota-code", "L-B665C33B", *more)
+    same("get-serial-console-access-status", *more)
+    same("get-instance-metadata-defaults", *more)
+    same("describe-id-format", *more)
+    same("describe-aggregate-id-format", *more)
+    same("get-instance-types-from-instance-requirements", *needs, "--instance-requirements", requirements, *more)
+same("enable-serial-console-access")
+same("get-serial-console-access-status")
+same("disable-serial-console-access")
+same("modify-instance-metadata-defaults", "--http-tokens", "required", "--http-put-response-hop-limit", "2")
+same("get-instance-metadata-defaults")
+refused("ParameterNotFound", "get-parameter", "--name", "/aws/service/c")
+refused("ParameterVersionNotFound", "get-parameter", "--name", "/aws/service/b:2")
+refused("NoSuchResourceException", "get-service-quota", "--service-code", "vpc", "--quota-code", "L-0")
+refused("NoSuchResourceException", "list-service-quotas", "--service-code", "s3")
+refused("InvalidArgsException", "send-ssh-public-key", "--instance-id", "i-x", "--instance-os-user", "a/b", "--ssh-public-key", "ssh-rsa x")
+misused("send-ssh-public-key", "--instance-id", "i-x")
+misused("get-parameter")
 print(f"FIGURE tour: {compared} commands, by aws and by hearth, say the same")

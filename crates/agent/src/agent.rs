@@ -82,7 +82,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(counters::serve(&dir, Arc::clone(&networks)).context("opening the counters' socket")?);
     let (channel, link) = Link::new();
     let for_roles = link.clone();
-    tokio::spawn(async move { metadata.roles.keep(for_roles).await });
+    let with_roles = Arc::clone(&metadata);
+    tokio::spawn(async move { with_roles.roles.keep(for_roles).await });
     let context = context(&config, &dir, store, networks, link, &board, decide::Host::Up)?;
     let supervisor = Supervisor::start(context).await?;
     let (news, inbox) = mpsc::channel(1);
@@ -101,6 +102,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         reserve: config.reserve,
         dir,
         board,
+        metadata,
         news,
         channel,
     };

@@ -24,6 +24,7 @@ pub mod identity;
 pub mod images;
 pub mod instance;
 pub mod jail;
+mod keys;
 pub mod link;
 pub mod lock;
 pub mod monitor;

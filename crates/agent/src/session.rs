@@ -9,7 +9,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
-use hearth_api::agent::{AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello};
+use hearth_api::agent::{AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello, KeyTaken};
 use hearth_api::fence::is_forgotten;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use crate::endpoints::Endpoints;
 use crate::firmware::Firmware;
 use crate::identity::{self, Identity, IdentityError, TlsError, Validity};
 use crate::link::{client, leader};
+use crate::networks::Metadata;
 use crate::paths::DataDir;
 use crate::supervisor::News;
 
@@ -36,6 +37,7 @@ pub struct Session {
     pub reserve: Reserve,
     pub dir: DataDir,
     pub board: Board,
+    pub metadata: Arc<Metadata>,
     pub news: mpsc::Sender<News>,
     pub channel: watch::Sender<Option<Channel>>,
 }
@@ -232,6 +234,15 @@ impl Session {
                                 let output = session.console(request).await;
                                 let _ = up.send(message(Up::ConsoleOutput(output))).await;
                             });
+                            None
+                        }
+                        Some(Down::SshPublicKey(key)) => {
+                            let request_id = key.request_id;
+                            let error = self.metadata.give_key(key).err().unwrap_or_default();
+                            let taken = Up::KeyTaken(KeyTaken { request_id, error });
+                            // Whoever reads may be slow, and what comes down is not kept waiting.
+                            let up = up.clone();
+                            tokio::spawn(async move { up.send(message(taken)).await });
                             None
                         }
                         Some(Down::Endpoints(told)) => {

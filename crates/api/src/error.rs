@@ -146,6 +146,22 @@ error_codes! {
     ValidationError = "ValidationError", InvalidArgument;
     InvalidAuthorizationMessage = "InvalidAuthorizationMessageException", InvalidArgument;
 
+    InvalidInput = "InvalidInput", InvalidArgument;
+    PackedPolicyTooLarge = "PackedPolicyTooLarge", InvalidArgument;
+
+    // SSM, Service Quotas, EC2 Instance Connect.
+    ValidationException = "ValidationException", InvalidArgument;
+    ParameterNotFound = "ParameterNotFound", NotFound;
+    ParameterVersionNotFound = "ParameterVersionNotFound", NotFound;
+    NoSuchResourceException = "NoSuchResourceException", NotFound;
+    InvalidPaginationTokenException = "InvalidPaginationTokenException", InvalidArgument;
+    InvalidArgsException = "InvalidArgsException", InvalidArgument;
+    Ec2InstanceNotFoundException = "EC2InstanceNotFoundException", NotFound;
+    Ec2InstanceStateInvalidException = "EC2InstanceStateInvalidException", FailedPrecondition;
+    Ec2InstanceUnavailableException = "EC2InstanceUnavailableException", FailedPrecondition;
+    SerialConsoleAccessDisabledException = "SerialConsoleAccessDisabledException", FailedPrecondition;
+    SerialConsoleSessionUnsupportedException = "SerialConsoleSessionUnsupportedException", FailedPrecondition;
+
     // Not enough of something.
     InsufficientInstanceCapacity = "InsufficientInstanceCapacity", ResourceExhausted;
     InsufficientCapacity = "InsufficientCapacity", ResourceExhausted;

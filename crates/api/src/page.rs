@@ -18,6 +18,8 @@ const PREFIX: &str = "1";
 #[derive(Debug, Clone, Copy)]
 pub struct Page<'a> {
     max_results: i32,
+    /// The least and the most that a request may ask for.
+    admitted: (i32, i32),
     next_token: &'a str,
 }
 
@@ -26,6 +28,20 @@ impl<'a> Page<'a> {
     pub fn new(max_results: i32, next_token: &'a str) -> Self {
         Self {
             max_results,
+            admitted: (*MAX_RESULTS.start(), *MAX_RESULTS.end()),
+            next_token,
+        }
+    }
+
+    /// Of a service that answers at most so many items at once, as many as nothing says, and at least one.
+    pub fn of_at_most(most: i32, max_results: Option<i32>, next_token: &'a str) -> Self {
+        Self {
+            // What is none is refused, and not taken for all.
+            max_results: match max_results {
+                Some(0) => -1,
+                given => given.unwrap_or(most),
+            },
+            admitted: (1, most),
             next_token,
         }
     }
@@ -36,7 +52,7 @@ impl<'a> Page<'a> {
 /// not wanted; it is asked for no more items than the page needs.
 ///
 /// # Errors
-/// `InvalidParameterValue` for a `max_results` outside of [`MAX_RESULTS`], `InvalidNextToken` for a token that is
+/// `InvalidParameterValue` for a `max_results` outside of what is admitted, `InvalidNextToken` for a token that is
 /// none of ours.
 pub fn paginate<S, T>(
     items: impl IntoIterator<Item = S>,
@@ -46,13 +62,11 @@ pub fn paginate<S, T>(
 ) -> Result<(Vec<T>, String), ApiError> {
     let limit = match page.max_results {
         0 => usize::MAX,
-        n if MAX_RESULTS.contains(&n) => n.unsigned_abs() as usize,
+        n if (page.admitted.0..=page.admitted.1).contains(&n) => n.unsigned_abs() as usize,
         n => {
-            return Err(ApiError::invalid_value(
-                "maxResults",
-                n,
-                "Expecting a value from 5 to 1000.",
-            ));
+            let (least, most) = page.admitted;
+            let expected = format!("Expecting a value from {least} to {most}.");
+            return Err(ApiError::invalid_value("maxResults", n, expected));
         }
     };
     let after = match page.next_token {
@@ -116,6 +130,11 @@ mod tests {
     fn bad_pages_are_refused() {
         for max in [-1, 1, 4, 1001] {
             let error = paginate(vec!["a"], Page::new(max, ""), |s| (*s).into(), Some).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidParameterValue);
+        }
+        for max in [-1, 0, 11] {
+            let page = Page::of_at_most(10, Some(max), "");
+            let error = paginate(vec!["a"], page, |s| (*s).into(), Some).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidParameterValue);
         }
         let error = paginate(vec!["a"], Page::new(0, "x"), |s| (*s).into(), Some).unwrap_err();

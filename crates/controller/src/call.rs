@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -61,6 +60,16 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// For another `hearthd`, which reads it ([`Caller::from_str`]).
+    pub fn whole(&self) -> String {
+        match self {
+            Self::Session(session) => session.whole(),
+            _ => self.to_string(),
+        }
+    }
+}
+
 /// `UID:PID`, or the access key's id, or a session's.
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,17 +81,22 @@ impl fmt::Display for Caller {
     }
 }
 
-impl FromStr for Caller {
-    type Err = ParseIntError;
+/// A text that no caller is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no caller")]
+pub struct NoCaller;
 
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        if let Some(session) = Session::read(text) {
-            return Ok(Self::Session(session));
+impl FromStr for Caller {
+    type Err = NoCaller;
+
+    fn from_str(text: &str) -> Result<Self, NoCaller> {
+        if text.contains('/') {
+            return Session::read(text).map(Self::Session).ok_or(NoCaller);
         }
         Ok(match text.split_once(':') {
             Some((uid, pid)) => Self::Process {
-                uid: uid.parse()?,
-                pid: pid.parse()?,
+                uid: uid.parse().map_err(|_| NoCaller)?,
+                pid: pid.parse().map_err(|_| NoCaller)?,
             },
             None => Self::AccessKey(text.to_owned()),
         })
@@ -167,6 +181,7 @@ fn request_id(random: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::iam::session::SessionPolicies;
 
     #[test]
     fn request_ids_are_uuids() {
@@ -183,10 +198,22 @@ mod tests {
                 access_key_id: "ASIAIOSFODNN7EXAMPLE".into(),
                 principal_id: "AROAIOSFODNN7EXAMPLE".into(),
                 name: Some("a@b=c,d".into()),
+                policies: None,
+            }),
+            Caller::Session(Session {
+                access_key_id: "ASIAIOSFODNN7EXAMPLE".into(),
+                principal_id: "AROAIOSFODNN7EXAMPLE".into(),
+                name: Some("a".into()),
+                policies: Some(SessionPolicies {
+                    inline: Some("{\"Version\": \"/ä\"}".into()),
+                    attached: vec!["arn:aws:iam::aws:policy/a".into()],
+                }),
             }),
         ] {
-            assert_eq!(caller.to_string().parse(), Ok(caller));
+            assert_eq!(caller.whole().parse(), Ok(caller));
         }
+        // Without its policies a session could do more.
+        assert!("ASIA/AROA/name/garbage".parse::<Caller>().is_err());
         assert!("a:b".parse::<Caller>().is_err());
     }
 

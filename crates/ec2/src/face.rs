@@ -1,4 +1,4 @@
-//! A request of the Query protocol, from its signature to its answer. What it asks for is done by the services that gRPC
+//! A request of one of AWS's protocols, from its signature to its answer. What it asks for is done by the services that gRPC
 //! callers call, in this process.
 
 use std::convert::Infallible;
@@ -7,22 +7,24 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use hearth_api::client::REQUEST_ID;
 use hearth_api::{ApiError, ErrorCode};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TE};
-use http::{Extensions, HeaderMap, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use prost_reflect::DescriptorPool;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::model::{Model, ModelError, Service};
+use crate::model::{Model, ModelError, Protocol, Service};
 use crate::refusal::Refusal;
 use crate::signature::{self, Denied, Keys, Scope};
 use crate::table::{Call, Table};
-use crate::{form, xml};
+use crate::{form, json, xml};
 
-/// The protocol's door to the services `G`.
+/// The protocols' door to the services `G`.
 #[derive(Debug)]
 pub struct Face<G, K> {
-    tables: [(Service, Table); 3],
+    /// EC2's first.
+    tables: Vec<(Service, Table)>,
     region: String,
     grpc: G,
     keys: K,
@@ -58,7 +60,7 @@ where
             Ok((service, Table::join(&Model::of(service)?, own).0))
         };
         Ok(Self {
-            tables: [table(Service::Ec2)?, table(Service::Iam)?, table(Service::Sts)?],
+            tables: Service::ALL.into_iter().map(table).collect::<Result<_, _>>()?,
             region: region.to_owned(),
             grpc,
             keys,
@@ -90,7 +92,7 @@ where
             .work((*service, table, region), request, &mut request_id)
             .await
         {
-            Ok(xml) => response(StatusCode::OK, xml, &request_id),
+            Ok(said) => response(table.protocol, StatusCode::OK, said, &request_id),
             Err(failure) => refuse(
                 table,
                 failure.status,
@@ -112,7 +114,7 @@ where
         refuse(&self.tables[0].1, status, code, message, request_id)
     }
 
-    /// The answer's XML; the request's id is that of its call, when it comes to one.
+    /// The answer's text; the request's id is that of its call, when it comes to one.
     async fn work(
         &self,
         (service, table, region): (Service, &Table, &str),
@@ -120,26 +122,17 @@ where
         request_id: &mut String,
     ) -> Result<String, Failure> {
         let (mut head, body, signer) = signature::verify(request, service, region, &self.keys).await?;
-        let query = head.uri.query().unwrap_or_default().as_bytes();
-        let form = if is_form(&head.headers) { &body[..] } else { &[] };
-        let parameters = || form_urlencoded::parse(query).chain(form_urlencoded::parse(form));
-        let action = parameters()
-            .find(|(name, _)| name == "Action")
-            .map(|(_, action)| action);
-        let action = action.ok_or_else(|| {
-            Failure::of(
-                "MissingAction",
-                "The request must contain the parameter Action.".to_owned(),
-            )
-        })?;
-        let call = table.call(&action).ok_or_else(|| {
-            // Whatever length it has.
-            Refusal::InvalidAction(action.chars().take(128).collect())
-        })?;
-        let message = form::message(table, call, parameters())?;
+        let (call, message) = match table.protocol {
+            Protocol::Ec2 | Protocol::Query => of_form(table, &head, &body)?,
+            Protocol::Json => of_json(table, &head, &body)?,
+        };
         head.extensions.insert(signer);
         let answer = self.call(call, &message, head.extensions, request_id).await?;
-        xml::answer(table, call, &answer, request_id).map_err(|error| ApiError::internal(&error).into())
+        let said = match table.protocol {
+            Protocol::Ec2 | Protocol::Query => xml::answer(table, call, &answer, request_id),
+            Protocol::Json => json::answer(table, call, &answer),
+        };
+        said.map_err(|error| ApiError::internal(&error).into())
     }
 
     /// A call's answer, of the service that has it.
@@ -151,7 +144,7 @@ where
         request_id: &mut String,
     ) -> Result<Bytes, Failure> {
         let mut request = Request::new(Body::new(Full::new(framed(message))));
-        *request.method_mut() = http::Method::POST;
+        *request.method_mut() = Method::POST;
         *request.uri_mut() = call.path.parse().map_err(|error| ApiError::internal(&error))?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
@@ -180,6 +173,41 @@ where
     }
 }
 
+/// The call and its message that a form asks for, in the body or in the query.
+fn of_form<'t>(table: &'t Table, head: &Parts, body: &[u8]) -> Result<(&'t Call, Vec<u8>), Failure> {
+    let query = head.uri.query().unwrap_or_default().as_bytes();
+    let form = if is_form(&head.headers) { body } else { &[] };
+    let parameters = || form_urlencoded::parse(query).chain(form_urlencoded::parse(form));
+    let action = parameters()
+        .find(|(name, _)| name == "Action")
+        .map(|(_, action)| action);
+    let action = action.ok_or_else(|| {
+        Failure::of(
+            "MissingAction",
+            "The request must contain the parameter Action.".to_owned(),
+        )
+    })?;
+    let call = table.call(&action).ok_or_else(|| unknown(&action))?;
+    Ok((call, form::message(table, call, parameters())?))
+}
+
+/// The call that a header names, and its message of the body.
+fn of_json<'t>(table: &'t Table, head: &Parts, body: &[u8]) -> Result<(&'t Call, Vec<u8>), Failure> {
+    let target = head.headers.get(json::TARGET);
+    let target = target.and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let action = table.action(target).filter(|_| head.method == Method::POST);
+    let call = action.and_then(|action| table.call(action));
+    let call = call.ok_or_else(|| unknown(target))?;
+    Ok((call, json::message(table, call, body)?))
+}
+
+/// Whatever length its name has.
+fn unknown(action: &str) -> Refusal {
+    Refusal::InvalidAction(action.chars().take(128).collect())
+}
+
+/// Not the service's fault, though EC2 says so by its status.
+const THROTTLED: &str = "RequestLimitExceeded";
 /// What requests to services without regions are signed for.
 const GLOBAL_REGION: &str = "us-east-1";
 
@@ -190,8 +218,19 @@ fn refuse(
     message: &str,
     request_id: &str,
 ) -> Response<Full<Bytes>> {
-    let said = xml::error(table, code, message, status.is_server_error(), request_id);
-    response(status, said, request_id)
+    let is_ours = status.is_server_error();
+    if table.protocol != Protocol::Json {
+        let said = xml::error(table, code, message, is_ours, request_id);
+        return response(table.protocol, status, said, request_id);
+    }
+    // Whatever a caller can mend has one status there.
+    let status = match code {
+        THROTTLED => StatusCode::BAD_REQUEST,
+        _ if is_ours => status,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let said = json::error(json::code(code), message);
+    response(table.protocol, status, said, request_id)
 }
 
 /// The frame around a gRPC message: a flag and a length.
@@ -221,13 +260,16 @@ pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == FORM))
 }
 
-fn response(status: StatusCode, xml: String, request_id: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(xml)));
+fn response(protocol: Protocol, status: StatusCode, said: String, request_id: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(said)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_TYPE,
-        http::HeaderValue::from_static("text/xml;charset=UTF-8"),
+        http::HeaderValue::from_static(match protocol {
+            Protocol::Ec2 | Protocol::Query => "text/xml;charset=UTF-8",
+            Protocol::Json => json::CONTENT_TYPE,
+        }),
     );
     headers.insert(
         CACHE_CONTROL,

@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key};
 
 use crate::parameters::Node;
 use crate::refusal::Refusal;
 use crate::table::{Call, Field, Index, Kind, Table};
+use crate::wire::{delimited, encoded_time, varint};
 
 /// The number of a list's last possible item. Numbers may be left out.
 pub const LARGEST_INDEX: u32 = 10_000;
@@ -152,7 +153,7 @@ const MOST_SHOWN: usize = 100;
 
 /// # Errors
 /// What would have been right.
-fn scalar(field: &Field, text: &str, out: &mut Vec<u8>) -> Result<(), &'static str> {
+pub(crate) fn scalar(field: &Field, text: &str, out: &mut Vec<u8>) -> Result<(), &'static str> {
     let number = field.number;
     match field.kind {
         Kind::String | Kind::Encoded => delimited(number, text.as_bytes(), out),
@@ -189,30 +190,9 @@ fn scalar(field: &Field, text: &str, out: &mut Vec<u8>) -> Result<(), &'static s
             let at: Timestamp = text
                 .parse()
                 .map_err(|_| "A time as 2026-11-26T07:00:00Z is expected.")?;
-            // Nanoseconds of google.protobuf.Timestamp count forward.
-            let since = at.as_nanosecond();
-            let mut inner = Vec::new();
-            for (number, part) in [(1, since.div_euclid(NANOS)), (2, since.rem_euclid(NANOS))] {
-                // A time of jiff's fits.
-                let part = i64::try_from(part).unwrap_or_default();
-                varint(number, part.cast_unsigned(), &mut inner);
-            }
-            delimited(number, &inner, out);
+            delimited(number, &encoded_time(at), out);
         }
         Kind::Structure(_) => return Err("A structure is expected."),
     }
     Ok(())
-}
-
-const NANOS: i128 = 1_000_000_000;
-
-fn varint(number: u32, value: u64, out: &mut Vec<u8>) {
-    encode_key(number, WireType::Varint, out);
-    encode_varint(value, out);
-}
-
-fn delimited(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
 }

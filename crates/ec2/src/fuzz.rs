@@ -1,7 +1,7 @@
-//! Fuzz targets: forms, and what says who has sent a request. `scripts/fuzz` runs them; the tests here, on the corpus only.
+//! Fuzz targets: forms, JSON, and what says who has sent a request. `scripts/fuzz` runs them; the tests here, on the corpus only.
 
 use std::pin::pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -11,62 +11,94 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use crate::model::{Model, Service};
 use crate::signature::{Keys, Scope, Unusable, verify_at};
-use crate::table::Table;
-use crate::{form, xml};
+use crate::table::{Call, Table};
+use crate::wire::Malformed;
+use crate::{Refusal, form, json, xml};
 
 /// A name, and what is done with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: &[Target] = &[("ec2_form", parameters), ("ec2_signature", signature)];
+pub const TARGETS: &[Target] = &[
+    ("ec2_form", parameters),
+    ("ec2_json", object),
+    ("ec2_signature", signature),
+];
 
-/// The calls of EC2 that Hearth has, in the order of their names, with what goes in and what comes out.
-struct Calls {
-    table: Table,
-    calls: Vec<(String, MessageDescriptor, MessageDescriptor)>,
-}
+/// The calls of a protocol's services that Hearth has, in the order of their names, with what goes in and what comes out.
+struct Calls(Vec<(Arc<Table>, String, MessageDescriptor, MessageDescriptor)>);
 
-#[expect(clippy::expect_used, reason = "what is built into the program can be read")]
-fn calls() -> &'static Calls {
-    static CALLS: OnceLock<Calls> = OnceLock::new();
-    CALLS.get_or_init(|| {
+impl Calls {
+    #[expect(clippy::expect_used, reason = "what is built into the program can be read")]
+    fn of(of: &[Service]) -> Self {
         let pool = DescriptorPool::decode(hearth_api::DESCRIPTORS).expect("descriptors");
-        let services = || {
-            pool.services()
-                .filter(|own| own.package_name() == "hearth.v1" && Service::of(own.name()) == Service::Ec2)
+        let mut calls = Vec::new();
+        for of in of {
+            let services = || {
+                pool.services()
+                    .filter(|own| own.package_name() == "hearth.v1" && Service::of(own.name()) == *of)
+            };
+            let model = Model::of(*of).expect("a model");
+            let table = Arc::new(Table::join(&model, services()).0);
+            let methods = services().flat_map(|service| service.methods().collect::<Vec<_>>());
+            let known = methods.filter(|method| table.call(method.name()).is_some());
+            calls.extend(known.map(|method| {
+                let name = method.name().to_owned();
+                (Arc::clone(&table), name, method.input(), method.output())
+            }));
+        }
+        calls.sort_by(|one, other| one.1.cmp(&other.1));
+        Self(calls)
+    }
+
+    /// The call of an input's first byte, with the rest. `read` makes a message of it, and `write` an answer.
+    fn hold<T>(
+        &self,
+        input: &[u8],
+        read: impl Fn(&Table, &Call, &[u8]) -> Result<Vec<u8>, Refusal>,
+        write: impl Fn(&Table, &Call, &[u8]) -> Result<T, Malformed>,
+    ) {
+        let Some((&number, text)) = input.split_first() else {
+            return;
         };
-        let model = Model::of(Service::Ec2).expect("a model");
-        let table = Table::join(&model, services()).0;
-        let methods = services().flat_map(|service| service.methods().collect::<Vec<_>>());
-        let mut calls: Vec<_> = methods
-            .filter(|method| table.call(method.name()).is_some())
-            .map(|method| (method.name().to_owned(), method.input(), method.output()))
-            .collect();
-        calls.sort_by(|one, other| one.0.cmp(&other.0));
-        Calls { table, calls }
-    })
+        let (table, name, of, answers) = &self.0[usize::from(number) % self.0.len()];
+        let Some(call) = table.call(name) else {
+            return;
+        };
+        if let Ok(bytes) = read(table, call, text) {
+            assert!(
+                DynamicMessage::decode(of.clone(), bytes.as_slice()).is_ok(),
+                "{name}"
+            );
+        }
+        if write(table, call, text).is_err() {
+            // Fields may be in any order for a message, and not for an answer.
+            let _ = DynamicMessage::decode(answers.clone(), text);
+        }
+    }
 }
 
 /// The first byte says which call it is. A form that is accepted is a message, and bytes that are none are no answer.
 fn parameters(input: &[u8]) {
-    let Some((&number, text)) = input.split_first() else {
-        return;
-    };
-    let calls = calls();
-    let (name, of, answers) = &calls.calls[usize::from(number) % calls.calls.len()];
-    let Some(call) = calls.table.call(name) else {
-        return;
-    };
-    if let Ok(bytes) = form::message(&calls.table, call, form_urlencoded::parse(text)) {
-        assert!(
-            DynamicMessage::decode(of.clone(), bytes.as_slice()).is_ok(),
-            "{name}"
-        );
-    }
-    let xml = xml::answer(&calls.table, call, text, "r");
-    if xml.is_err() {
-        // Fields may be in any order for a message, and not for an answer.
-        let _ = DynamicMessage::decode(answers.clone(), text);
-    }
+    static CALLS: OnceLock<Calls> = OnceLock::new();
+    let calls = CALLS.get_or_init(|| Calls::of(&[Service::Ec2]));
+    let read =
+        |table: &Table, call: &Call, text: &[u8]| form::message(table, call, form_urlencoded::parse(text));
+    calls.hold(input, read, |table, call, bytes| {
+        xml::answer(table, call, bytes, "r")
+    });
+}
+
+/// The same of JSON. An answer is JSON itself.
+#[expect(clippy::expect_used, reason = "a fuzz target fails so")]
+fn object(input: &[u8]) {
+    static CALLS: OnceLock<Calls> = OnceLock::new();
+    let calls =
+        CALLS.get_or_init(|| Calls::of(&[Service::Ssm, Service::ServiceQuotas, Service::Ec2InstanceConnect]));
+    calls.hold(input, json::message, |table, call, bytes| {
+        let answer = json::answer(table, call, bytes)?;
+        serde_json::from_str::<serde_json::Value>(&answer).expect("JSON");
+        Ok(())
+    });
 }
 
 const KEY: &str = "AKIDEXAMPLE";

@@ -11,15 +11,30 @@ pub enum Service {
     Ec2,
     Iam,
     Sts,
+    Ssm,
+    ServiceQuotas,
+    Ec2InstanceConnect,
 }
 
 impl Service {
+    pub const ALL: [Service; 6] = [
+        Service::Ec2,
+        Service::Iam,
+        Service::Sts,
+        Service::Ssm,
+        Service::ServiceQuotas,
+        Service::Ec2InstanceConnect,
+    ];
+
     /// Its name in a signature's credential scope.
     pub fn name(self) -> &'static str {
         match self {
             Service::Ec2 => "ec2",
             Service::Iam => "iam",
             Service::Sts => "sts",
+            Service::Ssm => "ssm",
+            Service::ServiceQuotas => "servicequotas",
+            Service::Ec2InstanceConnect => "ec2-instance-connect",
         }
     }
 
@@ -28,6 +43,9 @@ impl Service {
     pub fn of(own: &str) -> Self {
         match own {
             "Sts" => Service::Sts,
+            "Ssm" => Service::Ssm,
+            "ServiceQuotas" => Service::ServiceQuotas,
+            "Ec2InstanceConnect" => Service::Ec2InstanceConnect,
             own if own.starts_with("Iam") => Service::Iam,
             _ => Service::Ec2,
         }
@@ -35,7 +53,7 @@ impl Service {
 
     /// Whether its requests are signed for one region, whichever is called.
     pub(crate) fn is_global(self) -> bool {
-        self != Service::Ec2
+        matches!(self, Service::Iam | Service::Sts)
     }
 
     fn packed(self) -> &'static [u8] {
@@ -43,6 +61,9 @@ impl Service {
             Service::Ec2 => include_bytes!("../model/ec2.json.gz"),
             Service::Iam => include_bytes!("../model/iam.json.gz"),
             Service::Sts => include_bytes!("../model/sts.json.gz"),
+            Service::Ssm => include_bytes!("../model/ssm.json.gz"),
+            Service::ServiceQuotas => include_bytes!("../model/servicequotas.json.gz"),
+            Service::Ec2InstanceConnect => include_bytes!("../model/ec2-instance-connect.json.gz"),
         }
     }
 }
@@ -55,6 +76,8 @@ pub enum Protocol {
     Ec2,
     /// `Name.member.1`, the answer in `<ActionResult>`.
     Query,
+    /// An object in and an object out; a header names the call.
+    Json,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,7 +91,12 @@ pub struct Model {
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
     pub protocol: Protocol,
+    /// Of answers in XML.
+    #[serde(default)]
     pub xml_namespace: String,
+    /// Of protocols that name the call in a header: `AmazonSSM`.
+    #[serde(default)]
+    pub target_prefix: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -99,6 +127,9 @@ pub enum Shape {
         /// What a request must have.
         #[serde(default)]
         required: Vec<String>,
+        /// Whether it has one of its members only.
+        #[serde(default)]
+        union: bool,
     },
     List {
         member: Member,
@@ -121,7 +152,7 @@ pub enum Shape {
 #[serde(rename_all = "camelCase")]
 pub struct Member {
     pub shape: String,
-    /// In XML, if not the member's own name.
+    /// In XML and JSON, if not the member's own name.
     pub location_name: Option<String>,
     /// In a form, if it does not follow from the former.
     pub query_name: Option<String>,

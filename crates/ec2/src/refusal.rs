@@ -1,4 +1,4 @@
-//! What is wrong with a request, in EC2's words.
+//! What is wrong with a request, in EC2's words. [`crate::json::code`] has those of other services.
 
 use crate::form::LARGEST_INDEX;
 
@@ -23,6 +23,8 @@ pub enum Refusal {
     Index(String),
     #[error("{0} are more parameters than a request may have")]
     TooMany(usize),
+    #[error("The body of the request is not the JSON that is expected: {0}")]
+    NotJson(String),
 }
 
 impl Refusal {
@@ -32,6 +34,7 @@ impl Refusal {
             Refusal::UnknownParameter(_) => "UnknownParameter",
             Refusal::InvalidValue { .. } => "InvalidParameterValue",
             Refusal::Twice(_) | Refusal::ValueAndMembers(_) => "InvalidParameterCombination",
+            Refusal::NotJson(_) => "SerializationException",
             Refusal::Index(_) | Refusal::TooMany(_) => "MalformedQueryString",
         }
     }

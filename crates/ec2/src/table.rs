@@ -16,8 +16,10 @@ pub(crate) type Index = usize;
 #[derive(Debug)]
 pub struct Table {
     pub(crate) protocol: Protocol,
-    /// Of answers.
+    /// Of answers in XML.
     pub(crate) namespace: String,
+    /// In front of a call's name, in requests that name it in a header.
+    pub(crate) target_prefix: String,
     calls: HashMap<String, Call>,
     shapes: Vec<Fields>,
 }
@@ -69,6 +71,8 @@ pub(crate) struct List {
     pub(crate) infix: Option<String>,
     /// The element around an item.
     pub(crate) item: String,
+    /// Whether its items are entries of a map.
+    pub(crate) is_map: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,8 +146,9 @@ impl Table {
             namespace: match model.metadata.protocol {
                 // With a slash, though the model has none: libcloud looks for it.
                 Protocol::Ec2 => format!("{}/", model.metadata.xml_namespace.trim_end_matches('/')),
-                Protocol::Query => model.metadata.xml_namespace.clone(),
+                Protocol::Query | Protocol::Json => model.metadata.xml_namespace.clone(),
             },
+            target_prefix: model.metadata.target_prefix.clone(),
             calls,
             shapes: join.shapes,
         };
@@ -152,6 +157,13 @@ impl Table {
 
     pub fn call(&self, action: &str) -> Option<&Call> {
         self.calls.get(action)
+    }
+
+    /// The action of a header `AmazonSSM.GetParameter`.
+    pub(crate) fn action<'t>(&self, target: &'t str) -> Option<&'t str> {
+        target
+            .strip_prefix(self.target_prefix.as_str())?
+            .strip_prefix('.')
     }
 
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
@@ -197,7 +209,8 @@ impl Join<'_> {
                 .collect(),
             _ => BTreeMap::new(),
         };
-        let mut fields = Vec::new();
+        let is_union = matches!(model.shapes.get(name), Some(Shape::Structure { union: true, .. }));
+        let mut fields: Vec<Field> = Vec::new();
         // By number.
         for field in message.fields() {
             match members.get(field.name()) {
@@ -209,7 +222,10 @@ impl Join<'_> {
                             format!("{} in JSON, and {name} in the model", field.json_name()),
                         );
                     }
-                    fields.extend(self.field(name, member, &field));
+                    fields.extend(self.field(name, member, &field).map(|field| Field {
+                        always: field.always && !is_union,
+                        ..field
+                    }));
                 }
                 None => self.differ(field.full_name(), format!("no such member of {name}")),
             }
@@ -228,6 +244,7 @@ impl Join<'_> {
                 let list = List {
                     infix: (protocol == Protocol::Query).then(|| item.clone()),
                     item,
+                    is_map: false,
                 };
                 (self.kind(&of.shape, field)?, Some(list))
             }
@@ -235,6 +252,7 @@ impl Join<'_> {
                 let list = List {
                     infix: Some("entry".to_owned()),
                     item: "entry".to_owned(),
+                    is_map: true,
                 };
                 (self.entry(key, value, field)?, Some(list))
             }
@@ -254,7 +272,7 @@ impl Join<'_> {
                 Some(name) => name.clone(),
                 None => capitalized(&element),
             },
-            Protocol::Query => element.clone(),
+            Protocol::Query | Protocol::Json => element.clone(),
         };
         Some(Field {
             number: field.number(),

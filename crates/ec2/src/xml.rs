@@ -7,12 +7,11 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::model::Protocol;
 use crate::table::{Call, Field, Index, Kind, Table};
+use crate::wire::{Malformed, Value, is_packable, next, timestamp, unpack};
 
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 /// Of errors of EC2 the element around all; they have no namespace.
@@ -24,17 +23,6 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-
-/// A message that is none of the table's. It is a fault of this program.
-#[derive(Debug, thiserror::Error)]
-#[error("an answer does not fit its description: {0}")]
-pub struct Malformed(&'static str);
-
-impl From<prost::DecodeError> for Malformed {
-    fn from(_: prost::DecodeError) -> Malformed {
-        Malformed("it is cut off")
-    }
-}
 
 /// The answer to a call.
 ///
@@ -55,7 +43,7 @@ pub fn answer(table: &Table, call: &Call, message: &[u8], request_id: &str) -> R
                 element("return", "true", &mut out);
             }
         }
-        Protocol::Query => {
+        Protocol::Query | Protocol::Json => {
             if let Some(wrapper) = &call.wrapper {
                 open(wrapper, &mut out);
                 structure(table, call.output, message, &mut out)?;
@@ -86,7 +74,7 @@ pub fn error(table: &Table, code: &str, message: &str, is_ours: bool, request_id
             element("RequestID", request_id, &mut out);
             close(EC2_ERRORS, &mut out);
         }
-        Protocol::Query => {
+        Protocol::Query | Protocol::Json => {
             let _ = write!(out, "<ErrorResponse xmlns=\"{}\"><Error>", table.namespace);
             element("Type", if is_ours { "Receiver" } else { "Sender" }, &mut out);
             said(&mut out);
@@ -96,14 +84,6 @@ pub fn error(table: &Table, code: &str, message: &str, is_ours: bool, request_id
         }
     }
     out
-}
-
-/// What stands on the wire after a field's number.
-enum Value<'a> {
-    Varint(u64),
-    Four([u8; 4]),
-    Eight([u8; 8]),
-    Bytes(&'a [u8]),
 }
 
 fn structure(table: &Table, shape: Index, mut bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
@@ -218,55 +198,6 @@ fn number(shown: &dyn std::fmt::Display, value: f64, out: &mut String) -> std::f
         f64::NEG_INFINITY => out.write_str("-Infinity"),
         _ => write!(out, "{shown}"),
     }
-}
-
-fn is_packable(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Integer | Kind::Long | Kind::Boolean | Kind::Float | Kind::Double
-    )
-}
-
-fn unpack<'a>(kind: Kind, bytes: &mut &'a [u8]) -> Result<Value<'a>, Malformed> {
-    let wire = match kind {
-        Kind::Float => WireType::ThirtyTwoBit,
-        Kind::Double => WireType::SixtyFourBit,
-        _ => WireType::Varint,
-    };
-    value(wire, bytes)
-}
-
-/// Takes a field off the bytes.
-fn next<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Value<'a>), Malformed> {
-    let (number, wire) = decode_key(bytes)?;
-    Ok((number, value(wire, bytes)?))
-}
-
-fn value<'a>(wire: WireType, bytes: &mut &'a [u8]) -> Result<Value<'a>, Malformed> {
-    const CUT: Malformed = Malformed("it is cut off");
-    Ok(match wire {
-        WireType::Varint => Value::Varint(decode_varint(bytes)?),
-        WireType::ThirtyTwoBit => Value::Four(*bytes.split_off(..4).and_then(<[u8]>::as_array).ok_or(CUT)?),
-        WireType::SixtyFourBit => Value::Eight(*bytes.split_off(..8).and_then(<[u8]>::as_array).ok_or(CUT)?),
-        WireType::LengthDelimited => {
-            let length = usize::try_from(decode_varint(bytes)?).map_err(|_| CUT)?;
-            Value::Bytes(bytes.split_off(..length).ok_or(CUT)?)
-        }
-        WireType::StartGroup | WireType::EndGroup => return Err(Malformed("it has a group")),
-    })
-}
-
-/// Of `google.protobuf.Timestamp`.
-fn timestamp(mut bytes: &[u8]) -> Result<Timestamp, Malformed> {
-    let (mut seconds, mut nanos) = (0, 0);
-    while !bytes.is_empty() {
-        match next(&mut bytes)? {
-            (1, Value::Varint(value)) => seconds = value.cast_signed(),
-            (2, Value::Varint(value)) => nanos = i32::try_from(value).unwrap_or_default(),
-            _ => {}
-        }
-    }
-    Timestamp::new(seconds, nanos).map_err(|_| Malformed("a time is out of range"))
 }
 
 fn open(name: &str, out: &mut String) {

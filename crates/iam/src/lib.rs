@@ -26,6 +26,8 @@ mod principal;
 mod statement;
 mod values;
 
+use std::sync::Arc;
+
 pub use context::Context;
 pub use malformed::Malformed;
 pub use policy::{Kind, Policy};
@@ -76,6 +78,39 @@ pub fn decide<'p>(policies: impl IntoIterator<Item = &'p Policy>, request: &Requ
         }
     }
     decision
+}
+
+/// What a set of policies is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layer {
+    /// They give permissions.
+    #[default]
+    Identity,
+    /// They limit what identity policies give: a permissions boundary.
+    Boundary,
+    /// They limit what a session has of its principal's permissions.
+    Session,
+}
+
+/// What identity policies decide together with what limits them: a request is allowed if every set allows it, and denied if
+/// any policy of any set denies it. With the set that decided.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-basics-id-rdp.html>
+pub fn decide_within(layers: &[(Layer, Vec<Arc<Policy>>)], request: &Request<'_>) -> (Decision, Layer) {
+    let mut missing = None;
+    for (layer, policies) in layers {
+        match decide(policies.iter().map(AsRef::as_ref), request) {
+            Decision::Denied => return (Decision::Denied, *layer),
+            // Of several sets that do not allow it, the first is told.
+            Decision::NotAllowed => missing = missing.or(Some(*layer)),
+            Decision::Allowed => {}
+        }
+    }
+    match missing {
+        // Without any set nobody has given a permission.
+        None if layers.is_empty() => (Decision::NotAllowed, Layer::Identity),
+        None => (Decision::Allowed, Layer::Identity),
+        Some(layer) => (Decision::NotAllowed, layer),
+    }
 }
 
 /// Whether the trust policy of a role lets a principal assume it.

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use hearth_iam::{Context, Decision, Kind, Policy, Principal, Request, Trust, decide, trusts};
+use hearth_iam::{Context, Decision, Kind, Layer, Policy, Principal, Request, Trust, decide_within, trusts};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,6 +18,9 @@ struct Group {
     /// Identity policies.
     #[serde(default)]
     policies: Vec<Value>,
+    /// What limits what they give.
+    boundary: Option<Vec<Value>>,
+    session: Option<Vec<Value>>,
     /// In place of policies: the condition of a statement that allows everything.
     condition: Option<Value>,
     /// In place of policies: a trust policy.
@@ -95,17 +99,17 @@ fn found(group: &Group, case: &Case) -> &'static str {
             Trust::NotAllowed => "not allowed",
         };
     }
-    let mut policies: Vec<Policy> = group
-        .policies
-        .iter()
-        .map(|document| parse(Kind::Identity, document))
-        .collect();
+    let all = |documents: &Vec<Value>| {
+        let parsed = documents.iter().map(|document| parse(Kind::Identity, document));
+        parsed.map(Arc::new).collect::<Vec<_>>()
+    };
+    let mut policies = all(&group.policies);
     if let Some(condition) = &group.condition {
         let document = json!({
             "Version": "2012-10-17",
             "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": condition},
         });
-        policies.push(parse(Kind::Identity, &document));
+        policies.push(Arc::new(parse(Kind::Identity, &document)));
     }
     let text = |of_case: &Option<String>, of_group: &Option<String>, otherwise: &str| {
         of_case
@@ -118,10 +122,22 @@ fn found(group: &Group, case: &Case) -> &'static str {
         resource: &text(&case.resource, &group.resource, "*"),
         context: &context,
     };
-    match decide(&policies, &request) {
-        Decision::Allowed => "allowed",
-        Decision::Denied => "denied",
-        Decision::NotAllowed => "not allowed",
+    let limits = [
+        (Layer::Boundary, &group.boundary),
+        (Layer::Session, &group.session),
+    ];
+    let limits = limits
+        .into_iter()
+        .filter_map(|(layer, policies)| Some((layer, all(policies.as_ref()?))));
+    let layers: Vec<_> = [(Layer::Identity, policies)].into_iter().chain(limits).collect();
+    match decide_within(&layers, &request) {
+        (Decision::Allowed, _) => "allowed",
+        (Decision::Denied, Layer::Identity) => "denied",
+        (Decision::Denied, Layer::Boundary) => "denied by the boundary",
+        (Decision::Denied, Layer::Session) => "denied by the session",
+        (Decision::NotAllowed, Layer::Identity) => "not allowed",
+        (Decision::NotAllowed, Layer::Boundary) => "not allowed by the boundary",
+        (Decision::NotAllowed, Layer::Session) => "not allowed by the session",
     }
 }
 

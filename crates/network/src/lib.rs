@@ -39,6 +39,8 @@ mod vpc;
 
 pub use config::NetworkConfig;
 pub use error::NetworkError;
-pub use metadata::{InstanceMetadata, InstanceProfile, MetadataSource, PublicKey, RoleCredentials};
+pub use metadata::{
+    ActiveKey, InstanceMetadata, InstanceProfile, MetadataSource, PublicKey, RoleCredentials,
+};
 pub use network::Network;
 pub use share::{DESCRIPTORS_PER_INTERFACE, InterfaceCounters, RefusedConnections, ServiceCounters};

@@ -13,6 +13,20 @@ pub trait MetadataSource: Send + Sync {
 
     /// The credentials of an instance's role; `None` while there are none that hold.
     fn credentials(&self, instance_id: &str) -> Option<Arc<RoleCredentials>>;
+
+    /// The keys that log in to an instance at this moment, beside its key pair's.
+    fn active_keys(&self, _instance_id: &str) -> Vec<ActiveKey> {
+        Vec::new()
+    }
+}
+
+/// A key that logs in for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveKey {
+    /// Of the guest.
+    pub os_user: String,
+    /// `ssh-ed25519 AAAA... comment`, one line.
+    pub openssh: String,
 }
 
 /// What an instance signs its requests with.

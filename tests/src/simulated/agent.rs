@@ -13,7 +13,7 @@ use hearth_agent::paths::DataDir;
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
 use hearth_api::agent::{
-    AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, Observation, volume_intent,
+    AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, KeyTaken, Observation, volume_intent,
 };
 use hearth_api::deltas;
 use hearth_api::join::JoinToken;
@@ -153,6 +153,13 @@ impl Agent {
                     error: String::new(),
                 };
                 Ok(up.send(message(Up::ConsoleOutput(output))).await?)
+            }
+            Some(Down::SshPublicKey(key)) => {
+                let taken = KeyTaken {
+                    request_id: key.request_id,
+                    error: String::new(),
+                };
+                Ok(up.send(message(Up::KeyTaken(taken))).await?)
             }
             None => Ok(()),
         }

@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use hearth_api::agent::Intents;
+use hearth_api::agent::{Intents, SshPublicKey};
 use hearth_network::spec::VpcSpec;
 use hearth_network::{
-    InstanceMetadata, InterfaceCounters, MetadataSource, Network, NetworkConfig, NetworkError,
+    ActiveKey, InstanceMetadata, InterfaceCounters, MetadataSource, Network, NetworkConfig, NetworkError,
     RoleCredentials,
 };
 use tokio::sync::watch;
 
 use crate::board::Board;
+use crate::keys::Keys;
 use crate::roles::Roles;
 use translate::addresses;
 pub use translate::{Untranslatable, metadata, vpc_spec};
@@ -49,11 +50,38 @@ pub enum Host {
     Simulated,
 }
 
-/// Answers IMDS from the intents, and with credentials that [`crate::roles`] fetches.
+/// Answers IMDS from the intents, with credentials that [`crate::roles`] fetches, and with keys of [`crate::keys`].
 #[derive(Default)]
 pub struct Metadata {
     by_address: RwLock<HashMap<(String, Ipv4Addr), Arc<InstanceMetadata>>>,
     pub roles: Roles,
+    keys: Keys,
+}
+
+impl Metadata {
+    /// Tells a key of an instance for a while.
+    ///
+    /// # Errors
+    /// The host has no such instance; in a sentence.
+    pub fn give_key(&self, key: SshPublicKey) -> Result<(), String> {
+        let map = self.by_address.read().unwrap_or_else(PoisonError::into_inner);
+        if !map
+            .values()
+            .any(|instance| instance.instance_id == key.instance_id)
+        {
+            return Err(format!(
+                "the host does not serve the metadata of {}",
+                key.instance_id
+            ));
+        }
+        let life = Duration::from_secs(key.seconds.into());
+        let active = ActiveKey {
+            os_user: key.os_user,
+            openssh: key.public_key,
+        };
+        self.keys.give(&key.instance_id, active, life);
+        Ok(())
+    }
 }
 
 impl MetadataSource for Metadata {
@@ -64,6 +92,10 @@ impl MetadataSource for Metadata {
 
     fn credentials(&self, instance_id: &str) -> Option<Arc<RoleCredentials>> {
         self.roles.credentials(instance_id)
+    }
+
+    fn active_keys(&self, instance_id: &str) -> Vec<ActiveKey> {
+        self.keys.of(instance_id)
     }
 }
 

@@ -2,11 +2,15 @@
 
 use prost_reflect::FieldDescriptor;
 
-/// `create-placement-group` of `CreatePlacementGroup`.
+/// `create-placement-group` of `CreatePlacementGroup`, and `send-ssh-public-key` of `SendSSHPublicKey`.
 pub(crate) fn kebab_of_pascal(name: &str) -> String {
     let mut kebab = String::new();
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !kebab.is_empty() {
+    let letters: Vec<char> = name.chars().collect();
+    for (at, c) in letters.iter().enumerate() {
+        let is_capital = |at: usize| letters.get(at).is_some_and(char::is_ascii_uppercase);
+        let is_small = |at: usize| letters.get(at).is_some_and(char::is_ascii_lowercase);
+        // A word begins after a small letter, and with the last of several capitals.
+        if at > 0 && is_capital(at) && (!is_capital(at - 1) || is_small(at + 1)) {
             kebab.push('-');
         }
         kebab.push(c.to_ascii_lowercase());
@@ -24,4 +28,24 @@ pub(super) fn member(field: &FieldDescriptor) -> String {
 /// `group-name` of `group_name`.
 pub(super) fn kebab(name: &str) -> String {
     name.replace('_', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn commands_are_called_as_awss() {
+        for (operation, command) in [
+            ("RunInstances", "run-instances"),
+            ("SendSSHPublicKey", "send-ssh-public-key"),
+            ("GetAWSDefaultServiceQuota", "get-aws-default-service-quota"),
+            ("DescribeVpcs", "describe-vpcs"),
+            (
+                "SendSerialConsoleSSHPublicKey",
+                "send-serial-console-ssh-public-key",
+            ),
+            ("GetSSH", "get-ssh"),
+        ] {
+            assert_eq!(super::kebab_of_pascal(operation), command);
+        }
+    }
 }

@@ -190,11 +190,12 @@ pub(crate) fn instance(id: &str, state: State) -> Instance {
             key: "Name".into(),
             value: "web".into(),
         }],
-        metadata_options: Some(InstanceMetadataOptions {
+        metadata_options: Some(InstanceMetadataOptionsResponse {
             http_tokens: "required".into(),
             http_endpoint: "enabled".into(),
             http_put_response_hop_limit: 1,
             instance_metadata_tags: "disabled".into(),
+            ..Default::default()
         }),
         maintenance_options: Some(InstanceMaintenanceOptions {
             auto_recovery: "default".into(),
@@ -331,6 +332,10 @@ impl Instances for Script {
             }],
             next_token: String::new(),
         }))
+    }
+
+    async fn get_password_data(&self, _: Request<GetPasswordDataRequest>) -> Answer<GetPasswordDataResult> {
+        Err(Status::unimplemented("the script has none"))
     }
 
     async fn get_console_output(

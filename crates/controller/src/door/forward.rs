@@ -168,8 +168,13 @@ impl Shared {
         let caller = request.extensions().get::<Caller>().cloned();
         let headers = request.headers_mut();
         headers.remove(CALLER);
-        if let Some(Ok(value)) = caller.map(|caller| HeaderValue::try_from(caller.to_string())) {
-            headers.insert(CALLER, value);
+        match caller.map(|caller| HeaderValue::try_from(caller.whole())) {
+            Some(Ok(value)) => {
+                headers.insert(CALLER, value);
+            }
+            // Without a caller it would be root's.
+            Some(Err(error)) => return Status::from(ApiError::internal(&error)).into_http(),
+            None => {}
         }
         // The leader's log and audit rows say the same id as this answer.
         headers.remove(REQUEST_ID);

@@ -113,8 +113,13 @@ where
             .into_http();
         }
         let caller = head.headers.get(CALLER).and_then(|value| value.to_str().ok());
-        if let Some(caller) = caller.and_then(|caller| caller.parse::<Caller>().ok()) {
-            head.extensions.insert(caller);
+        match caller.map(str::parse::<Caller>) {
+            Some(Ok(caller)) => {
+                head.extensions.insert(caller);
+            }
+            // Without a caller it would be root's.
+            Some(Err(error)) => return Status::invalid_argument(error.to_string()).into_http(),
+            None => {}
         }
         let id = head.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
         if let Some(id) = id.map(str::to_owned) {

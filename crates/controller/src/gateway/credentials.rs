@@ -39,7 +39,7 @@ pub(super) fn of_instance(
     }
     let made_at = now() / 1000;
     // The session is called as its instance is.
-    let made = session::begin(state, &role.id, Some(instance_id), (made_at + LIFE) * 1000);
+    let made = session::begin(state, &role.id, Some(instance_id), None, (made_at + LIFE) * 1000);
     let made = made.map_err(|error| broken(&error))?;
     tracing::info!(
         host = host_id,

@@ -168,7 +168,13 @@ async fn up(
                 });
                 observations::apply(app, host_id, observation).await?;
             }
-            Some(agent_message::Message::ConsoleOutput(output)) => place.answer(output),
+            Some(agent_message::Message::ConsoleOutput(output)) => {
+                let request_id = output.request_id;
+                place.answer(request_id, agent_message::Message::ConsoleOutput(output));
+            }
+            Some(agent_message::Message::KeyTaken(taken)) => {
+                place.answer(taken.request_id, agent_message::Message::KeyTaken(taken));
+            }
             Some(agent_message::Message::Hello(_)) => {
                 return Err(Status::failed_precondition("Hello comes once"));
             }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use hearth_api::agent::{ConsoleOutput, ConsoleRequest, ControlMessage, control_message};
+use hearth_api::agent::agent_message::Message as Up;
+use hearth_api::agent::control_message::Message as Down;
+use hearth_api::agent::{ConsoleOutput, ConsoleRequest, ControlMessage, SshPublicKey};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -92,16 +94,18 @@ impl Standing {
     }
 }
 
-type Questions = Arc<Mutex<HashMap<u64, oneshot::Sender<ConsoleOutput>>>>;
+type Questions = Arc<Mutex<HashMap<u64, oneshot::Sender<Up>>>>;
 
 #[derive(Debug, thiserror::Error)]
-pub enum ConsoleError {
+pub enum AskError {
     #[error("its host is not connected")]
     NotConnected,
     #[error("its host did not answer within {} seconds", ANSWER_DEADLINE.as_secs())]
     Late,
     #[error("its host says: {0}")]
     Failed(String),
+    #[error("its host answered something else")]
+    Other,
 }
 
 /// A session's place in the registry; dropping it ends the host's being connected, unless a newer one took over.
@@ -190,43 +194,66 @@ impl Sessions {
     ///
     /// # Errors
     /// The host is not there, is late, or cannot read it.
-    pub async fn console(&self, host_id: &str, instance_id: &str) -> Result<ConsoleOutput, ConsoleError> {
+    pub async fn console(&self, host_id: &str, instance_id: &str) -> Result<ConsoleOutput, AskError> {
+        let instance_id = instance_id.to_owned();
+        let question = |request_id| {
+            Down::ConsoleRequest(ConsoleRequest {
+                request_id,
+                instance_id,
+            })
+        };
+        match self.ask(host_id, question).await? {
+            Up::ConsoleOutput(output) if output.error.is_empty() => Ok(output),
+            Up::ConsoleOutput(output) => Err(AskError::Failed(output.error)),
+            _ => Err(AskError::Other),
+        }
+    }
+
+    /// Gives an instance's host a key, which the instance's metadata tells from then on. The key's `request_id` is set here.
+    ///
+    /// # Errors
+    /// The host is not there, is late, or does not take it.
+    pub async fn give_key(&self, host_id: &str, mut key: SshPublicKey) -> Result<(), AskError> {
+        let question = |request_id| {
+            key.request_id = request_id;
+            Down::SshPublicKey(key)
+        };
+        match self.ask(host_id, question).await? {
+            Up::KeyTaken(taken) if taken.error.is_empty() => Ok(()),
+            Up::KeyTaken(taken) => Err(AskError::Failed(taken.error)),
+            _ => Err(AskError::Other),
+        }
+    }
+
+    /// A host's answer to a question, which is made with its number.
+    async fn ask(&self, host_id: &str, question: impl FnOnce(u64) -> Down) -> Result<Up, AskError> {
         let request_id = self.counter.fetch_add(1, Ordering::Relaxed);
         let (answer, waiting) = oneshot::channel();
         let (outbox, questions) = {
             let hosts = lock(&self.hosts);
-            let handle = hosts.get(host_id).ok_or(ConsoleError::NotConnected)?;
+            let handle = hosts.get(host_id).ok_or(AskError::NotConnected)?;
             (handle.outbox.clone(), Arc::clone(&handle.questions))
         };
         lock(&questions).insert(request_id, answer);
         let request = ControlMessage {
-            message: Some(control_message::Message::ConsoleRequest(ConsoleRequest {
-                request_id,
-                instance_id: instance_id.to_owned(),
-            })),
+            message: Some(question(request_id)),
         };
         let ask = async {
-            outbox
-                .send(Ok(request))
-                .await
-                .map_err(|_| ConsoleError::NotConnected)?;
-            waiting.await.map_err(|_| ConsoleError::NotConnected)
+            let sent = outbox.send(Ok(request)).await;
+            sent.map_err(|_| AskError::NotConnected)?;
+            waiting.await.map_err(|_| AskError::NotConnected)
         };
         let answered = tokio::time::timeout(ANSWER_DEADLINE, ask).await;
         lock(&questions).remove(&request_id);
-        let output = answered.map_err(|_| ConsoleError::Late)??;
-        match output.error.as_str() {
-            "" => Ok(output),
-            error => Err(ConsoleError::Failed(error.to_owned())),
-        }
+        answered.map_err(|_| AskError::Late)?
     }
 }
 
 impl Place {
     /// Hands an answer to whoever asked; one that came too late is dropped.
-    pub(super) fn answer(&self, output: ConsoleOutput) {
-        if let Some(waiting) = lock(&self.questions).remove(&output.request_id) {
-            let _ = waiting.send(output);
+    pub(super) fn answer(&self, request_id: u64, answer: Up) {
+        if let Some(waiting) = lock(&self.questions).remove(&request_id) {
+            let _ = waiting.send(answer);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hearth_api::{ApiError, DESCRIPTORS, ErrorCode};
 use hearth_ec2::Service;
-use hearth_iam::{Context, Decision, Request, decide};
+use hearth_iam::{Context, Decision, Layer, Request, decide_within};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,16 @@ impl Authorizer {
                 "Only the account of the cloud's operator may do this.",
             ));
         }
+        let service = self.requests.get(path).map(|(service, _)| *service);
+        if let (Identity::Federated { .. }, Some(Service::Iam | Service::Sts)) = (&identity, service)
+            && call.action != "GetCallerIdentity"
+        {
+            let message = format!(
+                "A federated user cannot call {} with these credentials.",
+                call.action
+            );
+            return Err(ApiError::new(ErrorCode::AccessDenied, message));
+        }
         if matches!(identity, Identity::Root { .. }) || FREE.contains(&call.action.as_str()) {
             return Ok(());
         }
@@ -84,12 +94,20 @@ impl Authorizer {
             message: &message,
         };
         for subject in subjects::of(&asked) {
-            if let Some(denial) = denial(app, &state, call, &identity, subject)? {
+            if let Some(denial) = denial(app, &state, call, &identity, subject, Of::All)? {
                 return Err(denial.error(&state, *service));
             }
         }
         Ok(())
     }
+}
+
+/// Which of an identity's policies are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    All,
+    /// Those that limit what others give. Without any, nothing is denied.
+    Limits,
 }
 
 /// Why an identity's policies do not allow a subject; `None`: they do.
@@ -102,8 +120,13 @@ pub fn denial(
     call: &Call,
     identity: &Identity<'_>,
     subject: Subject,
+    of: Of,
 ) -> Result<Option<Denial>, ApiError> {
-    if matches!(identity, Identity::Root { .. }) {
+    let mut layers = identity.policies(state)?;
+    if of == Of::Limits {
+        layers.retain(|(layer, _)| *layer != Layer::Identity);
+    }
+    if matches!(identity, Identity::Root { .. }) || (of == Of::Limits && layers.is_empty()) {
         return Ok(None);
     }
     let mut context = subject.context;
@@ -114,11 +137,11 @@ pub fn denial(
         resource: &subject.resource,
         context: &context,
     };
-    let policies = identity.policies(state)?;
-    let decision = decide(policies.iter().map(AsRef::as_ref), &request);
+    let (decision, layer) = decide_within(&layers, &request);
     let denial = |explicit_deny| Denial {
         allowed: false,
         explicit_deny,
+        layer,
         principal: identity.arn(),
         action: subject.action.clone(),
         resource: subject.resource.clone(),
@@ -150,6 +173,9 @@ fn tell(app: &App, call: &Call, context: &mut Context) {
 pub struct Denial {
     pub allowed: bool,
     pub explicit_deny: bool,
+    /// The policies that did not allow it.
+    #[serde(skip)]
+    pub layer: Layer,
     pub principal: String,
     pub action: String,
     pub resource: String,
@@ -169,10 +195,16 @@ impl Denial {
             resource,
             ..
         } = self;
+        let policy = match self.layer {
+            Layer::Identity => "identity-based policy",
+            Layer::Boundary => "permissions boundary",
+            Layer::Session => "session policy",
+        };
         let because = if self.explicit_deny {
-            "with an explicit deny in an identity-based policy".to_owned()
+            let article = if self.layer == Layer::Identity { "an" } else { "a" };
+            format!("with an explicit deny in {article} {policy}")
         } else {
-            format!("because no identity-based policy allows the {action} action")
+            format!("because no {policy} allows the {action} action")
         };
         let said = format!(
             "User: {principal} is not authorized to perform: {action} on resource: {resource} {because}"

@@ -4,11 +4,15 @@
 use std::sync::Arc;
 
 use hearth_api::{ApiError, ErrorCode};
-use hearth_iam::{Context, Policy, Principal};
+use hearth_iam::{Context, Layer, Policy, Principal};
 
+use super::session::SessionPolicies;
 use super::{managed, parsed};
 use crate::call::{Call, Caller};
 use crate::state::{self, AccessKey, Bearer, Entity as _, Grants, Group, Role, State, User};
+
+/// Sets of policies that a request must be allowed by, each of them.
+pub type Layers = Vec<(Layer, Vec<Arc<Policy>>)>;
 
 /// Who calls, found in a state.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +26,15 @@ pub enum Identity<'s> {
     Session {
         role: &'s Role,
         name: String,
+        policies: Option<SessionPolicies>,
+    },
+    /// Whom a user, or the root user, has given credentials to.
+    Federated {
+        account_id: String,
+        /// `None`: the root user has.
+        user: Option<&'s User>,
+        name: String,
+        policies: SessionPolicies,
     },
 }
 
@@ -44,10 +57,19 @@ impl<'s> Identity<'s> {
             },
             Caller::Session(session) => match &session.name {
                 Some(name) => {
-                    let role = state.get(&session.principal_id).ok_or_else(gone)?;
-                    Ok(Identity::Session {
-                        role,
-                        name: name.clone(),
+                    let (name, policies) = (name.clone(), session.policies.clone());
+                    if let Some(role) = state.get(&session.principal_id) {
+                        return Ok(Identity::Session { role, name, policies });
+                    }
+                    let user = state.get(&session.principal_id);
+                    if user.is_none() && session.principal_id != account_id {
+                        return Err(gone());
+                    }
+                    Ok(Identity::Federated {
+                        account_id: account_id.to_owned(),
+                        user,
+                        name,
+                        policies: policies.unwrap_or_default(),
                     })
                 }
                 None if session.principal_id == account_id => Ok(root()),
@@ -75,7 +97,10 @@ impl<'s> Identity<'s> {
         match self {
             Identity::Root { account_id } => format!("arn:aws:iam::{account_id}:root"),
             Identity::User(user) => user.arn(),
-            Identity::Session { role, name } => {
+            Identity::Federated { account_id, name, .. } => {
+                format!("arn:aws:sts::{account_id}:federated-user/{name}")
+            }
+            Identity::Session { role, name, .. } => {
                 format!(
                     "arn:aws:sts::{}:assumed-role/{}/{name}",
                     role.account_id, role.name
@@ -89,7 +114,8 @@ impl<'s> Identity<'s> {
         match self {
             Identity::Root { account_id } => account_id.clone(),
             Identity::User(user) => user.id.clone(),
-            Identity::Session { role, name } => format!("{}:{name}", role.id),
+            Identity::Session { role, name, .. } => format!("{}:{name}", role.id),
+            Identity::Federated { account_id, name, .. } => format!("{account_id}:{name}"),
         }
     }
 
@@ -106,7 +132,7 @@ impl<'s> Identity<'s> {
         let arn = self.arn();
         match self {
             Identity::Root { .. } => then(&Principal::Root(&arn)),
-            Identity::User(_) => then(&Principal::User(&arn)),
+            Identity::User(_) | Identity::Federated { .. } => then(&Principal::User(&arn)),
             Identity::Session { role, .. } => then(&Principal::AssumedRole {
                 role_arn: &role.arn(),
                 session_arn: &arn,
@@ -114,28 +140,55 @@ impl<'s> Identity<'s> {
         }
     }
 
-    /// The policies that hold for it. The root user needs none.
+    /// The policies that hold for it, by what they are for. The root user needs none.
     ///
     /// # Errors
     /// One of them cannot be read, and might deny the call.
-    pub fn policies(&self, state: &State) -> Result<Vec<Arc<Policy>>, ApiError> {
-        let mut documents = Vec::new();
-        match self {
-            Identity::Root { .. } => {}
-            Identity::User(user) => {
-                documents_of(state, *user, &mut documents);
-                for group in &user.groups {
-                    if let Some(group) = state.get::<Group>(group) {
-                        documents_of(state, group, &mut documents);
-                    }
+    pub fn policies(&self, state: &State) -> Result<Layers, ApiError> {
+        let mut layers = Vec::new();
+        let (user, role, session) = match self {
+            Identity::Root { .. } => (None, None, None),
+            Identity::User(user) => (Some(*user), None, None),
+            Identity::Session { role, policies, .. } => (None, Some(*role), policies.as_ref()),
+            Identity::Federated { user, policies, .. } => (*user, None, Some(policies)),
+        };
+        let account_id = self.account();
+        if let Some(user) = user {
+            let mut documents = Vec::new();
+            documents_of(state, user, &mut documents);
+            for group in &user.groups {
+                if let Some(group) = state.get::<Group>(group) {
+                    documents_of(state, group, &mut documents);
                 }
             }
-            Identity::Session { role, .. } => documents_of(state, *role, &mut documents),
+            layers.push((Layer::Identity, documents));
+            layers.extend(boundary_of(state, user));
         }
-        let parsed = documents.into_iter().map(parsed);
-        parsed
-            .collect::<Result<_, _>>()
-            .map_err(|error| ApiError::internal(&error))
+        if let Some(role) = role {
+            let mut documents = Vec::new();
+            documents_of(state, role, &mut documents);
+            layers.push((Layer::Identity, documents));
+            layers.extend(boundary_of(state, role));
+        }
+        if let Some(SessionPolicies { inline, attached }) = session {
+            let mut documents: Vec<&str> = inline.iter().map(String::as_str).collect();
+            let attached = attached.iter();
+            documents.extend(attached.filter_map(|arn| document(state, account_id, arn)));
+            layers.push((Layer::Session, documents));
+        }
+        let parsed = |(layer, documents): (Layer, Vec<&str>)| {
+            let policies: Result<_, _> = documents.into_iter().map(parsed).collect();
+            Ok((layer, policies.map_err(|error| ApiError::internal(&error))?))
+        };
+        layers.into_iter().map(parsed).collect()
+    }
+
+    fn account(&self) -> &str {
+        match self {
+            Identity::Root { account_id } | Identity::Federated { account_id, .. } => account_id,
+            Identity::User(user) => &user.account_id,
+            Identity::Session { role, .. } => &role.account_id,
+        }
     }
 
     /// The condition keys that say who calls.
@@ -145,6 +198,7 @@ impl<'s> Identity<'s> {
             Identity::User(user) => ("User", self.arn(), Some(&user.tags)),
             // Policies are about the role, whatever the session is called.
             Identity::Session { role, .. } => ("AssumedRole", role.arn(), Some(&role.tags)),
+            Identity::Federated { .. } => ("FederatedUser", self.arn(), None),
         };
         context.set("aws:PrincipalArn", arn);
         context.set("aws:PrincipalType", kind);
@@ -159,14 +213,25 @@ impl<'s> Identity<'s> {
 }
 
 fn documents_of<'s, B: Bearer>(state: &'s State, bearer: &'s B, found: &mut Vec<&'s str>) {
-    let Grants { inline, attached } = bearer.grants();
+    let Grants { inline, attached, .. } = bearer.grants();
     found.extend(inline.values().map(String::as_str));
-    for arn in attached {
-        found.extend(match managed::of_arn(arn) {
-            Some(policy) => Some(policy.document),
-            None => state
-                .of_arn::<state::Policy>(bearer.account(), arn)
-                .map(|policy| policy.document()),
-        });
+    let attached = attached.iter();
+    found.extend(attached.filter_map(|arn| document(state, bearer.account(), arn)));
+}
+
+/// What limits a bearer. A boundary that is gone allows nothing.
+fn boundary_of<'s, B: Bearer>(state: &'s State, bearer: &'s B) -> Option<(Layer, Vec<&'s str>)> {
+    let arn = bearer.grants().boundary.as_deref()?;
+    let document = document(state, bearer.account(), arn);
+    Some((Layer::Boundary, document.into_iter().collect()))
+}
+
+/// What a managed policy says.
+fn document<'s>(state: &'s State, account_id: &str, arn: &str) -> Option<&'s str> {
+    match managed::of_arn(arn) {
+        Some(policy) => Some(policy.document),
+        None => state
+            .of_arn::<state::Policy>(account_id, arn)
+            .map(|policy| policy.document()),
     }
 }

@@ -11,7 +11,7 @@ mod seal;
 pub mod session;
 mod subjects;
 
-pub use authorize::{Authorizer, Denial, denial};
+pub use authorize::{Authorizer, Denial, Of, denial};
 pub use identity::Identity;
 use parsed::parsed;
 pub use seal::open;

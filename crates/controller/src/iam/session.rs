@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::seal::{Broken, Sealed, open, seal};
@@ -14,11 +16,23 @@ pub struct Session {
     pub access_key_id: String,
     /// A role's id, a user's id, or the account's id for its root user.
     pub principal_id: String,
-    /// Of a role's session.
+    /// Of a role's session, or of a federated user.
     pub name: Option<String>,
+    /// Of a session that has a name. `None`: they limit nothing.
+    #[serde(default)]
+    pub policies: Option<SessionPolicies>,
 }
 
-/// `ACCESS KEY/PRINCIPAL`, or `ACCESS KEY/ROLE/NAME`.
+/// What limits a session: it may do what any of them allows, as far as its principal may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionPolicies {
+    /// A policy's JSON.
+    pub inline: Option<String>,
+    /// ARNs of managed policies.
+    pub attached: Vec<String>,
+}
+
+/// `ACCESS KEY/PRINCIPAL`, or `ACCESS KEY/PRINCIPAL/NAME`. [`Session::whole`] has its policies, too.
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.access_key_id, self.principal_id)?;
@@ -30,13 +44,33 @@ impl fmt::Display for Session {
 }
 
 impl Session {
-    /// The session that is displayed so; `None`: none is.
+    /// As it is displayed, and `/BASE64` if it has policies.
+    pub fn whole(&self) -> String {
+        let policies = self.policies.as_ref();
+        let policies = policies.and_then(|policies| serde_json::to_vec(policies).ok());
+        match policies {
+            Some(policies) => format!("{self}/{}", BASE64_URL_SAFE_NO_PAD.encode(policies)),
+            None => self.to_string(),
+        }
+    }
+
+    /// The session that is written so; `None`: none is.
     pub fn read(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(3, '/').map(str::to_owned);
+        let mut parts = text.splitn(4, '/');
+        let mut part = || parts.next().map(str::to_owned);
+        let (access_key_id, principal_id, name) = (part()?, part()?, part());
+        let policies = match parts.next() {
+            // What cannot be read is not taken for nothing.
+            Some(policies) => {
+                Some(serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(policies).ok()?).ok()?)
+            }
+            None => None,
+        };
         Some(Self {
-            access_key_id: parts.next()?,
-            principal_id: parts.next()?,
-            name: parts.next(),
+            access_key_id,
+            principal_id,
+            name,
+            policies,
         })
     }
 }
@@ -72,6 +106,7 @@ pub fn begin(
     state: &State,
     principal_id: &str,
     name: Option<&str>,
+    policies: Option<SessionPolicies>,
     expires_at: i64,
 ) -> Result<Credentials, Broken> {
     let token = Token {
@@ -79,6 +114,7 @@ pub fn begin(
             access_key_id: format!("ASIA{}", base32::<16>()),
             principal_id: principal_id.to_owned(),
             name: name.map(str::to_owned),
+            policies,
         },
         secret: Secret::generate(),
         expires_at,

@@ -9,6 +9,7 @@ use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 
 use super::Identity;
 use crate::app::App;
+use crate::services::{TOKENS_OPTIONAL, ssm};
 use crate::state::{
     Entity, Group, Instance, InstanceProfile, KeyPair, NetworkInterface, PlacementGroup, Policy, Role,
     SecurityGroup, State, Subnet, User, iam,
@@ -16,7 +17,7 @@ use crate::state::{
 use crate::store::bootstrap::DEFAULT_GROUP;
 
 /// One thing that the caller must be allowed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Subject {
     /// Such as `ec2:RunInstances`.
     pub action: String,
@@ -33,7 +34,7 @@ pub struct Asked<'a> {
     pub state: &'a State,
     pub identity: &'a Identity<'a>,
     pub account: &'a str,
-    /// `ec2`, `iam` or `sts`.
+    /// As credential scopes name it: `ec2`, `iam`.
     pub service: &'a str,
     /// EC2's name of the call.
     pub action: &'a str,
@@ -60,6 +61,9 @@ const BESIDE: &[&str] = &["ip_permissions", "referenced_group_id", "filters"];
 pub fn of(asked: &Asked<'_>) -> Vec<Subject> {
     match asked.service {
         "iam" => asked.of_iam(),
+        "ssm" => asked.of_ssm(),
+        "ec2-instance-connect" => asked.of_instance_connect(),
+        "sts" => vec![asked.of_sts()],
         "ec2" if !asked.action.starts_with("Describe") => asked.of_ec2(),
         _ => vec![asked.everything()],
     }
@@ -132,6 +136,13 @@ impl Asked<'_> {
             subjects.push(self.subject(self.arn(kind, &id), context));
         }
         subjects.extend(self.passed_role());
+        if let Some(name) = self.text("image_id").as_deref().and_then(ssm::resolved) {
+            subjects.push(Subject {
+                action: "ssm:GetParameters".to_owned(),
+                resource: ssm::arn(self.app, ssm::name_of(name)),
+                context: Context::default(),
+            });
+        }
         if subjects.is_empty() {
             subjects.push(self.everything());
         }
@@ -157,6 +168,10 @@ impl Asked<'_> {
                 ("group_name" | "security_groups", _) => match self.default_group(&value) {
                     Some(id) => named.insert((Kind::SecurityGroup, id)),
                     None => false,
+                },
+                ("image_id", None) => match ssm::image_id(self.app, self.state, self.account, &value) {
+                    Ok(id) => named.insert((Kind::Image, id)),
+                    Err(_) => false,
                 },
                 ("association_id", _) => match self.state.first_by(&Instance::BY_ASSOCIATION, &value) {
                     Some(row) => named.insert((Kind::Instance, row.id.clone())),
@@ -235,7 +250,11 @@ impl Asked<'_> {
         // What launches have when they do not say.
         context.set(
             "ec2:MetadataHttpTokens",
-            tokens.unwrap_or_else(|| "optional".to_owned()),
+            tokens.unwrap_or_else(|| {
+                let settings = self.state.account_settings(self.account());
+                let default = settings.metadata_defaults.http_tokens;
+                default.unwrap_or_else(|| TOKENS_OPTIONAL.to_owned())
+            }),
         );
     }
 
@@ -282,6 +301,43 @@ impl Asked<'_> {
         }
     }
 
+    /// The parameters that a request names, or all below its path.
+    fn of_ssm(&self) -> Vec<Subject> {
+        let mut texts = Vec::new();
+        texts_of(self.message, &mut texts);
+        let named = texts.iter().filter_map(|(field, value)| match field.as_str() {
+            "name" | "names" => Some(ssm::arn(self.app, ssm::name_of(value))),
+            "path" => Some(ssm::arn(self.app, value.trim_end_matches('/'))),
+            _ => None,
+        });
+        let subjects: Vec<_> = named.map(|arn| self.subject(arn, Context::default())).collect();
+        match subjects.is_empty() {
+            true => vec![self.everything()],
+            false => subjects,
+        }
+    }
+
+    /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/permissions-for-ec2-instance-connect.html>
+    fn of_instance_connect(&self) -> Vec<Subject> {
+        let id = self.text("instance_id").unwrap_or_default();
+        let mut context = Context::default();
+        self.tell_existing(Kind::Instance, &id, &mut context);
+        if let Some(user) = self.text("instance_os_user") {
+            context.set("ec2:osuser", user);
+        }
+        vec![self.subject(self.arn(Kind::Instance, &id), context)]
+    }
+
+    fn of_sts(&self) -> Subject {
+        match (self.action, self.text("name")) {
+            ("GetFederationToken", Some(name)) => {
+                let arn = format!("arn:aws:sts::{}:federated-user/{name}", self.account());
+                self.subject(arn, Context::default())
+            }
+            _ => self.everything(),
+        }
+    }
+
     fn of_iam(&self) -> Vec<Subject> {
         let mut context = Context::default();
         let tags = pairs(self.message, "tags");
@@ -290,6 +346,9 @@ impl Asked<'_> {
         let policy = self.text("policy_arn");
         if let Some(arn) = &policy {
             context.set("iam:PolicyARN", arn);
+        }
+        if let Some(arn) = self.boundary() {
+            context.set("iam:PermissionsBoundary", arn);
         }
         let resource = self
             .entity::<InstanceProfile>("instance_profile_name", &mut context)
@@ -316,6 +375,22 @@ impl Asked<'_> {
             subjects.push(pass(role));
         }
         subjects
+    }
+
+    /// The permissions boundary that a request sets; or that the user or role has which it changes.
+    /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html>
+    fn boundary(&self) -> Option<String> {
+        if let Some(given) = self.text("permissions_boundary") {
+            return Some(given);
+        }
+        let user = self
+            .text("user_name")
+            .and_then(|name| self.state.named::<User>(self.account(), &name));
+        let role = self
+            .text("role_name")
+            .and_then(|name| self.state.named::<Role>(self.account(), &name));
+        let grants = user.map(|user| &user.grants).or(role.map(|role| &role.grants));
+        grants.and_then(|grants| grants.boundary.clone())
     }
 
     /// The ARN of what a field names, whether it exists or is to be made.

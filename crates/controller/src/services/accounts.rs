@@ -7,8 +7,8 @@ use serde_json::json;
 use super::serve;
 use crate::app::App;
 use crate::state::{
-    self, AccessKey, ClientToken, Group, InstanceProfile, Noun as _, Policy, Reservation, Role,
-    SecurityGroup, SecurityGroupRule, State, Subnet, Tx, User, Vpc,
+    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, Noun as _, Policy, Reservation,
+    Role, SecurityGroup, SecurityGroupRule, State, Subnet, Tx, User, Vpc,
 };
 use crate::store::bootstrap::{Layout, furnish};
 use crate::views::timestamp;
@@ -119,7 +119,8 @@ fn known(state: &State, id: &str) -> Result<(), ApiError> {
 }
 
 /// What goes with an account. Anything else must be gone before.
-const GOES: [&str; 12] = [
+const GOES: [&str; 13] = [
+    AccountSettings::KIND,
     Vpc::KIND,
     Subnet::KIND,
     SecurityGroup::KIND,
@@ -150,6 +151,7 @@ async fn close(app: &App, request: CloseAccountRequest) -> Result<CloseAccountRe
                 );
                 return Err(ApiError::new(ErrorCode::DependencyViolation, message));
             }
+            remove::<AccountSettings>(tx, &id);
             remove::<ClientToken>(tx, &id);
             remove::<Reservation>(tx, &id);
             remove::<AccessKey>(tx, &id);

@@ -63,8 +63,10 @@ pub(super) const MAX_TAGS: usize = 50;
 /// A key or value that EC2 does not admit, a key twice, or too many.
 pub(super) fn check_tags(tags: &[Tag]) -> Result<(), ApiError> {
     let mut keys = HashSet::new();
-    for Tag { key, value } in tags {
+    for tag in tags {
+        let Tag { key, value } = tag;
         check_tag_key(key)?;
+        super::ssm::check_tag(tag)?;
         if value.chars().count() > 255 {
             return Err(ApiError::invalid_value(
                 "Tag.Value",

@@ -7,12 +7,14 @@ use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
     DescribeInstanceTypeOfferingsRequest, DescribeInstanceTypeOfferingsResult, DescribeInstanceTypesRequest,
-    DescribeInstanceTypesResponse, InstanceTypeInfo, InstanceTypeOffering, instance_types_server,
+    DescribeInstanceTypesResponse, GetInstanceTypesFromInstanceRequirementsRequest,
+    GetInstanceTypesFromInstanceRequirementsResult, InstanceTypeInfo, InstanceTypeOffering,
+    instance_types_server,
 };
 use hearth_api::{ApiError, ErrorCode};
 use tonic::{Request, Response, Status};
 
-use super::answer;
+use super::{answer, requirements};
 use crate::app::App;
 use crate::catalog::instance_types::{self, UNSUPPORTED};
 use hearth_api::zones;
@@ -87,6 +89,13 @@ impl instance_types_server::InstanceTypes for InstanceTypes {
         request: Request<DescribeInstanceTypeOfferingsRequest>,
     ) -> Result<Response<DescribeInstanceTypeOfferingsResult>, Status> {
         answer(offerings(&self.0, &request.into_inner()))
+    }
+
+    async fn get_instance_types_from_instance_requirements(
+        &self,
+        request: Request<GetInstanceTypesFromInstanceRequirementsRequest>,
+    ) -> Result<Response<GetInstanceTypesFromInstanceRequirementsResult>, Status> {
+        answer(requirements::types(&request.into_inner()))
     }
 }
 

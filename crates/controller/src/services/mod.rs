@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use hearth_api::client::{MAX_ANSWER, MAX_REQUEST, SERVICES};
+use hearth_api::v1::account_settings_server::AccountSettingsServer;
 use hearth_api::v1::accounts_server::AccountsServer;
+use hearth_api::v1::ec2_instance_connect_server::Ec2InstanceConnectServer;
 use hearth_api::v1::hosts_server::HostsServer;
 use hearth_api::v1::iam_groups_server::IamGroupsServer;
 use hearth_api::v1::iam_instance_profiles_server::IamInstanceProfilesServer;
@@ -21,6 +23,8 @@ use hearth_api::v1::placement_groups_server::PlacementGroupsServer;
 use hearth_api::v1::profile_associations_server::ProfileAssociationsServer;
 use hearth_api::v1::regions_server::RegionsServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
+use hearth_api::v1::service_quotas_server::ServiceQuotasServer;
+use hearth_api::v1::ssm_server::SsmServer;
 use hearth_api::v1::sts_server::StsServer;
 use hearth_api::v1::subnets_server::SubnetsServer;
 use hearth_api::v1::tags_server::TagsServer;
@@ -33,6 +37,7 @@ use tonic::{Response, Status};
 
 use crate::app::App;
 
+mod account_settings;
 mod accounts;
 #[cfg(test)]
 mod documented;
@@ -42,6 +47,7 @@ mod image_attributes;
 mod image_disks;
 mod images;
 mod input;
+mod instance_connect;
 mod instance_types;
 mod instances;
 mod join_tokens;
@@ -50,7 +56,10 @@ mod network_interfaces;
 mod placement;
 mod profile_associations;
 mod regions;
+mod requirements;
 mod security_groups;
+mod service_quotas;
+pub(crate) mod ssm;
 mod sts;
 mod subnets;
 mod tags;
@@ -58,6 +67,7 @@ mod volumes;
 mod vpcs;
 mod watch;
 
+pub(crate) use instances::TOKENS_OPTIONAL;
 pub(crate) use profile_associations::tell_profile;
 
 /// Ends every rpc.
@@ -111,6 +121,14 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
     };
     Ok(
         Routes::new(service!(InstancesServer, instances::Instances(app())))
+            .add_service(service!(
+                AccountSettingsServer,
+                account_settings::AccountSettings(app())
+            ))
+            .add_service(service!(
+                Ec2InstanceConnectServer,
+                instance_connect::InstanceConnect(app())
+            ))
             .add_service(service!(AccountsServer, accounts::Accounts(app())))
             .add_service(service!(HostsServer, hosts::Hosts(app())))
             .add_service(service!(IamUsersServer, iam::Users(app())))
@@ -139,6 +157,11 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 SecurityGroupsServer,
                 security_groups::SecurityGroups(app())
             ))
+            .add_service(service!(
+                ServiceQuotasServer,
+                service_quotas::ServiceQuotas(app())
+            ))
+            .add_service(service!(SsmServer, ssm::Ssm(app())))
             .add_service(service!(StsServer, sts::Sts(app())))
             .add_service(service!(SubnetsServer, subnets::Subnets(app())))
             .add_service(service!(TagsServer, tags::Tags(app())))

@@ -29,7 +29,7 @@ pub(super) const FILTERS: Known<PlacementGroup> = known! {
     "strategy" => strategy,
 };
 /// Of an account, as in EC2.
-const MAX_GROUPS: usize = 500;
+pub(super) const MAX_GROUPS: usize = 500;
 const MAX_PARTITIONS: u32 = 7;
 const DEFAULT_PARTITIONS: u32 = 2;
 /// Running instances of a spread group in an availability zone: EC2's limit at the level of racks.

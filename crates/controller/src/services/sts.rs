@@ -4,15 +4,15 @@
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 use hearth_ec2::Service;
-use hearth_iam::{Context, Kind, Policy, Trust, trusts};
+use hearth_iam::{Context, Kind, Layer, Policy, Trust, trusts};
 use serde_json::json;
 
 use super::iam::{invalid, is_name};
 use super::serve;
 use crate::app::App;
 use crate::call::{Call, Caller};
-use crate::iam::session::{self, Credentials as Made};
-use crate::iam::{Denial, Identity, Subject, denial, open};
+use crate::iam::session::{self, Credentials as Made, SessionPolicies};
+use crate::iam::{Denial, Identity, Of, Subject, denial, managed, open};
 use crate::state::{AccessKey, Entity as _, Role, State};
 use crate::views::timestamp;
 
@@ -27,6 +27,7 @@ const ASSUME: &str = "sts:AssumeRole";
 serve! { sts_server::Sts as Sts {
     get_caller_identity(GetCallerIdentityRequest) -> GetCallerIdentityResponse: identity;
     assume_role(AssumeRoleRequest) -> AssumeRoleResponse: assume;
+    get_federation_token(GetFederationTokenRequest) -> GetFederationTokenResponse: federate;
     get_session_token(GetSessionTokenRequest) -> GetSessionTokenResponse: session_token;
     get_access_key_info(GetAccessKeyInfoRequest) -> GetAccessKeyInfoResponse: key_info;
     decode_authorization_message(DecodeAuthorizationMessageRequest) -> DecodeAuthorizationMessageResponse: decode;
@@ -54,12 +55,23 @@ fn duration(given: Option<i32>, usual: i32, most: i32) -> Result<i64, ApiError> 
 
 /// New credentials of an identity, with an audit row of whose they are.
 async fn begin(app: &App, state: &State, whose: &Identity<'_>, seconds: i64) -> Result<Made, ApiError> {
-    let (principal, name) = match whose {
-        Identity::Session { role, name } => (role.id.clone(), Some(name.as_str())),
-        other => (other.id(), None),
+    let (principal, name, policies) = match whose {
+        Identity::Session { role, name, policies } => {
+            (role.id.clone(), Some(name.as_str()), policies.clone())
+        }
+        Identity::Federated {
+            account_id,
+            user,
+            name,
+            policies,
+        } => {
+            let of = user.map_or(account_id, |user| &user.id);
+            (of.clone(), Some(name.as_str()), Some(policies.clone()))
+        }
+        other => (other.id(), None, None),
     };
     let expires_at = crate::store::now() + seconds * 1000;
-    let made = session::begin(state, &principal, name, expires_at);
+    let made = session::begin(state, &principal, name, policies, expires_at);
     let made = made.map_err(|error| ApiError::internal(&error))?;
     let detail = json!({ "arn": whose.arn(), "access_key": made.access_key_id, "seconds": seconds });
     app.store
@@ -80,6 +92,40 @@ fn tell(made: Made) -> Credentials {
     }
 }
 
+/// Bytes of all session policies that one call brings.
+const MOST_POLICY: usize = 2048;
+
+/// The session policies of a call; `None`: it has none. With how full they are, in per cent.
+fn session_policies(
+    state: &State,
+    account_id: &str,
+    inline: String,
+    arns: Vec<PolicyDescriptorType>,
+) -> Result<Option<(SessionPolicies, i32)>, ApiError> {
+    let attached: Vec<String> = arns.into_iter().map(|descriptor| descriptor.arn).collect();
+    let inline = Some(inline).filter(|inline| !inline.is_empty());
+    let size = inline.iter().chain(&attached).map(String::len).sum::<usize>();
+    if size > MOST_POLICY {
+        let message = format!("The session policies and ARNs have {size} bytes; {MOST_POLICY} are admitted.");
+        return Err(ApiError::new(ErrorCode::PackedPolicyTooLarge, message));
+    }
+    if let Some(inline) = &inline {
+        Policy::parse(Kind::Identity, inline)
+            .map_err(|error| ApiError::new(ErrorCode::MalformedPolicyDocument, error.to_string()))?;
+    }
+    for arn in &attached {
+        if managed::of_arn(arn).is_none() && state.of_arn::<crate::state::Policy>(account_id, arn).is_none() {
+            return Err(invalid(
+                "policyArns",
+                &format!("{arn} is no ARN of a managed policy of this account"),
+            ));
+        }
+    }
+    let is_any = inline.is_some() || !attached.is_empty();
+    let full = i32::try_from((size * 100).div_ceil(MOST_POLICY)).unwrap_or(100);
+    Ok(is_any.then_some((SessionPolicies { inline, attached }, full)))
+}
+
 async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleResponse, ApiError> {
     let name = request.role_session_name;
     if !(2..=64).contains(&name.len()) || !is_name(&name) {
@@ -96,6 +142,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
         let denial = Denial {
             allowed: false,
             explicit_deny: is_explicit,
+            layer: Layer::default(),
             principal: identity.arn(),
             action: ASSUME.to_owned(),
             resource: request.role_arn.clone(),
@@ -124,12 +171,18 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
                 context,
             };
             let call = Call::current().ok_or_else(|| denied(false))?;
-            // Who is trusted by name needs no policy within an account; but one of its own may still deny it.
-            match denial(app, &state, &call, &identity, subject)? {
-                Some(own) if own.explicit_deny || is_foreign || found == Trust::ByAccount => {
-                    return Err(own.error(&state, Service::Sts));
+            // Who is trusted by name needs no policy within an account; but one of its own may still deny it, and what limits
+            // the session of a role that is trusted limits this, too.
+            let limits = match (found, &identity) {
+                (Trust::Direct, Identity::Session { .. }) => {
+                    denial(app, &state, &call, &identity, subject.clone(), Of::Limits)?
                 }
-                _ => {}
+                _ => None,
+            };
+            let own = denial(app, &state, &call, &identity, subject, Of::All)?;
+            let own = own.filter(|own| own.explicit_deny || is_foreign || found == Trust::ByAccount);
+            if let Some(denial) = own.or(limits) {
+                return Err(denial.error(&state, Service::Sts));
             }
         }
         Trust::Denied => return Err(denied(true)),
@@ -140,7 +193,9 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
         _ => role.max_session,
     };
     let seconds = duration(request.duration_seconds, USUAL, most)?;
-    let assumed = Identity::Session { role, name };
+    let limits = session_policies(&whole, owner, request.policy, request.policy_arns)?;
+    let (policies, packed_policy_size) = limits.unzip();
+    let assumed = Identity::Session { role, name, policies };
     let made = begin(app, &state, &assumed, seconds).await?;
     Ok(AssumeRoleResponse {
         credentials: Some(tell(made)),
@@ -148,7 +203,62 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
             assumed_role_id: assumed.id(),
             arn: assumed.arn(),
         }),
+        packed_policy_size,
     })
+}
+
+async fn federate(
+    app: &App,
+    request: GetFederationTokenRequest,
+) -> Result<GetFederationTokenResponse, ApiError> {
+    let name = request.name;
+    if !(2..=32).contains(&name.len()) || !is_name(&name) {
+        let why = "Member must satisfy regular expression pattern: [\\w+=,.@-]{2,32}";
+        return Err(invalid("name", why));
+    }
+    let state = app.state();
+    refuse_session("GetFederationToken")?;
+    let user = match Identity::current(&state, &app.account())? {
+        Identity::User(user) => Some(user),
+        _ => None,
+    };
+    let seconds = duration(request.duration_seconds, 43_200, longest(user.is_none()))?;
+    let limits = session_policies(&state, &app.account(), request.policy, request.policy_arns)?;
+    let (policies, packed_policy_size) = limits.unzip();
+    let federated = Identity::Federated {
+        account_id: app.account(),
+        user,
+        name,
+        // Without any, nothing is allowed.
+        policies: policies.unwrap_or_default(),
+    };
+    let made = begin(app, &state, &federated, seconds).await?;
+    Ok(GetFederationTokenResponse {
+        credentials: Some(tell(made)),
+        federated_user: Some(FederatedUser {
+            federated_user_id: federated.id(),
+            arn: federated.arn(),
+        }),
+        packed_policy_size,
+    })
+}
+
+/// # Errors
+/// `AccessDenied`: the caller has credentials that end.
+fn refuse_session(action: &str) -> Result<(), ApiError> {
+    let is_session = Call::current().is_some_and(|call| matches!(call.principal.caller, Caller::Session(_)));
+    match is_session {
+        true => {
+            let message = format!("Cannot call {action} with session credentials");
+            Err(ApiError::new(ErrorCode::AccessDenied, message))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Seconds that credentials of a user, or of the root user, may live.
+fn longest(is_root: bool) -> i32 {
+    if is_root { 3600 } else { 129_600 }
 }
 
 async fn session_token(
@@ -156,18 +266,9 @@ async fn session_token(
     request: GetSessionTokenRequest,
 ) -> Result<GetSessionTokenResponse, ApiError> {
     let state = app.state();
-    let is_session = Call::current().is_some_and(|call| matches!(call.principal.caller, Caller::Session(_)));
-    if is_session {
-        return Err(ApiError::new(
-            ErrorCode::AccessDenied,
-            "Cannot call GetSessionToken with session credentials",
-        ));
-    }
+    refuse_session("GetSessionToken")?;
     let identity = Identity::current(&state, &app.account())?;
-    let most = match identity {
-        Identity::Root { .. } => 3600,
-        _ => 129_600,
-    };
+    let most = longest(matches!(identity, Identity::Root { .. }));
     let seconds = duration(request.duration_seconds, 43_200, most)?;
     Ok(GetSessionTokenResponse {
         credentials: Some(tell(begin(app, &state, &identity, seconds).await?)),

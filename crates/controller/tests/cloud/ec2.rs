@@ -44,6 +44,19 @@ async fn policies_decide_what_users_and_roles_may() {
     run(python, cloud, "iam.py", &profile).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn younger_services_speak_json() {
+    let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
+        println!("SKIPPED: younger_services_speak_json: HEARTH_PYTHON is not set (scripts/test sets it)");
+        return;
+    };
+    let Some(cloud) = Cloud::with(&["--ec2-listen", "127.0.0.1:0", "--instance-limit", "77"]).await else {
+        return;
+    };
+    let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
+    run(python, cloud, "calls.py", &profile).await;
+}
+
 /// Runs a script against the port. What was refused is in the log, and the secret of the owner's profile is not.
 async fn run(python: OsString, cloud: Cloud, script: &str, profile: &str) {
     let session = cloud.connect().await;
@@ -76,7 +89,7 @@ async fn run(python: OsString, cloud: Cloud, script: &str, profile: &str) {
         cloud.hearthd.log()
     );
     let log = cloud.hearthd.log();
-    assert!(log.contains("denied") && log.contains("AKIA"), "{log}");
+    assert!(log.contains("refused") && log.contains("AKIA"), "{log}");
     let secret = profile
         .lines()
         .find_map(|line| line.strip_prefix("aws_secret_access_key = "));

@@ -370,4 +370,109 @@ refused("AccessDenied", 403, client("iam", admin).create_user, UserName="another
 iam.delete_access_key(UserName="user-9", AccessKeyId=admin[0])
 iam.delete_user(UserName="user-9")
 refused("NoSuchEntity", 404, iam.get_user, UserName="user-9")
+
+# What limits: permissions boundaries.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
+readonly = "arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess"
+refused("InvalidInput", 400, iam.create_user, UserName="dora", PermissionsBoundary="everything")
+refused("NoSuchEntity", 404, iam.create_user, UserName="dora", PermissionsBoundary=f"arn:aws:iam::{account}:policy/none")
+dora = iam.create_user(UserName="dora", PermissionsBoundary=readonly)["User"]
+limit = {"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": readonly}
+assert dora["PermissionsBoundary"] == limit, dora
+assert iam.get_user(UserName="dora")["User"]["PermissionsBoundary"] == limit
+key = new_key("dora")
+hers, delete = client("ec2", key), dict(KeyName="none")
+# A boundary gives nothing by itself, and what is given beyond it is not.
+assert "because no identity-based policy allows" in refused("UnauthorizedOperation", 403, hers.describe_images)
+iam.attach_user_policy(UserName="dora", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+hers.describe_images()
+assert "because no permissions boundary allows the ec2:DeleteKeyPair action" in refused("UnauthorizedOperation", 403, hers.delete_key_pair, **delete)
+refused("AccessDenied", 403, client("iam", key).list_users)
+own = iam.create_policy(PolicyName="limit", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Action": "*", "Resource": "*"}, {"Effect": "Deny", "Action": "ec2:DeleteKeyPair", "Resource": "*"}]}))["Policy"]
+iam.put_user_permissions_boundary(UserName="dora", PermissionsBoundary=own["Arn"])
+assert "with an explicit deny in a permissions boundary" in refused("UnauthorizedOperation", 403, hers.delete_key_pair, **delete)
+client("iam", key).list_users()
+assert iam.get_policy(PolicyArn=own["Arn"])["Policy"]["PermissionsBoundaryUsageCount"] == 1
+refused("DeleteConflict", 409, iam.delete_policy, PolicyArn=own["Arn"])
+# Who may change boundaries can be held to one.
+iam.create_user(UserName="boss")
+iam.put_user_policy(UserName="boss", PolicyName="makes", PolicyDocument=allows(["iam:CreateUser", "iam:PutUserPermissionsBoundary"], Condition={"StringEquals": {"iam:PermissionsBoundary": readonly}}))
+boss = client("iam", new_key("boss"))
+refused("AccessDenied", 403, boss.create_user, UserName="free")
+refused("AccessDenied", 403, boss.create_user, UserName="free", PermissionsBoundary=own["Arn"])
+boss.create_user(UserName="bound", PermissionsBoundary=readonly)
+refused("AccessDenied", 403, boss.delete_user_permissions_boundary, UserName="bound")
+iam.delete_user_permissions_boundary(UserName="dora")
+refused("NoSuchEntity", 404, iam.delete_user_permissions_boundary, UserName="dora")
+hers.delete_key_pair(**delete)
+iam.delete_policy(PolicyArn=own["Arn"])
+
+# What limits: session policies.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies.html#policies_session
+dora_arn = f"arn:aws:iam::{account}:user/dora"
+role = iam.create_role(RoleName="limited", AssumeRolePolicyDocument=trust({"AWS": dora_arn}))["Role"]
+iam.attach_role_policy(RoleName="limited", PolicyArn="arn:aws:iam::aws:policy/AmazonEC2FullAccess")
+assume = dict(RoleArn=role["Arn"], RoleSessionName="dora")
+
+
+def session(made):
+    made = made["Credentials"]
+    return made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"]
+
+
+taken = client("sts", key).assume_role(**assume, Policy=allows("ec2:Describe*"))
+assert 0 < taken["PackedPolicySize"] <= 100, taken
+one = client("ec2", session(taken))
+one.describe_images()
+assert "because no session policy allows the ec2:DeleteKeyPair action" in refused("UnauthorizedOperation", 403, one.delete_key_pair, **delete)
+# The role's own policies still decide; and several session policies are one.
+one = session(client("sts", key).assume_role(**assume, Policy=allows("ec2:DeleteKeyPair"), PolicyArns=[{"arn": readonly}, {"arn": "arn:aws:iam::aws:policy/IAMFullAccess"}]))
+client("ec2", one).describe_images()
+client("ec2", one).delete_key_pair(**delete)
+refused("UnauthorizedOperation", 403, client("ec2", one).create_security_group, GroupName="x", Description="x")
+assert "identity-based policy" in refused("AccessDenied", 403, client("iam", one).list_users)
+one = client("ec2", session(client("sts", key).assume_role(**assume, Policy=denies("ec2:DescribeImages"))))
+assert "with an explicit deny in a session policy" in refused("UnauthorizedOperation", 403, one.describe_images)
+unlimited = client("sts", key).assume_role(**assume)
+assert "PackedPolicySize" not in unlimited, unlimited
+refused("PackedPolicyTooLarge", 400, client("sts", key).assume_role, **assume, Policy=allows(["ec2:" + "a" * 100 for _ in range(17)]), PolicyArns=[{"arn": readonly}] * 3)
+refused("MalformedPolicyDocument", 400, client("sts", key).assume_role, **assume, Policy="{}")
+refused("ValidationError", 400, client("sts", key).assume_role, **assume, PolicyArns=[{"arn": "none"}])
+# A role's boundary limits its sessions, also where another role trusts it.
+iam.put_role_permissions_boundary(RoleName="limited", PermissionsBoundary=readonly)
+assert iam.get_role(RoleName="limited")["Role"]["PermissionsBoundary"] == limit
+one = session(unlimited)
+client("ec2", one).describe_images()
+refused("UnauthorizedOperation", 403, client("ec2", one).delete_key_pair, **delete)
+iam.create_role(RoleName="second", AssumeRolePolicyDocument=trust({"AWS": role["Arn"]}))
+chained = dict(RoleArn=f"arn:aws:iam::{account}:role/second", RoleSessionName="chained")
+assert "permissions boundary" in refused("AccessDenied", 403, client("sts", one).assume_role, **chained)
+iam.delete_role_permissions_boundary(RoleName="limited")
+client("sts", one).assume_role(**chained)
+one = session(client("sts", key).assume_role(**assume, Policy=allows("ec2:*")))
+assert "session policy" in refused("AccessDenied", 403, client("sts", one).assume_role, **chained)
+
+# Federated users: what both the user and the call allow.
+federate = dict(Name="guest", Policy=allows("ec2:*"))
+made = client("sts", key).get_federation_token(**federate)
+assert made["FederatedUser"] == {"FederatedUserId": f"{account}:guest", "Arn": f"arn:aws:sts::{account}:federated-user/guest"}, made
+guest = session(made)
+assert client("sts", guest).get_caller_identity()["Arn"] == made["FederatedUser"]["Arn"]
+client("ec2", guest).describe_images()
+client("ec2", guest).delete_key_pair(**delete)
+refused("AccessDenied", 403, client("iam", guest).list_users)
+refused("AccessDenied", 403, client("sts", guest).get_session_token)
+refused("AccessDenied", 403, client("sts", guest).get_federation_token, **federate)
+iam.put_user_permissions_boundary(UserName="dora", PermissionsBoundary=readonly)
+refused("UnauthorizedOperation", 403, client("ec2", guest).delete_key_pair, **delete)
+refused("AccessDenied", 403, client("sts", key).get_federation_token, **federate)
+iam.delete_user_permissions_boundary(UserName="dora")
+nothing = session(client("sts", key).get_federation_token(Name="nobody"))
+assert "session policy" in refused("UnauthorizedOperation", 403, client("ec2", nothing).describe_images)
+root = session(sts.get_federation_token(Name="admin", Policy=allows("ec2:Describe*")))
+client("ec2", root).describe_images()
+refused("UnauthorizedOperation", 403, client("ec2", root).delete_key_pair, **delete)
+refused("ValidationError", 400, sts.get_federation_token, Name="a b")
+refused("ValidationError", 400, sts.get_federation_token, Name="ab", DurationSeconds=3601)
 print("done")

@@ -12,8 +12,8 @@ use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::{
     AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello,
-    InstanceIntent, InstanceObservation, Intents, Observation, RenewRequest, Repair, RunEnd, agent_message,
-    control_message, volume_intent,
+    InstanceIntent, InstanceObservation, Intents, KeyTaken, Observation, RenewRequest, Repair, RunEnd,
+    agent_message, control_message, volume_intent,
 };
 use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
 use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
@@ -517,6 +517,13 @@ impl Session {
                             error: String::new(),
                         });
                         self.up.send(message(output)).await.unwrap();
+                    }
+                    Some(control_message::Message::SshPublicKey(key)) => {
+                        let taken = agent_message::Message::KeyTaken(KeyTaken {
+                            request_id: key.request_id,
+                            error: String::new(),
+                        });
+                        self.up.send(message(taken)).await.unwrap();
                     }
                     Some(control_message::Message::Delta(_)) | None => {}
                 }

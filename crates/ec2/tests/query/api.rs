@@ -1,4 +1,4 @@
-//! The protos of Hearth's API mirror the models of EC2, IAM and STS.
+//! The protos of Hearth's API mirror AWS's models.
 
 use anyhow::Result;
 use hearth_ec2::model::{Shape, field_name};
@@ -16,7 +16,7 @@ const OWN: [&str; 4] = [
 #[test]
 fn the_api_mirrors_awss_models() -> Result<()> {
     let pool = DescriptorPool::decode(hearth_api::DESCRIPTORS)?;
-    for service in [Service::Ec2, Service::Iam, Service::Sts] {
+    for service in Service::ALL {
         let own = pool.services().filter(|own| {
             let is_of_aws = own.package_name() == "hearth.v1" && !OWN.contains(&own.full_name());
             is_of_aws && Service::of(own.name()) == service

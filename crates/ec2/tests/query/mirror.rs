@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use hearth_ec2::Table;
-use hearth_ec2::model::{Model, Service, Shape, field_name};
+use hearth_ec2::model::{Model, Protocol, Service, Shape, field_name};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
@@ -29,7 +29,8 @@ fn pool(model: &Model) -> Result<DescriptorPool> {
             name: Some(message_name(name)),
             ..Default::default()
         };
-        for (number, (member, of)) in (1..).zip(members) {
+        let sayable = members.iter().filter(|(_, of)| !is_nested(model, &of.shape));
+        for (number, (member, of)) in (1..).zip(sayable) {
             add_field(model, &mut message, number, member, &of.shape)?;
         }
         messages.push(message);
@@ -65,6 +66,17 @@ fn pool(model: &Model) -> Result<DescriptorPool> {
     let mut pool = DescriptorPool::global();
     pool.add_file_descriptor_proto(file)?;
     Ok(pool)
+}
+
+/// Lists and maps of lists and maps: protos have none. No call that Hearth has needs one (api.rs), and of EC2, IAM and STS no
+/// call at all (cases.rs).
+fn is_nested(model: &Model, shape: &str) -> bool {
+    let inner = match &model.shapes[shape] {
+        Shape::List { member } => member,
+        Shape::Map { value, .. } => value,
+        _ => return false,
+    };
+    matches!(model.shapes[&inner.shape], Shape::List { .. } | Shape::Map { .. })
 }
 
 /// Models have shapes that differ in the case of their first letter only.
@@ -163,6 +175,7 @@ pub struct Mirror {
     pub table: Table,
     /// Of the model.
     pub operations: usize,
+    pub protocol: Protocol,
     pool: DescriptorPool,
 }
 
@@ -181,6 +194,7 @@ impl Mirror {
         Ok(Mirror {
             table,
             operations: model.operations.len(),
+            protocol: model.metadata.protocol,
             pool,
         })
     }

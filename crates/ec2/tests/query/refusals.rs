@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use anyhow::Result;
 use hearth_ec2::model::Service;
-use hearth_ec2::{Refusal, form, xml};
+use hearth_ec2::{Refusal, form, json, xml};
 use prost_reflect::{DynamicMessage, Value};
 
 use crate::mirror::Mirror;
@@ -185,6 +185,89 @@ fn what_is_no_message_is_no_answer() -> Result<()> {
     ];
     for bytes in cases {
         assert!(xml::answer(&mirror.table, call, bytes, "r").is_err(), "{bytes:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn malformed_json_is_refused_with_the_members_names() -> Result<()> {
+    let mirror = Mirror::of(Service::Ssm)?;
+    let call = mirror.table.call("GetParameters").expect("a call of the model");
+    let deep = format!("{{\"Names\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let cases = [
+        ("[]", "SerializationException", "no object"),
+        ("{", "SerializationException", "EOF"),
+        ("{\"Names\":[\"a\"]}}", "SerializationException", "trailing"),
+        ("\u{fffd}", "SerializationException", "expected value"),
+        (&deep, "SerializationException", "recursion limit"),
+        ("{\"Nmaes\":[]}", "UnknownParameter", "Nmaes"),
+        ("{\"names\":[]}", "UnknownParameter", "names"),
+        (
+            "{\"Names\":\"a\"}",
+            "InvalidParameterValue",
+            "A list is expected.",
+        ),
+        ("{\"Names\":{}}", "InvalidParameterValue", "A list is expected."),
+        (
+            "{\"Names\":[\"a\",1]}",
+            "InvalidParameterValue",
+            "Names.2 is invalid. A string",
+        ),
+        (
+            "{\"Names\":[null]}",
+            "InvalidParameterValue",
+            "Names.1 is invalid. A string",
+        ),
+        (
+            "{\"WithDecryption\":\"true\"}",
+            "InvalidParameterValue",
+            "true or false",
+        ),
+        ("{\"WithDecryption\":1}", "InvalidParameterValue", "true or false"),
+    ];
+    for (body, code, message) in cases {
+        let refusal = json::message(&mirror.table, call, body.as_bytes()).expect_err(message);
+        assert_eq!(refusal.code(), code, "{message}");
+        assert!(refusal.to_string().contains(message), "{message}: {refusal}");
+    }
+    let call = mirror
+        .table
+        .call("GetParametersByPath")
+        .expect("a call of the model");
+    for number in ["1.5", "2147483648", "1e99", "\"1\"", "true", "[1]"] {
+        let body = format!("{{\"MaxResults\":{number}}}");
+        let refusal = json::message(&mirror.table, call, body.as_bytes()).expect_err(number);
+        assert_eq!(refusal.code(), "InvalidParameterValue", "{number}");
+    }
+    assert_eq!(json::message(&mirror.table, call, b"")?, b"");
+    assert_eq!(json::message(&mirror.table, call, b"{\"MaxResults\":null}")?, b"");
+    assert_eq!(json::code("InvalidAction"), "UnknownOperationException");
+    Ok(())
+}
+
+#[test]
+fn times_in_json_are_seconds() -> Result<()> {
+    use serde::de::DeserializeSeed as _;
+    let mirror = Mirror::of(Service::Ssm)?;
+    let times = [
+        ("1970-01-01T00:00:01.25Z", "1.250"),
+        ("1969-12-31T23:59:59.75Z", "-0.250"),
+        ("2026-11-27T00:00:00Z", "1795737600.000"),
+    ];
+    for (time, seconds) in times {
+        let parameter = serde_json::json!({ "Parameter": { "LastModifiedDate": time } });
+        let message = mirror.messages("GetParameter")?.1.deserialize(parameter)?;
+        let call = mirror.table.call("GetParameter").expect("a call of the model");
+        let bytes = prost_reflect::prost::Message::encode_to_vec(&message);
+        let answer = json::answer(&mirror.table, call, &bytes)?;
+        assert_eq!(
+            answer,
+            format!("{{\"Parameter\":{{\"LastModifiedDate\":{seconds}}}}}")
+        );
+    }
+    let call = mirror.table.call("GetParameter").expect("a call of the model");
+    for bytes in [&[0x0a, 5, 1][..], &[0x08, 1], &[0x0a, 1, 0xff]] {
+        assert!(json::answer(&mirror.table, call, bytes).is_err(), "{bytes:?}");
     }
     Ok(())
 }

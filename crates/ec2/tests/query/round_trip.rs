@@ -5,8 +5,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use hearth_ec2::model::Service;
-use hearth_ec2::{form, xml};
+use hearth_ec2::model::{Protocol, Service};
+use hearth_ec2::{form, json, xml};
 use prost_reflect::DynamicMessage;
 use prost_reflect::prost::Message as _;
 use serde::Deserialize;
@@ -18,17 +18,19 @@ use crate::mirror::Mirror;
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Question {
-    Form { call: String, form: String },
+    Body { call: String, body: String },
     Output { call: String, output: Value },
     Done { done: u64, operations: usize },
 }
 
 impl Mirror {
-    /// What a form says, as JSON.
-    pub fn input(&self, call: &str, form: &str) -> Result<Value> {
-        let parameters = form_urlencoded::parse(form.as_bytes());
+    /// What a request's body says, as JSON.
+    pub fn input(&self, call: &str, body: &str) -> Result<Value> {
         let of = self.table.call(call).context("no such call")?;
-        let bytes = form::message(&self.table, of, parameters)?;
+        let bytes = match self.protocol {
+            Protocol::Json => json::message(&self.table, of, body.as_bytes())?,
+            _ => form::message(&self.table, of, form_urlencoded::parse(body.as_bytes()))?,
+        };
         let message = DynamicMessage::decode(self.messages(call)?.0, bytes.as_slice())?;
         Ok(json!({ "input": serde_json::to_value(&message)? }))
     }
@@ -36,8 +38,12 @@ impl Mirror {
     pub fn answer(&self, call: &str, output: Value) -> Result<Value> {
         let message = self.messages(call)?.1.deserialize(output)?;
         let of = self.table.call(call).context("no such call")?;
-        let xml = xml::answer(&self.table, of, &message.encode_to_vec(), "the-request")?;
-        Ok(json!({ "xml": xml }))
+        let bytes = message.encode_to_vec();
+        let answer = match self.protocol {
+            Protocol::Json => json::answer(&self.table, of, &bytes)?,
+            _ => xml::answer(&self.table, of, &bytes, "the-request")?,
+        };
+        Ok(json!({ "answer": answer }))
     }
 }
 
@@ -59,8 +65,8 @@ fn round_trip(service: Service, rounds: u32) -> Result<()> {
     let mut done = None;
     for line in questions.lines() {
         let answer = match serde_json::from_str(&line?)? {
-            Question::Form { call, form } => {
-                let answer = mirror.input(&call, &form);
+            Question::Body { call, body } => {
+                let answer = mirror.input(&call, &body);
                 asked.insert(call);
                 answer
             }
@@ -99,4 +105,19 @@ fn all_of_iam_goes_to_botocore_and_back() -> Result<()> {
 #[test]
 fn all_of_sts_goes_to_botocore_and_back() -> Result<()> {
     round_trip(Service::Sts, 10)
+}
+
+#[test]
+fn all_of_ssm_goes_to_botocore_and_back() -> Result<()> {
+    round_trip(Service::Ssm, 3)
+}
+
+#[test]
+fn all_of_service_quotas_goes_to_botocore_and_back() -> Result<()> {
+    round_trip(Service::ServiceQuotas, 10)
+}
+
+#[test]
+fn all_of_instance_connect_goes_to_botocore_and_back() -> Result<()> {
+    round_trip(Service::Ec2InstanceConnect, 10)
 }

@@ -1,7 +1,7 @@
 """botocore as the stranger: it writes requests and reads answers of every call of a service's model, with random members.
 
-Lines of JSON go out and their answers come in: {"call", "form"} is answered by what the form says, {"call", "output"} by the
-answer's XML. usage: stranger.py SERVICE ROUNDS SEED"""
+Lines of JSON go out and their answers come in: {"call", "body"} is answered by what the body says, {"call", "output"} by the
+answer's text. usage: stranger.py SERVICE ROUNDS SEED"""
 
 import base64
 import collections
@@ -17,17 +17,22 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
 DEEPEST = 6
+# What services are called in credential scopes, and by botocore.
+NAMES = {"servicequotas": "service-quotas"}
 TEXTS = ["", " ", "a", "i-0123456789abcdef0", "<&>\"'", "ä€😀", "a\r\nb\tc", "  x  ", "]]>", "%+&="]
 
 
 def value(shape, depth=0):
     kind = shape.type_name
+    if kind == "structure" and shape.is_tagged_union:
+        name, member = random.choice([pair for pair in shape.members.items() if is_flat(pair[1])])
+        return {name: value(member, depth + 1)}
     if kind == "structure":
         few = len(shape.members) < 4 or depth == 0
         return {
             name: value(member, depth + 1)
             for name, member in shape.members.items()
-            if is_shallow(member, depth) and random.random() < (0.7 if few else 0.3)
+            if is_shallow(member, depth) and is_flat(member) and random.random() < (0.7 if few else 0.3)
         }
     if kind == "list":
         return [value(shape.member, depth + 1) for _ in range(random.randint(1, 12 if depth < 2 else 2))]
@@ -51,6 +56,31 @@ def value(shape, depth=0):
 
 def is_shallow(shape, depth):
     return depth < DEEPEST or shape.type_name not in ("structure", "list", "map")
+
+
+def is_flat(shape):
+    """Not a list or a map of lists or maps: protos have none."""
+    inner = {"list": "member", "map": "value"}.get(shape.type_name)
+    return inner is None or getattr(shape, inner).type_name not in ("list", "map")
+
+
+def whole(value):
+    """Without what is below a second: the serializer of JSON leaves it out."""
+    if isinstance(value, dict):
+        return {key: whole(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [whole(inner) for inner in value]
+    return value.replace(microsecond=0) if isinstance(value, datetime.datetime) else value
+
+
+def pruned(value):
+    """Without structures and lists that have nothing: JSON can say them, and other protocols cannot."""
+    if isinstance(value, dict):
+        members = {key: pruned(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in members.items() if inner not in ({}, [])}
+    if isinstance(value, list):
+        return [inner for inner in map(pruned, value) if inner != {}]
+    return value
 
 
 def plain(value, shape):
@@ -106,6 +136,7 @@ def differ(call, direction, expected, found):
 
 def main(service, rounds, seed):
     random.seed(int(seed))
+    service = NAMES.get(service, service)
     model = ServiceModel(Loader().load_service_model(service, "service-2"), service)
     protocol = model.metadata["protocol"]
     serializer = botocore.serialize.create_serializer(protocol, include_validation=False)
@@ -116,20 +147,24 @@ def main(service, rounds, seed):
         for _ in range(int(rounds)):
             counts["calls"] += 1
             given = value(operation.input_shape) if operation.input_shape else {}
-            form = urlencode(serializer.serialize_to_request(given, operation)["body"])
-            expected = normal(plain(given, operation.input_shape)) if operation.input_shape else {}
-            found = normal(ask(call=name, form=form)["input"])
+            if protocol == "json":
+                given = whole(given)
+            body = serializer.serialize_to_request(given, operation)["body"]
+            body = body.decode() if isinstance(body, bytes) else urlencode(body)
+            expected = normal(pruned(plain(given, operation.input_shape))) if operation.input_shape else {}
+            found = normal(pruned(ask(call=name, body=body)["input"]))
             if found != expected:
-                differ(name, form, expected, found)
+                differ(name, body, expected, found)
             shape = operation.output_shape
             output = value(shape) if shape else {}
             expected = plain(output, shape) if shape else {}
-            xml = ask(call=name, output=expected)["xml"]
-            response = {"status_code": 200, "headers": {}, "body": xml.encode()}
+            answer = ask(call=name, output=expected)["answer"]
+            headers = {"x-amzn-requestid": "the-request"} if protocol == "json" else {}
+            response = {"status_code": 200, "headers": headers, "body": answer.encode()}
             parsed = parser.parse(response, shape)
-            found = normal(plain(parsed, shape)) if shape else {}
-            if found != normal(expected):
-                differ(name, xml, expected, found)
+            found = normal(pruned(plain(parsed, shape))) if shape else {}
+            if found != normal(pruned(expected)):
+                differ(name, answer, expected, found)
             if parsed["ResponseMetadata"].get("RequestId") != "the-request":
                 differ(name, "request id", "the-request", parsed["ResponseMetadata"])
     print(json.dumps({"done": counts["calls"], "operations": len(model.operation_names)}), flush=True)

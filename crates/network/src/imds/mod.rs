@@ -24,7 +24,7 @@ pub(crate) use server::{open_listener, serve};
 use crate::metadata::InstanceMetadata;
 use crate::plan::CurrentPlan;
 use crate::spec::ImdsOptions;
-use crate::{MetadataSource, RoleCredentials};
+use crate::{ActiveKey, MetadataSource, RoleCredentials};
 use token::{Bearer, TTL_SECONDS, TokenKey};
 use tree::{Node, VERSIONS};
 
@@ -140,7 +140,8 @@ impl Imds {
             return refusal(StatusCode::UNAUTHORIZED);
         }
         let credentials = self.source.credentials(&instance.instance_id);
-        content(path, instance, credentials.as_deref())
+        let keys = self.source.active_keys(&instance.instance_id);
+        content(path, instance, credentials.as_deref(), &keys)
     }
 }
 
@@ -159,6 +160,7 @@ fn content(
     path: &[String],
     instance: &InstanceMetadata,
     credentials: Option<&RoleCredentials>,
+    keys: &[ActiveKey],
 ) -> Response<Vec<u8>> {
     let Some((version, path)) = path.split_first() else {
         return finish(ok("text/plain"), VERSIONS.join("\n").into_bytes());
@@ -166,7 +168,7 @@ fn content(
     if !VERSIONS.contains(&version.as_str()) {
         return refusal(StatusCode::NOT_FOUND);
     }
-    match tree::tree(instance, credentials).find(path.iter().map(String::as_str)) {
+    match tree::tree(instance, credentials, keys).find(path.iter().map(String::as_str)) {
         Some(Node::Directory(directory)) => finish(ok("text/plain"), directory.listing().into_bytes()),
         Some(Node::Leaf {
             content,

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::Imds;
 use crate::MetadataSource;
-use crate::metadata::{InstanceMetadata, PublicKey, RoleCredentials, SecurityGroupName};
+use crate::metadata::{ActiveKey, InstanceMetadata, PublicKey, RoleCredentials, SecurityGroupName};
 use crate::plan::Plan;
 use crate::spec::{EniSpec, ImdsOptions, VpcSpec};
 
@@ -30,6 +30,21 @@ impl MetadataSource for One {
             last_updated: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             expiration: UNIX_EPOCH + Duration::from_secs(1_700_021_600),
         }))
+    }
+
+    /// Of an instance whose id ends with 2.
+    fn active_keys(&self, instance_id: &str) -> Vec<ActiveKey> {
+        let keys = [
+            ("root", "ssh-ed25519 AAAA a"),
+            ("guest", "ssh-ed25519 BBBB"),
+            ("root", "ssh-rsa CCCC"),
+        ];
+        let keys = keys.iter().filter(|_| instance_id.ends_with('2'));
+        keys.map(|(user, line)| ActiveKey {
+            os_user: (*user).into(),
+            openssh: (*line).into(),
+        })
+        .collect()
     }
 }
 

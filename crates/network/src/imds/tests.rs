@@ -59,6 +59,28 @@ fn every_listed_leaf_answers() {
     insta::assert_snapshot!(text.join("\n"));
 }
 
+/// As AuthorizedKeysCommand asks: for a user's keys, and nothing where there are none.
+#[test]
+fn active_keys_are_told_by_user() {
+    let path = "/latest/meta-data/managed-ssh-keys/active-keys/";
+    assert_eq!(
+        get(&imds(false, instance()), "/latest/meta-data/managed-ssh-keys/").0,
+        404
+    );
+    let mut told = instance();
+    told.instance_id = "i-00000000000000002".into();
+    let imds = imds(false, told);
+    assert_eq!(get(&imds, path), (200, "guest\nroot".into()));
+    assert_eq!(
+        get(&imds, &format!("{path}root/")),
+        (200, "ssh-ed25519 AAAA a\nssh-rsa CCCC\n".into())
+    );
+    assert_eq!(get(&imds, &format!("{path}guest")).1, "ssh-ed25519 BBBB\n");
+    let nobody = ask(&imds, Method::HEAD, &format!("{path}nobody/"), &[]);
+    assert_eq!(nobody.response.status(), 404);
+    assert!(get(&imds, "/latest/meta-data/").1.contains("managed-ssh-keys/"));
+}
+
 #[test]
 fn a_profile_gives_its_roles_credentials() {
     let mut told = instance();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use crate::metadata::{InstanceMetadata, InstanceProfile, RoleCredentials};
+use crate::metadata::{ActiveKey, InstanceMetadata, InstanceProfile, RoleCredentials};
 use crate::names::mac_text;
 
 /// The versions that EC2 lists; all tell the same here, as they do there but for additions.
@@ -108,12 +108,21 @@ impl Directory {
 }
 
 /// What is under `/latest/`.
-pub(super) fn tree(instance: &InstanceMetadata, credentials: Option<&RoleCredentials>) -> Directory {
+pub(super) fn tree(
+    instance: &InstanceMetadata,
+    credentials: Option<&RoleCredentials>,
+    keys: &[ActiveKey],
+) -> Directory {
     let mut root = Directory::default();
     root.directory("meta-data", |dir| {
         meta_data(dir, instance);
         if let Some(profile) = &instance.instance_profile {
             dir.directory("iam", |dir| iam(dir, profile, credentials));
+        }
+        if !keys.is_empty() {
+            dir.directory("managed-ssh-keys", |dir| {
+                dir.directory("active-keys", |dir| active_keys(dir, keys));
+            });
         }
     });
     root.directory("dynamic", |dir| {
@@ -226,6 +235,18 @@ fn public_keys(dir: &mut Directory, instance: &InstanceMetadata) {
                 node: Node::Directory(formats),
             },
         );
+    }
+}
+
+/// By user, as sshd's AuthorizedKeysCommand prints them. EC2 signs them besides, and its package for guests asks for that.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-connect-methods.html>
+fn active_keys(dir: &mut Directory, keys: &[ActiveKey]) {
+    let mut lines: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for key in keys {
+        lines.entry(&key.os_user).or_default().push(&key.openssh);
+    }
+    for (user, lines) in lines {
+        dir.leaf(user, lines.join("\n") + "\n");
     }
 }
 

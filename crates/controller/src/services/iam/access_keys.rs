@@ -12,7 +12,7 @@ use crate::state::{self, State};
 use crate::views::timestamp;
 
 /// Keys of one user.
-const MOST: usize = 2;
+pub const MOST: usize = 2;
 
 fn status(key: &state::AccessKey) -> String {
     if key.is_inactive { "Inactive" } else { "Active" }.to_owned()

@@ -1,6 +1,6 @@
 //! The policies of users, groups and roles: those in themselves, and managed ones.
 
-use hearth_api::v1::AttachedPolicy;
+use hearth_api::v1::{AttachedPermissionsBoundary, AttachedPolicy};
 use hearth_api::{ApiError, ErrorCode};
 use hearth_iam::{Kind, Policy};
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::iam::managed;
 use crate::state::{self, Bearer, State};
 
 /// Managed policies of one bearer.
-const MOST_ATTACHED: usize = 10;
+pub const MOST_ATTACHED: usize = 10;
 /// Characters of all policies that one bearer has in itself, but for white space; and bytes with it.
 const MOST_INLINE: usize = 10_240;
 const MOST_INLINE_BYTES: usize = 131_072;
@@ -87,6 +87,59 @@ pub(super) async fn attach<B: Bearer>(app: &App, bearer: String, arn: String) ->
         Ok(())
     })
     .await
+}
+
+/// The managed policy of an ARN, for it to limit permissions; empty: none.
+///
+/// # Errors
+/// `NoSuchEntity`, or `InvalidInput` for an ARN that is no policy's.
+pub(super) fn boundary(state: &State, account_id: &str, arn: String) -> Result<Option<String>, ApiError> {
+    if arn.is_empty() {
+        return Ok(None);
+    }
+    if !arn.starts_with("arn:") || !arn.contains(":policy/") {
+        let message = format!("The permissions boundary {arn} is no ARN of a managed policy.");
+        return Err(ApiError::new(ErrorCode::InvalidInput, message));
+    }
+    if managed::of_arn(&arn).is_none() && state.of_arn::<state::Policy>(account_id, &arn).is_none() {
+        return Err(no_such(format!(
+            "Policy {arn} does not exist or is not attachable."
+        )));
+    }
+    Ok(Some(arn))
+}
+
+/// Sets the permissions boundary of a bearer.
+pub(super) async fn put_boundary<B: Bearer>(app: &App, bearer: String, arn: String) -> Result<(), ApiError> {
+    let account_id = app.account();
+    let set = app.store.transact(move |tx| {
+        let boundary = boundary(tx, &account_id, arn)?;
+        let mut entity: B = find::<B>(tx, &account_id, &bearer)?.clone();
+        tx.audit(json!({ B::WORD: entity.arn(), "boundary": boundary }));
+        entity.grants_mut().boundary = boundary;
+        tx.put(entity);
+        Ok(())
+    });
+    set.await
+}
+
+/// Takes the permissions boundary of a bearer away.
+pub(super) async fn delete_boundary<B: Bearer>(app: &App, bearer: String) -> Result<(), ApiError> {
+    change::<B, _>(app, bearer, |bearer| {
+        let boundary = bearer.grants_mut().boundary.take();
+        let missing = || no_such(format!("The {} has no permissions boundary.", B::NOUN));
+        boundary.map(drop).ok_or_else(missing)
+    })
+    .await
+}
+
+/// As users and roles tell their permissions boundaries.
+pub(super) fn tell_boundary<B: Bearer>(bearer: &B) -> Option<AttachedPermissionsBoundary> {
+    let boundary = bearer.grants().boundary.as_ref();
+    boundary.map(|arn| AttachedPermissionsBoundary {
+        permissions_boundary_type: "Policy".to_owned(),
+        permissions_boundary_arn: arn.clone(),
+    })
 }
 
 pub(super) async fn detach<B: Bearer>(app: &App, bearer: String, arn: String) -> Result<(), ApiError> {

@@ -13,7 +13,7 @@ use crate::state::{Entity as _, Grants, Group, Tx, User};
 use crate::views::timestamp;
 
 /// Groups of one user.
-const MOST: usize = 10;
+pub const MOST: usize = 10;
 
 serve! { iam_groups_server::IamGroups as Groups {
     create_group(CreateGroupRequest) -> CreateGroupResponse: create;

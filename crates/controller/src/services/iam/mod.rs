@@ -18,7 +18,9 @@ mod policies;
 mod roles;
 mod users;
 
-pub(super) use groups::Groups;
+pub(super) use access_keys::MOST as MOST_KEYS;
+pub(super) use grants::MOST_ATTACHED;
+pub(super) use groups::{Groups, MOST as MOST_GROUPS};
 pub(super) use instance_profiles::InstanceProfiles;
 pub(super) use policies::Policies;
 pub(super) use roles::Roles;

@@ -40,6 +40,12 @@ fn attachments(state: &State, arn: &str) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
+/// Users and roles that it limits.
+fn boundaries(state: &State, arn: &str) -> i32 {
+    let count = state.by(&User::BY_BOUNDARY, arn).count() + state.by(&Role::BY_BOUNDARY, arn).count();
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
 fn tell(state: &State, policy: &state::Policy) -> Policy {
     Policy {
         attachment_count: attachments(state, &policy.arn()),
@@ -49,6 +55,7 @@ fn tell(state: &State, policy: &state::Policy) -> Policy {
         description: policy.description.clone(),
         is_attachable: true,
         path: policy.path.clone(),
+        permissions_boundary_usage_count: boundaries(state, &policy.arn()),
         policy_id: policy.id.clone(),
         policy_name: policy.name.clone(),
         tags: tell_tags(&policy.tags),
@@ -65,6 +72,7 @@ fn tell_managed(state: &State, policy: &Managed) -> Policy {
         description: policy.description.to_owned(),
         is_attachable: true,
         path: "/".to_owned(),
+        permissions_boundary_usage_count: boundaries(state, &policy.arn()),
         policy_id: policy.id.to_owned(),
         policy_name: policy.name.to_owned(),
         tags: Vec::new(),
@@ -153,7 +161,7 @@ async fn get(app: &App, request: GetPolicyRequest) -> Result<GetPolicyResponse, 
 async fn delete(app: &App, request: DeletePolicyRequest) -> Result<DeletePolicyResponse, ApiError> {
     change(app, request.policy_arn, |tx, policy| {
         let conflict = |message: &str| Err(ApiError::new(ErrorCode::DeleteConflict, message));
-        if attachments(tx, &policy.arn()) > 0 {
+        if attachments(tx, &policy.arn()) + boundaries(tx, &policy.arn()) > 0 {
             return conflict("Cannot delete a policy attached to entities.");
         }
         if policy.versions.len() > 1 {

@@ -25,6 +25,8 @@ serve! { iam_roles_server::IamRoles as Roles {
     tag_role(TagRoleRequest) -> TagRoleResponse: tag;
     untag_role(UntagRoleRequest) -> UntagRoleResponse: untag;
     list_role_tags(ListRoleTagsRequest) -> ListRoleTagsResponse: tags;
+    put_role_permissions_boundary(PutRolePermissionsBoundaryRequest) -> PutRolePermissionsBoundaryResponse: put_boundary;
+    delete_role_permissions_boundary(DeleteRolePermissionsBoundaryRequest) -> DeleteRolePermissionsBoundaryResponse: delete_boundary;
     put_role_policy(PutRolePolicyRequest) -> PutRolePolicyResponse: policies::put;
     get_role_policy(GetRolePolicyRequest) -> GetRolePolicyResponse: policies::get;
     delete_role_policy(DeleteRolePolicyRequest) -> DeleteRolePolicyResponse: policies::delete;
@@ -51,6 +53,7 @@ pub(super) fn tell(role: &Role) -> v1::Role {
         path: role.path.clone(),
         role_id: role.id.clone(),
         role_name: role.name.clone(),
+        permissions_boundary: grants::tell_boundary(role),
         tags: tell_tags(&role.tags),
     }
 }
@@ -77,6 +80,7 @@ async fn create(app: &App, request: CreateRoleRequest) -> Result<CreateRoleRespo
     add_tags(&mut tags, &request.tags)?;
     let account_id = app.account();
     let made = app.store.transact(move |tx| {
+        let boundary = grants::boundary(tx, &account_id, request.permissions_boundary)?;
         refuse_twice::<Role>(tx, &account_id, &request.role_name)?;
         let role = Role {
             id: Role::new_id(),
@@ -87,7 +91,10 @@ async fn create(app: &App, request: CreateRoleRequest) -> Result<CreateRoleRespo
             trust: request.assume_role_policy_document,
             max_session,
             created_at: tx.now(),
-            grants: Grants::default(),
+            grants: Grants {
+                boundary,
+                ..Default::default()
+            },
             tags,
         };
         tx.audit(json!({ "role": role.arn() }));
@@ -186,4 +193,20 @@ async fn tags(app: &App, request: ListRoleTagsRequest) -> Result<ListRoleTagsRes
         is_truncated,
         marker,
     })
+}
+
+async fn put_boundary(
+    app: &App,
+    request: PutRolePermissionsBoundaryRequest,
+) -> Result<PutRolePermissionsBoundaryResponse, ApiError> {
+    grants::put_boundary::<Role>(app, request.role_name, request.permissions_boundary).await?;
+    Ok(PutRolePermissionsBoundaryResponse {})
+}
+
+async fn delete_boundary(
+    app: &App,
+    request: DeleteRolePermissionsBoundaryRequest,
+) -> Result<DeleteRolePermissionsBoundaryResponse, ApiError> {
+    grants::delete_boundary::<Role>(app, request.role_name).await?;
+    Ok(DeleteRolePermissionsBoundaryResponse {})
 }

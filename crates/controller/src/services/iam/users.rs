@@ -27,6 +27,8 @@ serve! { iam_users_server::IamUsers as Users {
     list_access_keys(ListAccessKeysRequest) -> ListAccessKeysResponse: access_keys::list;
     update_access_key(UpdateAccessKeyRequest) -> UpdateAccessKeyResponse: access_keys::update;
     delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse: access_keys::delete;
+    put_user_permissions_boundary(PutUserPermissionsBoundaryRequest) -> PutUserPermissionsBoundaryResponse: put_boundary;
+    delete_user_permissions_boundary(DeleteUserPermissionsBoundaryRequest) -> DeleteUserPermissionsBoundaryResponse: delete_boundary;
     put_user_policy(PutUserPolicyRequest) -> PutUserPolicyResponse: policies::put;
     get_user_policy(GetUserPolicyRequest) -> GetUserPolicyResponse: policies::get;
     delete_user_policy(DeleteUserPolicyRequest) -> DeleteUserPolicyResponse: policies::delete;
@@ -48,6 +50,7 @@ pub(super) fn tell(user: &User) -> v1::User {
         arn: user.arn(),
         create_date: Some(timestamp(user.created_at)),
         path: user.path.clone(),
+        permissions_boundary: grants::tell_boundary(user),
         tags: tell_tags(&user.tags),
         user_id: user.id.clone(),
         user_name: user.name.clone(),
@@ -61,6 +64,7 @@ async fn create(app: &App, request: CreateUserRequest) -> Result<CreateUserRespo
     add_tags(&mut tags, &request.tags)?;
     let (account_id, name) = (app.account(), request.user_name);
     let user = app.store.transact(move |tx| {
+        let boundary = grants::boundary(tx, &account_id, request.permissions_boundary)?;
         refuse_twice::<User>(tx, &account_id, &name)?;
         let user = User {
             id: User::new_id(),
@@ -68,7 +72,10 @@ async fn create(app: &App, request: CreateUserRequest) -> Result<CreateUserRespo
             name,
             path,
             created_at: tx.now(),
-            grants: Grants::default(),
+            grants: Grants {
+                boundary,
+                ..Default::default()
+            },
             groups: Default::default(),
             tags,
         };
@@ -185,4 +192,20 @@ async fn tags(app: &App, request: ListUserTagsRequest) -> Result<ListUserTagsRes
         is_truncated,
         marker,
     })
+}
+
+async fn put_boundary(
+    app: &App,
+    request: PutUserPermissionsBoundaryRequest,
+) -> Result<PutUserPermissionsBoundaryResponse, ApiError> {
+    grants::put_boundary::<User>(app, request.user_name, request.permissions_boundary).await?;
+    Ok(PutUserPermissionsBoundaryResponse {})
+}
+
+async fn delete_boundary(
+    app: &App,
+    request: DeleteUserPermissionsBoundaryRequest,
+) -> Result<DeleteUserPermissionsBoundaryResponse, ApiError> {
+    grants::delete_boundary::<User>(app, request.user_name).await?;
+    Ok(DeleteUserPermissionsBoundaryResponse {})
 }

@@ -7,13 +7,13 @@ use hearth_api::v1::{
     DescribeInstanceAttributeRequest, DescribeInstanceCreditSpecificationsRequest,
     DescribeInstanceCreditSpecificationsResult, DescribeInstanceStatusRequest, DescribeInstanceStatusResult,
     DescribeInstancesRequest, DescribeInstancesResponse, GetConsoleOutputRequest, GetConsoleOutputResult,
-    InstanceAttribute, ModifyInstanceAttributeRequest, ModifyInstanceAttributeResponse,
-    ModifyInstanceMaintenanceOptionsRequest, ModifyInstanceMaintenanceOptionsResult,
-    ModifyInstanceMetadataOptionsRequest, ModifyInstanceMetadataOptionsResult, RebootInstancesRequest,
-    RebootInstancesResponse, Reservation, ResetInstanceAttributeRequest, ResetInstanceAttributeResponse,
-    RunInstancesRequest, StartInstancesRequest, StartInstancesResult, StopInstancesRequest,
-    StopInstancesResult, TerminateInstancesRequest, TerminateInstancesResult, UnmonitorInstancesRequest,
-    UnmonitorInstancesResult,
+    GetPasswordDataRequest, GetPasswordDataResult, InstanceAttribute, ModifyInstanceAttributeRequest,
+    ModifyInstanceAttributeResponse, ModifyInstanceMaintenanceOptionsRequest,
+    ModifyInstanceMaintenanceOptionsResult, ModifyInstanceMetadataOptionsRequest,
+    ModifyInstanceMetadataOptionsResult, RebootInstancesRequest, RebootInstancesResponse, Reservation,
+    ResetInstanceAttributeRequest, ResetInstanceAttributeResponse, RunInstancesRequest,
+    StartInstancesRequest, StartInstancesResult, StopInstancesRequest, StopInstancesResult,
+    TerminateInstancesRequest, TerminateInstancesResult, UnmonitorInstancesRequest, UnmonitorInstancesResult,
 };
 use tonic::{Request, Response, Status};
 
@@ -35,6 +35,7 @@ mod start;
 pub(super) mod status;
 
 pub(super) use plan::MAX_GROUPS;
+pub(crate) use plan::TOKENS_OPTIONAL;
 
 pub(super) struct Instances(pub(super) Arc<App>);
 
@@ -106,6 +107,13 @@ impl instances_server::Instances for Instances {
         request: Request<GetConsoleOutputRequest>,
     ) -> Result<Response<GetConsoleOutputResult>, Status> {
         answer(console::output(&self.0, request.into_inner()).await)
+    }
+
+    async fn get_password_data(
+        &self,
+        request: Request<GetPasswordDataRequest>,
+    ) -> Result<Response<GetPasswordDataResult>, Status> {
+        answer(console::password(&self.0, request.into_inner()).await)
     }
 
     async fn modify_instance_maintenance_options(

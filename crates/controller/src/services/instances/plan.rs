@@ -11,7 +11,10 @@ use prost::Message as _;
 use super::maintenance;
 use crate::catalog::instance_types::{self, InstanceType};
 use crate::services::input;
-use crate::state::{AUTO_RECOVERY_DEFAULT, METADATA_TAGS_ENABLED, SHUTDOWN_STOP, SHUTDOWN_TERMINATE};
+use crate::services::ssm;
+use crate::state::{
+    AUTO_RECOVERY_DEFAULT, METADATA_TAGS_ENABLED, MetadataDefaults, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
+};
 use crate::views::{ROOT_DEVICE, VOLUME_TYPE};
 
 /// Bytes of user data before any encoding. The EC2 API's own limit.
@@ -20,6 +23,8 @@ const MAX_USER_DATA: usize = 16 * 1024;
 pub(super) const CREDITS: &str = "unlimited";
 /// GiB of a gp3 volume.
 const MAX_VOLUME_GIB: u64 = 16_384;
+/// Whether IMDSv1 answers, in EC2.
+pub const TOKENS_OPTIONAL: &str = "optional";
 /// Security groups of one interface.
 pub const MAX_GROUPS: usize = 5;
 /// What AMIs call their root device; all of them mean the same here.
@@ -51,14 +56,16 @@ pub(super) struct Plan {
 
 /// # Errors
 /// What is wrong with the request, and what would do.
-pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> {
+pub(super) fn check(mut request: RunInstancesRequest, defaults: &MetadataDefaults) -> Result<Plan, ApiError> {
     let public_address = fold_interface(&mut request)?;
     fill_defaults(&mut request);
     input::check_client_token(&request.client_token)?;
     if request.image_id.is_empty() {
         return Err(ApiError::missing("ImageId"));
     }
-    Id::parse(Kind::Image, &request.image_id)?;
+    if ssm::resolved(&request.image_id).is_none() {
+        Id::parse(Kind::Image, &request.image_id)?;
+    }
     let kind = instance_type(&request.instance_type)?;
     let (min, max) = counts(&request)?;
     groups(&request)?;
@@ -110,7 +117,7 @@ pub(super) fn check(mut request: RunInstancesRequest) -> Result<Plan, ApiError> 
     let auto_recovery = auto_recovery(&mut request)?;
     let made = [Kind::Instance, Kind::Volume, Kind::NetworkInterface];
     let tags = |kind| input::tags_for(&request.tag_specifications, &made, kind);
-    let (metadata, instance_tags) = (metadata(&request)?, tags(Kind::Instance)?);
+    let (metadata, instance_tags) = (metadata(&request, defaults)?, tags(Kind::Instance)?);
     if metadata.instance_metadata_tags == METADATA_TAGS_ENABLED {
         input::check_metadata_tags(&instance_tags)?;
     }
@@ -250,14 +257,6 @@ fn fill_defaults(request: &mut RunInstancesRequest) {
     };
     or(&mut request.instance_type, instance_types::DEFAULT);
     or(&mut request.instance_initiated_shutdown_behavior, SHUTDOWN_STOP);
-    let metadata = request.metadata_options.get_or_insert_default();
-    or(&mut metadata.http_tokens, "optional");
-    or(&mut metadata.http_endpoint, "enabled");
-    or(&mut metadata.instance_metadata_tags, "disabled");
-    or(&mut metadata.http_protocol_ipv6, "disabled");
-    if metadata.http_put_response_hop_limit == 0 {
-        metadata.http_put_response_hop_limit = 1;
-    }
     request.security_group_ids.sort();
     request.security_group_ids.dedup();
     request.security_groups.sort();
@@ -358,8 +357,25 @@ fn root_volume(request: &RunInstancesRequest) -> Result<(Option<u64>, bool), Api
     Ok((size, ebs.delete_on_termination.unwrap_or(true)))
 }
 
-fn metadata(request: &RunInstancesRequest) -> Result<InstanceMetadataOptions, ApiError> {
-    let options = request.metadata_options.clone().unwrap_or_default();
+/// What the request does not say is as the account has it, else as EC2 has it.
+fn metadata(
+    request: &RunInstancesRequest,
+    defaults: &MetadataDefaults,
+) -> Result<InstanceMetadataOptions, ApiError> {
+    let mut options = request.metadata_options.clone().unwrap_or_default();
+    let fill = |text: &mut String, default: &Option<String>, of_ec2: &str| {
+        if text.is_empty() {
+            text.push_str(default.as_deref().unwrap_or(of_ec2));
+        }
+    };
+    fill(&mut options.http_tokens, &defaults.http_tokens, TOKENS_OPTIONAL);
+    fill(&mut options.http_endpoint, &defaults.http_endpoint, "enabled");
+    let tags = &mut options.instance_metadata_tags;
+    fill(tags, &defaults.instance_metadata_tags, "disabled");
+    fill(&mut options.http_protocol_ipv6, &None, "disabled");
+    if options.http_put_response_hop_limit == 0 {
+        options.http_put_response_hop_limit = defaults.http_put_response_hop_limit.unwrap_or(1);
+    }
     check_metadata(&options)?;
     Ok(options)
 }
@@ -374,7 +390,7 @@ pub(super) fn check_metadata(options: &InstanceMetadataOptions) -> Result<(), Ap
         let expected = format!("Expecting {} or {}.", admitted[0], admitted[1]);
         Err(ApiError::invalid_value(name, value, expected))
     };
-    one_of("HttpTokens", &options.http_tokens, ["optional", "required"])?;
+    one_of("HttpTokens", &options.http_tokens, [TOKENS_OPTIONAL, "required"])?;
     one_of("HttpEndpoint", &options.http_endpoint, ["enabled", "disabled"])?;
     one_of(
         "InstanceMetadataTags",
@@ -466,15 +482,47 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut RunInstancesRequest)) -> String {
         let mut request = request();
         change(&mut request);
-        check(request).unwrap_err().code.to_string()
+        check(request, &MetadataDefaults::default())
+            .unwrap_err()
+            .code
+            .to_string()
     }
 
     #[test]
     fn a_plain_request_gets_ec2s_defaults() {
-        let plan = check(request()).unwrap();
+        let plan = check(request(), &MetadataDefaults::default()).unwrap();
         assert_eq!(plan.kind.name, "t2.micro");
         assert_eq!(plan.metadata.http_tokens, "optional");
         assert!(plan.delete_on_termination && plan.volume_gib.is_none());
+    }
+
+    #[test]
+    fn metadata_options_are_the_requests_the_accounts_or_ec2s() {
+        let defaults = MetadataDefaults {
+            http_tokens: Some("required".into()),
+            http_put_response_hop_limit: Some(2),
+            ..Default::default()
+        };
+        let plan = check(request(), &defaults).unwrap();
+        let of = |options: &InstanceMetadataOptions| {
+            (options.http_tokens.clone(), options.http_put_response_hop_limit)
+        };
+        assert_eq!(of(&plan.metadata), ("required".into(), 2));
+        assert_eq!(plan.metadata.http_endpoint, "enabled");
+        // A repetition stays one when the account changes its defaults.
+        assert_eq!(
+            plan.hash,
+            check(request(), &MetadataDefaults::default()).unwrap().hash
+        );
+        let mut own = request();
+        own.metadata_options = Some(InstanceMetadataOptions {
+            http_tokens: "optional".into(),
+            ..Default::default()
+        });
+        assert_eq!(
+            of(&check(own, &defaults).unwrap().metadata),
+            ("optional".into(), 2)
+        );
     }
 
     #[test]
@@ -538,11 +586,11 @@ mod tests {
 
     #[test]
     fn the_hash_is_of_what_is_asked_for() {
-        let plain = check(request()).unwrap().hash;
+        let plain = check(request(), &MetadataDefaults::default()).unwrap().hash;
         let hash = |change: fn(&mut RunInstancesRequest)| {
             let mut request = request();
             change(&mut request);
-            check(request).unwrap().hash
+            check(request, &MetadataDefaults::default()).unwrap().hash
         };
         assert_eq!(plain, hash(|r| r.instance_type = "t2.micro".into()));
         assert_eq!(plain, hash(|r| r.client_token = "t".into()));
@@ -556,14 +604,14 @@ mod tests {
         let recovery = |auto_recovery: &str| {
             let mut request = request();
             request.maintenance_options = maintenance(auto_recovery);
-            check(request).unwrap().hash
+            check(request, &MetadataDefaults::default()).unwrap().hash
         };
         assert_eq!(plain, recovery("default"));
         assert_ne!(plain, recovery("disabled"));
         let groups = |ids: [&str; 2]| {
             let mut request = request();
             request.security_group_ids = ids.map(Into::into).to_vec();
-            check(request).unwrap().hash
+            check(request, &MetadataDefaults::default()).unwrap().hash
         };
         let (a, b) = ("sg-0000000000000000a", "sg-0000000000000000b");
         assert_eq!(groups([a, b]), groups([b, a]));

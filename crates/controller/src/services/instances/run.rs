@@ -15,7 +15,7 @@ use crate::addresses;
 use crate::app::App;
 use crate::scheduler::{Demand, Resources};
 use crate::services::placement::{Placed, Wish};
-use crate::services::profile_associations;
+use crate::services::{profile_associations, ssm};
 use crate::state::noun::keep_tags;
 use crate::state::{
     self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, ProfileAssociation,
@@ -27,7 +27,8 @@ use crate::views::{self, ROOT_DEVICE};
 const ACTION: &str = "RunInstances";
 
 pub(super) async fn run(app: &Arc<App>, request: RunInstancesRequest) -> Result<Reservation, ApiError> {
-    let plan = plan::check(request)?;
+    let defaults = app.state().account_settings(&app.account()).metadata_defaults;
+    let plan = plan::check(request, &defaults)?;
     let shared = Arc::clone(app);
     app.store.transact(move |tx| launch(&shared, tx, plan)).await
 }
@@ -137,7 +138,8 @@ struct Launch {
     public_ips: Vec<Ipv4Addr>,
 }
 
-fn resolve(app: &App, state: &State, plan: Plan) -> Result<Launch, ApiError> {
+fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError> {
+    plan.request.image_id = ssm::image_id(app, state, &app.account(), &plan.request.image_id)?;
     let wish = Wish::of_launch(app, state, plan.request.placement.as_ref())?;
     let image = image(state, &plan.request.image_id)?;
     let size_gib = volume_size(&plan, image)?;

@@ -63,6 +63,15 @@ impl key_pairs_server::KeyPairs for KeyPairs {
     }
 }
 
+/// The OpenSSH line of a public key that may log in.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub(super) fn check_login_key(key: &str) -> Result<String, String> {
+    let read = material::import("ec2-instance-connect", key.as_bytes());
+    read.map(|public| public.line).map_err(|error| error.message)
+}
+
 async fn create(app: &App, request: CreateKeyPairRequest) -> Result<KeyPair, ApiError> {
     check_name(&request.key_name)?;
     let name = request.key_name.clone();

@@ -32,6 +32,8 @@ mod permissions;
 pub(super) mod resources;
 mod rules;
 
+pub(super) use rules::MAX_RULES;
+
 pub(super) const FILTERS: Known<SecurityGroup> = known! {
     tags: |item| &item.tags;
     "description" => description,

@@ -14,7 +14,7 @@ use crate::state::{SecurityGroup, SecurityGroupRule as Rule, State, Tags, Tx};
 use crate::store::now;
 
 /// Rules that a group has per direction.
-const MAX_RULES: usize = 60;
+pub const MAX_RULES: usize = 60;
 
 pub(super) async fn authorize(app: &App, request: Named) -> Result<Vec<Rule>, ApiError> {
     let account_id = app.account();

@@ -49,6 +49,12 @@ impl Image {
             Vec::new()
         }
     });
+    /// By the account and each name that [`Image::PARAMETER_TAG`] gives it.
+    pub const BY_PARAMETER: Index<Self> = Index::new("parameter", |i| {
+        i.parameters().map(|name| key(&[&i.account_id, name])).collect()
+    });
+    /// A tag with the image's names in Systems Manager, separated by spaces.
+    pub const PARAMETER_TAG: &str = "hearth:ssm-parameter";
     /// How many there are in any state, and the bytes of their disks: a disk is there until the last of its volumes is gone.
     pub const TOTAL: Sum<Self> = Sum {
         name: "total",
@@ -58,12 +64,18 @@ impl Image {
     pub fn is_available(&self) -> bool {
         self.state == AVAILABLE
     }
+
+    /// Its names in Systems Manager.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        let names = self.tags.get(Self::PARAMETER_TAG).filter(|_| self.is_available());
+        names.into_iter().flat_map(|names| names.split_whitespace())
+    }
 }
 
 impl Noun for Image {
     const KIND: &'static str = "image";
     const RESOURCE: Option<Kind> = Some(Kind::Image);
-    const INDEXES: &'static [Index<Self>] = &[Self::BY_STATE, Self::BY_NAME];
+    const INDEXES: &'static [Index<Self>] = &[Self::BY_STATE, Self::BY_NAME, Self::BY_PARAMETER];
     const SUMS: &'static [Sum<Self>] = &[Self::TOTAL];
 
     fn id(&self) -> &str {
@@ -89,6 +101,14 @@ impl Noun for Image {
 }
 
 impl State {
+    /// The images that accounts have given a name in Systems Manager, the newest last.
+    pub fn images_of_parameter(&self, account_ids: &BTreeSet<&str>, name: &str) -> Vec<&Image> {
+        let of = |account_id: &&str| self.by(&Image::BY_PARAMETER, &key(&[account_id, name]));
+        let mut found: Vec<&Image> = account_ids.iter().flat_map(of).collect();
+        found.sort_by_key(|image| (image.created_at, &image.id));
+        found
+    }
+
     pub fn image_named(&self, account_id: &str, name: &str) -> Option<&Image> {
         self.first_by(&Image::BY_NAME, &key(&[account_id, name]))
     }

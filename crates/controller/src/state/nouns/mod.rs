@@ -1,6 +1,7 @@
 //! The nouns, one file for each or for a few that belong together.
 
 mod access_keys;
+mod account_settings;
 mod accounts;
 mod attachment;
 mod cloud;
@@ -16,6 +17,7 @@ mod security_groups;
 mod volumes;
 
 pub use access_keys::{AccessKey, Secret, base32};
+pub use account_settings::{AccountSettings, MetadataDefaults};
 pub use accounts::Account;
 pub use attachment::{Attachment, PRIMARY};
 pub use cloud::{ClientToken, Cloud};
@@ -37,6 +39,7 @@ macro_rules! all {
     ($then:ident) => {
         $then! {
             clouds: Cloud,
+            account_settings: AccountSettings,
             accounts: Account,
             hosts: Host,
             host_reports: HostReport,

@@ -65,12 +65,17 @@ pub struct Grants {
     pub inline: BTreeMap<String, String>,
     /// ARNs of managed policies.
     pub attached: BTreeSet<String>,
+    /// The ARN of the managed policy that limits what the others give.
+    #[serde(default)]
+    pub boundary: Option<String>,
 }
 
 /// What has policies.
 pub trait Bearer: Entity {
     /// By the ARNs of managed policies.
     const BY_POLICY: Index<Self>;
+    /// By the ARN of the permissions boundary.
+    const BY_BOUNDARY: Index<Self>;
 
     fn grants(&self) -> &Grants;
     fn grants_mut(&mut self) -> &mut Grants;
@@ -121,6 +126,10 @@ macro_rules! bearer {
         impl $crate::state::Bearer for $noun {
             const BY_POLICY: $crate::state::Index<Self> = $crate::state::Index::new("policy", |bearer| {
                 bearer.grants.attached.iter().cloned().collect()
+            });
+
+            const BY_BOUNDARY: $crate::state::Index<Self> = $crate::state::Index::new("boundary", |bearer| {
+                bearer.grants.boundary.iter().cloned().collect()
             });
 
             fn grants(&self) -> &$crate::state::Grants {

@@ -25,7 +25,7 @@ pub struct Role {
 
 impl Noun for Role {
     const KIND: &'static str = "role";
-    const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME, Self::BY_POLICY];
+    const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME, Self::BY_POLICY, Self::BY_BOUNDARY];
 
     resource!();
 }

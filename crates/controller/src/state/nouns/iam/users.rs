@@ -29,7 +29,8 @@ impl User {
 
 impl Noun for User {
     const KIND: &'static str = "user";
-    const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME, Self::BY_POLICY, Self::BY_GROUP];
+    const INDEXES: &'static [Index<Self>] =
+        &[Self::BY_NAME, Self::BY_POLICY, Self::BY_BOUNDARY, Self::BY_GROUP];
 
     resource!();
 }
