@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::gateway::Sessions;
 use crate::join::Issuer;
 use crate::store::Store;
+use crate::vault::Vault;
 use crate::views::Cloud;
 
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct App {
     pub config: Config,
     pub cloud: Cloud,
     pub store: Store,
+    pub vault: Vault,
     pub sessions: Arc<Sessions>,
     pub join_tokens: Issuer,
     /// Cancelled when the process ends gracefully: streams that would never end do.

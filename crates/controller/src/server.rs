@@ -123,8 +123,15 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         zones: config.zones.clone(),
         vpc_cidr: config.vpc_cidr,
     };
-    let owner_id = leading::begin(&store, &layout).await?;
-    credentials::write(&store.state(), &owner_id, &config.region, &dir)
+    let (owner_id, vault) = match leading::begin(&store, &layout, &dir).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            // Another may lead at once.
+            store.close().await;
+            return Err(error);
+        }
+    };
+    credentials::write(&store.state(), &vault.root, &owner_id, &config.region, &dir)
         .context("writing the owner's access key")?;
 
     let shares = files::share_out()?;
@@ -144,6 +151,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         join_tokens: Issuer::new(authority.fingerprint(), endpoint),
         config,
         store,
+        vault,
         sessions: Arc::new(Sessions::default()),
         ending: CancellationToken::new(),
     });

@@ -14,6 +14,7 @@ use super::subjects::{self, Asked, Subject};
 use crate::app::App;
 use crate::call::Call;
 use crate::state::State;
+use crate::vault::Vault;
 
 /// Calls that policies are not asked for: nobody is refused, or their services ask themselves.
 const FREE: &[&str] = &[
@@ -77,7 +78,7 @@ impl Authorizer {
         };
         for subject in subjects::of(&asked) {
             if let Some(denial) = denial(app, &state, call, &identity, subject)? {
-                return Err(denial.error(&state, *service));
+                return Err(denial.error(&app.vault, *service));
             }
         }
         Ok(())
@@ -154,7 +155,7 @@ impl Sealed for Denial {
 impl Denial {
     /// The error of a call of a service.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>
-    pub fn error(&self, state: &State, service: Service) -> ApiError {
+    pub fn error(&self, vault: &Vault, service: Service) -> ApiError {
         let Denial {
             principal,
             action,
@@ -172,7 +173,7 @@ impl Denial {
         if service != Service::Ec2 {
             return ApiError::new(ErrorCode::AccessDenied, said);
         }
-        let encoded = match seal(state, self) {
+        let encoded = match seal(vault, self) {
             Ok(encoded) => format!(" Encoded authorization failure message: {encoded}"),
             Err(_) => String::new(),
         };

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::call::{Call, Caller};
 use crate::iam::session::{self, Credentials as Made};
 use crate::iam::{Denial, Identity, Subject, denial, open};
-use crate::state::{AccessKey, Entity as _, Role, State};
+use crate::state::{AccessKey, Entity as _, Role};
 use crate::views::timestamp;
 
 /// Seconds that a session of a role has if nobody says.
@@ -53,13 +53,13 @@ fn duration(given: Option<i32>, usual: i32, most: i32) -> Result<i64, ApiError> 
 }
 
 /// New credentials of an identity, with an audit row of whose they are.
-async fn begin(app: &App, state: &State, whose: &Identity<'_>, seconds: i64) -> Result<Made, ApiError> {
+async fn begin(app: &App, whose: &Identity<'_>, seconds: i64) -> Result<Made, ApiError> {
     let (principal, name) = match whose {
         Identity::Session { role, name } => (role.id.clone(), Some(name.as_str())),
         other => (other.id(), None),
     };
     let expires_at = crate::store::now() + seconds * 1000;
-    let made = session::begin(state, &principal, name, expires_at);
+    let made = session::begin(&app.vault, &principal, name, expires_at);
     let made = made.map_err(|error| ApiError::internal(&error))?;
     let detail = json!({ "arn": whose.arn(), "access_key": made.access_key_id, "seconds": seconds });
     app.store
@@ -96,7 +96,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
             action: ASSUME.to_owned(),
             resource: request.role_arn.clone(),
         };
-        denial.error(&state, Service::Sts)
+        denial.error(&app.vault, Service::Sts)
     };
     // Nobody learns whether there is a role that trusts others.
     let role: &Role = state
@@ -120,7 +120,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
             // Who is trusted by name needs no policy; but one of its own may still deny it.
             match denial(app, &state, &call, &identity, subject)? {
                 Some(own) if own.explicit_deny || found == Trust::ByAccount => {
-                    return Err(own.error(&state, Service::Sts));
+                    return Err(own.error(&app.vault, Service::Sts));
                 }
                 _ => {}
             }
@@ -134,7 +134,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
     };
     let seconds = duration(request.duration_seconds, USUAL, most)?;
     let assumed = Identity::Session { role, name };
-    let made = begin(app, &state, &assumed, seconds).await?;
+    let made = begin(app, &assumed, seconds).await?;
     Ok(AssumeRoleResponse {
         credentials: Some(tell(made)),
         assumed_role_user: Some(AssumedRoleUser {
@@ -163,7 +163,7 @@ async fn session_token(
     };
     let seconds = duration(request.duration_seconds, 43_200, most)?;
     Ok(GetSessionTokenResponse {
-        credentials: Some(tell(begin(app, &state, &identity, seconds).await?)),
+        credentials: Some(tell(begin(app, &identity, seconds).await?)),
     })
 }
 
@@ -186,7 +186,7 @@ async fn decode(
     app: &App,
     request: DecodeAuthorizationMessageRequest,
 ) -> Result<DecodeAuthorizationMessageResponse, ApiError> {
-    let opened: Result<Denial, _> = open(&app.store.state(), &request.encoded_message);
+    let opened: Result<Denial, _> = open(&app.vault, &request.encoded_message);
     let denial = opened.map_err(|_| {
         let message = "The message is none that this cloud has encoded.";
         ApiError::new(ErrorCode::InvalidAuthorizationMessage, message)

@@ -38,13 +38,17 @@ impl Trio {
             ]
             .map(str::to_owned)
         };
-        let hearthds: Vec<Hearthd> = (0..3)
-            .map(|_| {
-                let arguments = arguments(&postgres);
-                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-                Hearthd::with(&[&arguments[..], &["--instance-limit", "100000"]].concat())
-            })
-            .collect();
+        let mut hearthds: Vec<Hearthd> = Vec::new();
+        for _ in 0..3 {
+            let arguments = arguments(&postgres);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let arguments = [&arguments[..], &["--instance-limit", "100000"]].concat();
+            // All have the key of the first.
+            hearthds.push(match hearthds.first() {
+                None => Hearthd::with(&arguments),
+                Some(first) => Hearthd::beside(first, &arguments),
+            });
+        }
         let disk = disk(hearthds[0].dir.path())?;
         // Through one that is not the leader.
         let image_id = register(&hearthds[1].client().await, "tiny", &disk)

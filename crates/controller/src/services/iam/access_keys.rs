@@ -9,6 +9,7 @@ use super::{find_user, invalid, limit_exceeded, no_such};
 use crate::app::App;
 use crate::iam::Identity;
 use crate::state::{self, State};
+use crate::store::now;
 use crate::views::timestamp;
 
 /// Keys of one user.
@@ -40,11 +41,12 @@ pub(super) async fn create(
 ) -> Result<CreateAccessKeyResponse, ApiError> {
     let (user_id, user_name) = owner(app, &app.store.state(), &request.user_name)?;
     let account_id = app.account().to_owned();
+    let generated = state::AccessKey::generate(&app.vault.root, &account_id, user_id.as_deref(), now());
+    let (key, secret) = generated.map_err(|error| ApiError::internal(&error))?;
     let made = app.store.transact(move |tx| {
         if keys(tx, &account_id, user_id.as_deref()).len() >= MOST {
             return Err(limit_exceeded("AccessKeysPerUser", MOST));
         }
-        let key = state::AccessKey::generate(&account_id, user_id.as_deref(), tx.now());
         tx.audit(json!({ "user": user_id, "access_key": key.id }));
         tx.put(key.clone());
         Ok(key)
@@ -54,7 +56,7 @@ pub(super) async fn create(
         access_key: Some(AccessKey {
             access_key_id: key.id.clone(),
             create_date: Some(timestamp(key.created_at)),
-            secret_access_key: key.secret.0.clone(),
+            secret_access_key: secret.0,
             status: status(&key),
             user_name,
         }),

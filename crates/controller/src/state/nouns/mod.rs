@@ -14,7 +14,7 @@ mod placement;
 mod security_groups;
 mod volumes;
 
-pub use access_keys::{AccessKey, Secret, base32};
+pub use access_keys::{AccessKey, base32, new_secret};
 pub use attachment::{Attachment, PRIMARY};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
