@@ -24,11 +24,23 @@ const FREE: &[&str] = &[
     "GetSessionToken",
 ];
 
+/// Services of Hearth's own. Policies call their actions `hearth:...`: who may do all that EC2 has admits no hosts by that.
+const OWN: &[&str] = &["Hosts", "ImageDisks", "Watch"];
+
 /// Holds requests against policies.
 #[derive(Debug)]
 pub struct Authorizer {
     /// By path.
-    requests: HashMap<String, (Service, MessageDescriptor)>,
+    requests: HashMap<String, Asking>,
+}
+
+/// What is known of a call's requests.
+#[derive(Debug)]
+struct Asking {
+    service: Service,
+    /// Of its actions in policies.
+    prefix: &'static str,
+    message: MessageDescriptor,
 }
 
 impl Authorizer {
@@ -40,13 +52,23 @@ impl Authorizer {
         for service in pool.services() {
             for method in service.methods() {
                 let path = format!("/{}/{}", service.full_name(), method.name());
-                requests.insert(path, (Service::of(service.name()), method.input()));
+                let of = Service::of(service.name());
+                let asking = Asking {
+                    service: of,
+                    prefix: if OWN.contains(&service.name()) {
+                        "hearth"
+                    } else {
+                        of.name()
+                    },
+                    message: method.input(),
+                };
+                requests.insert(path, asking);
             }
         }
         Ok(Self { requests })
     }
 
-    /// `message` is the request's bytes.
+    /// `message` is the request's bytes; none of a stream's.
     ///
     /// # Errors
     /// `UnauthorizedOperation`, or `AccessDenied` outside of EC2; what the message is no request with.
@@ -56,13 +78,13 @@ impl Authorizer {
         if matches!(identity, Identity::Root { .. }) || FREE.contains(&call.action.as_str()) {
             return Ok(());
         }
-        let (service, descriptor) = self.requests.get(path).ok_or_else(|| {
+        let asking = self.requests.get(path).ok_or_else(|| {
             ApiError::new(
                 ErrorCode::UnauthorizedOperation,
                 "Only the root user may do this.",
             )
         })?;
-        let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|_| {
+        let message = DynamicMessage::decode(asking.message.clone(), message).map_err(|_| {
             ApiError::new(
                 ErrorCode::InvalidParameterValue,
                 "The request is none of this call.",
@@ -72,13 +94,13 @@ impl Authorizer {
             app,
             state: &state,
             identity: &identity,
-            service: service.name(),
+            service: asking.prefix,
             action: &call.action,
             message: &message,
         };
         for subject in subjects::of(&asked) {
             if let Some(denial) = denial(app, &state, call, &identity, subject)? {
-                return Err(denial.error(&app.vault, *service));
+                return Err(denial.error(&app.vault, asking.service));
             }
         }
         Ok(())
@@ -131,9 +153,10 @@ fn tell(app: &App, call: &Call, context: &mut Context) {
     context.set("aws:PrincipalAccount", &call.principal.account_id);
     context.set("aws:RequestedRegion", &app.cloud.region);
     context.set("ec2:Region", &app.cloud.region);
-    context.set("aws:SecureTransport", "false");
-    if let Some(address) = call.source_ip {
-        context.set("aws:SourceIp", address.to_string());
+    let is_secure = call.origin.is_some_and(|origin| origin.is_secure);
+    context.set("aws:SecureTransport", is_secure.to_string());
+    if let Some(origin) = call.origin {
+        context.set("aws:SourceIp", origin.address.to_string());
     }
 }
 

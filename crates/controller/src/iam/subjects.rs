@@ -32,7 +32,7 @@ pub struct Asked<'a> {
     pub app: &'a App,
     pub state: &'a State,
     pub identity: &'a Identity<'a>,
-    /// `ec2`, `iam` or `sts`.
+    /// `ec2`, `iam`, `sts` or `hearth`.
     pub service: &'a str,
     /// EC2's name of the call.
     pub action: &'a str,

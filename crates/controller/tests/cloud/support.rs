@@ -49,7 +49,7 @@ impl Hearthd {
 
     /// With a limit of descriptors.
     pub fn with_files(files: u32) -> Self {
-        Self::limited(&[], Some(files))
+        Self::limited(&["--ec2-listen", "127.0.0.1:0"], Some(files))
     }
 
     /// On the database of another, whose key of seals it has.
