@@ -117,6 +117,7 @@ error_codes! {
     InvalidGroupInUse = "InvalidGroup.InUse", FailedPrecondition;
     InvalidPlacementGroupInUse = "InvalidPlacementGroup.InUse", FailedPrecondition;
     VolumeInUse = "VolumeInUse", FailedPrecondition;
+    InvalidAmiAttributeItemValue = "InvalidAMIAttributeItemValue", InvalidArgument;
     InvalidAmiIdUnavailable = "InvalidAMIID.Unavailable", FailedPrecondition;
     InvalidIpAddressInUse = "InvalidIPAddress.InUse", FailedPrecondition;
     DependencyViolation = "DependencyViolation", FailedPrecondition;

@@ -53,8 +53,9 @@ pub fn is_taken(state: &State, subnet_id: &str, address: Ipv4Addr) -> bool {
     state.any_by(&NetworkInterface::BY_ADDRESS, &address_key(subnet_id, address))
 }
 
-/// The lowest free public addresses, at most `max`.
+/// The lowest free public addresses, at most `max`. All accounts share the pool.
 pub fn free_public(state: &State, pool: Ipv4Net, max: usize) -> Vec<Ipv4Addr> {
+    let state = state.whole();
     free(pool_range(pool), max, |first| {
         let [taken, _] = state.sum(&NetworkInterface::IN_PUBLIC_BLOCK, &block_key("", first));
         let interfaces = state
@@ -88,6 +89,7 @@ fn free<T: Iterator<Item = Ipv4Addr>>(
 
 /// A MAC address that no interface has: locally administered, the rest random.
 pub fn new_mac(state: &State) -> String {
+    let state = state.whole();
     loop {
         let [a, b, d, e, f]: [u8; 5] = rand::random();
         let mac = format!("02:{a:02x}:{b:02x}:{d:02x}:{e:02x}:{f:02x}");

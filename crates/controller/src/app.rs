@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::call::Call;
 use crate::config::Config;
 use crate::gateway::Sessions;
 use crate::join::Issuer;
+use crate::state::{Scope, State};
 use crate::store::Store;
 use crate::vault::Vault;
 use crate::views::Cloud;
@@ -17,7 +19,7 @@ pub struct App {
     pub config: Config,
     pub cloud: Cloud,
     pub store: Store,
-    pub vault: Vault,
+    pub vault: Arc<Vault>,
     pub sessions: Arc<Sessions>,
     pub join_tokens: Issuer,
     /// Cancelled when the process ends gracefully: streams that would never end do.
@@ -25,9 +27,22 @@ pub struct App {
 }
 
 impl App {
-    /// The account that calls are made for, as long as there is one only.
-    pub fn account(&self) -> &str {
-        &self.cloud.owner_id
+    /// The account of the call that the running task serves; the operator's, if it serves none.
+    pub fn account(&self) -> String {
+        let call = Call::current();
+        let account = call.as_ref().map(|call| &call.principal.account_id);
+        account.unwrap_or(&self.cloud.owner_id).clone()
+    }
+
+    /// The state as the call that the running task serves sees it. A task that serves none sees what is the operator's.
+    pub fn state(&self) -> State {
+        let nobody = || Some(Scope::new(""));
+        let scope = Call::current().map_or_else(nobody, |call| call.scope());
+        let state = self.store.state();
+        match scope {
+            Some(scope) => state.seen_by(scope),
+            None => State::clone(&state),
+        }
     }
 
     pub fn images_dir(&self) -> PathBuf {

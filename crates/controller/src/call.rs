@@ -8,8 +8,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::iam::session::Session;
+use crate::state::{AccessKey, Role, Scope, State, User};
 
-/// Who calls, for which account. There is one account.
+/// Who calls, for which account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub account_id: String,
@@ -33,6 +34,23 @@ impl Caller {
         uid: u32::MAX,
         pid: 0,
     };
+
+    /// The account that it acts for; `None`: its key, user or role is gone. `state` is the whole, and processes act for
+    /// the operator's account.
+    pub fn account(&self, state: &State, operator: &str) -> Option<String> {
+        let account = match self {
+            Self::Process { .. } => operator,
+            Self::AccessKey(id) => &state.get::<AccessKey>(id)?.account_id,
+            Self::Session(session) => {
+                let id = &session.principal_id;
+                let user = state.get::<User>(id).map(|user| &user.account_id);
+                let role = state.get::<Role>(id).map(|role| &role.account_id);
+                let root = state.account(id).map(|account| &account.id);
+                user.or(role).or(root)?
+            }
+        };
+        Some(account.to_owned())
+    }
 
     /// Those that share places: a user's processes do.
     pub fn peer(&self) -> Self {
@@ -115,6 +133,8 @@ pub struct Call {
     pub origin: Option<Origin>,
     /// Whether everything is to be checked and nothing to be done.
     pub dry_run: bool,
+    /// Whether the call is about the cloud itself, and not about what an account has of it.
+    pub is_operators: bool,
 }
 
 tokio::task_local! {
@@ -129,7 +149,13 @@ impl Call {
             principal,
             origin: None,
             dry_run: false,
+            is_operators: false,
         }
+    }
+
+    /// What it sees of the state; `None`: the whole.
+    pub fn scope(&self) -> Option<Scope> {
+        (!self.is_operators).then(|| Scope::new(&self.principal.account_id))
     }
 
     /// The call that the running task serves; `None`: it works for no call.
@@ -141,6 +167,19 @@ impl Call {
     pub async fn serve<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
         CURRENT.scope(self, work).await
     }
+
+    /// Runs a part of its work that does not wait.
+    pub fn serve_now<T>(self: Arc<Self>, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, work)
+    }
+}
+
+/// Starts a task that works for the call that this one serves.
+pub fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    match Call::current() {
+        Some(call) => tokio::spawn(call.serve(work)),
+        None => tokio::spawn(work),
+    };
 }
 
 /// A request's id, of which there is no other.

@@ -99,7 +99,7 @@ pub struct Config {
     #[arg(long, env = "HEARTH_VPC_CIDR", default_value = "172.31.0.0/16")]
     pub vpc_cidr: Ipv4Net,
 
-    /// Instances that may exist at the same time.
+    /// Instances that an account may have at the same time.
     #[arg(long, env = "HEARTH_INSTANCE_LIMIT", default_value_t = 1000)]
     pub instance_limit: u32,
 

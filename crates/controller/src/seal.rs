@@ -5,12 +5,19 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use hearth_api::ApiError;
 use serde::{Deserialize, Serialize};
 
 /// It cannot be sealed or opened: a fault of the program, or a text that was not sealed under this key for this purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the seal is broken")]
 pub struct Broken;
+
+impl From<Broken> for ApiError {
+    fn from(broken: Broken) -> Self {
+        Self::internal(&broken)
+    }
+}
 
 /// What nobody but its owner may read.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

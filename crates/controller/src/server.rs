@@ -122,10 +122,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let ec2_listen = ec2_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let store = Store::open_in(&dir, &config.database, &endpoint).await?;
     let authority = Arc::new(authority(&config, &store).await?);
-    let layout = Layout {
-        zones: config.zones.clone(),
-        vpc_cidr: config.vpc_cidr,
-    };
+    let layout = Layout::of(&config);
     let (owner_id, vault) = match leading::begin(&store, &layout, &dir).await {
         Ok(begun) => begun,
         Err(error) => {
@@ -156,7 +153,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         join_tokens: Issuer::new(authority.fingerprint(), endpoint),
         config,
         store,
-        vault,
+        vault: Arc::new(vault),
         sessions: Arc::new(Sessions::default()),
         ending: CancellationToken::new(),
     });

@@ -49,7 +49,10 @@ pub fn instances(state: &State, ids: Option<&[String]>, cloud: &Cloud) -> Vec<v1
 }
 
 pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
-    let boot_mode = state.get::<Image>(&row.image_id).map(|image| image.boot_mode);
+    // The image may be shared no more.
+    let boot_mode = state
+        .of_anybody::<Image>(&row.image_id)
+        .map(|image| image.boot_mode);
     let mut told = v1::Instance {
         instance_id: row.id.clone(),
         current_instance_boot_mode: current_boot_mode(state, row, boot_mode).as_str().to_owned(),

@@ -66,6 +66,11 @@ const SHOWN: &[(&str, &str, &str)] = &[
         Instance: Attachments[0].InstanceId, Device: Attachments[0].Device, Created: CreateTime}",
     ),
     (
+        "ListAccounts",
+        "Accounts",
+        "{Account: AccountId, Name: AccountName, Since: JoinedTimestamp}",
+    ),
+    (
         "ListHosts",
         "Hosts",
         "{Host: HostId, Name: Hostname, Zone: AvailabilityZone, State: join(', ', [State, DrainState][?@]),

@@ -541,6 +541,27 @@ impl Images for Script {
     async fn deregister_image(&self, _: Request<DeregisterImageRequest>) -> Answer<DeregisterImageResponse> {
         Ok(Response::new(DeregisterImageResponse { r#return: true }))
     }
+
+    async fn describe_image_attribute(
+        &self,
+        _: Request<DescribeImageAttributeRequest>,
+    ) -> Answer<ImageAttribute> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn modify_image_attribute(
+        &self,
+        _: Request<ModifyImageAttributeRequest>,
+    ) -> Answer<ModifyImageAttributeResponse> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn reset_image_attribute(
+        &self,
+        _: Request<ResetImageAttributeRequest>,
+    ) -> Answer<ResetImageAttributeResponse> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }
 
 #[tonic::async_trait]

@@ -44,6 +44,8 @@ const STREAMS: Limits = Limits {
     total: 512,
     per_peer: 256,
 };
+/// Services that are about the cloud itself.
+const OPERATORS: [&str; 2] = ["/hearth.v1.Accounts/", "/hearth.v1.Hosts/"];
 /// Metadata of every answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static(hearth_api::client::REQUEST_ID);
 /// The frame around a gRPC message: a flag and a length.
@@ -135,11 +137,8 @@ where
             .unwrap_or_default()
             .to_owned();
         let caller = request.extensions().get::<Caller>().cloned();
-        let principal = Principal {
-            account_id: shared.app.account().to_owned(),
-            caller: caller.unwrap_or(Caller::UNKNOWN),
-        };
-        let mut call = Call::new(operation, principal);
+        let mut call = Call::new(operation, shared.principal(caller.unwrap_or(Caller::UNKNOWN)));
+        call.is_operators = OPERATORS.iter().any(|of| request.uri().path().starts_with(of));
         call.origin = request.extensions().get::<Origin>().copied();
         if let Some(forwarded) = request.extensions().get::<Forwarded>() {
             call.request_id.clone_from(&forwarded.request_id);
@@ -166,6 +165,15 @@ where
 }
 
 impl Shared {
+    /// One whose key, user or role is gone acts for no account, and is refused when its rights are looked up.
+    fn principal(&self, caller: Caller) -> Principal {
+        let account = caller.account(&self.app.store.state(), &self.app.cloud.owner_id);
+        Principal {
+            account_id: account.unwrap_or_default(),
+            caller,
+        }
+    }
+
     async fn run<S>(&self, mut inner: S, request: Request<Body>, call: &Arc<Call>) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,

@@ -13,7 +13,7 @@ use super::seal::{Sealed, seal};
 use super::subjects::{self, Asked, Subject};
 use crate::app::App;
 use crate::call::Call;
-use crate::state::State;
+use crate::state::{Scope, State};
 use crate::vault::Vault;
 
 /// Calls that policies are not asked for: nobody is refused, or their services ask themselves.
@@ -25,7 +25,7 @@ const FREE: &[&str] = &[
 ];
 
 /// Services of Hearth's own. Policies call their actions `hearth:...`: who may do all that EC2 has admits no hosts by that.
-const OWN: &[&str] = &["Hosts", "ImageDisks", "Watch"];
+const OWN: &[&str] = &["Accounts", "Hosts", "ImageDisks", "Watch"];
 
 /// Holds requests against policies.
 #[derive(Debug)]
@@ -73,8 +73,15 @@ impl Authorizer {
     /// # Errors
     /// `UnauthorizedOperation`, or `AccessDenied` outside of EC2; what the message is no request with.
     pub fn check(&self, app: &App, call: &Call, path: &str, message: &[u8]) -> Result<(), ApiError> {
-        let state = app.store.state();
-        let identity = Identity::of(&state, &call.principal.account_id, &call.principal.caller)?;
+        let account = &call.principal.account_id;
+        let state = app.store.state().seen_by(Scope::new(account));
+        let identity = Identity::of(&state, account, &call.principal.caller)?;
+        if call.is_operators && *account != app.cloud.owner_id {
+            return Err(ApiError::new(
+                ErrorCode::UnauthorizedOperation,
+                "Only the account of the cloud's operator may do this.",
+            ));
+        }
         if matches!(identity, Identity::Root { .. }) || FREE.contains(&call.action.as_str()) {
             return Ok(());
         }
@@ -94,6 +101,7 @@ impl Authorizer {
             app,
             state: &state,
             identity: &identity,
+            account,
             service: asking.prefix,
             action: &call.action,
             message: &message,

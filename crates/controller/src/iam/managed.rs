@@ -53,8 +53,8 @@ pub const ALL: &[Managed] = &[
     Managed {
         name: "PowerUserAccess",
         id: "ANPAJYRXTHIB4FOVS3ZXS",
-        description: "Provides full access to all but users, groups, roles, policies and hosts.",
-        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","NotAction":["hearth:*Host*","hearth:*JoinToken*","iam:*"],"Resource":"*"}]}"#,
+        description: "Provides full access to all but users, groups, roles, policies, accounts and hosts.",
+        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","NotAction":["hearth:*Account*","hearth:*Host*","hearth:*JoinToken*","iam:*"],"Resource":"*"}]}"#,
     },
 ];
 

@@ -32,6 +32,7 @@ pub struct Asked<'a> {
     pub app: &'a App,
     pub state: &'a State,
     pub identity: &'a Identity<'a>,
+    pub account: &'a str,
     /// `ec2`, `iam`, `sts` or `hearth`.
     pub service: &'a str,
     /// EC2's name of the call.
@@ -79,7 +80,7 @@ impl Asked<'_> {
     }
 
     fn account(&self) -> &str {
-        self.app.account()
+        self.account
     }
 
     fn text(&self, field: &str) -> Option<String> {

@@ -82,7 +82,7 @@ fn repairs(report: &HostReport) -> Vec<HostRepair> {
 }
 
 fn list(app: &App) -> ListHostsResponse {
-    let state = app.store.state();
+    let state = app.state();
     let hosts = inventory(&state, |id| app.sessions.is_connected(id));
     let tell = |host: crate::scheduler::Host| {
         let row = state.host(&host.id)?;

@@ -5,17 +5,19 @@ use std::sync::Arc;
 use hearth_api::filter::Filters;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
 use hearth_api::v1::{
-    BlockDeviceMapping, DeregisterImageRequest, DeregisterImageResponse, DescribeImagesRequest,
-    DescribeImagesResponse, EbsBlockDevice, Image, images_server,
+    BlockDeviceMapping, DeregisterImageRequest, DeregisterImageResponse, DescribeImageAttributeRequest,
+    DescribeImagesRequest, DescribeImagesResponse, EbsBlockDevice, Image, ImageAttribute,
+    ModifyImageAttributeRequest, ModifyImageAttributeResponse, ResetImageAttributeRequest,
+    ResetImageAttributeResponse, images_server,
 };
 use hearth_api::{ApiError, Kind};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use super::{answer, input};
+use super::{answer, image_attributes, input};
 use crate::app::App;
 use crate::state::noun::tell_tags;
-use crate::state::{self, AVAILABLE, DEREGISTERED, Tags};
+use crate::state::{self, AVAILABLE, DEREGISTERED, State, Tags};
 use crate::views::{
     self, ARCHITECTURE, HYPERVISOR, PLATFORM, ROOT_DEVICE, ROOT_DEVICE_TYPE, VIRTUALIZATION, VOLUME_TYPE,
 };
@@ -25,6 +27,7 @@ const FILTERS: &[&str] = &[
     "boot-mode",
     "description",
     "image-id",
+    "is-public",
     "name",
     "owner-id",
     "root-device-name",
@@ -49,34 +52,61 @@ impl images_server::Images for Images {
     ) -> Result<Response<DeregisterImageResponse>, Status> {
         answer(deregister(&self.0, request.into_inner()).await)
     }
+
+    async fn describe_image_attribute(
+        &self,
+        request: Request<DescribeImageAttributeRequest>,
+    ) -> Result<Response<ImageAttribute>, Status> {
+        answer(image_attributes::describe(&self.0, &request.into_inner()))
+    }
+
+    async fn modify_image_attribute(
+        &self,
+        request: Request<ModifyImageAttributeRequest>,
+    ) -> Result<Response<ModifyImageAttributeResponse>, Status> {
+        answer(image_attributes::modify(&self.0, request.into_inner()).await)
+    }
+
+    async fn reset_image_attribute(
+        &self,
+        request: Request<ResetImageAttributeRequest>,
+    ) -> Result<Response<ResetImageAttributeResponse>, Status> {
+        answer(image_attributes::reset(&self.0, request.into_inner()).await)
+    }
 }
 
 fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImagesResponse, ApiError> {
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(&request.image_ids, page, "imagesSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Image, &request.image_ids, |id| {
         state
             .get::<state::Image>(id)
             .is_some_and(state::Image::is_available)
     })?;
     let account = app.account();
-    // An image is its owner's alone, who may launch it.
-    let is_among = |names: &[String], owner: &str| {
-        let names_it = |name: &String| name == owner || (name == "self" && owner == account);
-        names.is_empty() || names.iter().any(names_it)
-    };
     let wanted = state.by(&state::Image::BY_STATE, AVAILABLE).filter(|row| {
+        let owns = |name: &String| *name == row.account_id || (name == "self" && row.account_id == account);
+        // Those that were given the right to launch it, which its owner has anyway.
+        let may_launch = |name: &String| match name.as_str() {
+            "all" => row.is_public,
+            "self" => row.shared_with.contains(&account),
+            id => row.shared_with.contains(id),
+        };
+        let is_among =
+            |names: &[String], is: &dyn Fn(&String) -> bool| names.is_empty() || names.iter().any(is);
         (request.image_ids.is_empty() || request.image_ids.contains(&row.id))
-            && is_among(&request.owners, &row.account_id)
-            && is_among(&request.executable_users, &row.account_id)
+            && is_among(&request.owners, &owns)
+            && is_among(&request.executable_users, &may_launch)
     });
     let tell = |row: &state::Image| {
-        let image = tell(row);
+        let image = tell(&state, row);
+        let is_public = image.public.to_string();
         let passes = filters.matches(&image.tags, |name| {
             vec![
                 match name {
+                    "is-public" => &is_public,
                     "architecture" => &image.architecture,
                     "boot-mode" => &image.boot_mode,
                     "description" => &image.description,
@@ -96,7 +126,8 @@ fn describe(app: &App, request: &DescribeImagesRequest) -> Result<DescribeImages
     Ok(DescribeImagesResponse { images, next_token })
 }
 
-fn tell(row: &state::Image) -> Image {
+/// Tags are the owner's alone.
+pub(super) fn tell(state: &State, row: &state::Image) -> Image {
     Image {
         image_id: row.id.clone(),
         name: row.name.clone(),
@@ -114,7 +145,7 @@ fn tell(row: &state::Image) -> Image {
                 encrypted: false,
             }),
         }],
-        tags: tell_tags(&row.tags),
+        tags: state.tags(Kind::Image, &row.id).map_or_else(Vec::new, tell_tags),
         owner_id: row.account_id.clone(),
         boot_mode: row.boot_mode.as_str().to_owned(),
         ena_support: false,
@@ -122,7 +153,7 @@ fn tell(row: &state::Image) -> Image {
         image_location: format!("{}/{}", row.account_id, row.name),
         image_type: "machine".into(),
         platform_details: PLATFORM.into(),
-        public: false,
+        public: row.is_public,
         root_device_type: ROOT_DEVICE_TYPE.into(),
         virtualization_type: VIRTUALIZATION.into(),
     }
@@ -133,8 +164,7 @@ async fn deregister(app: &App, request: DeregisterImageRequest) -> Result<Deregi
     let id = input::id(Kind::Image, &request.image_id, "ImageId")?;
     app.store
         .transact(move |tx| {
-            let image = tx.get::<state::Image>(&id).filter(|image| image.is_available());
-            let image = image.ok_or_else(|| Kind::Image.not_found(&[&id]))?.clone();
+            let image = image_attributes::own(tx, &id)?.clone();
             tx.put(state::Image {
                 state: DEREGISTERED.to_owned(),
                 tags: Tags::new(),

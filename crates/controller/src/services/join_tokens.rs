@@ -103,7 +103,7 @@ fn drop_expired(tx: &mut Tx<'_>) {
 }
 
 pub(super) fn list(app: &App) -> ListJoinTokensResponse {
-    let state = app.store.state();
+    let state = app.state();
     let tokens = state.usable_tokens(now()).into_iter().map(|token| Told {
         join_token_id: token.id.clone(),
         uses: token.uses.cast_signed(),

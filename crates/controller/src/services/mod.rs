@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use hearth_api::client::{MAX_ANSWER, MAX_REQUEST, SERVICES};
+use hearth_api::v1::accounts_server::AccountsServer;
 use hearth_api::v1::hosts_server::HostsServer;
 use hearth_api::v1::iam_groups_server::IamGroupsServer;
 use hearth_api::v1::iam_instance_profiles_server::IamInstanceProfilesServer;
@@ -32,8 +33,10 @@ use tonic::{Response, Status};
 
 use crate::app::App;
 
+mod accounts;
 mod hosts;
 mod iam;
+mod image_attributes;
 mod image_disks;
 mod images;
 mod input;
@@ -106,6 +109,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
     };
     Ok(
         Routes::new(service!(InstancesServer, instances::Instances(app())))
+            .add_service(service!(AccountsServer, accounts::Accounts(app())))
             .add_service(service!(HostsServer, hosts::Hosts(app())))
             .add_service(service!(IamUsersServer, iam::Users(app())))
             .add_service(service!(IamGroupsServer, iam::Groups(app())))

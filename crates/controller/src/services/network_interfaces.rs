@@ -64,7 +64,7 @@ fn describe(
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(ids, page, "networkInterfaceIdSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::NetworkInterface, ids, |id| {
         state.get::<state::NetworkInterface>(id).is_some()
     })?;

@@ -88,7 +88,7 @@ async fn create(
     app.store
         .transact(move |tx| {
             let account_id = shared.account();
-            if tx.placement_group_named(account_id, &name).is_some() {
+            if tx.placement_group_named(&account_id, &name).is_some() {
                 return Err(ApiError::new(
                     ErrorCode::InvalidPlacementGroupDuplicate,
                     format!("The placement group '{name}' already exists."),
@@ -184,12 +184,12 @@ fn describe(
 ) -> Result<DescribePlacementGroupsResult, ApiError> {
     let filters = Filters::new(&request.filters, GROUP_FILTERS)?;
     let (names, ids) = (&request.group_names, &request.group_ids);
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::PlacementGroup, ids, |id| {
         state.get::<state::PlacementGroup>(id).is_some()
     })?;
     for name in names {
-        named(&state, app.account(), name)?;
+        named(&state, &app.account(), name)?;
     }
     let mut rows: Vec<&state::PlacementGroup> = state
         .all::<state::PlacementGroup>()
@@ -220,7 +220,7 @@ async fn delete(
     app: &App,
     request: DeletePlacementGroupRequest,
 ) -> Result<DeletePlacementGroupResult, ApiError> {
-    let (account_id, name) = (app.account().to_owned(), request.group_name);
+    let (account_id, name) = (app.account(), request.group_name);
     if name.is_empty() {
         return Err(ApiError::missing("GroupName"));
     }
@@ -303,7 +303,7 @@ impl Wish {
         {
             return Err(Kind::Host.not_found(&[host]));
         }
-        let group = group(state, app.account(), asked)?;
+        let group = group(state, &app.account(), asked)?;
         Ok(Self { host, group })
     }
 

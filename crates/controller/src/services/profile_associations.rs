@@ -39,8 +39,8 @@ pub(super) fn named(
     };
     let (found, parameter, given) = match (arn.as_str(), name.as_str()) {
         ("", "") => return Ok(None),
-        ("", name) => (state.named(app.account(), name), "iamInstanceProfile.name", name),
-        (arn, "") => (state.of_arn(app.account(), arn), "iamInstanceProfile.arn", arn),
+        ("", name) => (state.named(&app.account(), name), "iamInstanceProfile.name", name),
+        (arn, "") => (state.of_arn(&app.account(), arn), "iamInstanceProfile.arn", arn),
         _ => {
             return Err(ApiError::combination(
                 "iamInstanceProfile.arn",
@@ -113,7 +113,7 @@ async fn associate(
     request: AssociateIamInstanceProfileRequest,
 ) -> Result<AssociateIamInstanceProfileResult, ApiError> {
     let id = input::id(Kind::Instance, &request.instance_id, "InstanceId")?;
-    let profile = named(app, &app.store.state(), request.iam_instance_profile.as_ref())?;
+    let profile = named(app, &app.state(), request.iam_instance_profile.as_ref())?;
     let profile = profile.ok_or_else(|| ApiError::missing("IamInstanceProfile"))?;
     let made = app.store.transact(move |tx| {
         let row = tx.get::<Instance>(&id).cloned();
@@ -160,7 +160,7 @@ async fn replace(
     app: &App,
     request: ReplaceIamInstanceProfileAssociationRequest,
 ) -> Result<ReplaceIamInstanceProfileAssociationResult, ApiError> {
-    let profile = named(app, &app.store.state(), request.iam_instance_profile.as_ref())?;
+    let profile = named(app, &app.state(), request.iam_instance_profile.as_ref())?;
     let profile = profile.ok_or_else(|| ApiError::missing("IamInstanceProfile"))?;
     let made = app.store.transact(move |tx| {
         let row = instance_of(tx, &request.association_id)?.clone();
@@ -178,7 +178,7 @@ async fn describe(
     request: DescribeIamInstanceProfileAssociationsRequest,
 ) -> Result<DescribeIamInstanceProfileAssociationsResult, ApiError> {
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     let ids = &request.association_ids;
     let named: Vec<&Instance> = ids
         .iter()

@@ -87,8 +87,8 @@ fn account_attributes(
     app: &App,
     request: &DescribeAccountAttributesRequest,
 ) -> Result<DescribeAccountAttributesResult, ApiError> {
-    let state = app.store.state();
-    let default_vpc = state.default_vpc(app.account()).map_or("none", |vpc| &vpc.id);
+    let state = app.state();
+    let default_vpc = state.default_vpc(&app.account()).map_or("none", |vpc| &vpc.id);
     let all = [
         ("default-vpc", default_vpc.to_owned()),
         ("max-instances", app.config.instance_limit.to_string()),
@@ -133,7 +133,7 @@ fn zones(
             return Err(ApiError::invalid_value("ZoneName", name, expected));
         }
     }
-    let state = app.store.state();
+    let state = app.state();
     let connected = app.sessions.connected();
     let live: BTreeSet<&str> = state
         .hosts()

@@ -33,11 +33,11 @@ serve! { sts_server::Sts as Sts {
 } }
 
 async fn identity(app: &App, _: GetCallerIdentityRequest) -> Result<GetCallerIdentityResponse, ApiError> {
-    let state = app.store.state();
-    let identity = Identity::current(&state, app.account())?;
+    let state = app.state();
+    let identity = Identity::current(&state, &app.account())?;
     Ok(GetCallerIdentityResponse {
         user_id: identity.id(),
-        account: app.account().to_owned(),
+        account: app.account(),
         arn: identity.arn(),
     })
 }
@@ -86,8 +86,12 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
         let why = "Member must satisfy regular expression pattern: [\\w+=,.@-]{2,64}";
         return Err(invalid("roleSessionName", why));
     }
-    let state = app.store.state();
-    let identity = Identity::current(&state, app.account())?;
+    let state = app.state();
+    let identity = Identity::current(&state, &app.account())?;
+    if matches!(identity, Identity::Root { .. }) {
+        let message = "Roles may not be assumed by root accounts.";
+        return Err(ApiError::new(ErrorCode::AccessDenied, message));
+    }
     let denied = |is_explicit| {
         let denial = Denial {
             allowed: false,
@@ -98,10 +102,13 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
         };
         denial.error(&app.vault, Service::Sts)
     };
-    // Nobody learns whether there is a role that trusts others.
-    let role: &Role = state
-        .of_arn(app.account(), &request.role_arn)
+    // Nobody learns whether there is a role that trusts others. It may be another account's.
+    let whole = app.store.state();
+    let owner = request.role_arn.split(':').nth(4).unwrap_or_default();
+    let role: &Role = whole
+        .of_arn(owner, &request.role_arn)
         .ok_or_else(|| denied(false))?;
+    let is_foreign = owner != app.account();
     let trust = Policy::parse(Kind::Trust, &role.trust).map_err(|error| ApiError::internal(&error))?;
     let mut context = Context::default();
     identity.tell(&mut context);
@@ -117,9 +124,9 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
                 context,
             };
             let call = Call::current().ok_or_else(|| denied(false))?;
-            // Who is trusted by name needs no policy; but one of its own may still deny it.
+            // Who is trusted by name needs no policy within an account; but one of its own may still deny it.
             match denial(app, &state, &call, &identity, subject)? {
-                Some(own) if own.explicit_deny || found == Trust::ByAccount => {
+                Some(own) if own.explicit_deny || is_foreign || found == Trust::ByAccount => {
                     return Err(own.error(&app.vault, Service::Sts));
                 }
                 _ => {}
@@ -148,7 +155,7 @@ async fn session_token(
     app: &App,
     request: GetSessionTokenRequest,
 ) -> Result<GetSessionTokenResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     let is_session = Call::current().is_some_and(|call| matches!(call.principal.caller, Caller::Session(_)));
     if is_session {
         return Err(ApiError::new(
@@ -156,7 +163,7 @@ async fn session_token(
             "Cannot call GetSessionToken with session credentials",
         ));
     }
-    let identity = Identity::current(&state, app.account())?;
+    let identity = Identity::current(&state, &app.account())?;
     let most = match identity {
         Identity::Root { .. } => 3600,
         _ => 129_600,
@@ -175,7 +182,7 @@ async fn key_info(app: &App, request: GetAccessKeyInfoRequest) -> Result<GetAcce
         .get::<AccessKey>(&id)
         .map(|key| key.account_id.clone());
     // Those of sessions are in no table.
-    let account = key.or_else(|| id.starts_with("ASIA").then(|| app.account().to_owned()));
+    let account = key.or_else(|| id.starts_with("ASIA").then(|| app.account()));
     let unknown = || invalid("accessKeyId", &format!("{id} is no access key of this cloud"));
     Ok(GetAccessKeyInfoResponse {
         account: account.ok_or_else(unknown)?,
@@ -187,8 +194,10 @@ async fn decode(
     request: DecodeAuthorizationMessageRequest,
 ) -> Result<DecodeAuthorizationMessageResponse, ApiError> {
     let opened: Result<Denial, _> = open(&app.vault, &request.encoded_message);
-    let denial = opened.map_err(|_| {
-        let message = "The message is none that this cloud has encoded.";
+    let account = app.account();
+    let is_own = |denial: &Denial| denial.principal.split(':').nth(4) == Some(&account);
+    let denial = opened.ok().filter(is_own).ok_or_else(|| {
+        let message = "The message is none that this cloud has encoded for this account.";
         ApiError::new(ErrorCode::InvalidAuthorizationMessage, message)
     })?;
     let decoded_message = serde_json::to_string(&denial).map_err(|error| ApiError::internal(&error))?;

@@ -49,7 +49,7 @@ fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<DescribeSubne
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(&request.subnet_ids, page, "subnetSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Subnet, &request.subnet_ids, |id| {
         state.get::<state::Subnet>(id).is_some()
     })?;

@@ -161,7 +161,7 @@ fn change(tx: &mut Tx<'_>, id: &Id, change: impl FnOnce(&mut Kept)) {
 
 fn describe(app: &App, request: &DescribeTagsRequest) -> Result<DescribeTagsResponse, ApiError> {
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     let mut all: Vec<(&str, Kind, &str, &str)> = state
         .tagged()
         .flat_map(|(kind, id, tags)| {

@@ -54,7 +54,7 @@ fn describe(app: &App, request: &DescribeVolumesRequest) -> Result<DescribeVolum
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(ids, page, "volumeSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Volume, ids, |id| state.get::<state::Volume>(id).is_some())?;
     let wanted = state
         .all::<state::Volume>()

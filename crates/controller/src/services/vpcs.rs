@@ -51,7 +51,7 @@ fn attribute(
     request: &DescribeVpcAttributeRequest,
 ) -> Result<DescribeVpcAttributeResult, ApiError> {
     let id = input::id(Kind::Vpc, &request.vpc_id, "VpcId")?;
-    if app.store.state().get::<state::Vpc>(&id).is_none() {
+    if app.state().get::<state::Vpc>(&id).is_none() {
         return Err(Kind::Vpc.not_found(&[&id]));
     }
     let mut told = DescribeVpcAttributeResult {
@@ -79,7 +79,7 @@ fn describe(app: &App, request: &DescribeVpcsRequest) -> Result<DescribeVpcsResp
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(&request.vpc_ids, page, "vpcSet")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Vpc, &request.vpc_ids, |id| {
         state.get::<state::Vpc>(id).is_some()
     })?;

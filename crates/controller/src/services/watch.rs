@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::{answer, input};
 use crate::app::App;
+use crate::call;
 use crate::{state, views};
 
 /// Instances that wait for the network.
@@ -45,14 +46,14 @@ async fn watch(
     };
     // Before the first look, so that nothing falls between.
     let changes = app.store.bus().watch_instances();
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Instance, &request.instance_ids, |id| {
         state.get::<state::Instance>(id).is_some()
     })?;
     let first = views::instances(&state, wanted.as_deref(), &app.cloud);
     let (sender, receiver) = mpsc::channel(AHEAD);
     let app = Arc::clone(app);
-    tokio::spawn(async move {
+    call::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
             () = app.ending.cancelled() => {}
@@ -82,7 +83,7 @@ async fn follow(
             Changed::Some(ids) => Some(ids.into_iter().collect()),
             Changed::Everything => wanted.as_ref().map(|ids| ids.iter().cloned().collect()),
         };
-        let now = views::instances(&app.store.state(), ids.as_deref(), &app.cloud);
+        let now = views::instances(&app.state(), ids.as_deref(), &app.cloud);
         if !send(sender, now).await {
             return;
         }

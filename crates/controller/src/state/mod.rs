@@ -38,6 +38,7 @@ mod concern;
 pub mod noun;
 pub mod nouns;
 mod room;
+mod scope;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -48,6 +49,7 @@ use noun::Rule;
 pub use noun::{Amounts, Index, Noun, Sum, Tags, key};
 pub use nouns::*;
 pub use room::free_share;
+pub use scope::Scope;
 pub use table::{Table, Taken};
 pub use tx::{Audit, Change, Changes, Event, Tx, Violation};
 
@@ -91,6 +93,8 @@ macro_rules! nouns {
         #[derive(Debug, Clone, Default)]
         pub struct State {
             sequence: u64,
+            /// Whom it is read for; `None`: for nobody in particular, and there is everything.
+            scope: Option<Scope>,
             room: room::Room,
             $($table: Table<$noun>,)*
         }
@@ -163,17 +167,28 @@ macro_rules! nouns {
                 found
             }
 
-            /// The tags of a resource; `None` when there is no such resource, or none that can be tagged.
+            /// The tags of a resource; `None` when there is no such resource, or none that can be tagged. Tags are the
+            /// owner's alone.
             pub fn tags(&self, kind: Kind, id: &str) -> Option<&Tags> {
                 $(if <$noun>::RESOURCE == Some(kind) {
-                    return self.$table.get(id)?.tags();
+                    return self.$table.get(id).filter(|object| self.owns(&***object))?.tags();
                 })*
                 None
             }
 
             /// All resources that have tags, in the order of kinds and ids.
             pub fn tagged(&self) -> impl Iterator<Item = (Kind, &str, &Tags)> {
-                std::iter::empty()$(.chain(tagged(&self.$table)))*
+                std::iter::empty()$(.chain(tagged(self, &self.$table)))*
+            }
+
+            /// The first object of an account that is of none of some kinds.
+            pub fn belonging(&self, account_id: &str, but: &[&str]) -> Option<(&'static str, String)> {
+                $(if !but.contains(&<$noun>::KIND)
+                    && let Some(object) = self.$table.iter().find(|object| object.account() == account_id)
+                {
+                    return Some((<$noun>::KIND, object.id().to_owned()));
+                })*
+                None
             }
 
             #[cfg(test)]
@@ -203,7 +218,7 @@ macro_rules! nouns {
             /// Changes the tags of a resource; answers whether there is one that can be tagged.
             pub fn retag(&mut self, kind: Kind, id: &str, change: impl FnOnce(&mut Tags)) -> bool {
                 $(if <$noun>::RESOURCE == Some(kind) {
-                    let Some(object) = self.get::<$noun>(id) else { return false };
+                    let Some(object) = self.own::<$noun>(id) else { return false };
                     let mut object = <$noun>::clone(object);
                     let Some(tags) = object.tags_mut() else { return false };
                     change(tags);
@@ -229,14 +244,19 @@ impl State {
     }
 
     pub fn get<N: Held>(&self, id: &str) -> Option<&N> {
-        N::table(self).get(id).map(AsRef::as_ref)
+        let found: &N = N::table(self).get(id)?;
+        self.sees(found).then_some(found)
     }
 
     /// All objects of a noun, in the order of their ids.
     pub fn all<N: Held>(&self) -> impl Iterator<Item = &N> {
-        N::table(self).iter().map(AsRef::as_ref)
+        N::table(self)
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|object| self.sees(*object))
     }
 
+    /// How many objects of a noun the cloud has.
     pub fn count<N: Held>(&self) -> usize {
         N::table(self).len()
     }
@@ -254,13 +274,12 @@ impl State {
             .take_while(move |(found, _)| *found == wanted)
             .filter_map(move |(_, id)| table.get(id))
             .map(AsRef::as_ref)
+            .filter(|object| self.sees(*object))
     }
 
     /// The first object that an index has under a key.
     pub fn first_by<N: Held>(&self, index: &Index<N>, key: &str) -> Option<&N> {
-        let table = N::table(self);
-        let (found, id) = table.index_from(index, key).next()?;
-        table.get(id).filter(|_| found == key).map(AsRef::as_ref)
+        self.by(index, key).next()
     }
 
     /// Whether an index has anything under a key.
@@ -278,6 +297,7 @@ impl State {
         table
             .index_from(index, from)
             .filter_map(move |(key, id)| Some((key, table.get(id)?.as_ref())))
+            .filter(|(_, object)| self.sees(*object))
     }
 
     pub fn sum<N: Held>(&self, sum: &Sum<N>, group: &str) -> Amounts {
@@ -353,10 +373,14 @@ fn owned<N: Noun>(table: &Table<N>, kind: &str, id: &str, found: &mut Vec<(&'sta
     }
 }
 
-fn tagged<N: Noun>(table: &Table<N>) -> impl Iterator<Item = (Kind, &str, &Tags)> {
+fn tagged<'s, N: Noun>(
+    state: &'s State,
+    table: &'s Table<N>,
+) -> impl Iterator<Item = (Kind, &'s str, &'s Tags)> {
     let kind = N::RESOURCE;
     table
         .iter()
+        .filter(|object| state.owns(&***object))
         .filter_map(move |object| Some((kind?, object.id(), object.tags()?)))
         .filter(|(_, _, tags)| !tags.is_empty())
 }

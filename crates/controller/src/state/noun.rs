@@ -29,6 +29,11 @@ pub trait Noun: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
         ""
     }
 
+    /// Whether an account that does not own the object may use it.
+    fn is_shared_with(&self, _account_id: &str) -> bool {
+        false
+    }
+
     /// What changes for hosts when this object comes, changes or goes. `state` is that of its time.
     fn concerns(&self, _state: &State) -> Vec<Concern> {
         Vec::new()

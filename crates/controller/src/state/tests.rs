@@ -66,6 +66,20 @@ impl Object {
         }
     }
 
+    /// Who owns it, and whether an account may use it that does not.
+    fn belongs(&self, account: &str) -> (&str, bool) {
+        match self {
+            Self::Host(_) | Self::Claim(_) => ("", false),
+            Self::Image(o) => (&o.account_id, o.is_public || o.shared_with.contains(account)),
+            Self::Reservation(o) => (&o.account_id, false),
+            Self::Instance(o) => (&o.account_id, false),
+            Self::Volume(o) => (&o.account_id, false),
+            Self::KeyPair(o) => (&o.account_id, false),
+            Self::Group(o) => (&o.account_id, false),
+            Self::Vpc(o) => (&o.account_id, false),
+        }
+    }
+
     fn unique(&self) -> Option<String> {
         match self {
             Self::Image(o) => (o.state == AVAILABLE).then(|| format!("image {} {}", o.account_id, o.name)),
@@ -211,6 +225,10 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             digest: String::new(),
             kernel_path: String::new(),
             boot_mode: hearth_image::BootMode::Uefi,
+            is_public: rng.random_ratio(1, 4),
+            shared_with: (0..rng.random_range(0..2))
+                .map(|_| rng.random_range(1..3).to_string())
+                .collect(),
             created_at: 0,
             tags: tags(rng),
         }),
@@ -349,12 +367,58 @@ fn random_transactions_do_what_they_do_to_a_plain_model() {
             assert_eq!(count, model.len());
             assert!(model.values().all(|object| object.is_in(&state)), "step {step}");
         }
+        if step.is_multiple_of(1024) {
+            accounts_are_apart(&model, &state);
+        }
     }
     // Both ways are well trodden.
     assert!(
         done > STEPS / 10 && refused > STEPS / 10,
         "{done} done, {refused} refused"
     );
+}
+
+/// Each account sees what is its own, the operator's or shared with it, by whatever way it looks; and changes its own alone.
+fn accounts_are_apart(model: &Model, state: &State) {
+    for account in ["1", "2", ""] {
+        let mut seen = state.seen_by(Scope::new(account));
+        for object in model.values() {
+            let (owner, is_shared) = object.belongs(account);
+            let owns = owner.is_empty() || owner == account;
+            assert_eq!(object.is_in(&seen), owns || is_shared, "{account}: {object:?}");
+            if let Object::KeyPair(pair) = object {
+                let named = seen.key_pair_named(&pair.account_id, &pair.name).is_some();
+                let listed = seen.all::<KeyPair>().any(|listed| listed.id == pair.id);
+                assert_eq!((named, listed), (owns, owns));
+                assert_eq!(seen.tags(Kind::KeyPair, &pair.id).is_some(), owns);
+            }
+            if let Object::Image(image) = object {
+                let listed = seen.by(&Image::BY_STATE, &image.state);
+                assert_eq!(
+                    listed.into_iter().any(|listed| listed.id == image.id),
+                    owns || is_shared
+                );
+                assert_eq!(seen.own::<Image>(&image.id).is_some(), owns);
+                let tags = seen.tags(Kind::Image, &image.id);
+                assert_eq!(tags.is_some(), owns && image.is_available());
+            }
+        }
+        let foreign: Vec<String> = model
+            .values()
+            .filter_map(|object| match object {
+                Object::Image(image) if image.account_id != account => Some(image.id.clone()),
+                _ => None,
+            })
+            .collect();
+        let mut tx = Tx::new(&mut seen, 0);
+        for id in foreign {
+            assert!(
+                !tx.update::<Image>(&id, |image| image.size += 1),
+                "{account} changes {id}"
+            );
+            assert!(!tx.remove::<Image>(&id), "{account} removes {id}");
+        }
+    }
 }
 
 fn of_kind(state: &State, kind: &str) -> usize {

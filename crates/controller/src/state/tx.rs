@@ -143,6 +143,7 @@ impl<'s> Tx<'s> {
 
     /// The transaction is a call's.
     pub fn set_call(&mut self, call: Option<Arc<Call>>) {
+        self.state.set_scope(call.as_ref().and_then(|call| call.scope()));
         self.call = call;
     }
 
@@ -155,12 +156,18 @@ impl<'s> Tx<'s> {
     pub fn put<N: Held>(&mut self, object: N) {
         let id = object.id().to_owned();
         let version = self.state.sequence;
-        let before = self.get::<N>(&id).map(|object| object.concerns(self.state));
+        let before = self
+            .state
+            .of_anybody::<N>(&id)
+            .map(|object| object.concerns(self.state));
         let ranked = self.ranked::<N>(&id);
         self.remember::<N>(&id);
         match N::table_mut(self.state).put(version, object) {
             Ok(()) => {
-                let after = self.get::<N>(&id).map(|object| object.concerns(self.state));
+                let after = self
+                    .state
+                    .of_anybody::<N>(&id)
+                    .map(|object| object.concerns(self.state));
                 concern::news(
                     before.unwrap_or_default(),
                     after.unwrap_or_default(),
@@ -186,7 +193,7 @@ impl<'s> Tx<'s> {
         self.undo.push(Box::new(move |state| {
             let mut hosts = [None, before.as_ref().and_then(|row| room(&*row.object))];
             hosts[0] = state
-                .get::<N>(&id)
+                .of_anybody::<N>(&id)
                 .and_then(room)
                 .filter(|host| hosts[1].as_ref() != Some(host));
             N::table_mut(state).restore(&id, before);
@@ -196,7 +203,7 @@ impl<'s> Tx<'s> {
 
     /// The host whose room an object takes part in.
     fn ranked<N: Held>(&self, id: &str) -> Option<String> {
-        self.get::<N>(id).and_then(room)
+        self.state.of_anybody::<N>(id).and_then(room)
     }
 
     /// Takes the room of hosts up anew: one that an object took part in, and one that it does now.
@@ -209,9 +216,9 @@ impl<'s> Tx<'s> {
         }
     }
 
-    /// Changes an object; answers whether there is one.
+    /// Changes an object; answers whether there is one, of those that whoever the transaction is for may change.
     pub fn update<N: Held>(&mut self, id: &str, change: impl FnOnce(&mut N)) -> bool {
-        let Some(object) = self.get::<N>(id) else {
+        let Some(object) = self.own::<N>(id) else {
             return false;
         };
         let mut object = N::clone(object);
@@ -222,7 +229,8 @@ impl<'s> Tx<'s> {
 
     /// Removes an object, and those that go with it; answers whether there was one.
     pub fn remove<N: Held>(&mut self, id: &str) -> bool {
-        let Some(before) = self.get::<N>(id).map(|object| object.concerns(self.state)) else {
+        let own = self.own::<N>(id);
+        let Some(before) = own.map(|object| object.concerns(self.state)) else {
             return false;
         };
         let ranked = self.ranked::<N>(id);
@@ -360,6 +368,7 @@ impl<'s> Tx<'s> {
 
 impl Drop for Tx<'_> {
     fn drop(&mut self) {
+        self.state.set_scope(None);
         if self.is_finished {
             return;
         }

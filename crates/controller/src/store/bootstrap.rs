@@ -3,8 +3,9 @@
 use hearth_api::{Id, Kind};
 use ipnet::Ipv4Net;
 
+use crate::config::Config;
 use crate::seal::{Broken, SealedSecret, SealingKey, Secret};
-use crate::state::{AccessKey, Cloud, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc};
+use crate::state::{AccessKey, Account, Cloud, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc};
 
 /// How a new cloud is laid out.
 #[derive(Debug, Clone)]
@@ -13,13 +14,25 @@ pub struct Layout {
     pub vpc_cidr: Ipv4Net,
 }
 
+impl Layout {
+    pub fn of(config: &Config) -> Self {
+        Self {
+            zones: config.zones.clone(),
+            vpc_cidr: config.vpc_cidr,
+        }
+    }
+}
+
+/// The name of the operator's account.
+const OPERATOR: &str = "operator";
+
 /// The prefix length of default subnets, as in EC2.
 pub const SUBNET_PREFIX: u8 = 20;
 
 /// The name of the group that interfaces are in when nobody says another. Reserved.
 pub const DEFAULT_GROUP: &str = "default";
 
-/// Makes what is missing; a cloud that exists keeps its VPC, and gets subnets for zones that are new. Answers the
+/// Makes what is missing; a cloud that exists keeps its VPCs, and gets subnets for zones that are new. Answers the
 /// owner's account id. Secrets are sealed under `root`; those that are not, of a database of before seals, as well.
 ///
 /// # Errors
@@ -36,9 +49,25 @@ pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout, root: &SealingKey) -> Result<
             tx.put(sealed);
         }
     }
-    let vpc = match tx.default_vpc(&owner) {
+    if tx.account(&owner).is_none() {
+        tx.put(Account {
+            id: owner.clone(),
+            name: OPERATOR.to_owned(),
+            created_at: tx.now(),
+        });
+    }
+    let accounts: Vec<String> = tx.all::<Account>().map(|account| account.id.clone()).collect();
+    for account in accounts {
+        furnish(tx, &account, layout);
+    }
+    Ok(owner)
+}
+
+/// Makes what an account begins with and does not have: a default VPC with its group, and a default subnet in each zone.
+pub fn furnish(tx: &mut Tx<'_>, account_id: &str, layout: &Layout) {
+    let vpc = match tx.default_vpc(account_id) {
         Some(vpc) => vpc.clone(),
-        None => make_vpc(tx, &owner, layout.vpc_cidr),
+        None => make_vpc(tx, account_id, layout.vpc_cidr),
     };
     let subnets: Vec<Subnet> = tx
         .all::<Subnet>()
@@ -67,7 +96,7 @@ pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout, root: &SealingKey) -> Result<
         };
         tx.put(Subnet {
             id: Id::new(Kind::Subnet).to_string(),
-            account_id: owner.clone(),
+            account_id: account_id.to_owned(),
             vpc_id: vpc.id.clone(),
             cidr,
             availability_zone: zone.clone(),
@@ -77,7 +106,6 @@ pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout, root: &SealingKey) -> Result<
             tags: Tags::new(),
         });
     }
-    Ok(owner)
 }
 
 fn owner_id(tx: &mut Tx<'_>, root: &SealingKey) -> Result<String, Broken> {
@@ -98,10 +126,7 @@ fn owner_id(tx: &mut Tx<'_>, root: &SealingKey) -> Result<String, Broken> {
         }
         return Ok(owner_id);
     }
-    let owner_id = format!(
-        "{:012}",
-        rand::random_range(100_000_000_000u64..1_000_000_000_000)
-    );
+    let owner_id = Account::new_id();
     tx.put(Cloud {
         owner_id: owner_id.clone(),
         epoch: Cloud::new_epoch(),

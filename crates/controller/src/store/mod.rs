@@ -270,8 +270,12 @@ impl Store {
         let call = Call::current();
         let dry_run = call.as_ref().is_some_and(|call| call.dry_run);
         let job: Job = Box::new(move |tx| {
-            tx.set_call(call);
-            match transaction(tx) {
+            tx.set_call(call.clone());
+            let done = match call {
+                Some(call) => call.serve_now(|| transaction(tx)),
+                None => transaction(tx),
+            };
+            match done {
                 Ok(_) if dry_run => Outcome::Refuse(Box::new(move || {
                     let _ = sender.send(Err(CommitError::DryRun.into()));
                 })),

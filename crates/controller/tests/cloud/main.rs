@@ -1,6 +1,7 @@
 //! A real `hearthd` process against a pretended host: what users see, what hosts are told, and what survives.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accounts;
 mod agents;
 mod backup;
 mod bounds;

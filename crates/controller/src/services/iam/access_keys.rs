@@ -1,5 +1,7 @@
 //! Access keys of users. The root user's is made with the cloud.
 
+use std::sync::Arc;
+
 use hearth_api::ApiError;
 use hearth_api::v1::*;
 use serde_json::json;
@@ -9,7 +11,6 @@ use super::{find_user, invalid, limit_exceeded, no_such};
 use crate::app::App;
 use crate::iam::Identity;
 use crate::state::{self, State};
-use crate::store::now;
 use crate::views::timestamp;
 
 /// Keys of one user.
@@ -21,7 +22,7 @@ fn status(key: &state::AccessKey) -> String {
 
 /// Whose keys a request is about: a user's id and name, or the root user's, who has neither.
 fn owner(app: &App, state: &State, name: &str) -> Result<(Option<String>, String), ApiError> {
-    if name.is_empty() && matches!(Identity::current(state, app.account())?, Identity::Root { .. }) {
+    if name.is_empty() && matches!(Identity::current(state, &app.account())?, Identity::Root { .. }) {
         return Ok((None, String::new()));
     }
     let user = find_user(app, state, name)?;
@@ -39,19 +40,19 @@ pub(super) async fn create(
     app: &App,
     request: CreateAccessKeyRequest,
 ) -> Result<CreateAccessKeyResponse, ApiError> {
-    let (user_id, user_name) = owner(app, &app.store.state(), &request.user_name)?;
-    let account_id = app.account().to_owned();
-    let generated = state::AccessKey::generate(&app.vault.root, &account_id, user_id.as_deref(), now());
-    let (key, secret) = generated.map_err(|error| ApiError::internal(&error))?;
+    let (user_id, user_name) = owner(app, &app.state(), &request.user_name)?;
+    let (account_id, vault) = (app.account(), Arc::clone(&app.vault));
     let made = app.store.transact(move |tx| {
         if keys(tx, &account_id, user_id.as_deref()).len() >= MOST {
             return Err(limit_exceeded("AccessKeysPerUser", MOST));
         }
+        let (key, secret) =
+            state::AccessKey::generate(&vault.root, &account_id, user_id.as_deref(), tx.now())?;
         tx.audit(json!({ "user": user_id, "access_key": key.id }));
         tx.put(key.clone());
-        Ok(key)
+        Ok((key, secret))
     });
-    let key = made.await?;
+    let (key, secret) = made.await?;
     Ok(CreateAccessKeyResponse {
         access_key: Some(AccessKey {
             access_key_id: key.id.clone(),
@@ -67,9 +68,9 @@ pub(super) async fn list(
     app: &App,
     request: ListAccessKeysRequest,
 ) -> Result<ListAccessKeysResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     let (user_id, user_name) = owner(app, &state, &request.user_name)?;
-    let keys = keys(&state, app.account(), user_id.as_deref());
+    let keys = keys(&state, &app.account(), user_id.as_deref());
     let (keys, is_truncated, marker) = page(keys, &request.marker, request.max_items, |key| key.id.as_str())?;
     let tell = |key: &state::AccessKey| AccessKeyMetadata {
         access_key_id: key.id.clone(),
@@ -122,7 +123,7 @@ async fn change(
     id: String,
     change: impl FnOnce(&mut state::Tx<'_>, state::AccessKey) + Send + 'static,
 ) -> Result<(), ApiError> {
-    let (user_id, _) = owner(app, &app.store.state(), user_name)?;
+    let (user_id, _) = owner(app, &app.state(), user_name)?;
     app.store
         .transact(move |tx| {
             let found = tx

@@ -46,8 +46,8 @@ pub(super) async fn put<B: Bearer>(
 }
 
 pub(super) fn get<B: Bearer>(app: &App, bearer: &str, name: &str) -> Result<String, ApiError> {
-    let state = app.store.state();
-    let bearer: &B = find(&state, app.account(), bearer)?;
+    let state = app.state();
+    let bearer: &B = find(&state, &app.account(), bearer)?;
     let document = bearer.grants().inline.get(name).cloned();
     document.ok_or_else(|| no_policy::<B>(name))
 }
@@ -63,17 +63,16 @@ pub(super) async fn delete<B: Bearer>(app: &App, bearer: String, name: String) -
 }
 
 pub(super) fn names<B: Bearer>(app: &App, bearer: &str) -> Result<Vec<String>, ApiError> {
-    let state = app.store.state();
-    let bearer: &B = find(&state, app.account(), bearer)?;
+    let state = app.state();
+    let bearer: &B = find(&state, &app.account(), bearer)?;
     Ok(bearer.grants().inline.keys().cloned().collect())
 }
 
 pub(super) async fn attach<B: Bearer>(app: &App, bearer: String, arn: String) -> Result<(), ApiError> {
     if managed::of_arn(&arn).is_none()
         && app
-            .store
             .state()
-            .of_arn::<state::Policy>(app.account(), &arn)
+            .of_arn::<state::Policy>(&app.account(), &arn)
             .is_none()
     {
         return Err(no_such(format!(
@@ -106,8 +105,8 @@ pub(super) fn attached<B: Bearer>(
     bearer: &str,
     prefix: &str,
 ) -> Result<Vec<AttachedPolicy>, ApiError> {
-    let state = app.store.state();
-    let bearer: &B = find(&state, app.account(), bearer)?;
+    let state = app.state();
+    let bearer: &B = find(&state, &app.account(), bearer)?;
     let arns = bearer.grants().attached.iter();
     let mut told: Vec<_> = arns
         .filter(|arn| path_of(arn).starts_with(prefix))
@@ -145,7 +144,7 @@ where
     E: state::Entity,
     F: FnOnce(&mut E) -> Result<(), ApiError> + Send + 'static,
 {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     app.store
         .transact(move |tx| {
             let found: &E = find(tx, &account_id, &name)?;

@@ -52,7 +52,7 @@ pub(super) fn tell(group: &Group) -> v1::Group {
 async fn create(app: &App, request: CreateGroupRequest) -> Result<CreateGroupResponse, ApiError> {
     check_name("groupName", &request.group_name, 128)?;
     let path = check_path(request.path)?;
-    let (account_id, name) = (app.account().to_owned(), request.group_name);
+    let (account_id, name) = (app.account(), request.group_name);
     let made = app.store.transact(move |tx| {
         refuse_twice::<Group>(tx, &account_id, &name)?;
         let group = Group {
@@ -73,8 +73,8 @@ async fn create(app: &App, request: CreateGroupRequest) -> Result<CreateGroupRes
 }
 
 async fn get(app: &App, request: GetGroupRequest) -> Result<GetGroupResponse, ApiError> {
-    let state = app.store.state();
-    let group: &Group = find(&state, app.account(), &request.group_name)?;
+    let state = app.state();
+    let group: &Group = find(&state, &app.account(), &request.group_name)?;
     let members = below(state.by(&User::BY_GROUP, &group.id), "/");
     let (members, is_truncated, marker) =
         page(members, &request.marker, request.max_items, |user| &user.name)?;
@@ -87,7 +87,7 @@ async fn get(app: &App, request: GetGroupRequest) -> Result<GetGroupResponse, Ap
 }
 
 async fn delete(app: &App, request: DeleteGroupRequest) -> Result<DeleteGroupResponse, ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let deleted = app.store.transact(move |tx| {
         let group = find::<Group>(tx, &account_id, &request.group_name)?;
         if tx.any_by(&User::BY_GROUP, &group.id) {
@@ -103,7 +103,7 @@ async fn delete(app: &App, request: DeleteGroupRequest) -> Result<DeleteGroupRes
 }
 
 async fn list(app: &App, request: ListGroupsRequest) -> Result<ListGroupsResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     let groups = below(state.all::<Group>(), &request.path_prefix);
     let (groups, is_truncated, marker) =
         page(groups, &request.marker, request.max_items, |group| &group.name)?;
@@ -118,8 +118,8 @@ async fn of_user(
     app: &App,
     request: ListGroupsForUserRequest,
 ) -> Result<ListGroupsForUserResponse, ApiError> {
-    let state = app.store.state();
-    let user: &User = find(&state, app.account(), &request.user_name)?;
+    let state = app.state();
+    let user: &User = find(&state, &app.account(), &request.user_name)?;
     let groups = below(user.groups.iter().filter_map(|id| state.get::<Group>(id)), "/");
     let (groups, is_truncated, marker) =
         page(groups, &request.marker, request.max_items, |group| &group.name)?;
@@ -161,7 +161,7 @@ async fn member(
     user: String,
     change: impl FnOnce(&mut User, String) -> Result<(), ApiError> + Send + 'static,
 ) -> Result<(), ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let changed = app.store.transact(move |tx: &mut Tx<'_>| {
         let group = find::<Group>(tx, &account_id, &group)?.clone();
         let mut user = find::<User>(tx, &account_id, &user)?.clone();

@@ -44,7 +44,7 @@ async fn create(
     let path = check_path(request.path)?;
     let mut tags = Tags::new();
     add_tags(&mut tags, &request.tags)?;
-    let (account_id, name) = (app.account().to_owned(), request.instance_profile_name);
+    let (account_id, name) = (app.account(), request.instance_profile_name);
     let made = app.store.transact(move |tx| {
         refuse_twice::<InstanceProfile>(tx, &account_id, &name)?;
         let profile = InstanceProfile {
@@ -66,8 +66,8 @@ async fn create(
 }
 
 async fn get(app: &App, request: GetInstanceProfileRequest) -> Result<GetInstanceProfileResponse, ApiError> {
-    let state = app.store.state();
-    let profile = find(&state, app.account(), &request.instance_profile_name)?;
+    let state = app.state();
+    let profile = find(&state, &app.account(), &request.instance_profile_name)?;
     Ok(GetInstanceProfileResponse {
         instance_profile: Some(tell(&state, profile)),
     })
@@ -77,7 +77,7 @@ async fn delete(
     app: &App,
     request: DeleteInstanceProfileRequest,
 ) -> Result<DeleteInstanceProfileResponse, ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let deleted = app.store.transact(move |tx| {
         let profile = find::<InstanceProfile>(tx, &account_id, &request.instance_profile_name)?;
         if profile.role_id.is_some() {
@@ -95,7 +95,7 @@ async fn list(
     app: &App,
     request: ListInstanceProfilesRequest,
 ) -> Result<ListInstanceProfilesResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     let profiles = below(state.all::<InstanceProfile>(), &request.path_prefix);
     let (profiles, is_truncated, marker) = page(profiles, &request.marker, request.max_items, |profile| {
         &profile.name
@@ -114,8 +114,8 @@ async fn of_role(
     app: &App,
     request: ListInstanceProfilesForRoleRequest,
 ) -> Result<ListInstanceProfilesForRoleResponse, ApiError> {
-    let state = app.store.state();
-    let role: &Role = find(&state, app.account(), &request.role_name)?;
+    let state = app.state();
+    let role: &Role = find(&state, &app.account(), &request.role_name)?;
     let profiles = below(state.by(&InstanceProfile::BY_ROLE, &role.id), "/");
     let (profiles, is_truncated, marker) = page(profiles, &request.marker, request.max_items, |profile| {
         &profile.name
@@ -179,7 +179,7 @@ async fn put(
     role: String,
     change: impl FnOnce(&mut InstanceProfile, &Role) -> Result<(), ApiError> + Send + 'static,
 ) -> Result<(), ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let changed = app.store.transact(move |tx| {
         let mut profile = find::<InstanceProfile>(tx, &account_id, &profile)?.clone();
         let role = find::<Role>(tx, &account_id, &role)?;

@@ -93,9 +93,9 @@ fn no_such(message: String) -> ApiError {
 /// `NoSuchEntity`; `ValidationError` when none is named and the caller is no user.
 fn find_user<'s>(app: &App, state: &'s State, name: &str) -> Result<&'s User, ApiError> {
     if !name.is_empty() {
-        return find(state, app.account(), name);
+        return find(state, &app.account(), name);
     }
-    match Identity::current(state, app.account())? {
+    match Identity::current(state, &app.account())? {
         Identity::User(user) => Ok(user),
         _ => Err(ApiError::new(
             ErrorCode::ValidationError,

@@ -101,7 +101,7 @@ async fn create(app: &App, request: CreatePolicyRequest) -> Result<CreatePolicyR
     grants::check_document(Kind::Identity, &request.policy_document)?;
     let mut tags = Tags::new();
     add_tags(&mut tags, &request.tags)?;
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let made = app.store.transact(move |tx| {
         let name = request.policy_name;
         if tx.named::<state::Policy>(&account_id, &name).is_some() {
@@ -138,12 +138,12 @@ async fn create(app: &App, request: CreatePolicyRequest) -> Result<CreatePolicyR
 }
 
 async fn get(app: &App, request: GetPolicyRequest) -> Result<GetPolicyResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     let arn = &request.policy_arn;
     let told = match managed::of_arn(arn) {
         Some(policy) => tell_managed(&state, policy),
         None => {
-            let policy = state.of_arn(app.account(), arn);
+            let policy = state.of_arn(&app.account(), arn);
             tell(&state, policy.ok_or_else(|| not_found(arn))?)
         }
     };
@@ -181,7 +181,7 @@ async fn list(app: &App, request: ListPoliciesRequest) -> Result<ListPoliciesRes
             ));
         }
     };
-    let state = app.store.state();
+    let state = app.state();
     let mut told: Vec<Policy> = Vec::new();
     if own {
         let own = below(state.all::<state::Policy>(), &request.path_prefix);
@@ -254,8 +254,8 @@ fn all_versions(app: &App, arn: &str) -> Result<Vec<v1::PolicyVersion>, ApiError
             version_id: ONLY.to_owned(),
         }]);
     }
-    let state = app.store.state();
-    let policy: &state::Policy = state.of_arn(app.account(), arn).ok_or_else(|| not_found(arn))?;
+    let state = app.state();
+    let policy: &state::Policy = state.of_arn(&app.account(), arn).ok_or_else(|| not_found(arn))?;
     let newest = policy.versions.iter().rev();
     Ok(newest.map(|version| tell_version(policy, version)).collect())
 }
@@ -330,7 +330,7 @@ async fn change<T: Send + 'static>(
         let message = format!("The policy {arn} is every account's, and nobody changes it.");
         return Err(ApiError::new(ErrorCode::AccessDenied, message));
     }
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let changed = app.store.transact(move |tx| {
         let policy = tx.of_arn::<state::Policy>(&account_id, &arn).cloned();
         let policy = policy.ok_or_else(|| not_found(&arn))?;
@@ -352,8 +352,8 @@ async fn entities(
             "Member must satisfy enum value set: [User, Role, Group]",
         ));
     }
-    let state = app.store.state();
-    if managed::of_arn(arn).is_none() && state.of_arn::<state::Policy>(app.account(), arn).is_none() {
+    let state = app.state();
+    if managed::of_arn(arn).is_none() && state.of_arn::<state::Policy>(&app.account(), arn).is_none() {
         return Err(not_found(arn));
     }
     // Users, groups and roles in one list, so that pages go through it.

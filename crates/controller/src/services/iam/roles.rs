@@ -75,7 +75,7 @@ async fn create(app: &App, request: CreateRoleRequest) -> Result<CreateRoleRespo
     };
     let mut tags = Tags::new();
     add_tags(&mut tags, &request.tags)?;
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let made = app.store.transact(move |tx| {
         refuse_twice::<Role>(tx, &account_id, &request.role_name)?;
         let role = Role {
@@ -100,9 +100,9 @@ async fn create(app: &App, request: CreateRoleRequest) -> Result<CreateRoleRespo
 }
 
 async fn get(app: &App, request: GetRoleRequest) -> Result<GetRoleResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     Ok(GetRoleResponse {
-        role: Some(tell(find(&state, app.account(), &request.role_name)?)),
+        role: Some(tell(find(&state, &app.account(), &request.role_name)?)),
     })
 }
 
@@ -120,7 +120,7 @@ async fn update(app: &App, request: UpdateRoleRequest) -> Result<UpdateRoleRespo
 }
 
 async fn delete(app: &App, request: DeleteRoleRequest) -> Result<DeleteRoleResponse, ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let deleted = app.store.transact(move |tx| {
         let role = find::<Role>(tx, &account_id, &request.role_name)?;
         if tx.any_by(&InstanceProfile::BY_ROLE, &role.id) {
@@ -136,7 +136,7 @@ async fn delete(app: &App, request: DeleteRoleRequest) -> Result<DeleteRoleRespo
 }
 
 async fn list(app: &App, request: ListRolesRequest) -> Result<ListRolesResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     let roles = below(state.all::<Role>(), &request.path_prefix);
     let (roles, is_truncated, marker) = page(roles, &request.marker, request.max_items, |role| &role.name)?;
     Ok(ListRolesResponse {
@@ -178,8 +178,8 @@ async fn untag(app: &App, request: UntagRoleRequest) -> Result<UntagRoleResponse
 }
 
 async fn tags(app: &App, request: ListRoleTagsRequest) -> Result<ListRoleTagsResponse, ApiError> {
-    let state = app.store.state();
-    let tags = tell_tags(&find::<Role>(&state, app.account(), &request.role_name)?.tags);
+    let state = app.state();
+    let tags = tell_tags(&find::<Role>(&state, &app.account(), &request.role_name)?.tags);
     let (tags, is_truncated, marker) = page(tags, &request.marker, request.max_items, |tag| &tag.key)?;
     Ok(ListRoleTagsResponse {
         tags,

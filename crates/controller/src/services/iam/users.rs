@@ -59,7 +59,7 @@ async fn create(app: &App, request: CreateUserRequest) -> Result<CreateUserRespo
     let path = check_path(request.path)?;
     let mut tags = Tags::new();
     add_tags(&mut tags, &request.tags)?;
-    let (account_id, name) = (app.account().to_owned(), request.user_name);
+    let (account_id, name) = (app.account(), request.user_name);
     let user = app.store.transact(move |tx| {
         refuse_twice::<User>(tx, &account_id, &name)?;
         let user = User {
@@ -84,9 +84,9 @@ async fn create(app: &App, request: CreateUserRequest) -> Result<CreateUserRespo
 /// Without a name: the caller, who may be the root user.
 async fn get(app: &App, request: GetUserRequest) -> Result<GetUserResponse, ApiError> {
     use crate::iam::Identity;
-    let state = app.store.state();
+    let state = app.state();
     if request.user_name.is_empty()
-        && let root @ Identity::Root { .. } = Identity::current(&state, app.account())?
+        && let root @ Identity::Root { .. } = Identity::current(&state, &app.account())?
     {
         let user = v1::User {
             arn: root.arn(),
@@ -111,7 +111,7 @@ async fn update(app: &App, request: UpdateUserRequest) -> Result<UpdateUserRespo
     if !new_name.is_empty() {
         check_name("newUserName", &new_name, 64)?;
     }
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let updated = app.store.transact(move |tx| {
         let mut user = find::<User>(tx, &account_id, &request.user_name)?.clone();
         if !new_name.is_empty() {
@@ -129,7 +129,7 @@ async fn update(app: &App, request: UpdateUserRequest) -> Result<UpdateUserRespo
 }
 
 async fn delete(app: &App, request: DeleteUserRequest) -> Result<DeleteUserResponse, ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let deleted = app.store.transact(move |tx| {
         let user = find::<User>(tx, &account_id, &request.user_name)?;
         grants::refuse_with_policies(user)?;
@@ -148,7 +148,7 @@ async fn delete(app: &App, request: DeleteUserRequest) -> Result<DeleteUserRespo
 }
 
 async fn list(app: &App, request: ListUsersRequest) -> Result<ListUsersResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     let users = below(state.all::<User>(), &request.path_prefix);
     let (users, is_truncated, marker) = page(users, &request.marker, request.max_items, |user| &user.name)?;
     Ok(ListUsersResponse {
@@ -177,8 +177,8 @@ async fn untag(app: &App, request: UntagUserRequest) -> Result<UntagUserResponse
 }
 
 async fn tags(app: &App, request: ListUserTagsRequest) -> Result<ListUserTagsResponse, ApiError> {
-    let state = app.store.state();
-    let tags = tell_tags(&find::<User>(&state, app.account(), &request.user_name)?.tags);
+    let state = app.state();
+    let tags = tell_tags(&find::<User>(&state, &app.account(), &request.user_name)?.tags);
     let (tags, is_truncated, marker) = page(tags, &request.marker, request.max_items, |tag| &tag.key)?;
     Ok(ListUserTagsResponse {
         tags,

@@ -56,7 +56,7 @@ impl image_disks_server::ImageDisks for ImageDisks {
 }
 
 fn describe(app: &App, request: &DescribeImageDisksRequest) -> Result<DescribeImageDisksResponse, ApiError> {
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Image, &request.image_ids, |id| {
         state.get::<Image>(id).is_some_and(Image::is_available)
     })?;

@@ -40,8 +40,8 @@ pub(super) async fn upload_image(
     let given = input::tags_for(&parameters.tag_specifications, &[Kind::Image], Kind::Image)?;
     // Once before the bytes come, and once when they are there.
     let totals = {
-        let state = app.store.state();
-        name_is_free(&state, app.account(), &parameters.name)?;
+        let state = app.state();
+        name_is_free(&state, &app.account(), &parameters.name)?;
         state.sum(&Image::TOTAL, "")
     };
     let size = parameters.size.unsigned_abs();
@@ -69,7 +69,7 @@ pub(super) async fn upload_image(
     // The file has its name before the row says so: a crash in between leaves a file that the next start sweeps.
     let image = Image {
         id: id.clone(),
-        account_id: app.account().to_owned(),
+        account_id: app.account(),
         name: parameters.name,
         description: parameters.description,
         state: AVAILABLE.to_owned(),
@@ -80,6 +80,8 @@ pub(super) async fn upload_image(
             BootMode::LegacyBios | BootMode::UefiPreferred => info.kernel_path,
         },
         boot_mode,
+        is_public: false,
+        shared_with: Default::default(),
         created_at: now(),
         tags: keep_tags(&given),
     };

@@ -23,7 +23,7 @@ pub(super) async fn describe(
 ) -> Result<InstanceAttribute, ApiError> {
     let id = input::id(Kind::Instance, &request.instance_id, "InstanceId")?;
     let row = {
-        let state = app.store.state();
+        let state = app.state();
         let row = state.get::<Instance>(&id).cloned();
         row.ok_or_else(|| Kind::Instance.not_found(&[&id]))?
     };
@@ -43,7 +43,7 @@ pub(super) async fn describe(
         "ebsOptimized" => told.ebs_optimized = is(false),
         "enaSupport" => told.ena_support = is(false),
         "groupSet" => {
-            let state = app.store.state();
+            let state = app.state();
             let interface = state.interface_of(&row.id);
             told.groups =
                 interface.map_or_else(Vec::new, |own| views::group_identifiers(&state, &own.groups));
@@ -107,7 +107,7 @@ pub(super) fn reset(
     request: &ResetInstanceAttributeRequest,
 ) -> Result<ResetInstanceAttributeResponse, ApiError> {
     let id = input::id(Kind::Instance, &request.instance_id, "InstanceId")?;
-    if app.store.state().get::<Instance>(&id).is_none() {
+    if app.state().get::<Instance>(&id).is_none() {
         return Err(Kind::Instance.not_found(&[&id]));
     }
     match request.attribute.as_str() {

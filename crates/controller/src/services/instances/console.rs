@@ -16,7 +16,7 @@ pub(super) async fn output(
     request: GetConsoleOutputRequest,
 ) -> Result<GetConsoleOutputResult, ApiError> {
     let id = input::id(Kind::Instance, &request.instance_id, "InstanceId")?;
-    let state = app.store.state();
+    let state = app.state();
     let row = state
         .get::<Instance>(&id)
         .ok_or_else(|| Kind::Instance.not_found(&[&id]))?;

@@ -68,7 +68,7 @@ pub(super) fn describe(
     refuse_page_of_ids(&instance_ids, page, "instancesSet")?;
     let known = [FILTERS, placement::FILTERS].concat();
     let filters = Filters::new(&filters, &known)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Instance, &instance_ids, |id| {
         state.get::<state::Instance>(id).is_some()
     })?;

@@ -24,7 +24,7 @@ pub(super) fn credits(
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(ids, page, "instanceIds")?;
     let filters = Filters::new(&request.filters, &["instance-id"])?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Instance, ids, |id| state.get::<Instance>(id).is_some())?;
     let wanted = state
         .all::<Instance>()
@@ -49,7 +49,7 @@ pub(super) fn unmonitor(
     request: &UnmonitorInstancesRequest,
 ) -> Result<UnmonitorInstancesResult, ApiError> {
     let ids = input::ids(Kind::Instance, &request.instance_ids, "InstanceId")?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Instance, &ids, |id| state.get::<Instance>(id).is_some())?;
     let monitoring = |instance_id| InstanceMonitoring {
         instance_id,

@@ -40,20 +40,20 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
     let reservation_id = Id::new(Kind::Reservation).to_string();
     tx.put(state::Reservation {
         id: reservation_id.clone(),
-        account_id: app.account().to_owned(),
+        account_id: app.account(),
         created_at: tx.now(),
     });
     let user_data = launch.plan.user_data.clone();
     let user_data = (!user_data.is_empty()).then(|| tx.keep_blob(user_data));
     let mut ids = Vec::new();
     for index in 0..launch.placed.hosts().len() {
-        ids.push(launch.insert(app.account(), tx, &reservation_id, user_data.as_deref(), index)?);
+        ids.push(launch.insert(&app.account(), tx, &reservation_id, user_data.as_deref(), index)?);
     }
     let request = &launch.plan.request;
     if !request.client_token.is_empty() {
         tx.put(ClientToken {
             id: token_id(app, request),
-            account_id: app.account().to_owned(),
+            account_id: app.account(),
             parameters_hash: launch.plan.hash.clone(),
             resource_id: reservation_id.clone(),
             created_at: tx.now(),
@@ -69,7 +69,7 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
 }
 
 fn token_id(app: &App, request: &RunInstancesRequest) -> String {
-    ClientToken::id_of(app.account(), ACTION, named_zone(request), &request.client_token)
+    ClientToken::id_of(&app.account(), ACTION, named_zone(request), &request.client_token)
 }
 
 /// The availability zone that the call names; empty without one.
@@ -117,7 +117,7 @@ fn recall(app: &App, state: &State, plan: &Plan) -> Result<Option<Reservation>, 
 fn reservation(app: &App, state: &State, reservation_id: &str) -> Reservation {
     Reservation {
         reservation_id: reservation_id.to_owned(),
-        owner_id: app.account().to_owned(),
+        owner_id: app.account(),
         instances: views::reservation(state, reservation_id, &app.cloud),
         groups: Vec::new(),
     }
@@ -231,7 +231,7 @@ fn public_key(app: &App, state: &State, key_name: &str) -> Result<String, ApiErr
     if key_name.is_empty() {
         return Ok(String::new());
     }
-    match state.key_pair_named(app.account(), key_name) {
+    match state.key_pair_named(&app.account(), key_name) {
         Some(pair) => Ok(pair.public_key.clone()),
         None => Err(Kind::KeyPair.not_found(&[key_name])),
     }
@@ -332,7 +332,7 @@ fn subnet_of<'s>(
 /// As many instances as the limit leaves.
 fn allowed(app: &App, state: &State, plan: &Plan) -> Result<usize, ApiError> {
     let limit = usize::try_from(app.config.instance_limit).unwrap_or(usize::MAX);
-    let [alive, _] = state.sum(&Instance::ALIVE, app.account());
+    let [alive, _] = state.sum(&Instance::ALIVE, &app.account());
     let left = limit.saturating_sub(usize::try_from(alive).unwrap_or(usize::MAX));
     if left < plan.min {
         return Err(ApiError::new(

@@ -11,7 +11,8 @@ use crate::services::placement::Wish;
 use crate::state::{Image, Instance, NetworkInterface, Tx};
 
 pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result<(), ApiError> {
-    let image = tx.get::<Image>(&row.image_id);
+    // It may be shared no more.
+    let image = tx.of_anybody::<Image>(&row.image_id);
     let demand = Demand {
         zones: vec![row.availability_zone.clone()],
         host: None,

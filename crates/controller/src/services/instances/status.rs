@@ -40,7 +40,7 @@ pub(super) fn describe(
     let page = Page::new(max_results, &after);
     refuse_page_of_ids(&instance_ids, page, "instancesSet")?;
     let filters = Filters::new(&filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::Instance, &instance_ids, |id| {
         state.get::<Instance>(id).is_some()
     })?;

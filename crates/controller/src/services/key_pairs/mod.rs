@@ -124,7 +124,7 @@ async fn insert(
     specifications: &[TagSpecification],
 ) -> Result<state::KeyPair, ApiError> {
     let tags = input::tags_for(specifications, &[Kind::KeyPair], Kind::KeyPair)?;
-    let (account_id, name) = (app.account().to_owned(), name.to_owned());
+    let (account_id, name) = (app.account(), name.to_owned());
     app.store
         .transact(move |tx| {
             if tx.key_pair_named(&account_id, &name).is_some() {
@@ -169,14 +169,14 @@ fn tell(row: &state::KeyPair, with_public_key: bool) -> KeyPairInfo {
 
 fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyPairsResponse, ApiError> {
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::KeyPair, &request.key_pair_ids, |id| {
         state.get::<state::KeyPair>(id).is_some()
     })?;
     let unknown: Vec<&String> = request
         .key_names
         .iter()
-        .filter(|name| state.key_pair_named(app.account(), name).is_none())
+        .filter(|name| state.key_pair_named(&app.account(), name).is_none())
         .collect();
     if !unknown.is_empty() {
         return Err(Kind::KeyPair.not_found(&unknown));
@@ -209,7 +209,7 @@ fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyP
 
 /// Instances keep the key that they were launched with.
 async fn delete(app: &App, request: DeleteKeyPairRequest) -> Result<DeleteKeyPairResponse, ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     app.store
         .transact(move |tx| {
             let (name, id) = (request.key_name.as_str(), request.key_pair_id.as_str());

@@ -198,7 +198,7 @@ async fn create(
     check_names(&request)?;
     let made = [Kind::SecurityGroup];
     let tags = input::tags_for(&request.tag_specifications, &made, Kind::SecurityGroup)?;
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     app.store
         .transact(move |tx| {
             let vpc_id = vpc(tx, &account_id, &request.vpc_id)?;
@@ -270,7 +270,7 @@ async fn delete(
     app: &App,
     request: DeleteSecurityGroupRequest,
 ) -> Result<DeleteSecurityGroupResponse, ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     app.store
         .transact(move |tx| {
             let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
@@ -329,11 +329,11 @@ fn describe(
     refuse_page_of_ids(&request.group_ids, page, "groupIds")?;
     refuse_page_of_ids(&request.group_names, page, "groupNames")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::SecurityGroup, &request.group_ids, |id| {
         state.get::<state::SecurityGroup>(id).is_some()
     })?;
-    let default_vpc = state.default_vpc(app.account()).map_or("", |vpc| &vpc.id);
+    let default_vpc = state.default_vpc(&app.account()).map_or("", |vpc| &vpc.id);
     let unknown: Vec<&String> = request
         .group_names
         .iter()

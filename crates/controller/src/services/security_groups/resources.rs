@@ -26,7 +26,7 @@ pub(super) fn describe(
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(ids, page, "securityGroupRuleIds")?;
     let filters = Filters::new(&request.filters, FILTERS)?;
-    let state = app.store.state();
+    let state = app.state();
     input::all_known(Kind::SecurityGroupRule, ids, |id| state.get::<Rule>(id).is_some())?;
     let wanted = state
         .all::<Rule>()
@@ -51,7 +51,7 @@ pub(super) async fn modify(app: &App, request: ModifySecurityGroupRulesRequest) 
     if request.security_group_rules.is_empty() {
         return Err(ApiError::missing("SecurityGroupRule"));
     }
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     app.store
         .transact(move |tx| {
             let group = find(tx, &account_id, &request.group_id, "")?.clone();
@@ -167,7 +167,7 @@ pub(super) async fn describe_anew(app: &App, request: Descriptions) -> Result<()
         }
         _ => {}
     }
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     app.store
         .transact(move |tx| {
             let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();

@@ -17,7 +17,7 @@ use crate::store::now;
 const MAX_RULES: usize = 60;
 
 pub(super) async fn authorize(app: &App, request: Named) -> Result<Vec<Rule>, ApiError> {
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let wanted = permissions::normalise(&request.permissions, &account_id)?;
     app.store
         .transact(move |tx| {
@@ -80,7 +80,7 @@ pub(super) async fn revoke(app: &App, request: Named) -> Result<(Vec<Rule>, Vec<
     if by_id && !request.permissions.is_empty() {
         return Err(ApiError::combination("ipPermissions", "securityGroupRuleIds"));
     }
-    let account_id = app.account().to_owned();
+    let account_id = app.account();
     let (asked, mut unknown) = permissions::apart(request.permissions)?;
     app.store
         .transact(move |tx| {

@@ -1,5 +1,7 @@
 //! AMIs. The disk of `ami-X` is `<data-dir>/images/ami-X.raw`.
 
+use std::collections::BTreeSet;
+
 use hearth_api::Kind;
 use hearth_image::BootMode;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,12 @@ pub struct Image {
     pub kernel_path: String,
     #[serde(with = "names::boot_mode")]
     pub boot_mode: BootMode,
+    /// Whether every account may launch it.
+    #[serde(default)]
+    pub is_public: bool,
+    /// Accounts that may launch it, beside its own.
+    #[serde(default)]
+    pub shared_with: BTreeSet<String>,
     pub created_at: i64,
     pub tags: Tags,
 }
@@ -64,6 +72,10 @@ impl Noun for Image {
 
     fn account(&self) -> &str {
         &self.account_id
+    }
+
+    fn is_shared_with(&self, account_id: &str) -> bool {
+        self.is_public || self.shared_with.contains(account_id)
     }
 
     /// A deregistered image has none any more.

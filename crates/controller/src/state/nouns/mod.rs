@@ -1,6 +1,7 @@
 //! The nouns, one file for each or for a few that belong together.
 
 mod access_keys;
+mod accounts;
 mod attachment;
 mod cloud;
 mod hosts;
@@ -15,6 +16,7 @@ mod security_groups;
 mod volumes;
 
 pub use access_keys::{AccessKey, base32, new_secret};
+pub use accounts::Account;
 pub use attachment::{Attachment, PRIMARY};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
@@ -35,6 +37,7 @@ macro_rules! all {
     ($then:ident) => {
         $then! {
             clouds: Cloud,
+            accounts: Account,
             hosts: Host,
             host_reports: HostReport,
             host_keys: HostKey,
