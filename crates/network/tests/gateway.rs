@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::dns::{ANSWER, ask, ask_for, ask_over_tcp, resolver};
 use common::wire::WiredGuest;
-use common::{PATIENCE, TestHost, cannot_run, inside, run, two_guests};
+use common::{PATIENCE, TestHost, anywhere, cannot_run, eni, group, inside, metadata, run, tcp, two_guests};
 use hearth_network::spec::VpcSpec;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::A;
@@ -206,6 +206,61 @@ async fn metadata_knows_its_caller() {
     );
     assert_eq!(http(&one.netns, "GET", id, &header).0, 200);
     assert_eq!(http(&two.netns, "GET", id, "").0, 403, "disabled");
+}
+
+/// The default VPCs of two accounts have the same addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn vpcs_with_the_same_addresses_are_apart() {
+    if cannot_run("vpcs_with_the_same_addresses_are_apart") {
+        return;
+    }
+    let mut host = TestHost::new().await;
+    let (_spec, one, two) = guests(&mut host).await;
+    let public = Ipv4Addr::new(198, 18, 0, 20);
+    let mut other = host.vpc();
+    let mut twin = eni(10);
+    assert_eq!(twin.private_ip, Ipv4Addr::new(172, 31, 0, 10));
+    twin.public_ip = Some(public);
+    // By the id of the other VPC's group, and with another rule.
+    let group = group(1, &[twin.private_ip], vec![tcp(23, anywhere())]);
+    twin.security_group_ids = vec![group.group_id.clone()];
+    other.enis = vec![twin];
+    other.security_groups = vec![group];
+    host.network.apply_vpc(&other).await.unwrap();
+    let mut told = metadata(&other, 0);
+    told.instance_id = format!("i-{:017x}", 7);
+    host.remember(told);
+    let twin = WiredGuest::new(host.guest(&other, 0).await, ROUTER);
+
+    let id = "/latest/meta-data/instance-id";
+    assert_eq!(http(&one.netns, "GET", id, "").1, format!("i-{:017x}", 0));
+    assert_eq!(http(&twin.netns, "GET", id, "").1, format!("i-{:017x}", 7));
+    for guest in [&one, &two, &twin] {
+        greet(&guest.netns, 22);
+        greet(&guest.netns, 23);
+    }
+    for (address, open, closed) in [(PUBLIC, 22, 23), (public, 23, 22)] {
+        assert!(
+            connect(&host.root, address, open, PATIENCE).is_some(),
+            "{address}"
+        );
+        assert!(
+            connect(&host.root, address, closed, REFUSAL).is_none(),
+            "{address}"
+        );
+    }
+    // A neighbour's private address is nobody's in the other VPC.
+    assert!(connect(&one.netns, Ipv4Addr::new(172, 31, 0, 11), 22, PATIENCE).is_some());
+    for port in [22, 23] {
+        assert!(connect(&twin.netns, Ipv4Addr::new(172, 31, 0, 11), port, REFUSAL).is_none());
+    }
+    // To one another they are strangers, who come from their public addresses.
+    let (_, from) = connect(&twin.netns, PUBLIC, 22, PATIENCE).expect("what the group admits");
+    assert_eq!(from, public.to_string());
+    assert!(
+        connect(&one.netns, public, 22, REFUSAL).is_none(),
+        "what it does not"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
