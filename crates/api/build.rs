@@ -48,7 +48,7 @@ fn all_services(services: &[&str]) -> Result<String, std::fmt::Error> {
         let module = snake_case(service);
         let client = format!("crate::v1::{module}_client::{service}Client");
         writeln!(names, "    \"hearth.v1.{service}\",")?;
-        writeln!(fields, "    pub {module}: {client}<Channel>,")?;
+        writeln!(fields, "    pub {module}: {client}<Transport>,")?;
         writeln!(
             values,
             "            {module}: {client}::new(channel.clone()).max_decoding_message_size(MAX_ANSWER),"
@@ -66,7 +66,7 @@ pub struct Client {{
 
 impl Client {{
     /// The services over a connection that exists.
-    pub fn new(channel: Channel) -> Self {{
+    pub fn new(channel: Transport) -> Self {{
         Self {{
 {values}        }}
     }}

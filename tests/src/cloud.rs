@@ -9,13 +9,12 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures::StreamExt;
-use hearth_api::client::channel;
+use hearth_api::client::{Transport, channel};
 use hearth_api::v1::{
     self, hosts_client::HostsClient, image_disks_client::ImageDisksClient, images_client::ImagesClient,
     instances_client::InstancesClient, key_pairs_client::KeyPairsClient,
     security_groups_client::SecurityGroupsClient, watch_client::WatchClient,
 };
-use tonic::transport::Channel;
 
 use crate::guest::Guest;
 use crate::host::{HostNamespace, run};
@@ -43,7 +42,7 @@ rm -rf "$1"
 
 /// Uploads a disk as an AMI, without its holes. Answers the AMI's id.
 pub async fn upload_image(
-    mut images: ImageDisksClient<Channel>,
+    mut images: ImageDisksClient<Transport>,
     name: &str,
     bytes: &[u8],
 ) -> Result<String, tonic::Status> {
@@ -244,35 +243,35 @@ impl Cloud {
         Ok(File::options().create(true).append(true).open(self.path(name))?)
     }
 
-    async fn channel(&self) -> Result<Channel> {
+    async fn channel(&self) -> Result<Transport> {
         Ok(channel(&self.endpoint()).await?)
     }
 
-    pub async fn instances(&self) -> Result<InstancesClient<Channel>> {
+    pub async fn instances(&self) -> Result<InstancesClient<Transport>> {
         Ok(InstancesClient::new(self.channel().await?))
     }
 
-    pub async fn hosts(&self) -> Result<HostsClient<Channel>> {
+    pub async fn hosts(&self) -> Result<HostsClient<Transport>> {
         Ok(HostsClient::new(self.channel().await?))
     }
 
-    pub async fn security_groups(&self) -> Result<SecurityGroupsClient<Channel>> {
+    pub async fn security_groups(&self) -> Result<SecurityGroupsClient<Transport>> {
         Ok(SecurityGroupsClient::new(self.channel().await?))
     }
 
-    pub async fn key_pairs(&self) -> Result<KeyPairsClient<Channel>> {
+    pub async fn key_pairs(&self) -> Result<KeyPairsClient<Transport>> {
         Ok(KeyPairsClient::new(self.channel().await?))
     }
 
-    pub async fn watch(&self) -> Result<WatchClient<Channel>> {
+    pub async fn watch(&self) -> Result<WatchClient<Transport>> {
         Ok(WatchClient::new(self.channel().await?))
     }
 
-    pub async fn images(&self) -> Result<ImagesClient<Channel>> {
+    pub async fn images(&self) -> Result<ImagesClient<Transport>> {
         Ok(ImagesClient::new(self.channel().await?))
     }
 
-    pub async fn image_disks(&self) -> Result<ImageDisksClient<Channel>> {
+    pub async fn image_disks(&self) -> Result<ImageDisksClient<Transport>> {
         Ok(ImageDisksClient::new(self.channel().await?))
     }
 

@@ -78,6 +78,18 @@ async fn aws_and_hearth_say_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn aws_hearth_and_grpc_call_from_afar() {
+    let own = |dir: &Path| {
+        let hearth = binary("hearth").unwrap();
+        vec![
+            dir.join("ca.pem").display().to_string(),
+            hearth.display().to_string(),
+        ]
+    };
+    run("aws_hearth_and_grpc_call_from_afar", "afar.py", own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn terraform_sees_no_changes_in_what_it_has_made() {
     let own = |dir: &Path| {
         let dir = dir.join("terraform");

@@ -32,9 +32,21 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error(
-        "'{0}' is no endpoint: an endpoint is unix:PATH, with an absolute path, as in {DEFAULT_ENDPOINT}"
+        "'{0}' is no endpoint: an endpoint is https://HOST:PORT, or unix:PATH with an absolute path, as in {DEFAULT_ENDPOINT}"
     )]
     Malformed(String),
+    #[error("'{0}' would send credentials over a network in plain text: begin it with https")]
+    Plain(String),
+    #[error("Could not connect to the endpoint URL: \"{url}\"")]
+    Unreachable { url: String, source: io::Error },
+    #[error("Connect timeout on endpoint URL: \"{url}\"")]
+    Late { url: String },
+    #[error("SSL validation failed for {url} {source}")]
+    Untrusted { url: String, source: io::Error },
+    #[error("Could not find a suitable TLS CA certificate bundle, invalid path: {path} ({problem})")]
+    Bundle { path: PathBuf, problem: String },
+    #[error("setting up TLS")]
+    Tls(#[source] rustls::Error),
     #[error("hearthd does not run: nothing listens at {path} (`sudo scripts/up` starts hearthd)")]
     NotRunning { path: PathBuf, source: io::Error },
     #[error("{user} may not call hearthd: run `sudo usermod -aG {group} {user}` and log in again")]

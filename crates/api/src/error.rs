@@ -135,6 +135,9 @@ error_codes! {
     UnauthorizedOperation = "UnauthorizedOperation", PermissionDenied;
     AccessDenied = "AccessDenied", PermissionDenied;
     AuthFailure = "AuthFailure", Unauthenticated;
+    InvalidClientTokenId = "InvalidClientTokenId", Unauthenticated;
+    ExpiredToken = "ExpiredToken", Unauthenticated;
+    SignatureDoesNotMatch = "SignatureDoesNotMatch", Unauthenticated;
 
     // IAM and STS.
     NoSuchEntity = "NoSuchEntity", NotFound;

@@ -14,7 +14,9 @@ pub mod filter;
 pub mod ids;
 pub mod join;
 pub mod page;
+pub mod remote;
 pub mod state;
+pub mod token;
 pub mod zones;
 
 pub use client::Client;

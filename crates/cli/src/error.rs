@@ -11,6 +11,8 @@ use tonic::Status;
 
 /// The command line, or the value of a parameter, cannot be understood.
 pub(crate) const USAGE: u8 = 252;
+/// Configuration is missing or wrong: credentials, above all.
+pub(crate) const CONFIGURATION: u8 = 253;
 /// The service answered with an error.
 pub(crate) const SERVICE: u8 = 254;
 /// Anything else.
@@ -29,6 +31,9 @@ pub(crate) enum CliError {
 
     #[error("{0}")]
     Usage(String),
+
+    #[error("{0}")]
+    Configuration(String),
 
     #[error(
         "An error occurred ({code}) when calling the {operation} operation: {message}{}",
@@ -114,6 +119,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Parameter { .. } | Self::Usage(_) | Self::Clap(_) => USAGE,
+            Self::Configuration(_) => CONFIGURATION,
             Self::Service { .. } => SERVICE,
             Self::Interrupted => INTERRUPTED,
             Self::Unreachable(_)

@@ -11,6 +11,7 @@ use crate::gateway::Sessions;
 use crate::join::Issuer;
 use crate::state::{Scope, State};
 use crate::store::Store;
+use crate::vault::Vault;
 use crate::views::Cloud;
 
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct App {
     pub config: Config,
     pub cloud: Cloud,
     pub store: Store,
+    pub vault: Arc<Vault>,
     pub sessions: Arc<Sessions>,
     pub join_tokens: Issuer,
     /// Cancelled when the process ends gracefully: streams that would never end do.

@@ -1,4 +1,5 @@
-//! `hearthd backup` and `hearthd restore`: the database, the certificate authority and the images' disks.
+//! `hearthd backup` and `hearthd restore`: the database, the key that its secrets are sealed under, the certificate authority
+//! and the images' disks.
 //!
 //! A backup is a directory laid out as a data directory. It is of one moment: the database is copied by SQLite in one
 //! read transaction, and the images' disks never change.
@@ -20,6 +21,7 @@ use serde_json::json;
 
 use crate::state::Cloud;
 use crate::store::{self, CommitError, DATABASE, RESTORING, Store};
+use crate::vault;
 
 const PKI: &str = "pki";
 const IMAGES: &str = "images";
@@ -111,6 +113,7 @@ fn sweep(data_dir: &Path) -> io::Result<()> {
         let gone = fs::remove_dir_all(data_dir.join(room));
         gone.or_else(ignore_absence)?;
     }
+    fs::remove_file(data_dir.join(vault::FILE)).or_else(ignore_absence)?;
     for beside in ["-wal", "-shm", "-journal", ""] {
         let gone = fs::remove_file(data_dir.join(format!("{RESTORING}{beside}")));
         gone.or_else(ignore_absence)?;
@@ -125,9 +128,13 @@ fn ignore_absence(error: io::Error) -> io::Result<()> {
     }
 }
 
-/// Copies the certificate authority and the images' disks; answers how many disks. A disk is linked where both
-/// directories are on one file system.
+/// Copies the key of seals, the certificate authority and the images' disks; answers how many disks. A disk is linked where
+/// both directories are on one file system.
 fn copy_files(from: &Path, to: &Path) -> anyhow::Result<usize> {
+    // A database of before seals has none.
+    copy(&from.join(vault::FILE), &to.join(vault::FILE))
+        .or_else(ignore_absence)
+        .with_context(|| format!("copying {} to {}", vault::FILE, to.display()))?;
     copy_room(from, to, PKI, |_| true, copy)?;
     // Uploads that are not done have another extension.
     let is_disk = |name: &Path| name.extension().is_some_and(|extension| extension == "raw");

@@ -103,6 +103,39 @@ impl FromStr for Caller {
     }
 }
 
+/// Where a request over a network came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    pub address: IpAddr,
+    /// Whether it came over TLS.
+    pub is_secure: bool,
+}
+
+/// `https://ADDRESS` or `http://ADDRESS`.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_secure { SECURE } else { PLAIN };
+        write!(f, "{scheme}{}", self.address)
+    }
+}
+
+const SECURE: &str = "https://";
+const PLAIN: &str = "http://";
+
+impl Origin {
+    /// The origin that is displayed so; `None`: none is.
+    pub fn read(text: &str) -> Option<Self> {
+        let (address, is_secure) = match text.strip_prefix(SECURE) {
+            Some(address) => (address, true),
+            None => (text.strip_prefix(PLAIN)?, false),
+        };
+        Some(Self {
+            address: address.parse().ok()?,
+            is_secure,
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// Of this call alone: a UUID, as EC2 has it.
@@ -110,8 +143,8 @@ pub struct Call {
     /// EC2's name of the call, or Hearth's.
     pub action: String,
     pub principal: Principal,
-    /// The address that the request came from, of callers over a network.
-    pub source_ip: Option<IpAddr>,
+    /// Where the request came from, of callers over a network.
+    pub origin: Option<Origin>,
     /// Whether everything is to be checked and nothing to be done.
     pub dry_run: bool,
     /// Whether the call is about the cloud itself, and not about what an account has of it.
@@ -128,7 +161,7 @@ impl Call {
             request_id: new_request_id(),
             action,
             principal,
-            source_ip: None,
+            origin: None,
             dry_run: false,
             is_operators: false,
         }
@@ -215,6 +248,12 @@ mod tests {
         // Without its policies a session could do more.
         assert!("ASIA/AROA/name/garbage".parse::<Caller>().is_err());
         assert!("a:b".parse::<Caller>().is_err());
+        for (address, is_secure) in [("192.0.2.1", true), ("2001:db8::1", false)] {
+            let address = address.parse().unwrap();
+            let origin = Origin { address, is_secure };
+            assert_eq!(Origin::read(&origin.to_string()), Some(origin));
+        }
+        assert!(Origin::read("192.0.2.1").is_none());
     }
 
     #[tokio::test]

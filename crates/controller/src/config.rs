@@ -38,10 +38,45 @@ pub struct Config {
     #[arg(long, env = "HEARTH_AGENT_LISTEN", default_value = "127.0.0.1:7601")]
     pub agent_listen: SocketAddr,
 
-    /// Where AWS's tools call, with requests that are signed (HTTP; Signature Version 4). Nowhere, unless told. The owner's
-    /// access key is in the file `credentials` of the data directory.
+    /// Where AWS's tools call, and hearth from other machines: with requests that are signed, over TLS, or in plain text from
+    /// this machine. Nowhere, unless told. The owner's access key is in the file `credentials` of the data directory.
     #[arg(long, env = "HEARTH_EC2_LISTEN", value_name = "ADDRESS:PORT")]
     pub ec2_listen: Option<SocketAddr>,
+
+    /// The certificate of that port and those that lead to its authority, PEM. A file that was replaced is read again. Without
+    /// this the cloud's own authority makes one, and its certificate is in ca.pem beside the API's socket, for AWS_CA_BUNDLE.
+    #[arg(
+        long,
+        env = "HEARTH_TLS_CERTIFICATE",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The private key of that certificate, PEM.
+    #[arg(
+        long,
+        env = "HEARTH_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_certificate"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// Names and addresses, separated by commas, by which that port is called besides this machine's host name, localhost, and
+    /// the addresses at which it is reached: for the certificate of the cloud's own authority.
+    #[arg(
+        long,
+        env = "HEARTH_TLS_NAME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        conflicts_with = "tls_certificate"
+    )]
+    pub tls_name: Vec<String>,
+
+    /// Answers requests in plain text of other machines on that port, too: for a proxy in front of it that ends TLS. Policies
+    /// then see the proxy's address, and no TLS.
+    #[arg(long, env = "HEARTH_EC2_PLAIN_HTTP")]
+    pub ec2_plain_http: bool,
 
     /// The region's name.
     #[arg(long, env = "HEARTH_REGION", default_value = "local-1")]

@@ -9,25 +9,42 @@ use crate::app::App;
 use crate::call::Caller;
 use crate::iam::session::{self, Refused};
 use crate::pki;
+use crate::seal::{Broken, SealingKey};
 use crate::state::{AccessKey, State};
 use crate::store::now;
 
 /// In the data directory: for root, and for whoever is given a copy.
 const FILE: &str = "credentials";
 
-/// Writes the owner's access key as a profile of `~/.aws/credentials`.
+/// Why the owner's access key is not where AWS's tools read theirs.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("opening its secret")]
+    Seal(#[from] Broken),
+    #[error("writing {FILE} in the data directory")]
+    File(#[from] std::io::Error),
+}
+
+/// Writes the owner's access key as a profile of `~/.aws/credentials`. `root` is the key that its secret is sealed under.
 ///
 /// # Errors
-/// The file cannot be written.
-pub fn write(state: &State, owner: &str, region: &str, dir: &Path) -> std::io::Result<()> {
+/// The secret cannot be opened, or the file cannot be written.
+pub fn write(
+    state: &State,
+    root: &SealingKey,
+    owner: &str,
+    region: &str,
+    dir: &Path,
+) -> Result<(), WriteError> {
     let Some(key) = state.first_by(&AccessKey::BY_ACCOUNT, owner) else {
         return Ok(());
     };
     let text = format!(
         "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\nregion = {region}\n",
-        key.id, key.secret.0
+        key.id,
+        key.open(root)?.0
     );
-    pki::write_atomically(&dir.join(FILE), text.as_bytes(), 0o600)
+    Ok(pki::write_atomically(&dir.join(FILE), text.as_bytes(), 0o600)?)
 }
 
 /// The keys of this cloud.
@@ -38,19 +55,23 @@ impl Keys for AccessKeys {
     type Signer = Caller;
 
     fn find(&self, access_key_id: &str, session_token: Option<&str>) -> Result<(String, Caller), Unusable> {
-        let state = self.0.store.state();
         if let Some(token) = session_token {
-            let found = session::of_token(&state, access_key_id, token, now());
+            let found = session::of_token(&self.0.vault, access_key_id, token, now());
             let (session, secret) = found.map_err(|refused| match refused {
                 Refused::Unknown => Unusable::Unknown,
                 Refused::Expired => Unusable::Expired,
             })?;
             return Ok((secret.0, Caller::Session(session)));
         }
+        let state = self.0.store.state();
         let key = state
             .get::<AccessKey>(access_key_id)
             .filter(|key| !key.is_inactive);
         let key = key.ok_or(Unusable::Unknown)?;
-        Ok((key.secret.0.clone(), Caller::AccessKey(key.id.clone())))
+        let secret = key.open(&self.0.vault.root).map_err(|error| {
+            tracing::error!(%error, access_key_id, "opening the secret of an access key");
+            Unusable::Unknown
+        })?;
+        Ok((secret.0, Caller::AccessKey(key.id.clone())))
     }
 }

@@ -27,10 +27,12 @@ mod pki;
 pub mod privileges;
 mod reconcile;
 pub mod scheduler;
+mod seal;
 mod server;
 mod services;
 mod state;
 mod store;
+mod vault;
 mod views;
 
 pub use app::App;

@@ -23,10 +23,11 @@ use crate::credentials::AccessKeys;
 use crate::door::calls::Calls;
 use crate::door::forward::Forward;
 use crate::door::peers::Peers;
-use crate::door::{accept, files, query, socket};
+use crate::door::port::{Http2, Port, Services};
+use crate::door::{accept, files, port, socket};
 use crate::gateway::{self, Sessions};
 use crate::join::{self, Issuer};
-use crate::pki::{self, Authority};
+use crate::pki::{self, Authority, CallersTls};
 use crate::store::bootstrap::Layout;
 use crate::store::{self, Standing, Store};
 use crate::views::Cloud;
@@ -37,6 +38,8 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls at the same time on one connection to the API.
 const STREAMS: u32 = 64;
+/// The authority's certificate, beside the API's socket.
+const CA_BUNDLE: &str = "ca.pem";
 /// How long calls may take to end when the process does.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -120,8 +123,15 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let store = Store::open_in(&dir, &config.database, &endpoint).await?;
     let authority = Arc::new(authority(&config, &store).await?);
     let layout = Layout::of(&config);
-    let owner_id = leading::begin(&store, &layout).await?;
-    credentials::write(&store.state(), &owner_id, &config.region, &dir)
+    let (owner_id, vault) = match leading::begin(&store, &layout, &dir).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            // Another may lead at once.
+            store.close().await;
+            return Err(error);
+        }
+    };
+    credentials::write(&store.state(), &vault.root, &owner_id, &config.region, &dir)
         .context("writing the owner's access key")?;
 
     let shares = files::share_out()?;
@@ -132,6 +142,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         let listener = socket::listen(&socket).context("opening the API's socket")?;
         accept::callers(listener, &shares)
     };
+    // Everybody may look into that directory.
+    let ca_bundle = publish_authority(&config, &authority)?;
     let app = Arc::new(App {
         cloud: Cloud {
             owner_id,
@@ -141,6 +153,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         join_tokens: Issuer::new(authority.fingerprint(), endpoint),
         config,
         store,
+        vault: Arc::new(vault),
         sessions: Arc::new(Sessions::default()),
         ending: CancellationToken::new(),
     });
@@ -160,7 +173,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         api_runtime.handle.clone(),
     );
     let forward = Forward::new(Arc::clone(&app), Arc::clone(&authority));
-    let signers = calls.layer(forward.layer(routes.clone().prepare()));
+    let signers = Services::new(calls.layer(forward.layer(routes.clone().prepare())));
     let agents = builder()
         .layer(peers)
         .add_routes(gateway::routes(&app, &authority))
@@ -193,11 +206,44 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         let pool =
             DescriptorPool::decode(hearth_api::DESCRIPTORS).context("reading the API's descriptors")?;
         let keys = AccessKeys(Arc::clone(&app));
-        let face = Face::new(&pool, "hearth.v1", &app.config.region, signers, keys)?;
-        let serve = query::serve(listener, Arc::new(face), shares.signers, app.ending.clone());
+        let port = Port {
+            face: Face::new(
+                &pool,
+                "hearth.v1",
+                &app.config.region,
+                signers.clone(),
+                keys.clone(),
+            )?,
+            grpc: signers,
+            keys,
+            plain_from_afar: app.config.ec2_plain_http,
+        };
+        let http2 = Http2 {
+            streams: STREAMS,
+            keepalive: KEEPALIVE,
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
+        };
+        let accepted = {
+            let _entered = api_runtime.handle.enter();
+            accept::signers(listener, callers_tls(&app.config, &authority)?, &shares)
+        };
+        let serve = port::serve(accepted, Arc::new(port), http2, app.ending.clone());
         tasks.push(api_runtime.handle.spawn(serve));
+        let bundle = ca_bundle
+            .as_deref()
+            .map(Path::display)
+            .map(tracing::field::display);
+        let address = ec2_listen.map(tracing::field::display);
+        tracing::info!(address, ca_bundle = bundle, "requests that are signed are served");
     }
-    write_endpoints(&dir, &socket, agent_listen, ec2_listen).context("writing endpoints.json")?;
+    let endpoints = serde_json::json!({
+        "ec2_listen": ec2_listen.map(|address| address.to_string()),
+        "ca_bundle": ca_bundle,
+        "socket": socket,
+        "agent_listen": agent_listen.to_string(),
+        "pid": std::process::id(),
+    });
+    write_endpoints(&dir, &endpoints).context("writing endpoints.json")?;
     tracing::info!(socket = %socket.display(), %agent_listen, data_dir = %dir.display(), "hearthd is ready");
     Ok(Running {
         socket,
@@ -227,6 +273,27 @@ impl Running {
             tracing::warn!(socket = %self.socket.display(), %error, "removing the API's socket");
         }
     }
+}
+
+/// TLS of the port of signed requests: with the operator's certificate, or with one of the cloud's own authority.
+fn callers_tls(config: &Config, authority: &Arc<Authority>) -> anyhow::Result<CallersTls> {
+    match (&config.tls_certificate, &config.tls_key) {
+        (Some(chain), Some(key)) => {
+            CallersTls::given(chain, key).context("reading --tls-certificate and --tls-key")
+        }
+        _ => CallersTls::issued(authority, &config.tls_name)
+            .context("making a certificate for this machine's name and --tls-name"),
+    }
+}
+
+/// The file by which clients know that port; `None`: the operator's certificate is of an authority that they know.
+fn publish_authority(config: &Config, authority: &Authority) -> anyhow::Result<Option<PathBuf>> {
+    if config.ec2_listen.is_none() || config.tls_certificate.is_some() {
+        return Ok(None);
+    }
+    let path = config.socket.with_file_name(CA_BUNDLE);
+    authority.publish(&path)?;
+    Ok(Some(path))
 }
 
 fn builder() -> Server {
@@ -282,18 +349,7 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Where this process listens, for `hearthd join-token` and scripts.
-fn write_endpoints(
-    dir: &Path,
-    socket: &Path,
-    agent_listen: SocketAddr,
-    ec2_listen: Option<SocketAddr>,
-) -> std::io::Result<()> {
-    let endpoints = serde_json::json!({
-        "ec2_listen": ec2_listen.map(|address| address.to_string()),
-        "socket": socket.display().to_string(),
-        "agent_listen": agent_listen.to_string(),
-        "pid": std::process::id(),
-    });
+fn write_endpoints(dir: &Path, endpoints: &serde_json::Value) -> std::io::Result<()> {
     let text = format!("{endpoints:#}\n");
     pki::write_atomically(&dir.join("endpoints.json"), text.as_bytes(), 0o600)
 }

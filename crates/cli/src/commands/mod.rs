@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use hearth_api::endpoint::{DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
 
 use crate::calls::{Call, waiters};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Format, Printer};
+use crate::reach::Reach;
 
 mod completions;
 mod console;
@@ -27,9 +27,8 @@ mod wait_until_up;
     arg_required_else_help = true
 )]
 struct Global {
-    /// The Unix socket of hearthd, as unix:PATH.
-    #[arg(long, global = true, help_heading = "Global options", env = ENDPOINT_VARIABLE, default_value = DEFAULT_ENDPOINT, value_name = "unix:PATH")]
-    endpoint_url: String,
+    #[command(flatten)]
+    reach: Reach,
 
     /// How to print answers; unless told, a table on a terminal and JSON elsewhere.
     #[arg(
@@ -104,7 +103,7 @@ pub(crate) fn parse(line: impl Iterator<Item = OsString>) -> Result<ArgMatches, 
 pub(crate) async fn run(matches: &ArgMatches) -> Result<(), CliError> {
     let global = Global::from_arg_matches(matches)?;
     let printer = Printer::new(global.output, global.query.as_deref())?;
-    let context = Context::new(&global.endpoint_url, printer, !global.no_paginate)?;
+    let context = Context::new(global.reach, printer, !global.no_paginate)?;
     match matches.subcommand() {
         Some(("wait", given)) => waiters::run(given, &context).await,
         Some((name, given)) if let Some(call) = Call::named(name) => call.run(given, &context).await,

@@ -121,8 +121,16 @@ async fn misuse_is_252_and_asks_nothing() {
             "Unable to read /nonexistent",
         ),
         (
-            &["describe-instances", "--endpoint-url", "http://127.0.0.1:7600"],
+            &["describe-instances", "--endpoint-url", "127.0.0.1:7600"],
             "unix:PATH",
+        ),
+        (
+            &["describe-instances", "--endpoint-url", "http://192.0.2.1:7602"],
+            "begin it with https",
+        ),
+        (
+            &["describe-vpcs", "--profile", "x"],
+            "--profile says nothing at unix:",
         ),
     ] {
         let (code, errors) = failure(&fake, arguments).await;

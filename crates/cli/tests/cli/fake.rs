@@ -329,6 +329,7 @@ impl Instances for Script {
                 }),
                 instance_status: Some(summary.clone()),
                 system_status: Some(summary),
+                ..Default::default()
             }],
             next_token: String::new(),
         }))
@@ -642,8 +643,8 @@ impl SecurityGroups for Script {
             vpc_id: "vpc-0123456789abcdef0".into(),
             ip_permissions: vec![permission("tcp", Some(22), "0.0.0.0/0")],
             ip_permissions_egress: vec![permission("-1", None, "0.0.0.0/0")],
-            tags: vec![],
             owner_id: "000000000000".into(),
+            ..Default::default()
         };
         Ok(Response::new(DescribeSecurityGroupsResponse {
             security_groups: vec![group],

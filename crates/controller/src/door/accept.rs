@@ -1,27 +1,28 @@
-//! Accepts connections. Each has a deadline until it has said that it speaks HTTP/2, and a place among those of its kind
+//! Accepts connections. Each has a deadline until it has said what it speaks, and a place among those of its kind
 //! and its peer; where there is none, the oldest makes room. Agents' connections have places of their own: whatever
 //! callers do, and whoever has no certificate, agents get in.
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::connection::{CallerStream, Connection};
+use super::connection::{CallerStream, Connection, Protocol};
 use super::files::Shares;
 use super::places::{Limits, Place, Places};
 use super::subscriber::subscriber;
-use crate::pki::HostCertificate;
+use crate::pki::{CallersTls, HostCertificate};
 
-/// From accept(2) to the end of the HTTP/2 preface, a TLS handshake included.
+/// From accept(2) to the end of the HTTP/2 preface, or the first bytes of HTTP/1.1; a TLS handshake included.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// What may be said without a certificate is said by then.
 const GUEST_LIFETIME: Duration = Duration::from_secs(60);
@@ -112,8 +113,62 @@ pub fn agents(listener: TcpListener, tls: ServerConfig, shares: &Shares) -> Inco
     ReceiverStream::new(incoming)
 }
 
+/// A connection to the port of signed requests, in plain text or not.
+pub struct Signer {
+    pub connection: Connection<Box<dyn Stream>>,
+    pub speaks: Protocol,
+    pub address: SocketAddr,
+    /// Whether TLS is around it.
+    pub is_secure: bool,
+}
+
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// The first byte of a TLS handshake (RFC 8446, section 5.1), which no request in plain text has.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// Serves the port of signed requests. A peer is an address.
+pub fn signers(listener: TcpListener, tls: CallersTls, shares: &Shares) -> mpsc::Receiver<Signer> {
+    let (ready, incoming) = mpsc::channel(1);
+    let waiting = Places::new(shares.signers_waiting);
+    let connected = Places::new(shares.signers);
+    let tls = Arc::new(tls);
+    tokio::spawn(async move {
+        while let Some((stream, address)) = next(&ready, || listener.accept()).await {
+            let peer = subscriber(address.ip());
+            let place = waiting.take_anyway(peer);
+            let (ready, tls, connected) = (ready.clone(), Arc::clone(&tls), Arc::clone(&connected));
+            tokio::spawn(shake(place, async move {
+                stream.set_nodelay(true)?;
+                let mut first = [0];
+                let is_secure = stream.peek(&mut first).await? == 1 && first == [HANDSHAKE_RECORD];
+                let stream: Box<dyn Stream> = match is_secure {
+                    true => {
+                        let acceptor = tls.acceptor(stream.local_addr()?.ip());
+                        Box::new(acceptor.accept(stream).await?)
+                    }
+                    false => Box::new(stream),
+                };
+                let (speaks, connection) = Connection::hear(stream).await?;
+                let place = connected.take_anyway(peer);
+                let signer = Signer {
+                    connection: connection.keep_until(place.evicted(), place),
+                    speaks,
+                    address,
+                    is_secure,
+                };
+                // Nobody takes it when the process ends.
+                let _ = ready.send(signer).await;
+                Ok(())
+            }));
+        }
+    });
+    incoming
+}
+
 /// The next connection; `None` when nobody takes them any more.
-async fn next<S, T, F>(ready: &Outgoing<S>, accept: impl Fn() -> F) -> Option<T>
+async fn next<R, T, F>(ready: &mpsc::Sender<R>, accept: impl Fn() -> F) -> Option<T>
 where
     F: Future<Output = io::Result<T>>,
 {

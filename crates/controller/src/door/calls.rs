@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,9 +17,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use hearth_api::bounds::{self, CallShape};
 use hearth_api::client::MAX_REQUEST;
+use hearth_api::token::REGION;
 use hearth_api::{ApiError, ErrorCode};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::runtime::Handle;
 use tonic::body::Body;
@@ -31,7 +31,7 @@ use tracing::Instrument as _;
 use super::places::{Limits, Place, Places};
 use super::throttle::{Throttle, is_reading};
 use crate::app::App;
-use crate::call::{Call, Caller, Principal};
+use crate::call::{Call, Caller, Origin, Principal};
 use crate::iam::Authorizer;
 
 /// Calls at work at the same time, and answers that are on their way. A call has a thread.
@@ -60,7 +60,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(super) struct Forwarded {
     pub request_id: String,
-    pub source_ip: Option<IpAddr>,
+    pub origin: Option<Origin>,
 }
 
 /// Puts calls under their bounds.
@@ -139,10 +139,10 @@ where
         let caller = request.extensions().get::<Caller>().cloned();
         let mut call = Call::new(operation, shared.principal(caller.unwrap_or(Caller::UNKNOWN)));
         call.is_operators = OPERATORS.iter().any(|of| request.uri().path().starts_with(of));
-        call.source_ip = request.extensions().get::<IpAddr>().copied();
+        call.origin = request.extensions().get::<Origin>().copied();
         if let Some(forwarded) = request.extensions().get::<Forwarded>() {
             call.request_id.clone_from(&forwarded.request_id);
-            call.source_ip = forwarded.source_ip;
+            call.origin = forwarded.origin;
         }
         let call = Arc::new(call);
         let span = tracing::info_span!(
@@ -179,6 +179,9 @@ impl Shared {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,
         S::Future: Send,
     {
+        if let Err(error) = self.check_region(request.headers()) {
+            return refuse(error);
+        }
         let shape = self.shapes.get(request.uri().path());
         // Health and reflection are nobody's.
         if shape.is_some()
@@ -212,13 +215,34 @@ impl Shared {
                 }
                 Err(error) => refuse(error),
             },
-            // Streams are Hearth's own, and no port for keys has them.
-            _ => match Arc::clone(call).serve(inner.call(request)).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            },
+            _ => {
+                // What a stream will say is not known yet: the right to it is the right to all that it may be about.
+                if shape.is_some()
+                    && let Err(error) = self.authorizer.check(&self.app, call, request.uri().path(), &[])
+                {
+                    return refuse(error);
+                }
+                match Arc::clone(call).serve(inner.call(request)).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
         };
         held(response, place)
+    }
+}
+
+impl Shared {
+    /// Whether the caller means this region, if it says which one.
+    fn check_region(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let own = &self.app.cloud.region;
+        match headers.get(REGION) {
+            Some(meant) if meant.as_bytes() != own.as_bytes() => Err(ApiError::new(
+                ErrorCode::AuthFailure,
+                format!("The call is for another region than this one, which is {own}."),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

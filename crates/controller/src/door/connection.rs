@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tonic::transport::server::Connected;
@@ -51,35 +52,70 @@ impl Connected for CallerStream {
     }
 }
 
-/// A stream whose peer speaks HTTP/2, and that ends when its place is needed.
+/// What a peer speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// A stream whose peer has said what it speaks, and that ends when its place is needed.
 pub struct Connection<S> {
     stream: S,
-    /// Bytes of [`PREFACE`] that the reader has yet to see.
-    unread: &'static [u8],
+    /// What the peer has said, and the reader has yet to see.
+    unread: Bytes,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
     /// The place.
     _held: Box<dyn fmt::Debug + Send>,
 }
 
+/// No method of HTTP/1.1 begins as [`PREFACE`] does for so many bytes, and no request has fewer.
+const TOLD_APART: usize = 4;
+
+fn no_http2() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "no HTTP/2")
+}
+
 impl<S: AsyncRead + Unpin> Connection<S> {
-    /// Waits for the peer's preface.
+    /// Waits for the preface of a peer that has to speak HTTP/2.
     ///
     /// # Errors
     /// It says something else, or goes.
-    pub async fn begin(mut stream: S) -> io::Result<Self> {
-        let mut said = [0; PREFACE.len()];
-        stream.read_exact(&mut said).await?;
-        if said != *PREFACE {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP/2"));
+    pub async fn begin(stream: S) -> io::Result<Self> {
+        match Self::hear(stream).await? {
+            (Protocol::Http2, connection) => Ok(connection),
+            (Protocol::Http1, _) => Err(no_http2()),
         }
-        Ok(Self {
+    }
+
+    /// Waits until the peer has said what it speaks.
+    ///
+    /// # Errors
+    /// It begins as HTTP/2 does and goes on otherwise, or goes.
+    pub async fn hear(mut stream: S) -> io::Result<(Protocol, Self)> {
+        let mut said = [0; PREFACE.len()];
+        let (first, rest) = said.split_at_mut(TOLD_APART);
+        stream.read_exact(first).await?;
+        let protocol = match PREFACE.starts_with(first) {
+            true => Protocol::Http2,
+            false => Protocol::Http1,
+        };
+        let mut unread = first.len();
+        if protocol == Protocol::Http2 {
+            unread += stream.read_exact(rest).await?;
+            if said != *PREFACE {
+                return Err(no_http2());
+            }
+        }
+        let connection = Self {
             stream,
-            unread: PREFACE,
+            unread: Bytes::copy_from_slice(said.get(..unread).unwrap_or_default()),
             end: Box::pin(std::future::pending()),
             ended: false,
             _held: Box::new(()),
-        })
+        };
+        Ok((protocol, connection))
     }
 }
 
@@ -123,9 +159,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         if self.unread.is_empty() {
             return Pin::new(&mut self.stream).poll_read(context, buffer);
         }
-        let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
-        buffer.put_slice(now);
-        self.unread = later;
+        let now = self.unread.len().min(buffer.remaining());
+        buffer.put_slice(&self.unread.split_to(now));
         Poll::Ready(Ok(()))
     }
 }

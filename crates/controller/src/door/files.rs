@@ -18,7 +18,8 @@ pub struct Shares {
     pub guests: Limits,
     /// With a certificate.
     pub hosts: usize,
-    /// To the port of signed requests.
+    /// To the port of signed requests, before the end of the TLS handshake.
+    pub signers_waiting: Limits,
     pub signers: Limits,
 }
 
@@ -45,10 +46,11 @@ impl Shares {
         };
         Self {
             callers_waiting: limits(1, 256, 2),
-            callers: limits(4, 1024, 2),
+            callers: limits(3, 1024, 2),
             agents_waiting: limits(2, 512, 2),
             guests: limits(1, 256, 2),
             hosts: limits(5, 8192, 1).total,
+            signers_waiting: limits(1, 256, 2),
             signers: limits(1, 1024, 2),
         }
     }
@@ -67,6 +69,7 @@ mod tests {
                 + shares.agents_waiting.total
                 + shares.guests.total
                 + shares.hosts
+                + shares.signers_waiting.total
                 + shares.signers.total;
             assert!(connections as u64 <= files / 16 * 14, "{files}: {shares:?}");
             assert!(shares.hosts >= 20, "{files}: {shares:?}");

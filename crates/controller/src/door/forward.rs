@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::{Layer, Service};
 
 use super::calls::REQUEST_ID;
-use super::peers::{CALLER, SEQUENCE, SOURCE_IP};
+use super::peers::{CALLER, ORIGIN, SEQUENCE};
 use crate::app::App;
 use crate::call::{Call, Caller};
 use crate::pki::Authority;
@@ -178,16 +178,16 @@ impl Shared {
         }
         // The leader's log and audit rows say the same id as this answer.
         headers.remove(REQUEST_ID);
-        headers.remove(SOURCE_IP);
+        headers.remove(ORIGIN);
         if let Some(call) = Call::current() {
             if let Ok(id) = HeaderValue::from_str(&call.request_id) {
                 headers.insert(REQUEST_ID, id);
             }
-            let address = call
-                .source_ip
-                .map(|address| HeaderValue::from_str(&address.to_string()));
-            if let Some(Ok(address)) = address {
-                headers.insert(SOURCE_IP, address);
+            let origin = call
+                .origin
+                .map(|origin| HeaderValue::from_str(&origin.to_string()));
+            if let Some(Ok(origin)) = origin {
+                headers.insert(ORIGIN, origin);
             }
         }
         let answered = async {

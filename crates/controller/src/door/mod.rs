@@ -1,13 +1,15 @@
-//! How callers and agents get in: the API's Unix socket, connections and their limits, and what every call goes through.
+//! How callers and agents get in: the API's Unix socket, the port of signed requests, connections and their limits, and what every
+//! call goes through.
 
 pub mod accept;
+mod bearer;
 pub mod calls;
 mod connection;
 pub mod files;
 pub mod forward;
 pub mod peers;
 mod places;
-pub mod query;
+pub mod port;
 pub mod socket;
 pub mod subscriber;
 mod throttle;

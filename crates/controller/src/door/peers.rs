@@ -18,13 +18,13 @@ use tower::{Layer, Service};
 
 use super::calls::{Forwarded, REQUEST_ID};
 use crate::app::App;
-use crate::call::Caller;
+use crate::call::{Caller, Origin};
 use crate::pki;
 
 /// Who called the follower: a [`Caller`].
 pub(super) const CALLER: HeaderName = HeaderName::from_static("hearth-caller");
-/// Where the caller's request came from.
-pub(super) const SOURCE_IP: HeaderName = HeaderName::from_static("hearth-source-ip");
+/// Where the caller's request came from: an [`Origin`].
+pub(super) const ORIGIN: HeaderName = HeaderName::from_static("hearth-origin");
 /// The leader's position when it had answered.
 pub(super) const SEQUENCE: HeaderName = HeaderName::from_static("hearth-sequence");
 
@@ -123,10 +123,10 @@ where
         }
         let id = head.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
         if let Some(id) = id.map(str::to_owned) {
-            let address = head.headers.get(SOURCE_IP).and_then(|value| value.to_str().ok());
+            let origin = head.headers.get(ORIGIN).and_then(|value| value.to_str().ok());
             head.extensions.insert(Forwarded {
                 request_id: id,
-                source_ip: address.and_then(|address| address.parse().ok()),
+                origin: origin.and_then(Origin::read),
             });
         }
         let request = Request::from_parts(head, body);

@@ -7,6 +7,7 @@ use tonic::Status;
 use crate::iam::session;
 use crate::state::{Instance, InstanceProfile, Role, State};
 use crate::store::now;
+use crate::vault::Vault;
 
 /// Seconds. Hosts renew them far earlier.
 const LIFE: i64 = 6 * 3600;
@@ -15,6 +16,7 @@ const LIFE: i64 = 6 * 3600;
 /// `NOT_FOUND`: the host has no such instance, it has no role, or the role does not trust instances.
 pub(super) fn of_instance(
     state: &State,
+    vault: &Vault,
     host_id: &str,
     instance_id: &str,
 ) -> Result<RoleCredentials, Status> {
@@ -39,7 +41,7 @@ pub(super) fn of_instance(
     }
     let made_at = now() / 1000;
     // The session is called as its instance is.
-    let made = session::begin(state, &role.id, Some(instance_id), None, (made_at + LIFE) * 1000);
+    let made = session::begin(vault, &role.id, Some(instance_id), None, (made_at + LIFE) * 1000);
     let made = made.map_err(|error| broken(&error))?;
     tracing::info!(
         host = host_id,

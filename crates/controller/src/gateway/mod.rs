@@ -204,7 +204,7 @@ impl ControlPlane for Gateway {
         let caller = caller::admit(&self.app, &request)?;
         let instance_id = request.into_inner().instance_id;
         let state = self.app.store.state();
-        credentials::of_instance(&state, caller.host_id(), &instance_id).map(Response::new)
+        credentials::of_instance(&state, &self.app.vault, caller.host_id(), &instance_id).map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

@@ -14,6 +14,7 @@ use super::subjects::{self, Asked, Subject};
 use crate::app::App;
 use crate::call::Call;
 use crate::state::{Scope, State};
+use crate::vault::Vault;
 
 /// Calls that policies are not asked for: nobody is refused, or their services ask themselves.
 const FREE: &[&str] = &[
@@ -23,11 +24,23 @@ const FREE: &[&str] = &[
     "GetSessionToken",
 ];
 
+/// Services of Hearth's own. Policies call their actions `hearth:...`: who may do all that EC2 has admits no hosts by that.
+const OWN: &[&str] = &["Accounts", "Hosts", "ImageDisks", "Watch"];
+
 /// Holds requests against policies.
 #[derive(Debug)]
 pub struct Authorizer {
     /// By path.
-    requests: HashMap<String, (Service, MessageDescriptor)>,
+    requests: HashMap<String, Asking>,
+}
+
+/// What is known of a call's requests.
+#[derive(Debug)]
+struct Asking {
+    service: Service,
+    /// Of its actions in policies.
+    prefix: &'static str,
+    message: MessageDescriptor,
 }
 
 impl Authorizer {
@@ -39,13 +52,23 @@ impl Authorizer {
         for service in pool.services() {
             for method in service.methods() {
                 let path = format!("/{}/{}", service.full_name(), method.name());
-                requests.insert(path, (Service::of(service.name()), method.input()));
+                let of = Service::of(service.name());
+                let asking = Asking {
+                    service: of,
+                    prefix: if OWN.contains(&service.name()) {
+                        "hearth"
+                    } else {
+                        of.name()
+                    },
+                    message: method.input(),
+                };
+                requests.insert(path, asking);
             }
         }
         Ok(Self { requests })
     }
 
-    /// `message` is the request's bytes.
+    /// `message` is the request's bytes; none of a stream's.
     ///
     /// # Errors
     /// `UnauthorizedOperation`, or `AccessDenied` outside of EC2; what the message is no request with.
@@ -59,7 +82,7 @@ impl Authorizer {
                 "Only the account of the cloud's operator may do this.",
             ));
         }
-        let service = self.requests.get(path).map(|(service, _)| *service);
+        let service = self.requests.get(path).map(|asking| asking.service);
         if let (Identity::Federated { .. }, Some(Service::Iam | Service::Sts)) = (&identity, service)
             && call.action != "GetCallerIdentity"
         {
@@ -72,13 +95,13 @@ impl Authorizer {
         if matches!(identity, Identity::Root { .. }) || FREE.contains(&call.action.as_str()) {
             return Ok(());
         }
-        let (service, descriptor) = self.requests.get(path).ok_or_else(|| {
+        let asking = self.requests.get(path).ok_or_else(|| {
             ApiError::new(
                 ErrorCode::UnauthorizedOperation,
                 "Only the root user may do this.",
             )
         })?;
-        let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|_| {
+        let message = DynamicMessage::decode(asking.message.clone(), message).map_err(|_| {
             ApiError::new(
                 ErrorCode::InvalidParameterValue,
                 "The request is none of this call.",
@@ -89,13 +112,13 @@ impl Authorizer {
             state: &state,
             identity: &identity,
             account,
-            service: service.name(),
+            service: asking.prefix,
             action: &call.action,
             message: &message,
         };
         for subject in subjects::of(&asked) {
             if let Some(denial) = denial(app, &state, call, &identity, subject, Of::All)? {
-                return Err(denial.error(&state, *service));
+                return Err(denial.error(&app.vault, asking.service));
             }
         }
         Ok(())
@@ -161,9 +184,10 @@ fn tell(app: &App, call: &Call, context: &mut Context) {
     context.set("aws:PrincipalAccount", &call.principal.account_id);
     context.set("aws:RequestedRegion", &app.cloud.region);
     context.set("ec2:Region", &app.cloud.region);
-    context.set("aws:SecureTransport", "false");
-    if let Some(address) = call.source_ip {
-        context.set("aws:SourceIp", address.to_string());
+    let is_secure = call.origin.is_some_and(|origin| origin.is_secure);
+    context.set("aws:SecureTransport", is_secure.to_string());
+    if let Some(origin) = call.origin {
+        context.set("aws:SourceIp", origin.address.to_string());
     }
 }
 
@@ -188,7 +212,7 @@ impl Sealed for Denial {
 impl Denial {
     /// The error of a call of a service.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>
-    pub fn error(&self, state: &State, service: Service) -> ApiError {
+    pub fn error(&self, vault: &Vault, service: Service) -> ApiError {
         let Denial {
             principal,
             action,
@@ -212,7 +236,7 @@ impl Denial {
         if service != Service::Ec2 {
             return ApiError::new(ErrorCode::AccessDenied, said);
         }
-        let encoded = match seal(state, self) {
+        let encoded = match seal(vault, self) {
             Ok(encoded) => format!(" Encoded authorization failure message: {encoded}"),
             Err(_) => String::new(),
         };

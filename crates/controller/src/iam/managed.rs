@@ -30,13 +30,13 @@ pub const ALL: &[Managed] = &[
         name: "AmazonEC2FullAccess",
         id: "ANPAI3VAJF5ZCRZ7MCQE6",
         description: "Provides full access to instances, images, groups and networks.",
-        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:*","Resource":"*"}]}"#,
+        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ec2:*","hearth:DescribeImageDisks","hearth:UploadImage","hearth:WatchInstances"],"Resource":"*"}]}"#,
     },
     Managed {
         name: "AmazonEC2ReadOnlyAccess",
         id: "ANPAIGDT4SV4GSETWTBZK",
         description: "Provides read only access to instances, images, groups and networks.",
-        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ec2:Describe*","ec2:GetSecurityGroupsForVpc"],"Resource":"*"}]}"#,
+        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ec2:Describe*","ec2:GetSecurityGroupsForVpc","hearth:DescribeImageDisks","hearth:WatchInstances"],"Resource":"*"}]}"#,
     },
     Managed {
         name: "IAMFullAccess",
@@ -53,8 +53,8 @@ pub const ALL: &[Managed] = &[
     Managed {
         name: "PowerUserAccess",
         id: "ANPAJYRXTHIB4FOVS3ZXS",
-        description: "Provides full access to all but users, groups, roles and policies.",
-        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","NotAction":"iam:*","Resource":"*"}]}"#,
+        description: "Provides full access to all but users, groups, roles, policies, accounts and hosts.",
+        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","NotAction":["hearth:*Account*","hearth:*Host*","hearth:*JoinToken*","iam:*"],"Resource":"*"}]}"#,
     },
 ];
 

@@ -7,8 +7,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::seal::{Broken, Sealed, open, seal};
-use crate::state::{Secret, State, base32};
+use super::seal::{Sealed, open, seal};
+use crate::seal::{Broken, Secret};
+use crate::state::{base32, new_secret};
+use crate::vault::Vault;
 
 /// Who acts by credentials that end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,7 +105,7 @@ pub struct Credentials {
 /// # Errors
 /// The cloud cannot seal.
 pub fn begin(
-    state: &State,
+    vault: &Vault,
     principal_id: &str,
     name: Option<&str>,
     policies: Option<SessionPolicies>,
@@ -116,11 +118,11 @@ pub fn begin(
             name: name.map(str::to_owned),
             policies,
         },
-        secret: Secret::generate(),
+        secret: new_secret(),
         expires_at,
     };
     Ok(Credentials {
-        token: seal(state, &token)?,
+        token: seal(vault, &token)?,
         access_key_id: token.session.access_key_id,
         secret: token.secret,
         expires_at,
@@ -139,12 +141,12 @@ pub enum Refused {
 /// # Errors
 /// It is none of this cloud, it is another key's, or it has ended.
 pub fn of_token(
-    state: &State,
+    vault: &Vault,
     access_key_id: &str,
     token: &str,
     now: i64,
 ) -> Result<(Session, Secret), Refused> {
-    let token: Token = open(state, token).map_err(|_| Refused::Unknown)?;
+    let token: Token = open(vault, token).map_err(|_| Refused::Unknown)?;
     if token.session.access_key_id != access_key_id {
         return Err(Refused::Unknown);
     }

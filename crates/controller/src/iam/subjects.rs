@@ -34,7 +34,7 @@ pub struct Asked<'a> {
     pub state: &'a State,
     pub identity: &'a Identity<'a>,
     pub account: &'a str,
-    /// As credential scopes name it: `ec2`, `iam`.
+    /// As credential scopes name it: `ec2`, `iam`; or `hearth`.
     pub service: &'a str,
     /// EC2's name of the call.
     pub action: &'a str,

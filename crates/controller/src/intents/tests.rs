@@ -37,7 +37,7 @@ fn layout(tx: &mut Tx<'_>) {
     tx.put(state::Cloud {
         owner_id: "1".into(),
         epoch: "one".into(),
-        seal: state::Cloud::new_seal(),
+        seal: Default::default(),
     });
     for host in HOSTS {
         tx.put(a_host(host));

@@ -1,8 +1,9 @@
 //! The control plane's own certificate authority: it vouches for `hearthd` towards agents, and for agents towards
 //! `hearthd`. Its key and certificate are one file, so that a crash cannot leave half of it.
 
+use std::fs::Permissions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -15,10 +16,14 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
+mod callers;
+mod given;
+mod issued;
 mod server;
 #[cfg(test)]
 mod tests;
 
+pub use callers::CallersTls;
 pub use server::server_config;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,19 @@ pub enum PkiError {
          Start hearthd with an empty one"
     )]
     Other { path: PathBuf },
+    #[error("{path} holds nothing that can be read as PEM")]
+    Pem {
+        path: PathBuf,
+        source: rustls_pki_types::pem::Error,
+    },
+    #[error("{path} holds no certificate")]
+    NoCertificate { path: PathBuf },
+    #[error("the key in {key} does not go with the certificate in {chain}")]
+    Pair {
+        chain: PathBuf,
+        key: PathBuf,
+        source: rustls::Error,
+    },
     #[error("making a certificate")]
     Certificate(#[from] rcgen::Error),
     #[error("setting up TLS")]
@@ -164,6 +182,19 @@ impl Authority {
             })
     }
 
+    /// Writes the certificate, without the key, where everybody may read it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn publish(&self, path: &Path) -> Result<(), PkiError> {
+        let written = write_atomically(path, self.certificate_pem.as_bytes(), 0o644);
+        written.map_err(|source| PkiError::File {
+            doing: "writing",
+            path: path.to_owned(),
+            source,
+        })
+    }
+
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
@@ -248,7 +279,7 @@ fn valid_for(params: &mut CertificateParams, now: SystemTime, life: Duration) {
     params.not_after = now.checked_add(life).unwrap_or(now).into();
 }
 
-/// Replaces a file as a whole: after a crash there is the old one or the new one.
+/// Replaces a file as a whole: after a crash there is the old one or the new one. It has this mode whatever the umask.
 pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let _ = std::fs::remove_file(&temporary);
@@ -257,6 +288,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
         .create_new(true)
         .mode(mode)
         .open(&temporary)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;

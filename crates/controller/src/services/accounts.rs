@@ -1,5 +1,7 @@
 //! Accounts, for the operator: who rents this cloud.
 
+use std::sync::Arc;
+
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 use serde_json::json;
@@ -37,7 +39,7 @@ async fn create(app: &App, request: CreateAccountRequest) -> Result<CreateAccoun
         let expected = "Expecting 1 to 50 characters, without leading or trailing spaces.";
         return Err(ApiError::invalid_value("AccountName", &name, expected));
     }
-    let layout = Layout::of(&app.config);
+    let (layout, vault) = (Layout::of(&app.config), Arc::clone(&app.vault));
     app.store
         .transact(move |tx| {
             if tx.any_by(&state::Account::BY_NAME, &name) {
@@ -57,16 +59,17 @@ async fn create(app: &App, request: CreateAccountRequest) -> Result<CreateAccoun
                 name,
                 created_at: tx.now(),
             };
-            let key = AccessKey::generate(&account.id, None, tx.now());
+            let (key, secret) = AccessKey::generate(&vault.root, &account.id, None, tx.now())?;
+            let access_key_id = key.id.clone();
             tx.put(account.clone());
-            tx.put(key.clone());
+            tx.put(key);
             furnish(tx, &account.id, &layout);
             tx.audit(json!({ "created": account.id, "name": account.name }));
             tx.event("account.created", &account.id);
             Ok(CreateAccountResponse {
                 account: Some(tell(&account)),
-                access_key_id: key.id,
-                secret_access_key: key.secret.0,
+                access_key_id,
+                secret_access_key: secret.0,
             })
         })
         .await
@@ -88,7 +91,7 @@ async fn create_key(
     app: &App,
     request: CreateAccountAccessKeyRequest,
 ) -> Result<CreateAccountAccessKeyResponse, ApiError> {
-    let id = request.account_id;
+    let (id, vault) = (request.account_id, Arc::clone(&app.vault));
     app.store
         .transact(move |tx| {
             known(tx, &id)?;
@@ -97,12 +100,13 @@ async fn create_key(
                     format!("The root user of {id} has {MOST_KEYS} access keys. Its user deletes one: DeleteAccessKey.");
                 return Err(ApiError::new(ErrorCode::LimitExceeded, message));
             }
-            let key = AccessKey::generate(&id, None, tx.now());
-            tx.put(key.clone());
-            tx.audit(json!({ "account_of_key": id, "access_key": key.id }));
+            let (key, secret) = AccessKey::generate(&vault.root, &id, None, tx.now())?;
+            let access_key_id = key.id.clone();
+            tx.put(key);
+            tx.audit(json!({ "account_of_key": id, "access_key": access_key_id }));
             Ok(CreateAccountAccessKeyResponse {
-                access_key_id: key.id,
-                secret_access_key: key.secret.0,
+                access_key_id,
+                secret_access_key: secret.0,
             })
         })
         .await

@@ -54,7 +54,7 @@ fn duration(given: Option<i32>, usual: i32, most: i32) -> Result<i64, ApiError> 
 }
 
 /// New credentials of an identity, with an audit row of whose they are.
-async fn begin(app: &App, state: &State, whose: &Identity<'_>, seconds: i64) -> Result<Made, ApiError> {
+async fn begin(app: &App, whose: &Identity<'_>, seconds: i64) -> Result<Made, ApiError> {
     let (principal, name, policies) = match whose {
         Identity::Session { role, name, policies } => {
             (role.id.clone(), Some(name.as_str()), policies.clone())
@@ -71,7 +71,7 @@ async fn begin(app: &App, state: &State, whose: &Identity<'_>, seconds: i64) -> 
         other => (other.id(), None, None),
     };
     let expires_at = crate::store::now() + seconds * 1000;
-    let made = session::begin(state, &principal, name, policies, expires_at);
+    let made = session::begin(&app.vault, &principal, name, policies, expires_at);
     let made = made.map_err(|error| ApiError::internal(&error))?;
     let detail = json!({ "arn": whose.arn(), "access_key": made.access_key_id, "seconds": seconds });
     app.store
@@ -147,7 +147,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
             action: ASSUME.to_owned(),
             resource: request.role_arn.clone(),
         };
-        denial.error(&state, Service::Sts)
+        denial.error(&app.vault, Service::Sts)
     };
     // Nobody learns whether there is a role that trusts others. It may be another account's.
     let whole = app.store.state();
@@ -182,7 +182,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
             let own = denial(app, &state, &call, &identity, subject, Of::All)?;
             let own = own.filter(|own| own.explicit_deny || is_foreign || found == Trust::ByAccount);
             if let Some(denial) = own.or(limits) {
-                return Err(denial.error(&state, Service::Sts));
+                return Err(denial.error(&app.vault, Service::Sts));
             }
         }
         Trust::Denied => return Err(denied(true)),
@@ -196,7 +196,7 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
     let limits = session_policies(&whole, owner, request.policy, request.policy_arns)?;
     let (policies, packed_policy_size) = limits.unzip();
     let assumed = Identity::Session { role, name, policies };
-    let made = begin(app, &state, &assumed, seconds).await?;
+    let made = begin(app, &assumed, seconds).await?;
     Ok(AssumeRoleResponse {
         credentials: Some(tell(made)),
         assumed_role_user: Some(AssumedRoleUser {
@@ -232,7 +232,7 @@ async fn federate(
         // Without any, nothing is allowed.
         policies: policies.unwrap_or_default(),
     };
-    let made = begin(app, &state, &federated, seconds).await?;
+    let made = begin(app, &federated, seconds).await?;
     Ok(GetFederationTokenResponse {
         credentials: Some(tell(made)),
         federated_user: Some(FederatedUser {
@@ -271,7 +271,7 @@ async fn session_token(
     let most = longest(matches!(identity, Identity::Root { .. }));
     let seconds = duration(request.duration_seconds, 43_200, most)?;
     Ok(GetSessionTokenResponse {
-        credentials: Some(tell(begin(app, &state, &identity, seconds).await?)),
+        credentials: Some(tell(begin(app, &identity, seconds).await?)),
     })
 }
 
@@ -294,7 +294,7 @@ async fn decode(
     app: &App,
     request: DecodeAuthorizationMessageRequest,
 ) -> Result<DecodeAuthorizationMessageResponse, ApiError> {
-    let opened: Result<Denial, _> = open(&app.state(), &request.encoded_message);
+    let opened: Result<Denial, _> = open(&app.vault, &request.encoded_message);
     let account = app.account();
     let is_own = |denial: &Denial| denial.principal.split(':').nth(4) == Some(&account);
     let denial = opened.ok().filter(is_own).ok_or_else(|| {

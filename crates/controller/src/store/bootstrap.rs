@@ -4,6 +4,7 @@ use hearth_api::{Id, Kind};
 use ipnet::Ipv4Net;
 
 use crate::config::Config;
+use crate::seal::{Broken, SealedSecret, SealingKey, Secret};
 use crate::state::{AccessKey, Account, Cloud, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc};
 
 /// How a new cloud is laid out.
@@ -32,11 +33,21 @@ pub const SUBNET_PREFIX: u8 = 20;
 pub const DEFAULT_GROUP: &str = "default";
 
 /// Makes what is missing; a cloud that exists keeps its VPCs, and gets subnets for zones that are new. Answers the
-/// owner's account id.
-pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout) -> String {
-    let owner = owner_id(tx);
+/// owner's account id. Secrets are sealed under `root`; those that are not, of a database of before seals, as well.
+///
+/// # Errors
+/// As [`SealedSecret::seal`].
+pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout, root: &SealingKey) -> Result<String, Broken> {
+    let owner = owner_id(tx, root)?;
     if tx.by(&AccessKey::BY_ACCOUNT, &owner).next().is_none() {
-        tx.put(AccessKey::generate(&owner, None, tx.now()));
+        let (key, _) = AccessKey::generate(root, &owner, None, tx.now())?;
+        tx.put(key);
+    }
+    let keys: Vec<AccessKey> = tx.all::<AccessKey>().cloned().collect();
+    for key in keys {
+        if let Some(sealed) = key.sealed(root)? {
+            tx.put(sealed);
+        }
     }
     if tx.account(&owner).is_none() {
         tx.put(Account {
@@ -49,7 +60,7 @@ pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout) -> String {
     for account in accounts {
         furnish(tx, &account, layout);
     }
-    owner
+    Ok(owner)
 }
 
 /// Makes what an account begins with and does not have: a default VPC with its group, and a default subnet in each zone.
@@ -97,7 +108,7 @@ pub fn furnish(tx: &mut Tx<'_>, account_id: &str, layout: &Layout) {
     }
 }
 
-fn owner_id(tx: &mut Tx<'_>) -> String {
+fn owner_id(tx: &mut Tx<'_>, root: &SealingKey) -> Result<String, Broken> {
     if let Some(cloud) = tx.get::<Cloud>(Cloud::ID).cloned() {
         let owner_id = cloud.owner_id.clone();
         // Of a database of before epochs, or seals.
@@ -105,21 +116,23 @@ fn owner_id(tx: &mut Tx<'_>) -> String {
         if whole.epoch.is_empty() {
             whole.epoch = Cloud::new_epoch();
         }
-        if whole.seal.0.is_empty() {
-            whole.seal = Cloud::new_seal();
+        match whole.seal.plain() {
+            Some(Secret(plain)) if plain.is_empty() => whole.seal = Cloud::new_seal(root)?,
+            Some(plain) => whole.seal = SealedSecret::seal(root, Cloud::SEAL, &plain)?,
+            None => {}
         }
         if whole != cloud {
             tx.put(whole);
         }
-        return owner_id;
+        return Ok(owner_id);
     }
     let owner_id = Account::new_id();
     tx.put(Cloud {
         owner_id: owner_id.clone(),
         epoch: Cloud::new_epoch(),
-        seal: Cloud::new_seal(),
+        seal: Cloud::new_seal(root)?,
     });
-    owner_id
+    Ok(owner_id)
 }
 
 fn make_vpc(tx: &mut Tx<'_>, owner: &str, cidr: Ipv4Net) -> Vpc {

@@ -142,7 +142,7 @@ async fn a_restore_that_was_cut_short_is_no_cloud_and_is_done_again() {
         names.sort();
         names
     };
-    assert_eq!(names(&backup), ["hearth.db", "images", "pki"]);
+    assert_eq!(names(&backup), ["hearth.db", "images", "pki", "seal.key"]);
     cloud.hearthd.kill();
     std::fs::remove_dir_all(&data).unwrap();
 

@@ -26,7 +26,7 @@ async fn botocore_finds_ec2() {
     assert_eq!(std::fs::read_to_string(&credentials).unwrap(), before);
     assert!(!cloud.hearthd.log().contains("aws_secret"));
 
-    run(python, cloud, "ec2.py", &before).await;
+    run(python, cloud, "http", "ec2.py", &before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +41,7 @@ async fn policies_decide_what_users_and_roles_may() {
         return;
     };
     let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
-    run(python, cloud, "iam.py", &profile).await;
+    run(python, cloud, "https", "iam.py", &profile).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +58,7 @@ async fn younger_services_speak_json() {
 }
 
 /// Runs a script against the port. What was refused is in the log, and the secret of the owner's profile is not.
-async fn run(python: OsString, cloud: Cloud, script: &str, profile: &str) {
+async fn run(python: OsString, cloud: Cloud, scheme: &'static str, script: &str, profile: &str) {
     let session = cloud.connect().await;
     let obeying = session.obey();
     cloud.until_connected().await;
@@ -70,10 +70,14 @@ async fn run(python: OsString, cloud: Cloud, script: &str, profile: &str) {
     let output = tokio::task::spawn_blocking(move || {
         Command::new(python)
             .arg(script)
-            .arg(format!("http://{}", endpoints["ec2_listen"].as_str().unwrap()))
+            .arg(format!(
+                "{scheme}://{}",
+                endpoints["ec2_listen"].as_str().unwrap()
+            ))
             .arg("local-1")
             .arg(&credentials)
             .arg(image_id)
+            .env("AWS_CA_BUNDLE", endpoints["ca_bundle"].as_str().unwrap())
             .output()
             .unwrap()
     });

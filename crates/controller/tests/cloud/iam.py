@@ -202,6 +202,9 @@ ec2.terminate_instances(InstanceIds=[other])
 here = {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}
 iam.put_user_policy(UserName="bert", PolicyName="here", PolicyDocument=allows("ec2:DescribeImages", Condition=here))
 his.describe_images()
+secure = {"Bool": {"aws:SecureTransport": str(endpoint.startswith("https")).lower()}}
+iam.put_user_policy(UserName="bert", PolicyName="here", PolicyDocument=allows("ec2:DescribeImages", Condition=secure))
+his.describe_images()
 elsewhere = {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}
 iam.put_user_policy(UserName="bert", PolicyName="here", PolicyDocument=allows("ec2:DescribeImages", Condition=elsewhere))
 refused("UnauthorizedOperation", 403, his.describe_images)

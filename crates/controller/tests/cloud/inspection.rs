@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hearth_api::Client;
+use hearth_api::client::Introduction;
 use tempfile::TempDir;
 
 use crate::support::{Hearthd, SOON, code, register};
@@ -171,7 +172,8 @@ async fn a_sparse_image_is_inspected_in_little_memory() {
 async fn sparse_is_cheap(hearthd: &Hearthd, image: &[u8]) {
     // Not by the ordinary way, which refuses a socket of a stranger below /tmp.
     let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", hearthd.socket().display()));
-    let client = Client::new(endpoint.unwrap().connect().await.unwrap());
+    let channel = endpoint.unwrap().connect().await.unwrap();
+    let client = Client::new(Introduction::default().over(channel));
     let name = format!("sparse-{}", hearthd.pid());
     std::fs::write(hearthd.dir.path().join("log"), "").unwrap();
     register(&client, &name, image).await.unwrap();

@@ -26,5 +26,6 @@ mod reflection;
 mod sharing;
 mod silence;
 mod support;
+mod trust;
 mod uploads;
 mod volumes;

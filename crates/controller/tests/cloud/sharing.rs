@@ -38,13 +38,17 @@ impl Trio {
             ]
             .map(str::to_owned)
         };
-        let hearthds: Vec<Hearthd> = (0..3)
-            .map(|_| {
-                let arguments = arguments(&postgres);
-                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-                Hearthd::with(&[&arguments[..], &["--instance-limit", "100000"]].concat())
-            })
-            .collect();
+        let mut hearthds: Vec<Hearthd> = Vec::new();
+        for _ in 0..3 {
+            let arguments = arguments(&postgres);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let arguments = [&arguments[..], &["--instance-limit", "100000"]].concat();
+            // All have the key of the first.
+            hearthds.push(match hearthds.first() {
+                None => Hearthd::with(&arguments),
+                Some(first) => Hearthd::beside(first, &arguments),
+            });
+        }
         let disk = disk(hearthds[0].dir.path())?;
         // Through one that is not the leader.
         let image_id = register(&hearthds[1].client().await, "tiny", &disk)
@@ -203,6 +207,27 @@ async fn followers_answer_reads_forward_the_rest_and_send_agents_to_the_leader()
     let mut api = v1::hosts_client::HostsClient::new(channel);
     let status = api.list_hosts(v1::ListHostsRequest {}).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::PermissionDenied, "{status:?}");
+    // Whoever has not the key of their secrets does not join them, and makes none.
+    let stranger = TempDir::with_prefix("stranger-").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hearthd"))
+        .args([
+            "--database",
+            &trio.postgres.url(),
+            "--agent-listen",
+            "127.0.0.1:0",
+        ])
+        .arg("--data-dir")
+        .arg(stranger.path().join("data"))
+        .arg("--socket")
+        .arg(stranger.path().join("api.sock"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("seal.key is missing"),
+        "{said}"
+    );
+    assert!(!stranger.path().join("data/seal.key").exists());
     host.abort();
 }
 

@@ -1,6 +1,7 @@
 //! A real `hearthd` process in a directory of its own, and a host agent that only pretends to run instances.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -48,19 +49,35 @@ impl Hearthd {
 
     /// With a limit of descriptors.
     pub fn with_files(files: u32) -> Self {
-        Self::limited(&[], Some(files))
+        Self::limited(&["--ec2-listen", "127.0.0.1:0"], Some(files))
+    }
+
+    /// On the database of another, whose key of seals it has.
+    pub fn beside(other: &Self, arguments: &[&str]) -> Self {
+        let mut hearthd = Self::unborn(arguments, None);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(hearthd.data())
+            .unwrap();
+        std::fs::copy(other.data().join("seal.key"), hearthd.data().join("seal.key")).unwrap();
+        hearthd.spawn();
+        hearthd
     }
 
     fn limited(arguments: &[&str], files: Option<u32>) -> Self {
-        let mut hearthd = Self {
+        let mut hearthd = Self::unborn(arguments, files);
+        hearthd.spawn();
+        hearthd
+    }
+
+    fn unborn(arguments: &[&str], files: Option<u32>) -> Self {
+        Self {
             dir: TempDir::with_prefix("hearthd-").unwrap(),
             child: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             agent_listen: "127.0.0.1:0".into(),
             files,
-        };
-        hearthd.spawn();
-        hearthd
+        }
     }
 
     /// Where it was before.

@@ -1,5 +1,7 @@
 //! Access keys of users. The root user's is made with the cloud.
 
+use std::sync::Arc;
+
 use hearth_api::ApiError;
 use hearth_api::v1::*;
 use serde_json::json;
@@ -39,22 +41,23 @@ pub(super) async fn create(
     request: CreateAccessKeyRequest,
 ) -> Result<CreateAccessKeyResponse, ApiError> {
     let (user_id, user_name) = owner(app, &app.state(), &request.user_name)?;
-    let account_id = app.account();
+    let (account_id, vault) = (app.account(), Arc::clone(&app.vault));
     let made = app.store.transact(move |tx| {
         if keys(tx, &account_id, user_id.as_deref()).len() >= MOST {
             return Err(limit_exceeded("AccessKeysPerUser", MOST));
         }
-        let key = state::AccessKey::generate(&account_id, user_id.as_deref(), tx.now());
+        let (key, secret) =
+            state::AccessKey::generate(&vault.root, &account_id, user_id.as_deref(), tx.now())?;
         tx.audit(json!({ "user": user_id, "access_key": key.id }));
         tx.put(key.clone());
-        Ok(key)
+        Ok((key, secret))
     });
-    let key = made.await?;
+    let (key, secret) = made.await?;
     Ok(CreateAccessKeyResponse {
         access_key: Some(AccessKey {
             access_key_id: key.id.clone(),
             create_date: Some(timestamp(key.created_at)),
-            secret_access_key: key.secret.0.clone(),
+            secret_access_key: secret.0,
             status: status(&key),
             user_name,
         }),

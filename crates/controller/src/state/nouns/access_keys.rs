@@ -1,10 +1,9 @@
 //! Access keys: what requests are signed with.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::User;
+use crate::seal::{Broken, SealedSecret, SealingKey, Secret};
 use crate::state::{Index, Noun};
 
 /// A key of a user, or of an account's root user.
@@ -16,21 +15,12 @@ pub struct AccessKey {
     /// The user's id; `None`: the root user's.
     #[serde(default)]
     pub user_id: Option<String>,
-    pub secret: Secret,
+    /// Sealed under the file's key ([`crate::vault`]), for this key alone.
+    pub secret: SealedSecret,
     /// Whether nothing may be signed with it.
     #[serde(default)]
     pub is_inactive: bool,
     pub created_at: i64,
-}
-
-/// What nobody but its owner may read.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
 }
 
 impl AccessKey {
@@ -42,26 +32,61 @@ impl AccessKey {
     pub const BY_USER: Index<Self> =
         Index::refers::<User>("user", |key| key.user_id.iter().cloned().collect());
 
-    pub fn generate(account_id: &str, user_id: Option<&str>, now: i64) -> Self {
-        Self {
-            id: format!("AKIA{}", base32::<16>()),
+    /// A new key, and its secret.
+    ///
+    /// # Errors
+    /// As [`SealedSecret::seal`].
+    pub fn generate(
+        root: &SealingKey,
+        account_id: &str,
+        user_id: Option<&str>,
+        now: i64,
+    ) -> Result<(Self, Secret), Broken> {
+        let id = format!("AKIA{}", base32::<16>());
+        let secret = new_secret();
+        let key = Self {
+            secret: SealedSecret::seal(root, &purpose(&id), &secret)?,
+            id,
             account_id: account_id.to_owned(),
             user_id: user_id.map(str::to_owned),
-            secret: Secret::generate(),
             is_inactive: false,
             created_at: now,
-        }
+        };
+        Ok((key, secret))
+    }
+
+    /// # Errors
+    /// It was sealed under another key, or is another access key's.
+    pub fn open(&self, root: &SealingKey) -> Result<Secret, Broken> {
+        self.secret.open(root, &purpose(&self.id))
+    }
+
+    /// The key of a database of before seals, sealed; `None`: it is.
+    ///
+    /// # Errors
+    /// As [`SealedSecret::seal`].
+    pub fn sealed(&self, root: &SealingKey) -> Result<Option<Self>, Broken> {
+        let Some(plain) = self.secret.plain() else {
+            return Ok(None);
+        };
+        let secret = SealedSecret::seal(root, &purpose(&self.id), &plain)?;
+        Ok(Some(Self {
+            secret,
+            ..self.clone()
+        }))
     }
 }
 
-impl Secret {
-    /// 240 bits in 40 characters, as AWS's are.
-    pub fn generate() -> Self {
-        Self(base64::Engine::encode(
-            &base64::prelude::BASE64_STANDARD,
-            rand::random::<[u8; 30]>(),
-        ))
-    }
+fn purpose(id: &str) -> String {
+    format!("access-key/{id}")
+}
+
+/// A secret of an access key: 240 bits in 40 characters, as AWS's are.
+pub fn new_secret() -> Secret {
+    Secret(base64::Engine::encode(
+        &base64::prelude::BASE64_STANDARD,
+        rand::random::<[u8; 30]>(),
+    ))
 }
 
 /// Random letters and digits, as ids of AWS's are made of them.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use crate::seal::{Broken, SealedSecret, SealingKey};
 use crate::state::{Index, Noun};
 
 /// What holds for the whole cloud. There is one.
@@ -14,9 +14,9 @@ pub struct Cloud {
     /// what they heard before.
     #[serde(default)]
     pub epoch: String,
-    /// Hex of the AES-256 key under which what callers keep for the cloud is sealed, such as session tokens.
+    /// The key under which what callers keep for the cloud is sealed, such as session tokens ([`crate::vault`]).
     #[serde(default)]
-    pub seal: Secret,
+    pub seal: SealedSecret,
 }
 
 impl Cloud {
@@ -27,9 +27,15 @@ impl Cloud {
         hex::encode(rand::random::<[u8; 8]>())
     }
 
+    /// What [`Self::seal`] is sealed for.
+    pub const SEAL: &str = "cloud/seal";
+
     /// A key that there has never been.
-    pub fn new_seal() -> Secret {
-        Secret(hex::encode(rand::random::<[u8; 32]>()))
+    ///
+    /// # Errors
+    /// As [`SealedSecret::seal`].
+    pub fn new_seal(root: &SealingKey) -> Result<SealedSecret, Broken> {
+        SealedSecret::seal(root, Self::SEAL, &SealingKey::generate())
     }
 }
 

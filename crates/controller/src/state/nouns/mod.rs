@@ -16,7 +16,7 @@ mod placement;
 mod security_groups;
 mod volumes;
 
-pub use access_keys::{AccessKey, Secret, base32};
+pub use access_keys::{AccessKey, base32, new_secret};
 pub use account_settings::{AccountSettings, MetadataDefaults};
 pub use accounts::Account;
 pub use attachment::{Attachment, PRIMARY};
