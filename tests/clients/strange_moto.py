@@ -40,7 +40,7 @@ FILES = [
 ]
 LIST = pathlib.Path(__file__).with_name("moto_differences.txt")
 # A line of the list: the test, and the reason why it fails, as the list's head says.
-LINE = re.compile(r"(?P<test>\S+) (?P<kind>noun|moto|chance|differs): (?P<reason>.+)")
+LINE = re.compile(r"(?P<test>.+?) (?P<kind>noun|moto|chance|differs): (?P<reason>.+)")
 
 
 class Clouds:
