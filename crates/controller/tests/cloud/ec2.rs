@@ -54,7 +54,7 @@ async fn younger_services_speak_json() {
         return;
     };
     let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
-    run(python, cloud, "calls.py", &profile).await;
+    run(python, cloud, "http", "calls.py", &profile).await;
 }
 
 /// Runs a script against the port. What was refused is in the log, and the secret of the owner's profile is not.
