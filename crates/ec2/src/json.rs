@@ -222,7 +222,8 @@ fn members(table: &Table, field: &Field, values: &[Value<'_>], out: &mut String)
             Some(value) => write(table, field.kind, *value, out)?,
             None => out.push_str(match field.kind {
                 Kind::Boolean => "false",
-                Kind::Integer | Kind::Long | Kind::Float | Kind::Double => "0",
+                Kind::Integer | Kind::Long => "0",
+                Kind::Float | Kind::Double => "0.0",
                 _ => "\"\"",
             }),
         }
@@ -304,18 +305,18 @@ fn write(table: &Table, kind: Kind, value: Value<'_>, out: &mut String) -> Resul
         (Kind::Integer | Kind::Long, Value::Varint(value)) => out.push_str(&value.cast_signed().to_string()),
         (Kind::Float, Value::Four(bytes)) => {
             let value = f32::from_le_bytes(bytes);
-            number(value.to_string(), value.into(), out);
+            number(format!("{value:?}"), value.into(), out);
         }
         (Kind::Double, Value::Eight(bytes)) => {
             let value = f64::from_le_bytes(bytes);
-            number(value.to_string(), value, out);
+            number(format!("{value:?}"), value, out);
         }
         _ => return Err(Malformed("a field is of another type")),
     }
     Ok(())
 }
 
-/// JSON has no numbers for what is none.
+/// As AWS writes it: `5.0`. JSON has no numbers for what is none.
 fn number(shown: String, value: f64, out: &mut String) {
     match value {
         f64::INFINITY => out.push_str("\"Infinity\""),
