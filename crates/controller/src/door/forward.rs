@@ -168,13 +168,12 @@ impl Shared {
         let caller = request.extensions().get::<Caller>().cloned();
         let headers = request.headers_mut();
         headers.remove(CALLER);
-        match caller.map(|caller| HeaderValue::try_from(caller.whole())) {
-            Some(Ok(value)) => {
+        // The leader takes no call without.
+        match HeaderValue::try_from(caller.unwrap_or(Caller::UNKNOWN).whole()) {
+            Ok(value) => {
                 headers.insert(CALLER, value);
             }
-            // Without a caller it would be root's.
-            Some(Err(error)) => return Status::from(ApiError::internal(&error)).into_http(),
-            None => {}
+            Err(error) => return Status::from(ApiError::internal(&error)).into_http(),
         }
         // The leader's log and audit rows say the same id as this answer.
         headers.remove(REQUEST_ID);

@@ -119,7 +119,7 @@ where
             }
             // Without a caller it would be root's.
             Some(Err(error)) => return Status::invalid_argument(error.to_string()).into_http(),
-            None => {}
+            None => return Status::invalid_argument("a call that is forwarded says whose it is").into_http(),
         }
         let id = head.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
         if let Some(id) = id.map(str::to_owned) {
