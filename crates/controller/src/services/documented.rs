@@ -29,7 +29,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "DescribeImages",
         "public-ssm-parameter-name",
-        "images do not know the names that SSM has for them",
+        "names of images are tags of their owners, which others do not see",
     ),
     (
         "DescribeImages",

@@ -94,7 +94,7 @@ mod tests {
                 Some("Qg=="),
             ),
             ("<Password>QQ==</Password><Password>half", Some("QQ==")),
-            ("<Password>no base64</Password>", None),
+            ("<Password>no_base64</Password>", None),
             ("<Password></Password>", Some("")),
             ("\u{fffd}<Password>QQ==</Password>", Some("QQ==")),
             (&long, None),
