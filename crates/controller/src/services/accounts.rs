@@ -122,22 +122,21 @@ fn known(state: &State, id: &str) -> Result<(), ApiError> {
     }
 }
 
-/// What goes with an account. Anything else must be gone before.
-const GOES: [&str; 13] = [
-    AccountSettings::KIND,
-    Vpc::KIND,
-    Subnet::KIND,
-    SecurityGroup::KIND,
-    SecurityGroupRule::KIND,
-    ClientToken::KIND,
-    Reservation::KIND,
-    AccessKey::KIND,
-    User::KIND,
-    Group::KIND,
-    Role::KIND,
-    InstanceProfile::KIND,
-    Policy::KIND,
-];
+/// What goes with an account, in this order: what refers to something goes before it. Anything else must be gone before.
+macro_rules! goes {
+    ($($noun:ty),* $(,)?) => {
+        const GOES: &[&str] = &[$(<$noun>::KIND),*];
+
+        fn remove_all(tx: &mut Tx<'_>, account_id: &str) {
+            $(remove::<$noun>(tx, account_id);)*
+        }
+    };
+}
+
+goes! {
+    ClientToken, Reservation, AccountSettings, AccessKey, InstanceProfile, User, Group, Role, Policy, SecurityGroupRule,
+    SecurityGroup, Subnet, Vpc,
+}
 
 async fn close(app: &App, request: CloseAccountRequest) -> Result<CloseAccountResponse, ApiError> {
     let id = request.account_id;
@@ -148,7 +147,7 @@ async fn close(app: &App, request: CloseAccountRequest) -> Result<CloseAccountRe
     app.store
         .transact(move |tx| {
             known(tx, &id)?;
-            if let Some((kind, left)) = tx.belonging(&id, &GOES) {
+            if let Some((kind, left)) = tx.belonging(&id, GOES) {
                 let message = format!(
                     "The account {id} still has the {kind} {left}. Delete what it has first; instances are gone an hour \
                      after their termination."
@@ -156,18 +155,7 @@ async fn close(app: &App, request: CloseAccountRequest) -> Result<CloseAccountRe
                 return Err(ApiError::new(ErrorCode::DependencyViolation, message));
             }
             remove::<AccountSettings>(tx, &id);
-            remove::<ClientToken>(tx, &id);
-            remove::<Reservation>(tx, &id);
-            remove::<AccessKey>(tx, &id);
-            remove::<InstanceProfile>(tx, &id);
-            remove::<User>(tx, &id);
-            remove::<Group>(tx, &id);
-            remove::<Role>(tx, &id);
-            remove::<Policy>(tx, &id);
-            remove::<SecurityGroupRule>(tx, &id);
-            remove::<SecurityGroup>(tx, &id);
-            remove::<Subnet>(tx, &id);
-            remove::<Vpc>(tx, &id);
+            remove_all(tx, &id);
             tx.remove::<state::Account>(&id);
             tx.audit(json!({ "closed": id }));
             tx.event("account.closed", &id);

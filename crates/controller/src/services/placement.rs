@@ -88,7 +88,7 @@ async fn create(
                     format!("The placement group '{name}' already exists."),
                 ));
             }
-            if tx.count::<state::PlacementGroup>() >= MAX_GROUPS {
+            if tx.count_of(&state::PlacementGroup::BY_NAME, &account_id) >= MAX_GROUPS {
                 return Err(ApiError::new(
                     ErrorCode::ResourceLimitExceeded,
                     format!("An account has at most {MAX_GROUPS} placement groups: delete some first."),

@@ -300,6 +300,13 @@ impl State {
             .filter(|(_, object)| self.sees(*object))
     }
 
+    /// How many objects an account has, by an index whose keys begin with the account's id.
+    pub fn count_of<N: Held>(&self, index: &Index<N>, account_id: &str) -> usize {
+        let first = key(&[account_id, ""]);
+        let own = self.from(index, &first);
+        own.take_while(|(key, _)| key.starts_with(&first)).count()
+    }
+
     pub fn sum<N: Held>(&self, sum: &Sum<N>, group: &str) -> Amounts {
         N::table(self).sum(sum, group)
     }

@@ -215,6 +215,16 @@ mine.modify_image_attribute(ImageId=image, Attribute="launchPermission", Operati
 assert public["Public"] and public["ImageId"] == image
 assert theirs.describe_images(Filters=[{"Name": "is-public", "Values": ["true"]}])["Images"]
 
+# What an account may have is counted by itself.
+for number in range(499):
+    mine.create_placement_group(GroupName=f"group-{number}", Strategy="cluster")
+refused("ResourceLimitExceeded", mine.create_placement_group, GroupName="one-more", Strategy="cluster")
+theirs.create_placement_group(GroupName="own", Strategy="cluster")
+theirs.delete_placement_group(GroupName="own")
+
+# Settings go with the account, and so do its users and roles.
+theirs.enable_serial_console_access()
+
 # For the end of the account: whatever was made in it is gone.
 theirs.terminate_instances(InstanceIds=own)
 theirs.delete_key_pair(KeyName="key")

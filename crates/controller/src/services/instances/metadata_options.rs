@@ -1,17 +1,79 @@
-//! ModifyInstanceMetadataOptions.
+//! The metadata options of instances: those of a launch, and ModifyInstanceMetadataOptions.
 
 use hearth_api::v1::{
-    InstanceMetadataOptions, ModifyInstanceMetadataOptionsRequest, ModifyInstanceMetadataOptionsResult, Tag,
+    InstanceMetadataOptions, ModifyInstanceMetadataOptionsRequest, ModifyInstanceMetadataOptionsResult,
+    RunInstancesRequest, Tag,
 };
 use hearth_api::{ApiError, ErrorCode, InstanceState, Kind};
 use serde_json::json;
 
-use super::plan;
 use crate::app::App;
 use crate::services::input;
 use crate::state::noun::tell_tags;
-use crate::state::{Instance, METADATA_TAGS_ENABLED, Tx};
+use crate::state::{Instance, METADATA_TAGS_ENABLED, MetadataDefaults, Tx};
 use crate::views;
+
+/// Whether IMDSv1 answers, in EC2.
+pub const TOKENS_OPTIONAL: &str = "optional";
+
+/// What the request does not say is as the account has it, else as EC2 has it.
+pub(super) fn filled(
+    request: &RunInstancesRequest,
+    defaults: &MetadataDefaults,
+) -> Result<InstanceMetadataOptions, ApiError> {
+    let mut options = request.metadata_options.clone().unwrap_or_default();
+    let fill = |text: &mut String, default: &Option<String>, of_ec2: &str| {
+        if text.is_empty() {
+            text.push_str(default.as_deref().unwrap_or(of_ec2));
+        }
+    };
+    fill(&mut options.http_tokens, &defaults.http_tokens, TOKENS_OPTIONAL);
+    fill(&mut options.http_endpoint, &defaults.http_endpoint, "enabled");
+    let tags = &mut options.instance_metadata_tags;
+    fill(tags, &defaults.instance_metadata_tags, "disabled");
+    fill(&mut options.http_protocol_ipv6, &None, "disabled");
+    if options.http_put_response_hop_limit == 0 {
+        options.http_put_response_hop_limit = defaults.http_put_response_hop_limit.unwrap_or(1);
+    }
+    check(&options)?;
+    Ok(options)
+}
+
+/// # Errors
+/// A value is none of EC2's.
+fn check(options: &InstanceMetadataOptions) -> Result<(), ApiError> {
+    let one_of = |name, value: &String, admitted: [&str; 2]| {
+        if admitted.contains(&value.as_str()) {
+            return Ok(());
+        }
+        let expected = format!("Expecting {} or {}.", admitted[0], admitted[1]);
+        Err(ApiError::invalid_value(name, value, expected))
+    };
+    one_of("HttpTokens", &options.http_tokens, [TOKENS_OPTIONAL, "required"])?;
+    one_of("HttpEndpoint", &options.http_endpoint, ["enabled", "disabled"])?;
+    one_of(
+        "InstanceMetadataTags",
+        &options.instance_metadata_tags,
+        ["enabled", "disabled"],
+    )?;
+    if options.http_protocol_ipv6 == "enabled" {
+        let expected = "Only disabled is possible in this version: there is no IPv6.";
+        return Err(ApiError::invalid_value("HttpProtocolIpv6", "enabled", expected));
+    }
+    one_of(
+        "HttpProtocolIpv6",
+        &options.http_protocol_ipv6,
+        ["disabled", "enabled"],
+    )?;
+    if !(1..=64).contains(&options.http_put_response_hop_limit) {
+        return Err(ApiError::invalid_value(
+            "HttpPutResponseHopLimit",
+            options.http_put_response_hop_limit,
+            "Expecting 1 to 64.",
+        ));
+    }
+    Ok(())
+}
 
 pub(super) async fn modify(
     app: &App,
@@ -50,7 +112,7 @@ fn set(
         instance_metadata_tags: or(request.instance_metadata_tags, now.instance_metadata_tags),
         http_protocol_ipv6: or(request.http_protocol_ipv6, now.http_protocol_ipv6),
     };
-    plan::check_metadata(&options)?;
+    check(&options)?;
     if options.instance_metadata_tags == METADATA_TAGS_ENABLED {
         let tags: Vec<Tag> = tell_tags(&row.tags);
         input::check_metadata_tags(&tags)?;

@@ -34,8 +34,8 @@ mod run;
 mod start;
 pub(super) mod status;
 
+pub(crate) use metadata_options::TOKENS_OPTIONAL;
 pub(super) use plan::MAX_GROUPS;
-pub(crate) use plan::TOKENS_OPTIONAL;
 
 pub(super) struct Instances(pub(super) Arc<App>);
 

@@ -8,7 +8,7 @@ use hearth_api::v1::{InstanceMaintenanceOptions, InstanceMetadataOptions, RunIns
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use prost::Message as _;
 
-use super::maintenance;
+use super::{maintenance, metadata_options};
 use crate::catalog::instance_types::{self, InstanceType};
 use crate::services::input;
 use crate::services::ssm;
@@ -23,8 +23,6 @@ const MAX_USER_DATA: usize = 16 * 1024;
 pub(super) const CREDITS: &str = "unlimited";
 /// GiB of a gp3 volume.
 const MAX_VOLUME_GIB: u64 = 16_384;
-/// Whether IMDSv1 answers, in EC2.
-pub const TOKENS_OPTIONAL: &str = "optional";
 /// Security groups of one interface.
 pub const MAX_GROUPS: usize = 5;
 /// What AMIs call their root device; all of them mean the same here.
@@ -117,7 +115,10 @@ pub(super) fn check(mut request: RunInstancesRequest, defaults: &MetadataDefault
     let auto_recovery = auto_recovery(&mut request)?;
     let made = [Kind::Instance, Kind::Volume, Kind::NetworkInterface];
     let tags = |kind| input::tags_for(&request.tag_specifications, &made, kind);
-    let (metadata, instance_tags) = (metadata(&request, defaults)?, tags(Kind::Instance)?);
+    let (metadata, instance_tags) = (
+        metadata_options::filled(&request, defaults)?,
+        tags(Kind::Instance)?,
+    );
     if metadata.instance_metadata_tags == METADATA_TAGS_ENABLED {
         input::check_metadata_tags(&instance_tags)?;
     }
@@ -357,65 +358,6 @@ fn root_volume(request: &RunInstancesRequest) -> Result<(Option<u64>, bool), Api
     Ok((size, ebs.delete_on_termination.unwrap_or(true)))
 }
 
-/// What the request does not say is as the account has it, else as EC2 has it.
-fn metadata(
-    request: &RunInstancesRequest,
-    defaults: &MetadataDefaults,
-) -> Result<InstanceMetadataOptions, ApiError> {
-    let mut options = request.metadata_options.clone().unwrap_or_default();
-    let fill = |text: &mut String, default: &Option<String>, of_ec2: &str| {
-        if text.is_empty() {
-            text.push_str(default.as_deref().unwrap_or(of_ec2));
-        }
-    };
-    fill(&mut options.http_tokens, &defaults.http_tokens, TOKENS_OPTIONAL);
-    fill(&mut options.http_endpoint, &defaults.http_endpoint, "enabled");
-    let tags = &mut options.instance_metadata_tags;
-    fill(tags, &defaults.instance_metadata_tags, "disabled");
-    fill(&mut options.http_protocol_ipv6, &None, "disabled");
-    if options.http_put_response_hop_limit == 0 {
-        options.http_put_response_hop_limit = defaults.http_put_response_hop_limit.unwrap_or(1);
-    }
-    check_metadata(&options)?;
-    Ok(options)
-}
-
-/// # Errors
-/// A value is none of EC2's.
-pub(super) fn check_metadata(options: &InstanceMetadataOptions) -> Result<(), ApiError> {
-    let one_of = |name, value: &String, admitted: [&str; 2]| {
-        if admitted.contains(&value.as_str()) {
-            return Ok(());
-        }
-        let expected = format!("Expecting {} or {}.", admitted[0], admitted[1]);
-        Err(ApiError::invalid_value(name, value, expected))
-    };
-    one_of("HttpTokens", &options.http_tokens, [TOKENS_OPTIONAL, "required"])?;
-    one_of("HttpEndpoint", &options.http_endpoint, ["enabled", "disabled"])?;
-    one_of(
-        "InstanceMetadataTags",
-        &options.instance_metadata_tags,
-        ["enabled", "disabled"],
-    )?;
-    if options.http_protocol_ipv6 == "enabled" {
-        let expected = "Only disabled is possible in this version: there is no IPv6.";
-        return Err(ApiError::invalid_value("HttpProtocolIpv6", "enabled", expected));
-    }
-    one_of(
-        "HttpProtocolIpv6",
-        &options.http_protocol_ipv6,
-        ["disabled", "enabled"],
-    )?;
-    if !(1..=64).contains(&options.http_put_response_hop_limit) {
-        return Err(ApiError::invalid_value(
-            "HttpPutResponseHopLimit",
-            options.http_put_response_hop_limit,
-            "Expecting 1 to 64.",
-        ));
-    }
-    Ok(())
-}
-
 /// The default and no option at all are the same request.
 fn auto_recovery(request: &mut RunInstancesRequest) -> Result<String, ApiError> {
     let asked = request
@@ -465,155 +407,4 @@ fn hash(request: &RunInstancesRequest) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use hearth_api::v1::{BlockDeviceMapping, EbsBlockDevice, TagSpecification};
-
-    use super::*;
-
-    fn request() -> RunInstancesRequest {
-        RunInstancesRequest {
-            image_id: "ami-0123456789abcdef0".into(),
-            min_count: 1,
-            max_count: 1,
-            ..RunInstancesRequest::default()
-        }
-    }
-
-    fn refusal(change: impl FnOnce(&mut RunInstancesRequest)) -> String {
-        let mut request = request();
-        change(&mut request);
-        check(request, &MetadataDefaults::default())
-            .unwrap_err()
-            .code
-            .to_string()
-    }
-
-    #[test]
-    fn a_plain_request_gets_ec2s_defaults() {
-        let plan = check(request(), &MetadataDefaults::default()).unwrap();
-        assert_eq!(plan.kind.name, "t2.micro");
-        assert_eq!(plan.metadata.http_tokens, "optional");
-        assert!(plan.delete_on_termination && plan.volume_gib.is_none());
-    }
-
-    #[test]
-    fn metadata_options_are_the_requests_the_accounts_or_ec2s() {
-        let defaults = MetadataDefaults {
-            http_tokens: Some("required".into()),
-            http_put_response_hop_limit: Some(2),
-            ..Default::default()
-        };
-        let plan = check(request(), &defaults).unwrap();
-        let of = |options: &InstanceMetadataOptions| {
-            (options.http_tokens.clone(), options.http_put_response_hop_limit)
-        };
-        assert_eq!(of(&plan.metadata), ("required".into(), 2));
-        assert_eq!(plan.metadata.http_endpoint, "enabled");
-        // A repetition stays one when the account changes its defaults.
-        assert_eq!(
-            plan.hash,
-            check(request(), &MetadataDefaults::default()).unwrap().hash
-        );
-        let mut own = request();
-        own.metadata_options = Some(InstanceMetadataOptions {
-            http_tokens: "optional".into(),
-            ..Default::default()
-        });
-        assert_eq!(
-            of(&check(own, &defaults).unwrap().metadata),
-            ("optional".into(), 2)
-        );
-    }
-
-    #[test]
-    fn bad_requests_get_ec2s_codes() {
-        assert_eq!(refusal(|r| r.min_count = 0), "InvalidParameterValue");
-        assert_eq!(refusal(|r| r.max_count = -1), "InvalidParameterValue");
-        assert_eq!(refusal(|r| r.min_count = 2), "InvalidParameterValue");
-        assert_eq!(refusal(|r| r.image_id.clear()), "MissingParameter");
-        assert_eq!(refusal(|r| r.image_id = "ami-?".into()), "InvalidAMIID.Malformed");
-        assert_eq!(
-            refusal(|r| r.instance_type = "t9.huge".into()),
-            "InvalidInstanceType"
-        );
-        assert_eq!(
-            refusal(|r| r.user_data = BASE64_STANDARD.encode([0; 16385])),
-            "InvalidParameterValue"
-        );
-        assert_eq!(
-            refusal(|r| r.user_data = "#!/bin/sh".into()),
-            "InvalidParameterValue"
-        );
-        assert_eq!(
-            refusal(|r| r.client_token = "x".repeat(65)),
-            "InvalidParameterValue"
-        );
-        assert_eq!(
-            refusal(|r| r.private_ip_address = "1.2.3".into()),
-            "InvalidParameterValue"
-        );
-        assert_eq!(
-            refusal(|r| {
-                r.maintenance_options = Some(InstanceMaintenanceOptions {
-                    auto_recovery: "enabled".into(),
-                });
-            }),
-            "InvalidParameterValue"
-        );
-        assert_eq!(
-            refusal(|r| r.instance_initiated_shutdown_behavior = "hibernate".into()),
-            "InvalidParameterValue"
-        );
-        assert_eq!(
-            refusal(|r| {
-                r.tag_specifications = vec![TagSpecification {
-                    resource_type: "vpc".into(),
-                    tags: Vec::new(),
-                }];
-            }),
-            "InvalidParameterValue"
-        );
-        assert_eq!(
-            refusal(|r| {
-                r.block_device_mappings = vec![BlockDeviceMapping {
-                    device_name: "/dev/sdf".into(),
-                    ebs: Some(EbsBlockDevice::default()),
-                }];
-            }),
-            "InvalidBlockDeviceMapping"
-        );
-    }
-
-    #[test]
-    fn the_hash_is_of_what_is_asked_for() {
-        let plain = check(request(), &MetadataDefaults::default()).unwrap().hash;
-        let hash = |change: fn(&mut RunInstancesRequest)| {
-            let mut request = request();
-            change(&mut request);
-            check(request, &MetadataDefaults::default()).unwrap().hash
-        };
-        assert_eq!(plain, hash(|r| r.instance_type = "t2.micro".into()));
-        assert_eq!(plain, hash(|r| r.client_token = "t".into()));
-        assert_ne!(plain, hash(|r| r.instance_type = "t2.small".into()));
-        assert_ne!(plain, hash(|r| r.user_data = "AQ==".into()));
-        let maintenance = |auto_recovery: &str| {
-            Some(InstanceMaintenanceOptions {
-                auto_recovery: auto_recovery.into(),
-            })
-        };
-        let recovery = |auto_recovery: &str| {
-            let mut request = request();
-            request.maintenance_options = maintenance(auto_recovery);
-            check(request, &MetadataDefaults::default()).unwrap().hash
-        };
-        assert_eq!(plain, recovery("default"));
-        assert_ne!(plain, recovery("disabled"));
-        let groups = |ids: [&str; 2]| {
-            let mut request = request();
-            request.security_group_ids = ids.map(Into::into).to_vec();
-            check(request, &MetadataDefaults::default()).unwrap().hash
-        };
-        let (a, b) = ("sg-0000000000000000a", "sg-0000000000000000b");
-        assert_eq!(groups([a, b]), groups([b, a]));
-    }
-}
+mod tests;
