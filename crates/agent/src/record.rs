@@ -110,6 +110,7 @@ impl Record {
                 Some(true) => BootMode::Uefi,
             }
             .into(),
+            volumes: Vec::new(),
         }
     }
 }

@@ -382,6 +382,7 @@ impl Cloud {
                 delete_on_termination: true,
                 has_run: false,
                 attachment_epoch: 1,
+                ..InstanceVolume::default()
             }],
             network_interfaces: vec![NetworkInterface {
                 network_interface_id: "eni-1".to_owned(),

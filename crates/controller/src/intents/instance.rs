@@ -99,6 +99,7 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
         delete_on_termination: row.attachment.as_ref().is_some_and(|a| a.delete_on_termination),
         attachment_epoch: row.epoch,
         has_run,
+        ..InstanceVolume::default()
     })
 }
 

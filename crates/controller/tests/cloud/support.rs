@@ -577,6 +577,7 @@ pub fn seen(intent: &InstanceIntent, phase: Phase) -> InstanceObservation {
         reboot: intent.reboot,
         recoveries: 0,
         boot_mode: 0,
+        volumes: Vec::new(),
     }
 }
 
