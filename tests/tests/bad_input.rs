@@ -123,7 +123,7 @@ async fn refusals_have_codes_and_leave_nothing() {
         let status = cloud.register_bytes(name, bytes).await.unwrap_err();
         assert!(code(&status).starts_with("Invalid"), "{name}: {status:?}");
     }
-    let left: Vec<_> = std::fs::read_dir(cloud.path("controller/images"))
+    let left: Vec<_> = std::fs::read_dir(cloud.path("controller/repository/snapshots"))
         .unwrap()
         .flatten()
         .collect();
@@ -185,7 +185,7 @@ async fn a_full_disk_while_importing_leaves_nothing() {
         return;
     }
     let cloud = Cloud::start().await.unwrap();
-    let images = cloud.path("controller/images");
+    let images = cloud.path("controller/repository/uploads");
     let disk = TinyDisk::over(images.clone());
     let status = cloud
         .register_bytes("large", vec![0xa5; 64 << 20])

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hearth_repository::Repository;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Call;
@@ -14,11 +15,16 @@ use crate::store::Store;
 use crate::vault::Vault;
 use crate::views::Cloud;
 
+/// In the repository's directory.
+pub const UPLOADS: &str = "uploads";
+
 #[derive(Debug)]
 pub struct App {
     pub config: Config,
     pub cloud: Cloud,
     pub store: Store,
+    /// The disks of images.
+    pub repository: Repository,
     pub vault: Arc<Vault>,
     pub sessions: Arc<Sessions>,
     pub join_tokens: Issuer,
@@ -45,12 +51,8 @@ impl App {
         }
     }
 
-    pub fn images_dir(&self) -> PathBuf {
-        self.config.images_dir()
-    }
-
-    /// The disk of an image.
-    pub fn image_path(&self, image_id: &str) -> PathBuf {
-        self.images_dir().join(format!("{image_id}.raw"))
+    /// Where disks are while they are being uploaded.
+    pub fn uploads_dir(&self) -> PathBuf {
+        self.config.repository_dir().join(UPLOADS)
     }
 }

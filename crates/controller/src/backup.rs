@@ -1,8 +1,8 @@
 //! `hearthd backup` and `hearthd restore`: the database, the key that its secrets are sealed under, the certificate authority
-//! and the images' disks.
+//! and the repository of the images' disks.
 //!
 //! A backup is a directory laid out as a data directory. It is of one moment: the database is copied by SQLite in one
-//! read transaction, and the images' disks never change.
+//! read transaction, and what is in the repository never changes, and is held there until it is copied.
 //!
 //! What is cut short is not taken for whole: in both directions the database gets its name last. Until then a directory is
 //! no backup, and no data directory in which `hearthd` starts.
@@ -17,14 +17,18 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use hearth_image::Extents;
+use hearth_repository::Repository;
 use serde_json::json;
 
+use crate::earlier::IMAGES;
 use crate::state::Cloud;
 use crate::store::{self, CommitError, DATABASE, RESTORING, Store};
 use crate::vault;
 
 const PKI: &str = "pki";
-const IMAGES: &str = "images";
+const REPOSITORY: &str = "repository";
+/// What a copy of a repository needs.
+const ROOMS: [&str; 3] = ["snapshots", "nodes", "chunks"];
 /// The database's name in a backup that is not whole.
 const BACKING_UP: &str = "backing-up.db";
 
@@ -45,7 +49,11 @@ pub async fn backup(data_dir: &Path, to: &Path) -> anyhow::Result<usize> {
     store::copy(&database, &copied)
         .await
         .with_context(|| format!("copying the database to {}", to.display()))?;
-    let images = copy_files(data_dir, to)?;
+    let repository = Repository::in_directory(&data_dir.join(REPOSITORY))?;
+    let hold = repository.hold().await?;
+    let images = copy_files(data_dir, to);
+    hold.release().await?;
+    let images = images?;
     sync(&copied)?;
     fs::rename(&copied, to.join(DATABASE)).context("giving the database its name")?;
     sync(to)?;
@@ -109,7 +117,7 @@ fn make_empty(dir: &Path) -> anyhow::Result<()> {
 
 /// Removes what a restore makes; last what says that it is not whole.
 fn sweep(data_dir: &Path) -> io::Result<()> {
-    for room in [PKI, IMAGES] {
+    for room in [PKI, REPOSITORY, IMAGES] {
         let gone = fs::remove_dir_all(data_dir.join(room));
         gone.or_else(ignore_absence)?;
     }
@@ -128,19 +136,57 @@ fn ignore_absence(error: io::Error) -> io::Result<()> {
     }
 }
 
-/// Copies the key of seals, the certificate authority and the images' disks; answers how many disks. A disk is linked where
-/// both directories are on one file system.
+/// Copies the key of seals, the certificate authority and the repository; answers how many snapshots it has. What never
+/// changes is linked where both directories are on one file system.
 fn copy_files(from: &Path, to: &Path) -> anyhow::Result<usize> {
     // A database of before seals has none.
     copy(&from.join(vault::FILE), &to.join(vault::FILE))
         .or_else(ignore_absence)
         .with_context(|| format!("copying {} to {}", vault::FILE, to.display()))?;
     copy_room(from, to, PKI, |_| true, copy)?;
-    // Uploads that are not done have another extension.
-    let is_disk = |name: &Path| name.extension().is_some_and(|extension| extension == "raw");
-    copy_room(from, to, IMAGES, is_disk, |from, to| {
-        fs::hard_link(from, to).or_else(|_| copy(from, to))
-    })
+    let link = |from: &Path, to: &Path| fs::hard_link(from, to).or_else(|_| copy(from, to));
+    // Of a backup that an earlier version has made.
+    let mut images = 0;
+    if from.join(IMAGES).exists() {
+        let is_disk = |name: &Path| name.extension().is_some_and(|extension| extension == "raw");
+        images += copy_room(from, to, IMAGES, is_disk, link)?;
+    }
+    for room in ROOMS {
+        let room = Path::new(REPOSITORY).join(room);
+        if from.join(&room).exists() {
+            let copied = copy_tree(&from.join(&room), &to.join(&room), &link)?;
+            images += if room.ends_with(ROOMS[0]) { copied } else { 0 };
+        }
+    }
+    Ok(images)
+}
+
+/// Answers how many files.
+fn copy_tree(
+    from: &Path,
+    to: &Path,
+    copy: &impl Fn(&Path, &Path) -> io::Result<()>,
+) -> anyhow::Result<usize> {
+    let doing = || format!("copying {} to {}", from.display(), to.display());
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(to)
+        .with_context(doing)?;
+    let mut copied = 0;
+    for entry in from.read_dir().with_context(doing)? {
+        let entry = entry.with_context(doing)?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().with_context(doing)?.is_dir() {
+            copied += copy_tree(&from, &to, copy)?;
+        } else if !entry.file_name().as_encoded_bytes().contains(&b'#') {
+            // One with a `#` is being written. One that is gone was not needed, as what is needed is held.
+            copy(&from, &to).or_else(ignore_absence).with_context(doing)?;
+            copied += 1;
+        }
+    }
+    sync(to)?;
+    Ok(copied)
 }
 
 fn copy_room(

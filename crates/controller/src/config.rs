@@ -25,10 +25,10 @@ pub struct Config {
     #[arg(long, env = "HEARTH_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
 
-    /// Where the AMIs' disks are: images in the data directory. Several hearthd that share a database share this directory
-    /// too.
-    #[arg(long, env = "HEARTH_IMAGES_DIR", value_name = "DIRECTORY")]
-    pub images_dir: Option<PathBuf>,
+    /// Where the AMIs' disks are, cut into chunks that are compressed and kept once: repository in the data directory. Several
+    /// hearthd that share a database share this directory too.
+    #[arg(long, env = "HEARTH_REPOSITORY", value_name = "DIRECTORY")]
+    pub repository: Option<PathBuf>,
 
     /// The Unix socket of the API. Members of its group may call: the group that hearthd runs as.
     #[arg(long, env = "HEARTH_SOCKET", default_value = DEFAULT_SOCKET)]
@@ -154,9 +154,9 @@ pub enum ConfigError {
 
 impl Config {
     /// Where the AMIs' disks are.
-    pub fn images_dir(&self) -> PathBuf {
-        let own = || self.data_dir.join("images");
-        self.images_dir.clone().unwrap_or_else(own)
+    pub fn repository_dir(&self) -> PathBuf {
+        let own = || self.data_dir.join("repository");
+        self.repository.clone().unwrap_or_else(own)
     }
 
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hearth_api::InstanceState;
 
@@ -17,8 +17,10 @@ const KEEP_EVENTS_MS: i64 = 24 * 3600 * 1000;
 const KEEP_TOKENS_MS: i64 = 24 * 3600 * 1000;
 /// Tokens whose instances are out of sight: whoever launches and terminates all day gets no more of hearthd's memory.
 const KEPT_TOKENS: usize = 100_000;
-/// Files in an images' directory that several hearthd share are swept when they have not been written for so long.
+/// Uploads and snapshots in a repository that several hearthd share are swept when they are so old.
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
+/// Between collections of the repository, if nothing else asks for one.
+const COLLECT: Duration = Duration::from_secs(24 * 3600);
 const KEEP_AUDIT_MS: i64 = 90 * 24 * 3600 * 1000;
 
 /// Runs until the process ends.
@@ -28,6 +30,7 @@ pub async fn run(app: Arc<App>) {
     let period = (visible / 4).clamp(Duration::from_millis(250), Duration::from_secs(60));
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut collector = Collector { due: Instant::now() };
     loop {
         tokio::select! {
             () = app.ending.cancelled() => return,
@@ -36,13 +39,17 @@ pub async fn run(app: Arc<App>) {
         if !app.store.is_leader() {
             continue;
         }
-        if let Err(error) = tidy(&app, visible).await {
-            tracing::error!(%error, "tidying up");
+        match tidy(&app, visible).await {
+            Ok(0) => {}
+            Ok(_) => collector.due = Instant::now(),
+            Err(error) => tracing::error!(%error, "tidying up"),
         }
+        collector.work(&app).await;
     }
 }
 
-async fn tidy(app: &App, visible: Duration) -> anyhow::Result<()> {
+/// Answers how many images have gone.
+async fn tidy(app: &App, visible: Duration) -> anyhow::Result<usize> {
     let visible_ms = i64::try_from(visible.as_millis()).unwrap_or(i64::MAX);
     let now = now();
     let history = app
@@ -53,10 +60,10 @@ async fn tidy(app: &App, visible: Duration) -> anyhow::Result<()> {
     let ended = ended(&state, now - visible_ms);
     let unused = unused_images(&state);
     if ended.is_empty() && unused.is_empty() && old_tokens(&state, now).is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     drop(state);
-    let (instances, images) = app
+    let (instances, disks) = app
         .store
         .transact(move |tx| {
             // Once more: the state may have changed since.
@@ -64,18 +71,23 @@ async fn tidy(app: &App, visible: Duration) -> anyhow::Result<()> {
             forget(tx, &ended);
             tx.remove_all::<ClientToken>(old_tokens(tx, tx.now()));
             let unused = unused_images(tx);
-            tx.remove_all::<Image>(unused.iter().cloned());
-            Ok::<_, CommitError>((ended.len(), unused))
+            let snapshots: Vec<String> = unused
+                .iter()
+                .filter_map(|id| Some(tx.get::<Image>(id)?.snapshot.clone()))
+                .filter(|snapshot| !snapshot.is_empty())
+                .collect();
+            tx.remove_all::<Image>(unused);
+            Ok::<_, CommitError>((ended.len(), snapshots))
         })
         .await?;
     // After the commit: a disk without an image is swept at the next start, an image without a disk would be a lie.
-    for image in &images {
-        if let Err(error) = tokio::fs::remove_file(app.image_path(image)).await {
-            tracing::warn!(image, %error, "removing an image's disk");
+    for snapshot in &disks {
+        if let Err(error) = app.repository.delete(snapshot).await {
+            tracing::warn!(snapshot, error = %hearth_log::chain(&error), "removing an image's disk");
         }
     }
-    tracing::info!(instances, history, images = images.len(), "tidied up");
-    Ok(())
+    tracing::info!(instances, history, images = disks.len(), "tidied up");
+    Ok(disks.len())
 }
 
 /// Instances that were terminated before a time.
@@ -138,40 +150,75 @@ fn unused_images(state: &State) -> Vec<String> {
         .collect()
 }
 
-/// At the beginning of a term: removes uploads that never ended, and disks whose image is not there. Where several hearthd
-/// share the images' directory, young files may be what another is still receiving.
-pub fn sweep_images(app: &App) -> anyhow::Result<()> {
-    let known: HashSet<String> = app
-        .store
-        .state()
-        .all::<Image>()
-        .map(|image| format!("{}.raw", image.id))
-        .collect();
+/// At the beginning of a term: removes uploads that never ended, and snapshots that no image names. Where several hearthd share
+/// the repository, young ones may be what another is still receiving.
+///
+/// # Errors
+/// The repository cannot be read.
+pub async fn sweep(app: &App) -> anyhow::Result<()> {
     let young = match app.config.database.is_sqlite() {
         true => Duration::ZERO,
         false => YOUNG,
     };
-    sweep(&app.images_dir(), &known, young)?;
+    let state = app.store.state();
+    let named: HashSet<&str> = state
+        .all::<Image>()
+        .map(|image| image.snapshot.as_str())
+        .collect();
+    for snapshot in app.repository.older_snapshots(young).await? {
+        if !named.contains(snapshot.as_str()) {
+            tracing::info!(snapshot, "removing what an interrupted import left");
+            app.repository.delete(&snapshot).await?;
+        }
+    }
+    sweep_uploads(&app.uploads_dir(), young)?;
     Ok(())
 }
 
-fn sweep(dir: &std::path::Path, known: &HashSet<String>, young: Duration) -> io::Result<()> {
+fn sweep_uploads(dir: &std::path::Path, young: Duration) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let name = name.to_string_lossy();
         // Only what this program names so: other files are not ours.
-        let ours = name.starts_with("ami-") && (name.ends_with(".raw") || name.ends_with(".upload"));
-        let is_old = || -> io::Result<bool> {
-            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-            Ok(age >= young)
-        };
-        if ours && !known.contains(name.as_ref()) && is_old()? {
-            tracing::info!(file = %name, "removing what an interrupted import left");
+        let is_ours = name.to_string_lossy().ends_with(".upload");
+        let age =
+            || -> io::Result<Duration> { Ok(entry.metadata()?.modified()?.elapsed().unwrap_or_default()) };
+        if is_ours && age()? >= young {
+            tracing::info!(file = %name.to_string_lossy(), "removing what an interrupted import left");
             std::fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Removes chunks that no image needs, now and then: at the beginning, when an image has gone, and once a day.
+struct Collector {
+    due: Instant,
+}
+
+impl Collector {
+    async fn work(&mut self, app: &App) {
+        if Instant::now() < self.due {
+            return;
+        }
+        self.due = Instant::now() + COLLECT;
+        let collected = tokio::select! {
+            () = app.ending.cancelled() => return,
+            collected = app.repository.collect() => collected,
+        };
+        match collected {
+            Ok(collected) if collected.removed > 0 => tracing::info!(
+                removed = collected.removed,
+                bytes = collected.removed_bytes,
+                kept = collected.kept,
+                "chunks that no image needs are gone"
+            ),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(error = %hearth_log::chain(&error), "collecting chunks that no image needs")
+            }
+        }
+    }
 }
 
 #[cfg(test)]

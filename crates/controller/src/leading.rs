@@ -11,7 +11,7 @@ use crate::state::Cloud;
 use crate::store::bootstrap::{Layout, bootstrap};
 use crate::store::{CommitError, Standing, Store};
 use crate::vault::{self, Vault};
-use crate::{digests, janitor};
+use crate::{earlier, janitor};
 
 /// Waits until this process is the leader or follows one. Answers the owner's account id, and the keys of the cloud's
 /// secrets, of which one is in the data directory.
@@ -68,10 +68,10 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 /// At the beginning of a term, before anything else.
 ///
 /// # Errors
-/// The store fails, or the images' directory cannot be read.
+/// The store fails, or the repository cannot be read.
 pub async fn take_over(app: &App) -> anyhow::Result<()> {
-    janitor::sweep_images(app)?;
-    digests::complete(app).await
+    janitor::sweep(app).await?;
+    earlier::take_in(app).await
 }
 
 /// Takes over whenever this process becomes the leader; `epoch` is that of a term that has begun already.

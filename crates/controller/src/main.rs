@@ -27,7 +27,7 @@ struct Cli {
 enum Command {
     /// Prints a token with which a host agent joins this cloud, once and within an hour unless told otherwise.
     JoinToken(JoinTokenArgs),
-    /// Writes database, certificate authority and images' disks into a new directory; hearthd may run.
+    /// Writes database, certificate authority and the repository of images' disks into a new directory; hearthd may run.
     Backup {
         #[arg(long, env = "HEARTH_DATA_DIR", default_value = "/var/lib/hearth/controller")]
         data_dir: PathBuf,
@@ -75,7 +75,7 @@ impl OfSqlite {
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.database.is_sqlite(),
-            "the database is {}: use pg_dump and pg_restore for it, and copy the images' directory (docs/homelab.md says how)",
+            "the database is {}: use pg_dump and pg_restore for it, and copy the repository's directory (docs/homelab.md says how)",
             self.database
         );
         Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hearth_ec2::Face;
+use hearth_repository::Repository;
 use prost_reflect::DescriptorPool;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tower::Layer as _;
 
-use crate::app::App;
+use crate::app::{App, UPLOADS};
 use crate::config::Config;
 use crate::credentials::AccessKeys;
 use crate::door::calls::Calls;
@@ -104,12 +105,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .mode(0o700)
         .create(&dir)
         .with_context(|| format!("making {}", dir.display()))?;
-    let images = config.images_dir();
+    let repository = config.repository_dir();
+    let uploads = repository.join(UPLOADS);
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&images)
-        .with_context(|| format!("making {}", images.display()))?;
+        .create(&uploads)
+        .with_context(|| format!("making {}", uploads.display()))?;
+    let repository = Repository::in_directory(&repository)?;
     let lock = lock(&dir)?;
     let agent_listener = bind(config.agent_listen).await?;
     let agent_listen = agent_listener.local_addr()?;
@@ -153,6 +156,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         join_tokens: Issuer::new(authority.fingerprint(), endpoint),
         config,
         store,
+        repository,
         vault: Arc::new(vault),
         sessions: Arc::new(Sessions::default()),
         ending: CancellationToken::new(),

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::app::App;
 use crate::pki::{Authority, HostRequest};
-use crate::state::{Claim, HostKey, State, Volume};
+use crate::state::{Claim, HostKey, Image, State, Volume};
 use crate::store::{CommitError, Standing};
 
 mod attempts;
@@ -193,7 +193,18 @@ impl ControlPlane for Gateway {
             )));
         }
         tracing::info!(host = caller.host_id(), image_id, "an image is fetched");
-        let stream = fetch::stream(self.app.image_path(&image_id), caller.standing).await?;
+        let snapshot = self
+            .app
+            .store
+            .state()
+            .get::<Image>(&image_id)
+            .map(|image| image.snapshot.clone());
+        let stream = fetch::stream(
+            &self.app.repository,
+            &snapshot.unwrap_or_default(),
+            caller.standing,
+        )
+        .await?;
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -84,6 +84,7 @@ fn layout(tx: &mut Tx<'_>) {
         state: AVAILABLE.into(),
         size: 1 << 20,
         digest: "00".into(),
+        snapshot: String::new(),
         is_public: false,
         shared_with: Default::default(),
         created_at: 0,

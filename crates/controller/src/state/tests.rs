@@ -223,6 +223,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             state: if rng.random() { AVAILABLE } else { DEREGISTERED }.into(),
             size: rng.random_range(0..1000),
             digest: String::new(),
+            snapshot: String::new(),
             kernel_path: String::new(),
             boot_mode: hearth_image::BootMode::Uefi,
             is_public: rng.random_ratio(1, 4),

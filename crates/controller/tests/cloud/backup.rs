@@ -142,15 +142,15 @@ async fn a_restore_that_was_cut_short_is_no_cloud_and_is_done_again() {
         names.sort();
         names
     };
-    assert_eq!(names(&backup), ["hearth.db", "images", "pki", "seal.key"]);
+    assert_eq!(names(&backup), ["hearth.db", "pki", "repository", "seal.key"]);
     cloud.hearthd.kill();
     std::fs::remove_dir_all(&data).unwrap();
 
     // What `restore` has done when it is killed while it copies images.
-    std::fs::create_dir_all(data.join("images")).unwrap();
+    std::fs::create_dir_all(data.join("repository/snapshots")).unwrap();
     std::fs::create_dir_all(data.join("pki")).unwrap();
     std::fs::copy(backup.join("hearth.db"), data.join("restoring.db")).unwrap();
-    std::fs::write(data.join("images/ami-0.raw"), "half an im").unwrap();
+    std::fs::write(data.join("repository/snapshots/snap-0"), "half a sn").unwrap();
     let left = names(&data);
     for arguments in [&["--socket", "api.sock"][..], &["join-token", "--list"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_hearthd"))
@@ -169,7 +169,7 @@ async fn a_restore_that_was_cut_short_is_no_cloud_and_is_done_again() {
         assert_eq!(names(&data), left);
     }
     done(&hearthd("restore", &data, &backup));
-    assert!(!data.join("images/ami-0.raw").exists());
+    assert!(!data.join("repository/snapshots/snap-0").exists());
     cloud.hearthd.spawn();
     cloud.client = cloud.hearthd.client().await;
     assert_eq!(cloud.all().await[0].instance_id, kept);

@@ -55,9 +55,7 @@ async fn names_are_unique_and_digests_are_of_the_disk() {
     let id = register(&client, "tiny", &bytes).await.unwrap();
     let status = register(&client, "tiny", &bytes).await.unwrap_err();
     assert_eq!(code(&status), "InvalidAMIName.Duplicate");
-    assert_eq!(hearthd.images(), [format!("{id}.raw")]);
-    let kept = std::fs::read(hearthd.data().join("images").join(format!("{id}.raw"))).unwrap();
-    assert!(kept == bytes);
+    assert!(hearthd.only_disk().await == bytes);
     let told = client
         .clone()
         .images
@@ -313,14 +311,45 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     }
     until(|| hearthd.images().len() == 1).await;
     hearthd.kill();
-    std::fs::write(
-        hearthd.data().join("images/ami-00000000000000001.raw"),
-        "renamed, and no row",
-    )
-    .unwrap();
-    std::fs::write(hearthd.data().join("images/notes.txt"), "somebody's").unwrap();
+    let stored = hearthd.repository().write(None).await.unwrap();
+    stored.finish("snap-00000000000000001", 1 << 20).await.unwrap();
+    std::fs::write(hearthd.data().join("repository/uploads/notes.txt"), "somebody's").unwrap();
     hearthd.spawn();
     assert_eq!(hearthd.images(), ["notes.txt"]);
+}
+
+#[tokio::test]
+async fn equal_disks_are_kept_once_and_go_with_the_last_image() {
+    let hearthd = Hearthd::with(&["--terminated-visible", "1"]);
+    let Some(mut bytes) = disk(hearthd.dir.path()) else {
+        return;
+    };
+    let client = hearthd.client().await;
+    let first = register(&client, "first", &bytes).await.unwrap();
+    let (chunks, nodes) = (hearthd.stored("chunks"), hearthd.stored("nodes"));
+    let second = register(&client, "second", &bytes).await.unwrap();
+    assert_eq!(
+        (hearthd.stored("chunks"), hearthd.stored("nodes")),
+        (chunks, nodes)
+    );
+    let end = bytes.len() - 1;
+    bytes[end] ^= 1;
+    let third = register(&client, "third", &bytes).await.unwrap();
+    assert_eq!(hearthd.stored("chunks"), chunks + 1);
+    let deregister = async |image_id: String| {
+        let request = v1::DeregisterImageRequest {
+            image_id,
+            ..Default::default()
+        };
+        client.clone().images.deregister_image(request).await.unwrap();
+    };
+    deregister(first).await;
+    deregister(third).await;
+    until(|| hearthd.stored("chunks") == chunks).await;
+    assert!(hearthd.only_disk().await.len() == bytes.len());
+    deregister(second).await;
+    until(|| hearthd.stored("chunks") + hearthd.stored("nodes") + hearthd.stored("pins") == 0).await;
+    assert!(hearthd.images().is_empty());
 }
 
 fn part(part: Part) -> v1::UploadImageRequest {

@@ -33,7 +33,7 @@ impl Trio {
             [
                 "--database",
                 &postgres.url(),
-                "--images-dir",
+                "--repository",
                 images.path().to_str().unwrap(),
             ]
             .map(str::to_owned)

@@ -19,6 +19,7 @@ use hearth_api::agent::{
 use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
 use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
 use hearth_api::{ApiError, Client, deltas, v1};
+use hearth_repository::{CHUNK, Repository};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -145,10 +146,48 @@ impl Hearthd {
     }
 
     pub fn images(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.data().join("images")).unwrap();
+        let repository = self.data().join("repository");
+        let rooms = ["snapshots", "uploads"].map(|room| std::fs::read_dir(repository.join(room)));
+        let entries = rooms.into_iter().flatten().flatten();
         entries
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect()
+    }
+
+    pub fn repository(&self) -> Repository {
+        Repository::in_directory(&self.data().join("repository")).unwrap()
+    }
+
+    /// Objects in a room of the repository.
+    pub fn stored(&self, room: &str) -> usize {
+        fn files(dir: &Path) -> usize {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries
+                .map(|entry| {
+                    if entry.path().is_dir() {
+                        files(&entry.path())
+                    } else {
+                        1
+                    }
+                })
+                .sum()
+        }
+        files(&self.data().join("repository").join(room))
+    }
+
+    /// The disk of the only image that there is.
+    pub async fn only_disk(&self) -> Vec<u8> {
+        let repository = self.repository();
+        let names = repository.snapshots().await.unwrap();
+        let [name] = &names[..] else { panic!("{names:?}") };
+        let reader = repository.read(name).await.unwrap();
+        let mut disk = vec![0; usize::try_from(reader.snapshot().size).unwrap()];
+        for (index, part) in disk.chunks_mut(CHUNK).enumerate() {
+            if let Some(chunk) = reader.chunk(index as u64).await.unwrap() {
+                part.copy_from_slice(&chunk[..part.len()]);
+            }
+        }
+        disk
     }
 
     pub fn log(&self) -> String {

@@ -133,14 +133,14 @@ async fn idle_uploads_keep_nobody_waiting() {
         }
     }
     assert_eq!((refused, expired), (497, 16));
-    settled(&cloud.hearthd, &format!("{}.raw", cloud.image_id)).await;
+    settled(&cloud.hearthd).await;
     drop((senders, session));
 }
 
-/// Nothing but `expected` stays.
-async fn settled(hearthd: &Hearthd, expected: &str) {
+/// Nothing but the cloud's own image stays.
+async fn settled(hearthd: &Hearthd) {
     let begin = Instant::now();
-    while hearthd.images() != [expected] {
+    while hearthd.images().len() != 1 {
         assert!(begin.elapsed() < SOON, "{:?}", hearthd.images());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -236,7 +236,7 @@ async fn an_upload_leaves_room_for_the_database() {
 }
 
 #[tokio::test]
-async fn digests_of_an_older_version_are_made_anew() {
+async fn disks_of_an_older_version_go_into_the_repository() {
     let Some(mut cloud) = Cloud::start().await else {
         return;
     };
@@ -247,21 +247,23 @@ async fn digests_of_an_older_version_are_made_anew() {
         .await;
     let digest = |intents: &hearth_api::agent::Intents| intents.instances[0].volumes[0].image_digest.clone();
     let (expected, sequence) = (digest(&intents), intents.sequence);
-    let lost = register(&cloud.client, "lost", &disk(cloud.hearthd.dir.path()).unwrap())
+    let whole = cloud.hearthd.only_disk().await;
+    // Its file is not there.
+    register(&cloud.client, "lost", &disk(cloud.hearthd.dir.path()).unwrap())
         .await
         .unwrap();
     cloud.hearthd.kill();
     drop(session);
     let images = cloud.hearthd.data().join("images");
-    std::fs::remove_file(images.join(format!("{lost}.raw"))).unwrap();
+    std::fs::create_dir(&images).unwrap();
+    let file = images.join(format!("{}.raw", cloud.image_id));
+    std::fs::write(&file, &whole).unwrap();
     let database = cloud.hearthd.data().join("hearth.db");
     let pool = sqlx::SqlitePool::connect_with(sqlx::sqlite::SqliteConnectOptions::new().filename(&database))
         .await
         .unwrap();
-    sqlx::query("UPDATE objects SET body = json_set(body, '$.digest', '') WHERE kind = 'image'")
-        .execute(&pool)
-        .await
-        .unwrap();
+    let older = "UPDATE objects SET body = json_remove(json_set(body, '$.digest', ''), '$.snapshot') WHERE kind = 'image'";
+    sqlx::query(older).execute(&pool).await.unwrap();
     pool.close().await;
     cloud.hearthd.spawn();
     let mut session = cloud.connect().await;
@@ -270,4 +272,9 @@ async fn digests_of_an_older_version_are_made_anew() {
         .await;
     assert_eq!(digest(&intents), expected);
     assert!(intents.sequence > sequence);
+    assert!(!file.exists());
+    assert!(
+        cloud.hearthd.only_disk().await == whole,
+        "what no image names is swept"
+    );
 }

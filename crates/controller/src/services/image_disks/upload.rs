@@ -1,5 +1,5 @@
-//! Receives a disk image into a sparse file of its own. Whatever happens, nothing stays behind unless it is kept, and
-//! some of the file system stays free: the database is usually on the same.
+//! Receives a disk image into a sparse file of its own, which is gone when it is dropped. Some of the file system stays free:
+//! the database is usually on the same.
 
 use std::fs::File;
 use std::io;
@@ -28,7 +28,7 @@ pub(super) enum UploadError {
     },
 }
 
-/// A file that is removed when it is dropped before being kept.
+/// A file that is removed when it is dropped.
 pub(super) struct Upload {
     file: File,
     path: PathBuf,
@@ -36,7 +36,6 @@ pub(super) struct Upload {
     /// Where the next chunk may begin.
     received: u64,
     hasher: DiskHasher,
-    kept: bool,
 }
 
 impl Upload {
@@ -53,7 +52,6 @@ impl Upload {
             size,
             received: 0,
             hasher: DiskHasher::new(size),
-            kept: false,
         };
         upload
             .file
@@ -105,11 +103,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Everything has come: syncs the file and answers its digest, hex.
+    /// Everything has come: answers the disk's digest, hex.
     pub(super) fn finish(mut self) -> Result<(Self, String), UploadError> {
-        self.file
-            .sync_all()
-            .map_err(|source| self.fault("syncing", source))?;
         let digest = std::mem::replace(&mut self.hasher, DiskHasher::new(0)).finish();
         Ok((self, digest))
     }
@@ -119,18 +114,10 @@ impl Upload {
         File::open(&self.path).map_err(|source| self.fault("opening", source))
     }
 
-    /// Gives the file its final name, durably. It is still removed on drop, until `keep`.
-    pub(super) fn rename(&mut self, to: PathBuf) -> Result<(), UploadError> {
-        std::fs::rename(&self.path, &to).map_err(|source| self.fault("renaming", source))?;
-        self.path = to;
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|source| fault("syncing", dir, source))
-    }
-
-    /// A row names it now.
-    pub(super) fn keep(mut self) {
-        self.kept = true;
+    /// The file, for whoever uses it up.
+    pub(super) fn file(&self) -> Result<File, UploadError> {
+        let file = self.file.try_clone();
+        file.map_err(|source| self.fault("sharing", source))
     }
 
     fn fault(&self, doing: &'static str, source: io::Error) -> UploadError {
@@ -153,7 +140,8 @@ fn fault(doing: &'static str, path: &Path, source: io::Error) -> UploadError {
     }
 }
 
-fn full(path: &Path) -> UploadError {
+/// There is no room for a disk in the directory of `path`.
+pub(super) fn full(path: &Path) -> UploadError {
     let dir = path.parent().unwrap_or(path).display();
     UploadError::Refused(ApiError::new(
         ErrorCode::InsufficientCapacity,
@@ -166,9 +154,6 @@ fn full(path: &Path) -> UploadError {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
         let path = std::mem::take(&mut self.path);
         let remove = move || {
             if let Err(error) = std::fs::remove_file(&path) {

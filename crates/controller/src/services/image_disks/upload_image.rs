@@ -1,4 +1,5 @@
-//! UploadImage: the bytes go to a file of their own, are looked into, and become an AMI by the commit of its row.
+//! UploadImage: the bytes go to a file of their own, are looked into, go to the repository, and become an AMI by the commit of
+//! its row.
 
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use upload_image_request::{Chunk, Parameters, Part};
 
 use super::boot_mode;
 use super::limits::{Patience, Uploads, one_more};
-use super::upload::{Upload, UploadError};
+use super::upload::{Upload, UploadError, full};
 use crate::app::App;
+use crate::disks;
 use crate::inspection::{InspectError, Inspections};
 use crate::services::input;
 use crate::state::noun::keep_tags;
@@ -53,7 +55,7 @@ pub(super) async fn upload_image(
     let id = Id::new(Kind::Image).to_string();
     let upload = receive(app, &id, size, &mut parts, patience).await?;
     let (upload, digest) = blocking(move || upload.finish()).await?;
-    let (mut upload, disk) = blocking(move || {
+    let (upload, disk) = blocking(move || {
         let disk = upload.reopen()?;
         Ok((upload, disk))
     })
@@ -63,10 +65,17 @@ pub(super) async fn upload_image(
         .await
         .map_err(|error| not_bootable(&error))?;
     let boot_mode = boot_mode::registered(asked, &info)?;
-    let path = app.image_path(&id);
-    let upload = blocking(move || upload.rename(path).map(|()| upload)).await?;
+    let snapshot = disks::new_name();
+    let file = blocking({
+        let shared = upload.file();
+        move || shared
+    })
+    .await?;
+    let stored = disks::store(&app.repository, &snapshot, file, size, disks::Source::IsUsedUp).await;
+    stored.map_err(|error| not_stored(app, &error))?;
+    drop(upload);
 
-    // The file has its name before the row says so: a crash in between leaves a file that the next start sweeps.
+    // The snapshot is there before a row names it: what a crash in between leaves, the next start sweeps.
     let image = Image {
         id: id.clone(),
         account_id: app.account(),
@@ -75,6 +84,7 @@ pub(super) async fn upload_image(
         state: AVAILABLE.to_owned(),
         size,
         digest,
+        snapshot: snapshot.clone(),
         kernel_path: match boot_mode {
             BootMode::Uefi => String::new(),
             BootMode::LegacyBios | BootMode::UefiPreferred => info.kernel_path,
@@ -86,19 +96,25 @@ pub(super) async fn upload_image(
         tags: keep_tags(&given),
     };
     let config = app.config.clone();
-    app.store
-        .transact(move |tx| {
-            name_is_free(tx, &image.account_id, &image.name)?;
-            one_more(tx, &config, size)?;
-            let detail = json!({ "image": image.id, "name": image.name, "size": image.size,
-                "kernel": image.kernel_path, "boot_mode": image.boot_mode.as_str() });
-            tx.audit(detail);
-            tx.event("image.registered", &image.id);
-            tx.put(image);
-            Ok::<_, ApiError>(())
-        })
-        .await?;
-    upload.keep();
+    let registered = app.store.transact(move |tx| {
+        name_is_free(tx, &image.account_id, &image.name)?;
+        one_more(tx, &config, size)?;
+        let detail = json!({ "image": image.id, "name": image.name, "size": image.size,
+            "kernel": image.kernel_path, "boot_mode": image.boot_mode.as_str() });
+        tx.audit(detail);
+        tx.event("image.registered", &image.id);
+        tx.put(image);
+        Ok::<_, ApiError>(())
+    });
+    if let Err(error) = registered.await {
+        // Of an answer that was lost, the row may name it.
+        if error.code != ErrorCode::Unavailable
+            && let Err(error) = app.repository.delete(&snapshot).await
+        {
+            tracing::warn!(%error, snapshot, "removing the disk of an image that was refused");
+        }
+        return Err(error);
+    }
     Ok(UploadImageResponse { image_id: id })
 }
 
@@ -149,7 +165,7 @@ async fn receive(
     parts: &mut Streaming<UploadImageRequest>,
     mut patience: Patience,
 ) -> Result<Upload, ApiError> {
-    let path = app.images_dir().join(format!("{id}.upload"));
+    let path = app.uploads_dir().join(format!("{id}.upload"));
     let mut upload = blocking(move || Upload::create(path, size)).await?;
     let mut chunk = next_chunk(parts, &patience).await?;
     while let Some(Chunk { offset, data }) = chunk {
@@ -215,6 +231,13 @@ fn refusal(error: UploadError) -> ApiError {
     match error {
         UploadError::Refused(error) => error,
         UploadError::Io { .. } => ApiError::internal(&error),
+    }
+}
+
+fn not_stored(app: &App, error: &disks::StoreError) -> ApiError {
+    match error {
+        disks::StoreError::Repository(error) if error.is_full() => refusal(full(&app.uploads_dir())),
+        _ => ApiError::internal(error),
     }
 }
 

@@ -1,4 +1,4 @@
-//! AMIs. The disk of `ami-X` is `<data-dir>/images/ami-X.raw`.
+//! AMIs.
 
 use std::collections::BTreeSet;
 
@@ -20,8 +20,11 @@ pub struct Image {
     pub state: String,
     /// Bytes.
     pub size: u64,
-    /// Of the disk; empty until it is computed anew.
+    /// Of the disk.
     pub digest: String,
+    /// The disk, in the repository. Empty where an older version has it as a file, or it is lost.
+    #[serde(default)]
+    pub snapshot: String,
     /// Empty with the boot mode `uefi`.
     pub kernel_path: String,
     #[serde(with = "names::boot_mode")]

@@ -1,0 +1,90 @@
+//! Disks of images, in the repository.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use hearth_image::Extents;
+use hearth_repository::{CHUNK, Error, Repository};
+use prost::bytes::Bytes;
+use rustix::fs::FallocateFlags;
+use tokio::sync::mpsc;
+
+/// Chunks that are read ahead of the repository.
+const AHEAD: usize = 4;
+
+/// What becomes of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Stays,
+    /// Its room is given back as it is read, so that the disk never takes twice its room.
+    IsUsedUp,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("reading the disk")]
+    Read(#[from] io::Error),
+    #[error(transparent)]
+    Repository(#[from] Error),
+}
+
+/// A name that no snapshot has.
+pub fn new_name() -> String {
+    format!("snap-0{:016x}", rand::random::<u64>())
+}
+
+/// Stores the first `size` bytes of a file as a snapshot, durably. Holes are not read.
+///
+/// # Errors
+/// The file cannot be read, or the repository fails.
+pub async fn store(
+    repository: &Repository,
+    snapshot: &str,
+    file: File,
+    size: u64,
+    source: Source,
+) -> Result<(), StoreError> {
+    let (sender, mut chunks) = mpsc::channel(AHEAD);
+    let reading = tokio::task::spawn_blocking(move || read(&file, size, source, &sender));
+    let mut writer = repository.write(None).await?;
+    while let Some((index, chunk)) = chunks.recv().await {
+        writer.put(index, chunk).await?;
+    }
+    reading.await.map_err(io::Error::other)??;
+    let (_, written) = writer.finish(snapshot, size).await?;
+    tracing::info!(
+        snapshot,
+        chunks = written.chunks,
+        new_chunks = written.new_chunks,
+        new_bytes = written.new_bytes,
+        "a disk is in the repository"
+    );
+    Ok(())
+}
+
+fn read(file: &File, size: u64, source: Source, sender: &mpsc::Sender<(u64, Bytes)>) -> io::Result<()> {
+    let length = CHUNK as u64;
+    // Chunks up to this one were read.
+    let mut next = 0;
+    for extent in Extents::of(file, size) {
+        let extent = extent?;
+        for index in next.max(extent.start / length)..extent.end.div_ceil(length) {
+            let begin = index * length;
+            let inside = length.min(size - begin);
+            let mut chunk = vec![0; CHUNK];
+            file.read_exact_at(&mut chunk[..usize::try_from(inside).unwrap_or(CHUNK)], begin)?;
+            if source == Source::IsUsedUp {
+                let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                // A file system without holes keeps it until the file goes.
+                let _ = rustix::fs::fallocate(file, punch, begin, inside);
+            }
+            if sender.blocking_send((index, chunk.into())).is_err() {
+                // The repository failed, and says why.
+                return Ok(());
+            }
+            next = index + 1;
+        }
+    }
+    Ok(())
+}

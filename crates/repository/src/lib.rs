@@ -1,0 +1,194 @@
+//! Snapshots of disks, as chunks that are named by what is in them, in an object store.
+//!
+//! A disk is cut into chunks of [`CHUNK`] bytes. A chunk that is not all zero is stored once, under the BLAKE3 of its bytes,
+//! compressed; whoever reads it checks it against its name. A [tree](tree) of such names, whose nodes are stored in
+//! the same way, is a whole disk. A [`Snapshot`] is the name of its root: one that is made from another shares all that did
+//! not change, and costs what did.
+//!
+//! | object | holds |
+//! |---|---|
+//! | `chunks/ab/cd...` | a chunk, by its BLAKE3 |
+//! | `nodes/ab/cd...` | a node of a tree, by its BLAKE3 in key derivation mode |
+//! | `snapshots/NAME` | a [`Snapshot`], as JSON |
+//! | `pins/SESSION/N` | what a [`Writer`] relies on until its snapshot is there |
+//! | `condemned` | what a collection is about to delete |
+//!
+//! A snapshot is there when its object is; everything that it names was durable before. Unfinished ones leave only what
+//! [`Repository::collect`] removes. Any store of the `object_store` crate will do whose answers are consistent, as those of
+//! S3 and of a local directory are.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+
+mod codec;
+mod collect;
+mod error;
+mod name;
+mod objects;
+mod pins;
+mod reader;
+mod scrub;
+mod snapshot;
+mod staged;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod writer;
+
+pub use collect::Collected;
+pub use error::Error;
+pub use name::Id;
+pub use reader::Reader;
+pub use scrub::{Damage, Scrubbed};
+pub use snapshot::Snapshot;
+pub use writer::{Writer, Written};
+
+use objects::Objects;
+use pins::Session;
+
+/// Bytes of a chunk; as the blocks of EBS's direct APIs. The last one of a disk is filled up with zeros.
+pub const CHUNK: usize = 512 << 10;
+/// Chunks of the largest disk: 64 TiB, the largest volume of EBS.
+pub const MAX_CHUNKS: u64 = 1 << (tree::BITS * tree::LEVELS);
+
+/// Requests to the object store at the same time, per writer, collection or scrub.
+const AT_ONCE: usize = 16;
+
+/// What keeps snapshots' contents where they are. Dropping it gives them free after a day.
+#[derive(Debug)]
+pub struct Hold(Session);
+
+impl Hold {
+    /// # Errors
+    /// The store fails.
+    pub async fn release(self) -> Result<(), Error> {
+        self.0.end().await
+    }
+}
+
+/// An object store with snapshots.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    objects: Objects,
+    /// Where the objects are, if that is a directory.
+    directory: Option<PathBuf>,
+}
+
+impl Repository {
+    #[must_use]
+    pub fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            objects: Objects::new(store),
+            directory: None,
+        }
+    }
+
+    /// In a directory, which is made if it is not there. What is written is durable when it is acknowledged.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn in_directory(path: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(path).map_err(|source| Error::directory("making", path, source))?;
+        let store = LocalFileSystem::new_with_prefix(path).map_err(|source| Error::Store {
+            doing: "opening",
+            object: path.display().to_string(),
+            source,
+        })?;
+        let store = store.with_fsync(true).with_automatic_cleanup(false);
+        Ok(Self {
+            directory: Some(path.to_owned()),
+            ..Self::new(Arc::new(store))
+        })
+    }
+
+    /// Begins a snapshot: of a blank disk, or of what has changed since `base` was made. `base` may be deleted meanwhile.
+    ///
+    /// # Errors
+    /// `base` is not there, or the store fails.
+    pub async fn write(&self, base: Option<&str>) -> Result<Writer, Error> {
+        Writer::begin(self.clone(), base).await
+    }
+
+    /// Opens a snapshot for reading.
+    ///
+    /// # Errors
+    /// It is not there, is damaged, or the store fails.
+    pub async fn read(&self, name: &str) -> Result<Reader, Error> {
+        Ok(Reader::new(self.clone(), self.snapshot(name).await?))
+    }
+
+    /// # Errors
+    /// It is not there, is damaged, or the store fails.
+    pub async fn snapshot(&self, name: &str) -> Result<Snapshot, Error> {
+        let path = snapshot::path(name)?;
+        match self.objects.get(&path).await? {
+            Some(bytes) => Snapshot::decode(name, &bytes),
+            None => Err(Error::NoSuchSnapshot(name.to_owned())),
+        }
+    }
+
+    /// Names of all snapshots, in no order.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn snapshots(&self) -> Result<Vec<String>, Error> {
+        self.older_snapshots(Duration::ZERO).await
+    }
+
+    /// Names of snapshots that are older than this, in no order.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn older_snapshots(&self, age: Duration) -> Result<Vec<String>, Error> {
+        let found = self.objects.list(snapshot::ROOM).await?;
+        let old = found.into_iter().filter(|object| object.age() >= age);
+        Ok(old.filter_map(|object| object.name).collect())
+    }
+
+    /// Keeps all that snapshots need which are there now from being collected, until it is released: for whoever copies the
+    /// store.
+    ///
+    /// # Errors
+    /// A snapshot is damaged, or the store fails.
+    pub async fn hold(&self) -> Result<Hold, Error> {
+        let mut session = Session::new(self.objects.clone());
+        for name in self.snapshots().await? {
+            match self.snapshot(&name).await {
+                Ok(Snapshot { root: Some(root), .. }) => session.pin_tree(root).await?,
+                Ok(_) | Err(Error::NoSuchSnapshot(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Hold(session))
+    }
+
+    /// Deletes a snapshot. That it is not there is no error. What it alone had is removed by the next
+    /// [`Repository::collect`].
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn delete(&self, name: &str) -> Result<(), Error> {
+        self.objects.delete(vec![snapshot::path(name)?]).await
+    }
+
+    /// A chunk, checked against its name.
+    ///
+    /// # Errors
+    /// It is not there, is damaged, or the store fails.
+    pub async fn chunk(&self, id: Id) -> Result<Bytes, Error> {
+        let name = name::Name::chunk(id);
+        let stored = self.objects.get(&name.path()).await?;
+        let stored = stored.ok_or_else(|| Error::missing(&name))?;
+        let chunk = tokio::task::spawn_blocking(move || codec::decode_chunk(id, &stored)).await;
+        chunk
+            .map_err(|_| Error::damaged(&name, "it cannot be decompressed"))?
+            .map_err(|reason| Error::damaged(&name, reason))
+    }
+}

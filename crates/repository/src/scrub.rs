@@ -1,0 +1,132 @@
+//! Reads everything that snapshots need, and finds what is not as it was stored.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use futures::{StreamExt as _, stream};
+
+use crate::error::Error;
+use crate::name::{Id, Name};
+use crate::tree::{LEVELS, Node};
+use crate::{AT_ONCE, Repository};
+
+/// An object that is not as it was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Its path in the object store.
+    pub object: String,
+    pub reason: String,
+    /// Names of snapshots that need it.
+    pub snapshots: BTreeSet<String>,
+    /// It was replaced by another repository's copy.
+    pub repaired: bool,
+}
+
+/// What a scrub has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Objects that were read.
+    pub objects: u64,
+    pub damages: Vec<Damage>,
+}
+
+impl Repository {
+    /// Reads and checks all that snapshots need. What is damaged is taken from `copy` where that has it. What hangs on a
+    /// damaged node is not known, and so not checked.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn scrub(&self, copy: Option<&Repository>) -> Result<Scrubbed, Error> {
+        let mut scrubbed = Scrubbed::default();
+        let mut damages: BTreeMap<Name, Damage> = BTreeMap::new();
+        let mut sound: HashSet<Name> = HashSet::new();
+        for snapshot in self.snapshots().await? {
+            let mut level = match self.snapshot(&snapshot).await {
+                Ok(found) => found.root.into_iter().map(Name::node).collect(),
+                Err(Error::NoSuchSnapshot(_)) => continue,
+                Err(Error::Damaged { object, reason }) => {
+                    scrubbed.damages.push(Damage {
+                        object,
+                        reason,
+                        snapshots: [snapshot].into(),
+                        repaired: false,
+                    });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            // Nodes of each level, then chunks. What was found sound in another snapshot is read for its children alone.
+            for depth in (0..=LEVELS).rev() {
+                let names: BTreeSet<Name> = std::mem::take(&mut level);
+                let known = &sound;
+                let checks = names
+                    .into_iter()
+                    .filter(|name| depth > 0 || !known.contains(name));
+                let checks = stream::iter(checks.collect::<Vec<_>>())
+                    .map(|name| async move { (name, self.check(name, copy).await) })
+                    .buffer_unordered(AT_ONCE);
+                let checked: Vec<_> = checks.collect().await;
+                for (name, check) in checked {
+                    let (children, damage) = check?;
+                    scrubbed.objects += u64::from(sound.insert(name));
+                    let child = |id| {
+                        if depth > 1 {
+                            Name::node(id)
+                        } else {
+                            Name::chunk(id)
+                        }
+                    };
+                    level.extend(children.into_iter().map(child));
+                    if let Some(damage) = damage {
+                        sound.remove(&name);
+                        let damage = damages.entry(name).or_insert(damage);
+                        damage.snapshots.insert(snapshot.clone());
+                    }
+                }
+            }
+        }
+        scrubbed.damages.extend(damages.into_values());
+        Ok(scrubbed)
+    }
+
+    /// A node's children, and what is wrong with the object.
+    async fn check(&self, name: Name, copy: Option<&Repository>) -> Result<(Vec<Id>, Option<Damage>), Error> {
+        let (object, reason) = match self.children(name).await {
+            Ok(children) => return Ok((children, None)),
+            Err(Error::Damaged { object, reason }) => (object, reason),
+            Err(error) => return Err(error),
+        };
+        let (repaired, children) = match copy {
+            Some(copy) => match copy.children(name).await {
+                Ok(children) => (self.take(name, copy).await?, children),
+                Err(_) => (false, Vec::new()),
+            },
+            None => (false, Vec::new()),
+        };
+        let damage = Damage {
+            object,
+            reason,
+            snapshots: BTreeSet::new(),
+            repaired,
+        };
+        Ok((children, Some(damage)))
+    }
+
+    /// Reads an object, checked against its name. A chunk has no children.
+    async fn children(&self, name: Name) -> Result<Vec<Id>, Error> {
+        match name.kind {
+            crate::name::Kind::Chunk => self.chunk(name.id).await.map(|_| Vec::new()),
+            crate::name::Kind::Node => {
+                let node = Node::load(&self.objects, name.id).await?;
+                Ok(node.children().iter().map(|(_, id)| *id).collect())
+            }
+        }
+    }
+
+    /// Replaces an object by another repository's. Answers whether that has it.
+    async fn take(&self, name: Name, copy: &Repository) -> Result<bool, Error> {
+        match copy.objects.get(&name.path()).await? {
+            Some(bytes) => self.objects.put(&name.path(), bytes).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
