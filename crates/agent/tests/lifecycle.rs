@@ -6,6 +6,7 @@ mod common;
 mod identity;
 mod reboots;
 mod versions;
+mod volumes;
 
 use common::{Cloud, PATIENCE};
 use hearth_api::agent::instance_intent::{BootMode, Desired};

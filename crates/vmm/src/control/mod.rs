@@ -193,6 +193,16 @@ pub struct DeviceStatus {
     /// [`Event::DeviceReplaced`] comes then.
     #[serde(default)]
     pub replacing: bool,
+    /// Of a disk; absent of other devices, and from monitors that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskStatus>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// That the guest sees.
+    pub size_bytes: u64,
+    pub rate_limit: RateLimit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

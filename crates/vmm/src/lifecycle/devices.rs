@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
 use super::Lifecycle;
-use crate::control::{DeviceStatus, Event, VmState};
+use crate::control::{DeviceStatus, DiskStatus, Event, VmState};
 use crate::devices::{Backend, DeviceError};
 use crate::machine::Machine;
 use crate::open::{OpenError, Passed, open_disk, open_nic, open_taps};
@@ -55,6 +55,13 @@ impl Lifecycle {
                 slot,
                 leaving: entry.leaving,
                 replacing: machine.slots.is_stand_in(slot),
+                disk: match &entry.backend {
+                    Backend::Disk(plan) => Some(DiskStatus {
+                        size_bytes: plan.disk.size(),
+                        rate_limit: plan.limiter.limit(),
+                    }),
+                    _ => None,
+                },
             })
             .collect()
     }

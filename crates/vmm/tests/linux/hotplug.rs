@@ -37,7 +37,7 @@ fn attach_overlay(id: &str) -> Request {
         spec.backing = DiskBacking::Overlay {
             data_fd: 0,
             map_fd: 1,
-            base_fd: 2,
+            base_fd: Some(2),
         };
     }
     request
