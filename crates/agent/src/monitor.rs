@@ -442,6 +442,45 @@ mod tests {
         count.load(Ordering::Relaxed)
     }
 
+    #[test]
+    fn a_limit_of_files_sizes_is_raised_and_never_lowered() {
+        use std::os::unix::process::CommandExt as _;
+        let limit = |soft, hard| libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: hard,
+        };
+        let mut command = std::process::Command::new("sleep");
+        // SAFETY: it makes one system call.
+        unsafe {
+            command.arg("60").pre_exec(move || {
+                match libc::setrlimit(libc::RLIMIT_FSIZE, &limit(1 << 20, 1 << 40)) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            });
+        }
+        let mut child = command.spawn().unwrap();
+        let pidfd = open_pidfd(child.id() as i32).unwrap();
+        assert_eq!(pid_of(&pidfd).unwrap(), Some(child.id() as i32));
+        let soft = |child: &std::process::Child| {
+            let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+            let line = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+            line.unwrap()
+                .split_whitespace()
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        for (asked, found) in [(1 << 10, 1 << 20), (1 << 30, 1 << 30), (1 << 25, 1 << 30)] {
+            raise_file_limit(child.id() as i32, asked).unwrap();
+            assert_eq!(soft(&child), found);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(pid_of(&pidfd).unwrap(), None);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_monitor_that_babbles_or_hangs_up_is_called_less_and_less_often() {
         for words in [

@@ -4,6 +4,7 @@
 
 mod common;
 mod identity;
+mod machines;
 mod reboots;
 mod versions;
 mod volumes;

@@ -138,7 +138,7 @@ pub(super) fn observe(intent: &InstanceIntent, record: &Record, monitor: &Monito
             Some(alive(volume, device, failure))
         }
     };
-    let observed = intent.volumes.iter().skip(1).filter_map(|volume| {
+    let observed = intent.volumes.iter().filter_map(|volume| {
         let (state, size_bytes, message) = seen(volume)?;
         Some(VolumeObservation {
             volume_id: volume.volume_id.clone(),

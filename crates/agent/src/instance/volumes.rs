@@ -227,8 +227,8 @@ impl Actor {
 
     /// Whom no jail holds has no limit.
     fn allow_file_size(&self, monitor: &MonitorHandle, bytes: u64) -> Result<(), MonitorError> {
-        match self.context.jail {
-            Some(_) => monitor.allow_file_size(bytes),
+        match &self.context.jail {
+            Some(jail) => jail.allow_file_size(monitor, bytes),
             None => Ok(()),
         }
     }

@@ -33,28 +33,38 @@ impl Cloud {
         self.until_phase(id, Phase::Running, 1).await;
     }
 
-    fn change(&self, id: &str, change: impl FnOnce(&mut InstanceIntent)) {
+    pub(crate) fn change(&self, id: &str, change: impl FnOnce(&mut InstanceIntent)) {
         self.want(|all| change(all.iter_mut().find(|intent| intent.instance_id == id).unwrap()));
     }
 
-    fn attach(&self, id: &str, volume: InstanceVolume) {
+    pub(crate) fn attach(&self, id: &str, volume: InstanceVolume) {
         self.change(id, |intent| intent.volumes.push(volume));
     }
 
     /// Changes the instance's second volume.
-    fn alter(&self, id: &str, change: impl FnOnce(&mut InstanceVolume)) {
+    pub(crate) fn alter(&self, id: &str, change: impl FnOnce(&mut InstanceVolume)) {
         self.change(id, |intent| change(&mut intent.volumes[1]));
     }
 
     /// Waits until the agent says of the instance's second volume what `is` wants to hear.
-    async fn until_volume(&mut self, id: &str, is: impl Fn(&VolumeObservation) -> bool) -> VolumeObservation {
+    pub(crate) async fn until_volume(
+        &mut self,
+        id: &str,
+        is: impl Fn(&VolumeObservation) -> bool,
+    ) -> VolumeObservation {
+        let second = self.volume_id(id);
+        let is = |seen: &VolumeObservation| seen.volume_id == second && is(seen);
         let seen = self.until(id, |seen| seen.volumes.iter().any(&is)).await;
-        let [volume] = seen.volumes.try_into().unwrap();
-        assert_eq!(volume.volume_id, DATA);
-        volume
+        seen.volumes.into_iter().find(is).unwrap()
     }
 
-    async fn until_state(&mut self, id: &str, state: State, epoch: u64) -> VolumeObservation {
+    fn volume_id(&self, id: &str) -> String {
+        let intents = self.intents.borrow();
+        let intent = intents.instances.iter().find(|intent| intent.instance_id == id);
+        intent.unwrap().volumes[1].volume_id.clone()
+    }
+
+    pub(crate) async fn until_state(&mut self, id: &str, state: State, epoch: u64) -> VolumeObservation {
         self.until_volume(id, |it| it.state() == state && it.attachment_epoch == epoch)
             .await
     }

@@ -71,6 +71,13 @@ fn done(intent: &InstanceIntent, disks: Disks) -> Action {
     decide(Some(intent), &record(), &running(disks), None, Host::Up)
 }
 
+/// Of the volumes besides the root one.
+fn told(intent: &InstanceIntent, monitor: &Monitor) -> Vec<VolumeObservation> {
+    let mut volumes = observe_instance(Some(intent), &record(), monitor).volumes;
+    volumes.retain(|volume| volume.volume_id != "vol-root");
+    volumes
+}
+
 #[test]
 fn each_difference_has_its_deed() {
     let leaving = Device {
@@ -151,7 +158,7 @@ fn each_difference_has_its_deed() {
             deed,
         });
         assert_eq!(done(&intent, disks.clone()), expected, "row {number}");
-        let seen = observe_instance(Some(&intent), &record(), &running(disks)).volumes;
+        let seen = told(&intent, &running(disks));
         let seen: Vec<_> = seen.iter().map(|it| (it.state(), it.attachment_epoch)).collect();
         assert_eq!(seen, [(state, 3)], "row {number}");
     }
@@ -172,6 +179,8 @@ fn the_root_volume_stays_and_is_grown_and_limited() {
     let deed = Deed::Resize { bytes: 2 * GIB };
     let volume_id = "vol-root".to_owned();
     assert_eq!(done(&intent, disks(&[])), Action::Volume { volume_id, deed });
+    let seen = observe_instance(Some(&intent), &record(), &running(disks(&[]))).volumes;
+    assert_eq!((seen[0].state(), seen[0].size_bytes), (State::Attached, GIB));
 }
 
 #[test]
@@ -207,7 +216,7 @@ fn without_a_monitor_a_volume_is_attached_for_the_next_start_or_gone() {
     };
     let mut wanted = intent(vec![volume("vol-1", 1)]);
     let state = |intent: &InstanceIntent, record: &Record| {
-        observe_instance(Some(intent), record, &rest).volumes[0].state()
+        observe_instance(Some(intent), record, &rest).volumes[1].state()
     };
     let over = Record {
         phase: Phase::Ended(crate::record::End::new(crate::record::Cause::Requested, "")),
@@ -238,7 +247,7 @@ fn a_failure_is_told_and_rests_but_not_another_deed() {
         deed: Deed::Attach { epoch: 1 },
     };
     assert_eq!(done(&wanted, known.clone()), other, "others do not wait for it");
-    let seen = observe_instance(Some(&wanted), &record(), &running(known.clone())).volumes;
+    let seen = told(&wanted, &running(known.clone()));
     assert_eq!(seen[0].message, "the disk is full");
     wanted.volumes[1].attachment_epoch = 2;
     let again = Action::Volume {
@@ -251,7 +260,7 @@ fn a_failure_is_told_and_rests_but_not_another_deed() {
 
     let long = attempt(Deed::Attach { epoch: 2 }, &"ü".repeat(1000));
     known.attempts.insert("vol-1".to_owned(), long);
-    let seen = observe_instance(Some(&wanted), &record(), &running(known)).volumes;
+    let seen = told(&wanted, &running(known));
     assert_eq!(seen[0].message.chars().count(), 300);
 }
 
@@ -389,7 +398,7 @@ impl Model {
             Happens::Forget(nth) => {
                 let id = format!("vol-{nth}");
                 let monitor = self.monitor();
-                let seen = observe_instance(Some(&self.intent), &record(), &monitor).volumes;
+                let seen = told(&self.intent, &monitor);
                 let gone = |it: &VolumeObservation| it.volume_id == id && it.state() == State::Detached;
                 if seen.iter().any(gone) {
                     assert!(
@@ -440,7 +449,7 @@ proptest! {
             .collect();
         prop_assert_eq!(&model.devices, &wanted);
         let monitor = model.monitor();
-        let seen = observe_instance(Some(&model.intent), &record(), &monitor).volumes;
+        let seen = told(&model.intent, &monitor);
         let attached: BTreeSet<&str> = seen
             .iter()
             .filter(|it| it.state() == State::Attached && it.message.is_empty())
