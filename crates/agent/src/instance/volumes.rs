@@ -159,10 +159,14 @@ impl Actor {
     ) -> Result<Done, LaunchError> {
         let id = &volume.volume_id;
         let was_here = volume.has_run || self.record.volumes.contains(id);
+        let Some(monitor) = &mut self.monitor else {
+            return Ok(Done::Dropped);
+        };
+        // An image may take long to come.
         let opened = tokio::select! {
             opened = lay(&self.context, volume, was_here) => opened?,
-            // An image may take long to come.
             _ = self.wanted.changed() => return Ok(Done::Dropped),
+            _ = monitor.ended_or_told() => return Ok(Done::Dropped),
         };
         fault::point("volume-laid");
         if !self.record.volumes.contains(id) {

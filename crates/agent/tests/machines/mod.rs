@@ -89,7 +89,7 @@ async fn a_volume_goes_from_guest_to_guest_with_all_that_was_written() {
         cloud
             .ssh(
                 &one,
-                "hearth-guest imds /tmp/imds meta-data/block-device-mapping/ebs1 && cat /tmp/imds/ebs1"
+                "mkdir -p /tmp/imds && hearth-guest imds /tmp/imds meta-data/block-device-mapping/ebs1 && cat /tmp/imds/ebs1"
             )
             .await,
         "sdf"
@@ -113,9 +113,9 @@ async fn a_volume_goes_from_guest_to_guest_with_all_that_was_written() {
     });
     cloud.until_state(&one, State::Detached, 1).await;
     eprintln!("MEASURED: detached by force after {:?}", begun.elapsed());
-    cloud
-        .ssh(&one, "! echo lost >/mnt/data/lost || ! sync /mnt/data/lost")
-        .await;
+    cloud.ssh_until(&one, &format!("[ ! -e {DISK} ]")).await;
+    let fails = "timeout 60 sh -c '! echo lost >/mnt/data/lost || ! sync /mnt/data/lost'";
+    cloud.ssh(&one, fails).await;
     cloud.ssh(&one, "umount -l /mnt/data").await;
     cloud.change(&one, |intent| drop(intent.volumes.pop()));
 
@@ -236,45 +236,42 @@ async fn the_limits_of_a_volume_hold_in_a_real_guest() {
     cloud.start_agent();
     let id = cloud.boot(1).await;
     cloud.until_ready(&id, 1).await;
+    // Low enough that a guest on a busy machine, with one request at a time, could do several times as much.
     let limited = InstanceVolume {
-        throughput_mib: 4,
+        throughput_mib: 1,
         ..blank(1)
     };
     cloud.plug(&id, limited).await;
-    let within = |what: &str, measured: f64, expected: f64| {
-        eprintln!("MEASURED: {what}: {measured:.2} s, {expected} s by its limit");
+    let within = |what: &str, measured: f64| {
+        eprintln!("MEASURED: {what}: {measured:.2} s, 10 s by its limit");
         assert!(
-            (0.9..1.1).contains(&(measured / expected)),
-            "{what}: {measured} s and not {expected} s"
+            (9.0..11.0).contains(&measured),
+            "{what}: {measured} s and not 10 s"
         );
     };
-    let write = format!("dd if=/dev/zero of={DISK} bs=256k count=160 oflag=direct");
-    within(
-        "40 MiB written at 4 MiB/s",
-        cloud.seconds(&id, &write).await,
-        10.0,
-    );
-    let read = format!("dd if={DISK} of=/dev/null bs=256k count=160 iflag=direct");
-    within("40 MiB read at 4 MiB/s", cloud.seconds(&id, &read).await, 10.0);
+    let write = format!("dd if=/dev/zero of={DISK} bs=256k count=40 oflag=direct");
+    within("10 MiB written at 1 MiB/s", cloud.seconds(&id, &write).await);
+    let read = format!("dd if={DISK} of=/dev/null bs=256k count=40 iflag=direct");
+    within("10 MiB read at 1 MiB/s", cloud.seconds(&id, &read).await);
     // Changed while it runs: requests are counted, and those of 512 KiB twice.
-    cloud.alter(&id, |volume| (volume.throughput_mib, volume.iops) = (0, 20));
+    cloud.alter(&id, |volume| (volume.throughput_mib, volume.iops) = (0, 5));
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let read = format!("dd if={DISK} of=/dev/null bs=4k count=200 iflag=direct");
+    let read = format!("dd if={DISK} of=/dev/null bs=4k count=50 iflag=direct");
     within(
-        "200 requests of 4 KiB at 20 a second",
+        "50 requests of 4 KiB at 5 a second",
         cloud.seconds(&id, &read).await,
-        10.0,
     );
-    let read = format!("dd if={DISK} of=/dev/null bs=512k count=100 iflag=direct");
+    let read = format!("dd if={DISK} of=/dev/null bs=512k count=25 iflag=direct");
     within(
-        "100 requests of 512 KiB at 20 a second",
+        "25 requests of 512 KiB at 5 a second",
         cloud.seconds(&id, &read).await,
-        10.0,
     );
     // The root volume's too.
-    cloud.change(&id, |intent| intent.volumes[0].throughput_mib = 2);
+    cloud.change(&id, |intent| intent.volumes[0].throughput_mib = 1);
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let read = "dd if=/dev/vda of=/dev/null bs=256k count=80 iflag=direct";
-    let seconds = cloud.seconds(&id, read).await;
-    within("20 MiB read of the root volume at 2 MiB/s", seconds, 10.0);
+    let read = "dd if=/dev/vda of=/dev/null bs=256k count=40 iflag=direct";
+    within(
+        "10 MiB of the root volume read at 1 MiB/s",
+        cloud.seconds(&id, read).await,
+    );
 }

@@ -51,7 +51,8 @@ pub enum Request {
         tap_fds: Vec<RawFd>,
     },
     /// Detaches a device. The guest is asked to let it go, and [`Event::DeviceDetached`] says when it has; it can
-    /// be asked again. With `force` the device is gone at once, whatever the guest thinks of it.
+    /// be asked again. With `force` the device is gone at once, whatever the guest thinks of it. Of a disk the guest keeps
+    /// a device `gone-SLOT` that fails all requests, until it lets that go or resets.
     Detach {
         device: String,
         #[serde(default)]
