@@ -129,10 +129,14 @@ impl Actor {
             Ok(Done::Asked) => String::new(),
             Err(error) => chain(error),
         };
-        let instance = &self.record.instance_id;
-        match failure.as_str() {
+        let (instance, error) = (&self.record.instance_id, failure.as_str());
+        let before = self.known.tried.get(volume_id);
+        let is_news = before.is_none_or(|before| before.deed != deed || before.failure != failure);
+        match error {
+            // As often as it is tried.
+            _ if !is_news => tracing::debug!(instance, volume = volume_id, ?deed, error, "tried again"),
             "" => tracing::info!(instance, volume = volume_id, ?deed, "changed a volume"),
-            error => tracing::error!(
+            _ => tracing::error!(
                 instance,
                 volume = volume_id,
                 ?deed,
