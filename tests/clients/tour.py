@@ -142,6 +142,8 @@ for call in (
     "describe-instances",
     "describe-instance-status",
     "describe-volumes",
+    "describe-volume-status",
+    "describe-volumes-modifications",
     "describe-tags",
     "describe-placement-groups",
     "describe-instance-credit-specifications",
@@ -272,6 +274,37 @@ for id in ids:
     done("stop-instances", "--instance-ids", id)
 assert ours(["stop-instances", "--instance-ids", *ids, "--wait"])[0] == 0
 assert identical("wait", "instance-stopped", "--instance-ids", *ids) == ""
+
+# Volumes.
+zone = one["Placement"]["AvailabilityZone"]
+make = ["create-volume", "--availability-zone", zone, "--size", "1", "--volume-type", "gp3", "--iops", "3000",
+        "--tag-specifications", "ResourceType=volume,Tags=[{Key=Name,Value=tour}]"]
+volumes = [done(*make)["VolumeId"] for _ in range(2)]
+assert identical("wait", "volume-available", "--volume-ids", *volumes) == ""
+refused("IncorrectState", "detach-volume", "--volume-id", volumes[0])
+for volume, id in zip(volumes, ids):
+    told = done("attach-volume", "--volume-id", volume, "--instance-id", id, "--device", "/dev/sdf")
+    assert (told["State"], told["Device"]) == ("attached", "/dev/sdf"), told
+assert identical("wait", "volume-in-use", "--volume-ids", *volumes) == ""
+for more in ([], ["--output", "text"], ["--query", "Volumes[].Attachments[].[Device,State]"]):
+    same("describe-volumes", "--volume-ids", *volumes, *more)
+same("describe-instances", "--query", "Reservations[].Instances[].BlockDeviceMappings[].[DeviceName,Ebs.VolumeId]")
+same("describe-volume-status", "--volume-ids", *volumes)
+same("describe-volume-status", "--output", "text")
+same("describe-volume-attribute", "--volume-id", volumes[0], "--attribute", "autoEnableIO")
+refused("VolumeInUse", "delete-volume", "--volume-id", volumes[0])
+refused("InvalidParameterValue", "attach-volume", "--volume-id", volumes[0], "--instance-id", ids[0], "--device", "/dev/x")
+mapping = json.dumps([{"DeviceName": "/dev/sdf", "Ebs": {"DeleteOnTermination": True}}])
+for volume, id in zip(volumes, ids):
+    done("modify-instance-attribute", "--instance-id", id, "--block-device-mappings", mapping)
+    told = done("modify-volume", "--volume-id", volume, "--size", "2", "--volume-type", "gp2")["VolumeModification"]
+    assert (told["ModificationState"], told["TargetSize"]) == ("completed", 2), told
+for more in ([], ["--output", "text"], ["--filters", "Name=target-volume-type,Values=gp2"]):
+    same("describe-volumes-modifications", "--volume-ids", *volumes, *more)
+for volume in volumes:
+    done("modify-volume-attribute", "--volume-id", volume, "--auto-enable-io")
+    done("detach-volume", "--volume-id", volume, "--device", "xvdf")
+assert identical("wait", "volume-available", "--volume-ids", *volumes) == ""
 for id in ids:
     done("start-instances", "--instance-ids", id)
 
@@ -285,6 +318,10 @@ refused("InvalidAMIID.NotFound", "run-instances", "--image-id", "ami-00000000000
 refused("DryRunOperation", "terminate-instances", "--instance-ids", ids[0], "--dry-run")
 refused("DependencyViolation", "delete-security-group", "--group-name", "db")
 
+for volume in volumes:
+    done("delete-volume", "--volume-id", volume)
+assert identical("wait", "volume-deleted", "--volume-ids", *volumes) == ""
+refused("InvalidVolume.NotFound", "describe-volumes", "--volume-ids", *volumes)
 for id in ids:
     done("terminate-instances", "--instance-ids", id)
 assert ours(["wait", "instance-terminated", "--instance-ids", *ids])[0] == 0

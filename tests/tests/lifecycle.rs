@@ -128,6 +128,7 @@ async fn a_power_off_terminates_where_that_was_asked() {
             delete_on_termination: Some(false),
             ..Default::default()
         }),
+        no_device: None,
     };
     let guest = cloud
         .launch_guest(|r| {

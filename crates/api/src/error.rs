@@ -67,6 +67,10 @@ error_codes! {
     InvalidNextToken = "InvalidNextToken", InvalidArgument;
     InvalidId = "InvalidID", InvalidArgument;
     InvalidInstanceType = "InvalidInstanceType", InvalidArgument;
+    InvalidInstanceAttributeValue = "InvalidInstanceAttributeValue", InvalidArgument;
+    InvalidParameterDependency = "InvalidParameterDependency", InvalidArgument;
+    InvalidRequest = "InvalidRequest", InvalidArgument;
+    UnknownVolumeType = "UnknownVolumeType", InvalidArgument;
     InvalidPermissionMalformed = "InvalidPermission.Malformed", InvalidArgument;
     InvalidGroupReserved = "InvalidGroup.Reserved", InvalidArgument;
     InvalidKeyFormat = "InvalidKey.Format", InvalidArgument;
@@ -97,6 +101,9 @@ error_codes! {
     InvalidSecurityGroupRuleIdNotFound = "InvalidSecurityGroupRuleId.NotFound", NotFound;
     InvalidPermissionNotFound = "InvalidPermission.NotFound", NotFound;
     InvalidVolumeNotFound = "InvalidVolume.NotFound", NotFound;
+    InvalidVolumeModificationNotFound = "InvalidVolumeModification.NotFound", NotFound;
+    InvalidAttachmentNotFound = "InvalidAttachment.NotFound", NotFound;
+    InvalidZoneNotFound = "InvalidZone.NotFound", NotFound;
     InvalidNetworkInterfaceIdNotFound = "InvalidNetworkInterfaceID.NotFound", NotFound;
     InvalidKeyPairNotFound = "InvalidKeyPair.NotFound", NotFound;
     InvalidReservationIdNotFound = "InvalidReservationID.NotFound", NotFound;
@@ -117,6 +124,8 @@ error_codes! {
     InvalidGroupInUse = "InvalidGroup.InUse", FailedPrecondition;
     InvalidPlacementGroupInUse = "InvalidPlacementGroup.InUse", FailedPrecondition;
     VolumeInUse = "VolumeInUse", FailedPrecondition;
+    InvalidVolumeZoneMismatch = "InvalidVolume.ZoneMismatch", FailedPrecondition;
+    IncorrectModificationState = "IncorrectModificationState", FailedPrecondition;
     InvalidAmiAttributeItemValue = "InvalidAMIAttributeItemValue", InvalidArgument;
     InvalidAmiIdUnavailable = "InvalidAMIID.Unavailable", FailedPrecondition;
     InvalidIpAddressInUse = "InvalidIPAddress.InUse", FailedPrecondition;
@@ -168,6 +177,11 @@ error_codes! {
     // Not enough of something.
     InsufficientInstanceCapacity = "InsufficientInstanceCapacity", ResourceExhausted;
     InsufficientCapacity = "InsufficientCapacity", ResourceExhausted;
+    InsufficientVolumeCapacity = "InsufficientVolumeCapacity", ResourceExhausted;
+    AttachmentLimitExceeded = "AttachmentLimitExceeded", ResourceExhausted;
+    VolumeLimitExceeded = "VolumeLimitExceeded", ResourceExhausted;
+    MaxIopsLimitExceeded = "MaxIOPSLimitExceeded", ResourceExhausted;
+    VolumeModificationRateExceeded = "VolumeModificationRateExceeded", ResourceExhausted;
     InsufficientAddressCapacity = "InsufficientAddressCapacity", ResourceExhausted;
     InsufficientFreeAddressesInSubnet = "InsufficientFreeAddressesInSubnet", ResourceExhausted;
     InstanceLimitExceeded = "InstanceLimitExceeded", ResourceExhausted;

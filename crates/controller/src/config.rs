@@ -133,9 +133,14 @@ pub struct Config {
     #[arg(long, env = "HEARTH_PENDING_SECONDS", default_value_t = 3600)]
     pub pending_seconds: u32,
 
-    /// Seconds after which an instance that stops or shuts down is ended by force.
+    /// Seconds after which an instance that stops or shuts down is ended by force, and the attachment or the modification of a
+    /// volume that has come to nothing is given up.
     #[arg(long, env = "HEARTH_ENDING_SECONDS", default_value_t = 600)]
     pub ending_seconds: u32,
+
+    /// Seconds after which a volume that its guest does not let go is `busy`.
+    #[arg(long, env = "HEARTH_BUSY_SECONDS", default_value_t = 60)]
+    pub busy_seconds: u32,
 
     /// Seconds that certificates of hosts and of the server are valid: 90 days. For tests of their renewal.
     #[arg(long, hide = true, default_value_t = 90 * 24 * 3600)]

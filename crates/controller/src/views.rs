@@ -8,7 +8,10 @@ use ipnet::Ipv4Net;
 use crate::catalog::instance_types;
 use crate::services::tell_profile;
 use crate::state::noun::tell_tags;
-use crate::state::{Image, Instance, NetworkInterface, Observation, SecurityGroup, State, Subnet, Volume};
+use crate::state::{
+    Attachment, Image, Instance, NetworkInterface, Observation, Progress, SecurityGroup, State, Subnet,
+    Volume,
+};
 use hearth_api::zones;
 
 /// What all instances of a cloud have in common.
@@ -27,8 +30,6 @@ pub const ARCHITECTURE: &str = "x86_64";
 pub const HYPERVISOR: &str = "xen";
 pub const VIRTUALIZATION: &str = "hvm";
 pub const ROOT_DEVICE_TYPE: &str = "ebs";
-/// The only type that there is: no promise of throughput, as of a general purpose SSD.
-pub const VOLUME_TYPE: &str = "gp3";
 pub const PLATFORM: &str = "Linux/UNIX";
 /// What EC2 calls its own account, to which public addresses belong that are not Elastic ones.
 const AMAZON: &str = "amazon";
@@ -100,18 +101,21 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
     told
 }
 
-/// The volumes of an instance.
+/// The volumes of an instance, the root volume first, the others in the order of their devices.
 pub fn block_devices(state: &State, row: &Instance) -> Vec<v1::InstanceBlockDeviceMapping> {
-    let status = attachment_status(row.state);
-    state
-        .by(&Volume::BY_INSTANCE, &row.id)
+    let volumes = state.by(&Volume::BY_INSTANCE, &row.id);
+    let mut attached: Vec<_> = volumes
         .filter_map(|volume| Some((volume, volume.attachment.as_ref()?)))
+        .collect();
+    attached.sort_by_key(|(_, attachment)| (attachment.device != ROOT_DEVICE, &attachment.device));
+    attached
+        .into_iter()
         .map(|(volume, attachment)| v1::InstanceBlockDeviceMapping {
             device_name: attachment.device.clone(),
             ebs: Some(v1::EbsInstanceBlockDevice {
                 attach_time: Some(timestamp(attachment.attached_at)),
                 delete_on_termination: attachment.delete_on_termination,
-                status: status.into(),
+                status: volume_attachment_status(attachment, row.state).into(),
                 volume_id: volume.id.clone(),
             }),
         })
@@ -139,8 +143,18 @@ fn cpu_options(row: &Instance) -> v1::CpuOptions {
     }
 }
 
-/// The status of the attachment of an instance's volume, or of its interface.
-pub fn attachment_status(instance: InstanceState) -> &'static str {
+/// The status of the attachment of a volume to an instance in a state.
+pub fn volume_attachment_status(attachment: &Attachment, instance: InstanceState) -> &'static str {
+    match attachment.progress {
+        Progress::Attached => attachment_status(instance),
+        Progress::Attaching => "attaching",
+        Progress::Detaching | Progress::Forced => "detaching",
+        Progress::Busy => "busy",
+    }
+}
+
+/// The status of the attachment of an interface, or of a volume that its instance has as long as it runs.
+fn attachment_status(instance: InstanceState) -> &'static str {
     match instance {
         InstanceState::Pending => "attaching",
         InstanceState::ShuttingDown => "detaching",

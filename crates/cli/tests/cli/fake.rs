@@ -533,6 +533,7 @@ impl Images for Script {
                     volume_size: 1,
                     ..Default::default()
                 }),
+                no_device: None,
             }],
             owner_id: "000000000000".into(),
             boot_mode: "legacy-bios".into(),

@@ -31,6 +31,7 @@ mod fetch;
 mod observations;
 mod session;
 mod sessions;
+mod volumes;
 
 pub use sessions::Sessions;
 
@@ -156,7 +157,7 @@ impl From<CommitError> for Status {
 fn is_needed_by(state: &State, image_id: &str, host_id: &str) -> bool {
     state
         .by(&Volume::BY_IMAGE, image_id)
-        .filter(|volume| volume.host_id == host_id)
+        .filter(|volume| volume.host_id.as_deref() == Some(host_id))
         .filter_map(|volume| volume.instance_id())
         .any(|instance| state.get::<Claim>(instance).is_some())
 }

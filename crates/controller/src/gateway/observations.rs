@@ -7,6 +7,7 @@ use hearth_api::InstanceState;
 use hearth_api::agent::instance_intent::BootMode;
 use hearth_api::agent::{InstanceObservation, Observation, instance_observation, run_end};
 
+use super::volumes;
 use crate::app::App;
 use crate::lifecycle::{Change, End, Observed, Phase, observe};
 use crate::state::{self, HostReport, Instance, MAX_REPAIRS, Repair, State, Tx, Volume};
@@ -17,6 +18,7 @@ pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) ->
     if news(&state, host_id, &observation).is_empty()
         && !is_resized(&state, host_id, &observation)
         && erased(&state, host_id, &observation).is_empty()
+        && volumes::news(&state, host_id, &observation, 0).is_empty()
         && repairs(&state, host_id, &observation).is_empty()
     {
         return Ok(());
@@ -56,8 +58,7 @@ fn record(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) {
     // Once more: the state may have changed since.
     for id in erased(tx, host_id, observation) {
         tracing::info!(volume = id, host = host_id, "a volume was erased");
-        tx.remove::<Volume>(&id);
-        tx.event("volume.deleted", &id);
+        tx.remove_volume(&id);
     }
     for news in news(tx, host_id, observation) {
         let id = news.reported.instance_id.clone();
@@ -84,6 +85,18 @@ fn record(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) {
         if let Some(change) = &news.change {
             tx.change_instance(&id, change);
         }
+    }
+    // After the instances: those that have ended have no attachments any more that anybody waits for.
+    for volume in volumes::news(tx, host_id, observation, tx.now()) {
+        tracing::info!(
+            volume = volume.id,
+            host = host_id,
+            attachment = ?volume.attachment,
+            modification = ?volume.modification,
+            "a volume changed on its host"
+        );
+        tx.event("volume.changed", &volume.id);
+        tx.put(volume);
     }
 }
 
@@ -132,7 +145,7 @@ fn news(state: &State, host_id: &str, observation: &Observation) -> Vec<News> {
 fn erased(state: &State, host_id: &str, observation: &Observation) -> Vec<String> {
     let said = observation.erased_volumes.iter();
     said.filter_map(|id| state.get::<Volume>(id))
-        .filter(|row| row.host_id == host_id && row.attachment.is_none() && row.deleting)
+        .filter(|row| row.host_id.as_deref() == Some(host_id) && row.attachment.is_none() && row.deleting)
         .map(|row| row.id.clone())
         .collect()
 }

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use hearth_api::Kind;
+use hearth_api::{Kind, zones};
 use hearth_iam::Context;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 
 use super::Identity;
 use crate::app::App;
-use crate::services::{TOKENS_OPTIONAL, ssm};
+use crate::catalog::volume_types::VolumeType;
+use crate::services::{Slot, TOKENS_OPTIONAL, ssm};
 use crate::state::{
     Entity, Group, Instance, InstanceProfile, KeyPair, NetworkInterface, PlacementGroup, Policy, Role,
-    SecurityGroup, State, Subnet, User, iam,
+    SecurityGroup, State, Subnet, User, Volume, iam,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 
@@ -53,6 +54,7 @@ const MAKES: &[(&str, &[Kind])] = &[
     ("CreateKeyPair", &[Kind::KeyPair]),
     ("ImportKeyPair", &[Kind::KeyPair]),
     ("CreatePlacementGroup", &[Kind::PlacementGroup]),
+    ("CreateVolume", &[Kind::Volume]),
 ];
 /// Members that name what a rule is about: the rule's group is what is changed.
 const BESIDE: &[&str] = &["ip_permissions", "referenced_group_id", "filters"];
@@ -97,9 +99,9 @@ impl Asked<'_> {
         let tags = specified(self.message);
         let mut subjects = Vec::new();
         let mut named = self.named();
-        for kind in makes {
+        for (kind, mut context) in makes.iter().flat_map(|kind| self.made(*kind)) {
             // Some are named by who makes them.
-            let name = named.iter().find(|(found, _)| found == kind).cloned();
+            let name = named.iter().find(|(found, _)| *found == kind).cloned();
             let name = match name.filter(|_| matches!(kind, Kind::KeyPair | Kind::PlacementGroup)) {
                 Some(found) => {
                     named.remove(&found);
@@ -107,14 +109,12 @@ impl Asked<'_> {
                 }
                 None => "*".to_owned(),
             };
-            let mut context = Context::default();
             let own = tags.iter().filter(|(of, ..)| of == kind.resource_type());
             let own: Vec<_> = own
                 .map(|(_, key, value)| (key.as_str(), value.as_str()))
                 .collect();
             tell_tags("aws:RequestTag", &own, &mut context);
-            self.tell_new(*kind, &mut context);
-            let resource = self.arn(*kind, &name);
+            let resource = self.arn(kind, &name);
             if !own.is_empty() {
                 let mut context = context.clone();
                 context.set("ec2:CreateAction", self.action);
@@ -182,6 +182,13 @@ impl Asked<'_> {
             };
         }
         let has = |named: &BTreeSet<(Kind, String)>, kind| named.iter().any(|(found, _)| *found == kind);
+        if self.action == "DetachVolume" && !has(&named, Kind::Instance) {
+            let volume = self
+                .text("volume_id")
+                .and_then(|id| self.state.get::<Volume>(&id));
+            let instance = volume.and_then(|volume| volume.instance_id());
+            named.extend(instance.map(|id| (Kind::Instance, id.to_owned())));
+        }
         if is_launch && !has(&named, Kind::Subnet) {
             let subnets = self.state.all::<Subnet>().filter(|subnet| subnet.default_for_az);
             named.extend(subnets.map(|subnet| (Kind::Subnet, subnet.id.clone())));
@@ -237,11 +244,54 @@ impl Asked<'_> {
         }
     }
 
-    /// What a request says of a resource that it makes.
-    fn tell_new(&self, kind: Kind, context: &mut Context) {
-        if kind != Kind::Instance {
-            return;
+    /// The resources of a kind that a request makes, with what it says of them: of volumes, of each.
+    fn made(&self, kind: Kind) -> Vec<(Kind, Context)> {
+        let volumes = match kind {
+            Kind::Volume => self.new_volumes(),
+            Kind::Instance => vec![self.new_instance()],
+            _ => vec![Context::default()],
+        };
+        volumes.into_iter().map(|context| (kind, context)).collect()
+    }
+
+    /// The volume of CreateVolume, or those of a launch.
+    fn new_volumes(&self) -> Vec<Context> {
+        let Some(mappings) = self.message.get_field_by_name("block_device_mappings") else {
+            let mut context = new_volume(self.message, "size", VolumeType::Gp2);
+            let zones = &self.app.config.zones;
+            let id = self.text("availability_zone_id");
+            let by_id = || zones.iter().find(|zone| Some(zones::id(zone)) == id).cloned();
+            if let Some(zone) = self.text("availability_zone").or_else(by_id) {
+                context.set("ec2:AvailabilityZone", zone);
+            }
+            return vec![context];
+        };
+        let mappings = mappings.as_list().unwrap_or_default().iter();
+        let mappings: Vec<&DynamicMessage> = mappings.filter_map(Value::as_message).collect();
+        let is_root = |mapping: &&DynamicMessage| {
+            let slot = text(mapping, "device_name").and_then(|name| Slot::of(&name));
+            slot.is_some_and(|slot| slot.is_root())
+        };
+        let mut volumes = Vec::new();
+        if !mappings.iter().any(is_root) {
+            volumes.push(plain_volume(VolumeType::Gp3));
         }
+        let mapped = mappings
+            .iter()
+            .filter(|mapping| !mapping.has_field_by_name("no_device"));
+        volumes.extend(mapped.map(|mapping| {
+            let ebs = mapping.get_field_by_name("ebs");
+            let ebs = ebs.as_ref().and_then(|ebs| ebs.as_message());
+            ebs.map_or_else(
+                || plain_volume(VolumeType::Gp3),
+                |ebs| new_volume(ebs, "volume_size", VolumeType::Gp3),
+            )
+        }));
+        volumes
+    }
+
+    fn new_instance(&self) -> Context {
+        let mut context = Context::default();
         if let Some(given) = self.text("instance_type") {
             context.set("ec2:InstanceType", given);
         }
@@ -256,6 +306,7 @@ impl Asked<'_> {
                 default.unwrap_or_else(|| TOKENS_OPTIONAL.to_owned())
             }),
         );
+        context
     }
 
     fn tell_existing(&self, kind: Kind, id: &str, context: &mut Context) {
@@ -280,6 +331,18 @@ impl Asked<'_> {
                 if let Some(row) = state.get::<Instance>(id) {
                     context.set("ec2:InstanceType", &row.instance_type);
                     context.set("ec2:AvailabilityZone", &row.availability_zone);
+                }
+            }
+            Kind::Volume => {
+                if let Some(row) = state.get::<Volume>(id) {
+                    let spec = &row.spec;
+                    context.set("ec2:AvailabilityZone", state.zone_of(row));
+                    context.set("ec2:Encrypted", "false");
+                    context.set("ec2:VolumeID", id);
+                    context.set("ec2:VolumeType", spec.volume_type.as_str());
+                    context.set("ec2:VolumeSize", row.told_gib().to_string());
+                    set_number(context, "ec2:VolumeIops", spec.told_iops());
+                    set_number(context, "ec2:VolumeThroughput", spec.throughput);
                 }
             }
             Kind::Subnet => {
@@ -421,6 +484,41 @@ fn pass(role: &Role) -> Subject {
         action: "iam:PassRole".to_owned(),
         resource: role.arn(),
         context,
+    }
+}
+
+/// A volume of which nothing but its type is said.
+fn plain_volume(kind: VolumeType) -> Context {
+    let mut context = Context::default();
+    context.set("ec2:Encrypted", "false");
+    context.set("ec2:VolumeType", kind.as_str());
+    context
+}
+
+/// A volume as a request describes it, by the fields of CreateVolume or of a block device.
+fn new_volume(of: &DynamicMessage, size: &str, default: VolumeType) -> Context {
+    let mut context = plain_volume(default);
+    if let Some(kind) = text(of, "volume_type") {
+        context.set("ec2:VolumeType", kind);
+    }
+    let is_encrypted = of
+        .get_field_by_name("encrypted")
+        .and_then(|value| value.as_bool());
+    context.set("ec2:Encrypted", is_encrypted.unwrap_or(false).to_string());
+    for (field, key) in [
+        (size, "ec2:VolumeSize"),
+        ("iops", "ec2:VolumeIops"),
+        ("throughput", "ec2:VolumeThroughput"),
+    ] {
+        let number = of.get_field_by_name(field).and_then(|value| value.as_i32());
+        set_number(&mut context, key, number.filter(|number| *number != 0));
+    }
+    context
+}
+
+fn set_number<N: ToString>(context: &mut Context, key: &str, number: Option<N>) {
+    if let Some(number) = number {
+        context.set(key, number.to_string());
     }
 }
 

@@ -3,18 +3,18 @@
 use hearth_api::InstanceState;
 use hearth_api::agent::{
     InstanceIntent, InstanceMetadata, InstanceProfile as InstanceProfileIntent, InstanceVolume,
-    NetworkInterface as InterfaceIntent, instance_intent,
+    NetworkInterface as InterfaceIntent, instance_intent::BootMode as BootModeIntent,
 };
 use hearth_image::BootMode;
 
 use crate::state::{
     AUTO_RECOVERY_DISABLED, Entity as _, Image, Instance, InstanceProfile, METADATA_TAGS_ENABLED,
-    NetworkInterface, SecurityGroup, State, Subnet, Volume,
+    NetworkInterface, Progress, SecurityGroup, State, Subnet, Volume,
 };
 use crate::views::{self, Cloud, ROOT_DEVICE};
 
-/// An instance with its interfaces, the primary one first. Interfaces and volumes are made with the instance, so that it has
-/// them; so far it has one of each.
+/// An instance with its interfaces, the primary one first. It was made with one. The root volume is the first, and is not there
+/// when it was detached from an instance that is stopped.
 pub(super) fn instance<'s>(
     state: &'s State,
     id: &str,
@@ -29,7 +29,11 @@ pub(super) fn instance<'s>(
         let device = row.attachment.as_ref().map(|a| a.device.as_str());
         (device != Some(ROOT_DEVICE), device)
     });
-    let root = state.get::<Image>(&volumes.first()?.image_id)?;
+    // The root volume may be of another image, and the instance's own image may be gone when its root volume is.
+    let root = volumes.first().and_then(|volume| volume.image_id.as_ref());
+    let image = root
+        .and_then(|id| state.get::<Image>(id))
+        .or_else(|| state.get(&row.image_id));
     let has_run = row.run > 1 || row.state != InstanceState::Pending;
     let enis = interfaces.iter().map(|interface| eni(state, interface));
     let volumes = volumes.iter().map(|row| volume(state, row, has_run));
@@ -41,7 +45,9 @@ pub(super) fn instance<'s>(
         reboot: row.reboot,
         force: row.force,
         auto_recovery_disabled: row.auto_recovery == AUTO_RECOVERY_DISABLED,
-        boot_mode: boot_mode(root.boot_mode).into(),
+        boot_mode: image
+            .map_or(BootModeIntent::Unspecified, |image| boot_mode(image.boot_mode))
+            .into(),
         vcpus: row.vcpus,
         memory_mib: row.memory_mib,
         volumes: volumes.collect::<Option<_>>()?,
@@ -89,17 +95,32 @@ fn profile(state: &State, row: &Instance) -> Option<InstanceProfileIntent> {
 }
 
 fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> {
-    let image = state.get::<Image>(&row.image_id)?;
-    Some(InstanceVolume {
+    let attachment = row.attachment.as_ref()?;
+    let limits = row.spec.limits();
+    let told = InstanceVolume {
         volume_id: row.id.clone(),
-        size_bytes: row.size_gib << 30,
-        image_id: row.image_id.clone(),
+        size_bytes: row.spec.size_gib << 30,
+        // What leaves the instance does not go with it.
+        delete_on_termination: attachment.delete_on_termination && !attachment.progress.is_ending(),
+        attachment_epoch: row.epoch,
+        // Volumes of images are made at their instance's launch, by hosts of before that did not say so, too.
+        has_run: row.is_made || has_run && row.image_id.is_some(),
+        device_name: attachment.device.clone(),
+        iops: limits.iops,
+        throughput_mib: limits.throughput_mib,
+        detaching: attachment.progress.is_ending(),
+        force_detach: attachment.progress == Progress::Forced,
+        ..InstanceVolume::default()
+    };
+    let Some(image_id) = &row.image_id else {
+        return Some(told);
+    };
+    let image = state.get::<Image>(image_id)?;
+    Some(InstanceVolume {
+        image_id: image_id.clone(),
         image_size_bytes: image.size,
         image_digest: image.digest.clone(),
-        delete_on_termination: row.attachment.as_ref().is_some_and(|a| a.delete_on_termination),
-        attachment_epoch: row.epoch,
-        has_run,
-        ..InstanceVolume::default()
+        ..told
     })
 }
 
@@ -117,10 +138,10 @@ fn eni(state: &State, row: &NetworkInterface) -> Option<InterfaceIntent> {
     })
 }
 
-fn boot_mode(mode: BootMode) -> instance_intent::BootMode {
+fn boot_mode(mode: BootMode) -> BootModeIntent {
     match mode {
-        BootMode::LegacyBios => instance_intent::BootMode::LegacyBios,
-        BootMode::Uefi => instance_intent::BootMode::Uefi,
-        BootMode::UefiPreferred => instance_intent::BootMode::UefiPreferred,
+        BootMode::LegacyBios => BootModeIntent::LegacyBios,
+        BootMode::Uefi => BootModeIntent::Uefi,
+        BootMode::UefiPreferred => BootModeIntent::UefiPreferred,
     }
 }

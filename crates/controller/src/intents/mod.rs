@@ -51,7 +51,7 @@ pub struct Told {
     pub newest: Newest,
     instances: BTreeMap<String, ToldInstance>,
     groups: BTreeMap<String, ToldGroup>,
-    volumes: BTreeMap<String, volume_intent::Desired>,
+    volumes: BTreeMap<String, VolumeIntent>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,10 +171,10 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
         .by(&Volume::BY_HOST, host_id)
         .filter_map(|row| volume(state, &row.id, host_id))
         .collect();
-    let desired = volumes
+    let each = volumes
         .iter()
-        .map(|volume| (volume.volume_id.clone(), volume.desired()));
-    told.volumes = desired.collect();
+        .map(|volume| (volume.volume_id.clone(), volume.clone()));
+    told.volumes = each.collect();
     told.note_groups(state);
     let mut vpcs: BTreeMap<&str, VpcIntent> = BTreeMap::new();
     for id in told.vpcs() {
@@ -216,7 +216,7 @@ fn volume(state: &State, id: &str, host_id: &str) -> Option<VolumeIntent> {
         true => volume_intent::Desired::Erased,
         false => volume_intent::Desired::Kept,
     };
-    (row.host_id == host_id && row.attachment.is_none()).then(|| VolumeIntent {
+    (row.host_id.as_deref() == Some(host_id) && row.attachment.is_none()).then(|| VolumeIntent {
         volume_id: row.id.clone(),
         epoch: row.epoch,
         desired: desired.into(),
@@ -265,8 +265,9 @@ pub fn changes(
             }
             Concern::Volume { volume_id, .. } => match volume(state, volume_id, host_id) {
                 Some(intent) => {
-                    let desired = intent.desired();
-                    if told.volumes.insert(volume_id.clone(), desired) != Some(desired) {
+                    // Between two deltas an instance may have had it: then its epoch is another.
+                    let before = told.volumes.insert(volume_id.clone(), intent.clone());
+                    if before.as_ref() != Some(&intent) {
                         delta.volumes.push(intent);
                     }
                 }

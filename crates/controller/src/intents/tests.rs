@@ -10,10 +10,10 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
-use crate::state::tests::{a_host, an_instance};
+use crate::state::tests::{a_host, a_volume, an_instance};
 use crate::state::{
-    AVAILABLE, Attachment, Host, Image, Instance, PRIMARY, Reservation, SecurityGroupRule, Subnet, Tags, Tx,
-    Volume,
+    AVAILABLE, Attachment, Host, Image, Instance, PRIMARY, Progress, Reservation, SecurityGroupRule, Subnet,
+    Tags, Tx, Volume,
 };
 
 const HOSTS: [&str; 3] = ["h-0", "h-1", "h-2"];
@@ -128,24 +128,29 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
         tags: Tags::new(),
     });
     tx.put(Volume {
-        id: format!("vol-{number}"),
-        account_id: "1".into(),
         attachment: Some(Attachment::first(&id, "/dev/vda", true, 0)),
         epoch: 1,
-        host_id: host.into(),
-        image_id: "ami-1".into(),
-        size_gib: 1,
-        created_at: 0,
-        deleting: false,
-        tags: Tags::new(),
+        host_id: Some(host.into()),
+        image_id: Some("ami-1".into()),
+        ..a_volume(&format!("vol-{number}"), 1)
     });
+}
+
+fn attach(tx: &mut Tx<'_>, mut volume: Volume, instance: &Instance) {
+    volume.epoch += 1;
+    volume.attachment = Some(Attachment {
+        epoch: volume.epoch,
+        progress: Progress::Attaching,
+        ..Attachment::first(&instance.id, "/dev/sdf", false, 0)
+    });
+    tx.put(volume);
 }
 
 /// One random change.
 fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     let instances: Vec<Instance> = tx.all::<Instance>().cloned().collect();
     let rules: Vec<SecurityGroupRule> = tx.all::<SecurityGroupRule>().cloned().collect();
-    match rng.random_range(0..11) {
+    match rng.random_range(0..13) {
         0..=2 if instances.len() < 60 => launch(tx, rng, number),
         3 | 4 => {
             let Some(gone) = instances.choose(rng) else { return };
@@ -169,10 +174,39 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
             let kept = tx.all::<Volume>().filter(|volume| volume.attachment.is_none());
             let kept: Vec<Volume> = kept.cloned().collect();
             let Some(volume) = kept.choose(rng) else { return };
-            match volume.deleting {
-                true => tx.remove::<Volume>(&volume.id),
-                false => tx.update::<Volume>(&volume.id, |volume| volume.deleting = true),
+            let host = volume.host_id.clone();
+            let there = instances.iter().find(|row| host.as_ref() == Some(&row.host_id));
+            match there {
+                Some(instance) if rng.random() => attach(tx, volume.clone(), instance),
+                _ if volume.deleting => _ = tx.remove::<Volume>(&volume.id),
+                _ => _ = tx.update::<Volume>(&volume.id, |volume| volume.deleting = true),
+            }
+        }
+        11 => {
+            let Some(instance) = instances.choose(rng) else {
+                return;
             };
+            let mut volume = a_volume(&format!("vol-{number}"), 1);
+            volume.host_id = Some(instance.host_id.clone());
+            attach(tx, volume, instance);
+        }
+        12 => {
+            let blank = tx.all::<Volume>().filter(|volume| volume.image_id.is_none());
+            let blank: Vec<Volume> = blank
+                .filter(|volume| volume.attachment.is_some())
+                .cloned()
+                .collect();
+            let Some(volume) = blank.choose(rng) else { return };
+            tx.update::<Volume>(&volume.id, |volume| match rng.random_range(0..4) {
+                0 => volume.detach(0),
+                1 => volume.spec.size_gib += 1,
+                2 => volume.is_made = true,
+                _ => {
+                    let progress = [Progress::Attached, Progress::Detaching, Progress::Forced];
+                    let attachment = volume.attachment.as_mut().unwrap();
+                    attachment.set_progress(*progress.choose(rng).unwrap(), 0);
+                }
+            });
         }
         5 => {
             let Some(changed) = instances.choose(rng) else {

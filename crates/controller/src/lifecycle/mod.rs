@@ -5,12 +5,14 @@
 use hearth_api::InstanceState;
 use hearth_api::agent::instance_intent::Desired;
 
+mod attachment;
 mod command;
 mod deadline;
 mod observation;
 #[cfg(test)]
 mod tests;
 
+pub use attachment::{Step, observe_attachment};
 pub use command::{Command, apply};
 pub use deadline::{force, give_up, stop_for_drain};
 pub use observation::{End, Observed, Phase, lose_host, observe};

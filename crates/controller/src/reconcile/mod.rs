@@ -1,4 +1,5 @@
-//! What happens without a call: hosts that fall silent, hosts that are drained, transitional states that last too long.
+//! What happens without a call: hosts that fall silent, hosts that are drained, states of instances and volumes that last too
+//! long.
 //!
 //! For each noun a pure `decide` says what is to be done about one object at a time of the clock, and when to look at it
 //! again. [`run`] asks it after every change and at every deadline, and carries the answers out in one transaction that
@@ -20,6 +21,7 @@ mod host;
 mod instance;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 /// Between two looks at least: changes that come faster are looked at together.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -38,6 +40,7 @@ struct Limits {
     silence: i64,
     pending: i64,
     ending: i64,
+    busy: i64,
 }
 
 impl Limits {
@@ -46,6 +49,7 @@ impl Limits {
             silence: i64::from(config.host_silence_seconds) * 1000,
             pending: i64::from(config.pending_seconds) * 1000,
             ending: i64::from(config.ending_seconds) * 1000,
+            busy: i64::from(config.busy_seconds) * 1000,
         }
     }
 }
@@ -106,6 +110,7 @@ impl<A> Decision<A> {
 enum Action {
     Host(String, host::Action),
     Instance(String, instance::Action),
+    Volume(String, volume::Action),
 }
 
 /// All that is to be done, and when to look again.
@@ -134,6 +139,12 @@ fn decide(
             let of_instance = |action| Action::Instance(row.id.clone(), action);
             all.extend(decision.actions.into_iter().map(of_instance));
         }
+    }
+    for row in volume::unsettled(state) {
+        let decision = volume::decide(row, limits, clock);
+        sooner(decision.again_at);
+        let of_volume = |action| Action::Volume(row.id.clone(), action);
+        all.extend(decision.actions.into_iter().map(of_volume));
     }
     (all, again)
 }
@@ -238,6 +249,7 @@ fn silence(app: &App, state: &State) -> HashMap<String, i64> {
 fn carry_out(tx: &mut Tx<'_>, action: Action, limits: Limits) {
     match action {
         Action::Host(id, action) => host::carry_out(tx, &id, action),
+        Action::Volume(id, action) => volume::carry_out(tx, &id, action),
         Action::Instance(id, action) => {
             let Some(life) = tx.get::<Instance>(&id).map(Instance::lifecycle) else {
                 return;

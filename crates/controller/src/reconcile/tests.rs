@@ -3,13 +3,17 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::tests::{a_host, an_instance};
-use crate::state::{Drain, Host, HostReport, Reservation};
+use crate::catalog::volume_types::VolumeSpec;
+use crate::state::tests::{a_host, a_volume, an_instance};
+use crate::state::{
+    Attachment, Drain, Host, HostReport, Modification, ModificationState, Progress, Reservation, Volume,
+};
 
 const LIMITS: Limits = Limits {
     silence: 30_000,
     pending: 3_600_000,
     ending: 600_000,
+    busy: 60_000,
 };
 
 #[derive(Debug, Clone)]
@@ -23,6 +27,17 @@ struct World {
 /// A state, its age in milliseconds, its run, whether it is forced.
 type Life = (InstanceState, i64, u64, bool);
 
+/// The progress of an attachment, its age in milliseconds, and whether the volume is being modified for as long.
+type Attached = (Progress, i64, bool);
+
+const PROGRESS: [Progress; 5] = [
+    Progress::Attached,
+    Progress::Attaching,
+    Progress::Detaching,
+    Progress::Busy,
+    Progress::Forced,
+];
+
 /// Milliseconds since the epoch at which all worlds begin.
 const BEGIN: i64 = 1_000_000_000;
 
@@ -33,12 +48,17 @@ fn worlds() -> impl Strategy<Value = World> {
         1u64..3,
         any::<bool>(),
     );
+    let attached = (
+        proptest::sample::select(PROGRESS.to_vec()),
+        0i64..2 * LIMITS.ending,
+        any::<bool>(),
+    );
     let host = (
         proptest::option::of(0i64..2 * LIMITS.silence),
         any::<bool>(),
         proptest::option::of(any::<bool>()),
         any::<bool>(),
-        proptest::collection::vec(life, 0..5),
+        proptest::collection::vec((life, proptest::option::of(attached)), 0..5),
     );
     (proptest::collection::vec(host, 0..4), 0i64..2 * LIMITS.pending).prop_map(|(hosts, watched)| {
         let mut world = World {
@@ -71,8 +91,11 @@ fn worlds() -> impl Strategy<Value = World> {
             if let Some(silence) = silence {
                 world.silence.insert(id.clone(), silence);
             }
-            for (m, life) in lives.into_iter().enumerate() {
+            for (m, (life, attached)) in lives.into_iter().enumerate() {
                 tx.put(instance(&format!("i-{n}-{m}"), &id, life));
+                if let Some(attached) = attached {
+                    tx.put(volume(&format!("i-{n}-{m}"), &id, attached));
+                }
             }
         }
         tx.finish().unwrap();
@@ -109,6 +132,35 @@ fn instance(id: &str, host_id: &str, (state, age, run, force): Life) -> Instance
         force,
         ..an_instance(id, host_id, "r-1")
     }
+}
+
+/// The volume of an instance; it has the instance's name.
+fn volume(instance_id: &str, host_id: &str, (progress, age, is_modifying): Attached) -> Volume {
+    let (original, target) = (VolumeSpec::plain(1), VolumeSpec::plain(2));
+    Volume {
+        host_id: Some(host_id.to_owned()),
+        attachment: Some(Attachment {
+            progress,
+            progress_since: BEGIN - age,
+            ..Attachment::first(instance_id, "/dev/sdf", false, 0)
+        }),
+        modification: is_modifying.then_some(Modification {
+            state: ModificationState::Modifying,
+            original,
+            target,
+            started_at: BEGIN - age,
+            ended_at: None,
+            message: String::new(),
+            earlier: Vec::new(),
+        }),
+        ..a_volume(instance_id, 2)
+    }
+}
+
+/// Whether it waits for its host, for as long as that has time.
+fn waits(volume: &Volume) -> bool {
+    let progress = volume.attachment.as_ref().map(|attachment| attachment.progress);
+    matches!(progress, Some(Progress::Attaching | Progress::Detaching)) || volume.is_modifying()
 }
 
 impl World {
@@ -152,6 +204,25 @@ proptest! {
                     prop_assert_eq!((&row.host_id, row.state), (&id, InstanceState::Running));
                     prop_assert!(world.state.host(&id).unwrap().drain.unwrap().stop_instances);
                 }
+                Action::Volume(id, action) => {
+                    let row: &Volume = world.state.get(&id).unwrap();
+                    let attachment = row.attachment.as_ref().unwrap();
+                    let (since, limit, is_so) = match action {
+                        volume::Action::Withdraw => {
+                            let is_so = attachment.progress == Progress::Attaching;
+                            (attachment.progress_since, LIMITS.ending, is_so)
+                        }
+                        volume::Action::Busy => {
+                            let is_so = attachment.progress == Progress::Detaching;
+                            (attachment.progress_since, LIMITS.busy, is_so)
+                        }
+                        volume::Action::Fail => {
+                            let started_at = row.modification.as_ref().unwrap().started_at;
+                            (started_at, LIMITS.ending, row.is_modifying())
+                        }
+                    };
+                    prop_assert!(is_so && BEGIN - since.max(world.clock.watched_since) >= limit);
+                }
                 Action::Instance(id, instance::Action::GiveUp) => {
                     let row: &Instance = world.state.get(&id).unwrap();
                     prop_assert_eq!(row.state, InstanceState::Pending);
@@ -186,6 +257,10 @@ proptest! {
                     "{} waits for ever", row.id
                 );
             }
+            for row in world.state.all::<Volume>().filter(|row| waits(row)) {
+                let named = |action: &Action| matches!(action, Action::Volume(id, _) if *id == row.id);
+                prop_assert!(again.is_some() || actions.iter().any(named), "{} waits for ever", row.id);
+            }
             if !actions.is_empty() {
                 world.carry_out(actions);
                 let (more, _) = world.decide();
@@ -197,7 +272,7 @@ proptest! {
                 prop_assert!(!world.decide().0.is_empty(), "nothing is done at the deadline");
             }
             steps += 1;
-            prop_assert!(steps < 200);
+            prop_assert!(steps < 400);
         }
         for row in before {
             let now: &Instance = world.state.get(&row.id).unwrap();
@@ -205,6 +280,12 @@ proptest! {
                 prop_assert_eq!(now.state, row.state);
             }
             prop_assert!(now.state != InstanceState::Pending);
+        }
+        for row in world.state.all::<Volume>() {
+            prop_assert!(!waits(row), "{row:?}");
+            let failed = row.modification.as_ref().is_some_and(|m| m.state == ModificationState::Failed);
+            // No host said that it has grown.
+            prop_assert_eq!(failed, row.spec.size_gib == 1 && row.modification.is_some());
         }
         for host in world.state.hosts() {
             let silent = world.silence.contains_key(&host.id) && world.state.get::<HostReport>(&host.id).is_some();
@@ -220,7 +301,7 @@ proptest! {
         let (actions, _) = world.decide();
         world.carry_out(actions);
         world.clock = after(world.clock, 200, BEGIN + 200 + jump);
-        let ends = |action: &Action| matches!(action, Action::Instance(..));
+        let ends = |action: &Action| matches!(action, Action::Instance(..) | Action::Volume(..));
         prop_assert!(!world.decide().0.iter().any(ends));
     }
 }

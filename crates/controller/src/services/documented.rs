@@ -164,7 +164,12 @@ fn filters_that_ec2_documents_are_known() {
         ("DescribeSecurityGroups", security_groups::FILTERS.told()),
         ("DescribeSubnets", subnets::FILTERS.told()),
         ("DescribeTags", tags::FILTERS.told()),
-        ("DescribeVolumes", volumes::FILTERS.told()),
+        ("DescribeVolumeStatus", volumes::status::FILTERS.told()),
+        ("DescribeVolumes", volumes::describe::FILTERS.told()),
+        (
+            "DescribeVolumesModifications",
+            volumes::modifications::FILTERS.told(),
+        ),
         ("DescribeVpcs", vpcs::FILTERS.told()),
     ];
     let mut wrong = Vec::new();

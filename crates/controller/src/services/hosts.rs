@@ -223,7 +223,9 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
             tx.change_instance(id, &change);
         }
     }
-    tx.remove_all::<Volume>(volume_ids.iter().cloned());
+    for id in &volume_ids {
+        tx.remove_volume(id);
+    }
     let claims: Vec<String> = tx
         .by(&Claim::BY_HOST, &host_id)
         .map(|claim| claim.instance_id.clone())

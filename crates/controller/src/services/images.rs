@@ -17,11 +17,10 @@ use tonic::{Request, Response, Status};
 
 use super::{answer, image_attributes, input};
 use crate::app::App;
+use crate::catalog::volume_types::VolumeType;
 use crate::state::noun::tell_tags;
 use crate::state::{self, AVAILABLE, DEREGISTERED, State, Tags};
-use crate::views::{
-    self, ARCHITECTURE, HYPERVISOR, PLATFORM, ROOT_DEVICE, ROOT_DEVICE_TYPE, VIRTUALIZATION, VOLUME_TYPE,
-};
+use crate::views::{self, ARCHITECTURE, HYPERVISOR, PLATFORM, ROOT_DEVICE, ROOT_DEVICE_TYPE, VIRTUALIZATION};
 
 pub(super) const FILTERS: Known<Image> = known! {
     tags: |item| &item.tags;
@@ -155,9 +154,10 @@ pub(super) fn tell(state: &State, row: &state::Image) -> Image {
             ebs: Some(EbsBlockDevice {
                 delete_on_termination: Some(true),
                 volume_size: i32::try_from(row.size.div_ceil(1 << 30)).unwrap_or(i32::MAX),
-                volume_type: VOLUME_TYPE.into(),
-                encrypted: false,
+                volume_type: VolumeType::Gp3.as_str().into(),
+                ..EbsBlockDevice::default()
             }),
+            no_device: None,
         }],
         tags: state.tags(Kind::Image, &row.id).map_or_else(Vec::new, tell_tags),
         owner_id: row.account_id.clone(),

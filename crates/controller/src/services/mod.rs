@@ -39,6 +39,7 @@ use crate::app::App;
 
 mod account_settings;
 mod accounts;
+mod client_tokens;
 #[cfg(test)]
 mod documented;
 mod hosts;
@@ -69,6 +70,7 @@ mod watch;
 
 pub(crate) use instances::TOKENS_OPTIONAL;
 pub(crate) use profile_associations::tell_profile;
+pub(crate) use volumes::devices::Slot;
 
 /// Ends every rpc.
 fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {

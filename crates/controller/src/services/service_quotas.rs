@@ -5,6 +5,7 @@ use hearth_api::page::{Page, paginate};
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 
+use super::volumes::{devices, quotas};
 use super::{iam, input, instances, placement, security_groups, serve};
 use crate::app::App;
 use crate::config::Config;
@@ -24,7 +25,8 @@ serve! { service_quotas_server::ServiceQuotas as ServiceQuotas {
 } }
 
 /// Services that have quotas, in the order of their codes.
-const SERVICES: [(&str, &str); 3] = [
+const SERVICES: [(&str, &str); 4] = [
+    ("ebs", "Amazon Elastic Block Store (Amazon EBS)"),
     ("ec2", "Amazon Elastic Compute Cloud (Amazon EC2)"),
     ("iam", "AWS Identity and Access Management (IAM)"),
     ("vpc", "Amazon Virtual Private Cloud (Amazon VPC)"),
@@ -65,6 +67,76 @@ const fn quota(
 
 /// By service and code.
 const QUOTAS: &[Quota] = &[
+    quota(
+        "ebs",
+        "L-09BD8365",
+        "Storage for Provisioned IOPS SSD (io2) volumes, in TiB",
+        ACCOUNT,
+        Most::Always(quotas::MAX_TIB),
+    ),
+    quota(
+        "ebs",
+        "L-17AF77E8",
+        "Storage for Cold HDD (sc1) volumes, in TiB",
+        ACCOUNT,
+        Most::Always(quotas::MAX_TIB),
+    ),
+    quota(
+        "ebs",
+        "L-7A658B76",
+        "Storage for General Purpose SSD (gp3) volumes, in TiB",
+        ACCOUNT,
+        Most::Always(quotas::MAX_TIB),
+    ),
+    quota(
+        "ebs",
+        "L-82ACEF56",
+        "Storage for Throughput Optimized HDD (st1) volumes, in TiB",
+        ACCOUNT,
+        Most::Always(quotas::MAX_TIB),
+    ),
+    quota(
+        "ebs",
+        "L-8D977E7E",
+        "IOPS for Provisioned IOPS SSD (io2) volumes",
+        ACCOUNT,
+        Most::Always(quotas::IO2_IOPS),
+    ),
+    quota(
+        "ebs",
+        "L-9CF3C2EB",
+        "Storage for Magnetic (standard) volumes, in TiB",
+        ACCOUNT,
+        Most::Always(quotas::MAX_TIB),
+    ),
+    quota(
+        "ebs",
+        "L-B3A130E6",
+        "IOPS for Provisioned IOPS SSD (io1) volumes",
+        ACCOUNT,
+        Most::Always(quotas::IO1_IOPS),
+    ),
+    quota(
+        "ebs",
+        "L-D18FCD1D",
+        "Storage for General Purpose SSD (gp2) volumes, in TiB",
+        ACCOUNT,
+        Most::Always(quotas::MAX_TIB),
+    ),
+    quota(
+        "ebs",
+        "L-FD252861",
+        "Storage for Provisioned IOPS SSD (io1) volumes, in TiB",
+        ACCOUNT,
+        Most::Always(quotas::MAX_TIB),
+    ),
+    quota(
+        "ebs",
+        "hearth-attachments",
+        "Volumes per instance",
+        RESOURCE,
+        Most::Always(devices::MAX_VOLUMES),
+    ),
     quota(
         "ec2",
         "L-B665C33B",

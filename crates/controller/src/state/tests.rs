@@ -9,6 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::noun::keep_tags;
 use super::*;
+use crate::catalog::volume_types::VolumeSpec;
 
 const STEPS: u32 = 100_000;
 
@@ -56,8 +57,9 @@ impl Object {
             ],
             Self::Volume(o) => {
                 let instance = o.instance_id().map(|id| (Instance::KIND, id.to_owned()));
-                let rest = [(Host::KIND, o.host_id.clone()), (Image::KIND, o.image_id.clone())];
-                instance.into_iter().chain(rest).collect()
+                let host = o.host_id.clone().map(|id| (Host::KIND, id));
+                let image = o.image_id.clone().map(|id| (Image::KIND, id));
+                instance.into_iter().chain(host).chain(image).collect()
             }
             Self::Group(o) => vec![(Vpc::KIND, o.vpc_id.clone())],
             Self::Host(_) | Self::Image(_) | Self::Reservation(_) | Self::KeyPair(_) | Self::Vpc(_) => {
@@ -208,6 +210,26 @@ pub(crate) fn a_host(id: &str) -> Host {
     }
 }
 
+/// Blank, and nowhere.
+pub(crate) fn a_volume(id: &str, size_gib: u64) -> Volume {
+    Volume {
+        id: id.to_owned(),
+        account_id: "1".into(),
+        attachment: None,
+        epoch: 0,
+        availability_zone: "local-1a".into(),
+        host_id: None,
+        image_id: None,
+        is_made: false,
+        spec: VolumeSpec::plain(size_gib),
+        modification: None,
+        auto_enable_io: false,
+        created_at: 0,
+        deleting: false,
+        tags: Tags::new(),
+    }
+}
+
 fn any(rng: &mut StdRng, kind: &str) -> Object {
     let account_id = rng.random_range(1..3).to_string();
     match kind {
@@ -255,19 +277,20 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             memory_mib: rng.random_range(0..3),
         }),
         Volume::KIND => Object::Volume(Volume {
-            id: pick(rng, "vol", 5),
             account_id,
             attachment: rng.random::<bool>().then(|| {
                 let instance = pick(rng, "i", 5);
-                Attachment::first(&instance, "/dev/vda", rng.random(), 0)
+                let progress = [Progress::Attached, Progress::Attaching, Progress::Busy];
+                Attachment {
+                    progress: progress[rng.random_range(0..progress.len())],
+                    ..Attachment::first(&instance, "/dev/vda", rng.random(), 0)
+                }
             }),
             epoch: rng.random_range(0..3),
-            host_id: pick(rng, "h", 3),
-            image_id: pick(rng, "ami", 3),
-            size_gib: rng.random_range(0..100),
-            created_at: 0,
-            deleting: false,
+            host_id: rng.random_ratio(2, 3).then(|| pick(rng, "h", 3)),
+            image_id: rng.random::<bool>().then(|| pick(rng, "ami", 3)),
             tags: tags(rng),
+            ..a_volume(&pick(rng, "vol", 5), rng.random_range(0..100))
         }),
         KeyPair::KIND => Object::KeyPair(KeyPair {
             id: pick(rng, "key", 3),
@@ -581,9 +604,13 @@ fn volumes_and_interfaces_of_before_attachments_are_read() {
     let attached = volume(r#""i-1""#);
     let attachment = Attachment::first("i-1", "/dev/vda", false, 7);
     assert_eq!((attached.attachment, attached.epoch), (Some(attachment), 1));
-    assert_eq!((attached.size_gib, attached.deleting), (8, false));
+    assert_eq!((attached.spec, attached.deleting), (VolumeSpec::plain(8), false));
+    assert_eq!(
+        (attached.host_id.as_deref(), attached.image_id.as_deref()),
+        (Some("h-0"), Some("ami-1"))
+    );
     let kept = volume("null");
-    assert_eq!((kept.attachment, kept.epoch), (None, 1));
+    assert_eq!((&kept.attachment, kept.epoch), (&None, 1));
     let interface = r#"{"id":"eni-1","account_id":"1","instance_id":"i-1","vpc_id":"vpc-1","subnet_id":"subnet-1",
         "mac_address":"02:00:00:00:00:01","private_ip":"10.0.0.4","public_ip":null,"groups":["sg-1"],"tags":{}}"#;
     let interface: NetworkInterface = serde_json::from_str(interface).unwrap();
@@ -600,4 +627,62 @@ fn volumes_and_interfaces_of_before_attachments_are_read() {
     };
     let again: Volume = serde_json::from_str(&serde_json::to_string(&never).unwrap()).unwrap();
     assert_eq!(again.epoch, 0);
+    // A volume of before is in its host's zone.
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    tx.put(a_host("h-0"));
+    tx.finish().unwrap();
+    assert_eq!(state.zone_of(&kept), "local-1a");
+    assert_eq!(state.zone_of(&a_volume("vol-2", 1)), "local-1a");
+}
+
+/// What waits for a host ends with the run, whichever way the transactions before it went.
+#[test]
+fn volumes_are_settled_when_their_instance_stops() {
+    use Progress::{Attached, Attaching, Busy, Detaching, Forced};
+    for progress in [Attached, Attaching, Detaching, Busy, Forced] {
+        let mut state = State::default();
+        let mut tx = Tx::new(&mut state, 5);
+        tx.put(a_host("h-0"));
+        tx.put(Reservation {
+            id: "r-0".into(),
+            account_id: "1".into(),
+            created_at: 0,
+        });
+        tx.put(an_instance("i-0", "h-0", "r-0"));
+        tx.put(Volume {
+            attachment: Some(Attachment {
+                progress,
+                ..Attachment::first("i-0", "/dev/sdf", true, 0)
+            }),
+            host_id: Some("h-0".into()),
+            modification: Some(Modification {
+                state: ModificationState::Modifying,
+                original: VolumeSpec::plain(1),
+                target: VolumeSpec::plain(2),
+                started_at: 0,
+                ended_at: None,
+                message: "no room yet".into(),
+                earlier: Vec::new(),
+            }),
+            ..a_volume("vol-0", 2)
+        });
+        tx.settle_volumes("i-0");
+        tx.finish().unwrap();
+        state.check();
+        let volume: &Volume = state.get("vol-0").unwrap();
+        let attached = volume.attachment.as_ref().map(|attachment| attachment.progress);
+        assert_eq!(
+            attached,
+            (!progress.is_ending()).then_some(Attached),
+            "{progress:?}"
+        );
+        assert_eq!(volume.told_gib(), 2);
+        let modification = volume.modification.as_ref().unwrap();
+        assert_eq!(
+            (modification.state, modification.ended_at),
+            (ModificationState::Completed, Some(5))
+        );
+        assert!(!state.any_by(&Volume::BY_UNSETTLED, Volume::UNSETTLED));
+    }
 }

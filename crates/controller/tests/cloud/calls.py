@@ -238,7 +238,7 @@ assert ec2.describe_aggregate_id_format()["Statuses"] == formats
 
 # Quotas are what is enforced.
 services = quotas.list_services()["Services"]
-assert [one["ServiceCode"] for one in services] == ["ec2", "iam", "vpc"], services
+assert [one["ServiceCode"] for one in services] == ["ebs", "ec2", "iam", "vpc"], services
 quota = quotas.get_service_quota(ServiceCode="vpc", QuotaCode="L-0EA8095F")["Quota"]
 assert (quota["Value"], quota["Adjustable"], quota["QuotaAppliedAtLevel"]) == (60.0, False, "RESOURCE"), quota
 assert quota["QuotaArn"] == f"arn:aws:servicequotas:{region}:{account}:vpc/L-0EA8095F", quota

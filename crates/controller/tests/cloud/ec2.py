@@ -258,7 +258,8 @@ ec2.modify_instance_attribute(InstanceId=identity, BlockDeviceMappings=[kept])
 [mapping] = attribute("blockDeviceMapping")["BlockDeviceMappings"]
 assert mapping["Ebs"]["DeleteOnTermination"] is False, mapping
 for wrong, code in (
-    ([{**kept, "DeviceName": "/dev/sdf"}], "InvalidBlockDeviceMapping"),
+    ([{**kept, "DeviceName": "/dev/sdf"}], "InvalidInstanceAttributeValue"),
+    ([{**kept, "DeviceName": "nonsense"}], "InvalidInstanceAttributeValue"),
     ([kept, kept], "InvalidBlockDeviceMapping"),
     ([{"DeviceName": mapping["DeviceName"]}], "MissingParameter"),
 ):

@@ -57,6 +57,19 @@ async fn younger_services_speak_json() {
     run(python, cloud, "http", "calls.py", &profile).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_live_as_botocore_has_it() {
+    let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
+        println!("SKIPPED: volumes_live_as_botocore_has_it: HEARTH_PYTHON is not set (scripts/test sets it)");
+        return;
+    };
+    let Some(cloud) = Cloud::with(&["--ec2-listen", "127.0.0.1:0"]).await else {
+        return;
+    };
+    let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
+    run(python, cloud, "http", "volumes.py", &profile).await;
+}
+
 /// Runs a script against the port. What was refused is in the log, and the secret of the owner's profile is not.
 async fn run(python: OsString, cloud: Cloud, scheme: &'static str, script: &str, profile: &str) {
     let session = cloud.connect().await;

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod agents;
+mod attachments;
 mod backup;
 mod bounds;
 mod context;

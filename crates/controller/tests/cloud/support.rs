@@ -13,8 +13,8 @@ use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::{
     AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello,
-    InstanceIntent, InstanceObservation, Intents, KeyTaken, Observation, RenewRequest, Repair, RunEnd,
-    agent_message, control_message, volume_intent,
+    InstanceIntent, InstanceObservation, InstanceVolume, Intents, KeyTaken, Observation, RenewRequest,
+    Repair, RunEnd, VolumeObservation, agent_message, control_message, volume_intent, volume_observation,
 };
 use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
 use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
@@ -29,6 +29,8 @@ use tonic::{Status, Streaming};
 pub const SOON: Duration = Duration::from_secs(30);
 
 pub const ZONE: &str = "local-1a";
+
+pub const ROOT_DEVICE: &str = "/dev/vda";
 
 pub struct Hearthd {
     pub dir: TempDir,
@@ -616,7 +618,31 @@ pub fn seen(intent: &InstanceIntent, phase: Phase) -> InstanceObservation {
         reboot: intent.reboot,
         recoveries: 0,
         boot_mode: 0,
-        volumes: Vec::new(),
+        volumes: volumes_as_wanted(intent),
+    }
+}
+
+/// What a good host says of the volumes of a running instance, other than the root volume.
+fn volumes_as_wanted(intent: &InstanceIntent) -> Vec<VolumeObservation> {
+    let others = intent
+        .volumes
+        .iter()
+        .filter(|volume| volume.device_name != ROOT_DEVICE);
+    others.map(volume_as_wanted).collect()
+}
+
+/// Each volume is given to the guest at once, and taken away at once.
+pub fn volume_as_wanted(volume: &InstanceVolume) -> VolumeObservation {
+    let (state, size_bytes) = match volume.detaching {
+        true => (volume_observation::State::Detached, 0),
+        false => (volume_observation::State::Attached, volume.size_bytes),
+    };
+    VolumeObservation {
+        volume_id: volume.volume_id.clone(),
+        attachment_epoch: volume.attachment_epoch,
+        state: state.into(),
+        size_bytes,
+        message: String::new(),
     }
 }
 

@@ -36,6 +36,7 @@ fn keeping(cloud: &Cloud) -> v1::RunInstancesRequest {
                 delete_on_termination: Some(false),
                 ..Default::default()
             }),
+            no_device: None,
         }],
         tag_specifications: vec![v1::TagSpecification {
             resource_type: "volume".into(),

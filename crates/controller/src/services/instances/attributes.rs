@@ -1,6 +1,8 @@
 //! DescribeInstanceAttribute, ModifyInstanceAttribute, ResetInstanceAttribute.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceAttribute.html>
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hearth_api::v1::{
@@ -14,6 +16,7 @@ use serde_json::json;
 use super::plan;
 use crate::app::App;
 use crate::services::input;
+use crate::services::volumes::devices::{self, Slot};
 use crate::state::{Instance, NetworkInterface, SecurityGroup, Tx, Volume};
 use crate::views::{self, ROOT_DEVICE};
 
@@ -87,8 +90,8 @@ enum Change {
     StopIsDisabled(bool),
     TerminationIsDisabled(bool),
     Groups(Vec<String>),
-    /// Whether the root volume goes with the instance.
-    DeleteOnTermination(bool),
+    /// Whether volumes go with the instance, by their devices.
+    DeleteOnTermination(Vec<(String, bool)>),
     ShutdownBehavior(String),
     Type(String),
     UserData(Vec<u8>),
@@ -183,14 +186,37 @@ fn change(mut request: ModifyInstanceAttributeRequest) -> Result<Change, ApiErro
 }
 
 fn delete_on_termination(mappings: &[InstanceBlockDeviceMappingSpecification]) -> Result<Change, ApiError> {
-    let [mapping] = mappings else {
-        return Err(plan::root_alone());
+    let mut devices = BTreeSet::new();
+    let asked = mappings.iter().map(|mapping| {
+        let name = &mapping.device_name;
+        if !devices.insert(Slot::of(name)) {
+            let message = format!("The device '{name}' is mapped twice.");
+            return Err(ApiError::new(ErrorCode::InvalidBlockDeviceMapping, message));
+        }
+        let asked = mapping.ebs.as_ref().and_then(|ebs| ebs.delete_on_termination);
+        let asked = asked.ok_or_else(|| ApiError::missing("BlockDeviceMapping.Ebs.DeleteOnTermination"))?;
+        Ok((name.clone(), asked))
+    });
+    asked.collect::<Result<_, _>>().map(Change::DeleteOnTermination)
+}
+
+/// # Errors
+/// `InvalidInstanceAttributeValue`: the instance has no such device.
+fn set_delete_on_termination(tx: &mut Tx<'_>, id: &str, device: &str, is: bool) -> Result<(), ApiError> {
+    let slot = Slot::of(device);
+    let volume = slot.and_then(|slot| devices::at(tx, id, &slot));
+    let Some(volume) = volume.map(|volume| volume.id.clone()) else {
+        return Err(ApiError::new(
+            ErrorCode::InvalidInstanceAttributeValue,
+            format!("No device is currently mapped at '{device}'."),
+        ));
     };
-    plan::check_root_device(&mapping.device_name)?;
-    let ebs = mapping.ebs.as_ref();
-    let asked = ebs.and_then(|ebs| ebs.delete_on_termination);
-    let asked = asked.ok_or_else(|| ApiError::missing("BlockDeviceMapping.Ebs.DeleteOnTermination"))?;
-    Ok(Change::DeleteOnTermination(asked))
+    tx.update::<Volume>(&volume, |row| {
+        if let Some(attachment) = &mut row.attachment {
+            attachment.delete_on_termination = is;
+        }
+    });
+    Ok(())
 }
 
 /// Puts what `Attribute` and `Value` say where the attribute's own member is.
@@ -274,14 +300,9 @@ fn apply(tx: &mut Tx<'_>, id: &str, change: Change) -> Result<(), ApiError> {
             next.user_data = (!bytes.is_empty()).then(|| tx.keep_blob(bytes));
             "userData"
         }
-        Change::DeleteOnTermination(is) => {
-            let volumes = tx.by(&Volume::BY_INSTANCE, id).map(|volume| volume.id.clone());
-            for volume in volumes.collect::<Vec<_>>() {
-                tx.update::<Volume>(&volume, |row| {
-                    if let Some(attachment) = &mut row.attachment {
-                        attachment.delete_on_termination = is;
-                    }
-                });
+        Change::DeleteOnTermination(asked) => {
+            for (device, is) in asked {
+                set_delete_on_termination(tx, id, &device, is)?;
             }
             "blockDeviceMapping"
         }

@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::lifecycle::Command;
 
 mod attributes;
+mod block_devices;
 mod commands;
 mod console;
 mod describe;

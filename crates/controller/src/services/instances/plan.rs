@@ -8,6 +8,7 @@ use hearth_api::v1::{InstanceMaintenanceOptions, InstanceMetadataOptions, RunIns
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use prost::Message as _;
 
+use super::block_devices::{self, Mappings};
 use super::{maintenance, metadata_options};
 use crate::catalog::instance_types::{self, InstanceType};
 use crate::services::input;
@@ -15,18 +16,13 @@ use crate::services::ssm;
 use crate::state::{
     AUTO_RECOVERY_DEFAULT, METADATA_TAGS_ENABLED, MetadataDefaults, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
 };
-use crate::views::{ROOT_DEVICE, VOLUME_TYPE};
 
 /// Bytes of user data before any encoding. The EC2 API's own limit.
 const MAX_USER_DATA: usize = 16 * 1024;
 /// How instances with burstable performance earn credits.
 pub(super) const CREDITS: &str = "unlimited";
-/// GiB of a gp3 volume.
-const MAX_VOLUME_GIB: u64 = 16_384;
 /// Security groups of one interface.
 pub const MAX_GROUPS: usize = 5;
-/// What AMIs call their root device; all of them mean the same here.
-const ROOT_DEVICE_NAMES: [&str; 5] = [ROOT_DEVICE, "/dev/xvda", "/dev/sda1", "/dev/sda", "xvda"];
 
 /// A launch that makes sense by itself.
 #[derive(Debug, Clone)]
@@ -35,9 +31,7 @@ pub(super) struct Plan {
     pub min: usize,
     pub max: usize,
     pub private_ip: Option<Ipv4Addr>,
-    /// GiB; at least the image's size when `None`.
-    pub volume_gib: Option<u64>,
-    pub delete_on_termination: bool,
+    pub mappings: Mappings,
     pub metadata: InstanceMetadataOptions,
     pub auto_recovery: String,
     pub instance_tags: Vec<Tag>,
@@ -111,7 +105,7 @@ pub(super) fn check(mut request: RunInstancesRequest, defaults: &MetadataDefault
         }
     }
     check_shutdown_behavior(&request.instance_initiated_shutdown_behavior)?;
-    let (volume_gib, delete_on_termination) = root_volume(&request)?;
+    let mappings = block_devices::check(&request.block_device_mappings)?;
     let auto_recovery = auto_recovery(&mut request)?;
     let made = [Kind::Instance, Kind::Volume, Kind::NetworkInterface];
     let tags = |kind| input::tags_for(&request.tag_specifications, &made, kind);
@@ -127,8 +121,7 @@ pub(super) fn check(mut request: RunInstancesRequest, defaults: &MetadataDefault
         min,
         max,
         private_ip: private_ip(&request, max)?,
-        volume_gib,
-        delete_on_termination,
+        mappings,
         metadata,
         auto_recovery,
         instance_tags,
@@ -303,59 +296,6 @@ pub(super) fn check_count_of_groups(count: usize) -> Result<(), ApiError> {
         ));
     }
     Ok(())
-}
-
-/// Of mappings of several devices.
-pub(super) fn root_alone() -> ApiError {
-    ApiError::new(
-        ErrorCode::InvalidBlockDeviceMapping,
-        "Only the root volume can be mapped in this version; name one mapping.",
-    )
-}
-
-/// # Errors
-/// `InvalidBlockDeviceMapping`: the name is none of those that the root device goes by.
-pub(super) fn check_root_device(name: &str) -> Result<(), ApiError> {
-    if ROOT_DEVICE_NAMES.contains(&name) {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        ErrorCode::InvalidBlockDeviceMapping,
-        format!(
-            "The device '{name}' is not the root device {ROOT_DEVICE}, and only that can be mapped in this version."
-        ),
-    ))
-}
-
-fn root_volume(request: &RunInstancesRequest) -> Result<(Option<u64>, bool), ApiError> {
-    let refused = |message: String| ApiError::new(ErrorCode::InvalidBlockDeviceMapping, message);
-    let mapping = match request.block_device_mappings.as_slice() {
-        [] => return Ok((None, true)),
-        [mapping] => mapping,
-        _ => return Err(root_alone()),
-    };
-    check_root_device(&mapping.device_name)?;
-    let ebs = mapping.ebs.clone().unwrap_or_default();
-    if !["", VOLUME_TYPE].contains(&ebs.volume_type.as_str()) {
-        return Err(refused(format!(
-            "Volumes are of the type {VOLUME_TYPE}, and '{}' is another.",
-            ebs.volume_type
-        )));
-    }
-    if ebs.encrypted {
-        return Err(refused("Volumes cannot be encrypted in this version.".into()));
-    }
-    let size = u64::try_from(ebs.volume_size)
-        .ok()
-        .filter(|size| *size <= MAX_VOLUME_GIB);
-    let Some(size) = size else {
-        return Err(refused(format!(
-            "A volume of {} GiB cannot be: 1 to {MAX_VOLUME_GIB} can.",
-            ebs.volume_size
-        )));
-    };
-    let size = (size > 0).then_some(size);
-    Ok((size, ebs.delete_on_termination.unwrap_or(true)))
 }
 
 /// The default and no option at all are the same request.

@@ -10,19 +10,21 @@ use hearth_api::{ApiError, ErrorCode, Id, InstanceState, Kind};
 use hearth_image::BootMode;
 use serde_json::json;
 
+use super::block_devices::Mapped;
 use super::plan::{self, Plan};
 use crate::addresses;
 use crate::app::App;
 use crate::scheduler::{Demand, Resources};
 use crate::services::placement::{Placed, Wish};
-use crate::services::{profile_associations, ssm};
+use crate::services::volumes::quotas;
+use crate::services::{client_tokens, profile_associations, ssm};
 use crate::state::noun::keep_tags;
 use crate::state::{
     self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, ProfileAssociation,
     SecurityGroup, State, Subnet, Tx, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
-use crate::views::{self, ROOT_DEVICE};
+use crate::views;
 
 const ACTION: &str = "RunInstances";
 
@@ -51,16 +53,14 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
         ids.push(launch.insert(&app.account(), tx, &reservation_id, user_data.as_deref(), index)?);
     }
     let request = &launch.plan.request;
-    if !request.client_token.is_empty() {
-        tx.put(ClientToken {
-            id: token_id(app, request),
-            account_id: app.account(),
-            parameters_hash: launch.plan.hash.clone(),
-            resource_id: reservation_id.clone(),
-            created_at: tx.now(),
-            outlived_at: None,
-        });
-    }
+    client_tokens::keep(
+        tx,
+        &app.account(),
+        &request.client_token,
+        token_id(app, request),
+        launch.plan.hash.clone(),
+        &reservation_id,
+    );
     let detail = json!({
         "reservation": reservation_id, "instances": ids, "hosts": launch.placed.hosts(), "image": request.image_id,
         "type": request.instance_type, "zone": launch.subnet.availability_zone,
@@ -82,22 +82,9 @@ fn named_zone(request: &RunInstancesRequest) -> &str {
 /// What the same ClientToken did before, as it is now.
 fn recall(app: &App, state: &State, plan: &Plan) -> Result<Option<Reservation>, ApiError> {
     let token = plan.request.client_token.as_str();
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let Some(before) = state.get::<ClientToken>(&token_id(app, &plan.request)) else {
+    let Some(before) = client_tokens::recall(state, token, &token_id(app, &plan.request), &plan.hash)? else {
         return Ok(None);
     };
-    if before.parameters_hash != plan.hash {
-        return Err(ApiError::new(
-            ErrorCode::IdempotentParameterMismatch,
-            format!(
-                "The client token '{token}' was used with other parameters, for {}. Repeat the call unchanged, or \
-                 choose a new token.",
-                before.resource_id
-            ),
-        ));
-    }
     let is_alive = |row: &Instance| row.state != InstanceState::Terminated;
     if !state
         .by(&Instance::BY_RESERVATION, &before.resource_id)
@@ -131,7 +118,8 @@ struct Launch {
     public_key: String,
     groups: Vec<String>,
     subnet: Subnet,
-    size_gib: u64,
+    /// Of each instance.
+    volumes: Vec<Mapped>,
     placed: Placed,
     private_ips: Vec<Ipv4Addr>,
     /// Empty when no public addresses are wanted.
@@ -142,7 +130,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
     plan.request.image_id = ssm::image_id(app, state, &app.account(), &plan.request.image_id)?;
     let wish = Wish::of_launch(app, state, plan.request.placement.as_ref())?;
     let image = image(state, &plan.request.image_id)?;
-    let size_gib = volume_size(&plan, image)?;
+    let volumes = plan.mappings.of(image)?;
     let public_key = public_key(app, state, &plan.request.key_name)?;
     let profile_id = profile_associations::named(app, state, plan.request.iam_instance_profile.as_ref())?;
     let allowed = allowed(app, state, &plan)?;
@@ -169,7 +157,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
         each: Resources {
             vcpus: plan.kind.vcpus.into(),
             memory_mib: plan.kind.memory_mib,
-            disk_bytes: size_gib << 30,
+            disk_bytes: volumes.iter().map(|volume| volume.spec.size_gib << 30).sum(),
         },
         min: plan.min,
         max: if wants_public {
@@ -188,6 +176,11 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
         None => addresses::free_in(state, subnet, placed.hosts().len()),
     };
     placed.truncate(private_ips.len());
+    let all = placed
+        .hosts()
+        .iter()
+        .flat_map(|_| volumes.iter().map(|volume| volume.spec));
+    quotas::check(state, &app.account(), all, None)?;
     let mut public_ips = public;
     public_ips.truncate(placed.hosts().len());
     Ok(Launch {
@@ -196,7 +189,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
         public_key,
         groups,
         subnet: subnet.clone(),
-        size_gib,
+        volumes,
         placed,
         private_ips,
         public_ips,
@@ -211,21 +204,6 @@ fn image<'s>(state: &'s State, id: &str) -> Result<&'s Image, ApiError> {
             format!("The image '{id}' is deregistered. Register it anew, or use another."),
         )),
         None => Err(Kind::Image.not_found(&[id])),
-    }
-}
-
-fn volume_size(plan: &Plan, image: &Image) -> Result<u64, ApiError> {
-    let least = image.size.div_ceil(1 << 30);
-    match plan.volume_gib {
-        None => Ok(least),
-        Some(size) if size >= least => Ok(size),
-        Some(size) => Err(ApiError::new(
-            ErrorCode::InvalidBlockDeviceMapping,
-            format!(
-                "Volume of size {size}GB is smaller than the image '{}', expect size >= {least}GB",
-                image.id
-            ),
-        )),
     }
 }
 
@@ -446,23 +424,29 @@ impl Launch {
             groups: self.groups.clone(),
             tags: keep_tags(&plan.interface_tags),
         });
-        tx.put(Volume {
-            id: Id::new(Kind::Volume).to_string(),
-            account_id: account.to_owned(),
-            attachment: Some(Attachment::first(
-                &id,
-                ROOT_DEVICE,
-                plan.delete_on_termination,
-                tx.now(),
-            )),
-            epoch: 1,
-            host_id: host.clone(),
-            image_id: request.image_id.clone(),
-            size_gib: self.size_gib,
-            created_at: tx.now(),
-            deleting: false,
-            tags: keep_tags(&plan.volume_tags),
-        });
+        for volume in &self.volumes {
+            tx.put(Volume {
+                id: Id::new(Kind::Volume).to_string(),
+                account_id: account.to_owned(),
+                attachment: Some(Attachment::first(
+                    &id,
+                    &volume.device,
+                    volume.delete_on_termination,
+                    tx.now(),
+                )),
+                epoch: 1,
+                availability_zone: self.subnet.availability_zone.clone(),
+                host_id: Some(host.clone()),
+                image_id: volume.is_root.then(|| request.image_id.clone()),
+                is_made: false,
+                spec: volume.spec,
+                modification: None,
+                auto_enable_io: false,
+                created_at: tx.now(),
+                deleting: false,
+                tags: keep_tags(&plan.volume_tags),
+            });
+        }
         tx.event("instance.pending", &id);
         Ok(id)
     }

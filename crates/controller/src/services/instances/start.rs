@@ -1,4 +1,4 @@
-//! What a stopped instance takes anew when it starts: vCPUs and memory on the host that has its volume, and a public
+//! What a stopped instance takes anew when it starts: vCPUs and memory on the host that has its volumes, and a public
 //! address. As in EC2 that can fail for want of capacity.
 
 use hearth_api::ApiError;
@@ -8,9 +8,11 @@ use super::run::free_public;
 use crate::app::App;
 use crate::scheduler::{Demand, Resources};
 use crate::services::placement::Wish;
+use crate::services::volumes::devices;
 use crate::state::{Image, Instance, NetworkInterface, Tx};
 
 pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result<(), ApiError> {
+    devices::check_root(tx, &row.id)?;
     // It may be shared no more.
     let image = tx.of_anybody::<Image>(&row.image_id);
     let demand = Demand {
@@ -21,7 +23,7 @@ pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result
         each: Resources {
             vcpus: row.vcpus.into(),
             memory_mib: row.memory_mib,
-            // Its volume is there and claimed.
+            // Its volumes are there and claimed.
             disk_bytes: 0,
         },
         min: 1,

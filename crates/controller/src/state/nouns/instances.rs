@@ -5,7 +5,7 @@ use hearth_api::agent::instance_intent::Desired;
 use hearth_api::{InstanceState, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Host, NetworkInterface, Volume, names};
+use super::{Attachment, Claim, Host, NetworkInterface, Volume, names};
 use crate::lifecycle::{Change, Hold, Lifecycle, ReasonChange};
 use crate::state::noun::resource;
 use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
@@ -258,6 +258,11 @@ impl Tx<'_> {
             after.launch_time = now;
         }
         self.put(after);
+        match next.state {
+            InstanceState::Running => self.note_made(id),
+            InstanceState::Stopped => self.settle_volumes(id),
+            _ => {}
+        }
         match change.hold {
             Hold::Keep | Hold::TakeCompute => {}
             Hold::DropCompute => self.drop_compute(id),
@@ -292,9 +297,12 @@ impl Tx<'_> {
         }
         let volumes: Vec<Volume> = self.by(&Volume::BY_INSTANCE, id).cloned().collect();
         for mut volume in volumes {
-            if volume.attachment.take().is_some_and(|a| a.delete_on_termination) {
-                self.remove::<Volume>(&volume.id);
+            // One that was to be detached is not the instance's any more.
+            let goes = |a: &Attachment| a.delete_on_termination && !a.progress.is_ending();
+            if volume.attachment.as_ref().is_some_and(goes) {
+                self.remove_volume(&volume.id);
             } else {
+                volume.detach(self.now());
                 self.put(volume);
             }
         }

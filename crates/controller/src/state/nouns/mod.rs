@@ -19,7 +19,7 @@ mod volumes;
 pub use access_keys::{AccessKey, base32, new_secret};
 pub use account_settings::{AccountSettings, MetadataDefaults};
 pub use accounts::Account;
-pub use attachment::{Attachment, PRIMARY};
+pub use attachment::{Attachment, PRIMARY, Progress};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
 pub use iam::{Bearer, Entity, Grants, Group, InstanceProfile, Policy, PolicyVersion, Role, User};
@@ -32,7 +32,7 @@ pub use key_pairs::KeyPair;
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use placement::{Claim, DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
-pub use volumes::Volume;
+pub use volumes::{Modification, ModificationState, Volume};
 
 /// Hands the list of all nouns, with the names of their tables, to a macro.
 macro_rules! all {

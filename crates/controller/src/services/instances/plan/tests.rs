@@ -25,7 +25,6 @@ fn a_plain_request_gets_ec2s_defaults() {
     let plan = check(request(), &MetadataDefaults::default()).unwrap();
     assert_eq!(plan.kind.name, "t2.micro");
     assert_eq!(plan.metadata.http_tokens, "optional");
-    assert!(plan.delete_on_termination && plan.volume_gib.is_none());
 }
 
 #[test]
@@ -110,9 +109,10 @@ fn bad_requests_get_ec2s_codes() {
             r.block_device_mappings = vec![BlockDeviceMapping {
                 device_name: "/dev/sdf".into(),
                 ebs: Some(EbsBlockDevice::default()),
+                no_device: None,
             }];
         }),
-        "InvalidBlockDeviceMapping"
+        "MissingParameter"
     );
 }
 

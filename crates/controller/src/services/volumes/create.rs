@@ -1,0 +1,151 @@
+//! CreateVolume: a blank volume. It is a row until it is attached: nothing of it lies anywhere.
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateVolume.html>
+
+use hearth_api::v1::{self, CreateVolumeRequest};
+use hearth_api::{ApiError, ErrorCode, Id, Kind, zones};
+use prost::Message as _;
+use serde_json::json;
+
+use super::{describe, quotas};
+use crate::app::App;
+use crate::catalog::volume_types::{VolumeSpec, VolumeType};
+use crate::services::{client_tokens, input};
+use crate::state::noun::keep_tags;
+use crate::state::{ClientToken, Tx, Volume};
+
+const ACTION: &str = "CreateVolume";
+
+/// A volume that makes sense by itself.
+#[derive(Debug, Clone)]
+struct Plan {
+    zone: String,
+    spec: VolumeSpec,
+    tags: Vec<v1::Tag>,
+    token: String,
+    /// BLAKE3 of what was asked for.
+    hash: String,
+}
+
+pub(super) async fn create(app: &App, request: CreateVolumeRequest) -> Result<v1::Volume, ApiError> {
+    let plan = check(&app.config.zones, &request)?;
+    let account_id = app.account();
+    app.store.transact(move |tx| insert(tx, &account_id, plan)).await
+}
+
+fn check(zones: &[String], request: &CreateVolumeRequest) -> Result<Plan, ApiError> {
+    input::check_client_token(&request.client_token)?;
+    let zone = zone(zones, request)?;
+    let volume_type = match request.volume_type.as_str() {
+        "" => VolumeType::Gp2,
+        name => VolumeType::parse(name)?,
+    };
+    refuse_what_is_not_there(request, volume_type)?;
+    let size = request.size.ok_or_else(|| ApiError::missing("size/snapshot"))?;
+    Ok(Plan {
+        zone,
+        spec: VolumeSpec::new(volume_type, size, request.iops, request.throughput)?,
+        tags: input::tags_for(&request.tag_specifications, &[Kind::Volume], Kind::Volume)?,
+        token: request.client_token.clone(),
+        hash: hash(request),
+    })
+}
+
+/// The availability zone that is named, by its name or its id.
+fn zone(zones: &[String], request: &CreateVolumeRequest) -> Result<String, ApiError> {
+    let (name, id) = (&request.availability_zone, &request.availability_zone_id);
+    let found = match (name.as_str(), id.as_str()) {
+        ("", "") => return Err(ApiError::missing("zone")),
+        (name, "") => zones.iter().find(|zone| *zone == name),
+        ("", id) => zones.iter().find(|zone| zones::id(zone) == id),
+        _ => return Err(ApiError::combination("AvailabilityZone", "AvailabilityZoneId")),
+    };
+    found.cloned().ok_or_else(|| {
+        let given = if name.is_empty() { id } else { name };
+        ApiError::new(
+            ErrorCode::InvalidZoneNotFound,
+            format!(
+                "The zone '{given}' does not exist. The zones are {}.",
+                zones.join(", ")
+            ),
+        )
+    })
+}
+
+fn refuse_what_is_not_there(request: &CreateVolumeRequest, kind: VolumeType) -> Result<(), ApiError> {
+    let dependency = |message: &str| Err(ApiError::new(ErrorCode::InvalidParameterDependency, message));
+    let is_encrypted = request.encrypted.unwrap_or(false);
+    if !request.kms_key_id.is_empty() && !is_encrypted {
+        return dependency("The parameter KmsKeyId requires the parameter Encrypted to be set.");
+    }
+    if is_encrypted {
+        let expected = "Volumes cannot be encrypted in this version; leave it out.";
+        return Err(ApiError::invalid_value("Encrypted", true, expected));
+    }
+    if !request.snapshot_id.is_empty() {
+        let expected = "There are no snapshots in this version: name a size, and leave the snapshot out.";
+        return Err(ApiError::invalid_value(
+            "SnapshotId",
+            &request.snapshot_id,
+            expected,
+        ));
+    }
+    if request.multi_attach_enabled.unwrap_or(false) {
+        if !matches!(kind, VolumeType::Io1 | VolumeType::Io2) {
+            return dependency("The parameter MultiAttachEnabled is supported for io1 and io2 volumes only.");
+        }
+        return Err(no_multi_attach());
+    }
+    Ok(())
+}
+
+pub(super) fn no_multi_attach() -> ApiError {
+    let expected = "A volume has one instance at a time in this version; leave it out.";
+    ApiError::invalid_value("MultiAttachEnabled", true, expected)
+}
+
+/// Of the request without what does not change the volume.
+fn hash(request: &CreateVolumeRequest) -> String {
+    let mut request = request.clone();
+    request.client_token.clear();
+    request.dry_run = false;
+    blake3::hash(&request.encode_to_vec()).to_hex().to_string()
+}
+
+fn insert(tx: &mut Tx<'_>, account_id: &str, plan: Plan) -> Result<v1::Volume, ApiError> {
+    let token_id = ClientToken::id_of(account_id, ACTION, &plan.zone, &plan.token);
+    if let Some(before) = client_tokens::recall(tx, &plan.token, &token_id, &plan.hash)? {
+        let volume = tx.get::<Volume>(&before.resource_id);
+        let told = volume.map(|volume| describe::tell(tx, volume));
+        return told.ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::IncorrectState,
+                format!(
+                    "The client token '{}' stands for the volume {}, which is deleted. Choose a new token to make another.",
+                    plan.token, before.resource_id
+                ),
+            )
+        });
+    }
+    quotas::check(tx, account_id, [plan.spec], None)?;
+    let volume = Volume {
+        id: Id::new(Kind::Volume).to_string(),
+        account_id: account_id.to_owned(),
+        attachment: None,
+        epoch: 0,
+        availability_zone: plan.zone,
+        host_id: None,
+        image_id: None,
+        is_made: false,
+        spec: plan.spec,
+        modification: None,
+        auto_enable_io: false,
+        created_at: tx.now(),
+        deleting: false,
+        tags: keep_tags(&plan.tags),
+    };
+    tx.put(volume.clone());
+    client_tokens::keep(tx, account_id, &plan.token, token_id, plan.hash, &volume.id);
+    tx.event("volume.available", &volume.id);
+    tx.audit(json!({ "volume": volume.id, "zone": volume.availability_zone, "spec": volume.spec }));
+    Ok(describe::tell(tx, &volume))
+}
