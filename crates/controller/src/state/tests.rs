@@ -11,6 +11,7 @@ use super::noun::keep_tags;
 use super::*;
 
 const STEPS: u32 = 100_000;
+const REGIONS: [&str; 2] = ["local-1", "local-2"];
 
 /// Objects by kind and id.
 type Model = BTreeMap<(&'static str, String), Object>;
@@ -80,11 +81,27 @@ impl Object {
         }
     }
 
+    /// Where it is; empty: nowhere in particular.
+    fn region(&self) -> &str {
+        match self {
+            Self::Host(_) | Self::Claim(_) => "",
+            Self::Image(o) => &o.region,
+            Self::Reservation(o) => &o.region,
+            Self::Instance(o) => &o.region,
+            Self::Volume(o) => &o.region,
+            Self::KeyPair(o) => &o.region,
+            Self::Group(o) => &o.region,
+            Self::Vpc(o) => &o.region,
+        }
+    }
+
     fn unique(&self) -> Option<String> {
         match self {
-            Self::Image(o) => (o.state == AVAILABLE).then(|| format!("image {} {}", o.account_id, o.name)),
-            Self::KeyPair(o) => Some(format!("key {} {}", o.account_id, o.name)),
-            Self::Vpc(o) => o.is_default.then(|| format!("vpc {}", o.account_id)),
+            Self::Image(o) => {
+                (o.state == AVAILABLE).then(|| format!("image {} {} {}", o.account_id, o.region, o.name))
+            }
+            Self::KeyPair(o) => Some(format!("key {} {} {}", o.account_id, o.region, o.name)),
+            Self::Vpc(o) => o.is_default.then(|| format!("vpc {} {}", o.account_id, o.region)),
             _ => None,
         }
     }
@@ -160,6 +177,7 @@ pub(crate) fn an_instance(id: &str, host_id: &str, reservation_id: &str) -> Inst
     Instance {
         id: id.to_owned(),
         account_id: "1".into(),
+        region: "local-1".into(),
         reservation_id: reservation_id.to_owned(),
         ami_launch_index: 0,
         image_id: "ami-0".into(),
@@ -210,6 +228,12 @@ pub(crate) fn a_host(id: &str) -> Host {
 
 fn any(rng: &mut StdRng, kind: &str) -> Object {
     let account_id = rng.random_range(1..3).to_string();
+    let region = if rng.random_ratio(3, 4) {
+        REGIONS[0]
+    } else {
+        REGIONS[1]
+    }
+    .to_owned();
     match kind {
         Host::KIND => Object::Host(Host {
             enrolled_at: rng.random_range(0..9),
@@ -218,6 +242,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         Image::KIND => Object::Image(Image {
             id: pick(rng, "ami", 3),
             account_id,
+            region,
             name: pick(rng, "name", 2),
             description: String::new(),
             state: if rng.random() { AVAILABLE } else { DEREGISTERED }.into(),
@@ -235,6 +260,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         Reservation::KIND => Object::Reservation(Reservation {
             id: pick(rng, "r", 3),
             account_id,
+            region,
             created_at: 0,
         }),
         Instance::KIND => {
@@ -242,6 +268,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             let states = InstanceState::ALL;
             Object::Instance(Box::new(Instance {
                 account_id,
+                region,
                 state: states[rng.random_range(0..states.len())],
                 tags: tags(rng),
                 ..an_instance(&id, &host, &reservation)
@@ -256,6 +283,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         Volume::KIND => Object::Volume(Volume {
             id: pick(rng, "vol", 5),
             account_id,
+            region,
             attachment: rng.random::<bool>().then(|| {
                 let instance = pick(rng, "i", 5);
                 Attachment::first(&instance, "/dev/vda", rng.random(), 0)
@@ -271,6 +299,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         KeyPair::KIND => Object::KeyPair(KeyPair {
             id: pick(rng, "key", 3),
             account_id,
+            region,
             name: pick(rng, "name", 3),
             key_type: "rsa".into(),
             fingerprint: String::new(),
@@ -281,6 +310,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         SecurityGroup::KIND => Object::Group(SecurityGroup {
             id: pick(rng, "sg", 3),
             account_id,
+            region,
             vpc_id: pick(rng, "vpc", 2),
             name: pick(rng, "Name", 2),
             description: String::new(),
@@ -290,6 +320,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         _ => Object::Vpc(Vpc {
             id: pick(rng, "vpc", 2),
             account_id,
+            region,
             cidr: "10.0.0.0/16".parse().unwrap(),
             is_default: rng.random(),
             created_at: 0,
@@ -304,8 +335,14 @@ fn holds(model: &Model) -> bool {
     let count = keys.len();
     keys.sort();
     keys.dedup();
-    let refers = model.values().flat_map(Object::refers);
-    keys.len() == count && refers.into_iter().all(|name| model.contains_key(&name))
+    // What is in a region refers to what is in the same, or in none.
+    let refers = |object: &Object| {
+        let regions = |name| Some((object.region(), model.get(&name)?.region()));
+        let is_near = |(own, other): (&str, &str)| own.is_empty() || other.is_empty() || own == other;
+        let mut names = object.refers().into_iter();
+        names.all(|name| regions(name).is_some_and(is_near))
+    };
+    keys.len() == count && model.values().all(refers)
 }
 
 #[test]
@@ -368,7 +405,7 @@ fn random_transactions_do_what_they_do_to_a_plain_model() {
             assert!(model.values().all(|object| object.is_in(&state)), "step {step}");
         }
         if step.is_multiple_of(1024) {
-            accounts_are_apart(&model, &state);
+            scopes_are_apart(&model, &state);
         }
     }
     // Both ways are well trodden.
@@ -378,26 +415,30 @@ fn random_transactions_do_what_they_do_to_a_plain_model() {
     );
 }
 
-/// Each account sees what is its own, the operator's or shared with it, by whatever way it looks; and changes its own alone.
-fn accounts_are_apart(model: &Model, state: &State) {
-    for account in ["1", "2", ""] {
-        let mut seen = state.seen_by(Scope::new(account));
+/// Each account sees what is its own, the operator's or shared with it, in the region that it looks at, by whatever way it
+/// looks; and changes its own there alone.
+fn scopes_are_apart(model: &Model, state: &State) {
+    let accounts = ["1", "2", ""].into_iter();
+    let scopes = accounts.flat_map(|account| ["", REGIONS[0], REGIONS[1]].map(|region| (account, region)));
+    for (account, region) in scopes {
+        let scope = Scope::new(account, region);
+        let mut seen = state.seen_by(scope.clone());
+        let is_near = |object: &Object| region.is_empty() || ["", region].contains(&object.region());
         for object in model.values() {
             let (owner, is_shared) = object.belongs(account);
-            let owns = owner.is_empty() || owner == account;
-            assert_eq!(object.is_in(&seen), owns || is_shared, "{account}: {object:?}");
+            let owns = (owner.is_empty() || owner == account) && is_near(object);
+            let is_seen = owns || is_shared && is_near(object);
+            assert_eq!(object.is_in(&seen), is_seen, "{scope:?}: {object:?}");
             if let Object::KeyPair(pair) = object {
-                let named = seen.key_pair_named(&pair.account_id, &pair.name).is_some();
+                let of = Scope::new(&pair.account_id, &pair.region);
+                let named = seen.key_pair_named(&of, &pair.name).is_some();
                 let listed = seen.all::<KeyPair>().any(|listed| listed.id == pair.id);
                 assert_eq!((named, listed), (owns, owns));
                 assert_eq!(seen.tags(Kind::KeyPair, &pair.id).is_some(), owns);
             }
             if let Object::Image(image) = object {
                 let listed = seen.by(&Image::BY_STATE, &image.state);
-                assert_eq!(
-                    listed.into_iter().any(|listed| listed.id == image.id),
-                    owns || is_shared
-                );
+                assert_eq!(listed.into_iter().any(|listed| listed.id == image.id), is_seen);
                 assert_eq!(seen.own::<Image>(&image.id).is_some(), owns);
                 let tags = seen.tags(Kind::Image, &image.id);
                 assert_eq!(tags.is_some(), owns && image.is_available());
@@ -406,7 +447,9 @@ fn accounts_are_apart(model: &Model, state: &State) {
         let foreign: Vec<String> = model
             .values()
             .filter_map(|object| match object {
-                Object::Image(image) if image.account_id != account => Some(image.id.clone()),
+                Object::Image(image) if image.account_id != account || !is_near(object) => {
+                    Some(image.id.clone())
+                }
                 _ => None,
             })
             .collect();
@@ -414,9 +457,9 @@ fn accounts_are_apart(model: &Model, state: &State) {
         for id in foreign {
             assert!(
                 !tx.update::<Image>(&id, |image| image.size += 1),
-                "{account} changes {id}"
+                "{scope:?} changes {id}"
             );
-            assert!(!tx.remove::<Image>(&id), "{account} removes {id}");
+            assert!(!tx.remove::<Image>(&id), "{scope:?} removes {id}");
         }
     }
 }
@@ -480,6 +523,7 @@ fn tags_are_found_by_index_and_by_kind() {
     tx.put(Reservation {
         id: "r-0".into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         created_at: 0,
     });
     tx.put(an_instance("i-0", "h-0", "r-0"));
@@ -503,6 +547,7 @@ fn what_an_object_owns_goes_with_it() {
     let group = |id: &str| SecurityGroup {
         id: id.into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         vpc_id: "vpc-0".into(),
         name: id.into(),
         description: String::new(),
@@ -512,6 +557,7 @@ fn what_an_object_owns_goes_with_it() {
     let rule = |id: &str, group: &str, referenced: Option<&str>| SecurityGroupRule {
         id: id.into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         group_id: group.into(),
         is_egress: false,
         protocol: -1,
@@ -528,6 +574,7 @@ fn what_an_object_owns_goes_with_it() {
     tx.put(Vpc {
         id: "vpc-0".into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         cidr: "10.0.0.0/16".parse().unwrap(),
         is_default: true,
         created_at: 0,

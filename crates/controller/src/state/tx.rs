@@ -16,8 +16,8 @@ pub struct Event {
     pub resource_id: String,
 }
 
-/// A call that changed something. `detail` never holds user data, keys or tokens; it has the call's request id, account and
-/// user.
+/// A call that changed something. `detail` never holds user data, keys or tokens; it has the call's request id, account,
+/// region and user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     pub action: String,
@@ -36,6 +36,13 @@ pub enum Violation {
     },
     #[error("the {kind} {id} refers to the {target_kind} {target}, which is not there")]
     Dangling {
+        kind: &'static str,
+        id: String,
+        target_kind: &'static str,
+        target: String,
+    },
+    #[error("the {kind} {id} refers to the {target_kind} {target}, which is in another region")]
+    Abroad {
         kind: &'static str,
         id: String,
         target_kind: &'static str,
@@ -286,6 +293,9 @@ impl<'s> Tx<'s> {
         if let Some(detail) = detail.as_object_mut() {
             detail.insert("request_id".to_owned(), call.request_id.clone().into());
             detail.insert("account".to_owned(), call.principal.account_id.clone().into());
+            if !call.region.is_empty() {
+                detail.insert("region".to_owned(), call.region.clone().into());
+            }
             match &call.principal.caller {
                 Caller::Process { uid, .. } => detail.insert("uid".to_owned(), (*uid).into()),
                 Caller::AccessKey(id) => detail.insert("access_key_id".to_owned(), id.clone().into()),
@@ -337,6 +347,14 @@ impl<'s> Tx<'s> {
     fn change(&self, kind: &'static str, id: &str) -> Result<Change, Violation> {
         if let Some((target_kind, target)) = self.state.dangling(kind, id) {
             return Err(Violation::Dangling {
+                kind,
+                id: id.to_owned(),
+                target_kind,
+                target,
+            });
+        }
+        if let Some((target_kind, target)) = self.state.abroad(kind, id) {
+            return Err(Violation::Abroad {
                 kind,
                 id: id.to_owned(),
                 target_kind,

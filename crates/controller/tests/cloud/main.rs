@@ -23,6 +23,7 @@ mod placement;
 mod postgres;
 mod recovery;
 mod reflection;
+mod regions;
 mod sharing;
 mod silence;
 mod support;

@@ -13,6 +13,7 @@ use crate::state::{Concern, Index, Noun, State, Sum, Tags};
 pub struct Volume {
     pub id: String,
     pub account_id: String,
+    pub region: String,
     /// `None`: no instance has it.
     pub attachment: Option<Attachment>,
     /// Of its newest attachment; 0 if it never had one.
@@ -31,6 +32,8 @@ pub struct Volume {
 struct Stored {
     id: String,
     account_id: String,
+    #[serde(default)]
+    region: String,
     #[serde(default)]
     attachment: Option<Attachment>,
     #[serde(default)]
@@ -64,6 +67,7 @@ impl From<Stored> for Volume {
         Self {
             id: stored.id,
             account_id: stored.account_id,
+            region: stored.region,
             attachment: stored.attachment.or(before),
             epoch: stored.epoch.unwrap_or(1),
             host_id: stored.host_id,
