@@ -26,7 +26,7 @@ import pytest
 REGION = "us-east-1"
 # Tests that only look at regions. All others are in the one above, whichever they name: moto's AMIs are in every region, with
 # one id.
-OF_REGIONS = "test_availability_zones_and_regions"
+OF_REGIONS = ("test_availability_zones_and_regions", "test_instance_type_offerings")
 
 FILES = [
     "account_attributes",
@@ -203,7 +203,7 @@ def pytest_runtest_setup(item):
 
     settings.TEST_SERVER_MODE = not is_verified(item)
     item.config.clouds.fresh()
-    item.config.regions.are_named = item.path.stem == OF_REGIONS
+    item.config.regions.are_named = item.path.stem in OF_REGIONS
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -40,8 +40,11 @@ fn is_name(name: &str) -> bool {
 }
 
 /// # Errors
-/// A zone's name does not tell its region, or another region has it.
+/// There is none, a zone's name does not tell its region, or a region has it already.
 fn check_zones(state: &State, region: &str, zones: &[String]) -> Result<(), ApiError> {
+    if zones.is_empty() {
+        return Err(ApiError::missing("AvailabilityZone"));
+    }
     let mut seen = BTreeSet::new();
     for zone in zones {
         let letter = zone.strip_prefix(region).unwrap_or_default();
@@ -69,6 +72,9 @@ fn furnish_all(app: &App, tx: &mut Tx<'_>, region: &state::Region) {
 
 async fn create(app: &Arc<App>, request: CreateRegionRequest) -> Result<CreateRegionResponse, ApiError> {
     let name = request.region_name;
+    if name.is_empty() {
+        return Err(ApiError::missing("RegionName"));
+    }
     if !is_name(&name) {
         let expected =
             "Expecting up to 32 lowercase letters, digits and hyphens, with a letter first and a digit last.";
@@ -105,6 +111,9 @@ async fn create(app: &Arc<App>, request: CreateRegionRequest) -> Result<CreateRe
 /// # Errors
 /// It is not there, or it is the home region, which `hearthd` is started with.
 fn further(app: &App, state: &State, name: &str) -> Result<state::Region, ApiError> {
+    if name.is_empty() {
+        return Err(ApiError::missing("RegionName"));
+    }
     let refused = |expected: &str| ApiError::invalid_value("RegionName", name, expected);
     if name == app.config.region {
         return Err(refused(
@@ -216,7 +225,8 @@ mod tests {
         };
         assert!(check(&["lab-1a", "lab-1z"]).is_ok());
         for zones in [
-            &["lab-1"][..],
+            &[][..],
+            &["lab-1"],
             &["lab-1A"],
             &["lab-1ab"],
             &["lab-2a"],
