@@ -207,6 +207,15 @@ macro_rules! nouns {
                 None
             }
 
+            /// The first object that refers to this one, which has a region, from another.
+            fn stranger(&self, kind: &str, id: &str) -> Option<(&'static str, String)> {
+                let region = self.region_of(kind, id).filter(|region| !region.is_empty())?;
+                $(if let Some(found) = stranger(&self.$table, (kind, id), region) {
+                    return Some(found);
+                })*
+                None
+            }
+
             /// The first object in a region that is of none of some kinds.
             pub fn in_region(&self, region: &str, but: &[&str]) -> Option<(&'static str, String)> {
                 $(if !but.contains(&<$noun>::KIND)
@@ -409,6 +418,26 @@ fn abroad<N: Noun>(state: &State, table: &Table<N>, id: &str) -> Option<(&'stati
             .map(|key| (kind, key)),
         Rule::Any | Rule::Unique => None,
     })
+}
+
+fn stranger<N: Noun>(
+    table: &Table<N>,
+    (kind, id): (&str, &str),
+    region: &str,
+) -> Option<(&'static str, String)> {
+    let refers = |rule| matches!(rule, Rule::Refers(target) | Rule::Owned(target) if target == kind);
+    let is_near = |object: &N| match object.region() {
+        "" => object.account().is_empty(),
+        own => own == region,
+    };
+    N::INDEXES
+        .iter()
+        .filter(|index| refers(index.rule))
+        .find_map(|index| {
+            let mut by = table.index_from(index, id).take_while(|(key, _)| *key == id);
+            let (_, by) = by.find(|(_, by)| !table.get(by).is_none_or(|object| is_near(object)))?;
+            Some((N::KIND, by.to_string()))
+        })
 }
 
 fn move_all<N: Held>(tx: &mut Tx<'_>, from: &str, to: &str) {
