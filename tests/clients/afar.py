@@ -133,6 +133,26 @@ assert ours(*VPCS, HEARTH_ENDPOINT=f"unix:{home}/api.sock")[0] == 0
 assert ours(*VPCS, "--region", region, HEARTH_ENDPOINT=f"unix:{home}/api.sock")[0] == 0
 assert ours(*VPCS, "--region", "eu-west-1", HEARTH_ENDPOINT=f"unix:{home}/api.sock")[0] == 254
 
+# Another region, from wherever aws takes it.
+FAR = "eu-north-1"
+SOCKET = dict(HEARTH_ENDPOINT=f"unix:{home}/api.sock")
+code, said, error = ours("create-region", "--region-name", FAR, "--availability-zones", f"{FAR}a", f"{FAR}b", **SOCKET)
+assert code == 0, error
+with open(config, "a") as file:
+    file.write(f"[profile far]\nregion = {FAR}\n")
+with open(own, "a") as file:
+    file.write(f"[far]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+same(*VPCS, **AFAR, **{**KEY, "AWS_DEFAULT_REGION": FAR})
+same(*VPCS, before=("--region", FAR), **AFAR, **KEY)
+same(*VPCS, before=("--profile", "far"), **AFAR, **FILES)
+same("describe-regions", "--query", "Regions[].RegionName", "--output", "json", before=("--region", FAR), **AFAR, **KEY)
+near = ours(*VPCS, **AFAR, **KEY)[1]
+for found in [ours(*VPCS, "--region", FAR, **SOCKET), ours(*VPCS, **AFAR, **KEY, AWS_REGION=FAR)]:
+    assert found[0] == 0 and found[1] != near, found
+assert ours(*VPCS, **SOCKET)[1] == near
+code, said, error = ours("delete-region", "--region-name", FAR, **SOCKET)
+assert code == 0, error
+
 # What is Hearth's own, from afar.
 code, said, error = ours("list-hosts", "--output", "json", **KEY, **AFAR)
 assert code == 0 and len(json.loads(said)["Hosts"]) == 1, (code, said, error)

@@ -24,6 +24,9 @@ import freezegun
 import pytest
 
 REGION = "us-east-1"
+# Tests that only look at regions. All others are in the one above, whichever they name: moto's AMIs are in every region, with
+# one id.
+OF_REGIONS = ("test_availability_zones_and_regions", "test_instance_type_offerings")
 
 FILES = [
     "account_attributes",
@@ -119,7 +122,7 @@ def pytest_load_initial_conftests(early_config):
     # Whoever waits looks more often than with AWS.
     sleep = botocore.waiter.time.sleep
     botocore.waiter.time = types.SimpleNamespace(sleep=lambda seconds: sleep(min(seconds, 0.2)))
-    one_region()
+    early_config.regions = Regions()
     settle()
 
 
@@ -148,13 +151,18 @@ def settle():
     botocore.client.BaseClient._make_api_call = make_api_call
 
 
-def one_region():
-    create = botocore.session.Session.create_client
+class Regions:
+    """Which region clients are made for."""
 
-    def create_client(self, service_name, region_name=None, *args, **kwargs):
-        return create(self, service_name, REGION, *args, **kwargs)
+    def __init__(self):
+        self.are_named = False
+        create = botocore.session.Session.create_client
 
-    botocore.session.Session.create_client = create_client
+        def create_client(session, service_name, region_name=None, *args, **kwargs):
+            region = region_name if self.are_named else REGION
+            return create(session, service_name, region, *args, **kwargs)
+
+        botocore.session.Session.create_client = create_client
 
 
 def pytest_configure(config):
@@ -195,6 +203,7 @@ def pytest_runtest_setup(item):
 
     settings.TEST_SERVER_MODE = not is_verified(item)
     item.config.clouds.fresh()
+    item.config.regions.are_named = item.path.stem in OF_REGIONS
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -112,7 +112,7 @@ fn settings(endpoint: Endpoint) -> Endpoint {
         .http2_keep_alive_interval(Duration::from_secs(20))
 }
 
-/// What calls say of who makes them, and of the region that they mean. Each call has a new token.
+/// What calls say of who makes them, and of the region that they are for. Each call has a new token.
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     pub credentials: Option<Arc<Credentials>>,

@@ -13,7 +13,7 @@ pub const AUDIENCE: &str = "hearth";
 pub const LONGEST: i64 = 900;
 /// Metadata: the session token of credentials that end.
 pub const SESSION_TOKEN: &str = "x-amz-security-token";
-/// Metadata: the region that the caller means. A call for another one is refused.
+/// Metadata: the region that a call is for; without it, the cloud's home region. A call for one that is not there is refused.
 pub const REGION: &str = "hearth-region";
 
 /// Seconds that tokens live which this crate signs.

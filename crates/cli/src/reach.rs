@@ -27,7 +27,8 @@ pub(crate) struct Reach {
     #[arg(long, global = true, help_heading = "Global options", value_name = "NAME")]
     profile: Option<String>,
 
-    /// The region that is meant: calls to another one are refused.
+    /// The region that calls are for. Unless told, over a network what AWS_REGION, AWS_DEFAULT_REGION or the profile says; else
+    /// the cloud's home region.
     #[arg(long, global = true, help_heading = "Global options", value_name = "REGION")]
     region: Option<String>,
 

@@ -53,7 +53,7 @@ pub fn is_taken(state: &State, subnet_id: &str, address: Ipv4Addr) -> bool {
     state.any_by(&NetworkInterface::BY_ADDRESS, &address_key(subnet_id, address))
 }
 
-/// The lowest free public addresses, at most `max`. All accounts share the pool.
+/// The lowest free public addresses, at most `max`. All accounts and regions share the pool.
 pub fn free_public(state: &State, pool: Ipv4Net, max: usize) -> Vec<Ipv4Addr> {
     let state = state.whole();
     free(pool_range(pool), max, |first| {

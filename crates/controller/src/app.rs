@@ -40,9 +40,21 @@ impl App {
         account.unwrap_or(&self.cloud.owner_id).clone()
     }
 
+    /// The account and the region of the call that the running task serves; the operator's account and the home region, if it
+    /// serves none.
+    pub fn scope(&self) -> Scope {
+        let home = || Scope::new(&self.cloud.owner_id, &self.config.region);
+        Call::current().map_or_else(home, |call| call.account_scope())
+    }
+
+    /// The region of the call that the running task serves.
+    pub fn region(&self) -> String {
+        self.scope().region().to_owned()
+    }
+
     /// The state as the call that the running task serves sees it. A task that serves none sees what is the operator's.
     pub fn state(&self) -> State {
-        let nobody = || Some(Scope::new(""));
+        let nobody = || Some(Scope::new("", ""));
         let scope = Call::current().map_or_else(nobody, |call| call.scope());
         let state = self.store.state();
         match scope {

@@ -147,6 +147,8 @@ pub struct Call {
     pub origin: Option<Origin>,
     /// Whether everything is to be checked and nothing to be done.
     pub dry_run: bool,
+    /// The region that the call is for; empty for a call that is for none, of IAM or the operator.
+    pub region: String,
     /// Whether the call is about the cloud itself, and not about what an account has of it.
     pub is_operators: bool,
 }
@@ -163,13 +165,19 @@ impl Call {
             principal,
             origin: None,
             dry_run: false,
+            region: String::new(),
             is_operators: false,
         }
     }
 
     /// What it sees of the state; `None`: the whole.
     pub fn scope(&self) -> Option<Scope> {
-        (!self.is_operators).then(|| Scope::new(&self.principal.account_id))
+        (!self.is_operators).then(|| self.account_scope())
+    }
+
+    /// What the caller's account has where the call is for, whatever the call is about.
+    pub fn account_scope(&self) -> Scope {
+        Scope::new(&self.principal.account_id, &self.region)
     }
 
     /// The call that the running task serves; `None`: it works for no call.

@@ -78,11 +78,12 @@ pub struct Config {
     #[arg(long, env = "HEARTH_EC2_PLAIN_HTTP")]
     pub ec2_plain_http: bool,
 
-    /// The region's name.
+    /// The home region's name: of calls that say no other. What is in it stays when it gets another name. Others are made by
+    /// `hearth create-region`.
     #[arg(long, env = "HEARTH_REGION", default_value = "local-1")]
     pub region: String,
 
-    /// The region's availability zones.
+    /// The home region's availability zones.
     #[arg(
         long,
         env = "HEARTH_ZONES",
@@ -99,7 +100,7 @@ pub struct Config {
     #[arg(long, env = "HEARTH_VPC_CIDR", default_value = "172.31.0.0/16")]
     pub vpc_cidr: Ipv4Net,
 
-    /// Instances that an account may have at the same time.
+    /// Instances that an account may have in a region at the same time.
     #[arg(long, env = "HEARTH_INSTANCE_LIMIT", default_value_t = 1000)]
     pub instance_limit: u32,
 
@@ -149,6 +150,8 @@ pub struct Config {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error("--region '{0}': name it by letters, digits and hyphens, such as local-1")]
+    Region(String),
     #[error("--zones: name at least one availability zone, each once")]
     Zones,
     #[error("--vpc-cidr {0}: EC2 admits /16 to /28")]
@@ -167,6 +170,9 @@ impl Config {
     /// # Errors
     /// What is wrong, and what to do.
     pub fn check(&self) -> Result<(), ConfigError> {
+        if self.region.is_empty() || !self.region.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(ConfigError::Region(self.region.clone()));
+        }
         let distinct: std::collections::BTreeSet<_> = self.zones.iter().collect();
         if self.zones.is_empty()
             || distinct.len() != self.zones.len()

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hearth_ec2::face::Regions;
 use hearth_ec2::signature::{Keys, Unusable};
 
 use crate::app::App;
@@ -45,6 +46,20 @@ pub fn write(
         key.open(root)?.0
     );
     Ok(pki::write_atomically(&dir.join(FILE), text.as_bytes(), 0o600)?)
+}
+
+/// The regions of this cloud.
+#[derive(Debug)]
+pub struct KnownRegions(pub Arc<App>);
+
+impl Regions for KnownRegions {
+    fn home(&self) -> &str {
+        &self.0.config.region
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.store.state().region(name).is_some()
+    }
 }
 
 /// The keys of this cloud.

@@ -233,6 +233,7 @@ mod tests {
             tx.put(ClientToken {
                 id: format!("{n:06}"),
                 account_id: "1".into(),
+                region: "local-1".into(),
                 parameters_hash: String::new(),
                 resource_id: String::new(),
                 created_at: 0,

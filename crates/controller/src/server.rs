@@ -20,7 +20,7 @@ use tower::Layer as _;
 
 use crate::app::{App, UPLOADS};
 use crate::config::Config;
-use crate::credentials::AccessKeys;
+use crate::credentials::{AccessKeys, KnownRegions};
 use crate::door::calls::Calls;
 use crate::door::forward::Forward;
 use crate::door::peers::Peers;
@@ -150,7 +150,6 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let app = Arc::new(App {
         cloud: Cloud {
             owner_id,
-            region: config.region.clone(),
             public_pool: config.public_pool.trunc(),
         },
         join_tokens: Issuer::new(authority.fingerprint(), endpoint),
@@ -214,9 +213,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             face: Face::new(
                 &pool,
                 "hearth.v1",
-                &app.config.region,
                 signers.clone(),
                 keys.clone(),
+                KnownRegions(Arc::clone(&app)),
             )?,
             grpc: signers,
             keys,

@@ -121,6 +121,7 @@ mod tests {
         assert_eq!(mode & 0o777, MODE);
         let cloud = Cloud {
             owner_id: "1".into(),
+            home_region: String::new(),
             epoch: String::new(),
             seal: SealedSecret::seal(&root, Cloud::SEAL, &SealingKey::generate()).unwrap(),
         };

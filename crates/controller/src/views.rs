@@ -18,7 +18,6 @@ use hearth_api::zones;
 #[derive(Debug, Clone)]
 pub struct Cloud {
     pub owner_id: String,
-    pub region: String,
     /// Public IPv4 addresses.
     pub public_pool: Ipv4Net,
 }
@@ -35,23 +34,23 @@ pub const PLATFORM: &str = "Linux/UNIX";
 const AMAZON: &str = "amazon";
 
 /// The instances of a reservation, in the order of their launch index.
-pub fn reservation(state: &State, reservation_id: &str, cloud: &Cloud) -> Vec<v1::Instance> {
+pub fn reservation(state: &State, reservation_id: &str) -> Vec<v1::Instance> {
     let mut rows: Vec<_> = state.by(&Instance::BY_RESERVATION, reservation_id).collect();
     rows.sort_by_key(|row| row.ami_launch_index);
-    rows.into_iter().map(|row| instance(state, row, cloud)).collect()
+    rows.into_iter().map(|row| instance(state, row)).collect()
 }
 
 /// All instances, or the named ones that exist, in the order of reservation and launch index.
-pub fn instances(state: &State, ids: Option<&[String]>, cloud: &Cloud) -> Vec<v1::Instance> {
+pub fn instances(state: &State, ids: Option<&[String]>) -> Vec<v1::Instance> {
     let mut rows: Vec<&Instance> = match ids {
         None => state.all().collect(),
         Some(ids) => ids.iter().filter_map(|id| state.get(id)).collect(),
     };
     rows.sort_by_key(|row| (&row.reservation_id, row.ami_launch_index));
-    rows.into_iter().map(|row| instance(state, row, cloud)).collect()
+    rows.into_iter().map(|row| instance(state, row)).collect()
 }
 
-pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
+pub fn instance(state: &State, row: &Instance) -> v1::Instance {
     // The image may be shared no more.
     let boot_mode = state
         .of_anybody::<Image>(&row.image_id)
@@ -96,7 +95,7 @@ pub fn instance(state: &State, row: &Instance, cloud: &Cloud) -> v1::Instance {
         enclave_options: Some(v1::EnclaveOptions { enabled: false }),
         ..v1::Instance::default()
     };
-    tell_interface(state, cloud, &mut told);
+    tell_interface(state, &mut told);
     told.block_device_mappings = block_devices(state, row);
     told
 }
@@ -174,20 +173,20 @@ fn current_boot_mode(state: &State, row: &Instance, image: Option<BootMode>) -> 
     }
 }
 
-fn tell_interface(state: &State, cloud: &Cloud, told: &mut v1::Instance) {
+fn tell_interface(state: &State, told: &mut v1::Instance) {
     let Some(interface) = state.interface_of(&told.instance_id) else {
         return;
     };
     let groups = group_identifiers(state, &interface.groups);
     let private_ip = interface.private_ip.to_string();
     let public_ip = interface.public_ip.map(|ip| ip.to_string()).unwrap_or_default();
-    told.private_dns_name = private_dns_name(&private_ip, &cloud.region);
+    told.private_dns_name = private_dns_name(&private_ip, &interface.region);
     told.private_ip_address.clone_from(&private_ip);
     told.public_ip_address.clone_from(&public_ip);
     told.subnet_id.clone_from(&interface.subnet_id);
     told.vpc_id.clone_from(&interface.vpc_id);
     told.security_groups.clone_from(&groups);
-    let told_alone = network_interface(state, cloud, interface);
+    let told_alone = network_interface(state, interface);
     told.network_interfaces = vec![v1::InstanceNetworkInterface {
         association: told_alone.association,
         attachment: told_alone
@@ -217,9 +216,9 @@ fn tell_interface(state: &State, cloud: &Cloud, told: &mut v1::Instance) {
 }
 
 /// A network interface by itself.
-pub fn network_interface(state: &State, cloud: &Cloud, row: &NetworkInterface) -> v1::NetworkInterface {
+pub fn network_interface(state: &State, row: &NetworkInterface) -> v1::NetworkInterface {
     let private_ip = row.private_ip.to_string();
-    let private_dns_name = private_dns_name(&private_ip, &cloud.region);
+    let private_dns_name = private_dns_name(&private_ip, &row.region);
     let association = row.public_ip.map(|ip| v1::InstanceNetworkInterfaceAssociation {
         ip_owner_id: AMAZON.into(),
         public_dns_name: String::new(),

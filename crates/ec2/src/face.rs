@@ -5,6 +5,7 @@ use std::convert::Infallible;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hearth_api::client::REQUEST_ID;
+use hearth_api::token::REGION;
 use hearth_api::{ApiError, ErrorCode};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TE};
 use http::request::Parts;
@@ -20,14 +21,22 @@ use crate::signature::{self, Denied, Keys, Scope};
 use crate::table::{Call, Table};
 use crate::{form, json, xml};
 
+/// The regions that requests may be signed for.
+pub trait Regions: Send + Sync {
+    /// Of requests whose signature names none.
+    fn home(&self) -> &str;
+
+    fn has(&self, name: &str) -> bool;
+}
+
 /// The protocols' door to the services `G`.
 #[derive(Debug)]
-pub struct Face<G, K> {
+pub struct Face<G, K, R> {
     /// EC2's first.
     tables: Vec<(Service, Table)>,
-    region: String,
     grpc: G,
     keys: K,
+    regions: R,
 }
 
 /// What goes wrong on the way to an answer.
@@ -37,10 +46,11 @@ struct Failure {
     status: StatusCode,
 }
 
-impl<G, K> Face<G, K>
+impl<G, K, R> Face<G, K, R>
 where
     G: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
     K: Keys,
+    R: Regions,
 {
     /// Of the services of a package. Calls that the model does not have are Hearth's own, and not served here.
     ///
@@ -49,9 +59,9 @@ where
     pub fn new(
         pool: &DescriptorPool,
         package: &str,
-        region: &str,
         grpc: G,
         keys: K,
+        regions: R,
     ) -> Result<Self, ModelError> {
         let table = |service| {
             let own = pool
@@ -61,9 +71,9 @@ where
         };
         Ok(Self {
             tables: Service::ALL.into_iter().map(table).collect::<Result<_, _>>()?,
-            region: region.to_owned(),
             grpc,
             keys,
+            regions,
         })
     }
 
@@ -84,14 +94,25 @@ where
             None => &self.tables[0],
         };
         let request = Request::from_parts(head, body);
-        let region = match scope {
-            Some(scope) if service.is_global() && scope.region == GLOBAL_REGION => GLOBAL_REGION,
-            _ => &self.region,
+        let (region, is_known) = match &scope {
+            Some(scope) if self.regions.has(&scope.region) => (scope.region.as_str(), true),
+            Some(scope) if service.is_global() && scope.region == GLOBAL_REGION => (GLOBAL_REGION, true),
+            // Another region than it was signed for, so that its signature is wrong.
+            Some(_) => (self.regions.home(), false),
+            None => (self.regions.home(), true),
         };
-        match self
+        let done = self
             .work((*service, table, region), request, &mut request_id)
-            .await
-        {
+            .await;
+        let done = done.map_err(|mut failure| {
+            if let (Some(scope), false) = (&scope, is_known) {
+                let meant: String = scope.region.chars().take(MOST_OF_A_NAME).collect();
+                let why = format!(" The request is signed for the region '{meant}', which is not here.");
+                failure.message.push_str(&why);
+            }
+            failure
+        });
+        match done {
             Ok(said) => response(table.protocol, StatusCode::OK, said, &request_id),
             Err(failure) => refuse(
                 table,
@@ -127,7 +148,9 @@ where
             Protocol::Json => of_json(table, &head, &body)?,
         };
         head.extensions.insert(signer);
-        let answer = self.call(call, &message, head.extensions, request_id).await?;
+        let answer = self
+            .call(call, &message, (region, head.extensions), request_id)
+            .await?;
         let said = match table.protocol {
             Protocol::Ec2 | Protocol::Query => xml::answer(table, call, &answer, request_id),
             Protocol::Json => json::answer(table, call, &answer),
@@ -140,7 +163,7 @@ where
         &self,
         call: &Call,
         message: &[u8],
-        extensions: Extensions,
+        (region, extensions): (&str, Extensions),
         request_id: &mut String,
     ) -> Result<Bytes, Failure> {
         let mut request = Request::new(Body::new(Full::new(framed(message))));
@@ -149,6 +172,8 @@ where
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
         headers.insert(TE, http::HeaderValue::from_static("trailers"));
+        let region = http::HeaderValue::from_str(region).map_err(|error| ApiError::internal(&error))?;
+        headers.insert(REGION, region);
         *request.extensions_mut() = extensions;
         let mut grpc = self.grpc.clone();
         let response = match std::future::poll_fn(|context| grpc.poll_ready(context)).await {
@@ -201,9 +226,12 @@ fn of_json<'t>(table: &'t Table, head: &Parts, body: &[u8]) -> Result<(&'t Call,
     Ok((call, json::message(table, call, body)?))
 }
 
+/// Characters of a name that a refusal repeats.
+const MOST_OF_A_NAME: usize = 128;
+
 /// Whatever length its name has.
 fn unknown(action: &str) -> Refusal {
-    Refusal::InvalidAction(action.chars().take(128).collect())
+    Refusal::InvalidAction(action.chars().take(MOST_OF_A_NAME).collect())
 }
 
 /// Not the service's fault, though EC2 says so by its status.

@@ -52,7 +52,7 @@ impl Service {
     }
 
     /// Whether its requests are signed for one region, whichever is called.
-    pub(crate) fn is_global(self) -> bool {
+    pub fn is_global(self) -> bool {
         matches!(self, Service::Iam | Service::Sts)
     }
 

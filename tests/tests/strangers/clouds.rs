@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use hearth_api::v1;
 use hearth_tests::simulated::{Behaviour, Fleet, Hearthd};
 use hearth_tests::upload_image;
 use serde::Serialize;
@@ -18,6 +19,19 @@ const ZONES: &str = "us-east-1a,us-east-1b,us-east-1c,us-east-1d,us-east-1e,us-e
 /// In the first zones: tests launch in two.
 const HOSTS: usize = 2;
 const REGION: &str = "us-east-1";
+/// Others that tests look at.
+const FURTHER_REGIONS: [&str; 10] = [
+    "ap-northeast-1",
+    "ap-southeast-3",
+    "ap-southeast-5",
+    "ca-central-1",
+    "cn-northwest-1",
+    "eu-central-1",
+    "sa-east-1",
+    "us-gov-east-1",
+    "us-gov-west-1",
+    "us-west-1",
+];
 /// Tests know so many images.
 const IMAGES: usize = 4;
 
@@ -73,6 +87,15 @@ impl Template {
         let program = hearth_tests::binary("hearthd")?;
         let mut hearthd = start(&program, dir.path()).await?;
         let client = hearthd.client().await?;
+        for region in FURTHER_REGIONS {
+            let request = v1::CreateRegionRequest {
+                region_name: region.to_owned(),
+                availability_zones: ["a", "b", "c"].map(|letter| format!("{region}{letter}")).to_vec(),
+                dry_run: false,
+            };
+            let made = client.cloud_regions.clone().create_region(request).await;
+            made.with_context(|| format!("making the region {region}"))?;
+        }
         let mut images = Vec::new();
         for number in 0..IMAGES {
             let name = format!("example-{number}");

@@ -45,9 +45,15 @@ const STREAMS: Limits = Limits {
     per_peer: 256,
 };
 /// Services that are about the cloud itself.
-const OPERATORS: [&str; 2] = ["/hearth.v1.Accounts/", "/hearth.v1.Hosts/"];
+const OPERATORS: [&str; 3] = [
+    "/hearth.v1.Accounts/",
+    "/hearth.v1.CloudRegions/",
+    "/hearth.v1.Hosts/",
+];
 /// Metadata of every answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static(hearth_api::client::REQUEST_ID);
+/// Characters of a region's name that a refusal repeats.
+const MOST_SHOWN: usize = 128;
 /// The frame around a gRPC message: a flag and a length.
 const FRAME: usize = 5;
 /// How long a request may take to arrive.
@@ -144,6 +150,8 @@ where
             call.request_id.clone_from(&forwarded.request_id);
             call.origin = forwarded.origin;
         }
+        let region = shared.region(request.uri().path(), request.headers());
+        let refused = region.map(|region| call.region = region).err();
         let call = Arc::new(call);
         let span = tracing::info_span!(
             "call",
@@ -153,7 +161,10 @@ where
         );
         let work = async move {
             let is_ours = shared.shapes.contains_key(request.uri().path());
-            let mut response = shared.run(inner, request, &call).await;
+            let mut response = match refused {
+                Some(error) => refuse(error),
+                None => shared.run(inner, request, &call).await,
+            };
             if let Ok(id) = HeaderValue::from_str(&call.request_id) {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
@@ -179,9 +190,6 @@ impl Shared {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,
         S::Future: Send,
     {
-        if let Err(error) = self.check_region(request.headers()) {
-            return refuse(error);
-        }
         let shape = self.shapes.get(request.uri().path());
         // Health and reflection are nobody's.
         if shape.is_some()
@@ -232,17 +240,39 @@ impl Shared {
     }
 }
 
+/// Whether the service of a path is for no region: the operator's are not, nor IAM and STS.
+fn is_global(path: &str) -> bool {
+    let service = path
+        .strip_prefix("/hearth.v1.")
+        .and_then(|path| path.split('/').next());
+    OPERATORS.iter().any(|of| path.starts_with(of))
+        || service.is_some_and(|service| hearth_ec2::Service::of(service).is_global())
+}
+
 impl Shared {
-    /// Whether the caller means this region, if it says which one.
-    fn check_region(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let own = &self.app.cloud.region;
-        match headers.get(REGION) {
-            Some(meant) if meant.as_bytes() != own.as_bytes() => Err(ApiError::new(
-                ErrorCode::AuthFailure,
-                format!("The call is for another region than this one, which is {own}."),
-            )),
-            _ => Ok(()),
+    /// The region that a call is for: the one that the caller names, or else the home region. Empty for a service that is
+    /// for none, whichever is named.
+    ///
+    /// # Errors
+    /// `AuthFailure`: there is no such region.
+    fn region(&self, path: &str, headers: &HeaderMap) -> Result<String, ApiError> {
+        if is_global(path) {
+            return Ok(String::new());
         }
+        let Some(meant) = headers.get(REGION) else {
+            return Ok(self.app.config.region.clone());
+        };
+        let meant = String::from_utf8_lossy(meant.as_bytes());
+        if self.app.store.state().region(&meant).is_some() {
+            return Ok(meant.into_owned());
+        }
+        let meant: String = meant.chars().take(MOST_SHOWN).collect();
+        Err(ApiError::new(
+            ErrorCode::AuthFailure,
+            format!(
+                "The call is for the region '{meant}', which this cloud does not have. DescribeRegions tells those that it has."
+            ),
+        ))
     }
 }
 

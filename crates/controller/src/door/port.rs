@@ -31,7 +31,7 @@ use super::bearer;
 use super::calls::REQUEST_ID;
 use super::connection::Protocol;
 use crate::call::{Origin, new_request_id};
-use crate::credentials::AccessKeys;
+use crate::credentials::{AccessKeys, KnownRegions};
 
 /// Bytes of a Query request's body. The largest parameters, user data and keys, are far smaller.
 const MAX_BODY: usize = 1 << 20;
@@ -48,7 +48,7 @@ pub type Services = BoxCloneSyncService<Request<Body>, Response<Body>, Infallibl
 
 /// What answers on the port.
 pub struct Port {
-    pub face: Face<Services, AccessKeys>,
+    pub face: Face<Services, AccessKeys, KnownRegions>,
     pub grpc: Services,
     pub keys: AccessKeys,
     /// Whether requests in plain text are answered to other machines, too.

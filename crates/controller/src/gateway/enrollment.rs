@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::attempts::Attempts;
 use crate::app::App;
 use crate::pki::{Authority, HostRequest};
-use crate::state::{self, Host, HostKey, Tx};
+use crate::state::{self, Host, HostKey, Region, Tx};
 use crate::store::now;
 
 /// Bytes of a request: a token, a request for a certificate (under 1 KiB for the usual keys), a zone.
@@ -53,13 +53,13 @@ impl Enroller {
         };
         let host_request = HostRequest::parse(&request.certificate_signing_request)
             .map_err(|error| Status::invalid_argument(format!("the certificate signing request: {error}")))?;
-        let (zones, zone) = (self.app.config.zones.clone(), request.availability_zone.clone());
+        let zone = request.availability_zone.clone();
         let (authority, token_id) = (Arc::clone(&self.authority), token.id.clone());
         let (host_id, certificate) = self
             .app
             .store
             .transact(move |tx| {
-                let host_id = admit(tx, &zones, &token_id, &host_request.public_key_hash, &zone)?;
+                let host_id = admit(tx, &token_id, &host_request.public_key_hash, &zone)?;
                 let certificate = authority.sign_host(&host_id, host_request).map_err(|error| {
                     tracing::error!(%error, "signing a host's certificate");
                     Status::internal("the control plane cannot sign; its log says why")
@@ -89,13 +89,7 @@ impl Enroller {
 
 /// Takes a use of the token for the key, and answers whose the key is from now on.
 #[allow(clippy::result_large_err)] // tonic's errors are Statuses
-fn admit(
-    tx: &mut Tx<'_>,
-    zones: &[String],
-    token_id: &str,
-    key_hash: &str,
-    zone: &str,
-) -> Result<String, Status> {
+fn admit(tx: &mut Tx<'_>, token_id: &str, key_hash: &str, zone: &str) -> Result<String, Status> {
     // Once more: it may have been revoked or used since.
     let token = tx
         .get::<state::JoinToken>(token_id)
@@ -125,7 +119,9 @@ fn admit(
             host_id.clone()
         }
         None => {
-            if !zones.iter().any(|known| known == zone) {
+            if tx.region_of_zone(zone).is_none() {
+                let zones = tx.all::<Region>().flat_map(|region| &region.zones);
+                let zones: Vec<&str> = zones.map(String::as_str).collect();
                 return Err(Status::invalid_argument(format!(
                     "there is no availability zone '{zone}' here, but {}",
                     zones.join(", ")

@@ -96,6 +96,7 @@ mod tests {
         tx.put(Reservation {
             id: "r-1".into(),
             account_id: "1".into(),
+            region: "local-1".into(),
             created_at: 0,
         });
         tx.put(an_instance("i-1", "h-1", "r-1"));

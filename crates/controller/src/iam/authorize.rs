@@ -13,7 +13,7 @@ use super::seal::{Sealed, seal};
 use super::subjects::{self, Asked, Subject};
 use crate::app::App;
 use crate::call::Call;
-use crate::state::{Scope, State};
+use crate::state::State;
 use crate::vault::Vault;
 
 /// Calls that policies are not asked for: nobody is refused, or their services ask themselves.
@@ -24,8 +24,12 @@ const FREE: &[&str] = &[
     "GetSessionToken",
 ];
 
+/// The region of calls that are for none, to policies.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-requestedregion>
+const GLOBAL_REGION: &str = "us-east-1";
+
 /// Services of Hearth's own. Policies call their actions `hearth:...`: who may do all that EC2 has admits no hosts by that.
-const OWN: &[&str] = &["Accounts", "Hosts", "ImageDisks", "Watch"];
+const OWN: &[&str] = &["Accounts", "CloudRegions", "Hosts", "ImageDisks", "Watch"];
 
 /// Holds requests against policies.
 #[derive(Debug)]
@@ -74,7 +78,8 @@ impl Authorizer {
     /// `UnauthorizedOperation`, or `AccessDenied` outside of EC2; what the message is no request with.
     pub fn check(&self, app: &App, call: &Call, path: &str, message: &[u8]) -> Result<(), ApiError> {
         let account = &call.principal.account_id;
-        let state = app.store.state().seen_by(Scope::new(account));
+        let scope = call.account_scope();
+        let state = app.store.state().seen_by(scope.clone());
         let identity = Identity::of(&state, account, &call.principal.caller)?;
         if call.is_operators && *account != app.cloud.owner_id {
             return Err(ApiError::new(
@@ -111,13 +116,13 @@ impl Authorizer {
             app,
             state: &state,
             identity: &identity,
-            account,
+            scope: &scope,
             service: asking.prefix,
             action: &call.action,
             message: &message,
         };
         for subject in subjects::of(&asked) {
-            if let Some(denial) = denial(app, &state, call, &identity, subject, Of::All)? {
+            if let Some(denial) = denial(&state, call, &identity, subject, Of::All)? {
                 return Err(denial.error(&app.vault, asking.service));
             }
         }
@@ -138,7 +143,6 @@ pub enum Of {
 /// # Errors
 /// A policy cannot be read.
 pub fn denial(
-    app: &App,
     state: &State,
     call: &Call,
     identity: &Identity<'_>,
@@ -153,7 +157,7 @@ pub fn denial(
         return Ok(None);
     }
     let mut context = subject.context;
-    tell(app, call, &mut context);
+    tell(call, &mut context);
     identity.tell(&mut context);
     let request = Request {
         action: &subject.action,
@@ -177,13 +181,17 @@ pub fn denial(
 }
 
 /// The condition keys that say when and how a call came.
-fn tell(app: &App, call: &Call, context: &mut Context) {
+fn tell(call: &Call, context: &mut Context) {
     let now = crate::store::now();
     context.set("aws:CurrentTime", crate::views::time(now));
     context.set("aws:EpochTime", (now / 1000).to_string());
     context.set("aws:PrincipalAccount", &call.principal.account_id);
-    context.set("aws:RequestedRegion", &app.cloud.region);
-    context.set("ec2:Region", &app.cloud.region);
+    let region = match call.region.as_str() {
+        "" => GLOBAL_REGION,
+        region => region,
+    };
+    context.set("aws:RequestedRegion", region);
+    context.set("ec2:Region", region);
     let is_secure = call.origin.is_some_and(|origin| origin.is_secure);
     context.set("aws:SecureTransport", is_secure.to_string());
     if let Some(origin) = call.origin {

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::catalog::volume_types::VolumeType;
 use crate::services::{Slot, TOKENS_OPTIONAL, ssm};
 use crate::state::{
-    Entity, Group, Instance, InstanceProfile, KeyPair, NetworkInterface, PlacementGroup, Policy, Role,
+    Entity, Group, Instance, InstanceProfile, KeyPair, NetworkInterface, PlacementGroup, Policy, Role, Scope,
     SecurityGroup, State, Subnet, User, Volume, iam,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
@@ -32,9 +32,10 @@ pub struct Subject {
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     pub app: &'a App,
+    /// Whose and where it is.
+    pub scope: &'a Scope,
     pub state: &'a State,
     pub identity: &'a Identity<'a>,
-    pub account: &'a str,
     /// As credential scopes name it: `ec2`, `iam`; or `hearth`.
     pub service: &'a str,
     /// EC2's name of the call.
@@ -86,7 +87,7 @@ impl Asked<'_> {
     }
 
     fn account(&self) -> &str {
-        self.account
+        self.scope.account_id()
     }
 
     fn text(&self, field: &str) -> Option<String> {
@@ -139,7 +140,7 @@ impl Asked<'_> {
         if let Some(name) = self.text("image_id").as_deref().and_then(ssm::resolved) {
             subjects.push(Subject {
                 action: "ssm:GetParameters".to_owned(),
-                resource: ssm::arn(self.app, ssm::name_of(name)),
+                resource: ssm::arn(self.scope.region(), ssm::name_of(name)),
                 context: Context::default(),
             });
         }
@@ -169,7 +170,7 @@ impl Asked<'_> {
                     Some(id) => named.insert((Kind::SecurityGroup, id)),
                     None => false,
                 },
-                ("image_id", None) => match ssm::image_id(self.app, self.state, self.account, &value) {
+                ("image_id", None) => match ssm::image_id(self.app, self.state, self.scope, &value) {
                     Ok(id) => named.insert((Kind::Image, id)),
                     Err(_) => false,
                 },
@@ -217,7 +218,7 @@ impl Asked<'_> {
 
     /// The id of a group of the default VPC.
     fn default_group(&self, name: &str) -> Option<String> {
-        let vpc = self.state.default_vpc(self.account())?;
+        let vpc = self.state.default_vpc(self.scope)?;
         Some(self.state.group_named(&vpc.id, name)?.id.clone())
     }
 
@@ -235,7 +236,7 @@ impl Asked<'_> {
 
     /// `id`: an id, a name, or `*`.
     fn arn(&self, kind: Kind, id: &str) -> String {
-        let (region, account) = (&self.app.cloud.region, self.account());
+        let (region, account) = (self.scope.region(), self.account());
         let word = kind.resource_type();
         match kind {
             // Images belong to no account there.
@@ -301,7 +302,7 @@ impl Asked<'_> {
         context.set(
             "ec2:MetadataHttpTokens",
             tokens.unwrap_or_else(|| {
-                let settings = self.state.account_settings(self.account());
+                let settings = self.state.account_settings(self.scope);
                 let default = settings.metadata_defaults.http_tokens;
                 default.unwrap_or_else(|| TOKENS_OPTIONAL.to_owned())
             }),
@@ -312,11 +313,9 @@ impl Asked<'_> {
     fn tell_existing(&self, kind: Kind, id: &str, context: &mut Context) {
         let state = self.state;
         let id = match kind {
-            Kind::KeyPair => state
-                .key_pair_named(self.account(), id)
-                .map_or(id, |pair| &pair.id),
+            Kind::KeyPair => state.key_pair_named(self.scope, id).map_or(id, |pair| &pair.id),
             Kind::PlacementGroup => state
-                .placement_group_named(self.account(), id)
+                .placement_group_named(self.scope, id)
                 .map_or(id, |group| &group.id),
             _ => id,
         };
@@ -369,8 +368,8 @@ impl Asked<'_> {
         let mut texts = Vec::new();
         texts_of(self.message, &mut texts);
         let named = texts.iter().filter_map(|(field, value)| match field.as_str() {
-            "name" | "names" => Some(ssm::arn(self.app, ssm::name_of(value))),
-            "path" => Some(ssm::arn(self.app, value.trim_end_matches('/'))),
+            "name" | "names" => Some(ssm::arn(self.scope.region(), ssm::name_of(value))),
+            "path" => Some(ssm::arn(self.scope.region(), value.trim_end_matches('/'))),
             _ => None,
         });
         let subjects: Vec<_> = named.map(|arn| self.subject(arn, Context::default())).collect();

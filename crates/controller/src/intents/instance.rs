@@ -11,14 +11,13 @@ use crate::state::{
     AUTO_RECOVERY_DISABLED, Entity as _, Image, Instance, InstanceProfile, METADATA_TAGS_ENABLED,
     NetworkInterface, Progress, SecurityGroup, State, Subnet, Volume,
 };
-use crate::views::{self, Cloud, ROOT_DEVICE};
+use crate::views::{self, ROOT_DEVICE};
 
 /// An instance with its interfaces, the primary one first. It was made with one. The root volume is the first, and is not there
 /// when it was detached from an instance that is stopped.
 pub(super) fn instance<'s>(
     state: &'s State,
     id: &str,
-    cloud: &Cloud,
 ) -> Option<(InstanceIntent, &'s Instance, Vec<&'s NetworkInterface>)> {
     let row = state.get::<Instance>(id)?;
     let mut interfaces: Vec<&NetworkInterface> = state.by(&NetworkInterface::BY_INSTANCE, id).collect();
@@ -56,11 +55,11 @@ pub(super) fn instance<'s>(
             image_id: row.image_id.clone(),
             instance_type: row.instance_type.clone(),
             availability_zone: row.availability_zone.clone(),
-            region: cloud.region.clone(),
+            region: row.region.clone(),
             reservation_id: row.reservation_id.clone(),
             owner_id: row.account_id.clone(),
             ami_launch_index: row.ami_launch_index,
-            local_hostname: views::private_dns_name(&private_ip, &cloud.region),
+            local_hostname: views::private_dns_name(&private_ip, &row.region),
             key_name: row.key_name.clone(),
             public_key: row.public_key.clone(),
             user_data: Vec::new(),

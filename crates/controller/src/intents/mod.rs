@@ -160,7 +160,7 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
     };
     let (mut instances, mut user_data) = (Vec::new(), Vec::new());
     for claim in state.by(&Claim::BY_HOST, host_id) {
-        let Some((intent, row, interfaces)) = instance(state, &claim.instance_id, cloud) else {
+        let Some((intent, row, interfaces)) = instance(state, &claim.instance_id) else {
             continue;
         };
         told.note(&intent, &interfaces);
@@ -281,7 +281,7 @@ pub fn changes(
             Concern::Instance { instance_id, .. } => {
                 let claim = state.get::<Claim>(instance_id);
                 let own = claim.filter(|claim| claim.host_id == host_id);
-                match own.and_then(|_| instance(state, instance_id, cloud)) {
+                match own.and_then(|_| instance(state, instance_id)) {
                     Some((intent, row, interfaces)) => {
                         if told.note(&intent, &interfaces) {
                             delta.instances.push(intent);

@@ -24,7 +24,6 @@ const VPCS: [&str; 2] = ["vpc-0", "vpc-1"];
 fn cloud() -> Cloud {
     Cloud {
         owner_id: "1".into(),
-        region: "local-1".into(),
         public_pool: "198.18.0.0/24".parse().unwrap(),
     }
 }
@@ -36,6 +35,7 @@ fn group_id(vpc: &str, number: usize) -> String {
 fn layout(tx: &mut Tx<'_>) {
     tx.put(state::Cloud {
         owner_id: "1".into(),
+        home_region: "local-1".into(),
         epoch: "one".into(),
         seal: Default::default(),
     });
@@ -46,6 +46,7 @@ fn layout(tx: &mut Tx<'_>) {
         tx.put(Vpc {
             id: vpc.into(),
             account_id: "1".into(),
+            region: "local-1".into(),
             cidr: "10.0.0.0/16".parse().unwrap(),
             is_default: vpc == "vpc-0",
             created_at: 0,
@@ -54,6 +55,7 @@ fn layout(tx: &mut Tx<'_>) {
         tx.put(Subnet {
             id: format!("subnet-{vpc}"),
             account_id: "1".into(),
+            region: "local-1".into(),
             vpc_id: vpc.into(),
             cidr: "10.0.0.0/20".parse().unwrap(),
             availability_zone: "local-1a".into(),
@@ -66,6 +68,7 @@ fn layout(tx: &mut Tx<'_>) {
             tx.put(SecurityGroup {
                 id: group_id(vpc, number),
                 account_id: "1".into(),
+                region: "local-1".into(),
                 vpc_id: vpc.into(),
                 name: format!("group-{number}"),
                 description: String::new(),
@@ -77,6 +80,7 @@ fn layout(tx: &mut Tx<'_>) {
     tx.put(Image {
         id: "ami-1".into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         name: "image".into(),
         description: String::new(),
         kernel_path: String::new(),
@@ -101,6 +105,7 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     tx.put(Reservation {
         id: format!("r-{number}"),
         account_id: "1".into(),
+        region: "local-1".into(),
         created_at: 0,
     });
     tx.put(Instance {
@@ -117,6 +122,7 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     tx.put(NetworkInterface {
         id: format!("eni-{number}"),
         account_id: "1".into(),
+        region: "local-1".into(),
         attachment: Some(Attachment::first(&id, PRIMARY, true, 0)),
         epoch: 1,
         vpc_id: vpc.into(),
@@ -234,6 +240,7 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
             tx.put(SecurityGroupRule {
                 id: format!("sgr-{number:05}"),
                 account_id: "1".into(),
+                region: "local-1".into(),
                 group_id: group_id(vpc, rng.random_range(0..GROUPS)),
                 is_egress: rng.random(),
                 protocol: 6,
@@ -348,6 +355,7 @@ fn one_more_member_of_a_large_group_is_a_small_message() {
     tx.put(SecurityGroupRule {
         id: "sgr-1".into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         group_id: own.clone(),
         is_egress: false,
         protocol: -1,

@@ -73,6 +73,7 @@ fn worlds() -> impl Strategy<Value = World> {
         tx.put(Reservation {
             id: "r-1".into(),
             account_id: "1".into(),
+            region: "local-1".into(),
             created_at: 0,
         });
         for (n, (silence, reported, drain, lost, lives)) in hosts.into_iter().enumerate() {
@@ -313,6 +314,7 @@ fn a_restart_of_hearthd_makes_nothing_overdue() {
     tx.put(Reservation {
         id: "r-1".into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         created_at: 0,
     });
     tx.put(a_host("h-1"));

@@ -19,10 +19,18 @@ pub fn schedule(
 ) -> Result<Placement, Refusal> {
     // How instances stand to each other may depend on any host.
     if demand.spacing.is_some() && demand.host.is_none() {
-        return place(&inventory(state, connected), demand);
+        return place(&near(state, demand, connected), demand);
     }
     place(&candidates(state, demand, &connected), demand)
-        .or_else(|_| place(&inventory(state, connected), demand))
+        .or_else(|_| place(&near(state, demand, connected), demand))
+}
+
+/// All hosts but those in zones of other regions than the demand's.
+fn near(state: &State, demand: &Demand, connected: impl Fn(&str) -> bool) -> Vec<Host> {
+    let region = demand.zones.first().and_then(|zone| state.region_of_zone(zone));
+    let mut hosts = inventory(state, connected);
+    hosts.retain(|host| region.is_none_or(|region| !state.is_abroad(&host.availability_zone, &region.name)));
+    hosts
 }
 
 /// As many instances fit on these hosts as on all, up to `max`: each host takes one at least.
@@ -57,6 +65,7 @@ mod tests {
         tx.put(Reservation {
             id: "r-1".into(),
             account_id: "1".into(),
+            region: "local-1".into(),
             created_at: 0,
         });
         for (number, (zone, vcpus, memory_mib, claims)) in hosts.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What holds for all instances of an account.
+//! What holds for all instances of an account in a region.
 
 use hearth_api::v1::*;
 use hearth_api::{ApiError, Kind};
@@ -27,10 +27,10 @@ async fn change(
     app: &App,
     change: impl FnOnce(&mut state::AccountSettings) -> Result<(), ApiError> + Send + 'static,
 ) -> Result<(), ApiError> {
-    let account_id = app.account();
+    let scope = app.scope();
     app.store
         .transact(move |tx| {
-            let mut settings = tx.account_settings(&account_id);
+            let mut settings = tx.account_settings(&scope);
             change(&mut settings)?;
             tx.audit(json!({
                 "serial_console_access": settings.serial_console_access,
@@ -46,7 +46,7 @@ async fn metadata(
     app: &App,
     _: GetInstanceMetadataDefaultsRequest,
 ) -> Result<GetInstanceMetadataDefaultsResult, ApiError> {
-    let defaults = app.state().account_settings(&app.account()).metadata_defaults;
+    let defaults = app.state().account_settings(&app.scope()).metadata_defaults;
     Ok(GetInstanceMetadataDefaultsResult {
         account_level: Some(InstanceMetadataDefaultsResponse {
             http_tokens: defaults.http_tokens.unwrap_or_default(),
@@ -154,7 +154,7 @@ async fn access(
     app: &App,
     _: GetSerialConsoleAccessStatusRequest,
 ) -> Result<GetSerialConsoleAccessStatusResult, ApiError> {
-    let settings = app.state().account_settings(&app.account());
+    let settings = app.state().account_settings(&app.scope());
     Ok(GetSerialConsoleAccessStatusResult {
         serial_console_access_enabled: settings.serial_console_access,
         managed_by: MANAGED_BY.to_owned(),

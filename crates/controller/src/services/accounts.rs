@@ -9,10 +9,10 @@ use serde_json::json;
 use super::serve;
 use crate::app::App;
 use crate::state::{
-    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, Noun as _, Policy, Reservation,
-    Role, SecurityGroup, SecurityGroupRule, State, Subnet, Tx, User, Vpc,
+    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, Noun as _, Policy, Region,
+    Reservation, Role, SecurityGroup, SecurityGroupRule, State, Subnet, Tx, User, Vpc,
 };
-use crate::store::bootstrap::{Layout, furnish};
+use crate::store::bootstrap::furnish;
 use crate::views::timestamp;
 
 /// Accounts of a cloud.
@@ -39,7 +39,7 @@ async fn create(app: &App, request: CreateAccountRequest) -> Result<CreateAccoun
         let expected = "Expecting 1 to 50 characters, without leading or trailing spaces.";
         return Err(ApiError::invalid_value("AccountName", &name, expected));
     }
-    let (layout, vault) = (Layout::of(&app.config), Arc::clone(&app.vault));
+    let (vpc_cidr, vault) = (app.config.vpc_cidr, Arc::clone(&app.vault));
     app.store
         .transact(move |tx| {
             if tx.any_by(&state::Account::BY_NAME, &name) {
@@ -63,7 +63,10 @@ async fn create(app: &App, request: CreateAccountRequest) -> Result<CreateAccoun
             let access_key_id = key.id.clone();
             tx.put(account.clone());
             tx.put(key);
-            furnish(tx, &account.id, &layout);
+            let regions: Vec<Region> = tx.all::<Region>().cloned().collect();
+            for region in &regions {
+                furnish(tx, &account.id, region, vpc_cidr);
+            }
             tx.audit(json!({ "created": account.id, "name": account.name }));
             tx.event("account.created", &account.id);
             Ok(CreateAccountResponse {
@@ -154,7 +157,6 @@ async fn close(app: &App, request: CloseAccountRequest) -> Result<CloseAccountRe
                 );
                 return Err(ApiError::new(ErrorCode::DependencyViolation, message));
             }
-            remove::<AccountSettings>(tx, &id);
             remove_all(tx, &id);
             tx.remove::<state::Account>(&id);
             tx.audit(json!({ "closed": id }));

@@ -3,7 +3,7 @@
 
 use hearth_api::{ApiError, ErrorCode};
 
-use crate::state::{ClientToken, State, Tx};
+use crate::state::{ClientToken, Scope, State, Tx};
 
 /// What was done under a token; `None` for a token that is empty or new.
 ///
@@ -34,7 +34,7 @@ pub(super) fn recall(
 /// Keeps what was done under a token, unless that is empty.
 pub(super) fn keep(
     tx: &mut Tx<'_>,
-    account_id: &str,
+    scope: &Scope,
     token: &str,
     token_id: String,
     hash: String,
@@ -46,7 +46,8 @@ pub(super) fn keep(
     let created_at = tx.now();
     tx.put(ClientToken {
         id: token_id,
-        account_id: account_id.to_owned(),
+        account_id: scope.account_id().to_owned(),
+        region: scope.region().to_owned(),
         parameters_hash: hash,
         resource_id: resource_id.to_owned(),
         created_at,

@@ -102,7 +102,7 @@ async fn send_to_console(
         return Err(invalid("An instance has the serial port 0 only."));
     }
     let state = app.state();
-    if !state.account_settings(&app.account()).serial_console_access {
+    if !state.account_settings(&app.scope()).serial_console_access {
         let message =
             "Serial console access is disabled in this account. EnableSerialConsoleAccess enables it.";
         return Err(ApiError::new(

@@ -138,11 +138,14 @@ fn offerings(
 ) -> Result<DescribeInstanceTypeOfferingsResult, ApiError> {
     let page = Page::new(request.max_results, &request.next_token);
     let filters = Filters::new(&request.filters, &OFFERING_FILTERS)?;
+    let region = app.region();
+    let of_region = app.state().region(&region).map(|region| region.zones.clone());
+    let of_region = of_region.unwrap_or_default();
     let (location_type, locations) = match request.location_type.as_str() {
-        "" | "region" => ("region", vec![app.config.region.clone()]),
-        "availability-zone" => ("availability-zone", app.config.zones.clone()),
+        "" | "region" => ("region", vec![region]),
+        "availability-zone" => ("availability-zone", of_region),
         "availability-zone-id" => {
-            let ids = app.config.zones.iter().map(|zone| zones::id(zone));
+            let ids = of_region.iter().map(|zone| zones::id(zone));
             ("availability-zone-id", ids.collect())
         }
         other => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hearth_api::client::{MAX_ANSWER, MAX_REQUEST, SERVICES};
 use hearth_api::v1::account_settings_server::AccountSettingsServer;
 use hearth_api::v1::accounts_server::AccountsServer;
+use hearth_api::v1::cloud_regions_server::CloudRegionsServer;
 use hearth_api::v1::ec2_instance_connect_server::Ec2InstanceConnectServer;
 use hearth_api::v1::hosts_server::HostsServer;
 use hearth_api::v1::iam_groups_server::IamGroupsServer;
@@ -40,6 +41,7 @@ use crate::app::App;
 mod account_settings;
 mod accounts;
 mod client_tokens;
+mod cloud_regions;
 #[cfg(test)]
 mod documented;
 mod hosts;
@@ -132,6 +134,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 instance_connect::InstanceConnect(app())
             ))
             .add_service(service!(AccountsServer, accounts::Accounts(app())))
+            .add_service(service!(CloudRegionsServer, cloud_regions::CloudRegions(app())))
             .add_service(service!(HostsServer, hosts::Hosts(app())))
             .add_service(service!(IamUsersServer, iam::Users(app())))
             .add_service(service!(IamGroupsServer, iam::Groups(app())))

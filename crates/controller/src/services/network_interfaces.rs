@@ -84,7 +84,7 @@ fn describe(
         .all::<state::NetworkInterface>()
         .filter(|row| ids.is_empty() || ids.contains(&row.id));
     let tell = |row: &state::NetworkInterface| {
-        let told = views::network_interface(&state, &app.cloud, row);
+        let told = views::network_interface(&state, row);
         filters.matches(&told).then_some(told)
     };
     let (network_interfaces, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;

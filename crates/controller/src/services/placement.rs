@@ -17,7 +17,9 @@ use super::{answer, input};
 use crate::app::App;
 use crate::scheduler::{self, Demand, Other, Spacing, schedule};
 use crate::state::noun::{keep_tags, tell_tags};
-use crate::state::{self, Claim, DEFAULT_TENANCY, Instance, PlacementGroupMember, State, Strategy, Tx};
+use crate::state::{
+    self, Claim, DEFAULT_TENANCY, Instance, PlacementGroupMember, Scope, State, Strategy, Tx,
+};
 
 /// Filters of DescribePlacementGroups.
 pub(super) const FILTERS: Known<PlacementGroup> = known! {
@@ -81,22 +83,25 @@ async fn create(
     let shared = Arc::clone(app);
     app.store
         .transact(move |tx| {
-            let account_id = shared.account();
-            if tx.placement_group_named(&account_id, &name).is_some() {
+            let scope = shared.scope();
+            if tx.placement_group_named(&scope, &name).is_some() {
                 return Err(ApiError::new(
                     ErrorCode::InvalidPlacementGroupDuplicate,
                     format!("The placement group '{name}' already exists."),
                 ));
             }
-            if tx.count_of(&state::PlacementGroup::BY_NAME, &account_id) >= MAX_GROUPS {
+            if tx.count_of(&state::PlacementGroup::BY_NAME, &scope.key(&[])) >= MAX_GROUPS {
                 return Err(ApiError::new(
                     ErrorCode::ResourceLimitExceeded,
-                    format!("An account has at most {MAX_GROUPS} placement groups: delete some first."),
+                    format!(
+                        "An account has at most {MAX_GROUPS} placement groups in a region: delete some first."
+                    ),
                 ));
             }
             let row = state::PlacementGroup {
                 id: Id::new(Kind::PlacementGroup).to_string(),
-                account_id: account_id.to_owned(),
+                account_id: scope.account_id().to_owned(),
+                region: scope.region().to_owned(),
                 name,
                 strategy,
                 created_at: tx.now(),
@@ -104,7 +109,7 @@ async fn create(
             };
             tx.audit(json!({ "placement_group": row.id, "name": row.name }));
             tx.event("placement-group.created", &row.id);
-            let placement_group = Some(tell(&shared, &row));
+            let placement_group = Some(tell(&row));
             tx.put(row);
             Ok(CreatePlacementGroupResult { placement_group })
         })
@@ -151,7 +156,7 @@ fn strategy(request: &CreatePlacementGroupRequest) -> Result<Strategy, ApiError>
     }
 }
 
-fn tell(app: &App, row: &state::PlacementGroup) -> PlacementGroup {
+fn tell(row: &state::PlacementGroup) -> PlacementGroup {
     let (strategy, partition_count, spread_level) = match &row.strategy {
         Strategy::Cluster => ("cluster", None, String::new()),
         Strategy::Spread { level } => ("spread", None, level.clone()),
@@ -166,7 +171,7 @@ fn tell(app: &App, row: &state::PlacementGroup) -> PlacementGroup {
         tags: tell_tags(&row.tags),
         group_arn: format!(
             "arn:aws:ec2:{}:{}:placement-group/{}",
-            app.config.region, row.account_id, row.name
+            row.region, row.account_id, row.name
         ),
         spread_level,
     }
@@ -183,7 +188,7 @@ fn describe(
         state.get::<state::PlacementGroup>(id).is_some()
     })?;
     for name in names {
-        named(&state, &app.account(), name)?;
+        named(&state, &app.scope(), name)?;
     }
     let mut rows: Vec<&state::PlacementGroup> = state
         .all::<state::PlacementGroup>()
@@ -192,7 +197,7 @@ fn describe(
         })
         .collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
-    let told = rows.into_iter().map(|row| tell(app, row));
+    let told = rows.into_iter().map(tell);
     let told = told.filter(|group| filters.matches(group));
     Ok(DescribePlacementGroupsResult {
         placement_groups: told.collect(),
@@ -204,13 +209,13 @@ async fn delete(
     app: &App,
     request: DeletePlacementGroupRequest,
 ) -> Result<DeletePlacementGroupResult, ApiError> {
-    let (account_id, name) = (app.account(), request.group_name);
+    let (scope, name) = (app.scope(), request.group_name);
     if name.is_empty() {
         return Err(ApiError::missing("GroupName"));
     }
     app.store
         .transact(move |tx| {
-            let id = named(tx, &account_id, &name)?.id.clone();
+            let id = named(tx, &scope, &name)?.id.clone();
             if let Some((user, _)) = tx.placed_in(&id).next() {
                 return Err(ApiError::new(
                     ErrorCode::InvalidPlacementGroupInUse,
@@ -232,8 +237,8 @@ async fn delete(
         .await
 }
 
-fn named<'s>(state: &'s State, account_id: &str, name: &str) -> Result<&'s state::PlacementGroup, ApiError> {
-    let found = state.placement_group_named(account_id, name);
+fn named<'s>(state: &'s State, scope: &Scope, name: &str) -> Result<&'s state::PlacementGroup, ApiError> {
+    let found = state.placement_group_named(scope, name);
     found.ok_or_else(|| Kind::PlacementGroup.not_found(&[name]))
 }
 
@@ -268,9 +273,12 @@ impl Wish {
                 "Name the zone by Placement.AvailabilityZone.",
             ));
         }
-        let (zone, zones) = (&asked.availability_zone, &app.config.zones);
+        let (zone, scope) = (&asked.availability_zone, app.scope());
+        let zones = state
+            .region(scope.region())
+            .map_or(&[][..], |region| &region.zones);
         if !zone.is_empty() && !zones.contains(zone) {
-            let expected = format!("The zones of {} are {}.", app.config.region, zones.join(", "));
+            let expected = format!("The zones of {} are {}.", scope.region(), zones.join(", "));
             return Err(ApiError::invalid_value("AvailabilityZone", zone, expected));
         }
         if !["", DEFAULT_TENANCY].contains(&asked.tenancy.as_str()) {
@@ -283,11 +291,13 @@ impl Wish {
         }
         let host = Some(asked.host_id.clone()).filter(|host| !host.is_empty());
         if let Some(host) = &host
-            && state.host(host).is_none()
+            && state
+                .host(host)
+                .is_none_or(|host| state.is_abroad(&host.availability_zone, scope.region()))
         {
             return Err(Kind::Host.not_found(&[host]));
         }
-        let group = group(state, &app.account(), asked)?;
+        let group = group(state, &scope, asked)?;
         Ok(Self { host, group })
     }
 
@@ -345,7 +355,7 @@ impl Wish {
 }
 
 /// The placement group that a launch names, by its name or its id.
-fn group(state: &State, account_id: &str, asked: &Placement) -> Result<Option<Grouped>, ApiError> {
+fn group(state: &State, scope: &Scope, asked: &Placement) -> Result<Option<Grouped>, ApiError> {
     let partition = asked.partition_number;
     let group = match (asked.group_name.as_str(), asked.group_id.as_str()) {
         ("", "") if partition.is_none() => return Ok(None),
@@ -353,7 +363,7 @@ fn group(state: &State, account_id: &str, asked: &Placement) -> Result<Option<Gr
             let message = "PartitionNumber can only be given with a placement group.";
             return Err(ApiError::new(ErrorCode::InvalidParameterCombination, message));
         }
-        (name, "") => named(state, account_id, name)?,
+        (name, "") => named(state, scope, name)?,
         ("", id) => {
             let id = Id::parse(Kind::PlacementGroup, id)?;
             let found = state.get::<state::PlacementGroup>(&id);
@@ -463,6 +473,7 @@ impl Placed {
             tx.put(PlacementGroupMember {
                 instance_id: instance.id.clone(),
                 account_id: instance.account_id.clone(),
+                region: instance.region.clone(),
                 group_id: group_id.clone(),
                 partition: self.placement.cells.get(index).copied().unwrap_or(0),
             });

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::answer;
 use crate::app::App;
+use crate::state;
 use hearth_api::zones;
 
 pub(super) const REGION_FILTERS: Known<Region> = known! {
@@ -66,20 +67,26 @@ impl regions_server::Regions for Regions {
 
 fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegionsResponse, ApiError> {
     let filters = Filters::new(&request.filters, &REGION_FILTERS)?;
-    let region = Region {
-        region_name: app.config.region.clone(),
-        endpoint: format!("unix:{}", app.config.socket.display()),
-        opt_in_status: OPT_IN.into(),
-    };
+    let state = app.state();
     for name in &request.region_names {
-        if *name != region.region_name {
-            let expected = format!("The only region is {}.", region.region_name);
+        if state.region(name).is_none() {
+            let known: Vec<&str> = state
+                .all()
+                .map(|region: &state::Region| region.name.as_str())
+                .collect();
+            let expected = format!("The regions are {}.", known.join(", "));
             return Err(ApiError::invalid_value("RegionName", name, expected));
         }
     }
-    let matches = filters.matches(&region);
+    let is_wanted =
+        |row: &&state::Region| request.region_names.is_empty() || request.region_names.contains(&row.name);
+    let regions = state.all::<state::Region>().filter(is_wanted).map(|row| Region {
+        region_name: row.name.clone(),
+        endpoint: format!("unix:{}", app.config.socket.display()),
+        opt_in_status: OPT_IN.into(),
+    });
     Ok(DescribeRegionsResponse {
-        regions: if matches { vec![region] } else { Vec::new() },
+        regions: regions.filter(|region| filters.matches(region)).collect(),
     })
 }
 
@@ -88,7 +95,7 @@ fn account_attributes(
     request: &DescribeAccountAttributesRequest,
 ) -> Result<DescribeAccountAttributesResult, ApiError> {
     let state = app.state();
-    let default_vpc = state.default_vpc(&app.account()).map_or("none", |vpc| &vpc.id);
+    let default_vpc = state.default_vpc(&app.scope()).map_or("none", |vpc| &vpc.id);
     let all = [
         ("default-vpc", default_vpc.to_owned()),
         ("max-instances", app.config.instance_limit.to_string()),
@@ -127,28 +134,30 @@ fn zones(
     request: &DescribeAvailabilityZonesRequest,
 ) -> Result<DescribeAvailabilityZonesResponse, ApiError> {
     let filters = Filters::new(&request.filters, &ZONE_FILTERS)?;
+    let state = app.state();
+    let region = app.region();
+    let names = state.region(&region).map_or(&[][..], |region| &region.zones);
     for name in &request.zone_names {
-        if !app.config.zones.contains(name) {
-            let expected = format!("The zones are {}.", app.config.zones.join(", "));
+        if !names.contains(name) {
+            let expected = format!("The zones of {region} are {}.", names.join(", "));
             return Err(ApiError::invalid_value("ZoneName", name, expected));
         }
     }
-    let state = app.state();
     let connected = app.sessions.connected();
     let live: BTreeSet<&str> = state
         .hosts()
         .filter(|host| connected.contains(&host.id))
         .map(|host| host.availability_zone.as_str())
         .collect();
-    let zones = app.config.zones.iter().map(|zone| {
+    let zones = names.iter().map(|zone| {
         let available = live.contains(zone.as_str());
         AvailabilityZone {
             zone_name: zone.clone(),
             zone_id: zones::id(zone),
-            region_name: app.config.region.clone(),
+            region_name: region.clone(),
             state: if available { "available" } else { "unavailable" }.into(),
-            group_name: format!("{}-zg-1", app.config.region),
-            network_border_group: app.config.region.clone(),
+            group_name: format!("{region}-zg-1"),
+            network_border_group: region.clone(),
             zone_type: "availability-zone".into(),
             opt_in_status: OPT_IN.into(),
             messages: if available {

@@ -281,13 +281,14 @@ fn tell(app: &App, quota: &Quota, is_default: bool) -> Result<ServiceQuota, ApiE
         }
     };
     let is_global = quota.service == "iam";
-    let region = if is_global { "" } else { &app.cloud.region };
+    let scope = app.scope();
+    let region = if is_global { "" } else { scope.region() };
     Ok(ServiceQuota {
         service_code: quota.service.to_owned(),
         service_name: service_name(quota.service)?.to_owned(),
         quota_arn: format!(
             "arn:aws:servicequotas:{region}:{}:{}/{}",
-            app.account(),
+            scope.account_id(),
             quota.service,
             quota.code
         ),

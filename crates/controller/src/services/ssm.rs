@@ -12,7 +12,7 @@ use hearth_api::{ApiError, ErrorCode};
 
 use super::serve;
 use crate::app::App;
-use crate::state::{self, State};
+use crate::state::{self, Scope, State};
 use crate::views::timestamp;
 
 /// Where all names are.
@@ -66,15 +66,15 @@ fn split(given: &str) -> (&str, Option<&str>) {
 }
 
 /// The accounts whose names an account finds.
-fn namers<'a>(app: &'a App, account_id: &'a str) -> BTreeSet<&'a str> {
-    [account_id, &app.cloud.owner_id].into()
+fn namers<'a>(app: &'a App, scope: &'a Scope) -> BTreeSet<&'a str> {
+    [scope.account_id(), &app.cloud.owner_id].into()
 }
 
 /// # Errors
 /// `ParameterNotFound`, `ParameterVersionNotFound`.
-fn find(app: &App, state: &State, account_id: &str, given: &str) -> Result<Parameter, ApiError> {
+fn find(app: &App, state: &State, scope: &Scope, given: &str) -> Result<Parameter, ApiError> {
     let (name, version) = split(given);
-    let images = state.images_of_parameter(&namers(app, account_id), name);
+    let images = state.images_of_parameter(&namers(app, scope), scope.region(), name);
     if images.is_empty() {
         let message = format!("No AMI has the parameter '{name}'.");
         return Err(ApiError::new(ErrorCode::ParameterNotFound, message));
@@ -95,15 +95,15 @@ fn find(app: &App, state: &State, account_id: &str, given: &str) -> Result<Param
         version: i64::try_from(number).unwrap_or(i64::MAX),
         selector: version.map_or_else(String::new, |version| format!(":{version}")),
         last_modified_date: Some(timestamp(image.created_at)),
-        arn: arn(app, name),
+        arn: arn(scope.region(), name),
         data_type: "text".to_owned(),
     })
 }
 
 /// Public parameters are no account's.
-pub(crate) fn arn(app: &App, name: &str) -> String {
+pub(crate) fn arn(region: &str, name: &str) -> String {
     let slash = if name.starts_with('/') { "" } else { "/" };
-    format!("arn:aws:ssm:{}::parameter{slash}{name}", app.cloud.region)
+    format!("arn:aws:ssm:{region}::parameter{slash}{name}")
 }
 
 /// The parameter that stands for an AMI in a launch, if one does.
@@ -115,17 +115,17 @@ pub(crate) fn resolved(image_id: &str) -> Option<&str> {
 ///
 /// # Errors
 /// `InvalidParameterValue`: there is no such parameter.
-pub(crate) fn image_id(app: &App, state: &State, account_id: &str, given: &str) -> Result<String, ApiError> {
+pub(crate) fn image_id(app: &App, state: &State, scope: &Scope, given: &str) -> Result<String, ApiError> {
     let Some(name) = resolved(given) else {
         return Ok(given.to_owned());
     };
-    let parameter = find(app, state, account_id, name);
+    let parameter = find(app, state, scope, name);
     let parameter = parameter.map_err(|error| ApiError::invalid_value("ImageId", given, error.message))?;
     Ok(parameter.value)
 }
 
 async fn get(app: &App, request: GetParameterRequest) -> Result<GetParameterResult, ApiError> {
-    let parameter = find(app, &app.state(), &app.account(), &request.name)?;
+    let parameter = find(app, &app.state(), &app.scope(), &request.name)?;
     Ok(GetParameterResult {
         parameter: Some(parameter),
     })
@@ -133,10 +133,10 @@ async fn get(app: &App, request: GetParameterRequest) -> Result<GetParameterResu
 
 async fn get_several(app: &App, request: GetParametersRequest) -> Result<GetParametersResult, ApiError> {
     let state = app.state();
-    let account_id = app.account();
+    let scope = app.scope();
     let mut answer = GetParametersResult::default();
     for name in request.names.into_iter().collect::<BTreeSet<_>>() {
-        match find(app, &state, &account_id, &name) {
+        match find(app, &state, &scope, &name) {
             Ok(parameter) => answer.parameters.push(parameter),
             Err(_) => answer.invalid_parameters.push(name),
         }
@@ -159,12 +159,12 @@ async fn get_below(
         rest.is_some_and(|rest| request.recursive || !rest.contains('/'))
     };
     let images = state.by(&state::Image::BY_STATE, state::AVAILABLE);
-    let account_id = app.account();
-    let namers = namers(app, &account_id);
+    let scope = app.scope();
+    let namers = namers(app, &scope);
     let own = images.filter(|image| namers.contains(image.account_id.as_str()));
     let names: BTreeSet<&str> = own.flat_map(state::Image::parameters).filter(is_below).collect();
     let page = Page::of_at_most(MOST, request.max_results, &request.next_token);
-    let tell = |name: &str| find(app, &state, &account_id, name).ok();
+    let tell = |name: &str| find(app, &state, &scope, name).ok();
     let (parameters, next_token) = paginate(names, page, |name| (*name).to_owned(), tell)?;
     Ok(GetParametersByPathResult {
         parameters,

@@ -175,11 +175,11 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
             // the session of a role that is trusted limits this, too.
             let limits = match (found, &identity) {
                 (Trust::Direct, Identity::Session { .. }) => {
-                    denial(app, &state, &call, &identity, subject.clone(), Of::Limits)?
+                    denial(&state, &call, &identity, subject.clone(), Of::Limits)?
                 }
                 _ => None,
             };
-            let own = denial(app, &state, &call, &identity, subject, Of::All)?;
+            let own = denial(&state, &call, &identity, subject, Of::All)?;
             let own = own.filter(|own| own.explicit_deny || is_foreign || found == Trust::ByAccount);
             if let Some(denial) = own.or(limits) {
                 return Err(denial.error(&app.vault, Service::Sts));

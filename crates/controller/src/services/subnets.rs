@@ -73,14 +73,14 @@ fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<DescribeSubne
         .all::<state::Subnet>()
         .filter(|subnet| request.subnet_ids.is_empty() || request.subnet_ids.contains(&subnet.id));
     let tell = |row: &state::Subnet| {
-        let subnet = tell(&state, &app.cloud.region, row);
+        let subnet = tell(&state, row);
         filters.matches(&subnet).then_some(subnet)
     };
     let (subnets, next_token) = paginate(wanted, page, |row| row.id.clone(), tell)?;
     Ok(DescribeSubnetsResponse { subnets, next_token })
 }
 
-fn tell(state: &State, region: &str, row: &state::Subnet) -> Subnet {
+fn tell(state: &State, row: &state::Subnet) -> Subnet {
     Subnet {
         subnet_id: row.id.clone(),
         vpc_id: row.vpc_id.clone(),
@@ -92,7 +92,7 @@ fn tell(state: &State, region: &str, row: &state::Subnet) -> Subnet {
         map_public_ip_on_launch: row.map_public_ip_on_launch,
         available_ip_address_count: i32::try_from(addresses::free_count(state, row)).unwrap_or(i32::MAX),
         owner_id: row.account_id.clone(),
-        subnet_arn: format!("arn:aws:ec2:{region}:{}:subnet/{}", row.account_id, row.id),
+        subnet_arn: format!("arn:aws:ec2:{}:{}:subnet/{}", row.region, row.account_id, row.id),
         tags: tell_tags(&row.tags),
     }
 }

@@ -50,7 +50,7 @@ async fn watch(
     input::all_known(Kind::Instance, &request.instance_ids, |id| {
         state.get::<state::Instance>(id).is_some()
     })?;
-    let first = views::instances(&state, wanted.as_deref(), &app.cloud);
+    let first = views::instances(&state, wanted.as_deref());
     let (sender, receiver) = mpsc::channel(AHEAD);
     let app = Arc::clone(app);
     call::spawn(async move {
@@ -83,7 +83,7 @@ async fn follow(
             Changed::Some(ids) => Some(ids.into_iter().collect()),
             Changed::Everything => wanted.as_ref().map(|ids| ids.iter().cloned().collect()),
         };
-        let now = views::instances(&app.state(), ids.as_deref(), &app.cloud);
+        let now = views::instances(&app.state(), ids.as_deref());
         if !send(sender, now).await {
             return;
         }

@@ -8,8 +8,8 @@
 //! 1. `proto/hearth/v1/<noun>.proto`: the service, its messages, the bounds of their fields, and comments, which are the
 //!    help texts.
 //! 2. `crates/api/src/ids.rs`: the kind of its ids, if it has some; `crates/api/src/error.rs`: EC2's codes for it.
-//! 3. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its indexes (unique ones, and those that
-//!    refer to another noun or go with it), its sums, its tags, and whom a change of it concerns. Its lines in
+//! 3. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its region, its indexes (unique ones, and
+//!    those that refer to another noun or go with it), its sums, its tags, and whom a change of it concerns. Its lines in
 //!    `nouns/mod.rs`.
 //! 4. `services/<noun>.rs`: the calls. What changes the state is a closure that [`crate::store::Store::transact`] runs. Its
 //!    line in `services/mod.rs`.
@@ -152,6 +152,22 @@ macro_rules! nouns {
                 }
             }
 
+            /// The region that an object is in.
+            fn region_of(&self, kind: &str, id: &str) -> Option<&str> {
+                match kind {
+                    $(<$noun>::KIND => self.$table.get(id).map(|object| object.region()),)*
+                    _ => None,
+                }
+            }
+
+            /// The first object that an object refers to and that is in another region.
+            fn abroad(&self, kind: &str, id: &str) -> Option<(&'static str, String)> {
+                match kind {
+                    $(<$noun>::KIND => abroad(self, &self.$table, id),)*
+                    _ => None,
+                }
+            }
+
             /// An object that refers to this one.
             fn referrer(&self, kind: &str, id: &str) -> Option<(&'static str, String)> {
                 $(if let Some(found) = referrer(&self.$table, kind, id) {
@@ -191,6 +207,25 @@ macro_rules! nouns {
                 None
             }
 
+            /// The first object that refers to this one, which has a region, from another.
+            fn stranger(&self, kind: &str, id: &str) -> Option<(&'static str, String)> {
+                let region = self.region_of(kind, id).filter(|region| !region.is_empty())?;
+                $(if let Some(found) = stranger(&self.$table, (kind, id), region) {
+                    return Some(found);
+                })*
+                None
+            }
+
+            /// The first object in a region that is of none of some kinds.
+            pub fn in_region(&self, region: &str, but: &[&str]) -> Option<(&'static str, String)> {
+                $(if !but.contains(&<$noun>::KIND)
+                    && let Some(object) = self.$table.iter().find(|object| object.region() == region)
+                {
+                    return Some((<$noun>::KIND, object.id().to_owned()));
+                })*
+                None
+            }
+
             #[cfg(test)]
             pub(crate) fn check(&self) {
                 let mut ranked = self.clone();
@@ -200,6 +235,7 @@ macro_rules! nouns {
                 $(self.$table.check();)*
                 $(for object in self.$table.iter() {
                     assert_eq!(self.dangling(<$noun>::KIND, object.id()), None, "{object:?}");
+                    assert_eq!(self.abroad(<$noun>::KIND, object.id()), None, "{object:?}");
                 })*
             }
         }
@@ -213,6 +249,11 @@ macro_rules! nouns {
                     })*
                     _ => {}
                 }
+            }
+
+            /// Puts everything that is in a region into another one. What names no region is of before regions.
+            pub fn move_all(&mut self, from: &str, to: &str) {
+                $(move_all::<$noun>(self, from, to);)*
             }
 
             /// Changes the tags of a resource; answers whether there is one that can be tagged.
@@ -300,9 +341,10 @@ impl State {
             .filter(|(_, object)| self.sees(*object))
     }
 
-    /// How many objects an account has, by an index whose keys begin with the account's id.
-    pub fn count_of<N: Held>(&self, index: &Index<N>, account_id: &str) -> usize {
-        let first = key(&[account_id, ""]);
+    /// How many objects an account has, by an index whose keys begin with the account's id; or a scope, by an index whose keys
+    /// begin with its own.
+    pub fn count_of<N: Held>(&self, index: &Index<N>, owner: &str) -> usize {
+        let first = key(&[owner, ""]);
         let own = self.from(index, &first);
         own.take_while(|(key, _)| key.starts_with(&first)).count()
     }
@@ -360,6 +402,56 @@ fn dangling<N: Noun>(state: &State, table: &Table<N>, id: &str) -> Option<(&'sta
             .map(|key| (kind, key)),
         Rule::Any | Rule::Unique => None,
     })
+}
+
+fn abroad<N: Noun>(state: &State, table: &Table<N>, id: &str) -> Option<(&'static str, String)> {
+    let object: &Arc<N> = table.get(id)?;
+    let is_near = |region: &str| region.is_empty() || region == object.region();
+    // What has no owner is the cloud's, such as claims.
+    if object.account().is_empty() && object.region().is_empty() {
+        return None;
+    }
+    N::INDEXES.iter().find_map(|index| match index.rule {
+        Rule::Refers(kind) | Rule::Owned(kind) => (index.keys)(object)
+            .into_iter()
+            .find(|key| !state.region_of(kind, key).is_none_or(is_near))
+            .map(|key| (kind, key)),
+        Rule::Any | Rule::Unique => None,
+    })
+}
+
+fn stranger<N: Noun>(
+    table: &Table<N>,
+    (kind, id): (&str, &str),
+    region: &str,
+) -> Option<(&'static str, String)> {
+    let refers = |rule| matches!(rule, Rule::Refers(target) | Rule::Owned(target) if target == kind);
+    let is_near = |object: &N| match object.region() {
+        "" => object.account().is_empty(),
+        own => own == region,
+    };
+    N::INDEXES
+        .iter()
+        .filter(|index| refers(index.rule))
+        .find_map(|index| {
+            let mut by = table.index_from(index, id).take_while(|(key, _)| *key == id);
+            let (_, by) = by.find(|(_, by)| !table.get(by).is_none_or(|object| is_near(object)))?;
+            Some((N::KIND, by.to_string()))
+        })
+}
+
+fn move_all<N: Held>(tx: &mut Tx<'_>, from: &str, to: &str) {
+    let of_region = tx.all::<N>().filter(|object| object.region() == from);
+    for object in of_region.cloned().collect::<Vec<N>>() {
+        let mut moved = object.clone();
+        moved.move_to(to);
+        if moved.id() != object.id() {
+            tx.remove::<N>(object.id());
+        }
+        if moved != object {
+            tx.put(moved);
+        }
+    }
 }
 
 fn referrer<N: Noun>(table: &Table<N>, kind: &str, id: &str) -> Option<(&'static str, String)> {

@@ -29,6 +29,14 @@ pub trait Noun: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
         ""
     }
 
+    /// The region that the object is in; empty for what is in none, such as users and hosts.
+    fn region(&self) -> &str {
+        ""
+    }
+
+    /// Puts an object that is in a region into another ([`Tx::move_all`](super::Tx::move_all)).
+    fn move_to(&mut self, _region: &str) {}
+
     /// Whether an account that does not own the object may use it.
     fn is_shared_with(&self, _account_id: &str) -> bool {
         false
@@ -54,8 +62,33 @@ pub trait Noun: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
     }
 }
 
-/// The methods of [`Noun`] for what an account owns and can tag: a struct with `id`, `account_id` and `tags`.
+/// The methods of [`Noun`] for what is in a region: a struct with `region`.
+macro_rules! regional {
+    () => {
+        fn region(&self) -> &str {
+            &self.region
+        }
+
+        fn move_to(&mut self, region: &str) {
+            region.clone_into(&mut self.region);
+        }
+    };
+}
+pub(crate) use regional;
+
+/// The methods of [`Noun`] for what an account owns in a region and can tag: a struct with `id`, `account_id`, `region` and
+/// `tags`.
 macro_rules! resource {
+    () => {
+        $crate::state::noun::owned!();
+        $crate::state::noun::regional!();
+    };
+}
+pub(crate) use resource;
+
+/// The methods of [`Noun`] for what an account owns and can tag, and what is in no region: a struct with `id`, `account_id` and
+/// `tags`.
+macro_rules! owned {
     () => {
         fn id(&self) -> &str {
             &self.id
@@ -74,7 +107,7 @@ macro_rules! resource {
         }
     };
 }
-pub(crate) use resource;
+pub(crate) use owned;
 
 /// A way to find objects: by each of the keys that `keys` answers.
 #[derive(Debug)]

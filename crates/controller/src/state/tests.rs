@@ -12,6 +12,7 @@ use super::*;
 use crate::catalog::volume_types::VolumeSpec;
 
 const STEPS: u32 = 100_000;
+const REGIONS: [&str; 2] = ["local-1", "local-2"];
 
 /// Objects by kind and id.
 type Model = BTreeMap<(&'static str, String), Object>;
@@ -82,11 +83,27 @@ impl Object {
         }
     }
 
+    /// Where it is; empty: nowhere in particular.
+    fn region(&self) -> &str {
+        match self {
+            Self::Host(_) | Self::Claim(_) => "",
+            Self::Image(o) => &o.region,
+            Self::Reservation(o) => &o.region,
+            Self::Instance(o) => &o.region,
+            Self::Volume(o) => &o.region,
+            Self::KeyPair(o) => &o.region,
+            Self::Group(o) => &o.region,
+            Self::Vpc(o) => &o.region,
+        }
+    }
+
     fn unique(&self) -> Option<String> {
         match self {
-            Self::Image(o) => (o.state == AVAILABLE).then(|| format!("image {} {}", o.account_id, o.name)),
-            Self::KeyPair(o) => Some(format!("key {} {}", o.account_id, o.name)),
-            Self::Vpc(o) => o.is_default.then(|| format!("vpc {}", o.account_id)),
+            Self::Image(o) => {
+                (o.state == AVAILABLE).then(|| format!("image {} {} {}", o.account_id, o.region, o.name))
+            }
+            Self::KeyPair(o) => Some(format!("key {} {} {}", o.account_id, o.region, o.name)),
+            Self::Vpc(o) => o.is_default.then(|| format!("vpc {} {}", o.account_id, o.region)),
             _ => None,
         }
     }
@@ -162,6 +179,7 @@ pub(crate) fn an_instance(id: &str, host_id: &str, reservation_id: &str) -> Inst
     Instance {
         id: id.to_owned(),
         account_id: "1".into(),
+        region: "local-1".into(),
         reservation_id: reservation_id.to_owned(),
         ami_launch_index: 0,
         image_id: "ami-0".into(),
@@ -215,6 +233,7 @@ pub(crate) fn a_volume(id: &str, size_gib: u64) -> Volume {
     Volume {
         id: id.to_owned(),
         account_id: "1".into(),
+        region: "local-1".into(),
         attachment: None,
         epoch: 0,
         availability_zone: "local-1a".into(),
@@ -232,6 +251,12 @@ pub(crate) fn a_volume(id: &str, size_gib: u64) -> Volume {
 
 fn any(rng: &mut StdRng, kind: &str) -> Object {
     let account_id = rng.random_range(1..3).to_string();
+    let region = if rng.random_ratio(3, 4) {
+        REGIONS[0]
+    } else {
+        REGIONS[1]
+    }
+    .to_owned();
     match kind {
         Host::KIND => Object::Host(Host {
             enrolled_at: rng.random_range(0..9),
@@ -240,6 +265,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         Image::KIND => Object::Image(Image {
             id: pick(rng, "ami", 3),
             account_id,
+            region,
             name: pick(rng, "name", 2),
             description: String::new(),
             state: if rng.random() { AVAILABLE } else { DEREGISTERED }.into(),
@@ -258,6 +284,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         Reservation::KIND => Object::Reservation(Reservation {
             id: pick(rng, "r", 3),
             account_id,
+            region,
             created_at: 0,
         }),
         Instance::KIND => {
@@ -265,6 +292,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             let states = InstanceState::ALL;
             Object::Instance(Box::new(Instance {
                 account_id,
+                region,
                 state: states[rng.random_range(0..states.len())],
                 tags: tags(rng),
                 ..an_instance(&id, &host, &reservation)
@@ -278,6 +306,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         }),
         Volume::KIND => Object::Volume(Volume {
             account_id,
+            region,
             attachment: rng.random::<bool>().then(|| {
                 let instance = pick(rng, "i", 5);
                 let progress = [Progress::Attached, Progress::Attaching, Progress::Busy];
@@ -295,6 +324,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         KeyPair::KIND => Object::KeyPair(KeyPair {
             id: pick(rng, "key", 3),
             account_id,
+            region,
             name: pick(rng, "name", 3),
             key_type: "rsa".into(),
             fingerprint: String::new(),
@@ -305,6 +335,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         SecurityGroup::KIND => Object::Group(SecurityGroup {
             id: pick(rng, "sg", 3),
             account_id,
+            region,
             vpc_id: pick(rng, "vpc", 2),
             name: pick(rng, "Name", 2),
             description: String::new(),
@@ -314,6 +345,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
         _ => Object::Vpc(Vpc {
             id: pick(rng, "vpc", 2),
             account_id,
+            region,
             cidr: "10.0.0.0/16".parse().unwrap(),
             is_default: rng.random(),
             created_at: 0,
@@ -328,8 +360,14 @@ fn holds(model: &Model) -> bool {
     let count = keys.len();
     keys.sort();
     keys.dedup();
-    let refers = model.values().flat_map(Object::refers);
-    keys.len() == count && refers.into_iter().all(|name| model.contains_key(&name))
+    // What is in a region refers to what is in the same, or in none.
+    let refers = |object: &Object| {
+        let regions = |name| Some((object.region(), model.get(&name)?.region()));
+        let is_near = |(own, other): (&str, &str)| own.is_empty() || other.is_empty() || own == other;
+        let mut names = object.refers().into_iter();
+        names.all(|name| regions(name).is_some_and(is_near))
+    };
+    keys.len() == count && model.values().all(refers)
 }
 
 #[test]
@@ -392,7 +430,7 @@ fn random_transactions_do_what_they_do_to_a_plain_model() {
             assert!(model.values().all(|object| object.is_in(&state)), "step {step}");
         }
         if step.is_multiple_of(1024) {
-            accounts_are_apart(&model, &state);
+            scopes_are_apart(&model, &state);
         }
     }
     // Both ways are well trodden.
@@ -402,26 +440,30 @@ fn random_transactions_do_what_they_do_to_a_plain_model() {
     );
 }
 
-/// Each account sees what is its own, the operator's or shared with it, by whatever way it looks; and changes its own alone.
-fn accounts_are_apart(model: &Model, state: &State) {
-    for account in ["1", "2", ""] {
-        let mut seen = state.seen_by(Scope::new(account));
+/// Each account sees what is its own, the operator's or shared with it, in the region that it looks at, by whatever way it
+/// looks; and changes its own there alone.
+fn scopes_are_apart(model: &Model, state: &State) {
+    let accounts = ["1", "2", ""].into_iter();
+    let scopes = accounts.flat_map(|account| ["", REGIONS[0], REGIONS[1]].map(|region| (account, region)));
+    for (account, region) in scopes {
+        let scope = Scope::new(account, region);
+        let mut seen = state.seen_by(scope.clone());
+        let is_near = |object: &Object| region.is_empty() || ["", region].contains(&object.region());
         for object in model.values() {
             let (owner, is_shared) = object.belongs(account);
-            let owns = owner.is_empty() || owner == account;
-            assert_eq!(object.is_in(&seen), owns || is_shared, "{account}: {object:?}");
+            let owns = (owner.is_empty() || owner == account) && is_near(object);
+            let is_seen = owns || is_shared && is_near(object);
+            assert_eq!(object.is_in(&seen), is_seen, "{scope:?}: {object:?}");
             if let Object::KeyPair(pair) = object {
-                let named = seen.key_pair_named(&pair.account_id, &pair.name).is_some();
+                let of = Scope::new(&pair.account_id, &pair.region);
+                let named = seen.key_pair_named(&of, &pair.name).is_some();
                 let listed = seen.all::<KeyPair>().any(|listed| listed.id == pair.id);
                 assert_eq!((named, listed), (owns, owns));
                 assert_eq!(seen.tags(Kind::KeyPair, &pair.id).is_some(), owns);
             }
             if let Object::Image(image) = object {
                 let listed = seen.by(&Image::BY_STATE, &image.state);
-                assert_eq!(
-                    listed.into_iter().any(|listed| listed.id == image.id),
-                    owns || is_shared
-                );
+                assert_eq!(listed.into_iter().any(|listed| listed.id == image.id), is_seen);
                 assert_eq!(seen.own::<Image>(&image.id).is_some(), owns);
                 let tags = seen.tags(Kind::Image, &image.id);
                 assert_eq!(tags.is_some(), owns && image.is_available());
@@ -430,7 +472,9 @@ fn accounts_are_apart(model: &Model, state: &State) {
         let foreign: Vec<String> = model
             .values()
             .filter_map(|object| match object {
-                Object::Image(image) if image.account_id != account => Some(image.id.clone()),
+                Object::Image(image) if image.account_id != account || !is_near(object) => {
+                    Some(image.id.clone())
+                }
                 _ => None,
             })
             .collect();
@@ -438,9 +482,9 @@ fn accounts_are_apart(model: &Model, state: &State) {
         for id in foreign {
             assert!(
                 !tx.update::<Image>(&id, |image| image.size += 1),
-                "{account} changes {id}"
+                "{scope:?} changes {id}"
             );
-            assert!(!tx.remove::<Image>(&id), "{account} removes {id}");
+            assert!(!tx.remove::<Image>(&id), "{scope:?} removes {id}");
         }
     }
 }
@@ -504,6 +548,7 @@ fn tags_are_found_by_index_and_by_kind() {
     tx.put(Reservation {
         id: "r-0".into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         created_at: 0,
     });
     tx.put(an_instance("i-0", "h-0", "r-0"));
@@ -527,6 +572,7 @@ fn what_an_object_owns_goes_with_it() {
     let group = |id: &str| SecurityGroup {
         id: id.into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         vpc_id: "vpc-0".into(),
         name: id.into(),
         description: String::new(),
@@ -536,6 +582,7 @@ fn what_an_object_owns_goes_with_it() {
     let rule = |id: &str, group: &str, referenced: Option<&str>| SecurityGroupRule {
         id: id.into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         group_id: group.into(),
         is_egress: false,
         protocol: -1,
@@ -552,6 +599,7 @@ fn what_an_object_owns_goes_with_it() {
     tx.put(Vpc {
         id: "vpc-0".into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         cidr: "10.0.0.0/16".parse().unwrap(),
         is_default: true,
         created_at: 0,
@@ -647,6 +695,7 @@ fn volumes_are_settled_when_their_instance_stops() {
         tx.put(Reservation {
             id: "r-0".into(),
             account_id: "1".into(),
+            region: "local-1".into(),
             created_at: 0,
         });
         tx.put(an_instance("i-0", "h-0", "r-0"));

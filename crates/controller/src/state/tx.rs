@@ -1,8 +1,11 @@
 //! A transaction: changes of the state, which become true together or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 use crate::call::{Call, Caller};
 
@@ -16,8 +19,8 @@ pub struct Event {
     pub resource_id: String,
 }
 
-/// A call that changed something. `detail` never holds user data, keys or tokens; it has the call's request id, account and
-/// user.
+/// A call that changed something. `detail` never holds user data, keys or tokens; it has the call's request id, account,
+/// region and user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     pub action: String,
@@ -36,6 +39,13 @@ pub enum Violation {
     },
     #[error("the {kind} {id} refers to the {target_kind} {target}, which is not there")]
     Dangling {
+        kind: &'static str,
+        id: String,
+        target_kind: &'static str,
+        target: String,
+    },
+    #[error("the {kind} {id} refers to the {target_kind} {target}, which is in another region")]
+    Abroad {
         kind: &'static str,
         id: String,
         target_kind: &'static str,
@@ -103,7 +113,8 @@ pub struct Tx<'s> {
     /// By the first change of each object, the first one first.
     undo: Vec<Undo>,
     now: i64,
-    changed: BTreeSet<(&'static str, String)>,
+    /// What has changed, with the region where it was; `None`: it is new.
+    changed: BTreeMap<(&'static str, String), Option<SmolStr>>,
     events: Vec<Event>,
     audit: Vec<Audit>,
     blobs: Vec<(String, Option<Vec<u8>>)>,
@@ -130,7 +141,7 @@ impl<'s> Tx<'s> {
             state,
             undo: Vec::new(),
             now,
-            changed: BTreeSet::new(),
+            changed: BTreeMap::new(),
             events: Vec::new(),
             audit: Vec::new(),
             blobs: Vec::new(),
@@ -174,7 +185,6 @@ impl<'s> Tx<'s> {
                     &mut self.concerns,
                 );
                 self.rank([ranked, self.ranked::<N>(&id)]);
-                self.changed.insert((N::KIND, id));
             }
             Err(taken) => self.violate(Violation::Taken {
                 kind: N::KIND,
@@ -186,10 +196,11 @@ impl<'s> Tx<'s> {
 
     /// Keeps what an object is, should it be the transaction's first change of it.
     fn remember<N: Held>(&mut self, id: &str) {
-        if self.changed.contains(&(N::KIND, id.to_owned())) {
+        let Entry::Vacant(first) = self.changed.entry((N::KIND, id.to_owned())) else {
             return;
-        }
+        };
         let (id, before) = (id.to_owned(), N::table(self.state).row(id).cloned());
+        first.insert(before.as_ref().map(|row| row.object.region().into()));
         self.undo.push(Box::new(move |state| {
             let mut hosts = [None, before.as_ref().and_then(|row| room(&*row.object))];
             hosts[0] = state
@@ -238,7 +249,6 @@ impl<'s> Tx<'s> {
         N::table_mut(self.state).remove(id);
         self.rank([ranked, None]);
         concern::news(before, Vec::new(), &mut self.concerns);
-        self.changed.insert((N::KIND, id.to_owned()));
         for (kind, id) in self.owned(N::KIND, id) {
             self.remove_of(kind, &id);
         }
@@ -286,6 +296,9 @@ impl<'s> Tx<'s> {
         if let Some(detail) = detail.as_object_mut() {
             detail.insert("request_id".to_owned(), call.request_id.clone().into());
             detail.insert("account".to_owned(), call.principal.account_id.clone().into());
+            if !call.region.is_empty() {
+                detail.insert("region".to_owned(), call.region.clone().into());
+            }
             match &call.principal.caller {
                 Caller::Process { uid, .. } => detail.insert("uid".to_owned(), (*uid).into()),
                 Caller::AccessKey(id) => detail.insert("access_key_id".to_owned(), id.clone().into()),
@@ -316,8 +329,8 @@ impl<'s> Tx<'s> {
             return Err(violation);
         }
         let mut objects = Vec::with_capacity(self.changed.len());
-        for (kind, id) in &self.changed {
-            objects.push(self.change(kind, id)?);
+        for ((kind, id), region) in &self.changed {
+            objects.push(self.change(kind, id, region.as_deref())?);
         }
         let changes = Changes {
             sequence: self.state.sequence,
@@ -334,13 +347,31 @@ impl<'s> Tx<'s> {
         Ok(changes)
     }
 
-    fn change(&self, kind: &'static str, id: &str) -> Result<Change, Violation> {
+    /// `region`: where the object was.
+    fn change(&self, kind: &'static str, id: &str, region: Option<&str>) -> Result<Change, Violation> {
         if let Some((target_kind, target)) = self.state.dangling(kind, id) {
             return Err(Violation::Dangling {
                 kind,
                 id: id.to_owned(),
                 target_kind,
                 target,
+            });
+        }
+        if let Some((target_kind, target)) = self.state.abroad(kind, id) {
+            return Err(Violation::Abroad {
+                kind,
+                id: id.to_owned(),
+                target_kind,
+                target,
+            });
+        }
+        let has_moved = region.is_some_and(|region| self.state.region_of(kind, id) != Some(region));
+        if has_moved && let Some((by_kind, by)) = self.state.stranger(kind, id) {
+            return Err(Violation::Abroad {
+                kind: by_kind,
+                id: by,
+                target_kind: kind,
+                target: id.to_owned(),
             });
         }
         let row = self.state.encode(kind, id).map_err(|error| Violation::Json {

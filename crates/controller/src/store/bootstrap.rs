@@ -1,22 +1,30 @@
-//! What a new cloud begins with: an owner with an access key, the default VPC, its default subnets and its default security group.
+//! What a new cloud begins with: an owner with an access key, a region, the default VPC, its default subnets and its default
+//! security group.
 
 use hearth_api::{Id, Kind};
 use ipnet::Ipv4Net;
 
 use crate::config::Config;
 use crate::seal::{Broken, SealedSecret, SealingKey, Secret};
-use crate::state::{AccessKey, Account, Cloud, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc};
+use crate::state::{
+    AccessKey, Account, Cloud, Region, Scope, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc,
+};
 
 /// How a new cloud is laid out.
 #[derive(Debug, Clone)]
 pub struct Layout {
+    /// The name of the home region.
+    pub region: String,
+    /// The home region's.
     pub zones: Vec<String>,
+    /// Of default VPCs.
     pub vpc_cidr: Ipv4Net,
 }
 
 impl Layout {
     pub fn of(config: &Config) -> Self {
         Self {
+            region: config.region.clone(),
             zones: config.zones.clone(),
             vpc_cidr: config.vpc_cidr,
         }
@@ -32,12 +40,26 @@ pub const SUBNET_PREFIX: u8 = 20;
 /// The name of the group that interfaces are in when nobody says another. Reserved.
 pub const DEFAULT_GROUP: &str = "default";
 
+/// Why a cloud cannot be laid out so.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    #[error("sealing the cloud's secrets")]
+    Seal(#[from] Broken),
+    #[error(
+        "--region {region}: the cloud has this region beside its home region {home}, and both have things in them. Start \
+         hearthd with --region {home}"
+    )]
+    Region { region: String, home: String },
+    #[error("--zones {zone}: the zone is the region {region}'s. Name another, or delete that region")]
+    Zone { zone: String, region: String },
+}
+
 /// Makes what is missing; a cloud that exists keeps its VPCs, and gets subnets for zones that are new. Answers the
 /// owner's account id. Secrets are sealed under `root`; those that are not, of a database of before seals, as well.
 ///
 /// # Errors
-/// As [`SealedSecret::seal`].
-pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout, root: &SealingKey) -> Result<String, Broken> {
+/// As [`SealedSecret::seal`]; the home region's name or zones are another region's.
+pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout, root: &SealingKey) -> Result<String, BootstrapError> {
     let owner = owner_id(tx, root)?;
     if tx.by(&AccessKey::BY_ACCOUNT, &owner).next().is_none() {
         let (key, _) = AccessKey::generate(root, &owner, None, tx.now())?;
@@ -56,30 +78,66 @@ pub fn bootstrap(tx: &mut Tx<'_>, layout: &Layout, root: &SealingKey) -> Result<
             created_at: tx.now(),
         });
     }
+    settle(tx, layout)?;
     let accounts: Vec<String> = tx.all::<Account>().map(|account| account.id.clone()).collect();
-    for account in accounts {
-        furnish(tx, &account, layout);
+    let regions: Vec<Region> = tx.all::<Region>().cloned().collect();
+    for account in &accounts {
+        for region in &regions {
+            furnish(tx, account, region, layout.vpc_cidr);
+        }
     }
     Ok(owner)
 }
 
-/// Makes what an account begins with and does not have: a default VPC with its group, and a default subnet in each zone.
-pub fn furnish(tx: &mut Tx<'_>, account_id: &str, layout: &Layout) {
-    let vpc = match tx.default_vpc(account_id) {
+/// Makes the home region as it is configured. It may have got another name: what is in it gets that too, and so does what is
+/// of before regions.
+fn settle(tx: &mut Tx<'_>, layout: &Layout) -> Result<(), BootstrapError> {
+    let (name, zones) = (&layout.region, &layout.zones);
+    let home = tx.get::<Cloud>(Cloud::ID).map(|cloud| cloud.home_region.clone());
+    let home = home.unwrap_or_default();
+    if home != *name {
+        if tx.region(name).is_some() {
+            let region = name.clone();
+            return Err(BootstrapError::Region { region, home });
+        }
+        tx.remove::<Region>(&home);
+        tx.update::<Cloud>(Cloud::ID, |cloud| cloud.home_region.clone_from(name));
+        tx.move_all(&home, name);
+    }
+    tx.move_all("", name);
+    if let Some(zone) = zones.iter().find(|zone| tx.is_abroad(zone, name)) {
+        let region = tx.region_of_zone(zone).map(|region| region.name.clone());
+        return Err(BootstrapError::Zone {
+            zone: zone.clone(),
+            region: region.unwrap_or_default(),
+        });
+    }
+    let found = tx.region(name).cloned();
+    if found.as_ref().is_none_or(|found| found.zones != *zones) {
+        tx.put(Region {
+            name: name.clone(),
+            zones: zones.clone(),
+            created_at: found.map_or(tx.now(), |found| found.created_at),
+        });
+    }
+    Ok(())
+}
+
+/// Makes what an account begins with in a region and does not have: a default VPC with its group, and a default subnet in each
+/// zone. `cidr`: of a VPC that is new.
+pub fn furnish(tx: &mut Tx<'_>, account_id: &str, region: &Region, cidr: Ipv4Net) {
+    let within = Scope::new(account_id, &region.name);
+    let vpc = match tx.default_vpc(&within) {
         Some(vpc) => vpc.clone(),
-        None => make_vpc(tx, account_id, layout.vpc_cidr),
+        None => make_vpc(tx, &within, cidr),
     };
-    let subnets: Vec<Subnet> = tx
-        .all::<Subnet>()
-        .filter(|subnet| subnet.vpc_id == vpc.id)
-        .cloned()
-        .collect();
+    let subnets: Vec<Subnet> = tx.by(&Subnet::BY_VPC, &vpc.id).cloned().collect();
     let candidates = vpc.cidr.subnets(SUBNET_PREFIX.max(vpc.cidr.prefix_len()));
     let mut free = candidates
         .into_iter()
         .flatten()
         .filter(|candidate| !subnets.iter().any(|s| s.cidr == *candidate));
-    for zone in &layout.zones {
+    for zone in &region.zones {
         if subnets
             .iter()
             .any(|s| s.default_for_az && s.availability_zone == *zone)
@@ -97,6 +155,7 @@ pub fn furnish(tx: &mut Tx<'_>, account_id: &str, layout: &Layout) {
         tx.put(Subnet {
             id: Id::new(Kind::Subnet).to_string(),
             account_id: account_id.to_owned(),
+            region: region.name.clone(),
             vpc_id: vpc.id.clone(),
             cidr,
             availability_zone: zone.clone(),
@@ -129,16 +188,18 @@ fn owner_id(tx: &mut Tx<'_>, root: &SealingKey) -> Result<String, Broken> {
     let owner_id = Account::new_id();
     tx.put(Cloud {
         owner_id: owner_id.clone(),
+        home_region: String::new(),
         epoch: Cloud::new_epoch(),
         seal: Cloud::new_seal(root)?,
     });
     Ok(owner_id)
 }
 
-fn make_vpc(tx: &mut Tx<'_>, owner: &str, cidr: Ipv4Net) -> Vpc {
+fn make_vpc(tx: &mut Tx<'_>, within: &Scope, cidr: Ipv4Net) -> Vpc {
     let vpc = Vpc {
         id: Id::new(Kind::Vpc).to_string(),
-        account_id: owner.to_owned(),
+        account_id: within.account_id().to_owned(),
+        region: within.region().to_owned(),
         cidr: cidr.trunc(),
         is_default: true,
         created_at: tx.now(),
@@ -147,7 +208,8 @@ fn make_vpc(tx: &mut Tx<'_>, owner: &str, cidr: Ipv4Net) -> Vpc {
     tx.put(vpc.clone());
     let group = SecurityGroup {
         id: Id::new(Kind::SecurityGroup).to_string(),
-        account_id: owner.to_owned(),
+        account_id: within.account_id().to_owned(),
+        region: within.region().to_owned(),
         vpc_id: vpc.id.clone(),
         name: DEFAULT_GROUP.into(),
         description: "default VPC security group".into(),
@@ -172,6 +234,7 @@ pub fn allow_all_egress(group: &SecurityGroup, now: i64) -> SecurityGroupRule {
     SecurityGroupRule {
         id: Id::new(Kind::SecurityGroupRule).to_string(),
         account_id: group.account_id.clone(),
+        region: group.region.clone(),
         group_id: group.id.clone(),
         is_egress: true,
         protocol: -1,

@@ -14,12 +14,14 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tempfile::TempDir;
 
 use super::backend::{Batch, Newer};
+use super::bootstrap::{BootstrapError, Layout, bootstrap};
 use super::lease::Lease;
 use super::*;
+use crate::seal::SealingKey;
 use crate::state::tests::a_host;
 use crate::state::{
-    Admission, Claim, ClientToken, Cloud, Host, HostReport, Instance, JoinToken, NetworkInterface,
-    SecurityGroupRule, Subnet, Volume,
+    AccountSettings, Admission, Claim, ClientToken, Cloud, Host, HostReport, Instance, JoinToken,
+    NetworkInterface, Region, Scope, SecurityGroupRule, Subnet, Volume, key,
 };
 
 #[path = "../../tests/cloud/postgres.rs"]
@@ -194,10 +196,11 @@ async fn a_database_of_tables_becomes_one_of_objects() {
     assert_eq!(state.rules_of("sg-1").len(), 2);
     let named = state.by(&SecurityGroupRule::BY_REFERENCED, "sg-2").count();
     assert_eq!(named, 1);
-    let token = ClientToken::id_of(&owner, "RunInstances", "", "token/1");
+    let token = key(&[&owner, "RunInstances", "", "token/1"]);
     assert_eq!(state.get::<ClientToken>(&token).unwrap().resource_id, "r-1");
     assert!(state.any_by(&NetworkInterface::BY_MAC, "02:00:00:00:00:01"));
-    assert_eq!(state.default_vpc(&owner).unwrap().id, "vpc-1");
+    let nowhere = Scope::new(&owner, "");
+    assert_eq!(state.default_vpc(&nowhere).unwrap().id, "vpc-1");
     store.close().await;
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name NOT LIKE '_sqlx%'
@@ -207,6 +210,72 @@ async fn a_database_of_tables_becomes_one_of_objects() {
     .await
     .unwrap();
     assert_eq!(tables, ["audit", "blobs", "events", "objects", "position"]);
+}
+
+#[tokio::test]
+async fn a_cloud_of_before_regions_keeps_its_things_in_its_home_region() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hearth.db");
+    earlier(&path, 7, include_str!("tests/version_7.sql")).await;
+    let layout = |region: &str, zones: &[&str]| Layout {
+        region: region.to_owned(),
+        zones: zones.iter().map(ToString::to_string).collect(),
+        vpc_cidr: "172.31.0.0/16".parse().unwrap(),
+    };
+    let store = Store::open(&path).await.unwrap();
+    let settings = AccountSettings {
+        id: "123456789012".into(),
+        account_id: "123456789012".into(),
+        serial_console_access: true,
+        ..Default::default()
+    };
+    transact(&store, |tx| tx.put(settings)).await.unwrap();
+    let root = Arc::new(SealingKey::read(&SealingKey::generate()).unwrap());
+    let begin = async |layout: Layout| {
+        let root = Arc::clone(&root);
+        let begun = store.transact(move |tx| bootstrap(tx, &layout, &root).map_err(anyhow::Error::from));
+        (begun.await, store.state())
+    };
+    // A second start changes nothing; a region may get another name.
+    for region in ["lab-1", "lab-1", "lab-2"] {
+        let (owner, state) = begin(layout(region, &["lab-1a"])).await;
+        let (owner, home) = (owner.unwrap(), state.region(region).unwrap());
+        state.check();
+        assert_eq!(state.count::<Region>(), 1);
+        assert_eq!(home.zones, ["lab-1a"]);
+        let of = Scope::new(&owner, region);
+        let seen = state.seen_by(of.clone());
+        assert_eq!(seen.default_vpc(&of).unwrap().id, "vpc-1");
+        assert!(seen.account_settings(&of).serial_console_access);
+        let (rows, all) = (seen.all::<Instance>().count(), state.count::<Instance>());
+        assert_eq!(rows, all);
+        assert!(seen.all::<Instance>().all(|row| row.region == region));
+        assert_eq!(seen.by(&Subnet::BY_VPC, "vpc-1").count(), state.count::<Subnet>());
+        let token = ClientToken::id_of(&of, "RunInstances", "", "token/1");
+        assert_eq!(seen.get::<ClientToken>(&token).unwrap().resource_id, "r-1");
+        let elsewhere = state.seen_by(Scope::new(&owner, "lab-3"));
+        assert_eq!(elsewhere.all::<Volume>().count(), 0);
+    }
+    // A region beside it keeps its name and its zones.
+    let further = Region {
+        name: "lab-3".into(),
+        zones: vec!["lab-3a".into()],
+        created_at: 0,
+    };
+    transact(&store, |tx| tx.put(further)).await.unwrap();
+    let (taken, _) = begin(layout("lab-3", &["lab-1a"])).await;
+    let refused = |taken: anyhow::Result<String>| taken.unwrap_err().downcast::<BootstrapError>().unwrap();
+    let error = refused(taken);
+    assert!(matches!(error, BootstrapError::Region { .. }), "{error:?}");
+    let (taken, state) = begin(layout("lab-2", &["lab-1a", "lab-3a"])).await;
+    let error = refused(taken);
+    assert!(matches!(error, BootstrapError::Zone { .. }), "{error:?}");
+    assert_eq!(state.region("lab-2").unwrap().zones, ["lab-1a"]);
+    store.close().await;
+    let again = Store::open(&path).await.unwrap();
+    let state = again.state();
+    state.check();
+    assert_eq!(state.count::<Region>(), 2);
 }
 
 #[tokio::test]

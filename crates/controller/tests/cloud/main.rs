@@ -24,6 +24,7 @@ mod placement;
 mod postgres;
 mod recovery;
 mod reflection;
+mod regions;
 mod sharing;
 mod silence;
 mod support;

@@ -18,7 +18,7 @@ use crate::disks;
 use crate::inspection::{InspectError, Inspections};
 use crate::services::input;
 use crate::state::noun::keep_tags;
-use crate::state::{AVAILABLE, Image, State};
+use crate::state::{AVAILABLE, Image, Scope, State};
 use crate::store::now;
 
 /// Bytes of an image: EC2's largest volume.
@@ -43,7 +43,7 @@ pub(super) async fn upload_image(
     // Once before the bytes come, and once when they are there.
     let totals = {
         let state = app.state();
-        name_is_free(&state, &app.account(), &parameters.name)?;
+        name_is_free(&state, &app.scope(), &parameters.name)?;
         state.sum(&Image::TOTAL, "")
     };
     let size = parameters.size.unsigned_abs();
@@ -76,9 +76,11 @@ pub(super) async fn upload_image(
     drop(upload);
 
     // The snapshot is there before a row names it: what a crash in between leaves, the next start sweeps.
+    let scope = app.scope();
     let image = Image {
         id: id.clone(),
-        account_id: app.account(),
+        account_id: scope.account_id().to_owned(),
+        region: scope.region().to_owned(),
         name: parameters.name,
         description: parameters.description,
         state: AVAILABLE.to_owned(),
@@ -97,7 +99,7 @@ pub(super) async fn upload_image(
     };
     let config = app.config.clone();
     let registered = app.store.transact(move |tx| {
-        name_is_free(tx, &image.account_id, &image.name)?;
+        name_is_free(tx, &scope, &image.name)?;
         one_more(tx, &config, size)?;
         let detail = json!({ "image": image.id, "name": image.name, "size": image.size,
             "kernel": image.kernel_path, "boot_mode": image.boot_mode.as_str() });
@@ -144,8 +146,8 @@ fn check(parameters: &Parameters) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn name_is_free(state: &State, account_id: &str, name: &str) -> Result<(), ApiError> {
-    match state.image_named(account_id, name) {
+fn name_is_free(state: &State, scope: &Scope, name: &str) -> Result<(), ApiError> {
+    match state.image_named(scope, name) {
         None => Ok(()),
         Some(image) => Err(ApiError::new(
             ErrorCode::InvalidAmiNameDuplicate,

@@ -43,7 +43,7 @@ pub(super) fn describe(
         .all::<state::Reservation>()
         .take_while(|_| candidates.is_none());
     let tell = |row: &state::Reservation| {
-        let instances = views::reservation(&state, &row.id, &app.cloud).into_iter();
+        let instances = views::reservation(&state, &row.id).into_iter();
         let wanted = instances.filter(|instance| is_candidate(&instance.instance_id));
         let found = wanted.map(|instance| Found {
             interface_tags: if filters.is_empty() {

@@ -20,7 +20,7 @@ use crate::services::volumes::quotas;
 use crate::services::{client_tokens, profile_associations, ssm};
 use crate::state::noun::keep_tags;
 use crate::state::{
-    self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, ProfileAssociation,
+    self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, ProfileAssociation, Scope,
     SecurityGroup, State, Subnet, Tx, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
@@ -29,7 +29,7 @@ use crate::views;
 const ACTION: &str = "RunInstances";
 
 pub(super) async fn run(app: &Arc<App>, request: RunInstancesRequest) -> Result<Reservation, ApiError> {
-    let defaults = app.state().account_settings(&app.account()).metadata_defaults;
+    let defaults = app.state().account_settings(&app.scope()).metadata_defaults;
     let plan = plan::check(request, &defaults)?;
     let shared = Arc::clone(app);
     app.store.transact(move |tx| launch(&shared, tx, plan)).await
@@ -40,22 +40,24 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
         return Ok(before);
     }
     let launch = resolve(app, tx, plan)?;
+    let scope = app.scope();
     let reservation_id = Id::new(Kind::Reservation).to_string();
     tx.put(state::Reservation {
         id: reservation_id.clone(),
-        account_id: app.account(),
+        account_id: scope.account_id().to_owned(),
+        region: scope.region().to_owned(),
         created_at: tx.now(),
     });
     let user_data = launch.plan.user_data.clone();
     let user_data = (!user_data.is_empty()).then(|| tx.keep_blob(user_data));
     let mut ids = Vec::new();
     for index in 0..launch.placed.hosts().len() {
-        ids.push(launch.insert(&app.account(), tx, &reservation_id, user_data.as_deref(), index)?);
+        ids.push(launch.insert(&scope, tx, &reservation_id, user_data.as_deref(), index)?);
     }
     let request = &launch.plan.request;
     client_tokens::keep(
         tx,
-        &app.account(),
+        &scope,
         &request.client_token,
         token_id(app, request),
         launch.plan.hash.clone(),
@@ -70,7 +72,7 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
 }
 
 fn token_id(app: &App, request: &RunInstancesRequest) -> String {
-    ClientToken::id_of(&app.account(), ACTION, named_zone(request), &request.client_token)
+    ClientToken::id_of(&app.scope(), ACTION, named_zone(request), &request.client_token)
 }
 
 /// The availability zone that the call names; empty without one.
@@ -106,7 +108,7 @@ fn reservation(app: &App, state: &State, reservation_id: &str) -> Reservation {
     Reservation {
         reservation_id: reservation_id.to_owned(),
         owner_id: app.account(),
-        instances: views::reservation(state, reservation_id, &app.cloud),
+        instances: views::reservation(state, reservation_id),
         groups: Vec::new(),
     }
 }
@@ -127,7 +129,7 @@ struct Launch {
 }
 
 fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError> {
-    plan.request.image_id = ssm::image_id(app, state, &app.account(), &plan.request.image_id)?;
+    plan.request.image_id = ssm::image_id(app, state, &app.scope(), &plan.request.image_id)?;
     let wish = Wish::of_launch(app, state, plan.request.placement.as_ref())?;
     let image = image(state, &plan.request.image_id)?;
     let volumes = plan.mappings.of(image)?;
@@ -180,7 +182,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
         .hosts()
         .iter()
         .flat_map(|_| volumes.iter().map(|volume| volume.spec));
-    quotas::check(state, &app.account(), all, None)?;
+    quotas::check(state, &app.scope(), all, None)?;
     let mut public_ips = public;
     public_ips.truncate(placed.hosts().len());
     Ok(Launch {
@@ -211,7 +213,7 @@ fn public_key(app: &App, state: &State, key_name: &str) -> Result<String, ApiErr
     if key_name.is_empty() {
         return Ok(String::new());
     }
-    match state.key_pair_named(&app.account(), key_name) {
+    match state.key_pair_named(&app.scope(), key_name) {
         Some(pair) => Ok(pair.public_key.clone()),
         None => Err(Kind::KeyPair.not_found(&[key_name])),
     }
@@ -312,7 +314,7 @@ fn subnet_of<'s>(
 /// As many instances as the limit leaves.
 fn allowed(app: &App, state: &State, plan: &Plan) -> Result<usize, ApiError> {
     let limit = usize::try_from(app.config.instance_limit).unwrap_or(usize::MAX);
-    let [alive, _] = state.sum(&Instance::ALIVE, &app.account());
+    let [alive, _] = state.sum(&Instance::ALIVE, &app.scope().key(&[]));
     let left = limit.saturating_sub(usize::try_from(alive).unwrap_or(usize::MAX));
     if left < plan.min {
         return Err(ApiError::new(
@@ -353,7 +355,7 @@ impl Launch {
     /// Writes one instance with all that it holds.
     fn insert(
         &self,
-        account: &str,
+        scope: &Scope,
         tx: &mut Tx<'_>,
         reservation_id: &str,
         user_data: Option<&str>,
@@ -370,7 +372,8 @@ impl Launch {
         let id = Id::new(Kind::Instance).to_string();
         let instance = Instance {
             id: id.clone(),
-            account_id: account.to_owned(),
+            account_id: scope.account_id().to_owned(),
+            region: scope.region().to_owned(),
             reservation_id: reservation_id.to_owned(),
             ami_launch_index: u32::try_from(index).unwrap_or(u32::MAX),
             image_id: request.image_id.clone(),
@@ -413,7 +416,8 @@ impl Launch {
         tx.put(instance);
         tx.put(NetworkInterface {
             id: Id::new(Kind::NetworkInterface).to_string(),
-            account_id: account.to_owned(),
+            account_id: scope.account_id().to_owned(),
+            region: scope.region().to_owned(),
             attachment: Some(Attachment::first(&id, PRIMARY, true, tx.now())),
             epoch: 1,
             vpc_id: self.subnet.vpc_id.clone(),
@@ -427,7 +431,8 @@ impl Launch {
         for volume in &self.volumes {
             tx.put(Volume {
                 id: Id::new(Kind::Volume).to_string(),
-                account_id: account.to_owned(),
+                account_id: scope.account_id().to_owned(),
+                region: scope.region().to_owned(),
                 attachment: Some(Attachment::first(
                     &id,
                     &volume.device,
@@ -461,6 +466,7 @@ mod tests {
         tx.put(Vpc {
             id: id.into(),
             account_id: "1".into(),
+            region: "local-1".into(),
             cidr: "10.0.0.0/16".parse().unwrap(),
             is_default: id == "vpc-a",
             created_at: 0,
@@ -469,6 +475,7 @@ mod tests {
         tx.put(SecurityGroup {
             id: group.into(),
             account_id: "1".into(),
+            region: "local-1".into(),
             vpc_id: id.into(),
             name: DEFAULT_GROUP.into(),
             description: String::new(),

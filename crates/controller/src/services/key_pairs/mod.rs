@@ -140,10 +140,10 @@ async fn insert(
     specifications: &[TagSpecification],
 ) -> Result<state::KeyPair, ApiError> {
     let tags = input::tags_for(specifications, &[Kind::KeyPair], Kind::KeyPair)?;
-    let (account_id, name) = (app.account(), name.to_owned());
+    let (scope, name) = (app.scope(), name.to_owned());
     app.store
         .transact(move |tx| {
-            if tx.key_pair_named(&account_id, &name).is_some() {
+            if tx.key_pair_named(&scope, &name).is_some() {
                 return Err(ApiError::new(
                     ErrorCode::InvalidKeyPairDuplicate,
                     format!("The keypair '{name}' already exists. Choose another name, or delete it first."),
@@ -151,7 +151,8 @@ async fn insert(
             }
             let row = state::KeyPair {
                 id: Id::new(Kind::KeyPair).to_string(),
-                account_id,
+                account_id: scope.account_id().to_owned(),
+                region: scope.region().to_owned(),
                 name,
                 key_type: public.key_type.to_owned(),
                 fingerprint: public.fingerprint,
@@ -192,7 +193,7 @@ fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyP
     let unknown: Vec<&String> = request
         .key_names
         .iter()
-        .filter(|name| state.key_pair_named(&app.account(), name).is_none())
+        .filter(|name| state.key_pair_named(&app.scope(), name).is_none())
         .collect();
     if !unknown.is_empty() {
         return Err(Kind::KeyPair.not_found(&unknown));
@@ -216,13 +217,13 @@ fn describe(app: &App, request: &DescribeKeyPairsRequest) -> Result<DescribeKeyP
 
 /// Instances keep the key that they were launched with.
 async fn delete(app: &App, request: DeleteKeyPairRequest) -> Result<DeleteKeyPairResponse, ApiError> {
-    let account_id = app.account();
+    let scope = app.scope();
     app.store
         .transact(move |tx| {
             let (name, id) = (request.key_name.as_str(), request.key_pair_id.as_str());
             let found = match (name, id) {
                 ("", "") => return Err(ApiError::missing("KeyName")),
-                (name, "") => tx.key_pair_named(&account_id, name),
+                (name, "") => tx.key_pair_named(&scope, name),
                 ("", id) => tx.get::<state::KeyPair>(&Id::parse(Kind::KeyPair, id)?),
                 _ => return Err(ApiError::combination("KeyName", "KeyPairId")),
             };

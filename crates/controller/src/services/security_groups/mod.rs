@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status};
 use super::{answer, input};
 use crate::app::App;
 use crate::state::noun::{keep_tags, tell_tags};
-use crate::state::{self, NetworkInterface, SecurityGroupRule, State, Tx, Vpc, folded};
+use crate::state::{self, NetworkInterface, Scope, SecurityGroupRule, State, Tx, Vpc, folded};
 use crate::store::bootstrap::{DEFAULT_GROUP, allow_all_egress};
 
 mod named;
@@ -214,10 +214,10 @@ async fn create(
     check_names(&request)?;
     let made = [Kind::SecurityGroup];
     let tags = input::tags_for(&request.tag_specifications, &made, Kind::SecurityGroup)?;
-    let (account_id, region) = (app.account(), app.cloud.region.clone());
+    let scope = app.scope();
     app.store
         .transact(move |tx| {
-            let vpc_id = vpc(tx, &account_id, &request.vpc_id)?;
+            let vpc_id = vpc(tx, &scope, &request.vpc_id)?;
             let name = request.group_name.trim_end_matches(' ');
             if let Some(group) = tx.group_named(&vpc_id, name) {
                 return Err(ApiError::new(
@@ -230,7 +230,8 @@ async fn create(
             }
             let group = state::SecurityGroup {
                 id: Id::new(Kind::SecurityGroup).to_string(),
-                account_id,
+                account_id: scope.account_id().to_owned(),
+                region: scope.region().to_owned(),
                 vpc_id,
                 name: name.to_owned(),
                 description: request.description.clone(),
@@ -242,7 +243,7 @@ async fn create(
             tx.event("security-group.created", &group.id);
             tx.put(group.clone());
             Ok(CreateSecurityGroupResponse {
-                security_group_arn: arn(&region, &group),
+                security_group_arn: arn(&group),
                 group_id: group.id,
                 tags: tell_tags(&group.tags),
             })
@@ -251,9 +252,9 @@ async fn create(
 }
 
 /// The VPC that a call names, or the default one.
-fn vpc(state: &State, account_id: &str, id: &str) -> Result<String, ApiError> {
+fn vpc(state: &State, scope: &Scope, id: &str) -> Result<String, ApiError> {
     let found = match id {
-        "" => state.default_vpc(account_id),
+        "" => state.default_vpc(scope),
         id => state.get::<Vpc>(&Id::parse(Kind::Vpc, id)?),
     };
     found
@@ -264,7 +265,7 @@ fn vpc(state: &State, account_id: &str, id: &str) -> Result<String, ApiError> {
 /// The group that a call names by its id, or by its name in the default VPC.
 fn find<'s>(
     state: &'s State,
-    account_id: &str,
+    scope: &Scope,
     id: &str,
     name: &str,
 ) -> Result<&'s state::SecurityGroup, ApiError> {
@@ -275,7 +276,7 @@ fn find<'s>(
             (state.get(id), id)
         }
         ("", name) => {
-            let vpc = state.default_vpc(account_id);
+            let vpc = state.default_vpc(scope);
             (vpc.and_then(|vpc| state.group_named(&vpc.id, name)), name)
         }
         _ => return Err(ApiError::combination("groupName", "groupId")),
@@ -287,10 +288,10 @@ async fn delete(
     app: &App,
     request: DeleteSecurityGroupRequest,
 ) -> Result<DeleteSecurityGroupResponse, ApiError> {
-    let account_id = app.account();
+    let scope = app.scope();
     app.store
         .transact(move |tx| {
-            let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
+            let group = find(tx, &scope, &request.group_id, &request.group_name)?.clone();
             if group.name == DEFAULT_GROUP {
                 return Err(ApiError::new(
                     ErrorCode::CannotDelete,
@@ -350,7 +351,7 @@ fn describe(
     input::all_known(Kind::SecurityGroup, &request.group_ids, |id| {
         state.get::<state::SecurityGroup>(id).is_some()
     })?;
-    let default_vpc = state.default_vpc(&app.account()).map_or("", |vpc| &vpc.id);
+    let default_vpc = state.default_vpc(&app.scope()).map_or("", |vpc| &vpc.id);
     let unknown: Vec<&String> = request
         .group_names
         .iter()
@@ -373,7 +374,7 @@ fn describe(
         page,
         |group| group.id.clone(),
         |group| {
-            let told = tell(&state, &app.cloud.region, group);
+            let told = tell(&state, group);
             filters.matches(&told).then_some(told)
         },
     )?;
@@ -383,14 +384,14 @@ fn describe(
     })
 }
 
-fn arn(region: &str, group: &state::SecurityGroup) -> String {
+fn arn(group: &state::SecurityGroup) -> String {
     format!(
-        "arn:aws:ec2:{region}:{}:security-group/{}",
-        group.account_id, group.id
+        "arn:aws:ec2:{}:{}:security-group/{}",
+        group.region, group.account_id, group.id
     )
 }
 
-fn tell(state: &State, region: &str, group: &state::SecurityGroup) -> SecurityGroup {
+fn tell(state: &State, group: &state::SecurityGroup) -> SecurityGroup {
     let rules = state.rules_of(&group.id);
     let direction = |egress: bool| {
         let rules = rules.iter().copied().filter(|rule| rule.is_egress == egress);
@@ -403,7 +404,7 @@ fn tell(state: &State, region: &str, group: &state::SecurityGroup) -> SecurityGr
         vpc_id: group.vpc_id.clone(),
         ip_permissions: direction(false),
         ip_permissions_egress: direction(true),
-        security_group_arn: arn(region, group),
+        security_group_arn: arn(group),
         owner_id: group.account_id.clone(),
         tags: tell_tags(&group.tags),
     }

@@ -52,10 +52,10 @@ pub(super) async fn modify(app: &App, request: ModifySecurityGroupRulesRequest) 
     if request.security_group_rules.is_empty() {
         return Err(ApiError::missing("SecurityGroupRule"));
     }
-    let account_id = app.account();
+    let scope = app.scope();
     app.store
         .transact(move |tx| {
-            let group = find(tx, &account_id, &request.group_id, "")?.clone();
+            let group = find(tx, &scope, &request.group_id, "")?.clone();
             let mut modified = Vec::new();
             for update in &request.security_group_rules {
                 let id = input::id(
@@ -69,7 +69,7 @@ pub(super) async fn modify(app: &App, request: ModifySecurityGroupRulesRequest) 
                     .cloned();
                 let before = before.ok_or_else(|| Kind::SecurityGroupRule.not_found(&[&id]))?;
                 let asked = update.security_group_rule.clone().unwrap_or_default();
-                let mut wanted = permissions::normalise(&[permission(asked)], &account_id)?;
+                let mut wanted = permissions::normalise(&[permission(asked)], scope.account_id())?;
                 let (Some(wanted), true) = (wanted.pop(), wanted.is_empty()) else {
                     return Err(ApiError::combination("cidrIpv4", "referencedGroupId"));
                 };
@@ -168,11 +168,11 @@ pub(super) async fn describe_anew(app: &App, request: Descriptions) -> Result<()
         }
         _ => {}
     }
-    let account_id = app.account();
+    let scope = app.scope();
     app.store
         .transact(move |tx| {
-            let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
-            let changed = renamed(tx, &account_id, &group, &request)?;
+            let group = find(tx, &scope, &request.group_id, &request.group_name)?.clone();
+            let changed = renamed(tx, scope.account_id(), &group, &request)?;
             for rule in &changed {
                 tx.put(rule.clone());
             }

@@ -17,11 +17,11 @@ use crate::store::now;
 pub const MAX_RULES: usize = 60;
 
 pub(super) async fn authorize(app: &App, request: Named) -> Result<Vec<Rule>, ApiError> {
-    let account_id = app.account();
-    let wanted = permissions::normalise(&request.permissions, &account_id)?;
+    let scope = app.scope();
+    let wanted = permissions::normalise(&request.permissions, scope.account_id())?;
     app.store
         .transact(move |tx| {
-            let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
+            let group = find(tx, &scope, &request.group_id, &request.group_name)?.clone();
             let added = add(tx, &group, request.direction, &request.tags, wanted)?;
             changed(tx, &group.id, &added);
             Ok(added)
@@ -80,19 +80,19 @@ pub(super) async fn revoke(app: &App, request: Named) -> Result<(Vec<Rule>, Vec<
     if by_id && !request.permissions.is_empty() {
         return Err(ApiError::combination("ipPermissions", "securityGroupRuleIds"));
     }
-    let account_id = app.account();
+    let scope = app.scope();
     let (asked, mut unknown) = permissions::apart(request.permissions)?;
     app.store
         .transact(move |tx| {
-            let group = find(tx, &account_id, &request.group_id, &request.group_name)?.clone();
+            let group = find(tx, &scope, &request.group_id, &request.group_name)?.clone();
             let revoked = if by_id {
                 named(tx, &group, request.direction, &request.rule_ids)?
             } else if asked.is_empty() && !unknown.is_empty() {
                 Vec::new()
             } else {
-                let wanted = permissions::normalise(&asked, &account_id)?;
+                let wanted = permissions::normalise(&asked, scope.account_id())?;
                 let (revoked, absent) = described(tx, &group, request.direction, wanted)?;
-                unknown.extend(permissions::permissions(absent.iter(), &account_id));
+                unknown.extend(permissions::permissions(absent.iter(), scope.account_id()));
                 revoked
             };
             tx.remove_all::<Rule>(revoked.iter().map(|rule| rule.id.clone()));
@@ -129,7 +129,7 @@ fn described(
 ) -> Result<(Vec<Rule>, Vec<Rule>), ApiError> {
     let rules = existing(state, &group.id, direction);
     let in_default_vpc = state
-        .default_vpc(&group.account_id)
+        .default_vpc(&group.scope())
         .is_some_and(|vpc| vpc.id == group.vpc_id);
     let (mut revoked, mut unknown): (Vec<Rule>, Vec<Rule>) = Default::default();
     for wanted in wanted {
@@ -159,13 +159,14 @@ pub(super) fn to_rule(
     let (cidr, referenced) = match wanted.peer {
         Peer::Cidr(cidr) => (cidr.to_string(), None),
         Peer::Group { id, name } => {
-            let named = find(state, &group.account_id, &id, &name)?;
+            let named = find(state, &group.scope(), &id, &name)?;
             (String::new(), Some(named.id.clone()))
         }
     };
     Ok(Rule {
         id: Id::new(Kind::SecurityGroupRule).to_string(),
         account_id: group.account_id.clone(),
+        region: group.region.clone(),
         group_id: group.id.clone(),
         is_egress: direction == Direction::Egress,
         protocol: wanted.traffic.protocol,

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::catalog::volume_types::{VolumeSpec, VolumeType};
 use crate::services::{client_tokens, input};
 use crate::state::noun::keep_tags;
-use crate::state::{ClientToken, Tx, Volume};
+use crate::state::{ClientToken, Scope, Tx, Volume};
 
 const ACTION: &str = "CreateVolume";
 
@@ -27,9 +27,12 @@ struct Plan {
 }
 
 pub(super) async fn create(app: &App, request: CreateVolumeRequest) -> Result<v1::Volume, ApiError> {
-    let plan = check(&app.config.zones, &request)?;
-    let account_id = app.account();
-    app.store.transact(move |tx| insert(tx, &account_id, plan)).await
+    let (state, scope) = (app.state(), app.scope());
+    let zones = state
+        .region(scope.region())
+        .map_or(&[][..], |region| &region.zones);
+    let plan = check(zones, &request)?;
+    app.store.transact(move |tx| insert(tx, &scope, plan)).await
 }
 
 fn check(zones: &[String], request: &CreateVolumeRequest) -> Result<Plan, ApiError> {
@@ -111,8 +114,8 @@ fn hash(request: &CreateVolumeRequest) -> String {
     blake3::hash(&request.encode_to_vec()).to_hex().to_string()
 }
 
-fn insert(tx: &mut Tx<'_>, account_id: &str, plan: Plan) -> Result<v1::Volume, ApiError> {
-    let token_id = ClientToken::id_of(account_id, ACTION, &plan.zone, &plan.token);
+fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiError> {
+    let token_id = ClientToken::id_of(scope, ACTION, &plan.zone, &plan.token);
     if let Some(before) = client_tokens::recall(tx, &plan.token, &token_id, &plan.hash)? {
         let volume = tx.get::<Volume>(&before.resource_id);
         let told = volume.map(|volume| describe::tell(tx, volume));
@@ -126,10 +129,11 @@ fn insert(tx: &mut Tx<'_>, account_id: &str, plan: Plan) -> Result<v1::Volume, A
             )
         });
     }
-    quotas::check(tx, account_id, [plan.spec], None)?;
+    quotas::check(tx, scope, [plan.spec], None)?;
     let volume = Volume {
         id: Id::new(Kind::Volume).to_string(),
-        account_id: account_id.to_owned(),
+        account_id: scope.account_id().to_owned(),
+        region: scope.region().to_owned(),
         attachment: None,
         epoch: 0,
         availability_zone: plan.zone,
@@ -144,7 +148,7 @@ fn insert(tx: &mut Tx<'_>, account_id: &str, plan: Plan) -> Result<v1::Volume, A
         tags: keep_tags(&plan.tags),
     };
     tx.put(volume.clone());
-    client_tokens::keep(tx, account_id, &plan.token, token_id, plan.hash, &volume.id);
+    client_tokens::keep(tx, scope, &plan.token, token_id, plan.hash, &volume.id);
     tx.event("volume.available", &volume.id);
     tx.audit(json!({ "volume": volume.id, "zone": volume.availability_zone, "spec": volume.spec }));
     Ok(describe::tell(tx, &volume))

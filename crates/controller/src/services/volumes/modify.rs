@@ -93,7 +93,7 @@ fn check_state(volume: &Volume, now: i64) -> Result<Vec<i64>, ApiError> {
 /// # Errors
 /// There is no room for it, or it cannot be a root volume any more.
 fn check_target(state: &State, volume: &Volume, target: &VolumeSpec) -> Result<(), ApiError> {
-    quotas::check(state, &volume.account_id, [*target], Some(&volume.spec))?;
+    quotas::check(state, &volume.scope(), [*target], Some(&volume.spec))?;
     let attachment = volume.attachment.as_ref();
     let is_root = attachment.is_some_and(|a| Slot::of(&a.device).is_some_and(|slot| slot.is_root()));
     if is_root && !target.volume_type.boots() {

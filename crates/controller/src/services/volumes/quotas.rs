@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use hearth_api::{ApiError, ErrorCode};
 
 use crate::catalog::volume_types::{VolumeSpec, VolumeType};
-use crate::state::{State, Volume};
+use crate::state::{Scope, State, Volume};
 
 /// TiB of the volumes of one type.
 pub(in crate::services) const MAX_TIB: usize = 50;
@@ -29,7 +29,7 @@ fn max_iops(kind: VolumeType) -> Option<usize> {
 /// of them was before.
 pub(in crate::services) fn check(
     state: &State,
-    account_id: &str,
+    scope: &Scope,
     wanted: impl IntoIterator<Item = VolumeSpec>,
     instead: Option<&VolumeSpec>,
 ) -> Result<(), ApiError> {
@@ -40,7 +40,7 @@ pub(in crate::services) fn check(
         *iops += u64::from(spec.iops.unwrap_or(0));
     }
     for (kind, (spec, more_gib, more_iops)) in more {
-        let [mut gib, mut iops] = state.sum(&Volume::OF_TYPE, &Volume::quota_key(account_id, &spec));
+        let [mut gib, mut iops] = state.sum(&Volume::OF_TYPE, &Volume::quota_key(scope, &spec));
         let (had_gib, had_iops) = (gib, iops);
         if let Some(before) = instead.filter(|before| before.volume_type == kind) {
             gib = gib.saturating_sub(before.size_gib);

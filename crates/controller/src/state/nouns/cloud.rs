@@ -3,13 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::seal::{Broken, SealedSecret, SealingKey};
-use crate::state::{Index, Noun};
+use crate::state::{Index, Noun, Scope, key};
 
 /// What holds for the whole cloud. There is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cloud {
     /// The account of whoever runs the cloud: 12 digits.
     pub owner_id: String,
+    /// The region that there always is; empty in a database of before regions.
+    #[serde(default)]
+    pub home_region: String,
     /// The epoch of the store: another one after a backup was restored, so that agents do not compare sequences with
     /// what they heard before.
     #[serde(default)]
@@ -53,6 +56,8 @@ pub struct ClientToken {
     /// [`ClientToken::id_of`].
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     /// BLAKE3 of the normalised parameters, hex.
     pub parameters_hash: String,
     /// What the call made.
@@ -67,10 +72,10 @@ pub struct ClientToken {
 impl ClientToken {
     pub const BY_RESOURCE: Index<Self> = Index::new("resource", |t| vec![t.resource_id.clone()]);
 
-    /// Tokens are an account's own, and each action has its own. Those of calls that name an availability zone are the
-    /// zone's own; `zone` is empty otherwise (EC2 API Reference, "Ensuring idempotency").
-    pub fn id_of(account_id: &str, action: &str, zone: &str, token: &str) -> String {
-        crate::state::key(&[account_id, action, zone, token])
+    /// Tokens are an account's own in a region, and each action has its own. Those of calls that name an availability zone are
+    /// the zone's own; `zone` is empty otherwise (EC2 API Reference, "Ensuring idempotency").
+    pub fn id_of(of: &Scope, action: &str, zone: &str, token: &str) -> String {
+        of.key(&[action, zone, token])
     }
 }
 
@@ -84,5 +89,21 @@ impl Noun for ClientToken {
 
     fn account(&self) -> &str {
         &self.account_id
+    }
+
+    fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// The region is a part of the id; not of one of before regions.
+    fn move_to(&mut self, region: &str) {
+        let within = match self.region.as_str() {
+            "" => key(&[&self.account_id, ""]),
+            region => key(&[&self.account_id, region, ""]),
+        };
+        if let Some(rest) = self.id.strip_prefix(&within) {
+            self.id = key(&[&self.account_id, region, rest]);
+        }
+        region.clone_into(&mut self.region);
     }
 }

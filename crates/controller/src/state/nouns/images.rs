@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::names;
 
-use crate::state::{Index, Noun, State, Sum, Tags, key};
+use crate::state::noun::regional;
+use crate::state::{Index, Noun, Scope, State, Sum, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub name: String,
     pub description: String,
     /// [`AVAILABLE`] or [`DEREGISTERED`]; the latter lives on while a volume is based on it.
@@ -47,14 +50,16 @@ impl Image {
     /// Names of available images; those of deregistered ones are free.
     pub const BY_NAME: Index<Self> = Index::unique("name", |i| {
         if i.is_available() {
-            vec![key(&[&i.account_id, &i.name])]
+            vec![key(&[&i.account_id, &i.region, &i.name])]
         } else {
             Vec::new()
         }
     });
-    /// By the account and each name that [`Image::PARAMETER_TAG`] gives it.
+    /// By the account, the region and each name that [`Image::PARAMETER_TAG`] gives it.
     pub const BY_PARAMETER: Index<Self> = Index::new("parameter", |i| {
-        i.parameters().map(|name| key(&[&i.account_id, name])).collect()
+        i.parameters()
+            .map(|name| key(&[&i.account_id, &i.region, name]))
+            .collect()
     });
     /// A tag with the image's names in Systems Manager, separated by spaces.
     pub const PARAMETER_TAG: &str = "hearth:ssm-parameter";
@@ -89,6 +94,8 @@ impl Noun for Image {
         &self.account_id
     }
 
+    regional!();
+
     fn is_shared_with(&self, account_id: &str) -> bool {
         self.is_public || self.shared_with.contains(account_id)
     }
@@ -104,15 +111,15 @@ impl Noun for Image {
 }
 
 impl State {
-    /// The images that accounts have given a name in Systems Manager, the newest last.
-    pub fn images_of_parameter(&self, account_ids: &BTreeSet<&str>, name: &str) -> Vec<&Image> {
-        let of = |account_id: &&str| self.by(&Image::BY_PARAMETER, &key(&[account_id, name]));
+    /// The images of a region that accounts have given a name in Systems Manager, the newest last.
+    pub fn images_of_parameter(&self, account_ids: &BTreeSet<&str>, region: &str, name: &str) -> Vec<&Image> {
+        let of = |account_id: &&str| self.by(&Image::BY_PARAMETER, &key(&[account_id, region, name]));
         let mut found: Vec<&Image> = account_ids.iter().flat_map(of).collect();
         found.sort_by_key(|image| (image.created_at, &image.id));
         found
     }
 
-    pub fn image_named(&self, account_id: &str, name: &str) -> Option<&Image> {
-        self.first_by(&Image::BY_NAME, &key(&[account_id, name]))
+    pub fn image_named(&self, of: &Scope, name: &str) -> Option<&Image> {
+        self.first_by(&Image::BY_NAME, &of.key(&[name]))
     }
 }

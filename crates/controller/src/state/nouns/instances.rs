@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Claim, Host, NetworkInterface, Volume, names};
 use crate::lifecycle::{Change, Hold, Lifecycle, ReasonChange};
-use crate::state::noun::resource;
+use crate::state::noun::{regional, resource};
 use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
 
 /// The instances of one RunInstances.
@@ -15,6 +15,8 @@ use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
 pub struct Reservation {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub created_at: i64,
 }
 
@@ -29,6 +31,8 @@ impl Noun for Reservation {
     fn account(&self) -> &str {
         &self.account_id
     }
+
+    regional!();
 }
 
 /// An instance's instance profile.
@@ -57,6 +61,8 @@ impl ProfileAssociation {
 pub struct Instance {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub reservation_id: String,
     pub ami_launch_index: u32,
     pub image_id: String,
@@ -146,10 +152,10 @@ impl Instance {
             .collect()
     });
     pub const BY_USER_DATA: Index<Self> = Index::new("user-data", |i| i.user_data.iter().cloned().collect());
-    /// Instances that count towards the account's limit.
+    /// Instances that count towards the account's limit in their region ([`Scope::key`]).
     pub const ALIVE: Sum<Self> = Sum {
         name: "alive",
-        part: |i| (i.state != InstanceState::Terminated).then(|| (i.account_id.clone(), [1, 0])),
+        part: |i| (i.state != InstanceState::Terminated).then(|| (key(&[&i.account_id, &i.region]), [1, 0])),
     };
 
     pub fn lifecycle(&self) -> Lifecycle {

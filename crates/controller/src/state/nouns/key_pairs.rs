@@ -4,12 +4,14 @@ use hearth_api::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::state::noun::resource;
-use crate::state::{Index, Noun, State, Tags, key};
+use crate::state::{Index, Noun, Scope, State, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPair {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub name: String,
     pub key_type: String,
     pub fingerprint: String,
@@ -20,7 +22,8 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    pub const BY_NAME: Index<Self> = Index::unique("name", |k| vec![key(&[&k.account_id, &k.name])]);
+    pub const BY_NAME: Index<Self> =
+        Index::unique("name", |k| vec![key(&[&k.account_id, &k.region, &k.name])]);
 }
 
 impl Noun for KeyPair {
@@ -32,7 +35,7 @@ impl Noun for KeyPair {
 }
 
 impl State {
-    pub fn key_pair_named(&self, account_id: &str, name: &str) -> Option<&KeyPair> {
-        self.first_by(&KeyPair::BY_NAME, &key(&[account_id, name]))
+    pub fn key_pair_named(&self, of: &Scope, name: &str) -> Option<&KeyPair> {
+        self.first_by(&KeyPair::BY_NAME, &of.key(&[name]))
     }
 }

@@ -13,6 +13,7 @@ mod key_pairs;
 mod names;
 mod networks;
 mod placement;
+mod regions;
 mod security_groups;
 mod volumes;
 
@@ -31,6 +32,7 @@ pub use instances::{
 pub use key_pairs::KeyPair;
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use placement::{Claim, DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
+pub use regions::Region;
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
 pub use volumes::{Modification, ModificationState, Volume};
 
@@ -41,6 +43,7 @@ macro_rules! all {
             clouds: Cloud,
             account_settings: AccountSettings,
             accounts: Account,
+            regions: Region,
             hosts: Host,
             host_reports: HostReport,
             host_keys: HostKey,

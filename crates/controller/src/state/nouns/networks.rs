@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Instance, PRIMARY, SecurityGroup};
 use crate::state::noun::resource;
-use crate::state::{Concern, Index, Noun, State, Sum, Tags, key};
+use crate::state::{Concern, Index, Noun, Scope, State, Sum, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vpc {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub cidr: Ipv4Net,
     pub is_default: bool,
     pub created_at: i64,
@@ -21,10 +23,10 @@ pub struct Vpc {
 }
 
 impl Vpc {
-    /// The default VPC of an account.
+    /// The default VPC of an account in a region.
     pub const DEFAULT: Index<Self> = Index::unique("default", |v| {
         if v.is_default {
-            vec![v.account_id.clone()]
+            vec![key(&[&v.account_id, &v.region])]
         } else {
             Vec::new()
         }
@@ -43,6 +45,8 @@ impl Noun for Vpc {
 pub struct Subnet {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub vpc_id: String,
     pub cidr: Ipv4Net,
     pub availability_zone: String,
@@ -52,11 +56,15 @@ pub struct Subnet {
     pub tags: Tags,
 }
 
+impl Subnet {
+    pub const BY_VPC: Index<Self> = Index::refers::<Vpc>("vpc", |s| vec![s.vpc_id.clone()]);
+}
+
 impl Noun for Subnet {
     const KIND: &'static str = "subnet";
     const RESOURCE: Option<Kind> = Some(Kind::Subnet);
     const INDEXES: &'static [Index<Self>] = &[
-        Index::refers::<Vpc>("vpc", |s| vec![s.vpc_id.clone()]),
+        Self::BY_VPC,
         Index::unique("cidr", |s| vec![key(&[&s.vpc_id, &s.cidr.to_string()])]),
     ];
 
@@ -68,6 +76,7 @@ impl Noun for Subnet {
 pub struct NetworkInterface {
     pub id: String,
     pub account_id: String,
+    pub region: String,
     /// `None`: no instance has it.
     pub attachment: Option<Attachment>,
     /// Of its newest attachment; 0 if it never had one.
@@ -87,6 +96,8 @@ pub struct NetworkInterface {
 struct StoredInterface {
     id: String,
     account_id: String,
+    #[serde(default)]
+    region: String,
     #[serde(default)]
     attachment: Option<Attachment>,
     #[serde(default)]
@@ -111,6 +122,7 @@ impl From<StoredInterface> for NetworkInterface {
         Self {
             id: stored.id,
             account_id: stored.account_id,
+            region: stored.region,
             attachment: stored.attachment.or(before),
             epoch: stored.epoch.unwrap_or(1),
             vpc_id: stored.vpc_id,
@@ -208,9 +220,9 @@ impl Noun for NetworkInterface {
 }
 
 impl State {
-    /// The default VPC of an account.
-    pub fn default_vpc(&self, account_id: &str) -> Option<&Vpc> {
-        self.first_by(&Vpc::DEFAULT, account_id)
+    /// The default VPC of an account in a region.
+    pub fn default_vpc(&self, of: &Scope) -> Option<&Vpc> {
+        self.first_by(&Vpc::DEFAULT, &of.key(&[]))
     }
 
     /// Private addresses of the members of a group, in their order.

@@ -4,8 +4,8 @@ use hearth_api::{InstanceState, Kind, v1};
 use serde::{Deserialize, Serialize};
 
 use super::{Host, Instance};
-use crate::state::noun::resource;
-use crate::state::{Concern, Index, Noun, State, Sum, Tags, key};
+use crate::state::noun::{regional, resource};
+use crate::state::{Concern, Index, Noun, Scope, State, Sum, Tags, key};
 
 /// Hosts are shared.
 pub const DEFAULT_TENANCY: &str = "default";
@@ -57,6 +57,8 @@ impl Noun for Claim {
 pub struct PlacementGroup {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub name: String,
     pub strategy: Strategy,
     pub created_at: i64,
@@ -78,7 +80,8 @@ pub enum Strategy {
 }
 
 impl PlacementGroup {
-    pub const BY_NAME: Index<Self> = Index::unique("name", |g| vec![key(&[&g.account_id, &g.name])]);
+    pub const BY_NAME: Index<Self> =
+        Index::unique("name", |g| vec![key(&[&g.account_id, &g.region, &g.name])]);
 }
 
 impl Noun for PlacementGroup {
@@ -94,6 +97,8 @@ impl Noun for PlacementGroup {
 pub struct PlacementGroupMember {
     pub instance_id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub group_id: String,
     /// 0 unless the strategy is `partition`.
     pub partition: u32,
@@ -117,6 +122,8 @@ impl Noun for PlacementGroupMember {
     fn account(&self) -> &str {
         &self.account_id
     }
+
+    regional!();
 }
 
 impl State {
@@ -140,8 +147,8 @@ impl State {
         }
     }
 
-    pub fn placement_group_named(&self, account_id: &str, name: &str) -> Option<&PlacementGroup> {
-        self.first_by(&PlacementGroup::BY_NAME, &key(&[account_id, name]))
+    pub fn placement_group_named(&self, of: &Scope, name: &str) -> Option<&PlacementGroup> {
+        self.first_by(&PlacementGroup::BY_NAME, &of.key(&[name]))
     }
 
     /// The instances of a placement group that are not terminated, with their partitions.

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Vpc;
 use crate::state::noun::resource;
-use crate::state::{Concern, Index, Noun, State, Tags, key};
+use crate::state::{Concern, Index, Noun, Scope, State, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroup {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub vpc_id: String,
     pub name: String,
     pub description: String,
@@ -21,6 +23,11 @@ pub struct SecurityGroup {
 impl SecurityGroup {
     /// By the folded name. Databases of older versions may have several of one.
     pub const BY_NAME: Index<Self> = Index::new("name", |g| vec![key(&[&g.vpc_id, &folded(&g.name)])]);
+
+    /// The account and region that it is in.
+    pub fn scope(&self) -> Scope {
+        Scope::new(&self.account_id, &self.region)
+    }
 }
 
 /// A name as names are compared: without trailing spaces, in lower case.
@@ -44,6 +51,8 @@ impl Noun for SecurityGroup {
 pub struct SecurityGroupRule {
     pub id: String,
     pub account_id: String,
+    #[serde(default)]
+    pub region: String,
     pub group_id: String,
     pub is_egress: bool,
     /// IP protocol number, -1 for all.

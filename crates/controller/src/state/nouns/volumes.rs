@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Attachment, ClientToken, Host, Image, Instance, Progress};
 use crate::catalog::volume_types::VolumeSpec;
 use crate::state::noun::resource;
-use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
+use crate::state::{Concern, Index, Noun, Scope, State, Sum, Tags, Tx};
 
 /// A volume that lies on a host is also the claim of this host's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,7 @@ use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
 pub struct Volume {
     pub id: String,
     pub account_id: String,
+    pub region: String,
     /// `None`: no instance has it.
     pub attachment: Option<Attachment>,
     /// Of its newest attachment; 0 if it never had one.
@@ -69,6 +70,8 @@ struct Stored {
     id: String,
     account_id: String,
     #[serde(default)]
+    region: String,
+    #[serde(default)]
     attachment: Option<Attachment>,
     #[serde(default)]
     epoch: Option<u64>,
@@ -114,6 +117,7 @@ impl From<Stored> for Volume {
         Self {
             id: stored.id,
             account_id: stored.account_id,
+            region: stored.region,
             attachment: stored.attachment.or(before),
             epoch: stored.epoch.unwrap_or(1),
             availability_zone: stored.availability_zone,
@@ -159,13 +163,18 @@ impl Volume {
     pub const OF_TYPE: Sum<Self> = Sum {
         name: "type",
         part: |v| {
-            let of = Self::quota_key(&v.account_id, &v.spec);
+            let of = Self::quota_key(&v.scope(), &v.spec);
             Some((of, [v.spec.size_gib, v.spec.iops.unwrap_or(0).into()]))
         },
     };
 
-    pub fn quota_key(account_id: &str, spec: &VolumeSpec) -> String {
-        key(&[account_id, spec.volume_type.as_str()])
+    pub fn quota_key(scope: &Scope, spec: &VolumeSpec) -> String {
+        scope.key(&[spec.volume_type.as_str()])
+    }
+
+    /// Its account and region.
+    pub fn scope(&self) -> Scope {
+        Scope::new(&self.account_id, &self.region)
     }
 
     /// The instance that has it.

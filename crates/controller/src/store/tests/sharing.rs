@@ -14,6 +14,7 @@ fn a_vpc(id: &str) -> Vpc {
     Vpc {
         id: id.into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         cidr: "10.0.0.0/16".parse().unwrap(),
         is_default: false,
         created_at: 0,
@@ -25,6 +26,7 @@ fn a_group(id: &str, name: &str) -> SecurityGroup {
     SecurityGroup {
         id: id.into(),
         account_id: "1".into(),
+        region: "local-1".into(),
         vpc_id: "vpc-1".into(),
         name: name.into(),
         description: String::new(),

@@ -112,6 +112,7 @@ proptest! {
         let Peer::Cidr(net) = &wanted.peer else { panic!("no CIDR") };
         let row = RuleRow {
             id: "sgr-1".into(),
+            region: "local-1".into(),
             group_id: "sg-1".into(),
             is_egress: false,
             protocol: wanted.traffic.protocol,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Entity as _, Role, entity};
-use crate::state::noun::resource;
+use crate::state::noun::owned;
 use crate::state::{Concern, Index, Instance, Noun, State, Tags};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ impl Noun for InstanceProfile {
         instances.flat_map(|instance| instance.concerns(state)).collect()
     }
 
-    resource!();
+    owned!();
 }
 
 entity!(

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Entity as _, entity};
-use crate::state::noun::resource;
+use crate::state::noun::owned;
 use crate::state::{Index, Noun, Tags};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl Noun for Policy {
     const KIND: &'static str = "policy";
     const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME];
 
-    resource!();
+    owned!();
 }
 
 entity!(Policy, "policy", "policy", "ANPA", ("PoliciesPerAccount", 1500));

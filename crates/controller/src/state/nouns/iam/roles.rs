@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Bearer as _, Entity as _, Grants, bearer, entity};
-use crate::state::noun::resource;
+use crate::state::noun::owned;
 use crate::state::{Index, Noun, Tags};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl Noun for Role {
     const KIND: &'static str = "role";
     const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME, Self::BY_POLICY, Self::BY_BOUNDARY];
 
-    resource!();
+    owned!();
 }
 
 entity!(Role, "role", "role", "AROA", ("RolesPerAccount", 1000));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{Bearer as _, Entity as _, Grants, Group, bearer, entity};
-use crate::state::noun::resource;
+use crate::state::noun::owned;
 use crate::state::{Index, Noun, Tags};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl Noun for User {
     const INDEXES: &'static [Index<Self>] =
         &[Self::BY_NAME, Self::BY_POLICY, Self::BY_BOUNDARY, Self::BY_GROUP];
 
-    resource!();
+    owned!();
 }
 
 entity!(User, "user", "user", "AIDA", ("UsersPerAccount", 5000));
