@@ -25,7 +25,7 @@ enum Object {
     Reservation(Reservation),
     Instance(Box<Instance>),
     Claim(Claim),
-    Volume(Volume),
+    Volume(Box<Volume>),
     KeyPair(KeyPair),
     Group(SecurityGroup),
     Vpc(Vpc),
@@ -115,7 +115,7 @@ impl Object {
             Self::Reservation(o) => tx.put(o),
             Self::Instance(o) => tx.put(*o),
             Self::Claim(o) => tx.put(o),
-            Self::Volume(o) => tx.put(o),
+            Self::Volume(o) => tx.put(*o),
             Self::KeyPair(o) => tx.put(o),
             Self::Group(o) => tx.put(o),
             Self::Vpc(o) => tx.put(o),
@@ -129,7 +129,7 @@ impl Object {
             Self::Reservation(o) => state.get(&o.id) == Some(o),
             Self::Instance(o) => state.get::<Instance>(&o.id) == Some(o.as_ref()),
             Self::Claim(o) => state.get(&o.instance_id) == Some(o),
-            Self::Volume(o) => state.get(&o.id) == Some(o),
+            Self::Volume(o) => state.get::<Volume>(&o.id) == Some(o.as_ref()),
             Self::KeyPair(o) => state.get(&o.id) == Some(o),
             Self::Group(o) => state.get(&o.id) == Some(o),
             Self::Vpc(o) => state.get(&o.id) == Some(o),
@@ -304,7 +304,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             vcpus: rng.random_range(0..3),
             memory_mib: rng.random_range(0..3),
         }),
-        Volume::KIND => Object::Volume(Volume {
+        Volume::KIND => Object::Volume(Box::new(Volume {
             account_id,
             region,
             attachment: rng.random::<bool>().then(|| {
@@ -320,7 +320,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             image_id: rng.random::<bool>().then(|| pick(rng, "ami", 3)),
             tags: tags(rng),
             ..a_volume(&pick(rng, "vol", 5), rng.random_range(0..100))
-        }),
+        })),
         KeyPair::KIND => Object::KeyPair(KeyPair {
             id: pick(rng, "key", 3),
             account_id,

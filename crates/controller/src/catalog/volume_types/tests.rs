@@ -1,8 +1,10 @@
 use super::*;
 use VolumeType::{Gp2, Gp3, Io1, Io2, Sc1, St1, Standard};
 
-/// What the type, GiB, IOPS and throughput of a new volume are refused with; empty: they are admitted.
-const CASES: &[(VolumeType, i32, Option<i32>, Option<i32>, &str)] = &[
+/// Type, GiB, IOPS and throughput of a new volume, and the code that they are refused with; empty: they are admitted.
+type Case = (VolumeType, i32, Option<i32>, Option<i32>, &'static str);
+
+const CASES: &[Case] = &[
     (Gp2, 1, None, None, ""),
     (Gp2, 0, None, None, "InvalidParameterValue"),
     (Gp2, -1, None, None, "InvalidParameterValue"),

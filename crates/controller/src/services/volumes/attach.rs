@@ -224,7 +224,7 @@ fn check_named(volume: &Volume, instance_id: Option<&str>, device: &str) -> Resu
     };
     Err(ApiError::new(
         ErrorCode::InvalidAttachmentNotFound,
-        format!("The volume {} is not attached{instance}{device}.", volume.id),
+        format!("The volume {} is not attached{instance}{device}", volume.id),
     ))
 }
 

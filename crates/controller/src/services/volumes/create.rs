@@ -43,6 +43,12 @@ fn check(zones: &[String], request: &CreateVolumeRequest) -> Result<Plan, ApiErr
         name => VolumeType::parse(name)?,
     };
     refuse_what_is_not_there(request, volume_type)?;
+    if request.tag_specifications.iter().any(|of| of.tags.is_empty()) {
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameterValue,
+            "Tag specification must have at least one tag",
+        ));
+    }
     let size = request.size.ok_or_else(|| ApiError::missing("size/snapshot"))?;
     Ok(Plan {
         zone,
