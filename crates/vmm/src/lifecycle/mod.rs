@@ -17,7 +17,6 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::console::Console;
 use crate::control::Event;
-use crate::devices::Backend;
 use crate::machine::{Machine, Plan};
 use crate::notices::Notice;
 use crate::server::{ClientId, Server, watch};

@@ -47,7 +47,7 @@ fn a_hybrid_host_has_some_of_each() {
 #[test]
 fn limits_follow_from_the_shape() {
     let limits = Limits::of(2, 1024);
-    assert_eq!(limits.memory, (1024 + 32 + 64) << 20);
+    assert_eq!(limits.memory, (1024 + 32 + 128) << 20);
     let value = |version, controller| settings(version, controller, &limits, &[1, 3]);
     assert!(value(Version::Two, "cpu").contains(&("cpu.max", "300000 100000".to_owned())));
     assert!(value(Version::One, "cpu").contains(&("cpu.cfs_quota_us", "300000".to_owned())));

@@ -1,4 +1,4 @@
-use hearth_api::agent::InstanceMetadata as Told;
+use hearth_api::agent::{InstanceMetadata as Told, InstanceVolume};
 use hearth_network::MetadataSource as _;
 
 use super::*;
@@ -166,4 +166,28 @@ fn each_interface_of_an_instance_is_in_its_vpc_and_asks_imds() {
             ("i-1", "eni-of-i-1")
         );
     }
+}
+
+#[test]
+fn imds_tells_the_devices_that_an_instance_has_and_keeps() {
+    let told = |volumes: &[(&str, bool)]| {
+        let mut instance = instance("i-1", "172.31.0.10");
+        let volumes = volumes.iter().map(|(name, detaching)| InstanceVolume {
+            device_name: (*name).to_owned(),
+            detaching: *detaching,
+            ..InstanceVolume::default()
+        });
+        instance.volumes = volumes.collect();
+        let told = metadata(&instance, &[vpc()]).unwrap();
+        (told.root_device_name, told.ebs_device_names.join(" "))
+    };
+    let root = |name: &str, others: &str| (name.to_owned(), others.to_owned());
+    assert_eq!(told(&[("", false)]), root("/dev/vda", ""));
+    let several = [
+        ("/dev/xvda", false),
+        ("/dev/sdg", true),
+        ("/dev/sdf", false),
+        ("xvdba", false),
+    ];
+    assert_eq!(told(&several), root("/dev/xvda", "/dev/sdf xvdba"));
 }

@@ -96,3 +96,38 @@ impl Requests {
         Some(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_request_counts_as_several() {
+        let operations = |request| {
+            let in_flight = InFlight {
+                chain: Chain::default(),
+                request,
+                status_at: 0,
+                parts: 0,
+                failure: None,
+                flushing: false,
+                begun: Instant::now(),
+            };
+            in_flight.operations()
+        };
+        for (kib, expected) in [(0, 1), (4, 1), (256, 1), (257, 2), (512, 2), (1024, 4)] {
+            let len = kib << 10;
+            assert_eq!(
+                operations(Request::Read { offset: 0, len }),
+                expected,
+                "{kib} KiB"
+            );
+            assert_eq!(
+                operations(Request::Write { offset: 0, len }),
+                expected,
+                "{kib} KiB"
+            );
+        }
+        assert_eq!(operations(Request::Flush), 1);
+    }
+}
