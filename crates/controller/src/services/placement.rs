@@ -28,8 +28,6 @@ pub(super) const FILTERS: Known<PlacementGroup> = known! {
     "state" => state,
     "strategy" => strategy,
 };
-/// Of an account, as in EC2.
-pub(super) const MAX_GROUPS: usize = 500;
 const MAX_PARTITIONS: u32 = 7;
 const DEFAULT_PARTITIONS: u32 = 2;
 /// Running instances of a spread group in an availability zone: EC2's limit at the level of racks.
@@ -86,12 +84,6 @@ async fn create(
                 return Err(ApiError::new(
                     ErrorCode::InvalidPlacementGroupDuplicate,
                     format!("The placement group '{name}' already exists."),
-                ));
-            }
-            if tx.count_of(&state::PlacementGroup::BY_NAME, &account_id) >= MAX_GROUPS {
-                return Err(ApiError::new(
-                    ErrorCode::ResourceLimitExceeded,
-                    format!("An account has at most {MAX_GROUPS} placement groups: delete some first."),
                 ));
             }
             let row = state::PlacementGroup {
