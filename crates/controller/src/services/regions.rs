@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::answer;
 use crate::app::App;
+use crate::call::{Call, Endpoint};
 use hearth_api::zones;
 
 pub(super) const REGION_FILTERS: Known<Region> = known! {
@@ -68,7 +69,7 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
     let filters = Filters::new(&request.filters, &REGION_FILTERS)?;
     let region = Region {
         region_name: app.config.region.clone(),
-        endpoint: format!("unix:{}", app.config.socket.display()),
+        endpoint: endpoint(app),
         opt_in_status: OPT_IN.into(),
     };
     for name in &request.region_names {
@@ -81,6 +82,15 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
     Ok(DescribeRegionsResponse {
         regions: if matches { vec![region] } else { Vec::new() },
     })
+}
+
+/// Where the caller may call the cloud: where it has called it.
+fn endpoint(app: &App) -> String {
+    let called = Call::current().and_then(|call| call.endpoint.clone());
+    called.map_or_else(
+        || format!("unix:{}", app.config.socket.display()),
+        |Endpoint(url)| url,
+    )
 }
 
 fn account_attributes(
