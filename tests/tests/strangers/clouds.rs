@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use hearth_api::v1::{CreateTagsRequest, Tag};
 use hearth_tests::simulated::{Behaviour, Fleet, Hearthd};
 use hearth_tests::upload_image;
 use serde::Serialize;
@@ -18,6 +19,8 @@ const ZONES: &str = "us-east-1a,us-east-1b,us-east-1c,us-east-1d,us-east-1e,us-e
 /// In the first zones: tests launch in two.
 const HOSTS: usize = 2;
 const REGION: &str = "us-east-1";
+/// The name that tests know an image by that runs everywhere.
+const PARAMETER: &str = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-6.1-x86_64";
 /// Tests know so many images.
 const IMAGES: usize = 4;
 
@@ -78,6 +81,15 @@ impl Template {
             let name = format!("example-{number}");
             images.push(upload_image(client.image_disks.clone(), &name, disk).await?);
         }
+        let named = CreateTagsRequest {
+            resources: images[..1].to_vec(),
+            tags: vec![Tag {
+                key: "hearth:ssm-parameter".to_owned(),
+                value: PARAMETER.to_owned(),
+            }],
+            ..CreateTagsRequest::default()
+        };
+        client.tags.clone().create_tags(named).await?;
         hearthd.kill()?;
         Ok(Self { dir, program, images })
     }
