@@ -15,8 +15,8 @@ cloud = Cloud(endpoint, region, owner(path))
 key, secret = cloud.key
 
 
-def client(key=key, secret=secret, **more):
-    return cloud.client("ec2", (key, secret), **more)
+def client(key=key, secret=secret, token=None, region=region):
+    return cloud.client("ec2", (key, secret, token), region)
 
 
 ec2 = client()
@@ -152,7 +152,7 @@ refused("InvalidAction", 400, ec2.register_image, Name="by a snapshot")
 refused("AuthFailure", 401, client(secret="x" * 40).describe_vpcs)
 refused("AuthFailure", 401, client(key="AKIAIOSFODNN7EXAMPLE").describe_vpcs)
 refused("AuthFailure", 401, client(region="us-east-1").describe_vpcs)
-refused("AuthFailure", 401, client(aws_session_token="token").describe_vpcs)
+refused("AuthFailure", 401, client(token="token").describe_vpcs)
 for hours in (-1, 1):
     moment = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None) + datetime.timedelta(hours=hours)
     with mock.patch("botocore.auth.get_current_datetime", lambda *_, **__: moment):
