@@ -217,7 +217,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
                 signers.clone(),
                 keys.clone(),
             )?,
-            grpc: Services::new(Words(signers)),
+            grpc: signers,
             keys,
             plain_from_afar: app.config.ec2_plain_http,
         };

@@ -30,6 +30,7 @@ use super::accept::Signer;
 use super::bearer;
 use super::calls::REQUEST_ID;
 use super::connection::Protocol;
+use super::words;
 use crate::call::{Endpoint, Origin, new_request_id};
 use crate::credentials::AccessKeys;
 
@@ -148,6 +149,7 @@ impl Port {
         let is_grpc = request.version() == Version::HTTP_2 && is_grpc(&request);
         let may_come = origin.is_secure || origin.address.is_loopback() || self.plain_from_afar;
         let endpoint = Endpoint::of(&request, origin);
+        let path = request.uri().path().to_owned();
         request.extensions_mut().insert(origin);
         if let Some(endpoint) = endpoint {
             request.extensions_mut().insert(endpoint);
@@ -176,6 +178,11 @@ impl Port {
                 }
                 refusal
             }
+        };
+        let response = if is_grpc {
+            words::told(&path, response)
+        } else {
+            response
         };
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {

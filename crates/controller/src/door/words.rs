@@ -30,33 +30,25 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let speaks_json = speaks_json(request.uri().path());
+        let path = request.uri().path().to_owned();
         let answered = self.0.call(request);
-        async move {
-            let mut response = answered.await?;
-            if speaks_json {
-                rename(&mut response);
-            }
-            Ok(response)
-        }
-        .boxed()
+        async move { Ok(told(&path, answered.await?)) }.boxed()
     }
 }
 
-/// Whether a path such as `/hearth.v1.Ssm/GetParameter` is of a service of JSON.
-fn speaks_json(path: &str) -> bool {
+/// The answer of a call, such as of `/hearth.v1.Ssm/GetParameter`.
+pub(super) fn told(path: &str, mut response: Response<Body>) -> Response<Body> {
     let service = path.split('/').nth(1).and_then(|name| name.rsplit('.').next());
-    service.is_some_and(|name| Of::of(name).speaks_json())
-}
-
-fn rename(response: &mut Response<Body>) {
+    if !service.is_some_and(|name| Of::of(name).speaks_json()) {
+        return response;
+    }
     let refused = Status::from_header_map(response.headers());
-    let Some(error) = refused.as_ref().and_then(ApiError::from_status) else {
-        return;
-    };
-    let name = json::code(error.code.as_str()).to_owned();
-    // Its headers are of a length that fits (`ApiError::new`).
-    let _ = error.status_as(&name).add_header(response.headers_mut());
+    if let Some(error) = refused.as_ref().and_then(ApiError::from_status) {
+        let name = json::code(error.code.as_str()).to_owned();
+        // Its headers are of a length that fits (`ApiError::new`).
+        let _ = error.status_as(&name).add_header(response.headers_mut());
+    }
+    response
 }
 
 #[cfg(test)]
