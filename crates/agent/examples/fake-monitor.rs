@@ -5,18 +5,73 @@
 //! powers itself off after the first entry; with 35 MiB it cannot be started. With 36 to 38 MiB the monitor is an
 //! enemy's: it speaks without end, leaves an outcome without end, or one with very many words. With 39 MiB the root disk's
 //! loader is one that only firmware can run.
+//!
+//! Disks come and go as they would: their descriptors are kept as long as they are attached. The deaf guest does not let
+//! them go.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use hearth_vmm::control::{Event, Message, Reply, Request, Status, VmState};
-use hearth_vmm::spec::{BootSpec, Outcome, VmSpec};
+use hearth_vmm::control::{self, DeviceStatus, DiskStatus, Event, Message, Reply, Request, Status, VmState};
+use hearth_vmm::limits::RateLimit;
+use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, Outcome, VmSpec};
+
+/// What requests change.
+struct Machine {
+    boots: u64,
+    disks: Vec<Disk>,
+}
+
+struct Disk {
+    id: String,
+    leaving: bool,
+    size_bytes: u64,
+    rate_limit: RateLimit,
+    data: File,
+    _others: Vec<OwnedFd>,
+}
+
+impl Disk {
+    /// `take` hands out the descriptors that the spec names.
+    fn open(spec: DiskSpec, mut take: impl FnMut(RawFd) -> OwnedFd) -> Disk {
+        let DiskBacking::Overlay {
+            data_fd,
+            map_fd,
+            base_fd,
+        } = spec.backing
+        else {
+            panic!("{:?}", spec.backing)
+        };
+        let data = File::from(take(data_fd));
+        Disk {
+            id: spec.id,
+            leaving: false,
+            size_bytes: data.metadata().unwrap().len(),
+            rate_limit: spec.rate_limit,
+            data,
+            _others: [Some(map_fd), base_fd].into_iter().flatten().map(take).collect(),
+        }
+    }
+
+    fn status(&self) -> DeviceStatus {
+        DeviceStatus {
+            device: self.id.clone(),
+            kind: "block".to_owned(),
+            slot: 1,
+            leaving: self.leaving,
+            replacing: false,
+            disk: Some(DiskStatus {
+                size_bytes: self.size_bytes,
+                rate_limit: self.rate_limit,
+            }),
+        }
+    }
+}
 
 fn take(fd: RawFd) -> OwnedFd {
     // SAFETY: the agent gave this descriptor for this purpose, and it is taken once.
@@ -60,7 +115,11 @@ fn main() {
             },
         );
     }
-    let boots = Arc::new(AtomicU64::new(1));
+    let disks = spec.disks.iter().cloned().map(|disk| Disk::open(disk, take));
+    let machine = Arc::new(Mutex::new(Machine {
+        boots: 1,
+        disks: disks.collect(),
+    }));
     if spec.memory_mib == 34 {
         std::thread::spawn(move || {
             std::thread::sleep(std::time::Duration::from_millis(300));
@@ -68,13 +127,13 @@ fn main() {
         });
     }
     for client in listener.incoming() {
-        let (client, spec, boots) = (client.unwrap(), spec.clone(), Arc::clone(&boots));
+        let (client, spec, machine) = (client.unwrap(), spec.clone(), Arc::clone(&machine));
         if spec.memory_mib == 36 {
             let heard = babble(client, &spec);
             writeln!(console, "heard {heard} bytes").unwrap();
             continue;
         }
-        std::thread::spawn(move || serve(client, &spec, &boots));
+        std::thread::spawn(move || serve(&client, &spec, &machine));
     }
 }
 
@@ -109,33 +168,85 @@ fn babble(mut client: UnixStream, spec: &VmSpec) -> u64 {
     heard
 }
 
-fn serve(client: UnixStream, spec: &VmSpec, boots: &AtomicU64) {
-    let mut writer = client.try_clone().unwrap();
-    let mut say = move |message: Message| {
-        let _ = writeln!(writer, "{}", serde_json::to_string(&message).unwrap());
-    };
-    for line in BufReader::new(client).lines() {
-        let Ok(line) = line else { return };
-        match serde_json::from_str(&line).unwrap() {
-            Request::Status => say(status(spec, boots.load(Ordering::SeqCst))),
-            Request::PowerButton => {
-                say(Message::Reply(Reply::Ok));
-                if spec.memory_mib != 33 {
-                    end(spec.outcome_fd, &Outcome::GuestPowerOff);
-                }
-            }
-            Request::Reset => {
-                let boots = boots.fetch_add(1, Ordering::SeqCst) + 1;
-                say(Message::Reply(Reply::Ok));
-                say(Message::Event(Event::Reset { boots }));
-            }
-            Request::Stop => {
-                say(Message::Reply(Reply::Ok));
-                end(spec.outcome_fd, &Outcome::Stopped);
-            }
-            #[allow(unreachable_patterns)] // The agent asks for nothing else.
-            _ => panic!("{line}"),
+fn serve(client: &UnixStream, spec: &VmSpec, machine: &Mutex<Machine>) {
+    let (mut input, mut descriptors, mut chunk) = (Vec::new(), Vec::new(), [0; 4096]);
+    loop {
+        match control::receive(client, &mut chunk, &mut descriptors) {
+            Ok(len @ 1..) => input.extend_from_slice(&chunk[..len]),
+            _ => return,
         }
+        while let Some(end) = input.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = input.drain(..=end).collect();
+            let request = serde_json::from_slice(&line).unwrap();
+            answer(request, std::mem::take(&mut descriptors), client, spec, machine);
+        }
+    }
+}
+
+fn answer(
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+    mut client: &UnixStream,
+    spec: &VmSpec,
+    machine: &Mutex<Machine>,
+) {
+    let mut say = |message: Message| {
+        let _ = writeln!(client, "{}", serde_json::to_string(&message).unwrap());
+    };
+    let mut machine = machine.lock().unwrap();
+    eprintln!("asked {request:?}");
+    match request {
+        Request::Status => say(status(spec, machine.boots)),
+        Request::PowerButton => {
+            say(Message::Reply(Reply::Ok));
+            if spec.memory_mib != 33 {
+                end(spec.outcome_fd, &Outcome::GuestPowerOff);
+            }
+        }
+        Request::Reset => {
+            machine.boots += 1;
+            let boots = machine.boots;
+            say(Message::Reply(Reply::Ok));
+            say(Message::Event(Event::Reset { boots }));
+        }
+        Request::Stop => {
+            say(Message::Reply(Reply::Ok));
+            end(spec.outcome_fd, &Outcome::Stopped);
+        }
+        Request::Devices => {
+            let disks = machine.disks.iter().map(Disk::status).collect();
+            say(Message::Reply(Reply::Devices(disks)));
+        }
+        Request::AttachDisk(disk) => {
+            assert!(machine.disks.iter().all(|known| known.id != disk.id), "{disk:?}");
+            let mut descriptors: Vec<_> = descriptors.into_iter().map(Some).collect();
+            let disk = Disk::open(disk, |fd| descriptors[fd as usize].take().unwrap());
+            machine.disks.push(disk);
+            say(Message::Reply(Reply::Ok));
+        }
+        Request::Detach { device, force } => {
+            let at = machine.disks.iter().position(|disk| disk.id == device).unwrap();
+            machine.disks[at].leaving = true;
+            say(Message::Reply(Reply::Ok));
+            if force || spec.memory_mib != 33 {
+                machine.disks.remove(at);
+                say(Message::Event(Event::DeviceDetached { device }));
+            }
+        }
+        Request::Resize { device } => {
+            let mut disks = machine.disks.iter_mut();
+            let disk = disks.find(|disk| disk.id == device).unwrap();
+            let bytes = disk.data.metadata().unwrap().len();
+            disk.size_bytes = bytes;
+            say(Message::Reply(Reply::Resized { bytes }));
+        }
+        Request::SetRateLimit { device, limit } => {
+            let mut disks = machine.disks.iter_mut();
+            disks.find(|disk| disk.id == device).unwrap().rate_limit = limit;
+            say(Message::Reply(Reply::Ok));
+        }
+        // The agent asks for nothing else.
+        request => panic!("{request:?}"),
     }
 }
 

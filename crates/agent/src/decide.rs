@@ -19,6 +19,10 @@ use hearth_vmm::spec::Outcome;
 
 use crate::record::{Cause, End, Phase, Record};
 
+mod volumes;
+
+pub use volumes::{Attempt, Deed, Device, Disks, rate_limit};
+
 /// Launches of one run after restarts of the host, none of which ran steadily. One more would be a loop: the instance
 /// may be what brings the host down.
 pub const MAX_RECOVERIES: u32 = 3;
@@ -37,12 +41,14 @@ pub enum Monitor {
         rebooted: bool,
     },
     /// One lives; `entered`: its first vCPU has been entered; `by_firmware`: what it has told of its last boot; `steady`: it
-    /// has lived for so long that it is not what brings the host down; `without_tap`: somebody has deleted a TAP of it.
+    /// has lived for so long that it is not what brings the host down; `without_tap`: somebody has deleted a TAP of it;
+    /// `disks`: its volumes, as far as they are known.
     Alive {
         entered: bool,
         by_firmware: Option<bool>,
         steady: bool,
         without_tap: bool,
+        disks: Disks,
     },
 }
 
@@ -115,6 +121,11 @@ pub enum Action {
     },
     /// Give the living monitor a TAP in the place of each that was deleted.
     ReplaceTaps,
+    /// Have the living monitor do something with a volume.
+    Volume {
+        volume_id: String,
+        deed: Deed,
+    },
     /// Delete what termination deletes, then remember `Gone`.
     Erase,
     /// Drop the record: the control plane has heard that all is gone.
@@ -147,12 +158,20 @@ pub fn decide(
         Monitor::Alive { .. } if record.interrupted => Action::RecordInterrupted(false),
         Monitor::Alive { steady: true, .. } if record.recoveries > 0 => Action::RecordSteady,
         Monitor::Alive {
-            entered, without_tap, ..
-        } => match alive(intent, record, *entered, effort) {
-            Action::Wait if *without_tap && *entered && wish(intent, record) == Wish::Run => {
-                Action::ReplaceTaps
+            entered,
+            without_tap,
+            disks,
+            ..
+        } => match (
+            alive(intent, record, *entered, effort),
+            wish(intent, record),
+            intent,
+        ) {
+            (Action::Wait, Wish::Run, Some(_)) if *without_tap && *entered => Action::ReplaceTaps,
+            (Action::Wait, Wish::Run, Some(intent)) if *entered => {
+                volumes::next(intent, disks).unwrap_or(Action::Wait)
             }
-            action => action,
+            (action, ..) => action,
         },
         Monitor::Absent {
             spawned,
@@ -406,6 +425,7 @@ pub fn observe(intent: Option<&InstanceIntent>, record: &Record, monitor: &Monit
         },
     };
     seen.set_phase(phase);
+    seen.volumes = intent.map_or_else(Vec::new, |intent| volumes::observe(intent, record, monitor));
     seen
 }
 

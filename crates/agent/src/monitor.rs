@@ -39,6 +39,8 @@ pub enum MonitorError {
     NoAnswer,
     #[error("the monitor refused: {0}")]
     Refused(String),
+    #[error("raising the monitor's limit of its files' sizes")]
+    FileLimit(#[source] io::Error),
     #[error("sending a signal to the monitor")]
     Signal(#[source] io::Error),
 }
@@ -50,6 +52,8 @@ pub struct Told {
     pub entered: bool,
     /// As in [`hearth_vmm::control::Status::by_firmware`], once entered.
     pub by_firmware: Option<bool>,
+    /// Grows whenever its devices may have become others of themselves, or news of that may have been missed.
+    pub changes: u64,
 }
 
 /// A request, the descriptors that it names, and where its answer goes.
@@ -168,6 +172,17 @@ impl MonitorHandle {
         }
     }
 
+    /// Lets the monitor write files of up to `bytes`, if it may not yet; see [`crate::jail`].
+    ///
+    /// # Errors
+    /// The kernel refuses; that the process is already dead is no error.
+    pub fn allow_file_size(&self, bytes: u64) -> Result<(), MonitorError> {
+        let Some(pid) = pid_of(self.pidfd.get_ref()).map_err(MonitorError::FileLimit)? else {
+            return Ok(());
+        };
+        raise_file_limit(pid, bytes).map_err(MonitorError::FileLimit)
+    }
+
     /// # Errors
     /// The kernel refuses; that the process is already dead is no error.
     pub fn kill(&self) -> Result<(), MonitorError> {
@@ -189,6 +204,38 @@ pub fn open_pidfd(pid: i32) -> Result<OwnedFd, MonitorError> {
         .ok_or(rustix::io::Errno::SRCH)
         .map_err(failed)?;
     pidfd_open(pid, PidfdFlags::empty()).map_err(failed)
+}
+
+/// The process that a pidfd names, as this process numbers it; `None`: it is dead and reaped.
+fn pid_of(pidfd: &OwnedFd) -> io::Result<Option<i32>> {
+    use std::os::fd::AsRawFd as _;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid = pid.and_then(|pid| pid.trim().parse().ok()).unwrap_or(-1);
+    Ok((pid > 0).then_some(pid))
+}
+
+fn raise_file_limit(pid: i32, bytes: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes the one structure and reads none.
+    if unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, std::ptr::null(), &mut limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur >= bytes {
+        return Ok(());
+    }
+    let raised = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: bytes.max(limit.rlim_max),
+    };
+    // SAFETY: the kernel reads the one structure and writes none.
+    if unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raised, std::ptr::null_mut()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// The signal that ended it, if one did. An adopted monitor is init's child: then there is nothing for us to reap,
@@ -295,6 +342,7 @@ async fn exchange(
     if send(writer.as_ref(), &Request::Status, &[]).await.is_err() {
         return Ended::Closed;
     }
+    note_change(tell);
     loop {
         // A monitor is not trusted: it may send a line without end.
         let mut limited = (&mut reader).take((MAX_LINE + 1 - line.len()) as u64);
@@ -324,6 +372,7 @@ async fn exchange(
                         }
                     }
                     Ok(Message::Event(Event::Entered { by_firmware, .. })) => note_entered(tell, by_firmware),
+                    Ok(Message::Event(Event::DeviceDetached { .. })) => note_change(tell),
                     Ok(Message::Event(_)) => {}
                     Err(error) => {
                         tracing::warn!(%error, "a monitor said what the control protocol does not know");
@@ -337,11 +386,18 @@ async fn exchange(
 }
 
 fn note_entered(tell: &watch::Sender<Told>, by_firmware: Option<bool>) {
-    let news = Told {
-        entered: true,
-        by_firmware,
-    };
-    tell.send_if_modified(|told| std::mem::replace(told, news) != news);
+    tell.send_if_modified(|told| {
+        let news = Told {
+            entered: true,
+            by_firmware,
+            ..*told
+        };
+        std::mem::replace(told, news) != news
+    });
+}
+
+fn note_change(tell: &watch::Sender<Told>) {
+    tell.send_modify(|told| told.changes += 1);
 }
 
 async fn send(stream: &UnixStream, request: &Request, descriptors: &[OwnedFd]) -> io::Result<()> {
@@ -384,6 +440,45 @@ mod tests {
         tokio::spawn(converse(dir.path().to_owned(), inbox, tell));
         tokio::time::sleep(Duration::from_secs(600)).await;
         count.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_limit_of_files_sizes_is_raised_and_never_lowered() {
+        use std::os::unix::process::CommandExt as _;
+        let limit = |soft, hard| libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: hard,
+        };
+        let mut command = std::process::Command::new("sleep");
+        // SAFETY: it makes one system call.
+        unsafe {
+            command.arg("60").pre_exec(move || {
+                match libc::setrlimit(libc::RLIMIT_FSIZE, &limit(1 << 20, 1 << 40)) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            });
+        }
+        let mut child = command.spawn().unwrap();
+        let pidfd = open_pidfd(child.id() as i32).unwrap();
+        assert_eq!(pid_of(&pidfd).unwrap(), Some(child.id() as i32));
+        let soft = |child: &std::process::Child| {
+            let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+            let line = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+            line.unwrap()
+                .split_whitespace()
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        for (asked, found) in [(1 << 10, 1 << 20), (1 << 30, 1 << 30), (1 << 25, 1 << 30)] {
+            raise_file_limit(child.id() as i32, asked).unwrap();
+            assert_eq!(soft(&child), found);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(pid_of(&pidfd).unwrap(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,8 @@
 //! counters.sock                 `hearth-agent counters` asks here (0600)
 //! images/<ami>/disk.raw         read-only bases, complete or absent
 //! volumes/<vol>/{data,map}      overlays, complete or absent
-//! volumes/<vol>/image           the id of the overlay's base
+//! volumes/<vol>/image           the id of the overlay's base; empty where it has none
+//! volumes/<vol>/epoch           of its newest attachment, beyond the first
 //! instances/<i>/console         the console ring, kept over runs
 //! consoles/<i>                  the console ring of an instance that is gone
 //! instances/<i>/monitor.log     the monitor's words in its newest launch

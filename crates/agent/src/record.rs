@@ -2,6 +2,8 @@
 //!
 //! The other half, whether a monitor lives, is never written down: it is asked of the kernel each time.
 
+use std::collections::BTreeSet;
+
 use hearth_api::agent::instance_intent::BootMode;
 use hearth_api::agent::{InstanceObservation, RunEnd, run_end};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,9 @@ pub struct Record {
     pub recoveries: u32,
     /// The root volume, remembered for the day when no intent names it any more; empty before the first run.
     pub volume_id: String,
+    /// The other volumes that the instance was given here: their data is on this host.
+    #[serde(default)]
+    pub volumes: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +92,7 @@ impl Record {
             by_firmware: None,
             recoveries: 0,
             volume_id: String::new(),
+            volumes: BTreeSet::new(),
         }
     }
 

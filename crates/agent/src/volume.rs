@@ -1,4 +1,7 @@
-//! Root volumes: an overlay on the AMI's disk, complete or absent.
+//! Volumes: an overlay on an AMI's disk, or on nothing, complete or absent.
+//!
+//! A blank volume is an overlay without a base, and not a raw file: its chunk map tells which chunks were ever written, as
+//! that of any other volume does, so that snapshots read one format.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -46,13 +49,27 @@ pub enum VolumeError {
 pub struct Volume {
     pub data: File,
     pub map: File,
-    pub base: File,
+    /// Absent: it was blank at first.
+    pub base: Option<File>,
+}
+
+impl Volume {
+    /// Bytes of the data file.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn data_len(&self) -> Result<u64, VolumeError> {
+        let data = self.data.metadata();
+        Ok(data
+            .map_err(|source| io_error("looking at the size of", Path::new("data"), source))?
+            .len())
+    }
 }
 
 /// What a monitor that just died, or a fork that has not reached its exec, may still hold for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The file of a volume that says which image is its base.
+/// The file of a volume that says which image is its base. Empty: it has none.
 const BASE: &str = "image";
 /// The file of a volume that says the epoch of its newest attachment; the first one needs none.
 const EPOCH: &str = "epoch";
@@ -70,7 +87,8 @@ pub fn demand(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
     }
 }
 
-/// Makes the volume unless it exists; durable on return. Blocks.
+/// Makes the volume unless it exists, on the disk of `image_id`, or blank where that is empty; durable on return. Sizes are
+/// bytes. Blocks.
 ///
 /// # Errors
 /// The disk is full, or the files cannot be made.
@@ -83,7 +101,8 @@ pub fn ensure(
 ) -> Result<(), VolumeError> {
     let volume = dir.volume(volume_id);
     if volume.exists() {
-        return note_base(dir, volume_id, image_id);
+        note_base(dir, volume_id, image_id)?;
+        return grow(dir, volume_id, size);
     }
     // Under a name of its own first: a volume that has its name is whole.
     let half_made = dir
@@ -113,6 +132,21 @@ fn make(at: &Path, volume_id: &str, image_id: &str, base_size: u64, size: u64) -
         source,
     })?;
     sync_dir(at)
+}
+
+/// Makes the data file of a volume `size` bytes long, unless it is longer; durable on return. Whoever opens the volume next,
+/// or has it open and looks at its size, grows the disk with it. Blocks.
+///
+/// # Errors
+/// The volume is not there, or the file system takes no file so large.
+pub fn grow(dir: &DataDir, volume_id: &str, size: u64) -> Result<(), VolumeError> {
+    let path = dir.volume(volume_id).join("data");
+    let data = open_file(&path, true)?;
+    let grown = data.metadata().and_then(|found| match found.len() < size {
+        true => data.set_len(size).and_then(|()| data.sync_all()),
+        false => Ok(()),
+    });
+    grown.map_err(|source| io_error("growing", &path, source))
 }
 
 /// Notes the base of a volume that does not say it: older agents did not write it down. Blocks.
@@ -154,6 +188,7 @@ pub(crate) fn bases(dir: &DataDir) -> io::Result<Bases> {
         let path = entry?.path();
         let is_volume = path.join("data").exists() || path.join("map").exists();
         match std::fs::read_to_string(path.join(BASE)) {
+            Ok(image_id) if image_id.is_empty() => {}
             Ok(image_id) if is_plain_id(&image_id) => {
                 known.insert(image_id);
             }
@@ -167,7 +202,7 @@ pub(crate) fn bases(dir: &DataDir) -> io::Result<Bases> {
     Ok(Bases::Known(known))
 }
 
-/// Opens the volume and its base for a monitor. Blocks for a moment when somebody still holds it.
+/// Opens the volume, and its base if it has one, for a monitor. Blocks for a moment when somebody still holds it.
 ///
 /// # Errors
 /// A file is missing, or another monitor lives on the volume.
@@ -175,7 +210,10 @@ pub fn open(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<Volume, Vo
     let volume = dir.volume(volume_id);
     let data = open_file(&volume.join("data"), true)?;
     let map = open_file(&volume.join("map"), true)?;
-    let base = open_file(&dir.image_disk(image_id), false)?;
+    let base = match image_id.is_empty() {
+        true => None,
+        false => Some(open_file(&dir.image_disk(image_id), false)?),
+    };
     let until = Instant::now() + LOCK_PATIENCE;
     while let Err(errno) = rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive) {
         if errno != rustix::io::Errno::WOULDBLOCK {

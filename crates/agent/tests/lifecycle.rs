@@ -4,8 +4,10 @@
 
 mod common;
 mod identity;
+mod machines;
 mod reboots;
 mod versions;
+mod volumes;
 
 use common::{Cloud, PATIENCE};
 use hearth_api::agent::instance_intent::{BootMode, Desired};

@@ -17,7 +17,7 @@ use crate::pci::root::{FIRST_SLOT, SLOTS};
 use crate::snapshot::SavedSlot;
 use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{self, Balloon};
-use crate::virtio::block::{Block, Cache};
+use crate::virtio::block::{Block, Cache, Gone};
 use crate::virtio::net::{Net, NetConfig, NetLimits};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::Vsock;
@@ -65,6 +65,8 @@ pub struct Entry {
     pub fixed: bool,
     /// The guest was asked to let it go.
     pub leaving: bool,
+    /// It stands where a disk was taken away.
+    gone: bool,
     /// They go on over boots, and end when it is detached.
     counters: OnceLock<Arc<metrics::Device>>,
 }
@@ -113,6 +115,7 @@ impl Devices {
             backend,
             fixed: false,
             leaving: false,
+            gone: false,
             counters: OnceLock::new(),
         };
         self.slots.insert(slot, entry);
@@ -164,6 +167,26 @@ impl Devices {
             }
             _ => Err(DeviceError::Fixed(id.to_owned())),
         }
+    }
+
+    /// Puts a disk that fails into the place of a slot's disk, and says what was there: its id and its backend. What is left is
+    /// no client's any more, and is to leave. `None`: there is no disk.
+    pub fn take_away(&mut self, slot: u8) -> Option<(String, Backend)> {
+        let entry = self.slots.get_mut(&slot)?;
+        let Backend::Disk(plan) = &entry.backend else {
+            return None;
+        };
+        let gone = DiskPlan {
+            disk: Arc::new(Gone::instead_of(&*plan.disk)),
+            limiter: Limiter::new(&RateLimit::default()),
+            serial: plan.serial.clone(),
+            read_only: plan.read_only,
+            cache: plan.cache,
+        };
+        (entry.leaving, entry.gone) = (true, true);
+        entry.counters = OnceLock::new();
+        let id = std::mem::replace(&mut entry.id, format!("gone-{slot}"));
+        Some((id, std::mem::replace(&mut entry.backend, Backend::Disk(gone))))
     }
 
     /// Empties a slot.
@@ -312,7 +335,24 @@ impl Devices {
     }
 }
 
+impl DiskPlan {
+    /// The last flush of a disk; `id` is what clients call it.
+    pub fn flush(&self, id: &str) {
+        if let Err(error) = self.disk.flush() {
+            tracing::error!(%error, disk = id, "last flush of a disk");
+        }
+    }
+}
+
 impl Entry {
+    /// The last flush, if it is a disk of the machine's.
+    pub fn flush(&self) {
+        match &self.backend {
+            Backend::Disk(plan) if !self.gone => plan.flush(&self.id),
+            _ => {}
+        }
+    }
+
     /// Makes the device for a boot of a machine with so many vCPUs; it counts in `metrics` by its id.
     ///
     /// # Errors

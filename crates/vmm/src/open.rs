@@ -49,6 +49,12 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    #[error("growing disk {serial} to the size of its data file")]
+    Growth {
+        serial: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("making the balloon")]
     Balloon(#[source] io::Error),
     #[error("making the vsock device's directory the working directory")]
@@ -251,8 +257,15 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
             };
             let data = take(data_fd, "overlay's data")?;
             let map = take(map_fd, "overlay's map")?;
-            let base = take(base_fd, "overlay's base")?;
+            let base = match base_fd {
+                Some(fd) => Some(take(fd, "overlay's base")?),
+                None => None,
+            };
             let overlay = Overlay::open(data, map, base).map_err(|source| OpenError::Overlay {
+                serial: serial.clone(),
+                source,
+            })?;
+            overlay.refresh_size().map_err(|source| OpenError::Growth {
                 serial: serial.clone(),
                 source,
             })?;

@@ -142,7 +142,7 @@ pub struct DiskSpec {
     pub read_only: bool,
     #[serde(default)]
     pub cache: Cache,
-    /// Requests, and the bytes that they read or write.
+    /// Requests, and the bytes that they read or write. A request counts once for each 256 KiB or part of it.
     #[serde(default)]
     pub rate_limit: RateLimit,
     pub backing: DiskBacking,
@@ -153,11 +153,14 @@ pub struct DiskSpec {
 pub enum DiskBacking {
     /// A plain raw file.
     Raw { fd: RawFd },
-    /// `hearth_block::overlay`: a sparse data file and a chunk map over a read-only base.
+    /// `hearth_block::overlay`: a sparse data file and a chunk map over a read-only base. A data file that was made longer
+    /// makes the disk larger.
     Overlay {
         data_fd: RawFd,
         map_fd: RawFd,
-        base_fd: RawFd,
+        /// Absent: the disk was blank at first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base_fd: Option<RawFd>,
     },
 }
 

@@ -40,6 +40,10 @@ const RUNNING: Monitor = Monitor::Alive {
     by_firmware: None,
     steady: false,
     without_tap: false,
+    disks: Disks {
+        devices: None,
+        attempts: BTreeMap::new(),
+    },
 };
 
 #[test]
@@ -99,6 +103,7 @@ fn force_and_an_unentered_machine_skip_the_button() {
         by_firmware: None,
         steady: false,
         without_tap: false,
+        disks: Disks::default(),
     };
     let now = record(1, Phase::Starting);
     assert_eq!(
@@ -272,6 +277,7 @@ fn an_instance_whose_host_restarts_again_and_again_ends() {
         by_firmware: None,
         steady: true,
         without_tap: false,
+        disks: Disks::default(),
     };
     assert_eq!(
         decide(Some(&wanted), &now, &steady, None, Host::Up),
@@ -434,6 +440,7 @@ impl Model {
                 by_firmware: None,
                 steady: entered && self.steady,
                 without_tap: self.without_tap,
+                disks: Disks::default(),
             },
             None => {
                 let trace = self.traces.get(&self.record.launch);
@@ -551,6 +558,7 @@ impl Model {
                 assert_eq!(self.alive, Some(true), "a TAP for nobody");
                 self.without_tap = false;
             }
+            Action::Volume { .. } => panic!("it has no volumes: see those of `volumes`"),
             Action::Erase => {
                 assert_eq!(self.alive, None, "erased under a living monitor");
                 self.volume = false;
@@ -698,6 +706,7 @@ proptest! {
             by_firmware: None,
             steady: false,
             without_tap: false,
+            disks: Disks::default(),
         };
         prop_assert_eq!(decide(Some(&old), &running, &monitor, None, Host::Up), Action::Wait);
     }
@@ -711,6 +720,7 @@ fn a_running_instance_is_given_another_tap_and_one_that_ends_is_not() {
         by_firmware: None,
         steady: false,
         without_tap: true,
+        disks: Disks::default(),
     };
     let action =
         |desired, entered, host| decide(Some(&intent(desired, 1)), &running, &alive(entered), None, host);
@@ -733,6 +743,7 @@ fn what_the_monitor_tells_of_its_boot_is_recorded_and_told() {
         by_firmware,
         steady: false,
         without_tap: false,
+        disks: Disks::default(),
     };
     let decide = |now: &Record, by_firmware| decide(Some(&wanted), now, &alive(by_firmware), None, Host::Up);
     assert_eq!(

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::spawn::{self, Disk, Nic, Parts, SpawnError};
 use super::{Actor, Context};
+use crate::decide::rate_limit;
 use crate::fault;
 use crate::firmware::Firmware;
 use crate::images::{ImageError, ImageName};
@@ -76,6 +77,7 @@ impl Actor {
                 .first()
                 .map(|disk| disk.id.clone())
                 .unwrap_or_default(),
+            volumes: parts.disks.iter().skip(1).map(|disk| disk.id.clone()).collect(),
             instance_id: self.record.instance_id.clone(),
         };
         if !self.remember(record).await {
@@ -86,8 +88,7 @@ impl Actor {
         match self.spawn(parts).await {
             Ok(monitor) => {
                 step("spawned");
-                self.monitor = Some(monitor);
-                self.since = Instant::now();
+                self.take_hold_of(Some(monitor));
             }
             Err(error) => self.start_failed(run, error).await,
         }
@@ -131,12 +132,14 @@ async fn prepare(
     let (vcpus, queues) = (vcpus(intent)?, queues(intent)?);
     let disks = async {
         let mut disks = Vec::new();
-        for volume in &intent.volumes {
-            // The record knows of the root volume alone.
-            let here = record.volume_id == volume.volume_id && record.start_micros > 0;
+        for volume in intent.volumes.iter().filter(|volume| !volume.detaching) {
+            let is_root = record.volume_id == volume.volume_id;
+            let was_here = is_root || record.volumes.contains(&volume.volume_id);
+            let was_here = was_here && record.start_micros > 0;
             disks.push(Disk {
                 id: volume.volume_id.clone(),
-                volume: lay(context, volume, volume.has_run || here).await?,
+                volume: lay(context, volume, volume.has_run || was_here).await?,
+                rate_limit: rate_limit(volume),
             });
         }
         Ok::<_, LaunchError>(disks)
@@ -172,16 +175,23 @@ async fn prepare(
     })
 }
 
-/// A volume, made unless the instance has run with it, and open.
-async fn lay(context: &Arc<Context>, wanted: &InstanceVolume, has_run: bool) -> Result<Volume, LaunchError> {
-    let pin = context
-        .images
-        .ensure(ImageName {
-            image_id: wanted.image_id.clone(),
-            size: wanted.image_size_bytes,
-            digest: wanted.image_digest.clone(),
-        })
-        .await?;
+/// A volume, made unless an instance has run with it, and open.
+pub(super) async fn lay(
+    context: &Arc<Context>,
+    wanted: &InstanceVolume,
+    has_run: bool,
+) -> Result<Volume, LaunchError> {
+    let pin = match wanted.image_id.is_empty() {
+        true => None,
+        false => {
+            let image = ImageName {
+                image_id: wanted.image_id.clone(),
+                size: wanted.image_size_bytes,
+                digest: wanted.image_digest.clone(),
+            };
+            Some(context.images.ensure(image).await?)
+        }
+    };
     fault::point("image-present");
     let (dir, wanted) = (context.dir.clone(), wanted.clone());
     let laid = tokio::task::spawn_blocking(move || {
@@ -204,9 +214,13 @@ async fn lay(context: &Arc<Context>, wanted: &InstanceVolume, has_run: bool) -> 
 }
 
 /// Ids name files here, so they are looked at first.
+fn is_usable(volume: &InstanceVolume) -> bool {
+    let is_image = volume.image_id.is_empty() || is_plain_id(&volume.image_id);
+    is_image && is_plain_id(&volume.volume_id)
+}
+
 fn check(intent: &InstanceIntent) -> Result<(), LaunchError> {
     let (volumes, enis) = (&intent.volumes, &intent.network_interfaces);
-    let is_usable = |volume: &InstanceVolume| is_plain_id(&volume.volume_id) && is_plain_id(&volume.image_id);
     if volumes.is_empty() || !volumes.iter().all(is_usable) {
         return Err(LaunchError::Malformed("volumes"));
     }

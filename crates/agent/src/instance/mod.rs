@@ -26,6 +26,7 @@ mod launch;
 mod recover;
 mod repair;
 mod spawn;
+mod volumes;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::board::Board;
-use crate::decide::{Action, Effort, Goal, Host, Monitor, Step, decide, observe};
+use crate::decide::{Action, Disks, Effort, Goal, Host, Monitor, Step, decide, observe};
 use crate::firmware::Firmware;
 use crate::images::Images;
 use crate::jail::Jail;
@@ -47,6 +48,7 @@ use crate::networks::Networks;
 use crate::paths::{DataDir, is_plain_id};
 use crate::record::{Cause, End, Phase, Record};
 use crate::store::Store;
+use crate::volume::VolumeError;
 use crate::{chain, consoles, fault, volume};
 
 pub use spawn::{sweep_launches, traces};
@@ -99,6 +101,7 @@ pub struct Actor {
     /// When this agent took hold of the monitor.
     since: Instant,
     effort: Option<Trying>,
+    known: volumes::Known,
     without_tap: watch::Receiver<BTreeSet<String>>,
 }
 
@@ -141,6 +144,7 @@ impl Actor {
             monitor: None,
             since: Instant::now(),
             effort: None,
+            known: volumes::Known::default(),
         }
     }
 
@@ -211,6 +215,11 @@ impl Actor {
                         self.replace_taps(&intent).await;
                     }
                 }
+                Action::Volume { volume_id, deed } => {
+                    if let Some(intent) = wanted.intent {
+                        self.change_volume(&intent, &volume_id, deed).await;
+                    }
+                }
                 Action::Erase => self.erase(intent).await,
                 Action::Forget => {
                     if self.forget().await {
@@ -237,8 +246,7 @@ impl Actor {
                     if found.is_some() {
                         tracing::info!(instance = self.record.instance_id, "adopted its monitor");
                     }
-                    self.monitor = found;
-                    self.since = Instant::now();
+                    self.take_hold_of(found);
                     return;
                 }
                 Err(error) => {
@@ -249,17 +257,28 @@ impl Actor {
         }
     }
 
+    fn take_hold_of(&mut self, monitor: Option<MonitorHandle>) {
+        self.monitor = monitor;
+        self.since = Instant::now();
+        self.known = volumes::Known::default();
+    }
+
     async fn look(&mut self, intent: Option<&InstanceIntent>) -> Monitor {
-        if let Some(monitor) = &self.monitor {
-            let told = monitor.told();
+        if let Some(told) = self.monitor.as_ref().map(MonitorHandle::told) {
+            // An adopted monitor may not have said it yet.
+            let entered = told.entered || self.record.phase == Phase::Entered;
+            // The first entry is told before anything else is asked.
+            if self.record.phase == Phase::Entered {
+                self.look_at_devices().await;
+            }
             let without = self.without_tap.borrow_and_update();
             let mut interfaces = intent.into_iter().flat_map(|intent| &intent.network_interfaces);
             return Monitor::Alive {
                 without_tap: interfaces.any(|eni| without.contains(&eni.network_interface_id)),
-                // An adopted monitor may not have said it yet.
-                entered: told.entered || self.record.phase == Phase::Entered,
+                entered,
                 by_firmware: told.by_firmware,
                 steady: self.since.elapsed() >= STEADY,
+                disks: self.known.disks(intent, Instant::now()),
             };
         }
         if !matches!(self.record.phase, Phase::Starting | Phase::Entered) {
@@ -284,7 +303,8 @@ impl Actor {
     async fn wait(&mut self, effort: Option<Effort>) -> bool {
         let wake = Option::zip(self.effort, effort).and_then(|(trying, effort)| trying.wake(effort));
         let steady = (self.record.recoveries > 0).then_some(self.since + STEADY);
-        let wake = wake.into_iter().chain(steady).min();
+        let volumes = self.known.wake(Instant::now());
+        let wake = wake.into_iter().chain(steady).chain(volumes).min();
         let wake = async {
             match wake {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -302,7 +322,7 @@ impl Actor {
         };
         if ended {
             tracing::info!(instance = self.record.instance_id, "its monitor ended");
-            self.monitor = None;
+            self.take_hold_of(None);
             self.effort = None;
             self.vacate();
             fault::point("monitor-ended");
@@ -406,6 +426,7 @@ impl Actor {
             by_firmware,
             steady: false,
             without_tap: false,
+            disks: Disks::default(),
         };
         self.context.board.post(observe(intent.as_ref(), &record, &seen));
         fault::point("entered");
@@ -442,14 +463,20 @@ impl Actor {
     /// Deletes what termination deletes. Idempotent.
     async fn erase(&mut self, intent: Option<&InstanceIntent>) {
         let volumes = intent.into_iter().flat_map(|intent| &intent.volumes);
-        let volumes: Vec<String> = volumes
+        let volumes: Vec<(String, u64)> = volumes
             .filter(|volume| volume.delete_on_termination && is_plain_id(&volume.volume_id))
-            .map(|volume| volume.volume_id.clone())
+            .map(|volume| (volume.volume_id.clone(), volume.attachment_epoch))
             .collect();
         let (dir, id) = (self.context.dir.clone(), self.record.instance_id.clone());
         let erased = tokio::task::spawn_blocking(move || {
-            for volume_id in volumes {
-                volume::remove(&dir, &volume_id)?;
+            for (volume_id, epoch) in volumes {
+                match volume::erase(&dir, &volume_id, epoch) {
+                    // It is another instance's by now.
+                    Err(error @ VolumeError::Stale { .. }) => {
+                        tracing::warn!(instance = id, error = %chain(&error), "keeping a volume");
+                    }
+                    erased => erased?,
+                }
             }
             fault::point("erasing");
             if let Err(error) = consoles::keep(&dir, &id) {

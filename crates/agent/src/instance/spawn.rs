@@ -25,7 +25,7 @@ use crate::jail::{Jail, JailError};
 use crate::monitor::{MonitorError, open_pidfd};
 use crate::networks::MTU;
 use crate::paths::DataDir;
-use crate::volume::Volume;
+use crate::volume::{Volume, VolumeError};
 
 /// Bytes; no outcome comes near it.
 const MAX_OUTCOME: u64 = 64 << 10;
@@ -34,6 +34,8 @@ const MAX_OUTCOME: u64 = 64 << 10;
 pub enum SpawnError {
     #[error("{doing}")]
     Io { doing: &'static str, source: io::Error },
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     #[error(transparent)]
     Jail(#[from] JailError),
     #[error("taking hold of the new monitor")]
@@ -60,6 +62,7 @@ pub struct Disk {
     /// The volume's id.
     pub id: String,
     pub volume: Volume,
+    pub rate_limit: RateLimit,
 }
 
 #[derive(Debug)]
@@ -97,9 +100,7 @@ pub fn spawn(
 ) -> Result<OwnedFd, SpawnError> {
     let mut limits = Limits::of(parts.vcpus, parts.memory_mib);
     for disk in &parts.disks {
-        let data = disk.volume.data.metadata();
-        let data = data.map_err(io_error("looking at the volume's data"))?;
-        limits.file = limits.file.max(data.len());
+        limits.file = limits.file.max(disk.volume.data_len()?);
     }
     let cell = jail
         .map(|jail| jail.cell(&parts.instance_id, &limits))
@@ -143,7 +144,11 @@ pub fn spawn(
             },
         },
         restore: None,
-        disks: parts.disks.into_iter().map(|disk| disk.spec(&mut fds)).collect(),
+        disks: parts
+            .disks
+            .into_iter()
+            .map(|disk| disk.spec(&mut |file| fds.give(file)))
+            .collect(),
         nics: parts.nics.into_iter().map(|nic| nic.spec(&mut fds)).collect(),
         rng_limit: Default::default(),
         balloon: None,
@@ -209,17 +214,18 @@ pub fn spawn(
 }
 
 impl Disk {
-    fn spec(self, fds: &mut Handout) -> DiskSpec {
+    /// `give` hands a file over, and answers the number that the monitor knows it by.
+    pub(super) fn spec(self, give: &mut impl FnMut(File) -> RawFd) -> DiskSpec {
         DiskSpec {
             serial: self.id.replacen('-', "", 1),
             id: self.id,
             read_only: false,
             cache: Cache::default(),
-            rate_limit: RateLimit::default(),
+            rate_limit: self.rate_limit,
             backing: DiskBacking::Overlay {
-                data_fd: fds.give(self.volume.data),
-                map_fd: fds.give(self.volume.map),
-                base_fd: fds.give(self.volume.base),
+                data_fd: give(self.volume.data),
+                map_fd: give(self.volume.map),
+                base_fd: self.volume.base.map(give),
             },
         }
     }

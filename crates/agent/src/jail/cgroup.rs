@@ -23,9 +23,10 @@ use std::path::{Path, PathBuf};
 use super::{cpus, write_setting};
 
 const MIB: u64 = 1 << 20;
-/// Bytes for the monitor itself, its page tables and KVM's, its pages of disks; besides 1/32 of the guest's memory,
-/// which is what the kernel may take at most to translate it.
-pub const OVERHEAD: u64 = 64 * MIB;
+/// Bytes for the monitor itself, its page tables and KVM's, its pages of disks and their chunk maps (2 MiB each at most,
+/// also of those that are attached later); besides 1/32 of the guest's memory, which is what the kernel may take at most to
+/// translate it.
+pub const OVERHEAD: u64 = 128 * MIB;
 /// Threads: vCPUs, workers, and those that the kernel adds for KVM and io_uring.
 pub const TASKS: u32 = 512;
 const PERIOD_MICROS: u64 = 100_000;

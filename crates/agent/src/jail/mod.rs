@@ -19,8 +19,9 @@ use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rustix::thread::UnshareFlags;
+use rustix::thread::{CapabilitySet, UnshareFlags};
 
+use crate::monitor::{MonitorError, MonitorHandle};
 use crate::paths::DataDir;
 use cgroup::{Cgroups, Group, Limits};
 use uid::{Lease, UidRange, Uids};
@@ -49,6 +50,8 @@ pub struct Jail {
     uids: Uids,
     cgroups: Cgroups,
     pin_vcpus: bool,
+    /// Whether limits of living monitors can be raised.
+    raises_limits: bool,
     /// Two cells that are made at once must not choose the same CPUs.
     choosing: Mutex<()>,
 }
@@ -78,10 +81,19 @@ impl Jail {
             ),
             Err(error) => tracing::debug!(%error, "looking for the disks of the data directory"),
         }
+        let own = rustix::thread::capabilities(None);
+        let raises_limits = own.is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_RESOURCE));
+        if !raises_limits {
+            tracing::warn!(
+                "without CAP_SYS_RESOURCE a volume that is attached later could not be larger than those before: the sizes of \
+                 the files that monitors write, their logs among them, are not limited"
+            );
+        }
         Jail {
             uids: Uids::new(settings.uids),
             cgroups,
             pin_vcpus: settings.pin_vcpus,
+            raises_limits,
             choosing: Mutex::default(),
         }
     }
@@ -107,9 +119,23 @@ impl Jail {
         Ok(Cell {
             lease,
             group,
-            largest_file: limits.file,
+            largest_file: match self.raises_limits {
+                true => limits.file,
+                false => libc::RLIM_INFINITY,
+            },
             cpus,
         })
+    }
+
+    /// Lets a monitor of this jail write files of up to `bytes`.
+    ///
+    /// # Errors
+    /// The kernel refuses; that the process is already dead is no error.
+    pub fn allow_file_size(&self, monitor: &MonitorHandle, bytes: u64) -> Result<(), MonitorError> {
+        match self.raises_limits {
+            true => monitor.allow_file_size(bytes),
+            false => Ok(()),
+        }
     }
 
     /// Removes what [`Jail::cell`] made, if no process is in it.

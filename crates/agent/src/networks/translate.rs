@@ -163,7 +163,15 @@ pub fn metadata(instance: &InstanceIntent, vpcs: &[VpcIntent]) -> Result<Instanc
         region: told.region.clone(),
         availability_zone: told.availability_zone.clone(),
         availability_zone_id: hearth_api::zones::id(&told.availability_zone),
-        root_device_name: "/dev/vda".to_owned(),
+        root_device_name: match instance.volumes.first() {
+            Some(root) if !root.device_name.is_empty() => root.device_name.clone(),
+            _ => "/dev/vda".to_owned(),
+        },
+        // What the instance is to let go is not its any more.
+        ebs_device_names: (instance.volumes.iter().skip(1))
+            .filter(|volume| !volume.detaching && !volume.device_name.is_empty())
+            .map(|volume| volume.device_name.clone())
+            .collect(),
         local_hostname: told.local_hostname.clone(),
         public_hostname: None,
         interface_id: eni.network_interface_id.clone(),

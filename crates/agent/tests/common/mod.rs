@@ -26,6 +26,8 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
+mod machines;
+
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A file system that is soon full; gone when dropped.
@@ -68,6 +70,8 @@ pub struct Cloud {
     boot: u32,
     /// More of the agent's.
     pub arguments: Vec<String>,
+    /// Absent: its monitors are stand-ins.
+    pub machines: Option<machines::Host>,
 }
 
 /// What the control plane knows of its host, and decides about it.
@@ -172,6 +176,7 @@ impl Cloud {
             patience: 60,
             boot: 1,
             arguments: Vec::new(),
+            machines: None,
         };
         cloud.serve(listener);
         cloud
@@ -231,15 +236,17 @@ impl Cloud {
 
     fn command(&self, subcommand: &[&str]) -> Command {
         let agent = Path::new(env!("CARGO_BIN_EXE_hearth-agent"));
-        let monitor = agent.with_file_name("examples").join("fake-monitor");
         let mut command = Command::new(agent);
+        command.args(subcommand).arg("--data-dir").arg(self.data_dir());
+        match &self.machines {
+            Some(host) => command
+                .args(["--host-network-namespace", &host.namespace])
+                .args(["--cgroup", &host.cgroup]),
+            None => command
+                .args(["--simulate-host", "--vmm"])
+                .arg(agent.with_file_name("examples").join("fake-monitor")),
+        };
         command
-            .args(subcommand)
-            .arg("--simulate-host")
-            .arg("--data-dir")
-            .arg(self.data_dir())
-            .arg("--vmm")
-            .arg(monitor)
             .env("HEARTH_AGENT_BOOT_ID", self.boot.to_string())
             .stdout(Stdio::null())
             .stderr(self.log());
@@ -487,7 +494,12 @@ impl Drop for Cloud {
             eprintln!("---- the agent's log\n{}", self.logged());
         }
         self.kill_agent();
-        self.kill_monitors();
+        match self.machines {
+            Some(_) => {
+                let _ = self.command(&["cleanup"]).status();
+            }
+            None => self.kill_monitors(),
+        }
     }
 }
 

@@ -158,9 +158,10 @@ pub(super) fn check_len(file: &impl Store, part: Part, expected: u64) -> Result<
     }
 }
 
-/// As [`check_len`], but an odd tail shorter than a sector is no part of the base's size: an image file may have one.
-pub(super) fn check_base(base: &impl Store, expected: u64) -> Result<(), OpenError> {
-    let size = base.size().map_err(|source| OpenError::Io {
+/// As [`check_len`], but an odd tail shorter than a sector is no part of the base's size: an image file may have one. No
+/// base is one of no bytes.
+pub(super) fn check_base(base: Option<&impl Store>, expected: u64) -> Result<(), OpenError> {
+    let size = base.map_or(Ok(0), Store::size).map_err(|source| OpenError::Io {
         doing: "asking for the size of",
         part: Part::Base,
         source,

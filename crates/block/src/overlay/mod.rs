@@ -10,6 +10,9 @@
 //! presence lives in memory; a crash forgets it, the chunk reverts to the base, and whatever bytes were left in the data file
 //! are never trusted: the next write fills the chunk again.
 //!
+//! **Without a base** a disk is blank at first: an absent chunk reads as zeros. The files are the same, so that whoever
+//! reads a chunk map (snapshots, copies) needs to know one format.
+//!
 //! **Growth.** Whoever makes the data file longer may have an open overlay take on the new size, by
 //! [`refresh_size`](Disk::refresh_size). It never shrinks.
 
@@ -97,11 +100,11 @@ pub fn create_chunked(
     map.sync_all().map_err(io("syncing", Part::Map))
 }
 
-/// A sparse data file and a chunk map over a read-only base. Dropping it flushes nothing.
+/// A sparse data file and a chunk map over a read-only base, or over none. Dropping it flushes nothing.
 pub struct Overlay<F = File> {
     data: F,
     map: F,
-    base: F,
+    base: Option<F>,
     /// As the map's header has it, but for the size.
     opened: Geometry,
     /// Bytes of the virtual disk. It only grows.
@@ -141,12 +144,13 @@ impl Overlay {
 }
 
 impl<F: Store> Overlay<F> {
-    /// Opens what [`create`] made. The map is locked (`flock`) until every duplicate of its descriptor is closed, so
+    /// Opens what [`create`] made; without a base where `base_size` was 0. The map is locked (`flock`) until every duplicate of its descriptor is closed, so
     /// that two monitors never write one overlay.
     ///
     /// # Errors
     /// A file cannot be read, is damaged, does not belong to the others, or is open elsewhere.
-    pub fn open(data: F, map: F, base: F) -> Result<Overlay<F>, OpenError> {
+    pub fn open(data: F, map: F, base: impl Into<Option<F>>) -> Result<Overlay<F>, OpenError> {
+        let base = base.into();
         let locked = map.try_lock().map_err(|source| OpenError::Io {
             doing: "locking",
             part: Part::Map,
@@ -157,7 +161,7 @@ impl<F: Store> Overlay<F> {
         }
         let geometry = Geometry::read(&map)?;
         check_len(&data, Part::Data, geometry.size)?;
-        check_base(&base, geometry.base_size)?;
+        check_base(base.as_ref(), geometry.base_size)?;
         let present = Presence::load(&map, &geometry)?;
         Ok(Overlay {
             data,
@@ -251,10 +255,9 @@ impl<F: Store> Overlay<F> {
         let left = self.opened.base_size.saturating_sub(offset);
         let (inside, beyond) = buf.split_at_mut(buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
         beyond.fill(0);
-        if inside.is_empty() {
-            Ok(())
-        } else {
-            self.base.read_exact_at(inside, offset)
+        match &self.base {
+            Some(base) if !inside.is_empty() => base.read_exact_at(inside, offset),
+            _ => Ok(()),
         }
     }
 
@@ -418,8 +421,9 @@ impl<F: Store> Disk for Overlay<F> {
 
     fn backings(&self) -> Vec<&Backing> {
         // In the order of `DATA` and `BASE`.
-        match (self.data.backing(), self.base.backing()) {
-            (Some(data), Some(base)) => vec![data, base],
+        match (self.data.backing(), self.base.as_ref().map(Store::backing)) {
+            (Some(data), Some(Some(base))) => vec![data, base],
+            (Some(data), None) => vec![data],
             _ => Vec::new(),
         }
     }

@@ -254,3 +254,36 @@ fn threads_fill_one_chunk_once() {
         );
     }
 }
+
+#[test]
+fn without_a_base_a_disk_is_blank_until_it_is_written() {
+    let (data, map) = (tempfile().unwrap(), tempfile().unwrap());
+    create_chunked(&data, &map, 0, 4 * CHUNK, CHUNK).unwrap();
+    // What a crash has left in the data file of an absent chunk is not the disk's.
+    Store::write_all_at(&data, &[9; 4 * CHUNK as usize], 0).unwrap();
+    let open = || Overlay::open(data.try_clone().unwrap(), map.try_clone().unwrap(), None);
+    let disk = open().unwrap();
+    assert_eq!(read(&disk, 0, 4 * CHUNK as usize), [0; 4 * CHUNK as usize]);
+    disk.write_at(b"hearth", CHUNK + 10).unwrap();
+    disk.flush().unwrap();
+    drop(disk);
+    let disk = open().unwrap();
+    let mut expected = vec![0; 4 * CHUNK as usize];
+    expected[CHUNK as usize + 10..][..6].copy_from_slice(b"hearth");
+    assert_eq!(read(&disk, 0, expected.len()), expected);
+
+    // One that has a base is not opened without it.
+    let (data, map, _base) = fixture(CHUNK, 2 * CHUNK);
+    let refused = Overlay::open(data, map, None).err().unwrap();
+    assert!(
+        matches!(
+            refused,
+            OpenError::Length {
+                part: Part::Base,
+                found: 0,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+}

@@ -146,10 +146,7 @@ fn meta_data(dir: &mut Directory, instance: &InstanceMetadata) {
     dir.leaf("ami-id", &instance.ami_id)
         .leaf("ami-launch-index", instance.ami_launch_index.to_string())
         .leaf("ami-manifest-path", "(unknown)")
-        .directory("block-device-mapping", |dir| {
-            dir.leaf("ami", &instance.root_device_name)
-                .leaf("root", &instance.root_device_name);
-        })
+        .directory("block-device-mapping", |dir| block_devices(dir, instance))
         .leaf("hostname", &instance.local_hostname)
         .leaf("instance-action", "none")
         .leaf("instance-id", &instance.instance_id)
@@ -189,6 +186,18 @@ fn meta_data(dir: &mut Directory, instance: &InstanceMetadata) {
                 }
             });
         });
+    }
+}
+
+/// EC2 tells the root device with its directory, and the others without. It tells of the volumes that there were when the
+/// instance started; here those that are attached now.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html>
+fn block_devices(dir: &mut Directory, instance: &InstanceMetadata) {
+    dir.leaf("ami", &instance.root_device_name)
+        .leaf("root", &instance.root_device_name);
+    for (name, number) in instance.ebs_device_names.iter().zip(1..) {
+        let name = name.strip_prefix("/dev/").unwrap_or(name);
+        dir.leaf(format!("ebs{number}"), name);
     }
 }
 

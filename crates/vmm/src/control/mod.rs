@@ -51,7 +51,8 @@ pub enum Request {
         tap_fds: Vec<RawFd>,
     },
     /// Detaches a device. The guest is asked to let it go, and [`Event::DeviceDetached`] says when it has; it can
-    /// be asked again. With `force` the device is gone at once, whatever the guest thinks of it.
+    /// be asked again. With `force` the device is gone at once, whatever the guest thinks of it. Of a disk the guest keeps
+    /// a device `gone-SLOT` that fails all requests, until it lets that go or resets.
     Detach {
         device: String,
         #[serde(default)]
@@ -193,6 +194,16 @@ pub struct DeviceStatus {
     /// [`Event::DeviceReplaced`] comes then.
     #[serde(default)]
     pub replacing: bool,
+    /// Of a disk; absent of other devices, and from monitors that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskStatus>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// That the guest sees.
+    pub size_bytes: u64,
+    pub rate_limit: RateLimit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

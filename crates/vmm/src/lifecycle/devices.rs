@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::Lifecycle;
-use crate::control::{DeviceStatus, Event, VmState};
+use super::{Lifecycle, chain};
+use crate::control::{DeviceStatus, DiskStatus, Event, VmState};
 use crate::devices::{Backend, DeviceError};
 use crate::machine::Machine;
 use crate::open::{OpenError, Passed, open_disk, open_nic, open_taps};
@@ -35,8 +35,8 @@ pub(super) enum ChangeError {
     },
     #[error("device {0:?} is no disk")]
     NoDisk(String),
-    #[error("giving device {device:?} another TAP")]
-    Tap {
+    #[error("giving the driver of device {device:?} another one")]
+    Exchange {
         device: String,
         #[source]
         source: ExchangeError,
@@ -55,6 +55,13 @@ impl Lifecycle {
                 slot,
                 leaving: entry.leaving,
                 replacing: machine.slots.is_stand_in(slot),
+                disk: match &entry.backend {
+                    Backend::Disk(plan) => Some(DiskStatus {
+                        size_bytes: plan.disk.size(),
+                        rate_limit: plan.limiter.limit(),
+                    }),
+                    _ => None,
+                },
             })
             .collect()
     }
@@ -117,11 +124,7 @@ impl Lifecycle {
         descriptors: Vec<OwnedFd>,
         machine: &mut Machine,
     ) -> Result<(), ChangeError> {
-        let runs = match self.queue.state() {
-            VmState::Running => true,
-            VmState::Paused => false,
-            VmState::Starting | VmState::Ending => return Err(ChangeError::NotRunning),
-        };
+        let runs = self.runs()?;
         let taps = open_taps(&mut Passed::new(descriptors), tap_fds).map_err(|source| ChangeError::Open {
             device: id.to_owned(),
             source,
@@ -154,7 +157,7 @@ impl Lifecycle {
         machine
             .slots
             .exchange(slot, device)
-            .map_err(|source| ChangeError::Tap {
+            .map_err(|source| ChangeError::Exchange {
                 device: id.to_owned(),
                 source,
             })
@@ -164,8 +167,7 @@ impl Lifecycle {
     pub(super) fn detach(&mut self, id: &str, force: bool, machine: &mut Machine) -> Result<(), ChangeError> {
         let slot = self.plan.devices.ask_to_leave(id)?;
         if force {
-            machine.slots.remove(slot);
-            self.finish_leave(slot);
+            self.take_away(slot, machine);
             return Ok(());
         }
         machine
@@ -176,6 +178,59 @@ impl Lifecycle {
                 device: id.to_owned(),
                 source,
             })
+    }
+
+    /// Takes a device out of the machine. A driver of a disk gets answers all the same, from one that fails, until the guest
+    /// has let that go.
+    fn take_away(&mut self, slot: u8, machine: &mut Machine) {
+        let Some((device, Backend::Disk(plan))) = self.plan.devices.take_away(slot) else {
+            machine.slots.remove(slot);
+            self.finish_leave(slot);
+            return;
+        };
+        if let Err(error) = self.exchange(slot, machine) {
+            tracing::warn!(
+                error = chain(&error),
+                device,
+                "the guest has no device in its place"
+            );
+            machine.slots.remove(slot);
+            self.plan.devices.remove(slot);
+        }
+        plan.flush(&device);
+        drop(plan);
+        self.announce(&Event::DeviceDetached { device });
+    }
+
+    /// Has the guest go on with what the plan has for a slot now, and asks it to let that go.
+    fn exchange(&self, slot: u8, machine: &mut Machine) -> Result<(), ChangeError> {
+        let runs = self.runs()?;
+        let Some(entry) = self.plan.devices.in_slot(slot) else {
+            return Ok(());
+        };
+        machine.pause().map_err(|_| ChangeError::NotRunning)?;
+        let rebuilt = self.rebuild(&entry.id, machine);
+        if runs {
+            machine.resume();
+        }
+        rebuilt?;
+        machine
+            .slots
+            .ask_to_eject(slot)
+            .map_err(|source| ChangeError::Host {
+                doing: "asking the guest to let go",
+                device: entry.id.clone(),
+                source,
+            })
+    }
+
+    /// Whether the machine runs, and not only could.
+    fn runs(&self) -> Result<bool, ChangeError> {
+        match self.queue.state() {
+            VmState::Running => Ok(true),
+            VmState::Paused => Ok(false),
+            VmState::Starting | VmState::Ending => Err(ChangeError::NotRunning),
+        }
     }
 
     /// Takes on the size that a disk's files have now.
@@ -237,11 +292,7 @@ impl Lifecycle {
 
     fn forget(&mut self, slot: u8) -> Option<String> {
         let entry = self.plan.devices.remove(slot)?;
-        if let Backend::Disk(plan) = &entry.backend
-            && let Err(error) = plan.disk.flush()
-        {
-            tracing::error!(%error, disk = entry.id, "last flush of a disk");
-        }
+        entry.flush();
         Some(entry.id)
     }
 }

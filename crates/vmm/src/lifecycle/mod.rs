@@ -235,11 +235,7 @@ impl Lifecycle {
 
     fn flush_disks(&self) {
         for (_, entry) in self.plan.devices.iter() {
-            if let Backend::Disk(plan) = &entry.backend
-                && let Err(error) = plan.disk.flush()
-            {
-                tracing::error!(%error, disk = entry.id, "last flush of a disk");
-            }
+            entry.flush();
         }
     }
 }

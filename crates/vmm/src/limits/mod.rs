@@ -46,6 +46,8 @@ pub struct RateLimit {
 /// Two buckets that must both be out of debt for a request to pass.
 #[derive(Debug)]
 pub struct Limiter {
+    /// As it was set. The control thread's.
+    limit: Mutex<RateLimit>,
     operations: Bucket,
     bytes: Bucket,
     /// The buckets' zero of time.
@@ -61,6 +63,7 @@ impl Limiter {
     #[must_use]
     pub fn new(limit: &RateLimit) -> Arc<Self> {
         let limiter = Self {
+            limit: Mutex::new(*limit),
             operations: Bucket::default(),
             bytes: Bucket::default(),
             epoch: Instant::now(),
@@ -75,6 +78,7 @@ impl Limiter {
 
     /// Sets new limits from now on, forgetting debts to the old ones.
     pub fn set(&self, limit: &RateLimit) {
+        *self.limit.lock().unwrap_or_else(PoisonError::into_inner) = *limit;
         let now = self.nanos(Instant::now());
         self.operations.set(limit.operations, now);
         self.bytes.set(limit.bytes, now);
@@ -87,6 +91,11 @@ impl Limiter {
             }
             None => false,
         });
+    }
+
+    #[must_use]
+    pub fn limit(&self) -> RateLimit {
+        *self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets a request pass, and charges it, if neither bucket is in debt.

@@ -37,7 +37,7 @@ fn attach_overlay(id: &str) -> Request {
         spec.backing = DiskBacking::Overlay {
             data_fd: 0,
             map_fd: 1,
-            base_fd: 2,
+            base_fd: Some(2),
         };
     }
     request
@@ -183,4 +183,45 @@ fn what_was_attached_survives_a_reset_and_what_was_leaving_does_not() {
     linux.wait_for_shell();
     assert_eq!(linux.ok("cat /sys/block/vda/size"), (MIB / 512).to_string());
     assert_eq!(linux.run("[ -e /sys/block/vdb ]").0, 1);
+}
+
+#[test]
+fn a_disk_that_is_taken_away_fails_and_goes_and_comes_again() {
+    let test = "a_disk_that_is_taken_away_fails_and_goes";
+    let Some(mut linux) = Linux::boot(test, |_, _| {}) else {
+        return;
+    };
+    let Some(Event::Entered { .. }) = linux.control().next_event(EJECTION) else {
+        panic!("not entered");
+    };
+    let file = disk(4);
+    let mut attach = attach_disk(DISK);
+    if let Request::AttachDisk(spec) = &mut attach {
+        // One request a second: some wait when the disk goes.
+        spec.rate_limit = serde_json::from_str(r#"{"operations":{"per_second":1}}"#).unwrap();
+    }
+    let reply = linux.control().request_with(&attach, &[file.as_fd()]);
+    assert_eq!(reply, Reply::Ok);
+    linux.until("[ -b /dev/vda ]");
+    linux.ok("(dd if=/dev/vda of=/dev/null bs=4k iflag=direct 2>/tmp/said; echo $? >/tmp/code) &");
+    linux.until("grep -q '[1-9]' /sys/block/vda/inflight");
+    let device = DISK.to_owned();
+    let reply = linux.control().request(&Request::Detach { device, force: true });
+    assert_eq!(reply, Reply::Ok);
+    let device = DISK.to_owned();
+    let event = linux.control().next_event(EJECTION);
+    assert_eq!(event, Some(Event::DeviceDetached { device }));
+    // Whoever waits for it gets an error, and the guest has let it go.
+    linux.until("[ -s /tmp/code ]");
+    assert_eq!(linux.ok("cat /tmp/code"), "1", "{}", linux.ok("cat /tmp/said"));
+    let event = linux.control().next_event(EJECTION);
+    assert!(
+        matches!(&event, Some(Event::DeviceDetached { device }) if device.starts_with("gone-")),
+        "{event:?}"
+    );
+    assert_eq!(linux.run("[ -e /sys/block/vda ]").0, 1);
+    let reply = linux.control().request_with(&attach_disk(DISK), &[file.as_fd()]);
+    assert_eq!(reply, Reply::Ok);
+    linux.until("[ -b /dev/vda ]");
+    linux.ok("dd if=/dev/vda of=/dev/null bs=64k");
 }

@@ -7,6 +7,10 @@ use super::request::Request;
 use crate::metrics::Operation;
 use crate::virtio::chain::Chain;
 
+/// Bytes of the largest request that counts as one operation; a larger one counts as several.
+/// <https://docs.aws.amazon.com/ebs/latest/userguide/ebs-io-characteristics.html>
+const OPERATION_LEN: u64 = 256 << 10;
+
 /// A request that the device has taken and not yet given back.
 pub(super) struct InFlight {
     pub(super) chain: Chain,
@@ -28,6 +32,11 @@ impl InFlight {
             Request::Read { len, .. } | Request::Write { len, .. } => len,
             _ => 0,
         }
+    }
+
+    /// As the rate limit counts it.
+    pub(super) fn operations(&self) -> u64 {
+        self.len().div_ceil(OPERATION_LEN).max(1)
     }
 
     /// As metrics call it.

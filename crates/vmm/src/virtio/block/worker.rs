@@ -255,7 +255,7 @@ impl BlockWorker {
             return true;
         };
         let was_held = self.with.throttle.is_holding();
-        let admitted = self.with.throttle.admit(1, request.len());
+        let admitted = self.with.throttle.admit(request.operations(), request.len());
         if admitted
             && was_held
             && let Some(operation) = request.operation()
