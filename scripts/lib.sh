@@ -71,3 +71,21 @@ source_distribution() {
     fi
     printf '%s\n' "$dir"
 }
+
+# debian_package FILE: the directory of the Debian package that a file names with its version and hash, unpacked when the file is
+# another one.
+debian_package() {
+    local dir name version hash
+    dir=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/package-$(sha256sum "$1" | cut -c1-16)
+    if [ ! -d "$dir" ]; then
+        read -r name version hash < <(grep -v '^#' "$1")
+        rm -rf "$dir.partial"
+        mkdir -p "$dir.partial/unpacked"
+        (cd "$dir.partial" && apt-get --quiet=2 -o "APT::Sandbox::User=$(id --user --name)" download "$name=$version" >&2)
+        sha256sum --check --status <<<"$hash  $(echo "$dir.partial"/*.deb)" || die "$name $version is not what $1 says: its SHA-256 is not $hash"
+        dpkg-deb --extract "$dir.partial"/*.deb "$dir.partial/unpacked"
+        mv "$dir.partial/unpacked" "$dir"
+        rm -r "$dir.partial"
+    fi
+    printf '%s\n' "$dir"
+}

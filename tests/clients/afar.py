@@ -4,7 +4,6 @@ usage: afar.py ENDPOINT REGION CREDENTIALS BUNDLE HEARTH AMI
 """
 
 import base64
-import configparser
 import contextlib
 import hashlib
 import hmac
@@ -16,13 +15,13 @@ import sys
 import time
 from urllib.parse import urlsplit
 
+from cloud import owner
+
 endpoint, region, credentials, bundle, hearth, image = sys.argv[1:]
 port = urlsplit(endpoint).port
 endpoint = f"https://localhost:{port}"
 home = os.path.dirname(bundle)
-profile = configparser.ConfigParser()
-profile.read(credentials)
-key, secret = profile["default"]["aws_access_key_id"], profile["default"]["aws_secret_access_key"]
+key, secret = owner(credentials)
 os.environ.update(AWS_EC2_METADATA_DISABLED="true", AWS_MAX_ATTEMPTS="1", AWS_PAGER="", HOME=home)
 for name in [name for name in os.environ if name.startswith("AWS_") and "KEY" in name or name == "AWS_PROFILE"]:
     del os.environ[name]

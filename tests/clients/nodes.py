@@ -1,18 +1,15 @@
 """libcloud, which signs by Signature Version 2 in this region. usage: nodes.py ENDPOINT REGION CREDENTIALS AMI"""
 
-import configparser
 import sys
 from urllib.parse import urlsplit
 
 import libcloud.compute.drivers.ec2 as ec2
+from cloud import owner
 from libcloud.compute.base import NodeImage
 from libcloud.compute.types import NodeState
 
 endpoint, region, credentials, image = sys.argv[1:]
-profile = configparser.ConfigParser()
-profile.read(credentials)
-profile = profile["default"]
-KEY, SECRET = profile["aws_access_key_id"], profile["aws_secret_access_key"]
+KEY, SECRET = owner(credentials)
 address = urlsplit(endpoint)
 done = 0
 

@@ -6,7 +6,6 @@ moto as they do there. Tests that fail with a known reason are listed in moto_di
 passes is a failure, too.
 """
 
-import configparser
 import json
 import os
 import pathlib
@@ -22,6 +21,7 @@ import botocore.session
 import botocore.waiter
 import freezegun
 import pytest
+from cloud import environment
 
 REGION = "us-east-1"
 # Tests that only look at regions. All others are in the one above, whichever they name: moto's AMIs are in every region, with
@@ -56,12 +56,7 @@ class Clouds:
         """Starts a cloud, and lets boto3 call it."""
         self.socket.sendall(b"\n")
         told = json.loads(self.answers.readline())
-        profile = configparser.ConfigParser()
-        profile.read(told["credentials"])
-        profile = profile["default"]
-        os.environ["AWS_ENDPOINT_URL"] = told["endpoint"]
-        os.environ["AWS_ACCESS_KEY_ID"] = profile["aws_access_key_id"]
-        os.environ["AWS_SECRET_ACCESS_KEY"] = profile["aws_secret_access_key"]
+        os.environ.update(environment(told["endpoint"], REGION, told["credentials"]))
         boto3.DEFAULT_SESSION = None
 
 

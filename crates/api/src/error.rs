@@ -186,6 +186,7 @@ error_codes! {
     InsufficientFreeAddressesInSubnet = "InsufficientFreeAddressesInSubnet", ResourceExhausted;
     InstanceLimitExceeded = "InstanceLimitExceeded", ResourceExhausted;
     RulesPerSecurityGroupLimitExceeded = "RulesPerSecurityGroupLimitExceeded", ResourceExhausted;
+    SecurityGroupLimitExceeded = "SecurityGroupLimitExceeded", ResourceExhausted;
     SecurityGroupsPerInterfaceLimitExceeded = "SecurityGroupsPerInterfaceLimitExceeded", ResourceExhausted;
     RequestLimitExceeded = "RequestLimitExceeded", ResourceExhausted;
     ResourceLimitExceeded = "ResourceLimitExceeded", ResourceExhausted;
@@ -282,6 +283,12 @@ impl ApiError {
         Self::new(ErrorCode::InternalError, message)
     }
 
+    /// The status of this error, for a service that has another name for it.
+    pub fn status_as(self, name: &str) -> Status {
+        let details = ErrorDetails::with_error_info(name, DOMAIN, []);
+        Status::with_error_details(self.code.grpc(), self.message, details)
+    }
+
     /// Reads the error out of a status that Hearth's API answered with; `None` for anything else, such as a lost
     /// connection or an unknown method.
     pub fn from_status(status: &Status) -> Option<Self> {
@@ -292,8 +299,8 @@ impl ApiError {
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        let details = ErrorDetails::with_error_info(error.code.as_str(), DOMAIN, []);
-        Status::with_error_details(error.code.grpc(), error.message, details)
+        let name = error.code.as_str().to_owned();
+        error.status_as(&name)
     }
 }
 

@@ -6,6 +6,10 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use http::Request;
+use http::header::HOST;
+use http::uri::Authority;
+
 use crate::iam::session::Session;
 use crate::state::{AccessKey, Role, Scope, State, User};
 
@@ -119,6 +123,26 @@ impl fmt::Display for Origin {
     }
 }
 
+/// The URL that a request over a network was sent to, as far as the caller says: `https://HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint(pub String);
+
+impl Endpoint {
+    /// By the authority of a request's URL, or its header `Host`. `None`: it has none.
+    pub fn of<B>(request: &Request<B>, origin: Origin) -> Option<Self> {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let authority = match request.uri().authority() {
+            Some(authority) => authority.clone(),
+            None => host?.parse::<Authority>().ok()?,
+        };
+        let scheme = if origin.is_secure { SECURE } else { PLAIN };
+        Some(Self(format!(
+            "{scheme}{}",
+            authority.as_str().rsplit('@').next()?
+        )))
+    }
+}
+
 const SECURE: &str = "https://";
 const PLAIN: &str = "http://";
 
@@ -145,6 +169,8 @@ pub struct Call {
     pub principal: Principal,
     /// Where the request came from, of callers over a network.
     pub origin: Option<Origin>,
+    /// Where it was sent to, of callers over a network.
+    pub endpoint: Option<Endpoint>,
     /// Whether everything is to be checked and nothing to be done.
     pub dry_run: bool,
     /// The region that the call is for; empty for a call that is for none, of IAM or the operator.
@@ -164,6 +190,7 @@ impl Call {
             action,
             principal,
             origin: None,
+            endpoint: None,
             dry_run: false,
             region: String::new(),
             is_operators: false,
@@ -262,6 +289,40 @@ mod tests {
             assert_eq!(Origin::read(&origin.to_string()), Some(origin));
         }
         assert!(Origin::read("192.0.2.1").is_none());
+    }
+
+    #[test]
+    fn endpoints_are_told_as_they_were_called() {
+        for (uri, host, is_secure, expected) in [
+            (
+                "/",
+                Some("cloud.example:7602"),
+                true,
+                Some("https://cloud.example:7602"),
+            ),
+            (
+                "https://[2001:db8::1]:7602/x",
+                Some("other"),
+                true,
+                Some("https://[2001:db8::1]:7602"),
+            ),
+            (
+                "http://user:secret@192.0.2.1/",
+                None,
+                false,
+                Some("http://192.0.2.1"),
+            ),
+            ("/", Some("not a host"), true, None),
+            ("/", None, true, None),
+        ] {
+            let mut request = Request::builder().uri(uri);
+            if let Some(host) = host {
+                request = request.header(HOST, host);
+            }
+            let address = "192.0.2.2".parse().unwrap();
+            let found = Endpoint::of(&request.body(()).unwrap(), Origin { address, is_secure });
+            assert_eq!(found.map(|found| found.0).as_deref(), expected, "{uri} {host:?}");
+        }
     }
 
     #[tokio::test]

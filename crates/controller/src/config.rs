@@ -104,11 +104,11 @@ pub struct Config {
     #[arg(long, env = "HEARTH_INSTANCE_LIMIT", default_value_t = 1000)]
     pub instance_limit: u32,
 
-    /// Images that may exist at the same time.
+    /// Images that an account may have at the same time.
     #[arg(long, env = "HEARTH_IMAGE_LIMIT", default_value_t = 1000)]
     pub image_limit: u32,
 
-    /// GiB that the disks of all images may have together. Holes count.
+    /// GiB that the disks of an account's images may have together. Holes count.
     #[arg(long, env = "HEARTH_IMAGE_GIB_LIMIT", default_value_t = 4096)]
     pub image_gib_limit: u32,
 

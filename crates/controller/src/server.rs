@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tower::Layer as _;
+use tower::layer::layer_fn;
 
 use crate::app::{App, UPLOADS};
 use crate::config::Config;
@@ -25,6 +26,7 @@ use crate::door::calls::Calls;
 use crate::door::forward::Forward;
 use crate::door::peers::Peers;
 use crate::door::port::{Http2, Port, Services};
+use crate::door::words::Words;
 use crate::door::{accept, files, port, socket};
 use crate::gateway::{self, Sessions};
 use crate::join::{self, Issuer};
@@ -186,6 +188,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         );
     let api = builder()
         .max_concurrent_streams(STREAMS)
+        .layer(layer_fn(Words))
         .layer(calls)
         .layer(forward)
         .add_routes(routes)

@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value as Json};
 use crate::form::scalar;
 use crate::refusal::Refusal;
 use crate::table::{Call, Field, Index, Kind, Table};
-use crate::wire::{Malformed, Value, delimited, encoded_time, is_packable, next, timestamp, unpack, varint};
+use crate::wire::{Found, Malformed, Value, delimited, encoded_time, is_packable, timestamp, unpack, varint};
 
 /// Of requests and answers.
 pub const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
@@ -166,48 +166,24 @@ pub fn error(code: &str, message: &str) -> String {
     serde_json::json!({ "__type": code, "message": message }).to_string()
 }
 
-fn structure(table: &Table, shape: Index, mut bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
-    let mut following = advance(&mut bytes, 0)?;
-    let mut separator = '{';
+fn structure(table: &Table, shape: Index, bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
+    let found = Found::read(bytes)?;
+    let mut separator = "";
+    out.push('{');
+    // What is Hearth's own has no name in the model.
     for field in &table.fields(shape).fields {
-        let mut values = Vec::new();
-        while let Some((number, value)) = following
-            && number <= field.number
-        {
-            // What is Hearth's own has no name in the model.
-            if number == field.number {
-                values.push(value);
-            }
-            following = advance(&mut bytes, number)?;
-        }
-        if values.is_empty() && !is_shown(field) {
+        let values = found.of(field.number);
+        if values.len() == 0 && !is_shown(field) {
             continue;
         }
-        out.push(separator);
-        separator = ',';
+        out.push_str(separator);
+        separator = ",";
         text(&field.element, out);
         out.push(':');
-        members(table, field, &values, out)?;
-    }
-    while let Some((number, _)) = following {
-        following = advance(&mut bytes, number)?;
-    }
-    if separator == '{' {
-        out.push('{');
+        members(table, field, values, out)?;
     }
     out.push('}');
     Ok(())
-}
-
-/// The next field, which is not before the one of a number.
-fn advance<'a>(bytes: &mut &'a [u8], last: u32) -> Result<Option<(u32, Value<'a>)>, Malformed> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    match next(bytes)? {
-        (number, _) if number < last => Err(Malformed("its fields are not in order")),
-        found => Ok(Some(found)),
-    }
 }
 
 /// Whether a field is written that the message does not have.
@@ -216,10 +192,16 @@ fn is_shown(field: &Field) -> bool {
 }
 
 /// A field's values; none: it is as it is by default.
-fn members(table: &Table, field: &Field, values: &[Value<'_>], out: &mut String) -> Result<(), Malformed> {
+fn members<'a>(
+    table: &Table,
+    field: &Field,
+    values: impl DoubleEndedIterator<Item = Value<'a>>,
+    out: &mut String,
+) -> Result<(), Malformed> {
     let Some(list) = &field.list else {
-        match values.last() {
-            Some(value) => write(table, field.kind, *value, out)?,
+        let mut values = values;
+        match values.next_back() {
+            Some(value) => write(table, field.kind, value, out)?,
             None => out.push_str(match field.kind {
                 Kind::Boolean => "false",
                 Kind::Integer | Kind::Long => "0",
@@ -238,8 +220,7 @@ fn members(table: &Table, field: &Field, values: &[Value<'_>], out: &mut String)
                 self::entry(table, field.kind, entry, out)?;
                 separator = ",";
             }
-            Value::Bytes(packed) if is_packable(field.kind) => {
-                let mut packed = *packed;
+            Value::Bytes(mut packed) if is_packable(field.kind) => {
                 while !packed.is_empty() {
                     out.push_str(separator);
                     write(table, field.kind, unpack(field.kind, &mut packed)?, out)?;
@@ -248,7 +229,7 @@ fn members(table: &Table, field: &Field, values: &[Value<'_>], out: &mut String)
             }
             value => {
                 out.push_str(separator);
-                write(table, field.kind, *value, out)?;
+                write(table, field.kind, value, out)?;
                 separator = ",";
             }
         }
@@ -258,26 +239,19 @@ fn members(table: &Table, field: &Field, values: &[Value<'_>], out: &mut String)
 }
 
 /// `"key":value`, of a map.
-fn entry(table: &Table, kind: Kind, mut bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
+fn entry(table: &Table, kind: Kind, bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
     let Kind::Structure(shape) = kind else {
         return Err(Malformed("a map has no entries"));
     };
     let [key, value] = table.fields(shape).fields.as_slice() else {
         return Err(Malformed("an entry of a map has two halves"));
     };
-    let (mut own_key, mut own_value) = (None, None);
-    while !bytes.is_empty() {
-        match next(&mut bytes)? {
-            (number, found) if number == key.number => own_key = Some(found),
-            (number, found) if number == value.number => own_value = Some(found),
-            _ => {}
-        }
-    }
-    members(table, key, own_key.as_slice(), out)?;
+    let found = Found::read(bytes)?;
+    members(table, key, found.of(key.number), out)?;
     out.push(':');
-    match (own_value, value.kind) {
-        (None, Kind::Structure(shape)) => structure(table, shape, &[], out),
-        _ => members(table, value, own_value.as_slice(), out),
+    match (found.of(value.number), value.kind) {
+        (values, Kind::Structure(shape)) if values.len() == 0 => structure(table, shape, &[], out),
+        (values, _) => members(table, value, values, out),
     }
 }
 

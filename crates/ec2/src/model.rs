@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
+use indexmap::IndexMap;
 use serde::Deserialize;
 
 /// A service whose protocol is spoken here.
@@ -49,6 +50,14 @@ impl Service {
             own if own.starts_with("Iam") => Service::Iam,
             _ => Service::Ec2,
         }
+    }
+
+    /// Whether its protocol is AWS JSON.
+    pub fn speaks_json(self) -> bool {
+        matches!(
+            self,
+            Service::Ssm | Service::ServiceQuotas | Service::Ec2InstanceConnect
+        )
     }
 
     /// Whether its requests are signed for one region, whichever is called.
@@ -123,7 +132,8 @@ pub struct Output {
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Shape {
     Structure {
-        members: BTreeMap<String, Member>,
+        /// In the order in which AWS's clients print them.
+        members: IndexMap<String, Member>,
         /// What a request must have.
         #[serde(default)]
         required: Vec<String>,
@@ -186,4 +196,18 @@ impl Model {
 pub fn field_name(member: &str) -> String {
     use heck::ToSnakeCase as _;
     member.to_snake_case()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_are_those_of_the_models() -> Result<(), ModelError> {
+        for service in Service::ALL {
+            let is_json = Model::of(service)?.metadata.protocol == Protocol::Json;
+            assert_eq!(service.speaks_json(), is_json, "{service:?}");
+        }
+        Ok(())
+    }
 }

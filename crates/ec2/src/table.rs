@@ -1,6 +1,6 @@
 //! A service's model joined with the messages that carry its calls.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 
 use prost_reflect::{
@@ -39,7 +39,7 @@ pub struct Call {
     pub(crate) wrapper: Option<String>,
 }
 
-/// The members of a structure, by the numbers of their fields.
+/// The members of a structure, in the model's order.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     pub(crate) fields: Vec<Field>,
@@ -202,33 +202,43 @@ impl Join<'_> {
         self.shapes.push(Fields::default());
         self.known.insert(key, index);
         let model = self.model;
-        let members: BTreeMap<String, (&str, &Member)> = match model.shapes.get(name) {
-            Some(Shape::Structure { members, .. }) => members
-                .iter()
-                .map(|(name, member)| (field_name(name), (name.as_str(), member)))
-                .collect(),
-            _ => BTreeMap::new(),
+        let (members, is_union) = match model.shapes.get(name) {
+            Some(Shape::Structure { members, union, .. }) => (Some(members), *union),
+            _ => (None, false),
         };
-        let is_union = matches!(model.shapes.get(name), Some(Shape::Structure { union: true, .. }));
         let mut fields: Vec<Field> = Vec::new();
-        // By number.
-        for field in message.fields() {
-            match members.get(field.name()) {
-                Some((name, member)) => {
-                    // JSON has the model's names, but for the case of their first letter.
-                    if capitalized(field.json_name()) != capitalized(name) {
-                        self.differ(
-                            field.full_name(),
-                            format!("{} in JSON, and {name} in the model", field.json_name()),
-                        );
-                    }
-                    fields.extend(self.field(name, member, &field).map(|field| Field {
-                        always: field.always && !is_union,
-                        ..field
-                    }));
-                }
-                None => self.differ(field.full_name(), format!("no such member of {name}")),
+        let mut mirrored: Vec<String> = Vec::new();
+        for (name, member) in members.into_iter().flatten() {
+            let Some(field) = message.get_field_by_name(&field_name(name)) else {
+                continue;
+            };
+            mirrored.push(field.name().to_owned());
+            // JSON has the model's names, but for the case of their first letter.
+            if capitalized(field.json_name()) != capitalized(name) {
+                self.differ(
+                    field.full_name(),
+                    format!("{} in JSON, and {name} in the model", field.json_name()),
+                );
             }
+            fields.extend(self.field(name, member, &field).map(|field| Field {
+                always: field.always && !is_union,
+                ..field
+            }));
+        }
+        let declared = message.descriptor_proto().field.iter().map(|field| field.name());
+        let (known, unknown): (Vec<&str>, Vec<&str>) =
+            declared.partition(|name| mirrored.iter().any(|mirrored| mirrored == name));
+        for field in unknown {
+            self.differ(
+                &format!("{}.{field}", message.full_name()),
+                format!("no such member of {name}"),
+            );
+        }
+        if known != mirrored {
+            self.differ(
+                message.full_name(),
+                format!("its order in the model is {}", mirrored.join(", ")),
+            );
         }
         self.shapes[index] = Fields::new(fields);
         index

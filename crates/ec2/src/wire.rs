@@ -4,6 +4,8 @@
 use jiff::Timestamp;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
+use smallvec::SmallVec;
+
 use crate::table::Kind;
 
 /// A message that is none of the table's. It is a fault of this program.
@@ -46,6 +48,33 @@ pub(crate) fn unpack<'a>(kind: Kind, bytes: &mut &'a [u8]) -> Result<Value<'a>, 
 pub(crate) fn next<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Value<'a>), Malformed> {
     let (number, wire) = decode_key(bytes)?;
     Ok((number, value(wire, bytes)?))
+}
+
+/// A message's fields. An encoder writes them in the order of their numbers.
+pub(crate) struct Found<'a>(SmallVec<[(u32, Value<'a>); 16]>);
+
+impl<'a> Found<'a> {
+    pub(crate) fn read(mut bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut found: SmallVec<[(u32, Value<'a>); 16]> = SmallVec::new();
+        while !bytes.is_empty() {
+            let field = next(&mut bytes)?;
+            if found.last().is_some_and(|(number, _)| *number > field.0) {
+                return Err(Malformed("its fields are not in order"));
+            }
+            found.push(field);
+        }
+        Ok(Self(found))
+    }
+
+    /// What stands under a number: of a list, each of its items.
+    pub(crate) fn of(&self, number: u32) -> impl ExactSizeIterator<Item = Value<'a>> + DoubleEndedIterator {
+        let start = self.0.partition_point(|(found, _)| *found < number);
+        let length = self.0[start..]
+            .iter()
+            .take_while(|(found, _)| *found == number)
+            .count();
+        self.0[start..start + length].iter().map(|(_, value)| *value)
+    }
 }
 
 fn value<'a>(wire: WireType, bytes: &mut &'a [u8]) -> Result<Value<'a>, Malformed> {

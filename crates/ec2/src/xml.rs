@@ -1,7 +1,4 @@
-//! A message's bytes into an answer's XML, in one pass.
-//!
-//! An encoder writes a message's fields in the order of their numbers, and so are they read: what stands between two
-//! fields' numbers is absent.
+//! A message's bytes into an answer's XML, with the members in the model's order.
 
 use std::fmt::Write as _;
 
@@ -11,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::model::Protocol;
 use crate::table::{Call, Field, Index, Kind, Table};
-use crate::wire::{Malformed, Value, is_packable, next, timestamp, unpack};
+use crate::wire::{Found, Malformed, Value, is_packable, timestamp, unpack};
 
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 /// Of errors of EC2 the element around all; they have no namespace.
@@ -86,52 +83,35 @@ pub fn error(table: &Table, code: &str, message: &str, is_ours: bool, request_id
     out
 }
 
-fn structure(table: &Table, shape: Index, mut bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
-    let mut fields = table.fields(shape).fields.iter().peekable();
-    let mut last = 0;
-    let mut open_list: Option<&Field> = None;
-    while !bytes.is_empty() {
-        let (number, value) = next(&mut bytes)?;
-        if number < last {
-            return Err(Malformed("its fields are not in order"));
+fn structure(table: &Table, shape: Index, bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
+    let found = Found::read(bytes)?;
+    // What is Hearth's own has no name in the model.
+    for field in &table.fields(shape).fields {
+        let values = found.of(field.number);
+        if values.len() == 0 {
+            absent(field, out);
+            continue;
         }
-        last = number;
-        let field = match open_list {
-            Some(list) if list.number == number => list,
-            _ => {
-                if let Some(list) = open_list.take() {
-                    close(&list.element, out);
-                }
-                while let Some(absent) = fields.next_if(|field| field.number < number) {
-                    self::absent(absent, out);
-                }
-                // What is Hearth's own has no name in the model.
-                let Some(field) = fields.next_if(|field| field.number == number) else {
-                    continue;
-                };
-                if field.list.is_some() {
-                    open(&field.element, out);
-                    open_list = Some(field);
-                }
-                field
+        let Some(list) = &field.list else {
+            for value in values {
+                one(table, &field.element, field.kind, value, out)?;
             }
+            continue;
         };
-        match (&field.list, value) {
-            (Some(list), Value::Bytes(packed)) if is_packable(field.kind) => {
-                let mut packed = packed;
-                while !packed.is_empty() {
-                    let value = unpack(field.kind, &mut packed)?;
-                    one(table, &list.item, field.kind, value, out)?;
+        open(&field.element, out);
+        for value in values {
+            match value {
+                Value::Bytes(mut packed) if is_packable(field.kind) => {
+                    while !packed.is_empty() {
+                        let value = unpack(field.kind, &mut packed)?;
+                        one(table, &list.item, field.kind, value, out)?;
+                    }
                 }
+                value => one(table, &list.item, field.kind, value, out)?,
             }
-            (Some(list), value) => one(table, &list.item, field.kind, value, out)?,
-            (None, value) => one(table, &field.element, field.kind, value, out)?,
         }
+        close(&field.element, out);
     }
-    if let Some(list) = open_list {
-        close(&list.element, out);
-    }
-    fields.for_each(|field| absent(field, out));
     Ok(())
 }
 

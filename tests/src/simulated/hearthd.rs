@@ -52,7 +52,10 @@ impl Hearthd {
             .append(true)
             .open(self.log_path())?;
         let began = Instant::now();
-        let mut child = Command::new(&self.program)
+        // It does not outlive a test that is killed.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.program)
             .env("HEARTH_REQUEST_RATE_PERCENT", "0")
             .arg("--data-dir")
             .arg(self.data_dir())

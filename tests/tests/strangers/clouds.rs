@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use hearth_api::v1;
+use hearth_api::v1::{self, CreateTagsRequest, Tag};
 use hearth_tests::simulated::{Behaviour, Fleet, Hearthd};
 use hearth_tests::upload_image;
 use serde::Serialize;
@@ -32,6 +32,8 @@ const FURTHER_REGIONS: [&str; 10] = [
     "us-gov-west-1",
     "us-west-1",
 ];
+/// The name that tests know an image by that runs everywhere.
+const PARAMETER: &str = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-6.1-x86_64";
 /// Tests know so many images.
 const IMAGES: usize = 4;
 
@@ -101,6 +103,15 @@ impl Template {
             let name = format!("example-{number}");
             images.push(upload_image(client.image_disks.clone(), &name, disk).await?);
         }
+        let named = CreateTagsRequest {
+            resources: images[..1].to_vec(),
+            tags: vec![Tag {
+                key: "hearth:ssm-parameter".to_owned(),
+                value: PARAMETER.to_owned(),
+            }],
+            ..CreateTagsRequest::default()
+        };
+        client.tags.clone().create_tags(named).await?;
         hearthd.kill()?;
         Ok(Self { dir, program, images })
     }

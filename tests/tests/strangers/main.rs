@@ -1,4 +1,4 @@
-//! Other people's test suites against a real `hearthd` with simulated hosts: `scripts/test --strangers`.
+//! Other people's test suites and tools against a real `hearthd` with simulated hosts: `scripts/test --strangers`.
 #![allow(clippy::unwrap_used)]
 
 mod clouds;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
+use hearth_tests::client::run;
 use hearth_tests::skipped;
 use tokio::process::Command;
 
@@ -59,4 +60,33 @@ async fn motos_tests_pass_but_for_the_known_differences() {
         ended = Arc::clone(&template).serve(&socket) => panic!("no more clouds: {ended:?}"),
     };
     assert!(status.success(), "{status}");
+}
+
+/// The directory of the cloud has one for a client.
+fn directory(cloud: &Path) -> String {
+    let own = cloud.join("client");
+    std::fs::create_dir(&own).unwrap();
+    own.display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "Ansible takes minutes: scripts/test --strangers"]
+async fn ansible_changes_nothing_the_second_time() {
+    const NAME: &str = "ansible_changes_nothing_the_second_time";
+    let own = |cloud: &Path| vec![directory(cloud)];
+    run(NAME, "HEARTH_ANSIBLE_PYTHON", "playbooks.py", own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "Packer is not in every environment: scripts/test --strangers"]
+async fn packer_builds_until_the_image_is_made() {
+    const NAME: &str = "packer_builds_until_the_image_is_made";
+    let Ok(packer) = std::env::var("HEARTH_PACKER") else {
+        return skipped(
+            NAME,
+            "HEARTH_PACKER is not set (scripts/test --strangers sets it)",
+        );
+    };
+    let own = |cloud: &Path| vec![packer, directory(cloud)];
+    run(NAME, "HEARTH_PYTHON", "packer.py", own).await;
 }

@@ -25,7 +25,7 @@ pub(super) struct Flag {
 
 /// The flags for the fields of a request, without those that others replace.
 pub(super) fn of(request: &MessageDescriptor, replaced: &[&str]) -> Vec<Flag> {
-    let fields = request.fields().filter(|field| !replaced.contains(&field.name()));
+    let fields = names::fields(request).filter(|field| !replaced.contains(&field.name()));
     fields.map(Flag::new).collect()
 }
 

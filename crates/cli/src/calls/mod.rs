@@ -128,7 +128,7 @@ impl Call {
         if let Some(paged) = &self.paged
             && let Some(pages) = Pages::asked(paged, matches, &request, context)?
         {
-            return pages.print(self, request, context).await;
+            return pages.print(self, context).await;
         }
         let finish = match self.custom {
             Some(custom) => (custom.prepare)(matches, &mut request)?,

@@ -1,6 +1,6 @@
 //! Names as the protos, EC2 and the command line have them.
 
-use prost_reflect::FieldDescriptor;
+use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
 /// `create-placement-group` of `CreatePlacementGroup`, and `send-ssh-public-key` of `SendSSHPublicKey`.
 pub(crate) fn kebab_of_pascal(name: &str) -> String {
@@ -16,6 +16,12 @@ pub(crate) fn kebab_of_pascal(name: &str) -> String {
         kebab.push(c.to_ascii_lowercase());
     }
     kebab
+}
+
+/// The fields of a message in the order of the protos, which is that of AWS's models.
+pub(super) fn fields(message: &MessageDescriptor) -> impl Iterator<Item = FieldDescriptor> {
+    let declared = message.descriptor_proto().field.iter();
+    declared.filter_map(|field| message.get_field(field.number().cast_unsigned()))
 }
 
 /// A field as EC2 calls it: `GroupName`.

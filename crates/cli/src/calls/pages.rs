@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{Call, names};
 use crate::context::Context;
 use crate::error::CliError;
+use crate::output::Pieces;
 
 /// How many items of a page another command has printed; botocore's name.
 const OFFSET: &str = "boto_truncate_amount";
@@ -72,6 +73,13 @@ impl Paged {
     pub(super) fn members(&self) -> &'static Members {
         self.members
     }
+
+    /// What is printed of a page: its list, and of the first one what is beside it.
+    fn kept(&self, mut page: Map<String, Value>, is_first: bool) -> Map<String, Value> {
+        let beside = self.beside.iter().filter(|_| is_first);
+        let names = std::iter::once(&self.list).chain(beside);
+        names.filter_map(|name| page.remove_entry(name)).collect()
+    }
 }
 
 #[derive(Args)]
@@ -88,10 +96,18 @@ pub(super) struct Paging {
     starting_token: Option<String>,
 }
 
-/// The pages of a list.
+/// The pages of a list, one after the other.
 pub(super) struct Pages<'a> {
     paged: &'a Paged,
-    paging: Paging,
+    request: Map<String, Value>,
+    /// How many items may still be printed.
+    left: usize,
+    /// Items at the beginning of the next page that are printed already.
+    offset: usize,
+    is_first: bool,
+    is_last: bool,
+    /// For what is left after the last page.
+    resume: Option<String>,
 }
 
 impl<'a> Pages<'a> {
@@ -109,7 +125,7 @@ impl<'a> Pages<'a> {
         let members = paged.members;
         let is_manual = request.contains_key(members.token) || request.contains_key(members.size);
         if context.paginate && !is_manual {
-            return Ok(Some(Self { paged, paging }));
+            return Ok(Some(Self::new(paged, paging, request.clone())));
         }
         let given = [
             paging.starting_token.map(|_| "--starting-token"),
@@ -126,96 +142,104 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// Fetches the pages, and prints them.
-    pub(super) async fn print(
-        self,
-        call: &'static Call,
-        request: Map<String, Value>,
-        context: &Context,
-    ) -> Result<(), CliError> {
-        let list = self.paged.list.as_str();
-        let (pages, beside, token) = self.fetch(call, request, context).await?;
-        let print = |answer: Value| context.printer.print(&call.operation, &answer);
-        if context.printer.prints_pages() {
-            // What is beside the list is printed once.
-            let mut beside = beside;
-            pages.into_iter().try_for_each(|items| {
-                let mut page = Value::Object(std::mem::take(&mut beside));
-                page[list] = items.into();
-                print(page)
-            })?;
-            return token.map_or(Ok(()), |token| {
-                print(json!({ "NextToken": { "NextToken": token } }))
-            });
-        }
-        let mut answer = Value::Object(beside);
-        answer[list] = pages.concat().into();
-        if let Some(token) = token {
-            answer["NextToken"] = token.into();
-        }
-        print(answer)
-    }
-
-    /// The items by page, what is beside them, and the token for those that are left.
-    async fn fetch(
-        self,
-        call: &'static Call,
-        mut request: Map<String, Value>,
-        context: &Context,
-    ) -> Result<(Vec<Vec<Value>>, Map<String, Value>, Option<String>), CliError> {
-        let members = self.paged.members;
-        let (mut token, mut offset) = self
-            .paging
-            .starting_token
-            .map_or((None, 0), |token| decode(members.token, token));
-        let mut left = self.paging.max_items.map_or(usize::MAX, |items| items as usize);
-        let mut pages = Vec::new();
-        let mut beside = Map::new();
-        if let Some(size) = self.paging.page_size {
+    fn new(paged: &'a Paged, paging: Paging, mut request: Map<String, Value>) -> Self {
+        let members = paged.members;
+        let start = paging.starting_token;
+        let (token, offset) = start.map_or((None, 0), |token| decode(members.token, token));
+        if let Some(size) = paging.page_size {
             request.insert(members.size.to_owned(), size.into());
         }
-        loop {
-            if let Some(token) = &token {
-                request.insert(members.token.to_owned(), token.as_str().into());
-            }
-            let mut answer = call.call(request.clone(), context).await?;
-            let next = answer[members.token]
-                .as_str()
-                .filter(|next| !next.is_empty())
-                .map(str::to_owned);
-            if let (true, Value::Object(answer)) = (pages.is_empty(), &answer) {
-                let kept = self
-                    .paged
-                    .beside
-                    .iter()
-                    .filter_map(|name| answer.get_key_value(name));
-                beside.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
-            }
-            let items = answer[&self.paged.list]
-                .as_array_mut()
-                .map(std::mem::take)
-                .unwrap_or_default();
-            let mut items: Vec<Value> = items.into_iter().skip(offset).collect();
-            if items.len() > left {
-                items.truncate(left);
-                pages.push(items);
-                let token = encode(members.token, token, Some(offset + left));
-                return Ok((pages, beside, Some(token)));
-            }
-            left -= items.len();
-            pages.push(items);
-            match next {
-                None => return Ok((pages, beside, None)),
-                Some(next) if left == 0 => {
-                    return Ok((pages, beside, Some(encode(members.token, Some(next), None))));
+        if let Some(token) = token {
+            request.insert(members.token.to_owned(), token.into());
+        }
+        Self {
+            paged,
+            request,
+            left: paging.max_items.map_or(usize::MAX, |items| items as usize),
+            offset,
+            is_first: true,
+            is_last: false,
+            resume: None,
+        }
+    }
+
+    /// Fetches the pages, and prints them.
+    pub(super) async fn print(mut self, call: &'static Call, context: &Context) -> Result<(), CliError> {
+        let print = |answer: Map<String, Value>| context.printer.print(&call.operation, &answer.into());
+        let pieces = context.printer.pieces();
+        let mut whole = Map::new();
+        while !self.is_last {
+            let is_first = std::mem::take(&mut self.is_first);
+            let page = self.fetch(call, context).await?;
+            match pieces {
+                Pieces::Pages => print(page)?,
+                Pieces::Lists => print(self.paged.kept(page, is_first))?,
+                Pieces::Whole => {
+                    for (name, value) in self.paged.kept(page, is_first) {
+                        match (whole.get_mut(&name), value) {
+                            (Some(Value::Array(list)), Value::Array(more)) => list.extend(more),
+                            (_, value) => drop(whole.insert(name, value)),
+                        }
+                    }
                 }
-                Some(next) if token.as_ref() == Some(&next) => {
-                    let problem = format!("The same next token was received twice: {next}");
-                    return Err(CliError::Failed(format!("Error during pagination: {problem}")));
-                }
-                next => (token, offset) = (next, 0),
             }
         }
+        match (pieces, self.resume) {
+            (Pieces::Pages, _) | (Pieces::Lists, None) => Ok(()),
+            (Pieces::Lists, Some(token)) => print(Map::from_iter([(
+                "NextToken".to_owned(),
+                json!({ "NextToken": token }),
+            )])),
+            (Pieces::Whole, token) => {
+                whole.extend(token.map(|token| ("NextToken".to_owned(), token.into())));
+                print(whole)
+            }
+        }
+    }
+
+    /// The next page, without the items that are not to be printed.
+    async fn fetch(
+        &mut self,
+        call: &'static Call,
+        context: &Context,
+    ) -> Result<Map<String, Value>, CliError> {
+        let member = self.paged.members.token;
+        let asked = self
+            .request
+            .get(member)
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        let Value::Object(mut page) = call.call(self.request.clone(), context).await? else {
+            return Err(CliError::Failed("The answer is no structure.".to_owned()));
+        };
+        let next = page.get(member).and_then(Value::as_str);
+        let next = next.filter(|next| !next.is_empty()).map(str::to_owned);
+        let offset = std::mem::take(&mut self.offset);
+        let mut count = 0;
+        if let Some(Value::Array(items)) = page.get_mut(&self.paged.list) {
+            items.drain(..offset.min(items.len()));
+            count = items.len();
+            items.truncate(self.left);
+        }
+        self.is_last = true;
+        if count > self.left {
+            self.resume = Some(encode(member, asked, Some(offset + self.left)));
+            return Ok(page);
+        }
+        self.left -= count;
+        match next {
+            None => {}
+            Some(next) if self.left == 0 => self.resume = Some(encode(member, Some(next), None)),
+            Some(next) if asked.as_ref() == Some(&next) => {
+                let problem = format!("The same next token was received twice: {next}");
+                return Err(CliError::Failed(format!("Error during pagination: {problem}")));
+            }
+            Some(next) => {
+                self.request.insert(member.to_owned(), next.into());
+                self.is_last = false;
+            }
+        }
+        Ok(page)
     }
 }
 

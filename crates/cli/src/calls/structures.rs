@@ -48,7 +48,7 @@ fn described<M: Name>() -> Result<MessageDescriptor, CliError> {
 /// A message as EC2 prints it.
 pub(crate) fn json(message: &DynamicMessage) -> Json {
     let mut map = Map::new();
-    for field in message.descriptor().fields() {
+    for field in names::fields(&message.descriptor()) {
         if message.has_field(&field) || is_shown_empty(&field) {
             let value = told(&message.get_field(&field));
             map.insert(
@@ -57,7 +57,6 @@ pub(crate) fn json(message: &DynamicMessage) -> Json {
             );
         }
     }
-    map.sort_keys();
     Json::Object(map)
 }
 
@@ -223,9 +222,11 @@ pub(super) fn skeleton(descriptor: &MessageDescriptor) -> Json {
         };
         (names::member(&field), value)
     };
-    Json::Object(descriptor.fields().map(member).collect())
+    Json::Object(names::fields(descriptor).map(member).collect())
 }
 
 fn members(descriptor: &MessageDescriptor) -> Vec<String> {
-    descriptor.fields().map(|field| names::member(&field)).collect()
+    names::fields(descriptor)
+        .map(|field| names::member(&field))
+        .collect()
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use jpx_core::Expression;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::CliError;
 use crate::query;
@@ -21,8 +21,21 @@ mod yaml;
 pub(crate) enum Format {
     Json,
     Yaml,
+    /// A list of pages, each as soon as it is there.
+    YamlStream,
     Text,
     Table,
+}
+
+/// How answers are printed that come in pages, as aws cli does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pieces {
+    /// All pages as one answer.
+    Whole,
+    /// Page by page, as lists that go on.
+    Lists,
+    /// Page by page, as the service answers them.
+    Pages,
 }
 
 pub(crate) struct Printer {
@@ -45,9 +58,12 @@ impl Printer {
         })
     }
 
-    /// Whether answers that come in pages are printed page by page, as aws cli does for text.
-    pub(crate) fn prints_pages(&self) -> bool {
-        self.format == Format::Text
+    pub(crate) fn pieces(&self) -> Pieces {
+        match self.format {
+            Format::Text => Pieces::Lists,
+            Format::YamlStream => Pieces::Pages,
+            Format::Json | Format::Yaml | Format::Table => Pieces::Whole,
+        }
     }
 
     /// Prints an operation's answer in EC2's shape.
@@ -59,6 +75,7 @@ impl Printer {
         let printed = match self.format {
             Format::Json => json::pretty(found)?,
             Format::Yaml => yaml::format(found)?,
+            Format::YamlStream => yaml::format(&json!([found]))?,
             Format::Text => text::format(found),
             Format::Table if self.query.is_some() => table::of_value(found),
             Format::Table => columns::table(operation, answer),

@@ -31,7 +31,7 @@ use tracing::Instrument as _;
 use super::places::{Limits, Place, Places};
 use super::throttle::{Throttle, is_reading};
 use crate::app::App;
-use crate::call::{Call, Caller, Origin, Principal};
+use crate::call::{Call, Caller, Endpoint, Origin, Principal};
 use crate::iam::Authorizer;
 
 /// Calls at work at the same time, and answers that are on their way. A call has a thread.
@@ -146,6 +146,7 @@ where
         let mut call = Call::new(operation, shared.principal(caller.unwrap_or(Caller::UNKNOWN)));
         call.is_operators = OPERATORS.iter().any(|of| request.uri().path().starts_with(of));
         call.origin = request.extensions().get::<Origin>().copied();
+        call.endpoint = request.extensions().get::<Endpoint>().cloned();
         if let Some(forwarded) = request.extensions().get::<Forwarded>() {
             call.request_id.clone_from(&forwarded.request_id);
             call.origin = forwarded.origin;

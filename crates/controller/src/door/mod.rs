@@ -13,6 +13,7 @@ pub mod port;
 pub mod socket;
 pub mod subscriber;
 mod throttle;
+pub mod words;
 
 /// The service that has been polled ready, for a call that is its own future; a new one is left in its place
 /// (see [`tower::Service`], "Be careful when cloning inner services").

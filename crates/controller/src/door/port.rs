@@ -30,7 +30,8 @@ use super::accept::Signer;
 use super::bearer;
 use super::calls::REQUEST_ID;
 use super::connection::Protocol;
-use crate::call::{Origin, new_request_id};
+use super::words;
+use crate::call::{Endpoint, Origin, new_request_id};
 use crate::credentials::{AccessKeys, KnownRegions};
 
 /// Bytes of a Query request's body. The largest parameters, user data and keys, are far smaller.
@@ -147,7 +148,12 @@ impl Port {
         let request_id = new_request_id();
         let is_grpc = request.version() == Version::HTTP_2 && is_grpc(&request);
         let may_come = origin.is_secure || origin.address.is_loopback() || self.plain_from_afar;
+        let endpoint = Endpoint::of(&request, origin);
+        let path = request.uri().path().to_owned();
         request.extensions_mut().insert(origin);
+        if let Some(endpoint) = endpoint {
+            request.extensions_mut().insert(endpoint);
+        }
         let response = match (may_come, is_grpc) {
             (true, true) => {
                 match bearer::signer(request.headers_mut(), &self.keys, crate::store::now() / 1000) {
@@ -172,6 +178,11 @@ impl Port {
                 }
                 refusal
             }
+        };
+        let response = if is_grpc {
+            words::told(&path, response)
+        } else {
+            response
         };
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {

@@ -30,8 +30,6 @@ pub(super) const FILTERS: Known<PlacementGroup> = known! {
     "state" => state,
     "strategy" => strategy,
 };
-/// Of an account, as in EC2.
-pub(super) const MAX_GROUPS: usize = 500;
 const MAX_PARTITIONS: u32 = 7;
 const DEFAULT_PARTITIONS: u32 = 2;
 /// Running instances of a spread group in an availability zone: EC2's limit at the level of racks.
@@ -88,14 +86,6 @@ async fn create(
                 return Err(ApiError::new(
                     ErrorCode::InvalidPlacementGroupDuplicate,
                     format!("The placement group '{name}' already exists."),
-                ));
-            }
-            if tx.count_of(&state::PlacementGroup::BY_NAME, &scope.key(&[])) >= MAX_GROUPS {
-                return Err(ApiError::new(
-                    ErrorCode::ResourceLimitExceeded,
-                    format!(
-                        "An account has at most {MAX_GROUPS} placement groups in a region: delete some first."
-                    ),
                 ));
             }
             let row = state::PlacementGroup {

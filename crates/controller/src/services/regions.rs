@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::answer;
 use crate::app::App;
+use crate::call::{Call, Endpoint};
 use crate::state;
 use hearth_api::zones;
 
@@ -82,12 +83,21 @@ fn regions(app: &App, request: &DescribeRegionsRequest) -> Result<DescribeRegion
         |row: &&state::Region| request.region_names.is_empty() || request.region_names.contains(&row.name);
     let regions = state.all::<state::Region>().filter(is_wanted).map(|row| Region {
         region_name: row.name.clone(),
-        endpoint: format!("unix:{}", app.config.socket.display()),
+        endpoint: endpoint(app),
         opt_in_status: OPT_IN.into(),
     });
     Ok(DescribeRegionsResponse {
         regions: regions.filter(|region| filters.matches(region)).collect(),
     })
+}
+
+/// Where the caller may call the cloud: where it has called it.
+fn endpoint(app: &App) -> String {
+    let called = Call::current().and_then(|call| call.endpoint.clone());
+    called.map_or_else(
+        || format!("unix:{}", app.config.socket.display()),
+        |Endpoint(url)| url,
+    )
 }
 
 fn account_attributes(

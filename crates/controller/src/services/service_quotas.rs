@@ -6,10 +6,10 @@ use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 
 use super::volumes::{devices, quotas};
-use super::{iam, input, instances, placement, security_groups, serve};
+use super::{iam, input, instances, security_groups, serve};
 use crate::app::App;
 use crate::config::Config;
-use crate::state::{self, Entity as _};
+use crate::state::{self, Bound, Entity as _, Noun as _};
 
 /// Items of one answer.
 const MOST: i32 = 100;
@@ -42,9 +42,10 @@ struct Quota {
     most: Most,
 }
 
-#[derive(Clone, Copy)]
 enum Most {
     Always(usize),
+    /// A noun says it.
+    Bound(Option<Bound>),
     /// An option of hearthd's says it: its name, its default, and what it says.
     Told(&'static str, u32, fn(&Config) -> u32),
 }
@@ -146,6 +147,13 @@ const QUOTAS: &[Quota] = &[
     ),
     quota(
         "ec2",
+        "hearth-client-tokens",
+        "Client tokens",
+        ACCOUNT,
+        Most::Bound(state::ClientToken::BOUND),
+    ),
+    quota(
+        "ec2",
         "hearth-image-gib",
         "GiB of the disks of AMIs",
         ACCOUNT,
@@ -160,10 +168,24 @@ const QUOTAS: &[Quota] = &[
     ),
     quota(
         "ec2",
+        "hearth-key-pairs",
+        "Key pairs",
+        ACCOUNT,
+        Most::Bound(state::KeyPair::BOUND),
+    ),
+    quota(
+        "ec2",
         "hearth-placement-groups",
         "Placement groups",
         ACCOUNT,
-        Most::Always(placement::MAX_GROUPS),
+        Most::Bound(state::PlacementGroup::BOUND),
+    ),
+    quota(
+        "ec2",
+        "hearth-resource-tags",
+        "Tags of all resources",
+        ACCOUNT,
+        Most::Bound(Some(state::TAGS)),
     ),
     quota(
         "ec2",
@@ -256,6 +278,13 @@ const QUOTAS: &[Quota] = &[
         RESOURCE,
         Most::Always(instances::MAX_GROUPS),
     ),
+    quota(
+        "vpc",
+        "L-E79EC296",
+        "VPC security groups per Region",
+        ACCOUNT,
+        Most::Bound(state::SecurityGroup::BOUND),
+    ),
 ];
 
 fn service_name(code: &str) -> Result<&'static str, ApiError> {
@@ -273,10 +302,16 @@ fn no_such(message: String) -> ApiError {
 
 /// A quota as it is, or as it is unless options of hearthd say otherwise.
 fn tell(app: &App, quota: &Quota, is_default: bool) -> Result<ServiceQuota, ApiError> {
-    let (value, description) = match quota.most {
-        Most::Always(most) => (u32::try_from(most).unwrap_or(u32::MAX), String::new()),
+    let (value, description) = match &quota.most {
+        Most::Always(most) | Most::Bound(Some(Bound { most, .. })) => {
+            (u32::try_from(*most).unwrap_or(u32::MAX), String::new())
+        }
+        Most::Bound(None) => {
+            let message = format!("The quota '{}' is none of Hearth's.", quota.name);
+            return Err(no_such(message));
+        }
         Most::Told(option, default, told) => {
-            let value = if is_default { default } else { told(&app.config) };
+            let value = if is_default { *default } else { told(&app.config) };
             (value, format!("The option {option} of hearthd changes it."))
         }
     };
@@ -412,5 +447,10 @@ mod tests {
         assert!(codes.is_sorted_by(|one, other| one < other), "{codes:?}");
         assert!(SERVICES.is_sorted());
         assert!(QUOTAS.iter().all(|quota| service_name(quota.service).is_ok()));
+        assert!(
+            QUOTAS
+                .iter()
+                .all(|quota| !matches!(quota.most, Most::Bound(None)))
+        );
     }
 }

@@ -9,7 +9,7 @@
 //!    help texts.
 //! 2. `crates/api/src/ids.rs`: the kind of its ids, if it has some; `crates/api/src/error.rs`: EC2's codes for it.
 //! 3. `nouns/<noun>.rs`: the struct, with [`Noun`] for it: its kind, its account, its region, its indexes (unique ones, and
-//!    those that refer to another noun or go with it), its sums, its tags, and whom a change of it concerns. Its lines in
+//!    those that refer to another noun or go with it), its sums, its bound, its tags, and whom a change of it concerns. Its lines in
 //!    `nouns/mod.rs`.
 //! 4. `services/<noun>.rs`: the calls. What changes the state is a closure that [`crate::store::Store::transact`] runs. Its
 //!    line in `services/mod.rs`.
@@ -46,7 +46,7 @@ mod tx;
 
 pub use concern::{Concern, Topic};
 use noun::Rule;
-pub use noun::{Amounts, Index, Noun, Sum, Tags, key};
+pub use noun::{Amounts, Bound, Index, Noun, Sum, TAGS, Tags, key};
 pub use nouns::*;
 pub use room::free_share;
 pub use scope::Scope;
@@ -190,6 +190,16 @@ macro_rules! nouns {
                     return self.$table.get(id).filter(|object| self.owns(&***object))?.tags();
                 })*
                 None
+            }
+
+            /// How many tags an account's resources have.
+            pub fn count_of_tags(&self, account_id: &str) -> u64 {
+                let mut count = 0;
+                $(if <$noun>::RESOURCE.is_some() {
+                    let [_, tags] = self.$table.of_account(account_id);
+                    count += tags;
+                })*
+                count
             }
 
             /// All resources that have tags, in the order of kinds and ids.
@@ -341,12 +351,10 @@ impl State {
             .filter(|(_, object)| self.sees(*object))
     }
 
-    /// How many objects an account has, by an index whose keys begin with the account's id; or a scope, by an index whose keys
-    /// begin with its own.
-    pub fn count_of<N: Held>(&self, index: &Index<N>, owner: &str) -> usize {
-        let first = key(&[owner, ""]);
-        let own = self.from(index, &first);
-        own.take_while(|(key, _)| key.starts_with(&first)).count()
+    /// How many objects of a noun an account has.
+    pub fn count_of<N: Held>(&self, account_id: &str) -> usize {
+        let [count, _] = N::table(self).of_account(account_id);
+        usize::try_from(count).unwrap_or(usize::MAX)
     }
 
     pub fn sum<N: Held>(&self, sum: &Sum<N>, group: &str) -> Amounts {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use hearth_api::{Kind, v1};
+use hearth_api::{ErrorCode, Kind, v1};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +20,8 @@ pub trait Noun: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
     const RESOURCE: Option<Kind> = None;
     const INDEXES: &'static [Index<Self>] = &[];
     const SUMS: &'static [Sum<Self>] = &[];
+    /// How many an account may have. `None`: they are bounded otherwise, such as by options of `hearthd`.
+    const BOUND: Option<Bound> = None;
 
     /// Unique among the objects of this kind.
     fn id(&self) -> &str;
@@ -75,6 +77,31 @@ macro_rules! regional {
     };
 }
 pub(crate) use regional;
+
+/// How many of something an account may have, in all regions. What one account has is not held against another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    pub most: usize,
+    /// In plural.
+    pub what: &'static str,
+    pub code: ErrorCode,
+    /// What to do, in the imperative.
+    pub remedy: &'static str,
+}
+
+impl Bound {
+    pub const fn new(most: usize, what: &'static str, code: ErrorCode) -> Self {
+        Self {
+            most,
+            what,
+            code,
+            remedy: "delete some first",
+        }
+    }
+}
+
+/// Of all tags of an account's resources.
+pub const TAGS: Bound = Bound::new(100_000, "tags", ErrorCode::TagLimitExceeded);
 
 /// The methods of [`Noun`] for what an account owns in a region and can tag: a struct with `id`, `account_id`, `region` and
 /// `tags`.

@@ -20,6 +20,8 @@ pub struct Table<N> {
     indexes: Vec<OrdSet<Entry>>,
     /// In the order of [`Noun::SUMS`]; groups whose sum is zero are left out.
     sums: Vec<OrdMap<SmolStr, Amounts>>,
+    /// By account: how many objects it has, and how many tags on them.
+    accounts: OrdMap<SmolStr, Amounts>,
 }
 
 /// An object as a table holds it.
@@ -45,6 +47,7 @@ impl<N: Noun> Default for Table<N> {
             rows: OrdMap::new(),
             indexes: N::INDEXES.iter().map(|_| OrdSet::new()).collect(),
             sums: N::SUMS.iter().map(|_| OrdMap::new()).collect(),
+            accounts: OrdMap::new(),
         }
     }
 }
@@ -107,6 +110,11 @@ impl<N: Noun> Table<N> {
             .and_then(|groups| groups.get(group))
             .copied()
             .unwrap_or_default()
+    }
+
+    /// How many objects an account has, and how many tags on them.
+    pub fn of_account(&self, account_id: &str) -> Amounts {
+        self.accounts.get(account_id).copied().unwrap_or_default()
     }
 
     /// Adds or replaces an object.
@@ -172,18 +180,13 @@ impl<N: Noun> Table<N> {
             }
         }
         for (sum, groups) in N::SUMS.iter().zip(&mut self.sums) {
-            let old = before.and_then(sum.part);
-            let new = after.and_then(sum.part);
-            if old == new {
-                continue;
-            }
-            if let Some((group, amounts)) = new {
-                add(groups, &group, |had, more| had.saturating_add(more), amounts);
-            }
-            if let Some((group, amounts)) = old {
-                add(groups, &group, |had, less| had.saturating_sub(less), amounts);
-            }
+            regroup(groups, before.and_then(sum.part), after.and_then(sum.part));
         }
+        regroup(
+            &mut self.accounts,
+            before.map(part_of_account),
+            after.map(part_of_account),
+        );
     }
 
     /// Whether indexes and sums are what the objects say.
@@ -195,6 +198,7 @@ impl<N: Noun> Table<N> {
         }
         assert_eq!(self.indexes, anew.indexes, "{}", N::KIND);
         assert_eq!(self.sums, anew.sums, "{}", N::KIND);
+        assert_eq!(self.accounts, anew.accounts, "{}", N::KIND);
         assert!(self.rows.iter().all(|(id, row)| id == row.object.id()));
     }
 }
@@ -203,6 +207,29 @@ fn first_under<'e>(entries: &'e OrdSet<Entry>, key: &str) -> Option<&'e SmolStr>
     let start: Entry = (key.into(), "".into());
     let (found, id) = entries.range(start..).next()?;
     (found == key).then_some(id)
+}
+
+/// An object's account, and what it counts there.
+fn part_of_account<N: Noun>(object: &N) -> (String, Amounts) {
+    let tags = object.tags().map_or(0, |tags| tags.len() as u64);
+    (object.account().to_owned(), [1, tags])
+}
+
+/// An object counts for another group, or otherwise.
+fn regroup(
+    groups: &mut OrdMap<SmolStr, Amounts>,
+    old: Option<(String, Amounts)>,
+    new: Option<(String, Amounts)>,
+) {
+    if old == new {
+        return;
+    }
+    if let Some((group, amounts)) = new {
+        add(groups, &group, |had, more| had.saturating_add(more), amounts);
+    }
+    if let Some((group, amounts)) = old {
+        add(groups, &group, |had, less| had.saturating_sub(less), amounts);
+    }
 }
 
 fn add(

@@ -735,3 +735,68 @@ fn volumes_are_settled_when_their_instance_stops() {
         assert!(!state.any_by(&Volume::BY_UNSETTLED, Volume::UNSETTLED));
     }
 }
+
+fn key_pair(account_id: &str, number: usize) -> KeyPair {
+    KeyPair {
+        id: format!("key-{account_id}-{number}"),
+        region: "local-1".into(),
+        account_id: account_id.into(),
+        name: number.to_string(),
+        key_type: "rsa".into(),
+        fingerprint: String::new(),
+        public_key: String::new(),
+        created_at: 0,
+        tags: Tags::new(),
+    }
+}
+
+#[test]
+fn an_account_has_as_many_as_its_bound_and_leaves_those_of_others_alone() {
+    let most = KeyPair::BOUND.unwrap().most;
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    (0..most).for_each(|number| tx.put(key_pair("1", number)));
+    assert_eq!(tx.exceeded(), None);
+    tx.finish().unwrap();
+    for (account_id, number, exceeds) in [("1", most, true), ("1", 0, false), ("2", 0, false)] {
+        let mut tx = Tx::new(&mut state, 0);
+        tx.put(key_pair(account_id, number));
+        let exceeded = tx.exceeded().map(|bound| bound.what);
+        assert_eq!(exceeded, exceeds.then_some("key pairs"), "{account_id} {number}");
+    }
+    assert_eq!(state.count_of::<KeyPair>("1"), most);
+    assert_eq!(state.count_of::<KeyPair>("2"), 0);
+    state.check();
+}
+
+#[test]
+fn an_account_has_as_many_tags_as_their_bound_whatever_they_are_on() {
+    let each = 50;
+    let tags: Tags = (0..each).map(|key| (key.to_string(), String::new())).collect();
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 0);
+    for number in 0..TAGS.most / each {
+        let tags = tags.clone();
+        tx.put(KeyPair {
+            tags,
+            ..key_pair("1", number)
+        });
+    }
+    tx.put(key_pair("1", TAGS.most));
+    tx.put(key_pair("2", 0));
+    assert_eq!(tx.exceeded(), None);
+    tx.finish().unwrap();
+    assert_eq!(state.count_of_tags("1"), TAGS.most as u64);
+    for (account_id, key, exceeds) in [("1", TAGS.most, true), ("2", 0, false)] {
+        let mut tx = Tx::new(&mut state, 0);
+        let id = key_pair(account_id, key).id;
+        tx.retag(Kind::KeyPair, &id, |tags| {
+            drop(tags.insert("one more".into(), String::new()))
+        });
+        assert_eq!(tx.exceeded().is_some(), exceeds, "{account_id}");
+    }
+    // Who has too many may take some away.
+    let mut tx = Tx::new(&mut state, 0);
+    tx.retag(Kind::KeyPair, &key_pair("1", 0).id, |tags| drop(tags.pop_first()));
+    assert_eq!(tx.exceeded(), None);
+}

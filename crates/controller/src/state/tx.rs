@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use crate::call::{Call, Caller};
 
-use super::{Concern, Held, Row, State, Taken, concern};
+use super::{Amounts, Bound, Concern, Held, Row, State, TAGS, Taken, concern};
 
 /// Something that happened to a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +120,7 @@ pub struct Tx<'s> {
     blobs: Vec<(String, Option<Vec<u8>>)>,
     concerns: BTreeSet<Concern>,
     violation: Option<Violation>,
+    exceeded: Option<Bound>,
     is_finished: bool,
     /// The call that it is for.
     call: Option<Arc<Call>>,
@@ -147,6 +148,7 @@ impl<'s> Tx<'s> {
             blobs: Vec::new(),
             concerns: BTreeSet::new(),
             violation: None,
+            exceeded: None,
             is_finished: false,
             call: None,
         }
@@ -173,8 +175,11 @@ impl<'s> Tx<'s> {
             .map(|object| object.concerns(self.state));
         let ranked = self.ranked::<N>(&id);
         self.remember::<N>(&id);
+        let account_id = object.account().to_owned();
+        let had = N::table(self.state).of_account(&account_id);
         match N::table_mut(self.state).put(version, object) {
             Ok(()) => {
+                self.bound::<N>(&account_id, had);
                 let after = self
                     .state
                     .of_anybody::<N>(&id)
@@ -192,6 +197,21 @@ impl<'s> Tx<'s> {
                 taken,
             }),
         }
+    }
+
+    /// Looks whether an account has more than it may have, of a noun or of tags, where it has more than before.
+    fn bound<N: Held>(&mut self, account_id: &str, [objects, tags]: Amounts) {
+        let [now, now_tags] = N::table(self.state).of_account(account_id);
+        let exceeds = |count: u64, bound: &Bound| count > bound.most as u64;
+        let of_noun = N::BOUND.filter(|bound| now > objects && exceeds(now, bound));
+        let is_tagged = N::RESOURCE.is_some() && now_tags > tags;
+        let of_tags = (is_tagged && exceeds(self.state.count_of_tags(account_id), &TAGS)).then_some(TAGS);
+        self.exceeded = self.exceeded.take().or(of_noun).or(of_tags);
+    }
+
+    /// What an account would have too much of. It is for calls to refuse; what hosts report is taken.
+    pub fn exceeded(&self) -> Option<&Bound> {
+        self.exceeded.as_ref()
     }
 
     /// Keeps what an object is, should it be the transaction's first change of it.

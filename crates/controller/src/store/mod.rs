@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::call::Call;
-use crate::state::{State, Tx, Violation};
+use crate::state::{Bound, State, Tx, Violation};
 
 mod backend;
 pub mod bootstrap;
@@ -78,6 +78,8 @@ pub enum CommitError {
     Panicked,
     #[error("the store is closed")]
     Closed,
+    #[error("an account would have more than {} {}", .0.most, .0.what)]
+    Exceeded(Bound),
     /// Nothing failed: the call is a dry run.
     #[error("the call is a dry run")]
     DryRun,
@@ -87,6 +89,12 @@ impl From<CommitError> for ApiError {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::DryRun => Self::dry_run(),
+            CommitError::Exceeded(Bound {
+                most,
+                what,
+                code,
+                remedy,
+            }) => Self::new(code, format!("An account has at most {most} {what}: {remedy}.")),
             CommitError::Refused(_) | CommitError::Read(_) | CommitError::NotLeader | CommitError::Closed => {
                 tracing::warn!(error = %hearth_log::chain(&error), "a call is not known to be done");
                 Self::new(
@@ -272,7 +280,13 @@ impl Store {
         let job: Job = Box::new(move |tx| {
             tx.set_call(call.clone());
             let done = match call {
-                Some(call) => call.serve_now(|| transaction(tx)),
+                Some(call) => {
+                    let done = call.serve_now(|| transaction(tx));
+                    match tx.exceeded() {
+                        Some(bound) => done.and(Err(CommitError::Exceeded(bound.clone()).into())),
+                        None => done,
+                    }
+                }
                 None => transaction(tx),
             };
             match done {

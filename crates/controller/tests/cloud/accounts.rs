@@ -1,10 +1,8 @@
 //! Accounts are apart from one another in every call.
 
-use std::process::Command;
-
 use hearth_api::v1;
 
-use crate::support::{Cloud, code};
+use crate::support::{Cloud, code, script};
 
 /// A key as the script takes it.
 fn owner_key(cloud: &Cloud) -> String {
@@ -61,8 +59,7 @@ async fn accounts_do_not_see_one_another() {
         format!("{}:{}", made.access_key_id, made.secret_access_key),
     ];
     let output = tokio::task::spawn_blocking(move || {
-        Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloud/accounts.py"))
+        script(python, "accounts.py")
             .arg(port)
             .args(keys)
             .output()

@@ -12,7 +12,6 @@ they are written:
 """
 
 import base64
-import configparser
 import datetime
 import hashlib
 import hmac
@@ -23,29 +22,22 @@ from unittest import mock
 from urllib.parse import quote, urlsplit
 
 import botocore.auth
-import botocore.session
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
+from cloud import Cloud, owner
 
 endpoint, region, path = sys.argv[1:]
-profile = configparser.ConfigParser()
-profile.read(path)
-profile = profile["default"]
-KEY, SECRET = profile["aws_access_key_id"], profile["aws_secret_access_key"]
+cloud = Cloud(endpoint, region, owner(path))
+KEY, SECRET = cloud.key
 HOST = urlsplit(endpoint).netloc
 UNKNOWN = "AKIAIOSFODNN7EXAMPLE"
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
 STS_FORM = "Action=GetCallerIdentity&Version=2011-06-15"
 
 
-def client(service="ec2", key=KEY, secret=SECRET, region=region, **more):
-    # One attempt: a refusal is looked at, not repeated.
-    config = Config(retries={"total_max_attempts": 1})
-    return botocore.session.Session().create_client(
-        service, region, endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret, config=config, **more
-    )
+def client(service="ec2", key=KEY, secret=SECRET, region=None, token=None):
+    return cloud.client(service, (key, secret, token), region, parameter_validation=True)
 
 
 ec2 = client()
@@ -432,7 +424,7 @@ for who, minutes, (code, status) in [
     (client(secret="x" * 40), 0, FAILED),
     (client(key=UNKNOWN), 0, FAILED),
     (client(region="eu-central-1"), 0, FAILED),
-    (client(aws_session_token="token"), 0, FAILED),
+    (client(token="token"), 0, FAILED),
     (ec2, -16, EXPIRED),
     (ec2, 16, EXPIRED),
 ]:

@@ -1,6 +1,5 @@
 """Services that speak JSON, and calls beside them, as botocore has them. usage: calls.py ENDPOINT REGION CREDENTIALS AMI"""
 
-import configparser
 import http.client
 import json
 import sys
@@ -9,35 +8,11 @@ from urllib.parse import urlsplit
 import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError
+from cloud import Cloud, owner, refused
 
 endpoint, region, path, image = sys.argv[1:]
-profile = configparser.ConfigParser()
-profile.read(path)
-profile = profile["default"]
-ROOT = (profile["aws_access_key_id"], profile["aws_secret_access_key"])
-SESSION = botocore.session.Session()
-CONFIG = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
-
-
-def client(service, key=ROOT):
-    return SESSION.create_client(
-        service, region, endpoint_url=endpoint, aws_access_key_id=key[0], aws_secret_access_key=key[1], config=CONFIG
-    )
-
-
-def refused(code, status, call, **parameters):
-    try:
-        call(**parameters)
-    except ClientError as error:
-        found = error.response
-        assert found["Error"]["Code"] == code, found
-        assert found["ResponseMetadata"]["HTTPStatusCode"] == status, found
-        assert len(found["ResponseMetadata"]["RequestId"]) == 36, found
-        return found["Error"]["Message"]
-    raise AssertionError(f"{parameters} is not refused with {code}")
+ROOT = owner(path)
+client = Cloud(endpoint, region, ROOT).client
 
 
 def allows(actions, resources="*", **more):

@@ -1,7 +1,6 @@
 """botocore, with an endpoint, a region and the owner's access key, and nothing else. usage: ec2.py ENDPOINT REGION CREDENTIALS AMI"""
 
 import base64
-import configparser
 import datetime
 import http.client
 import sys
@@ -9,50 +8,22 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 import botocore.auth
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError
+from cloud import Cloud, owner, refused
 
 endpoint, region, path, image = sys.argv[1:]
-profile = configparser.ConfigParser()
-profile.read(path)
-profile = profile["default"]
-key, secret = profile["aws_access_key_id"], profile["aws_secret_access_key"]
+cloud = Cloud(endpoint, region, owner(path))
+key, secret = cloud.key
 
 
-def client(key=key, secret=secret, region=region, **more):
-    session = botocore.session.Session()
-    # One attempt: a refusal is looked at, not repeated.
-    config = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
-    return session.create_client(
-        "ec2",
-        region,
-        endpoint_url=endpoint,
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        config=config,
-        **more,
-    )
-
-
-def refused(code, status, call, **parameters):
-    try:
-        call(**parameters)
-    except ClientError as error:
-        found = error.response
-        assert found["Error"]["Code"] == code, found
-        assert found["ResponseMetadata"]["HTTPStatusCode"] == status, found
-        assert len(found["ResponseMetadata"]["RequestId"]) == 36, found
-        return found["Error"]["Message"]
-    raise AssertionError(f"{parameters} is not refused with {code}")
+def client(key=key, secret=secret, token=None, region=region):
+    return cloud.client("ec2", (key, secret, token), region)
 
 
 ec2 = client()
 
 # What the cloud begins with.
-assert profile["region"] == region
 [only] = ec2.describe_regions()["Regions"]
-assert only["RegionName"] == region, only
+assert only["RegionName"] == region and only["Endpoint"] == endpoint, only
 zones = ec2.describe_availability_zones()["AvailabilityZones"]
 assert [zone["State"] for zone in zones].count("available") == 1, zones
 [vpc] = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
@@ -181,7 +152,7 @@ refused("InvalidAction", 400, ec2.register_image, Name="by a snapshot")
 refused("AuthFailure", 401, client(secret="x" * 40).describe_vpcs)
 refused("AuthFailure", 401, client(key="AKIAIOSFODNN7EXAMPLE").describe_vpcs)
 refused("AuthFailure", 401, client(region="us-east-1").describe_vpcs)
-refused("AuthFailure", 401, client(aws_session_token="token").describe_vpcs)
+refused("AuthFailure", 401, client(token="token").describe_vpcs)
 for hours in (-1, 1):
     moment = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None) + datetime.timedelta(hours=hours)
     with mock.patch("botocore.auth.get_current_datetime", lambda *_, **__: moment):
@@ -356,8 +327,6 @@ assert told == [{"AttributeName": "default-vpc", "AttributeValues": [{"Attribute
 
 # Who calls, by another service's protocol on the same port.
 for signed_for in (region, "us-east-1"):
-    sts = botocore.session.Session().create_client(
-        "sts", signed_for, endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret
-    )
+    sts = cloud.client("sts", region=signed_for)
     told = sts.get_caller_identity()
     assert told["Arn"] == f"arn:aws:iam::{told['Account']}:root" and told["UserId"] == told["Account"], told

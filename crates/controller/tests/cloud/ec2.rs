@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
 
-use crate::support::{Cloud, Hearthd};
+use crate::support::{Cloud, Hearthd, script};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn botocore_finds_ec2() {
@@ -76,13 +75,12 @@ async fn run(python: OsString, cloud: Cloud, scheme: &'static str, script: &str,
     let obeying = session.obey();
     cloud.until_connected().await;
     let credentials = cloud.hearthd.data().join("credentials");
-    let script = format!("{}/tests/cloud/{script}", env!("CARGO_MANIFEST_DIR"));
+    let mut script = crate::support::script(python, script);
     let endpoints = std::fs::read_to_string(cloud.hearthd.data().join("endpoints.json")).unwrap();
     let endpoints: serde_json::Value = serde_json::from_str(&endpoints).unwrap();
     let image_id = cloud.image_id.clone();
     let output = tokio::task::spawn_blocking(move || {
-        Command::new(python)
-            .arg(script)
+        script
             .arg(format!(
                 "{scheme}://{}",
                 endpoints["ec2_listen"].as_str().unwrap()
@@ -126,8 +124,7 @@ async fn forged_requests_are_refused() {
     let endpoints: serde_json::Value = serde_json::from_str(&endpoints).unwrap();
     let credentials = hearthd.data().join("credentials");
     let output = tokio::task::spawn_blocking(move || {
-        Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloud/auth.py"))
+        script(python, "auth.py")
             .arg(format!("http://{}", endpoints["ec2_listen"].as_str().unwrap()))
             .arg("local-1")
             .arg(credentials)

@@ -1,44 +1,13 @@
 """Users, groups, roles and policies, as botocore has them. usage: iam.py ENDPOINT REGION CREDENTIALS AMI"""
 
-import configparser
 import json
 import sys
 
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError
+from cloud import Cloud, owner, refused
 
 endpoint, region, path, image = sys.argv[1:]
-profile = configparser.ConfigParser()
-profile.read(path)
-profile = profile["default"]
-ROOT = (profile["aws_access_key_id"], profile["aws_secret_access_key"], None)
-# One: it keeps the models that it has read.
-SESSION = botocore.session.Session()
-CONFIG = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
-
-
-def client(service, key=ROOT, region=region):
-    return SESSION.create_client(
-        service,
-        region,
-        endpoint_url=endpoint,
-        aws_access_key_id=key[0],
-        aws_secret_access_key=key[1],
-        aws_session_token=key[2],
-        config=CONFIG,
-    )
-
-
-def refused(code, status, call, **parameters):
-    try:
-        call(**parameters)
-    except ClientError as error:
-        found = error.response
-        assert found["Error"]["Code"] == code, found
-        assert found["ResponseMetadata"]["HTTPStatusCode"] == status, found
-        return found["Error"]["Message"]
-    raise AssertionError(f"{parameters} is not refused with {code}")
+ROOT = (*owner(path), None)
+client = Cloud(endpoint, region, ROOT).client
 
 
 def allows(actions, resources="*", **more):

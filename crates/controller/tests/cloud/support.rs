@@ -1,5 +1,6 @@
 //! A real `hearthd` process in a directory of its own, and a host agent that only pretends to run instances.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -91,15 +92,14 @@ impl Hearthd {
             .open(self.dir.path().join("log"))
             .unwrap();
         let hearthd = env!("CARGO_BIN_EXE_hearthd");
-        let mut command = match self.files {
-            None => Command::new(hearthd),
-            Some(files) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={files}:{files}")).arg(hearthd);
-                command
-            }
-        };
+        let mut command = Command::new("setpriv");
+        // It does not outlive a test that is killed.
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if let Some(files) = self.files {
+            command.arg("prlimit").arg(format!("--nofile={files}:{files}"));
+        }
         let mut child = command
+            .arg(hearthd)
             // Tests call as often as they like; those of the rate say which.
             .env("HEARTH_REQUEST_RATE_PERCENT", "0")
             .arg("--data-dir")
@@ -729,6 +729,17 @@ pub fn without_public_address() -> Vec<v1::InstanceNetworkInterfaceSpecification
         associate_public_ip_address: Some(false),
         ..v1::InstanceNetworkInterfaceSpecification::default()
     }]
+}
+
+/// A script beside these tests, with what is in `tests/clients`.
+pub fn script(python: impl AsRef<OsStr>, name: &str) -> Command {
+    const CRATE: &str = env!("CARGO_MANIFEST_DIR");
+    let mut command = Command::new(python);
+    command
+        .arg(format!("{CRATE}/tests/cloud/{name}"))
+        .env("PYTHONPATH", format!("{CRATE}/../../tests/clients"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 pub fn code(status: &Status) -> String {

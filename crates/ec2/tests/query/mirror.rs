@@ -30,7 +30,9 @@ fn pool(model: &Model) -> Result<DescriptorPool> {
             ..Default::default()
         };
         let sayable = members.iter().filter(|(_, of)| !is_nested(model, &of.shape));
-        for (number, (member, of)) in (1..).zip(sayable) {
+        // Numbers in another order than the members.
+        let count = i32::try_from(sayable.clone().count())?;
+        for (number, (member, of)) in (1..=count).rev().zip(sayable) {
             add_field(model, &mut message, number, member, &of.shape)?;
         }
         messages.push(message);

@@ -121,3 +121,30 @@ fn all_of_service_quotas_goes_to_botocore_and_back() -> Result<()> {
 fn all_of_instance_connect_goes_to_botocore_and_back() -> Result<()> {
     round_trip(Service::Ec2InstanceConnect, 10)
 }
+
+/// The mirror's numbers are in another order.
+#[test]
+fn members_are_answered_in_the_models_order() -> Result<()> {
+    let pair = json!({ "KeyFingerprint": "d", "KeyName": "c", "KeyType": "b", "KeyPairId": "a" });
+    let parameter = json!({ "Version": 1, "Value": "c", "Type": "b", "Name": "a" });
+    for (service, call, output, order) in [
+        (
+            Service::Ec2,
+            "DescribeKeyPairs",
+            json!({ "KeyPairs": [pair] }),
+            ["keyPairId", "keyType", "keyName", "keyFingerprint"],
+        ),
+        (
+            Service::Ssm,
+            "GetParameter",
+            json!({ "Parameter": parameter }),
+            ["Name", "Type", "Value", "Version"],
+        ),
+    ] {
+        let answer = Mirror::of(service)?.answer(call, output)?;
+        let answer = answer["answer"].as_str().context("an answer")?;
+        let found: Vec<usize> = order.iter().filter_map(|name| answer.find(name)).collect();
+        ensure!(found.len() == order.len() && found.is_sorted(), "{answer}");
+    }
+    Ok(())
+}

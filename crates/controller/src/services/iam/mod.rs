@@ -111,7 +111,7 @@ fn find_user<'s>(app: &App, state: &'s State, name: &str) -> Result<&'s User, Ap
 fn refuse_twice<E: Entity>(state: &State, account_id: &str, name: &str) -> Result<(), ApiError> {
     if state.named::<E>(account_id, name).is_none() {
         let (quota, most) = E::QUOTA;
-        return match state.count_of(&E::BY_NAME, account_id) < most {
+        return match state.count_of::<E>(account_id) < most {
             true => Ok(()),
             false => Err(limit_exceeded(quota, most)),
         };

@@ -1,5 +1,6 @@
-//! What uploads may take: how many at once, how long, and how much all images together.
+//! What uploads may take: how many at once, how long, and how much all images of an account together.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crate::state::{Image, State};
 
 /// Uploads at the same time. Each holds up to two messages in memory.
 const AT_ONCE: usize = 16;
+/// ... of them those of one account.
+const OF_ACCOUNT: usize = 4;
 /// How long any upload may take ...
 const START: Duration = Duration::from_secs(120);
 /// ... and how many bytes of data and of skipped zeros bring another second.
@@ -19,11 +22,11 @@ const ZERO_RATE: u64 = 16 << 20;
 /// How long the longest may take.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// The uploads under way.
+/// The uploads under way, by account.
 #[derive(Debug, Default)]
-pub(super) struct Uploads(Mutex<UnderWay>);
+pub(super) struct Uploads(Mutex<HashMap<String, UnderWay>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct UnderWay {
     count: usize,
     /// Sum of the disks' sizes.
@@ -34,6 +37,7 @@ struct UnderWay {
 #[derive(Debug)]
 pub(super) struct Slot {
     uploads: Arc<Uploads>,
+    account_id: String,
     bytes: u64,
 }
 
@@ -42,15 +46,24 @@ impl Uploads {
     /// Too many uploads are under way, or the image would be too much once all of them are registered.
     pub(super) fn admit(
         self: &Arc<Self>,
+        account_id: &str,
         bytes: u64,
         config: &Config,
         [images, stored]: [u64; 2],
     ) -> Result<Slot, ApiError> {
-        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.count >= AT_ONCE {
+        let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_all: usize = accounts.values().map(|under_way| under_way.count).sum();
+        let under_way = accounts.get(account_id).copied().unwrap_or_default();
+        let full = [
+            (under_way.count, OF_ACCOUNT, " of this account"),
+            (of_all, AT_ONCE, ""),
+        ];
+        if let Some((_, most, whose)) = full.into_iter().find(|(count, most, _)| count >= most) {
             return Err(ApiError::new(
                 ErrorCode::RequestLimitExceeded,
-                format!("{AT_ONCE} images are being uploaded, which is as many as may be. Try again later."),
+                format!(
+                    "{most} images{whose} are being uploaded, which is as many as may be. Try again later."
+                ),
             ));
         }
         within(
@@ -58,10 +71,12 @@ impl Uploads {
             images + under_way.count as u64 + 1,
             stored.saturating_add(under_way.bytes).saturating_add(bytes),
         )?;
-        under_way.count += 1;
-        under_way.bytes += bytes;
+        let own = accounts.entry(account_id.to_owned()).or_default();
+        own.count += 1;
+        own.bytes += bytes;
         Ok(Slot {
             uploads: Arc::clone(self),
+            account_id: account_id.to_owned(),
             bytes,
         })
     }
@@ -69,15 +84,18 @@ impl Uploads {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut under_way = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.count -= 1;
-        under_way.bytes -= self.bytes;
+        let mut accounts = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = accounts.get_mut(&self.account_id) {
+            own.count -= 1;
+            own.bytes -= self.bytes;
+        }
+        accounts.retain(|_, under_way| under_way.count > 0);
     }
 }
 
-/// Whether one more image of `bytes` bytes may be stored.
-pub(super) fn one_more(state: &State, config: &Config, bytes: u64) -> Result<(), ApiError> {
-    let [count, stored] = state.sum(&Image::TOTAL, "");
+/// Whether one more image of `bytes` bytes may be stored for an account.
+pub(super) fn one_more(state: &State, account_id: &str, config: &Config, bytes: u64) -> Result<(), ApiError> {
+    let [count, stored] = state.sum(&Image::TOTAL, account_id);
     within(config, count + 1, stored.saturating_add(bytes))
 }
 
@@ -93,13 +111,13 @@ fn within(config: &Config, images: u64, bytes: u64) -> Result<(), ApiError> {
     };
     if images > config.image_limit.into() {
         return Err(exceeded(format!(
-            "There may be {} images (--image-limit)",
+            "An account may have {} images (--image-limit)",
             config.image_limit
         )));
     }
     if bytes > u64::from(config.image_gib_limit) << 30 {
         return Err(exceeded(format!(
-            "The disks of all images may have {} GiB together (--image-gib-limit)",
+            "The disks of an account's images may have {} GiB together (--image-gib-limit)",
             config.image_gib_limit
         )));
     }
@@ -175,19 +193,27 @@ mod tests {
     fn places_and_bytes_are_given_back() {
         let uploads = Arc::new(Uploads::default());
         let config = config(&["--image-limit", "20", "--image-gib-limit", "100"]);
+        let admit = |account: usize| uploads.admit(&account.to_string(), 1 << 30, &config, [0, 0]);
         let slots: Vec<Slot> = (0..AT_ONCE)
-            .map(|_| uploads.admit(1 << 30, &config, [0, 0]).unwrap())
+            .map(|count| {
+                let account = count / OF_ACCOUNT;
+                let slot = admit(account).unwrap();
+                if count % OF_ACCOUNT == OF_ACCOUNT - 1 {
+                    assert_eq!(admit(account).unwrap_err().code, ErrorCode::RequestLimitExceeded);
+                }
+                slot
+            })
             .collect();
-        let refused = uploads.admit(0, &config, [0, 0]).unwrap_err();
-        assert_eq!(refused.code, ErrorCode::RequestLimitExceeded);
+        assert_eq!(admit(AT_ONCE).unwrap_err().code, ErrorCode::RequestLimitExceeded);
         drop(slots);
+        assert!(uploads.0.lock().unwrap().is_empty());
         for (stored, fits) in [
             ([19, 0], true),
             ([20, 0], false),
             ([0, 99 << 30], true),
             ([0, (99 << 30) + 1], false),
         ] {
-            let admitted = uploads.admit(1 << 30, &config, stored);
+            let admitted = uploads.admit("1", 1 << 30, &config, stored);
             assert_eq!(admitted.is_ok(), fits, "{stored:?}");
         }
     }

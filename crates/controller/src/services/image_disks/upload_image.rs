@@ -44,10 +44,10 @@ pub(super) async fn upload_image(
     let totals = {
         let state = app.state();
         name_is_free(&state, &app.scope(), &parameters.name)?;
-        state.sum(&Image::TOTAL, "")
+        state.sum(&Image::TOTAL, &app.account())
     };
     let size = parameters.size.unsigned_abs();
-    let _slot = uploads.admit(size, &app.config, totals)?;
+    let _slot = uploads.admit(&app.account(), size, &app.config, totals)?;
     if parameters.dry_run {
         return Err(ApiError::dry_run());
     }
@@ -100,7 +100,7 @@ pub(super) async fn upload_image(
     let config = app.config.clone();
     let registered = app.store.transact(move |tx| {
         name_is_free(tx, &scope, &image.name)?;
-        one_more(tx, &config, size)?;
+        one_more(tx, &image.account_id, &config, size)?;
         let detail = json!({ "image": image.id, "name": image.name, "size": image.size,
             "kernel": image.kernel_path, "boot_mode": image.boot_mode.as_str() });
         tx.audit(detail);

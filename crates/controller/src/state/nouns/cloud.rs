@@ -1,9 +1,10 @@
 //! The cloud itself, and what calls did under a ClientToken.
 
+use hearth_api::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 use crate::seal::{Broken, SealedSecret, SealingKey};
-use crate::state::{Index, Noun, Scope, key};
+use crate::state::{Bound, Index, Noun, Scope, key};
 
 /// What holds for the whole cloud. There is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,12 @@ impl ClientToken {
 impl Noun for ClientToken {
     const KIND: &'static str = "client-token";
     const INDEXES: &'static [Index<Self>] = &[Self::BY_RESOURCE];
+    const BOUND: Option<Bound> = Some(Bound {
+        most: 20_000,
+        what: "client tokens",
+        code: ErrorCode::RequestLimitExceeded,
+        remedy: "try again when those of a day ago are forgotten, or give none",
+    });
 
     fn id(&self) -> &str {
         &self.id

@@ -63,10 +63,11 @@ impl Image {
     });
     /// A tag with the image's names in Systems Manager, separated by spaces.
     pub const PARAMETER_TAG: &str = "hearth:ssm-parameter";
-    /// How many there are in any state, and the bytes of their disks: a disk is there until the last of its volumes is gone.
+    /// How many an account has in any state, and the bytes of their disks: a disk is there until the last of its volumes is
+    /// gone.
     pub const TOTAL: Sum<Self> = Sum {
         name: "total",
-        part: |i| Some((String::new(), [1, i.size])),
+        part: |i| Some((i.account_id.clone(), [1, i.size])),
     };
 
     pub fn is_available(&self) -> bool {

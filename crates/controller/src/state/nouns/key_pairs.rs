@@ -1,10 +1,10 @@
 //! Key pairs: public halves only.
 
-use hearth_api::Kind;
+use hearth_api::{ErrorCode, Kind};
 use serde::{Deserialize, Serialize};
 
 use crate::state::noun::resource;
-use crate::state::{Index, Noun, Scope, State, Tags, key};
+use crate::state::{Bound, Index, Noun, Scope, State, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPair {
@@ -30,6 +30,8 @@ impl Noun for KeyPair {
     const KIND: &'static str = "key-pair";
     const RESOURCE: Option<Kind> = Some(Kind::KeyPair);
     const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME];
+    /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateKeyPair.html>
+    const BOUND: Option<Bound> = Some(Bound::new(5000, "key pairs", ErrorCode::ResourceLimitExceeded));
 
     resource!();
 }

@@ -1,11 +1,11 @@
 //! Where instances are, what they hold there, and the groups that say how they stand to each other.
 
-use hearth_api::{InstanceState, Kind, v1};
+use hearth_api::{ErrorCode, InstanceState, Kind, v1};
 use serde::{Deserialize, Serialize};
 
 use super::{Host, Instance};
 use crate::state::noun::{regional, resource};
-use crate::state::{Concern, Index, Noun, Scope, State, Sum, Tags, key};
+use crate::state::{Bound, Concern, Index, Noun, Scope, State, Sum, Tags, key};
 
 /// Hosts are shared.
 pub const DEFAULT_TENANCY: &str = "default";
@@ -88,6 +88,12 @@ impl Noun for PlacementGroup {
     const KIND: &'static str = "placement-group";
     const RESOURCE: Option<Kind> = Some(Kind::PlacementGroup);
     const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME];
+    /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/placement-groups.html>
+    const BOUND: Option<Bound> = Some(Bound::new(
+        500,
+        "placement groups",
+        ErrorCode::ResourceLimitExceeded,
+    ));
 
     resource!();
 }

@@ -1,11 +1,11 @@
 //! Security groups and their rules.
 
-use hearth_api::Kind;
+use hearth_api::{ErrorCode, Kind};
 use serde::{Deserialize, Serialize};
 
 use super::Vpc;
 use crate::state::noun::resource;
-use crate::state::{Concern, Index, Noun, Scope, State, Tags, key};
+use crate::state::{Bound, Concern, Index, Noun, Scope, State, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroup {
@@ -43,6 +43,12 @@ impl Noun for SecurityGroup {
         Self::BY_NAME,
         Index::refers::<Vpc>("vpc", |g| vec![g.vpc_id.clone()]),
     ];
+    /// <https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html>
+    const BOUND: Option<Bound> = Some(Bound::new(
+        2500,
+        "security groups",
+        ErrorCode::SecurityGroupLimitExceeded,
+    ));
 
     resource!();
 }
