@@ -1,6 +1,7 @@
 //! A volume's whole life, by AWS's own command line and in real guests.
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,7 +11,7 @@ const NAME: &str = "a_volume_is_made_written_moved_grown_and_deleted_by_aws";
 
 /// AWS's command line, as root of the cloud.
 struct Aws {
-    program: PathBuf,
+    python: OsString,
     endpoint: String,
     credentials: PathBuf,
 }
@@ -18,9 +19,19 @@ struct Aws {
 impl Aws {
     /// What a command of `aws ec2` prints as text, without the last newline.
     async fn ec2(&self, words: &str) -> String {
-        let mut command = Command::new(&self.program);
+        // Its own script names the interpreter by the path at which it was installed.
+        let mut command = Command::new(&self.python);
         command
-            .args(["ec2", "--output", "text", "--region", "local-1", "--endpoint-url"])
+            .args([
+                "-m",
+                "awscli",
+                "ec2",
+                "--output",
+                "text",
+                "--region",
+                "local-1",
+                "--endpoint-url",
+            ])
             .arg(&self.endpoint)
             .args(words.split_whitespace())
             .env("AWS_SHARED_CREDENTIALS_FILE", &self.credentials)
@@ -43,7 +54,7 @@ async fn a_volume_is_made_written_moved_grown_and_deleted_by_aws() {
     };
     let cloud = Cloud::start().await.unwrap();
     let aws = Aws {
-        program: PathBuf::from(python).with_file_name("aws"),
+        python,
         endpoint: cloud.ec2_endpoint().unwrap(),
         credentials: cloud.path("controller/credentials"),
     };
