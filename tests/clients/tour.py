@@ -314,7 +314,7 @@ for volume, id in zip(volumes, ids):
 for more in ([], ["--output", "text"], ["--filters", "Name=target-volume-type,Values=gp2"]):
     same("describe-volumes-modifications", "--volume-ids", *volumes, *more)
 for volume in volumes:
-    done("modify-volume-attribute", "--volume-id", volume, "--auto-enable-io")
+    done("modify-volume-attribute", "--volume-id", volume, "--auto-enable-io", "Value=true")
     done("detach-volume", "--volume-id", volume, "--device", "xvdf")
 assert identical("wait", "volume-available", "--volume-ids", *volumes) == ""
 for id in ids:
