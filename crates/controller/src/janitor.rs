@@ -21,6 +21,8 @@ const KEPT_TOKENS: usize = 100_000;
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
 /// Between collections of the repository, if nothing else asks for one.
 const COLLECT: Duration = Duration::from_secs(24 * 3600);
+/// How long a new leader leaves the repository to what the last one was deleting.
+const SUCCESSION: Duration = Duration::from_secs(60);
 const KEEP_AUDIT_MS: i64 = 90 * 24 * 3600 * 1000;
 
 /// Runs until the process ends.
@@ -37,6 +39,7 @@ pub async fn run(app: Arc<App>) {
             _ = ticks.tick() => {}
         }
         if !app.store.is_leader() {
+            collector.due = Instant::now() + SUCCESSION;
             continue;
         }
         match tidy(&app, visible).await {
@@ -204,7 +207,7 @@ impl Collector {
         self.due = Instant::now() + COLLECT;
         let collected = tokio::select! {
             () = app.ending.cancelled() => return,
-            collected = app.repository.collect() => collected,
+            collected = app.repository.collect(|| app.store.is_leader()) => collected,
         };
         match collected {
             Ok(collected) if collected.removed > 0 => tracing::info!(

@@ -28,15 +28,19 @@ pub struct Collected {
 
 impl Repository {
     /// Removes chunks and nodes that no snapshot needs. Snapshots may be made, read and deleted meanwhile. It may be killed
-    /// at any point; the next one goes on. Only one at a time may run.
+    /// at any point; the next one goes on. Only one at a time may run: before it deletes anything more it asks `may_go_on`.
     ///
     /// # Errors
     /// The store fails, or a snapshot is damaged: then what it needs is not known, and nothing is removed.
-    pub async fn collect(&self) -> Result<Collected, Error> {
-        self.collect_silent(SILENCE).await
+    pub async fn collect(&self, may_go_on: impl Fn() -> bool) -> Result<Collected, Error> {
+        self.collect_silent(SILENCE, may_go_on).await
     }
 
-    pub(crate) async fn collect_silent(&self, silence: Duration) -> Result<Collected, Error> {
+    pub(crate) async fn collect_silent(
+        &self,
+        silence: Duration,
+        may_go_on: impl Fn() -> bool,
+    ) -> Result<Collected, Error> {
         // Of a collection that was killed. What it had not deleted is found again.
         pins::acquit(&self.objects).await?;
         if let Some(directory) = self.directory.clone() {
@@ -74,6 +78,10 @@ impl Repository {
             let doomed = slice.iter().filter(|(name, _)| !marks.names.contains(name));
             let doomed: Vec<&(Name, u64)> = doomed.collect();
             let paths = doomed.iter().map(|(name, _)| name.path()).collect();
+            if !may_go_on() {
+                // What is condemned is for the next one to acquit: it may be its own by now.
+                break;
+            }
             self.objects.delete(paths).await?;
             pins::acquit(&self.objects).await?;
             collected.removed += doomed.len() as u64;

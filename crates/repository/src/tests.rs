@@ -186,11 +186,11 @@ async fn what_was_not_finished_is_removed_when_it_was_silent_for_long() {
     for index in 0..70 {
         writer.put(index, chunk(index + 10)).await.unwrap();
     }
-    let alive = repository.collect().await.unwrap();
+    let alive = repository.collect(|| true).await.unwrap();
     assert_eq!(alive.removed, 0);
     let mut dead = repository.write(Some("snap-1")).await.unwrap();
     dead.put(1, chunk(9)).await.unwrap();
-    let collected = repository.collect_silent(Duration::ZERO).await.unwrap();
+    let collected = repository.collect_silent(Duration::ZERO, || true).await.unwrap();
     assert_eq!(collected.removed, 64);
     assert_eq!(objects(&repository).await, before);
     assert!(matches!(
@@ -202,7 +202,7 @@ async fn what_was_not_finished_is_removed_when_it_was_silent_for_long() {
         Err(Error::Expired)
     ));
     repository.delete("snap-1").await.unwrap();
-    repository.collect_silent(Duration::ZERO).await.unwrap();
+    repository.collect_silent(Duration::ZERO, || true).await.unwrap();
     assert_eq!(objects(&repository).await, BTreeSet::new());
 }
 
@@ -248,7 +248,10 @@ async fn damage_is_found_named_and_repaired_and_nothing_is_collected_meanwhile()
     let served = reader.chunk(600).await.unwrap_err();
     assert!(matches!(&served, Error::Damaged { object, .. } if *object == flipped.path().to_string()));
     repository.delete("snap-2").await.unwrap();
-    assert!(matches!(repository.collect().await, Err(Error::Damaged { .. })));
+    assert!(matches!(
+        repository.collect(|| true).await,
+        Err(Error::Damaged { .. })
+    ));
     let found = repository.scrub(None).await.unwrap();
     let named: BTreeSet<&str> = found
         .damages
@@ -271,7 +274,7 @@ async fn damage_is_found_named_and_repaired_and_nothing_is_collected_meanwhile()
     assert_eq!(repository.scrub(None).await.unwrap().damages, []);
     assert_eq!(read(&repository, "snap-1").await, disk);
     assert_eq!(
-        repository.collect().await.unwrap().removed,
+        repository.collect(|| true).await.unwrap().removed,
         4,
         "a chunk and three nodes of snap-2"
     );
@@ -322,7 +325,7 @@ async fn a_base_that_went_before_it_was_pinned_is_none() {
     ));
     // What it has pinned is not there, which is no damage.
     write(&repository, None, "snap-2", &Disk::from([(0, 1)]), 1 << 30).await;
-    repository.collect().await.unwrap();
+    repository.collect(|| true).await.unwrap();
     assert_eq!(read(&repository, "snap-2").await, Disk::from([(0, 1)]));
 }
 
@@ -397,7 +400,7 @@ async fn storm(seed: u64) {
                 }
                 let repository = repository.clone();
                 collector = Some(tokio::spawn(async move {
-                    repository.collect().await.unwrap();
+                    repository.collect(|| true).await.unwrap();
                 }));
             }
             _ => {
@@ -423,8 +426,8 @@ async fn storm(seed: u64) {
     for name in &names {
         assert_eq!(read(&repository, name).await, disks[name], "seed {seed}, {name}");
     }
-    repository.collect_silent(Duration::ZERO).await.unwrap();
-    let collected = repository.collect_silent(Duration::ZERO).await.unwrap();
+    repository.collect_silent(Duration::ZERO, || true).await.unwrap();
+    let collected = repository.collect_silent(Duration::ZERO, || true).await.unwrap();
     assert_eq!(collected.removed, 0, "seed {seed}");
     let left = objects(&repository).await;
     assert_eq!(

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
-use hearth_api::agent::{InstanceIntent, InstanceObservation, Intents, RunEnd, run_end};
+use hearth_api::agent::{
+    InstanceIntent, InstanceObservation, Intents, RunEnd, VolumeObservation, run_end, volume_observation,
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -19,6 +21,8 @@ struct Instance {
     phase: Phase,
     /// When it will be what is desired; `None`: it is.
     due: Option<Instant>,
+    /// Told while it runs. The guest takes and lets go whatever it shall at once.
+    volumes: Vec<VolumeObservation>,
 }
 
 impl Instances {
@@ -33,8 +37,13 @@ impl Instances {
         self.0.retain(|id, _| named.contains_key(id.as_str()));
         let mut is_news = self.0.len() != before;
         for (id, intent) in named {
-            let known = self.0.get(id);
-            if known.is_some_and(|known| known.desired == intent.desired() && known.run == intent.run) {
+            let volumes = volumes(intent);
+            if let Some(known) = self.0.get_mut(id)
+                && known.desired == intent.desired()
+                && known.run == intent.run
+            {
+                is_news |= known.volumes != volumes;
+                known.volumes = volumes;
                 continue;
             }
             is_news = true;
@@ -49,6 +58,7 @@ impl Instances {
                     run: intent.run,
                     phase,
                     due: Some(now + acts_after),
+                    volumes,
                 },
             );
         }
@@ -91,14 +101,35 @@ impl Instances {
                     message: String::new(),
                 }),
                 start_micros: u64::from(instance.phase == Phase::Running),
+                volumes: match instance.phase {
+                    Phase::Running => instance.volumes.clone(),
+                    _ => Vec::new(),
+                },
                 ..InstanceObservation::default()
             })
             .collect()
     }
 }
 
+fn volumes(intent: &InstanceIntent) -> Vec<VolumeObservation> {
+    let volumes = intent.volumes.iter().map(|volume| VolumeObservation {
+        volume_id: volume.volume_id.clone(),
+        attachment_epoch: volume.attachment_epoch,
+        state: match volume.detaching {
+            true => volume_observation::State::Detached,
+            false => volume_observation::State::Attached,
+        }
+        .into(),
+        size_bytes: if volume.detaching { 0 } else { volume.size_bytes },
+        message: String::new(),
+    });
+    volumes.collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use hearth_api::agent::InstanceVolume;
+
     use super::*;
 
     fn intents(desired: Desired, run: u64) -> Intents {
@@ -131,6 +162,14 @@ mod tests {
         assert_eq!(instances.next(), Some(start + wait));
         assert_eq!(instances.change(start + wait), Some(1));
         assert_eq!(phase(&instances), Some(Phase::Running));
+        let mut attached = intents(Desired::Running, 1);
+        attached.instances[0].volumes.push(InstanceVolume {
+            volume_id: "vol-1".into(),
+            ..InstanceVolume::default()
+        });
+        assert!(instances.want(&attached, start, wait), "a volume is news");
+        assert!(!instances.want(&attached, start, wait));
+        assert_eq!(instances.observe()[0].volumes.len(), 1);
         instances.want(&intents(Desired::Stopped, 1), start, wait);
         assert_eq!(instances.change(start + wait), Some(0));
         assert_eq!(phase(&instances), Some(Phase::Ended));

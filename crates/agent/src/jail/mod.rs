@@ -62,7 +62,7 @@ pub struct Cell {
     lease: Lease,
     group: Group,
     /// Bytes of the largest file that it writes.
-    largest_file: u64,
+    pub largest_file: u64,
     /// The host's CPU of each vCPU; empty where they are not pinned.
     pub cpus: Vec<u16>,
 }

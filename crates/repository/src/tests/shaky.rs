@@ -76,7 +76,7 @@ impl ObjectStore for Shaky {
         if let Some(snapshot) = doomed {
             let repository = Repository::new(Arc::clone(&self.inner) as Arc<dyn ObjectStore>);
             repository.delete(&snapshot).await.unwrap();
-            repository.collect().await.unwrap();
+            repository.collect(|| true).await.unwrap();
         }
         let put = self.inner.put_opts(location, payload, options).await;
         self.chance.shake().await;
