@@ -183,7 +183,12 @@ impl Lifecycle {
     /// Takes a device out of the machine. A driver of a disk gets answers all the same, from one that fails, until the guest
     /// has let that go.
     fn take_away(&mut self, slot: u8, machine: &mut Machine) {
-        let Some((device, Backend::Disk(plan))) = self.plan.devices.take_away(slot) else {
+        let taken = match machine.slots.is_driven(slot) {
+            true => self.plan.devices.take_away(slot),
+            // Nobody waits for an answer.
+            false => None,
+        };
+        let Some((device, Backend::Disk(plan))) = taken else {
             machine.slots.remove(slot);
             self.finish_leave(slot);
             return;

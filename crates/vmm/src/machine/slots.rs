@@ -126,6 +126,14 @@ impl Slots {
         self.root.is_taken(slot)
     }
 
+    /// Whether a driver works with a slot's device.
+    #[must_use]
+    pub fn is_driven(&self, slot: u8) -> bool {
+        self.functions
+            .get(&slot)
+            .is_some_and(|function| function.is_driven())
+    }
+
     /// Takes a slot's device out, whether the guest has let it go or not. Its workers have stopped then.
     pub fn remove(&mut self, slot: u8) {
         self.hotplug.forget(slot);

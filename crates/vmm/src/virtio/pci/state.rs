@@ -117,6 +117,12 @@ impl VirtioPci {
         }
     }
 
+    /// Whether a driver works with the device, and may wait for its answers.
+    #[must_use]
+    pub fn is_driven(&self) -> bool {
+        self.registers().common.is_driven()
+    }
+
     /// Puts another device in the place of the paused function's.
     ///
     /// # Errors
