@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use hearth_repository::Repository;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ pub struct App {
     pub store: Store,
     /// The disks of images.
     pub repository: Repository,
+    /// Something was stored there that no image needs: it is to be collected soon.
+    pub littered: AtomicBool,
     pub vault: Arc<Vault>,
     pub sessions: Arc<Sessions>,
     pub join_tokens: Issuer,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hearth_api::InstanceState;
@@ -46,6 +47,9 @@ pub async fn run(app: Arc<App>) {
             Ok(0) => {}
             Ok(_) => collector.due = Instant::now(),
             Err(error) => tracing::error!(%error, "tidying up"),
+        }
+        if app.littered.swap(false, Ordering::Relaxed) {
+            collector.due = Instant::now();
         }
         collector.work(&app).await;
     }
@@ -194,7 +198,8 @@ fn sweep_uploads(dir: &std::path::Path, young: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes chunks that no image needs, now and then: at the beginning, when an image has gone, and once a day.
+/// Removes chunks that no image needs, now and then: at the beginning, when an image has gone or an upload has failed, and
+/// once a day.
 struct Collector {
     due: Instant,
 }

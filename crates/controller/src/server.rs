@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -158,6 +159,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         config,
         store,
         repository,
+        littered: AtomicBool::new(false),
         vault: Arc::new(vault),
         sessions: Arc::new(Sessions::default()),
         ending: CancellationToken::new(),

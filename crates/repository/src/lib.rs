@@ -61,7 +61,7 @@ pub const MAX_CHUNKS: u64 = 1 << (tree::BITS * tree::LEVELS);
 /// Requests to the object store at the same time, per writer, collection or scrub.
 const AT_ONCE: usize = 16;
 
-/// What keeps snapshots' contents where they are. Dropping it gives them free after a day.
+/// What keeps snapshots' contents where they are, until it is released or dropped.
 #[derive(Debug)]
 pub struct Hold(Session);
 

@@ -118,9 +118,32 @@ impl Session {
         Ok(self.pins == 0 || self.objects.exists(&self.path(0)).await?)
     }
 
-    pub async fn end(self) -> Result<(), Error> {
-        let pins = (0..self.pins).map(|number| self.path(number)).collect();
+    pub async fn end(mut self) -> Result<(), Error> {
+        let pins = self.take();
         self.objects.delete(pins).await
+    }
+
+    /// The pins, which are somebody else's to delete now.
+    fn take(&mut self) -> Vec<Path> {
+        let pins = std::mem::take(&mut self.pins);
+        (0..pins).map(|number| self.path(number)).collect()
+    }
+}
+
+/// Whoever asked for the snapshot may go away at any moment. What a process that is killed leaves is kept for a day.
+impl Drop for Session {
+    fn drop(&mut self) {
+        let pins = self.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !pins.is_empty()
+        {
+            let objects = self.objects.clone();
+            runtime.spawn(async move {
+                if let Err(error) = objects.delete(pins).await {
+                    tracing::warn!(%error, "removing the pins of a snapshot that was given up");
+                }
+            });
+        }
     }
 }
 

@@ -207,6 +207,24 @@ async fn what_was_not_finished_is_removed_when_it_was_silent_for_long() {
 }
 
 #[tokio::test]
+async fn what_was_given_up_or_refused_goes_with_the_next_collection() {
+    let repository = in_memory();
+    let mut writer = repository.write(None).await.unwrap();
+    for index in 0..70 {
+        writer.put(index, chunk(index + 10)).await.unwrap();
+    }
+    drop(writer);
+    let mut writer = repository.write(None).await.unwrap();
+    writer.put(5, chunk(1)).await.unwrap();
+    assert!(writer.finish("snap-1", 1).await.is_err());
+    while !repository.objects.list("pins").await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    repository.collect(|| true).await.unwrap();
+    assert_eq!(objects(&repository).await, BTreeSet::new());
+}
+
+#[tokio::test]
 async fn damage_is_found_named_and_repaired_and_nothing_is_collected_meanwhile() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let repository = Repository::in_directory(dir.path()).unwrap();

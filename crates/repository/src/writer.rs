@@ -26,7 +26,7 @@ pub struct Written {
     pub new_bytes: u64,
 }
 
-/// A snapshot that is being made. Dropping it gives it up; what it stored is removed by a later collection.
+/// A snapshot that is being made. Dropping it gives it up; what it alone stored is removed by the next collection.
 #[derive(Debug)]
 pub struct Writer {
     repository: Repository,
@@ -141,6 +141,15 @@ impl Writer {
     /// # Errors
     /// A chunk lies beyond the size, another snapshot has the name, the session was silent for too long, or the store fails.
     pub async fn finish(mut self, name: &str, size: u64) -> Result<(Snapshot, Written), Error> {
+        let published = self.publish(name, size).await;
+        if let Err(error) = self.session.end().await {
+            // They keep more than they need to, for a day.
+            tracing::warn!(%error, snapshot = name, "removing the pins of a snapshot");
+        }
+        published
+    }
+
+    async fn publish(&mut self, name: &str, size: u64) -> Result<(Snapshot, Written), Error> {
         let path = snapshot::path(name)?;
         self.store_batch().await?;
         let chunks = size.div_ceil(CHUNK as u64);
@@ -183,10 +192,6 @@ impl Writer {
             && self.repository.snapshot(name).await? != snapshot
         {
             return Err(Error::Exists(name.to_owned()));
-        }
-        if let Err(error) = self.session.end().await {
-            // They keep more than they need to, for a day.
-            tracing::warn!(%error, snapshot = name, "removing the pins of a snapshot");
         }
         Ok((snapshot, self.written))
     }

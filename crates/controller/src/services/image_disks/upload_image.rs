@@ -2,6 +2,7 @@
 //! its row.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hearth_api::v1::{UploadImageRequest, UploadImageResponse, upload_image_request};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
@@ -71,6 +72,7 @@ pub(super) async fn upload_image(
         move || shared
     })
     .await?;
+    let litter = Litter(Some(app));
     let stored = disks::store(&app.repository, &snapshot, file, size, disks::Source::IsUsedUp).await;
     stored.map_err(|error| not_stored(app, &error))?;
     drop(upload);
@@ -113,11 +115,29 @@ pub(super) async fn upload_image(
         if error.code != ErrorCode::Unavailable
             && let Err(error) = app.repository.delete(&snapshot).await
         {
-            tracing::warn!(%error, snapshot, "removing the disk of an image that was refused");
+            tracing::warn!(error = %hearth_log::chain(&error), snapshot, "removing the disk of an image that was refused");
         }
         return Err(error);
     }
+    litter.became_an_image();
     Ok(UploadImageResponse { image_id: id })
+}
+
+/// Asks for a collection of the repository when it is dropped: the upload failed, or its client went away.
+struct Litter<'a>(Option<&'a App>);
+
+impl Litter<'_> {
+    fn became_an_image(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Litter<'_> {
+    fn drop(&mut self) {
+        if let Some(app) = self.0 {
+            app.littered.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 fn check(parameters: &Parameters) -> Result<(), ApiError> {
