@@ -113,6 +113,7 @@ impl Reader {
             erased_volumes: state.erased_volumes.iter().cloned().collect(),
             repairs: state.repairs.iter().cloned().collect(),
             capacity: Some(capacity),
+            snapshots: Vec::new(),
         }
     }
 }

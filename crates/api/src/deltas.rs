@@ -2,8 +2,8 @@
 //! sends against all intents sent anew.
 
 use crate::agent::{
-    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, VolumeIntent, VpcDelta,
-    VpcIntent,
+    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, SnapshotIntent, VolumeIntent,
+    VpcDelta, VpcIntent,
 };
 
 /// The delta builds on other intents.
@@ -41,6 +41,15 @@ pub fn apply(intents: &mut Intents, delta: IntentsDelta) -> Result<(), Mismatch>
     intents.volumes.retain(|known| !gone.contains(&known.volume_id));
     for volume in delta.volumes {
         put(&mut intents.volumes, volume, |one: &VolumeIntent| &one.volume_id);
+    }
+    let gone = &delta.removed_snapshots;
+    intents
+        .snapshots
+        .retain(|known| !gone.contains(&known.snapshot_id));
+    for snapshot in delta.snapshots {
+        put(&mut intents.snapshots, snapshot, |one: &SnapshotIntent| {
+            &one.snapshot_id
+        });
     }
     Ok(())
 }
@@ -102,6 +111,13 @@ mod tests {
         }
     }
 
+    fn snapshot(id: &str) -> SnapshotIntent {
+        SnapshotIntent {
+            snapshot_id: id.into(),
+            ..SnapshotIntent::default()
+        }
+    }
+
     fn group(id: &str, members: &[&str]) -> SecurityGroupIntent {
         SecurityGroupIntent {
             group_id: id.into(),
@@ -121,6 +137,7 @@ mod tests {
                 ..VpcIntent::default()
             }],
             volumes: vec![volume("vol-1", Desired::Kept), volume("vol-2", Desired::Erased)],
+            snapshots: vec![snapshot("snap-1"), snapshot("snap-3")],
         }
     }
 
@@ -148,6 +165,8 @@ mod tests {
             removed_vpcs: vec!["vpc-9".into()],
             volumes: vec![volume("vol-1", Desired::Erased), volume("vol-0", Desired::Kept)],
             removed_volumes: vec!["vol-2".into()],
+            snapshots: vec![snapshot("snap-2")],
+            removed_snapshots: vec!["snap-3".into()],
         };
         apply(&mut intents, delta).unwrap();
         assert_eq!(intents.sequence, 9);
@@ -156,6 +175,7 @@ mod tests {
             intents.volumes,
             [volume("vol-0", Desired::Kept), volume("vol-1", Desired::Erased)]
         );
+        assert_eq!(intents.snapshots, [snapshot("snap-1"), snapshot("snap-2")]);
         assert_eq!(
             intents.vpcs,
             [VpcIntent {

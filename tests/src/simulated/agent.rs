@@ -186,6 +186,7 @@ impl Agent {
             let erased = volumes.filter(|volume| volume.desired() == volume_intent::Desired::Erased);
             Observation {
                 repairs: Vec::new(),
+                snapshots: Vec::new(),
                 intents_sequence: intents.sequence,
                 intents_epoch: intents.epoch.clone(),
                 instances: self.instances.observe(),

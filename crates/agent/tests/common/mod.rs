@@ -603,6 +603,17 @@ impl ControlPlane for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
     }
 
+    async fn fetch_chunk(&self, _: Request<FetchChunkRequest>) -> Result<Response<ImageChunk>, Status> {
+        Err(Status::unimplemented("chunks are not served one by one yet"))
+    }
+
+    async fn store_snapshot(
+        &self,
+        _: Request<Streaming<SnapshotPart>>,
+    ) -> Result<Response<StoreSnapshotResponse>, Status> {
+        Err(Status::unimplemented("snapshots are not stored yet"))
+    }
+
     async fn fetch_credentials(
         &self,
         _: Request<FetchCredentialsRequest>,

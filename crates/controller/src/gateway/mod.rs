@@ -8,8 +8,8 @@ use futures::Stream;
 use hearth_api::agent::control_plane_server::{ControlPlane, ControlPlaneServer};
 use hearth_api::agent::enrollment_server::EnrollmentServer;
 use hearth_api::agent::{
-    AgentMessage, ControlMessage, FetchCredentialsRequest, FetchImageRequest, ImageChunk, RenewRequest,
-    RenewResponse, RoleCredentials,
+    AgentMessage, ControlMessage, FetchChunkRequest, FetchCredentialsRequest, FetchImageRequest, ImageChunk,
+    RenewRequest, RenewResponse, RoleCredentials, SnapshotPart, StoreSnapshotResponse,
 };
 use hearth_api::join::LEADER;
 use tokio_stream::wrappers::ReceiverStream;
@@ -207,6 +207,17 @@ impl ControlPlane for Gateway {
         )
         .await?;
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn fetch_chunk(&self, _: Request<FetchChunkRequest>) -> Result<Response<ImageChunk>, Status> {
+        Err(Status::unimplemented("chunks are not served one by one yet"))
+    }
+
+    async fn store_snapshot(
+        &self,
+        _: Request<Streaming<SnapshotPart>>,
+    ) -> Result<Response<StoreSnapshotResponse>, Status> {
+        Err(Status::unimplemented("snapshots are not stored yet"))
     }
 
     async fn fetch_credentials(

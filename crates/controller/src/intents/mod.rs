@@ -203,6 +203,7 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
             instances,
             vpcs,
             volumes,
+            snapshots: Vec::new(),
         },
         user_data,
         told,

@@ -495,6 +495,7 @@ impl Session {
             instances,
             capacity: None,
             erased_volumes: erased.collect(),
+            snapshots: Vec::new(),
             repairs: Vec::new(),
         }))
     }
