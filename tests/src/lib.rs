@@ -4,6 +4,7 @@
 //! namespace of its own, so that tests neither see nor disturb a cloud that `scripts/up` has left running.
 //! Its janitor ends and removes everything, however the test ends.
 
+pub mod aws;
 pub mod client;
 mod cloud;
 mod guest;

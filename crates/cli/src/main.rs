@@ -12,6 +12,7 @@ use std::process::ExitCode;
 mod calls;
 mod commands;
 mod context;
+mod download;
 mod error;
 mod home;
 mod output;

@@ -34,6 +34,17 @@ pub(crate) struct DiskImage {
 }
 
 impl DiskImage {
+    /// A file that was fetched.
+    pub(crate) fn fetched(address: &str, file: File) -> Result<Self, CliError> {
+        let size = seek(&file, SeekFrom::End(0));
+        let size = size.map_err(|error| CliError::io("looking at what was fetched", error.into()))?;
+        Ok(Self {
+            path: address.into(),
+            file,
+            size,
+        })
+    }
+
     pub(crate) fn open(path: &Path) -> Result<Self, CliError> {
         let unreadable = |e: io::Error| {
             CliError::parameter("--disk-image", format!("Unable to read {}: {e}", path.display()))
@@ -79,7 +90,7 @@ impl DiskImage {
             if !send(Part::Parameters(parameters)) || dry_run {
                 return Ok(());
             }
-            let progress = progress(self.size);
+            let progress = progress("uploading", self.size);
             chunks(&self.file, self.size, SILENCE, |offset, data| {
                 progress.set_position(offset);
                 send(Part::Chunk(Chunk {
@@ -159,12 +170,13 @@ fn next_data(file: &File, offset: u64, size: u64) -> io::Result<Option<(u64, u64
     Ok((start < end).then_some((start, end)))
 }
 
-fn progress(size: u64) -> ProgressBar {
+pub(crate) fn progress(doing: &str, size: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let template = "{spinner} uploading {bar:32} {binary_bytes}/{binary_total_bytes} ({eta} left)";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let template =
+        format!("{{spinner}} {doing} {{bar:32}} {{binary_bytes}}/{{binary_total_bytes}} ({{eta}} left)");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(size)
         .with_style(style)
         .with_finish(ProgressFinish::AndClear)

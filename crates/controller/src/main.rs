@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use hearth_controller::inspection::{self, Attempt};
+use hearth_controller::inspection::{self, Attempt, Task};
 use hearth_controller::{Config, DatabaseUrl, backup, join, privileges};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -54,6 +54,9 @@ enum Command {
     /// Inspects the disk image that is standard input. For hearthd itself.
     #[command(name = inspection::COMMAND, hide = true)]
     InspectImage {
+        /// Say what the file holds, which is none of a raw disk, if it is no more than so many bytes.
+        #[arg(long, value_name = "BYTES", conflicts_with = "attempt")]
+        unpack: Option<u64>,
         /// Try this instead.
         #[arg(long)]
         attempt: Option<Attempt>,
@@ -113,8 +116,17 @@ struct JoinTokenArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Before there are threads.
-    if let Some(Command::InspectImage { attempt, filtered }) = cli.command {
-        return inspection::run(attempt.map(|attempt| (attempt, filtered)));
+    if let Some(Command::InspectImage {
+        unpack,
+        attempt,
+        filtered,
+    }) = cli.command
+    {
+        return inspection::run(match (unpack, attempt) {
+            (Some(most), _) => Task::Unpack(most),
+            (None, Some(attempt)) => Task::Try(attempt, filtered),
+            (None, None) => Task::Inspect,
+        });
     }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

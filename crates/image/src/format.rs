@@ -125,7 +125,7 @@ const MAGICS: &[(usize, &[u8], Format)] = &[
 
 const HEAD: u64 = 33 << 10;
 /// A fixed VHD is a raw disk with this sector behind it.
-const VHD_FOOTER: u64 = 512;
+pub(crate) const VHD_FOOTER: u64 = 512;
 
 /// Recognises a file by its magic.
 ///

@@ -16,6 +16,7 @@ pub const TARGETS: &[Target] = &[
     ("boot_loader_entry", boot_loader_entry),
     ("grub_configuration", grub_configuration),
     ("partition_table", partition_table),
+    ("packed_disk", packed_disk),
 ];
 
 fn kernel_image(input: &[u8]) {
@@ -65,6 +66,26 @@ fn partition_table(input: &[u8]) {
         let end = region.start.checked_add(region.len).unwrap();
         assert!(end <= input.len() as u64, "{region:?} is not on the disk");
         crate::fs::has_ext_magic(&mut disk, region.start).unwrap();
+    }
+}
+
+struct Pieces(u64);
+
+impl crate::Sink for Pieces {
+    fn take(&mut self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        assert!(offset >= self.0 && data.len() <= crate::PIECE);
+        self.0 = offset + data.len() as u64;
+        Ok(())
+    }
+}
+
+fn packed_disk(input: &[u8]) {
+    let file = rustix::fs::memfd_create("packed", rustix::fs::MemfdFlags::empty()).unwrap();
+    let file = std::fs::File::from(file);
+    std::os::unix::fs::FileExt::write_all_at(&file, input, 0).unwrap();
+    let mut pieces = Pieces(0);
+    if let Ok(size) = crate::unpack(file, 1 << 28, &mut pieces) {
+        assert!(pieces.0 <= size);
     }
 }
 

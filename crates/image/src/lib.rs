@@ -32,6 +32,7 @@ mod meter;
 mod partitions;
 mod road;
 mod sparse;
+mod unpack;
 mod volumes;
 
 pub use digest::{DiskHasher, disk_digest, is_zero};
@@ -40,6 +41,7 @@ pub use format::{Format, sniff};
 pub use inspect::{DirectBoot, ImageInfo, ImportError, inspect};
 pub use road::{BootMode, Construct, Road, UnknownBootMode};
 pub use sparse::Extents;
+pub use unpack::{PIECE, Sink, UnpackError, unpack};
 
 /// What to boot, as found on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -138,13 +138,10 @@ async fn a_volume_goes_from_guest_to_guest_with_all_that_was_written() {
     );
     assert_eq!(cloud.ssh(&two, &mount).await, "first");
 
-    // Reboots keep it; a stop and a start bring it back.
-    cloud.ssh(&two, "reboot").await;
-    cloud.until_ready(&two, 2).await;
-    assert_eq!(cloud.ssh(&two, &read).await, sum);
+    // A reboot keeps it.
     cloud.change(&two, |intent| intent.reboot = 1);
     cloud.until(&two, |seen| seen.reboot == 1).await;
-    cloud.until_ready(&two, 3).await;
+    cloud.until_ready(&two, 2).await;
     assert_eq!(cloud.ssh(&two, &read).await, sum);
     let begun = Instant::now();
     cloud.unplug(&two, 2).await;
@@ -243,35 +240,32 @@ async fn the_limits_of_a_volume_hold_in_a_real_guest() {
     };
     cloud.plug(&id, limited).await;
     let within = |what: &str, measured: f64| {
-        eprintln!("MEASURED: {what}: {measured:.2} s, 10 s by its limit");
-        assert!(
-            (9.0..11.0).contains(&measured),
-            "{what}: {measured} s and not 10 s"
-        );
+        eprintln!("MEASURED: {what}: {measured:.2} s, 5 s by its limit");
+        assert!((4.3..5.9).contains(&measured), "{what}: {measured} s and not 5 s");
     };
-    let write = format!("dd if=/dev/zero of={DISK} bs=256k count=40 oflag=direct");
-    within("10 MiB written at 1 MiB/s", cloud.seconds(&id, &write).await);
-    let read = format!("dd if={DISK} of=/dev/null bs=256k count=40 iflag=direct");
-    within("10 MiB read at 1 MiB/s", cloud.seconds(&id, &read).await);
+    let write = format!("dd if=/dev/zero of={DISK} bs=256k count=20 oflag=direct");
+    within("5 MiB written at 1 MiB/s", cloud.seconds(&id, &write).await);
+    let read = format!("dd if={DISK} of=/dev/null bs=256k count=20 iflag=direct");
+    within("5 MiB read at 1 MiB/s", cloud.seconds(&id, &read).await);
     // Changed while it runs: requests are counted, and those of 512 KiB twice.
     cloud.alter(&id, |volume| (volume.throughput_mib, volume.iops) = (0, 5));
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let read = format!("dd if={DISK} of=/dev/null bs=4k count=50 iflag=direct");
+    let read = format!("dd if={DISK} of=/dev/null bs=4k count=25 iflag=direct");
     within(
-        "50 requests of 4 KiB at 5 a second",
+        "25 requests of 4 KiB at 5 a second",
         cloud.seconds(&id, &read).await,
     );
-    let read = format!("dd if={DISK} of=/dev/null bs=512k count=25 iflag=direct");
+    let read = format!("dd if={DISK} of=/dev/null bs=512k count=13 iflag=direct");
     within(
-        "25 requests of 512 KiB at 5 a second",
+        "13 requests of 512 KiB at 5 a second",
         cloud.seconds(&id, &read).await,
     );
     // The root volume's too.
     cloud.change(&id, |intent| intent.volumes[0].throughput_mib = 1);
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let read = "dd if=/dev/vda of=/dev/null bs=256k count=40 iflag=direct";
+    let read = "dd if=/dev/vda of=/dev/null bs=256k count=20 iflag=direct";
     within(
-        "10 MiB of the root volume read at 1 MiB/s",
+        "5 MiB of the root volume read at 1 MiB/s",
         cloud.seconds(&id, read).await,
     );
 }

@@ -35,7 +35,7 @@ fn program() -> Result<BpfProgram, seccompiler::Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         anywhere.into_iter().map(|call| (call, Vec::new())).collect();
     // The disk is descriptor 0, the answer goes to 1.
-    for call in [libc::SYS_read, libc::SYS_pread64] {
+    for call in [libc::SYS_read, libc::SYS_pread64, libc::SYS_preadv] {
         rules.insert(call, vec![rule(vec![equals(0, 0)?])?]);
     }
     rules.insert(libc::SYS_write, vec![rule(vec![equals(0, 1)?])?]);

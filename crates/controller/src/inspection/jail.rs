@@ -9,9 +9,18 @@ use nix::unistd::{chdir, getegid, geteuid, pivot_root};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// Bytes of private memory that can be written to.
-pub const MEMORY: u64 = 64 << 20;
-pub const CPU_SECONDS: u64 = 5;
+/// What a process in jail may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of private memory that can be written to.
+    pub memory: u64,
+    pub cpu_seconds: u64,
+}
+
+pub const INSPECTION: Limits = Limits {
+    memory: 64 << 20,
+    cpu_seconds: 5,
+};
 /// User and group of the inspector where `hearthd` is root: behind the range that monitors are given by default.
 const USER: u32 = 1_900_065_536;
 /// Where the empty root is mounted before it becomes the root: a directory that every host has, and that is covered in
@@ -105,11 +114,11 @@ fn empty_root() -> nix::Result<()> {
 ///
 /// # Errors
 /// Something cannot be given up.
-pub fn give_up(namespaces: &Namespaces) -> Result<(), JailError> {
+pub fn give_up(namespaces: &Namespaces, limits: Limits) -> Result<(), JailError> {
     for (resource, limit) in [
-        (Resource::Data, MEMORY),
+        (Resource::Data, limits.memory),
         // Soft and hard are equal: the end comes by SIGKILL, which the first process of a pid namespace heeds too.
-        (Resource::Cpu, CPU_SECONDS),
+        (Resource::Cpu, limits.cpu_seconds),
         (Resource::Nofile, 3),
         (Resource::Nproc, 0),
         (Resource::Fsize, 0),

@@ -4,11 +4,13 @@
 //! That process ([`warden`]) makes namespaces and an empty root, and a child in them: the inspector. The inspector gives
 //! up its user, its capabilities and what limits take ([`jail`]), puts on a seccomp filter ([`filter`]), and only then
 //! reads the disk. The warden reads nothing: it ends the inspector when `hearthd` is gone, and tells how the inspector
-//! ended. `hearthd probe-inspection` shows what a disk would find that has taken the inspector over ([`probe`]).
+//! ended. Files of other formats are read in the same way, and come out of the pipe as raw disks ([`unpacking`]).
+//! `hearthd probe-inspection` shows what a disk would find that has taken the inspector over ([`probe`]).
 
 mod filter;
 mod jail;
 mod probe;
+mod unpacking;
 mod warden;
 
 use std::fs::File;
@@ -23,9 +25,10 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 pub use probe::probe;
-pub use warden::{Attempt, run};
+pub use unpacking::{Piece, Unpacking};
+pub use warden::{Attempt, Task, run};
 
-/// Inspections at the same time. Each takes up to [`jail::MEMORY`] and a processor.
+/// Inspections at the same time. Each takes up to [`jail::INSPECTION`] and a processor.
 const AT_ONCE: usize = 2;
 /// From its start to its end. The inspector's processor time has a limit of its own.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -82,11 +85,18 @@ pub enum InspectError {
     #[error(
         "looking into it took more than {} MiB of memory, {} seconds of processor time or {} seconds, or was broken \
          off ({ended}). Its file system or its boot loader's configuration is damaged: run e2fsck on it",
-        jail::MEMORY >> 20,
-        jail::CPU_SECONDS,
+        jail::INSPECTION.memory >> 20,
+        jail::INSPECTION.cpu_seconds,
         DEADLINE.as_secs()
     )]
     Exceeded { ended: String },
+    #[error(
+        "reading it took more than {} MiB of memory or {} seconds of processor time, or was broken off ({ended}). It is \
+         damaged, or compressed with more memory than that",
+        unpacking::LIMITS.memory >> 20,
+        unpacking::LIMITS.cpu_seconds
+    )]
+    UnpackingExceeded { ended: String },
     #[error("{doing} the process that inspects disk images")]
     Io { doing: &'static str, source: io::Error },
     #[error("the process that inspects disk images cannot be confined: {0}")]
@@ -97,11 +107,17 @@ pub enum InspectError {
 
 /// Admits a few inspections at a time.
 #[derive(Debug)]
-pub struct Inspections(Semaphore);
+pub struct Inspections {
+    inspections: Semaphore,
+    unpackings: Semaphore,
+}
 
 impl Default for Inspections {
     fn default() -> Self {
-        Self(Semaphore::new(AT_ONCE))
+        Self {
+            inspections: Semaphore::new(AT_ONCE),
+            unpackings: Semaphore::new(unpacking::AT_ONCE),
+        }
     }
 }
 
@@ -113,7 +129,7 @@ impl Inspections {
     pub async fn inspect(&self, disk: File) -> Result<Inspected, InspectError> {
         let io = |doing| move |source| InspectError::Io { doing, source };
         let closed = |error| io("waiting for")(io::Error::other(error));
-        let _permit = self.0.acquire().await.map_err(closed)?;
+        let _permit = self.inspections.acquire().await.map_err(closed)?;
         let ended = tokio::time::timeout(DEADLINE, ask(disk, &[])).await;
         let (status, answer) = match ended {
             Ok(ended) => ended.map_err(io("running"))?,

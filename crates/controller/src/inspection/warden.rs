@@ -1,10 +1,12 @@
 //! The process between `hearthd` and the inspector, and the inspector.
 
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 
+use hearth_image::Sink;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -12,7 +14,7 @@ use rustix::process::PidfdFlags;
 
 use super::jail::{self, Namespaces};
 pub use super::probe::Attempt;
-use super::{Answer, Info, filter};
+use super::{Answer, Info, filter, unpacking};
 
 /// The warden's exit code when a signal ended the inspector, plus the signal's number (as shells have it).
 const BY_SIGNAL: u8 = 128;
@@ -21,6 +23,8 @@ const BY_SIGNAL: u8 = 128;
 #[derive(Debug, Clone, Copy)]
 pub enum Task {
     Inspect,
+    /// Say what a file of another format than raw holds, if it is no more than so many bytes.
+    Unpack(u64),
     /// Something that a disk might do that has taken it over; with the filter or without.
     Try(Attempt, bool),
 }
@@ -28,8 +32,7 @@ pub enum Task {
 /// Looks into the disk that is standard input, in jail, and answers on standard output. The process must have a single
 /// thread.
 #[must_use]
-pub fn run(attempt: Option<(Attempt, bool)>) -> ExitCode {
-    let task = attempt.map_or(Task::Inspect, |(attempt, filtered)| Task::Try(attempt, filtered));
+pub fn run(task: Task) -> ExitCode {
     let done = jail::close_descriptors()
         .and_then(|()| jail::make_namespaces())
         .map_err(|error| error.to_string())
@@ -93,7 +96,11 @@ pub fn told(status: ExitStatus) -> String {
 fn inside(task: Task, namespaces: &Namespaces) -> bool {
     // A parser's panic is an answer about the disk, and its message would go nowhere.
     std::panic::set_hook(Box::new(|_| {}));
-    let made = jail::give_up(namespaces).map_err(|error| error.to_string());
+    let limits = match task {
+        Task::Unpack(_) => unpacking::LIMITS,
+        Task::Inspect | Task::Try(..) => jail::INSPECTION,
+    };
+    let made = jail::give_up(namespaces, limits).map_err(|error| error.to_string());
     let made = made.and_then(|()| match task {
         Task::Try(_, false) => Ok(()),
         _ => filter::put_on().map_err(|error| format!("putting on the seccomp filter: {error}")),
@@ -104,6 +111,10 @@ fn inside(task: Task, namespaces: &Namespaces) -> bool {
             Answer::Tried(attempt.make().unwrap_or_else(|error| error.to_string()))
         }
         (Ok(()), Task::Inspect) => inspect(namespaces),
+        (Ok(()), Task::Unpack(most)) => match unpack(most) {
+            Ok(()) => return true,
+            Err(error) => Answer::Refused(hearth_log::chain(&error)),
+        },
     };
     write(&answer).is_ok()
 }
@@ -130,6 +141,38 @@ fn inspect(namespaces: &Namespaces) -> Answer {
             _ => None,
         },
     }
+}
+
+fn unpack(most: u64) -> Result<(), hearth_image::UnpackError> {
+    // SAFETY: the descriptor is open, and in this process nothing else uses it.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(libc::STDIN_FILENO) });
+    let size = hearth_image::unpack(file, most, &mut Pipe)?;
+    let mut frame = vec![unpacking::END];
+    frame.extend(size.to_le_bytes());
+    write_all(&frame).map_err(hearth_image::UnpackError::Give)
+}
+
+/// Standard output, in frames.
+struct Pipe;
+
+impl Sink for Pipe {
+    fn take(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut head = vec![unpacking::DATA];
+        head.extend(offset.to_le_bytes());
+        let length = u32::try_from(data.len()).map_err(io::Error::other)?;
+        head.extend(length.to_le_bytes());
+        write_all(&head)?;
+        write_all(data)
+    }
+}
+
+/// To standard output, unbuffered.
+fn write_all(mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = rustix::io::write(io::stdout(), bytes)?;
+        bytes = &bytes[written..];
+    }
+    Ok(())
 }
 
 /// Standard input, unbuffered.

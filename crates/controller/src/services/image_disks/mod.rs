@@ -16,6 +16,7 @@ use crate::state::{AVAILABLE, Image};
 
 mod boot_mode;
 mod limits;
+mod unpacked;
 mod upload;
 mod upload_image;
 

@@ -35,11 +35,19 @@ pub(super) struct Upload {
     size: u64,
     /// Where the next chunk may begin.
     received: u64,
-    hasher: DiskHasher,
+    /// Of a disk whose size is known beforehand.
+    hasher: Option<DiskHasher>,
 }
 
 impl Upload {
     pub(super) fn create(path: PathBuf, size: u64) -> Result<Self, UploadError> {
+        let mut upload = Self::of_unknown_size(path, size)?;
+        upload.hasher = Some(DiskHasher::new(size));
+        Ok(upload)
+    }
+
+    /// Of at most `most` bytes, until [`Self::ends_at`] says how many.
+    pub(super) fn of_unknown_size(path: PathBuf, most: u64) -> Result<Self, UploadError> {
         let made = File::options()
             .read(true)
             .write(true)
@@ -49,15 +57,36 @@ impl Upload {
         let upload = Self {
             file,
             path,
-            size,
+            size: most,
             received: 0,
-            hasher: DiskHasher::new(size),
+            hasher: None,
         };
-        upload
-            .file
-            .set_len(size)
-            .map_err(|source| upload.fault("growing", source))?;
+        upload.set_len(most)?;
         Ok(upload)
+    }
+
+    fn set_len(&self, bytes: u64) -> Result<(), UploadError> {
+        let set = self.file.set_len(bytes);
+        set.map_err(|source| self.fault("setting the size of", source))
+    }
+
+    /// Everything has come, and it has so many bytes.
+    pub(super) fn ends_at(&mut self, size: u64) -> Result<(), UploadError> {
+        if size > self.size || size < self.received {
+            return Err(self.too_large(size));
+        }
+        self.size = size;
+        self.set_len(size)
+    }
+
+    fn too_large(&self, end: u64) -> UploadError {
+        let expected = format!("The image may have {} bytes.", self.size);
+        ApiError::invalid_value("Chunk.Offset", end, expected).into()
+    }
+
+    /// Bytes of the disk.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     /// Offsets grow; what is skipped is zero.
@@ -71,13 +100,12 @@ impl Upload {
             return Err(ApiError::invalid_value("Chunk.Offset", offset, expected).into());
         };
         if end > self.size {
-            let expected = format!("The image was said to have {} bytes.", self.size);
-            return Err(
-                ApiError::invalid_value("Chunk.Offset", format!("{begin} to {end}"), expected).into(),
-            );
+            return Err(self.too_large(end));
         }
-        self.hasher.zeros(begin - self.received);
-        self.hasher.update(data);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.zeros(begin - self.received);
+            hasher.update(data);
+        }
         self.leave_reserve(data.len() as u64)?;
         let mut at = begin;
         for block in data.chunks(HOLE) {
@@ -105,7 +133,11 @@ impl Upload {
 
     /// Everything has come: answers the disk's digest, hex.
     pub(super) fn finish(mut self) -> Result<(Self, String), UploadError> {
-        let digest = std::mem::replace(&mut self.hasher, DiskHasher::new(0)).finish();
+        let digest = match self.hasher.take() {
+            Some(hasher) => hasher.finish(),
+            None => hearth_image::disk_digest(&self.file, self.size)
+                .map_err(|source| self.fault("reading", source))?,
+        };
         Ok((self, digest))
     }
 
@@ -120,7 +152,12 @@ impl Upload {
         file.map_err(|source| self.fault("sharing", source))
     }
 
-    fn fault(&self, doing: &'static str, source: io::Error) -> UploadError {
+    /// A place for what is in it.
+    pub(super) fn beside(&self) -> PathBuf {
+        self.path.with_extension("unpacked.upload")
+    }
+
+    pub(super) fn fault(&self, doing: &'static str, source: io::Error) -> UploadError {
         fault(doing, &self.path, source)
     }
 }

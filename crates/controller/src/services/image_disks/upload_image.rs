@@ -13,6 +13,7 @@ use upload_image_request::{Chunk, Parameters, Part};
 
 use super::boot_mode;
 use super::limits::{Patience, Uploads, one_more};
+use super::unpacked;
 use super::upload::{Upload, UploadError, full};
 use crate::app::App;
 use crate::disks;
@@ -23,7 +24,7 @@ use crate::state::{AVAILABLE, Image, Scope, State};
 use crate::store::now;
 
 /// Bytes of an image: EC2's largest volume.
-const MAX_SIZE: i64 = 16 << 40;
+pub(super) const MAX_SIZE: i64 = 16 << 40;
 
 pub(super) async fn upload_image(
     app: &App,
@@ -55,6 +56,8 @@ pub(super) async fn upload_image(
 
     let id = Id::new(Kind::Image).to_string();
     let upload = receive(app, &id, size, &mut parts, patience).await?;
+    let upload = unpacked::raw(app, inspections, upload).await?;
+    let size = upload.size();
     let (upload, digest) = blocking(move || upload.finish()).await?;
     let (upload, disk) = blocking(move || {
         let disk = upload.reopen()?;
@@ -242,7 +245,7 @@ async fn next(
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -263,15 +266,17 @@ fn not_stored(app: &App, error: &disks::StoreError) -> ApiError {
     }
 }
 
-fn not_bootable(error: &InspectError) -> ApiError {
+pub(super) fn not_bootable(error: &InspectError) -> ApiError {
     match error {
-        InspectError::Refused(_) | InspectError::Exceeded { .. } => ApiError::new(
-            ErrorCode::InvalidParameterValue,
-            format!(
-                "This cannot become an AMI: {error}. Give a raw disk image with a boot loader in an EFI system \
+        InspectError::Refused(_) | InspectError::Exceeded { .. } | InspectError::UnpackingExceeded { .. } => {
+            ApiError::new(
+                ErrorCode::InvalidParameterValue,
+                format!(
+                    "This cannot become an AMI: {error}. Give a disk image, raw or in a qcow2 file, with a boot loader in an EFI system \
                  partition, or with a boot loader's configuration and a kernel on an ext4 file system. Nothing was kept."
-            ),
-        ),
+                ),
+            )
+        }
         InspectError::Io { .. } | InspectError::NoJail(_) | InspectError::Garbled => {
             ApiError::internal(error)
         }
