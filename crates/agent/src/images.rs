@@ -138,12 +138,12 @@ impl Images {
     /// Its files cannot be made or opened.
     pub async fn ensure(&self, name: ImageName) -> Result<Pin, ImageError> {
         let pin = self.cache.pin(&name.image_id);
-        let is_here = |images: &Images| images.dir.image_disk(&name.image_id).exists();
-        if !is_here(self) {
+        let is_here = || self.dir.images().join(&name.image_id).exists();
+        if !is_here() {
             self.make_room(name.size).await;
         }
         let making = self.making.lock().await;
-        if is_here(self) {
+        if is_here() {
             self.cache.touch(&name.image_id);
         } else {
             let (dir, name) = (self.dir.clone(), name.clone());
@@ -184,7 +184,7 @@ impl Images {
         if let Some(base) = coming.get(image_id).filter(|base| !base.is_over()) {
             return Ok(Some(Arc::clone(base)));
         }
-        if !is_plain_id(image_id) || !self.dir.image_disk(image_id).exists() {
+        if !is_plain_id(image_id) || !self.dir.images().join(image_id).exists() {
             let image_id = image_id.to_owned();
             return Err(ImageError::Absent { image_id });
         }
@@ -236,7 +236,7 @@ impl Images {
         }
         // What is removed is not filled any more.
         self.coming.lock().await.retain(|image_id, base| {
-            let stays = self.dir.image_disk(image_id).exists();
+            let stays = self.dir.images().join(image_id).exists();
             if !stays {
                 base.abandon();
             }
@@ -286,7 +286,7 @@ fn lay(dir: &DataDir, name: &ImageName) -> Result<(), ImageError> {
             .open(half_made.0.join(name))
             .map_err(failed("creating its files"))
     };
-    let (disk, map) = (create("disk.raw")?, create("map")?);
+    let (disk, map) = (create("part.raw")?, create("map")?);
     Filling::create(&disk, &map, name.size).map_err(|source| match source {
         CreateError::Io { source, doing, .. } => ImageError::io(image_id, doing, source),
         source => ImageError::Create {
@@ -300,15 +300,29 @@ fn lay(dir: &DataDir, name: &ImageName) -> Result<(), ImageError> {
     sync_dir(&dir.images()).map_err(synced)
 }
 
+/// Gives a base of which all is durable the name by which it is whole. Whoever has it open has its map too, which says so.
+fn finish(dir: &DataDir, image_id: &str) -> Result<(), ImageError> {
+    let failed = |doing| move |source| ImageError::io(image_id, doing, source);
+    std::fs::rename(dir.image_part(image_id), dir.image_disk(image_id))
+        .map_err(failed("giving it its name"))?;
+    sync_dir(&dir.images().join(image_id)).map_err(|source| ImageError::Sync {
+        image_id: image_id.to_owned(),
+        source,
+    })?;
+    std::fs::remove_file(dir.image_map(image_id)).map_err(failed("removing its map"))
+}
+
 /// `None`: the base is whole. A map that is damaged is made anew, and all comes again.
 fn open(dir: &DataDir, image_id: &str) -> Result<Option<Filling>, ImageError> {
     let failed = |doing| move |source| ImageError::io(image_id, doing, source);
+    if dir.image_disk(image_id).exists() {
+        // What an agent that was killed meanwhile has left.
+        let _ = std::fs::remove_file(dir.image_map(image_id));
+        return Ok(None);
+    }
     let open = |path: PathBuf| File::options().read(true).write(true).open(path);
-    let map = match open(dir.image_map(image_id)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(failed("opening its map"))?,
-    };
-    let disk = open(dir.image_disk(image_id)).map_err(failed("opening its file"))?;
+    let map = open(dir.image_map(image_id)).map_err(failed("opening its map"))?;
+    let disk = open(dir.image_part(image_id)).map_err(failed("opening its file"))?;
     let size = disk.metadata().map_err(failed("asking for its size"))?.len();
     let again = || {
         let files = disk.try_clone().and_then(|disk| Ok((disk, map.try_clone()?)));
@@ -340,6 +354,3 @@ fn open(dir: &DataDir, image_id: &str) -> Result<Option<Filling>, ImageError> {
         opened => opened.map(Some),
     }
 }
-
-#[cfg(test)]
-mod tests;

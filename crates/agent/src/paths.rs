@@ -5,8 +5,8 @@
 //! join.key                      the key of an enrolment that has not been answered yet
 //! store.redb  lock
 //! counters.sock                 `hearth-agent counters` asks here (0600)
-//! images/<ami>/disk.raw         read-only bases
-//! images/<ami>/map              of a base that is there in part: what has come
+//! images/<ami>/disk.raw         read-only bases, complete
+//! images/<ami>/{part.raw,map}   those that are there in part, and what has come of them
 //! volumes/<vol>/{data,map}      overlays, complete or absent
 //! volumes/<vol>/image           the id of the overlay's base; empty where it has none
 //! volumes/<vol>/epoch           of its newest attachment, beyond the first
@@ -67,6 +67,10 @@ impl DataDir {
 
     pub fn image_disk(&self, image_id: &str) -> PathBuf {
         self.images().join(image_id).join("disk.raw")
+    }
+
+    pub fn image_part(&self, image_id: &str) -> PathBuf {
+        self.images().join(image_id).join("part.raw")
     }
 
     pub fn image_map(&self, image_id: &str) -> PathBuf {

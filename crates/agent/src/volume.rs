@@ -239,16 +239,21 @@ pub fn open(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<Volume, Vo
 }
 
 fn open_base(dir: &DataDir, image_id: &str) -> Result<Base, VolumeError> {
-    let disk = open_file(&dir.image_disk(image_id), false)?;
-    let map = match open_file(&dir.image_map(image_id), false) {
-        Err(VolumeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-        opened => Some(opened?),
+    let open = |path: PathBuf| match open_file(&path, false) {
+        Err(VolumeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
     };
-    Ok(Base {
-        image_id: image_id.to_owned(),
-        disk,
-        map,
-    })
+    let image_id = image_id.to_owned();
+    // The map first: when the part is whole it loses its name before the map does.
+    let map = open(dir.image_map(&image_id))?;
+    match (open(dir.image_part(&image_id))?, map) {
+        (Some(disk), map @ Some(_)) => Ok(Base { image_id, disk, map }),
+        _ => Ok(Base {
+            disk: open_file(&dir.image_disk(&image_id), false)?,
+            image_id,
+            map: None,
+        }),
+    }
 }
 
 /// Deletes the volume if it is there. Blocks.

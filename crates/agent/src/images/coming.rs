@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{ImageError, Images, blocking};
+use super::{ImageError, Images, blocking, finish};
 use crate::{chain, fault};
 
 /// What has come becomes durable after so long.
@@ -334,16 +334,9 @@ impl Coming {
             let (base, id) = (Arc::clone(&self.base), self.image_id.clone());
             let dir = self.images.dir.clone();
             let settled = blocking(&self.image_id, move || {
-                let failed = |doing| {
-                    let id = &id;
-                    move |source| ImageError::io(id, doing, source)
-                };
-                base.settle().map_err(failed("syncing"))?;
-                if whole {
-                    // Every bit of it is durable: who has it open finds all there.
-                    std::fs::remove_file(dir.image_map(&id)).map_err(failed("removing its map"))?;
-                }
-                Ok(())
+                base.settle()
+                    .map_err(|source| ImageError::io(&id, "syncing", source))?;
+                if whole { finish(&dir, &id) } else { Ok(()) }
             });
             match settled.await {
                 Ok(()) if whole => return self.end().await,
