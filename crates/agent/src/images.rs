@@ -33,6 +33,11 @@ use crate::volume::{self, Bases, VolumeError, sync_dir};
 
 /// Chunks that guests wait for and that are fetched at the same time, of all bases. `hearthd` allows a host twice as many.
 const DEMANDS: usize = 8;
+/// Bases that come in the background at the same time, as many as `hearthd` allows a host.
+const STREAMS: usize = 4;
+/// Bytes that unused bases make room for, whenever what comes may have none. How much a base takes in the end is not known
+/// before it is there: it may be sparse.
+const ROOM: u64 = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -103,6 +108,7 @@ pub struct Images {
     /// Those that are there in part and were asked for. Held while one is opened.
     coming: Arc<Mutex<HashMap<String, Arc<Coming>>>>,
     demands: Demands,
+    streams: Arc<Semaphore>,
     troubles: Arc<watch::Sender<Troubles>>,
 }
 
@@ -127,6 +133,7 @@ impl Images {
                 permits: Arc::new(Semaphore::new(DEMANDS)),
                 count: Arc::default(),
             },
+            streams: Arc::new(Semaphore::new(STREAMS)),
             troubles: Arc::default(),
         }
     }
@@ -140,7 +147,7 @@ impl Images {
         let pin = self.cache.pin(&name.image_id);
         let is_here = || self.dir.images().join(&name.image_id).exists();
         if !is_here() {
-            self.make_room(name.size).await;
+            self.make_room(ROOM).await;
         }
         let making = self.making.lock().await;
         if is_here() {

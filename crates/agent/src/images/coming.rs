@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{ImageError, Images, blocking, finish};
+use super::{ImageError, Images, ROOM, blocking, finish};
 use crate::{chain, fault};
 
 /// What has come becomes durable after so long.
@@ -28,6 +28,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 const CHUNK_DEADLINE: Duration = Duration::from_secs(30);
 /// What a guest waits for longer is told as a trouble.
 const SLOW: Duration = Duration::from_secs(5);
+/// Before the control plane is asked again for the rest of a base that it has refused.
+const REST: Duration = Duration::from_secs(30);
 /// Chunks that are fetched ahead of a guest that reads one after the other.
 const AHEAD: u64 = 3;
 
@@ -103,14 +105,14 @@ impl Coming {
                 bytes: 0,
             }));
         }
-        let is_next = lock(&self.last)
-            .replace(chunk)
-            .is_some_and(|last| chunk.checked_sub(1) == Some(last));
-        if is_next {
+        let flight = self.flight(chunk);
+        let last = lock(&self.last).replace(chunk);
+        if last.is_some_and(|last| chunk.checked_sub(1) == Some(last)) {
             let ahead = chunk + 1..self.base.chunks().min(chunk + 1 + AHEAD);
+            // After the one that is waited for.
             ahead.for_each(|chunk| drop(self.flight(chunk)));
         }
-        match self.flight(chunk) {
+        match flight {
             Some(flight) => flight.await,
             None => Ok(()),
         }
@@ -152,6 +154,7 @@ impl Coming {
             loop {
                 match self.fetch_chunk(chunk).await {
                     Err(error) if may_pass(&error) => {
+                        self.tell_trouble(Some(&chain(&error)));
                         self.wait_out(&error, &mut delays, "fetching what a guest waits for")
                             .await;
                     }
@@ -184,7 +187,7 @@ impl Coming {
                 image = self.image_id,
                 chunk,
                 error = chain(error),
-                "a guest's read fails"
+                "a chunk of a base cannot be had: reads of it fail"
             );
         })
     }
@@ -210,12 +213,15 @@ impl Coming {
         self.put(chunk, told).await
     }
 
-    /// Fills the base in the background, unless that is being done.
+    /// Fills the base in the background, unless that is being done, or was refused a moment ago.
     pub(super) fn hydrate(self: &Arc<Self>) {
         if !self.hydrates.swap(true, Ordering::AcqRel) {
             let coming = Arc::clone(self);
             self.spawn(async move {
                 coming.stream().await;
+                if coming.base.missing() > 0 {
+                    tokio::time::sleep(REST).await;
+                }
                 coming.hydrates.store(false, Ordering::Release);
             });
         }
@@ -256,6 +262,8 @@ impl Coming {
             image_id: self.image_id.clone(),
             first_chunk: first,
         };
+        // There as long as it is.
+        let _permit = self.images.streams.acquire().await;
         let mut client = self.images.link.client().await;
         let answer = client.fetch_image(request).await;
         let mut chunks = answer.map_err(|status| self.refused(status))?.into_inner();
@@ -367,13 +375,16 @@ impl Coming {
         }
     }
 
-    /// Tells what does not go well, makes room if that is it, and rests.
+    /// Makes room if that is what lacks, and rests.
     async fn wait_out(&self, error: &ImageError, delays: &mut impl Iterator<Item = Duration>, doing: &str) {
         let reason = chain(error);
         tracing::warn!(image = self.image_id, error = reason, "{doing}: trying again");
-        self.tell_trouble(Some(&reason));
+        // That the control plane is away for a while concerns nobody who does not wait for it.
+        if !matches!(error, ImageError::Refused { .. }) {
+            self.tell_trouble(Some(&reason));
+        }
         if let ImageError::DiskFull { .. } = error {
-            self.images.make_room(CHUNK).await;
+            self.images.make_room(ROOM).await;
         }
         tokio::time::sleep(delays.next().unwrap_or(LONGEST_PAUSE)).await;
     }

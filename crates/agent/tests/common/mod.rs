@@ -424,7 +424,6 @@ impl Cloud {
                 size_bytes: 8 << 20,
                 image_id: "ami-1".to_owned(),
                 image_size_bytes: image.len() as u64,
-                image_digest: digest(&image),
                 delete_on_termination: true,
                 has_run: false,
                 attachment_epoch: 1,
@@ -720,10 +719,4 @@ impl ControlPlane for Service {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(chunks))))
     }
-}
-
-fn digest(disk: &[u8]) -> String {
-    let mut hasher = hearth_image::DiskHasher::new(disk.len() as u64);
-    hasher.update(disk);
-    hasher.finish()
 }
