@@ -10,6 +10,7 @@
 
 mod cache;
 mod coming;
+mod reader;
 mod serve;
 
 use std::collections::{BTreeMap, HashMap};
@@ -58,6 +59,8 @@ pub enum ImageError {
     Create { image_id: String, source: CreateError },
     #[error("opening {image_id}, of which a part is there")]
     Open { image_id: String, source: OpenError },
+    #[error("reading {image_id}")]
+    Read { image_id: String, source: VolumeError },
     #[error("storing {image_id}")]
     Sync { image_id: String, source: VolumeError },
     #[error("the control plane tells {bytes} bytes of {image_id} at byte {offset}, which is no chunk of it")]

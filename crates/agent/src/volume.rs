@@ -238,7 +238,11 @@ pub fn open(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<Volume, Vo
     Ok(Volume { data, map, base })
 }
 
-fn open_base(dir: &DataDir, image_id: &str) -> Result<Base, VolumeError> {
+/// Opens what volumes begin with, whole or in part. Blocks.
+///
+/// # Errors
+/// It is not there.
+pub fn open_base(dir: &DataDir, image_id: &str) -> Result<Base, VolumeError> {
     let open = |path: PathBuf| match open_file(&path, false) {
         Err(VolumeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => opened.map(Some),

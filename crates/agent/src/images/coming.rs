@@ -292,7 +292,7 @@ impl Coming {
         }
     }
 
-    async fn put(&self, chunk: u64, told: ImageChunk) -> Result<(), ImageError> {
+    pub(super) async fn put(&self, chunk: u64, told: ImageChunk) -> Result<(), ImageError> {
         if told.data.len() as u64 > self.base.len_of(chunk) {
             return Err(self.malformed(&told));
         }

@@ -122,8 +122,11 @@ impl<F: Store> Base<F> {
         coming.fetch.fetch(chunk, Box::new(come));
     }
 
-    /// Waits for what has not come.
-    pub(crate) fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    /// Reads what lies inside of the base, and waits for what has not come of it.
+    ///
+    /// # Errors
+    /// It does not come, or cannot be read.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         while let Some(chunk) = self.missing(offset, buf.len() as u64) {
             let (done, come) = mpsc::sync_channel(1);
             let tell = move |result| {

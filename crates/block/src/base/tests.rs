@@ -325,7 +325,11 @@ fn reads_that_wait_for_the_base_leave_the_threads_to_others() {
             true => Box::new(Uring::new(Arc::clone(&disk), &pool, 32).unwrap()),
             false => Box::new(Pooled::new(&pool).unwrap()),
         };
-        let mut memory = vec![0xEE_u8; (READS + 1) * 4096];
+        // The chunk before the one that is waited for is there.
+        let filling = Filling::open(base, base_map, BASE).unwrap();
+        filling.put(1, &[]).unwrap();
+        filling.settle().unwrap();
+        let mut memory = vec![0xEE_u8; (READS + 4) * 4096];
         let start = memory.as_mut_ptr();
         let request = |token: usize, operation, offset, len: usize| Request {
             token,
@@ -334,26 +338,30 @@ fn reads_that_wait_for_the_base_leave_the_threads_to_others() {
             len: len as u64,
             buffers: vec![Segment::new(start.wrapping_add(token * 4096), len)],
         };
-        // More than there are threads, over the end of a chunk too; and a write that fills the rest of its chunk.
         let submit = |engine: &mut dyn Engine, request| {
             // SAFETY: the memory is there until all has been reaped.
             unsafe { engine.submit(request) };
             engine.kick().unwrap();
         };
+        // More than there are threads, into a chunk that is missing from one that is not; and writes that fill the rest of
+        // their chunks, before them and behind.
+        let read_at = |token: usize| 2 * CHUNK - 512 * (token as u64 % 8);
         for token in 0..READS {
             submit(
                 &mut *engine,
-                request(token, Operation::Read, CHUNK - 512 * token as u64, 4096),
+                request(token, Operation::Read, read_at(token), 4096),
             );
         }
-        submit(
-            &mut *engine,
-            request(READS, Operation::Write, 2 * CHUNK + 512, 512),
-        );
-        let mut asked = slow.asked.lock().unwrap();
-        while asked.len() < READS + 1 {
-            asked = slow.news.wait(asked).unwrap();
+        let writes =
+            [(1, 512), (2, 512), (3, 0), (4, 0)].map(|(chunk, at)| 2 * CHUNK + chunk * OVERLAY_CHUNK + at);
+        for (nth, offset) in writes.into_iter().enumerate() {
+            submit(&mut *engine, request(READS + nth, Operation::Write, offset, 512));
         }
+        let mut asked = slow.asked.lock().unwrap();
+        while asked.len() < READS + 4 {
+            asked = slow.news.wait_timeout(asked, Duration::from_secs(10)).unwrap().0;
+        }
+        assert!(asked.iter().all(|(chunk, _)| *chunk == 2));
         drop(asked);
         // None of them holds a thread.
         let whole = Operation::WriteZeroes { unmap: false };
@@ -371,7 +379,6 @@ fn reads_that_wait_for_the_base_leave_the_threads_to_others() {
             assert_eq!(ended.pop().unwrap().request.token, token);
         }
         let contents = contents();
-        let filling = Filling::open(base, base_map, BASE).unwrap();
         while engine.in_flight() > 0 {
             let asked = std::mem::take(&mut *slow.asked.lock().unwrap());
             for (chunk, done) in asked {
@@ -380,18 +387,21 @@ fn reads_that_wait_for_the_base_leave_the_threads_to_others() {
             }
             engine.reap(&mut ended);
         }
-        assert_eq!(ended.len(), READS + 1);
+        assert_eq!(ended.len(), READS + 4);
         assert!(ended.iter().all(|ended| ended.result.is_ok()));
         drop(engine);
         for token in 0..READS {
-            let at = CHUNK as usize - 512 * token;
+            let at = read_at(token) as usize;
             assert_eq!(memory[token * 4096..][..4096], contents[at..][..4096], "{token}");
         }
-        let mut around = vec![0; 2048];
-        disk.read_at(&mut around, 2 * CHUNK).unwrap();
-        let mut expected = contents[2 * CHUNK as usize..][..2048].to_vec();
-        expected[512..1024].fill(0xEE);
-        assert_eq!(around, expected);
+        for offset in writes {
+            let mut around = vec![0; 2048];
+            let from = offset - 512;
+            disk.read_at(&mut around, from).unwrap();
+            let mut expected = contents[from as usize..][..2048].to_vec();
+            expected[512..1024].fill(0xEE);
+            assert_eq!(around, expected);
+        }
     }
 }
 
