@@ -156,6 +156,26 @@ async fn an_agent_killed_while_the_kernel_is_read_lets_the_guest_boot_all_the_sa
     cloud.until_ready(&id, 1).await;
     assert_eq!(cloud.monitors(), monitors, "it is the same machine");
 
+    // A guest that waits for its base is stopped at once all the same.
+    cloud.pace.send_modify(|pace| pace.held_from = Some(0));
+    cloud
+        .ssh(
+            &id,
+            "dd if=/dev/vda of=/dev/null bs=1M iflag=direct >/dev/null 2>&1 &",
+        )
+        .await;
+    cloud
+        .ssh_until(&id, "grep -q '[1-9]' /sys/block/vda/inflight")
+        .await;
+    cloud.change(&id, |intent| {
+        intent.set_desired(Desired::Stopped);
+        intent.force = true;
+    });
+    cloud.until_phase(&id, Phase::Ended, 1).await;
+    let logged = cloud.logged();
+    assert!(!logged.contains("its monitor does not end"), "{logged}");
+    cloud.pace.send_modify(|pace| pace.held_from = None);
+
     // A base that nobody can tell fails the launch, and the reason is told.
     cloud.pace.send_modify(|pace| pace.lost_from = Some(0));
     let mut lost = cloud.machine(2);

@@ -110,13 +110,29 @@ impl Bases {
     }
 }
 
-impl Drop for Bases {
-    fn drop(&mut self) {
+impl Bases {
+    /// Nobody waits any more, nor will: the machine ends.
+    pub fn close(&self) {
         if let Service::Runs(desk) = &*lock(&self.service) {
-            lock(&desk.papers).closed = true;
+            let waiting = {
+                let mut papers = lock(&desk.papers);
+                papers.closed = true;
+                std::mem::take(&mut papers.waiting)
+            };
             desk.ring();
+            waiting.into_values().flatten().for_each(refuse);
         }
     }
+}
+
+impl Drop for Bases {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn refuse(done: Done) {
+    done(Err(io::Error::other("the machine ends")));
 }
 
 /// Where those who wait and the thread that asks meet.
@@ -153,6 +169,10 @@ impl Fetch for Fetcher {
     fn fetch(&self, chunk: u64, done: Done) {
         let key = (Arc::clone(&self.base), chunk);
         let mut papers = lock(&self.desk.papers);
+        if papers.closed {
+            drop(papers);
+            return refuse(done);
+        }
         let waiting = papers.waiting.entry(key.clone()).or_default();
         waiting.push(done);
         // Whoever asks for it a second time is served with the first.
