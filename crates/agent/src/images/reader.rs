@@ -61,7 +61,7 @@ mod tests {
     use hearth_api::agent::ImageChunk;
     use hearth_block::base::{CHUNK, Filling};
 
-    use super::super::{ImageName, finish, lay, open};
+    use super::super::{ImageName, lay, open};
     use super::*;
     use crate::link::Link;
     use crate::paths::DataDir;
@@ -109,9 +109,9 @@ mod tests {
         coming.put(1, told).await.unwrap();
         assert_eq!(&late.await.unwrap().unwrap(), b"late");
         // A whole one asks nobody.
-        filling.put(1, b"late").unwrap();
-        filling.settle().unwrap();
-        finish(&dir, ID).unwrap();
+        while dir.image_map(ID).exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let base = images.reader(ID, &runtime).unwrap();
         let mut found = [0; 4];
         base.read_exact_at(&mut found, CHUNK).unwrap();
