@@ -154,6 +154,9 @@ async fn a_base_that_finds_the_disk_full_says_so_and_comes_when_there_is_room() 
     std::fs::remove_file(cloud.data_dir().join("in-the-way")).unwrap();
     cloud.until_whole().await;
     cloud.until("i-1", |seen| says(seen, "")).await;
+    // Its monitor is not found any more when the file system is gone.
+    cloud.want(|all| all[0].set_desired(Desired::Terminated));
+    cloud.until_phase("i-1", Phase::Gone, 1).await;
     cloud.kill_agent();
 }
 
