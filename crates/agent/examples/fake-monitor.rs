@@ -43,6 +43,7 @@ impl Disk {
             data_fd,
             map_fd,
             base_fd,
+            coming,
         } = spec.backing
         else {
             panic!("{:?}", spec.backing)
@@ -54,7 +55,11 @@ impl Disk {
             size_bytes: data.metadata().unwrap().len(),
             rate_limit: spec.rate_limit,
             data,
-            _others: [Some(map_fd), base_fd].into_iter().flatten().map(take).collect(),
+            _others: [Some(map_fd), base_fd, coming.map(|it| it.map_fd)]
+                .into_iter()
+                .flatten()
+                .map(take)
+                .collect(),
         }
     }
 

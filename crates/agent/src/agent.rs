@@ -85,7 +85,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let with_roles = Arc::clone(&metadata);
     tokio::spawn(async move { with_roles.roles.keep(for_roles).await });
     let context = context(&config, &dir, store, networks, link, &board, decide::Host::Up)?;
+    let images = context.images.clone();
     let supervisor = Supervisor::start(context).await?;
+    tokio::spawn(async move { images.resume().await });
     let (news, inbox) = mpsc::channel(1);
     let host_id = identity.host_id;
     let known = match &config.control_plane {

@@ -1,30 +1,44 @@
-//! The AMIs' disks on this host: fetched once, verified, then read-only bases of many volumes.
+//! The bases of this host's volumes: the disks of AMIs, made at once and filled as they are read.
 //!
-//! An image that has its name is whole: it is written under another name, checked against its digest
-//! ([`hearth_image::disk_digest`]), synced and renamed. Images that no volume uses any more stay as a cache ([`cache`]).
+//! A base that is new on the host is two files, a sparse one and the map of what has come ([`hearth_block::base`]), and a
+//! launch goes on with them. What a guest reads before it has come is fetched for it ([`serve`]); all else comes in the
+//! background ([`coming`]). When all has come the map goes, and the base is a plain file. What comes is checked by the
+//! control plane, which has it by its hash, and on its way by TLS: there is no digest of the whole, which nobody could wait
+//! for.
+//!
+//! Bases that no volume uses any more stay as a cache ([`cache`]).
 
 mod cache;
+mod coming;
+mod reader;
+mod serve;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
-use hearth_api::agent::{FetchImageRequest, ImageChunk};
-use tokio::sync::mpsc;
-use tonic::Code;
+use hearth_block::base::Filling;
+use hearth_block::overlay::{CreateError, OpenError};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use self::cache::Cache;
 pub use self::cache::Pin;
+use self::coming::Coming;
+pub use self::serve::SOCKET;
+use crate::chain;
 use crate::link::Link;
-use crate::paths::DataDir;
-use crate::volume::{VolumeError, sync_dir};
+use crate::paths::{DataDir, is_plain_id};
+use crate::volume::{self, Bases, VolumeError, sync_dir};
+
+/// Chunks that guests wait for and that are fetched at the same time, of all bases. `hearthd` allows a host twice as many.
+const DEMANDS: usize = 8;
+/// Bases that come in the background at the same time, as many as `hearthd` allows a host.
+const STREAMS: usize = 4;
+/// Bytes that unused bases make room for, whenever what comes may have none. How much a base takes in the end is not known
+/// before it is there: it may be sparse.
+const ROOM: u64 = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -41,43 +55,72 @@ pub enum ImageError {
         doing: &'static str,
         source: io::Error,
     },
+    #[error("making {image_id}")]
+    Create { image_id: String, source: CreateError },
+    #[error("opening {image_id}, of which a part is there")]
+    Open { image_id: String, source: OpenError },
+    #[error("reading {image_id}")]
+    Read { image_id: String, source: VolumeError },
     #[error("storing {image_id}")]
     Sync { image_id: String, source: VolumeError },
-    #[error("{image_id} is not what it should be: its digest is {found}, not {expected}")]
-    Digest {
-        image_id: String,
-        expected: String,
-        found: String,
-    },
-    #[error("{image_id} has a chunk at byte {offset} beyond its size of {size} bytes")]
-    BeyondEnd {
+    #[error("the control plane tells {bytes} bytes of {image_id} at byte {offset}, which is no chunk of it")]
+    Malformed {
         image_id: String,
         offset: u64,
-        size: u64,
+        bytes: usize,
     },
+    #[error("{image_id} is not on this host")]
+    Absent { image_id: String },
     #[error("the worker that fetched {image_id} ended")]
     Worker { image_id: String },
 }
 
-/// What an image is known by.
+impl ImageError {
+    fn io(image_id: &str, doing: &'static str, source: io::Error) -> ImageError {
+        let image_id = image_id.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::DiskFull { image_id },
+            _ => ImageError::Io {
+                image_id,
+                doing,
+                source,
+            },
+        }
+    }
+}
+
+/// What a base is known by.
 #[derive(Debug, Clone)]
 pub struct ImageName {
     pub image_id: String,
     /// Bytes.
     pub size: u64,
-    /// As [`hearth_image::disk_digest`] makes it.
-    pub digest: String,
 }
 
-type Flight = Shared<BoxFuture<'static, Result<(), Arc<ImageError>>>>;
+/// Why bases that guests may be waiting for do not come, by their ids.
+pub type Troubles = BTreeMap<String, String>;
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Images {
     dir: DataDir,
     link: Link,
-    flights: Arc<Mutex<HashMap<String, Flight>>>,
     cache: Arc<Cache>,
+    /// Held while one is made.
+    making: Arc<Mutex<()>>,
+    /// Those that are there in part and were asked for. Held while one is opened.
+    coming: Arc<Mutex<HashMap<String, Arc<Coming>>>>,
+    demands: Demands,
+    streams: Arc<Semaphore>,
+    troubles: Arc<watch::Sender<Troubles>>,
+}
+
+/// What guests wait for comes before what nobody waits for.
+#[derive(Clone)]
+struct Demands {
+    permits: Arc<Semaphore>,
+    /// How many are being fetched.
+    count: Arc<watch::Sender<usize>>,
 }
 
 impl Images {
@@ -87,38 +130,105 @@ impl Images {
             cache: Arc::new(Cache::new(dir.clone(), cache_share)),
             dir,
             link,
-            flights: Arc::default(),
+            making: Arc::default(),
+            coming: Arc::default(),
+            demands: Demands {
+                permits: Arc::new(Semaphore::new(DEMANDS)),
+                count: Arc::default(),
+            },
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            troubles: Arc::default(),
         }
     }
 
-    /// Makes the image present, where it stays as long as the answer is kept. Many may ask at once, one fetches; it goes
-    /// on when an asker walks away, and waits out the control plane's absence.
+    /// Makes the base present, whole or in part, where it stays as long as the answer is kept. What is missing comes from
+    /// now on.
     ///
     /// # Errors
-    /// What trying again would not mend: no such image, wrong bytes, a full disk.
-    pub async fn ensure(&self, name: ImageName) -> Result<Pin, Arc<ImageError>> {
+    /// Its files cannot be made or opened.
+    pub async fn ensure(&self, name: ImageName) -> Result<Pin, ImageError> {
         let pin = self.cache.pin(&name.image_id);
-        if tokio::fs::try_exists(self.dir.image_disk(&name.image_id))
-            .await
-            .unwrap_or(false)
-        {
+        let is_here = || self.dir.images().join(&name.image_id).exists();
+        if !is_here() {
+            self.make_room(ROOM).await;
+        }
+        let making = self.making.lock().await;
+        if is_here() {
             self.cache.touch(&name.image_id);
-            return Ok(pin);
+        } else {
+            let (dir, name) = (self.dir.clone(), name.clone());
+            blocking(&name.image_id.clone(), move || lay(&dir, &name)).await?;
         }
-        let image_id = name.image_id.clone();
-        let flight = {
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights
-                .entry(image_id.clone())
-                .or_insert_with(|| self.take_off(name))
-                .clone()
+        drop(making);
+        let mut coming = self.coming.lock().await;
+        if let Some(base) = self.open(&mut coming, &name.image_id).await? {
+            base.hydrate();
+        }
+        Ok(pin)
+    }
+
+    /// Waits until a chunk of a base of this host has come.
+    ///
+    /// # Errors
+    /// What trying again would not mend: no such base or chunk, or the control plane does not tell it.
+    async fn demand(&self, image_id: &str, chunk: u64) -> Result<(), Arc<ImageError>> {
+        let base = {
+            let mut coming = self.coming.lock().await;
+            self.open(&mut coming, image_id).await.map_err(Arc::new)?
         };
-        let result = flight.clone().await;
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights.get(&image_id).is_some_and(|f| f.ptr_eq(&flight)) {
-            flights.remove(&image_id);
+        match base {
+            Some(base) => {
+                base.hydrate();
+                base.demand(chunk).await
+            }
+            None => Ok(()),
         }
-        result.map(|()| pin)
+    }
+
+    /// A base that is there in part; `None`: it is whole.
+    async fn open(
+        &self,
+        coming: &mut HashMap<String, Arc<Coming>>,
+        image_id: &str,
+    ) -> Result<Option<Arc<Coming>>, ImageError> {
+        if let Some(base) = coming.get(image_id).filter(|base| !base.is_over()) {
+            return Ok(Some(Arc::clone(base)));
+        }
+        if !is_plain_id(image_id) || !self.dir.images().join(image_id).exists() {
+            let image_id = image_id.to_owned();
+            return Err(ImageError::Absent { image_id });
+        }
+        let (dir, id) = (self.dir.clone(), image_id.to_owned());
+        let Some(filling) = blocking(image_id, move || open(&dir, &id)).await? else {
+            return Ok(None);
+        };
+        let base = Coming::new(self, image_id, filling);
+        coming.insert(image_id.to_owned(), Arc::clone(&base));
+        Ok(Some(base))
+    }
+
+    /// Goes on with what an earlier agent has begun, where a volume needs it.
+    pub async fn resume(&self) {
+        let dir = self.dir.clone();
+        let bases = tokio::task::spawn_blocking(move || volume::bases(&dir)).await;
+        let Ok(Ok(Bases::Known(bases))) = bases else {
+            return;
+        };
+        for image_id in bases {
+            let mut coming = self.coming.lock().await;
+            match self.open(&mut coming, &image_id).await {
+                Ok(Some(base)) => base.hydrate(),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(image = image_id, error = chain(&error), "going on with a base");
+                }
+            }
+        }
+    }
+
+    /// Changes when what it tells does.
+    pub fn troubles(&self) -> watch::Receiver<Troubles> {
+        self.troubles.subscribe()
     }
 
     /// Removes images that are too many. To be called when a volume is gone.
@@ -134,116 +244,27 @@ impl Images {
             Ok(Err(error)) => tracing::warn!(%error, "removing unused images"),
             Err(error) => tracing::warn!(%error, "removing unused images"),
         }
-    }
-
-    fn take_off(&self, name: ImageName) -> Flight {
-        let (images, wanted) = (self.clone(), name.clone());
-        let task = tokio::spawn(async move {
-            images.make_room(wanted.size).await;
-            fetch(images.dir, images.link, wanted).await
+        // What is removed is not filled any more.
+        self.coming.lock().await.retain(|image_id, base| {
+            let stays = self.dir.images().join(image_id).exists();
+            if !stays {
+                base.abandon();
+            }
+            stays
         });
-        async move {
-            task.await
-                .unwrap_or(Err(ImageError::Worker {
-                    image_id: name.image_id,
-                }))
-                .map_err(Arc::new)
-        }
-        .boxed()
-        .shared()
     }
 }
 
-async fn fetch(dir: DataDir, link: Link, name: ImageName) -> Result<(), ImageError> {
-    // An earlier flight may have landed between the asker's look and this one.
-    if dir.image_disk(&name.image_id).exists() {
-        return Ok(());
-    }
-    let delays = ExponentialBuilder::default()
-        .with_jitter()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(15))
-        .without_max_times()
-        .build();
-    for delay in delays {
-        match fetch_once(&dir, &link, &name).await {
-            Err(ImageError::Refused { status, .. }) if may_pass(status.code()) => {
-                tracing::warn!(image = name.image_id, %status, "fetching an image was cut short; trying again");
-            }
-            result => return result,
-        }
-        tokio::time::sleep(delay).await;
-    }
-    Err(ImageError::Worker {
-        image_id: name.image_id,
-    })
-}
-
-/// Whether the same request may succeed later.
-fn may_pass(code: Code) -> bool {
-    !matches!(
-        code,
-        Code::NotFound
-            | Code::InvalidArgument
-            | Code::PermissionDenied
-            | Code::Unimplemented
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::DataLoss
-    )
-}
-
-async fn fetch_once(dir: &DataDir, link: &Link, name: &ImageName) -> Result<(), ImageError> {
-    let refused = |status: tonic::Status| ImageError::Refused {
-        image_id: name.image_id.clone(),
-        status: Box::new(status),
-    };
-    let mut client = link.client().await;
-    let mut chunks = client
-        .fetch_image(FetchImageRequest {
-            image_id: name.image_id.clone(),
-        })
-        .await
-        .map_err(refused)?
-        .into_inner();
-
-    let (sender, receiver) = mpsc::channel::<Delivery>(8);
-    let writer = tokio::task::spawn_blocking({
-        let (dir, name) = (dir.clone(), name.clone());
-        move || store(&dir, &name, receiver)
-    });
-    let mut broken = None;
-    loop {
-        let delivery = match chunks.message().await {
-            Ok(Some(chunk)) => Delivery::Chunk(chunk),
-            Ok(None) => Delivery::Complete,
-            Err(status) => {
-                broken = Some(status);
-                break;
-            }
-        };
-        let last = matches!(delivery, Delivery::Complete);
-        // A writer that has failed hangs up; its reason comes below.
-        if sender.send(delivery).await.is_err() || last {
-            break;
-        }
-    }
-    drop(sender);
-    let stored = writer.await.unwrap_or_else(|_| {
+async fn blocking<T: Send + 'static>(
+    image_id: &str,
+    run: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    let done = tokio::task::spawn_blocking(run).await;
+    done.unwrap_or_else(|_| {
         Err(ImageError::Worker {
-            image_id: name.image_id.clone(),
+            image_id: image_id.to_owned(),
         })
-    });
-    match broken {
-        Some(status) => Err(refused(status)),
-        None => stored,
-    }
-}
-
-enum Delivery {
-    Chunk(ImageChunk),
-    /// The stream ended in order; without it, it broke.
-    Complete,
+    })
 }
 
 /// Removes a half-made image on every way out but the good one.
@@ -255,69 +276,91 @@ impl Drop for HalfMade {
     }
 }
 
-fn store(dir: &DataDir, name: &ImageName, mut chunks: mpsc::Receiver<Delivery>) -> Result<(), ImageError> {
-    let failed = |doing: &'static str| {
-        let image_id = name.image_id.clone();
-        move |source: io::Error| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::DiskFull { image_id },
-            _ => ImageError::Io {
-                image_id,
-                doing,
-                source,
-            },
-        }
-    };
+/// Makes a base of which nothing has come. It has its name when it is durable.
+fn lay(dir: &DataDir, name: &ImageName) -> Result<(), ImageError> {
+    let image_id = &name.image_id;
+    let failed = |doing| move |source| ImageError::io(image_id, doing, source);
     let synced = |source| ImageError::Sync {
-        image_id: name.image_id.clone(),
+        image_id: image_id.clone(),
         source,
     };
     let half_made = HalfMade(
         dir.images()
-            .join(format!(".{}.{:016x}", name.image_id, rand::random::<u64>())),
+            .join(format!(".{image_id}.{:016x}", rand::random::<u64>())),
     );
     std::fs::create_dir(&half_made.0).map_err(failed("making its directory"))?;
-    let path = half_made.0.join("disk.raw");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(failed("creating its file"))?;
-    // Holes stay holes: what is not sent is zeros.
-    file.set_len(name.size).map_err(failed("setting its size"))?;
-    loop {
-        match chunks.blocking_recv() {
-            Some(Delivery::Chunk(chunk)) => {
-                let end = chunk.offset.checked_add(chunk.data.len() as u64);
-                if end.is_none_or(|end| end > name.size) {
-                    return Err(ImageError::BeyondEnd {
-                        image_id: name.image_id.clone(),
-                        offset: chunk.offset,
-                        size: name.size,
-                    });
-                }
-                file.write_all_at(&chunk.data, chunk.offset)
-                    .map_err(failed("writing"))?;
-            }
-            Some(Delivery::Complete) => break,
-            None => {
-                return Err(ImageError::Worker {
-                    image_id: name.image_id.clone(),
-                });
-            }
-        }
-    }
-    let found = hearth_image::disk_digest(&file, name.size).map_err(failed("reading it back"))?;
-    if !found.eq_ignore_ascii_case(&name.digest) {
-        return Err(ImageError::Digest {
-            image_id: name.image_id.clone(),
-            expected: name.digest.clone(),
-            found,
-        });
-    }
-    file.sync_all().map_err(failed("syncing"))?;
+    let create = |name: &str| {
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        options
+            .open(half_made.0.join(name))
+            .map_err(failed("creating its files"))
+    };
+    let (disk, map) = (create("part.raw")?, create("map")?);
+    Filling::create(&disk, &map, name.size).map_err(|source| match source {
+        CreateError::Io { source, doing, .. } => ImageError::io(image_id, doing, source),
+        source => ImageError::Create {
+            image_id: image_id.clone(),
+            source,
+        },
+    })?;
     sync_dir(&half_made.0).map_err(synced)?;
-    let home = dir.images().join(&name.image_id);
+    let home = dir.images().join(image_id);
     std::fs::rename(&half_made.0, &home).map_err(failed("giving it its name"))?;
     sync_dir(&dir.images()).map_err(synced)
+}
+
+/// Gives a base of which all is durable the name by which it is whole. Whoever has it open has its map too, which says so.
+fn finish(dir: &DataDir, image_id: &str) -> Result<(), ImageError> {
+    let failed = |doing| move |source| ImageError::io(image_id, doing, source);
+    std::fs::rename(dir.image_part(image_id), dir.image_disk(image_id))
+        .map_err(failed("giving it its name"))?;
+    sync_dir(&dir.images().join(image_id)).map_err(|source| ImageError::Sync {
+        image_id: image_id.to_owned(),
+        source,
+    })?;
+    std::fs::remove_file(dir.image_map(image_id)).map_err(failed("removing its map"))
+}
+
+/// `None`: the base is whole. A map that is damaged is made anew, and all comes again.
+fn open(dir: &DataDir, image_id: &str) -> Result<Option<Filling>, ImageError> {
+    let failed = |doing| move |source| ImageError::io(image_id, doing, source);
+    if dir.image_disk(image_id).exists() {
+        // What an agent that was killed meanwhile has left.
+        let _ = std::fs::remove_file(dir.image_map(image_id));
+        return Ok(None);
+    }
+    let open = |path: PathBuf| File::options().read(true).write(true).open(path);
+    let map = open(dir.image_map(image_id)).map_err(failed("opening its map"))?;
+    let disk = open(dir.image_part(image_id)).map_err(failed("opening its file"))?;
+    let size = disk.metadata().map_err(failed("asking for its size"))?.len();
+    let again = || {
+        let files = disk.try_clone().and_then(|disk| Ok((disk, map.try_clone()?)));
+        let (disk, map) = files.map_err(failed("duplicating its descriptors"))?;
+        Filling::open(disk, map, size).map_err(|source| ImageError::Open {
+            image_id: image_id.to_owned(),
+            source,
+        })
+    };
+    match again() {
+        Err(
+            error @ ImageError::Open {
+                source: OpenError::Magic | OpenError::Checksum { .. } | OpenError::Length { .. },
+                ..
+            },
+        ) => {
+            tracing::error!(
+                image = image_id,
+                error = chain(&error),
+                "the map of a base is damaged: all of it is fetched anew"
+            );
+            map.set_len(0).map_err(failed("emptying its map"))?;
+            Filling::create(&disk, &map, size).map_err(|source| ImageError::Create {
+                image_id: image_id.to_owned(),
+                source,
+            })?;
+            again().map(Some)
+        }
+        opened => opened.map(Some),
+    }
 }

@@ -5,14 +5,15 @@
 //! join.key                      the key of an enrolment that has not been answered yet
 //! store.redb  lock
 //! counters.sock                 `hearth-agent counters` asks here (0600)
-//! images/<ami>/disk.raw         read-only bases, complete or absent
+//! images/<ami>/disk.raw         read-only bases, complete
+//! images/<ami>/{part.raw,map}   those that are there in part, and what has come of them
 //! volumes/<vol>/{data,map}      overlays, complete or absent
 //! volumes/<vol>/image           the id of the overlay's base; empty where it has none
 //! volumes/<vol>/epoch           of its newest attachment, beyond the first
 //! instances/<i>/console         the console ring, kept over runs
 //! consoles/<i>                  the console ring of an instance that is gone
 //! instances/<i>/monitor.log     the monitor's words in its newest launch
-//! instances/<i>/launch-<n>/     control.sock, outcome, spawned
+//! instances/<i>/launch-<n>/     control.sock, bases.sock, console.sock, outcome, spawned
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -66,6 +67,14 @@ impl DataDir {
 
     pub fn image_disk(&self, image_id: &str) -> PathBuf {
         self.images().join(image_id).join("disk.raw")
+    }
+
+    pub fn image_part(&self, image_id: &str) -> PathBuf {
+        self.images().join(image_id).join("part.raw")
+    }
+
+    pub fn image_map(&self, image_id: &str) -> PathBuf {
+        self.images().join(image_id).join("map")
     }
 
     pub fn volumes(&self) -> PathBuf {

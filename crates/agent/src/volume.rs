@@ -50,7 +50,16 @@ pub struct Volume {
     pub data: File,
     pub map: File,
     /// Absent: it was blank at first.
-    pub base: Option<File>,
+    pub base: Option<Base>,
+}
+
+/// What a volume begins with.
+#[derive(Debug)]
+pub struct Base {
+    pub image_id: String,
+    pub disk: File,
+    /// What has come of it; absent: it is whole.
+    pub map: Option<File>,
 }
 
 impl Volume {
@@ -212,7 +221,7 @@ pub fn open(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<Volume, Vo
     let map = open_file(&volume.join("map"), true)?;
     let base = match image_id.is_empty() {
         true => None,
-        false => Some(open_file(&dir.image_disk(image_id), false)?),
+        false => Some(open_base(dir, image_id)?),
     };
     let until = Instant::now() + LOCK_PATIENCE;
     while let Err(errno) = rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive) {
@@ -227,6 +236,28 @@ pub fn open(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<Volume, Vo
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(Volume { data, map, base })
+}
+
+/// Opens what volumes begin with, whole or in part. Blocks.
+///
+/// # Errors
+/// It is not there.
+pub fn open_base(dir: &DataDir, image_id: &str) -> Result<Base, VolumeError> {
+    let open = |path: PathBuf| match open_file(&path, false) {
+        Err(VolumeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    };
+    let image_id = image_id.to_owned();
+    // The map first: when the part is whole it loses its name before the map does.
+    let map = open(dir.image_map(&image_id))?;
+    match (open(dir.image_part(&image_id))?, map) {
+        (Some(disk), map @ Some(_)) => Ok(Base { image_id, disk, map }),
+        _ => Ok(Base {
+            disk: open_file(&dir.image_disk(&image_id), false)?,
+            image_id,
+            map: None,
+        }),
+    }
 }
 
 /// Deletes the volume if it is there. Blocks.

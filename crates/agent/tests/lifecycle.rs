@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
+mod bases;
 mod common;
 mod identity;
 mod machines;
@@ -305,46 +306,6 @@ async fn an_outcome_without_end_is_none_and_a_long_one_is_cut() {
     assert_eq!(end.cause(), Cause::GuestCrashed);
     assert!(end.message.starts_with("words words"));
     assert!(end.message.len() < 2000, "{} bytes", end.message.len());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_is_not_what_it_should_be_is_refused_and_leaves_nothing() {
-    let mut cloud = Cloud::new().await;
-    cloud.start_agent();
-    let intent = cloud.intent("i-1", 64);
-    cloud.image.lock().unwrap()[0] ^= 1;
-    cloud.want(|all| all.push(intent));
-    let seen = cloud.until_phase("i-1", Phase::Ended, 1).await;
-    let end = seen.end.unwrap();
-    assert_eq!(end.cause(), Cause::StartFailed);
-    assert!(end.message.contains("its digest is"), "{}", end.message);
-    for room in ["images", "volumes"] {
-        let left = std::fs::read_dir(cloud.data_dir().join(room)).unwrap();
-        assert_eq!(left.count(), 0, "{room}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_fails_the_launch_and_leaves_nothing() {
-    let mut cloud = Cloud::new().await;
-    std::fs::create_dir(cloud.data_dir()).unwrap();
-    let Some(_small) = common::SmallDisk::mount(&cloud.data_dir(), "8m") else {
-        eprintln!("SKIPPED: a_full_disk_fails_the_launch_and_leaves_nothing: mounting a tmpfs needs root");
-        return;
-    };
-    *cloud.image.lock().unwrap() = vec![7; 16 << 20];
-    cloud.start_agent();
-    let intent = cloud.intent("i-1", 64);
-    cloud.want(|all| all.push(intent));
-    let seen = cloud.until_phase("i-1", Phase::Ended, 1).await;
-    let end = seen.end.unwrap();
-    assert_eq!(end.cause(), Cause::StartFailed);
-    assert!(end.message.contains("the host's disk is full"), "{}", end.message);
-    for room in ["images", "volumes"] {
-        let left = std::fs::read_dir(cloud.data_dir().join(room)).unwrap();
-        assert_eq!(left.count(), 0, "{room}");
-    }
-    cloud.kill_agent();
 }
 
 #[tokio::test(flavor = "multi_thread")]

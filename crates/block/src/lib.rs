@@ -1,7 +1,7 @@
 //! The disk data path: what a virtio block worker reads and writes.
 //!
 //! Two kinds of [`Disk`]: a [`raw`] file, and an [`overlay`] (a sparse file and a chunk map over a read-only
-//! base). Code that wants one thing after the other calls a disk's methods, or lends it to `std::io` with
+//! [`base`], which may still be on its way). Code that wants one thing after the other calls a disk's methods, or lends it to `std::io` with
 //! [`DiskReader`]; a device that has many requests in flight drives an [`engine`], which asks the disk where its
 //! bytes are and moves them without it.
 
@@ -13,6 +13,7 @@
 use std::io;
 
 mod backing;
+pub mod base;
 pub mod engine;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
@@ -23,6 +24,7 @@ mod scratch;
 mod store;
 
 pub use backing::Backing;
+pub use base::Base;
 pub use overlay::Overlay;
 pub use raw::RawDisk;
 pub use reader::DiskReader;
@@ -96,6 +98,19 @@ pub trait Disk: Send + Sync {
     /// The files that [`Disk::locate`] points into: the same ones in the same order as long as the disk lives.
     fn backings(&self) -> Vec<&Backing> {
         Vec::new()
+    }
+
+    /// The first chunk of the disk's base that a read or write of the range needs and that has not come. The disk's methods
+    /// would wait for it, in the caller's thread.
+    fn awaits(&self, offset: u64, len: u64, access: Access) -> Option<u64> {
+        let _ = (offset, len, access);
+        None
+    }
+
+    /// Has a chunk of the disk's base brought, and calls `done` when it has come or cannot.
+    fn fetch(&self, chunk: u64, done: base::Done) {
+        let _ = chunk;
+        done(Ok(()));
     }
 
     /// The extent at `offset`, of which the first `len` bytes are of interest: it has at least one byte, and at

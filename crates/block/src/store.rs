@@ -11,7 +11,7 @@ use crate::backing::{Backing, punch_hole, write_zeros};
 
 /// Positioned reads and writes with an explicit barrier. A [`Backing`] in production, a [`File`] to tools; the
 /// overlay's tests put a file here that loses power.
-pub trait Store: Send + Sync {
+pub trait Store: Send + Sync + 'static {
     /// Bytes.
     fn size(&self) -> io::Result<u64>;
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;

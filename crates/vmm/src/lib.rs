@@ -11,6 +11,7 @@
 //! **While the guest runs.** Each [`vcpu`] has a thread. What the guest reads and writes beside its memory comes out
 //! of KVM there and goes over the [`bus`] to the [`legacy`] ports or to [`pci`] functions. Behind those are
 //! [`virtio`] devices, whose workers have threads and queues of their own: a disk that is slow holds up nobody else.
+//! What a disk begins with may still be on its way to the host ([`bases`]).
 //! They wake the guest by [`interrupts`], keep to their [`limits`], and count in [`metrics`] what they do. The serial
 //! port's output has a thread too, in [`console`].
 //!
@@ -29,6 +30,7 @@
 )]
 
 pub mod acpi;
+pub mod bases;
 pub mod boot;
 pub mod bus;
 pub mod console;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use crate::acpi;
+use crate::bases::Bases;
 use crate::boot::{self, BootError};
 use crate::bus::Bus;
 use crate::console::Line;
@@ -71,6 +72,8 @@ pub struct Plan {
     pub devices: Devices,
     /// Whether the guest is told that devices may come and go.
     pub hotplug: bool,
+    /// Where a disk that is attached has the rest of its base from.
+    pub bases: Bases,
     pub metrics: Registry,
 }
 

@@ -7,9 +7,10 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use hearth_block::{Backing, Disk, Overlay, RawDisk};
+use hearth_block::{Backing, Base, Disk, Overlay, RawDisk};
 use kvm_ioctls::Kvm;
 
+use crate::bases::Bases;
 use crate::boot::Source;
 use crate::console::Console;
 use crate::devices::{Backend, DeviceError, Devices, DiskPlan, NicPlan, VsockPlan};
@@ -42,6 +43,12 @@ pub enum OpenError {
         serial: String,
         #[source]
         source: hearth_block::overlay::OpenError,
+    },
+    #[error("having what is missing of the base of disk {serial} brought")]
+    Base {
+        serial: String,
+        #[source]
+        source: io::Error,
     },
     #[error("opening disk {serial}")]
     Raw {
@@ -85,8 +92,13 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
     let mut fds = Fds::default();
     fds.taken.insert(spec.outcome_fd);
     let mut devices = Devices::default();
+    let bases = match spec.bases_fd {
+        Some(fd) => Some(fds.take(fd, "bases' socket")?.into()),
+        None => None,
+    };
+    let bases = Bases::new(bases);
     for disk in spec.disks {
-        let plan = open_disk(&mut fds, &disk)?;
+        let plan = open_disk(&mut fds, &disk, &bases)?;
         devices.add(&disk.id, Backend::Disk(plan))?;
     }
     for nic in spec.nics {
@@ -159,6 +171,7 @@ pub fn open(spec: VmSpec) -> Result<Opened, OpenError> {
             restore,
             devices,
             hotplug: true,
+            bases,
             metrics: Registry::default(),
         },
     })
@@ -225,15 +238,15 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6], OpenError> {
         .ok_or_else(|| OpenError::Spec(format!("{text:?} is no MAC address")))
 }
 
-/// Takes a disk's descriptors from `fds`.
+/// Takes a disk's descriptors from `fds`. `bases` are where a base comes from that is there in part.
 ///
 /// # Errors
 /// They are no such disk.
-pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan, OpenError> {
+pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec, bases: &Bases) -> Result<DiskPlan, OpenError> {
     let serial = spec.serial.clone();
-    let disk: Arc<dyn Disk> = match spec.backing {
+    let disk: Arc<dyn Disk> = match &spec.backing {
         DiskBacking::Raw { fd } => {
-            let disk = RawDisk::new(fds.take(fd, "disk")?.into()).map_err(|source| OpenError::Raw {
+            let disk = RawDisk::new(fds.take(*fd, "disk")?.into()).map_err(|source| OpenError::Raw {
                 serial: serial.clone(),
                 source,
             })?;
@@ -247,7 +260,12 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
             data_fd,
             map_fd,
             base_fd,
+            coming,
         } => {
+            let damaged = |source| OpenError::Overlay {
+                serial: serial.clone(),
+                source,
+            };
             let mut take = |fd, what| {
                 let file: File = fds.take(fd, what)?.into();
                 Backing::new(file).map_err(|source| OpenError::Raw {
@@ -255,16 +273,22 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
                     source,
                 })
             };
-            let data = take(data_fd, "overlay's data")?;
-            let map = take(map_fd, "overlay's map")?;
-            let base = match base_fd {
-                Some(fd) => Some(take(fd, "overlay's base")?),
-                None => None,
+            let data = take(*data_fd, "overlay's data")?;
+            let map = take(*map_fd, "overlay's map")?;
+            let base = match (base_fd, coming) {
+                (Some(fd), Some(coming)) => {
+                    let file = take(*fd, "overlay's base")?;
+                    let map = take(coming.map_fd, "map of an overlay's base")?;
+                    let fetch = bases.fetch(&coming.name).map_err(|source| OpenError::Base {
+                        serial: serial.clone(),
+                        source,
+                    })?;
+                    Some(Base::in_part(file, map, fetch).map_err(damaged)?)
+                }
+                (Some(fd), None) => Some(Base::whole(take(*fd, "overlay's base")?)),
+                (None, _) => None,
             };
-            let overlay = Overlay::open(data, map, base).map_err(|source| OpenError::Overlay {
-                serial: serial.clone(),
-                source,
-            })?;
+            let overlay = Overlay::over(data, map, base).map_err(damaged)?;
             overlay.refresh_size().map_err(|source| OpenError::Growth {
                 serial: serial.clone(),
                 source,

@@ -15,6 +15,7 @@ use std::time::Instant;
 use argh::FromArgs;
 use hearth_block::RawDisk;
 use hearth_log::chain;
+use hearth_vmm::bases::Bases;
 use hearth_vmm::boot::Source;
 use hearth_vmm::console::Console;
 use hearth_vmm::cpu::{CpuSpec, Model};
@@ -235,6 +236,7 @@ fn plan(arguments: Arguments) -> Result<Plan, Error> {
         devices,
         // Nobody could ask for it: there is no control socket.
         hotplug: false,
+        bases: Bases::default(),
         metrics: Registry::default(),
     })
 }

@@ -61,6 +61,10 @@ pub struct VmSpec {
     pub console_socket_fd: Option<RawFd>,
     /// A bound, listening Unix stream socket on which the monitor serves [`crate::control`].
     pub control_fd: RawFd,
+    /// A bound, listening Unix stream socket at which whoever brings the rest of the disks' [`crate::bases`] connects; absent:
+    /// no disk may have a base that is there in part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bases_fd: Option<RawFd>,
     /// A file into which the monitor writes its [`Outcome`] as JSON before it exits on its own account.
     pub outcome_fd: RawFd,
 }
@@ -161,7 +165,20 @@ pub enum DiskBacking {
         /// Absent: the disk was blank at first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base_fd: Option<RawFd>,
+        /// Of a base that is there in part; absent: all of it is there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        coming: Option<ComingBase>,
     },
+}
+
+/// What a base in part has beside its file ([`hearth_block::base`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComingBase {
+    /// The map of what has come, opened for reading.
+    pub map_fd: RawFd,
+    /// What whoever brings the rest calls it: at most 64 bytes.
+    pub name: String,
 }
 
 /// A virtio net device on a TAP.

@@ -43,6 +43,7 @@ const RUNNING: Monitor = Monitor::Alive {
     disks: Disks {
         devices: None,
         attempts: BTreeMap::new(),
+        troubles: BTreeMap::new(),
     },
 };
 

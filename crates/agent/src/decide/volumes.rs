@@ -25,6 +25,8 @@ pub struct Disks {
     pub devices: Option<BTreeMap<String, Device>>,
     /// What was last tried for a volume, and is still wanted.
     pub attempts: BTreeMap<String, Attempt>,
+    /// Why what volumes begin with does not come, by its id.
+    pub troubles: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,11 +132,18 @@ fn deed(volume: &InstanceVolume, is_root: bool, device: Option<&Device>) -> Opti
 pub(super) fn observe(intent: &InstanceIntent, record: &Record, monitor: &Monitor) -> Vec<VolumeObservation> {
     let seen = |volume: &InstanceVolume| match monitor {
         Monitor::Absent { .. } => Some((absent(intent, volume, record), 0, "")),
-        Monitor::Alive { entered: false, .. } => (!volume.detaching).then_some((State::Attaching, 0, "")),
+        Monitor::Alive {
+            entered: false,
+            disks,
+            ..
+        } => (!volume.detaching).then_some((State::Attaching, 0, trouble(volume, disks))),
         Monitor::Alive { disks, .. } => {
             let device = disks.devices.as_ref()?.get(&volume.volume_id);
             let attempt = disks.attempts.get(&volume.volume_id);
-            let failure = attempt.map_or("", |attempt| attempt.failure.as_str());
+            let failure = match attempt.map_or("", |attempt| attempt.failure.as_str()) {
+                "" => trouble(volume, disks),
+                failure => failure,
+            };
             Some(alive(volume, device, failure))
         }
     };
@@ -149,6 +158,11 @@ pub(super) fn observe(intent: &InstanceIntent, record: &Record, monitor: &Monito
         })
     });
     observed.collect()
+}
+
+/// What the guest may be waiting for.
+fn trouble<'a>(volume: &InstanceVolume, disks: &'a Disks) -> &'a str {
+    disks.troubles.get(&volume.image_id).map_or("", String::as_str)
 }
 
 /// No process of the instance lives, and so none has its volumes open.

@@ -47,7 +47,7 @@ impl Drop for Pin {
 struct Idle {
     image_id: String,
     last_use: SystemTime,
-    /// That its file takes of the disk.
+    /// That its files take of the disk.
     bytes: u64,
 }
 
@@ -131,13 +131,19 @@ impl Cache {
                 continue;
             }
             // Anything without a disk is not an image of this agent's.
-            let Ok(disk) = std::fs::metadata(self.dir.image_disk(&image_id)) else {
+            let files = [
+                self.dir.image_disk(&image_id),
+                self.dir.image_part(&image_id),
+                self.dir.image_map(&image_id),
+            ];
+            let files = files.iter().filter_map(|file| std::fs::metadata(file).ok());
+            let Some(blocks) = files.map(|file| file.blocks()).reduce(|sum, blocks| sum + blocks) else {
                 continue;
             };
             idle.push(Idle {
                 image_id,
                 last_use: entry.metadata()?.modified()?,
-                bytes: disk.blocks() * 512,
+                bytes: blocks * 512,
             });
         }
         Ok(idle)

@@ -24,7 +24,7 @@ pub(super) enum LaunchError {
     #[error("the intent names no usable {0}")]
     Malformed(&'static str),
     #[error(transparent)]
-    Image(#[from] Arc<ImageError>),
+    Image(#[from] ImageError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
     #[error(transparent)]
@@ -187,7 +187,6 @@ pub(super) async fn lay(
             let image = ImageName {
                 image_id: wanted.image_id.clone(),
                 size: wanted.image_size_bytes,
-                digest: wanted.image_digest.clone(),
             };
             Some(context.images.ensure(image).await?)
         }

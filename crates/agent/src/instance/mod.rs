@@ -7,7 +7,7 @@
 //!
 //! | killed | record | world | what the next agent does |
 //! |---|---|---|---|
-//! | while fetching, laying the volume, opening the TAP | old | half-made files under hidden names; the TAP is gone with its descriptor | sweeps, begins the launch anew |
+//! | while laying a base or the volume, opening the TAP | old | half-made files under hidden names; the TAP is gone with its descriptor | sweeps, begins the launch anew |
 //! | before the record of launch *n* | old | volume and image whole | begins the launch anew |
 //! | after it, before the fork | `Starting` *n* | no socket or nobody listening, no mark | does launch of the same run: nothing ever ran |
 //! | between fork and exec | `Starting` *n* | the fork holds the listening socket and goes on by itself | `connect` succeeds: adopts it |
@@ -36,12 +36,13 @@ use std::time::Duration;
 use hearth_api::agent::InstanceIntent;
 use hearth_vmm::control::Request;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::decide::{Action, Disks, Effort, Goal, Host, Monitor, Step, decide, observe};
 use crate::firmware::Firmware;
-use crate::images::Images;
+use crate::images::{Images, Troubles};
 use crate::jail::Jail;
 use crate::monitor::MonitorHandle;
 use crate::networks::Networks;
@@ -103,6 +104,18 @@ pub struct Actor {
     effort: Option<Trying>,
     known: volumes::Known,
     without_tap: watch::Receiver<BTreeSet<String>>,
+    troubles: watch::Receiver<Troubles>,
+    /// Brings the monitor what it waits for of its disks' bases.
+    serving: Option<AbortOnDrop>,
+}
+
+/// A task that ends with whoever wants it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// An [`Effort`] with its clock.
@@ -138,6 +151,8 @@ impl Actor {
     pub fn new(context: Arc<Context>, wanted: watch::Receiver<Wanted>, record: Record) -> Actor {
         Actor {
             without_tap: context.networks.without_tap(),
+            troubles: context.images.troubles(),
+            serving: None,
             context,
             wanted,
             record,
@@ -258,6 +273,12 @@ impl Actor {
     }
 
     fn take_hold_of(&mut self, monitor: Option<MonitorHandle>) {
+        self.serving = monitor.is_some().then(|| {
+            let images = self.context.images.clone();
+            let (id, launch) = (&self.record.instance_id, self.record.launch);
+            let launch_dir = self.context.dir.launch(id, launch);
+            AbortOnDrop(tokio::spawn(async move { images.serve(&launch_dir).await }))
+        });
         self.monitor = monitor;
         self.since = Instant::now();
         self.known = volumes::Known::default();
@@ -271,6 +292,10 @@ impl Actor {
             if self.record.phase == Phase::Entered {
                 self.look_at_devices().await;
             }
+            let troubles = self.troubles.borrow_and_update();
+            let mut disks = self.known.disks(intent, Instant::now());
+            disks.troubles = troubles.clone();
+            drop(troubles);
             let without = self.without_tap.borrow_and_update();
             let mut interfaces = intent.into_iter().flat_map(|intent| &intent.network_interfaces);
             return Monitor::Alive {
@@ -278,7 +303,7 @@ impl Actor {
                 entered,
                 by_firmware: told.by_firmware,
                 steady: self.since.elapsed() >= STEADY,
-                disks: self.known.disks(intent, Instant::now()),
+                disks,
             };
         }
         if !matches!(self.record.phase, Phase::Starting | Phase::Entered) {
@@ -318,6 +343,7 @@ impl Actor {
             changed = self.wanted.changed() => return changed.is_ok(),
             () = wake => false,
             Ok(()) = self.without_tap.changed() => false,
+            Ok(()) = self.troubles.changed() => false,
             ended = monitor.ended_or_told() => ended,
         };
         if ended {

@@ -16,10 +16,13 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use hearth_api::agent::instance_intent::BootMode;
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, NicSpec, Outcome, VmSpec};
+use hearth_vmm::spec::{
+    BootSpec, Cache, ComingBase, DiskBacking, DiskSpec, HugePages, NicSpec, Outcome, VmSpec,
+};
 use rustix::fs::MemfdFlags;
 
 use crate::firmware::Firmware;
+use crate::images;
 use crate::jail::cgroup::Limits;
 use crate::jail::{Jail, JailError};
 use crate::monitor::{MonitorError, open_pidfd};
@@ -109,6 +112,7 @@ pub fn spawn(
     fresh_dir(&launch)?;
     let control = bind(&launch, "control.sock")?;
     let console_socket = bind(&launch, "console.sock")?;
+    let bases = bind(&launch, images::SOCKET)?;
     let outcome = create(&launch.join("outcome"), "creating the outcome file")?;
     let mark = create(&launch.join("spawned"), "creating the launch's mark")?;
     let console = File::options()
@@ -157,6 +161,7 @@ pub fn spawn(
         console_fd: fds.give(console),
         console_socket_fd: Some(fds.give(console_socket)),
         control_fd: fds.give(control),
+        bases_fd: Some(fds.give(bases)),
         outcome_fd: fds.give(outcome),
     };
     if let Some(cell) = &cell {
@@ -216,6 +221,16 @@ pub fn spawn(
 impl Disk {
     /// `give` hands a file over, and answers the number that the monitor knows it by.
     pub(super) fn spec(self, give: &mut impl FnMut(File) -> RawFd) -> DiskSpec {
+        let (base_fd, coming) = match self.volume.base {
+            Some(base) => {
+                let coming = base.map.map(|map| ComingBase {
+                    map_fd: give(map),
+                    name: base.image_id,
+                });
+                (Some(give(base.disk)), coming)
+            }
+            None => (None, None),
+        };
         DiskSpec {
             serial: self.id.replacen('-', "", 1),
             id: self.id,
@@ -225,7 +240,8 @@ impl Disk {
             backing: DiskBacking::Overlay {
                 data_fd: give(self.volume.data),
                 map_fd: give(self.volume.map),
-                base_fd: self.volume.base.map(give),
+                base_fd,
+                coming,
             },
         }
     }

@@ -66,6 +66,7 @@ impl Known {
         let mut disks = Disks {
             devices: self.devices.as_ref().map(|(_, devices)| devices.clone()),
             attempts: self.tried.iter().map(attempt).collect(),
+            troubles: BTreeMap::new(),
         };
         disks.settle(intent);
         self.tried.retain(|id, _| disks.attempts.contains_key(id));

@@ -56,6 +56,9 @@ pub struct Cloud {
     pub intents: watch::Sender<Intents>,
     pub seen: watch::Receiver<Observation>,
     pub image: Arc<Mutex<Vec<u8>>>,
+    /// How the image is told.
+    pub pace: watch::Sender<Pace>,
+    pub told: Arc<Mutex<Told>>,
     pub consoles: mpsc::Sender<Question>,
     pub hosts: Arc<Mutex<Hosts>>,
     pub token: String,
@@ -73,6 +76,34 @@ pub struct Cloud {
     /// Absent: its monitors are stand-ins.
     pub machines: Option<machines::Host>,
 }
+
+/// How the control plane tells the chunks of an image.
+#[derive(Debug, Clone, Default)]
+pub struct Pace {
+    /// Streams tell nothing as long as it is.
+    pub stream_is_held: bool,
+    /// Streams break off after so many chunks.
+    pub breaks_after: Option<usize>,
+    /// Chunks from this one on are not told one by one as long as it is.
+    pub held_from: Option<u64>,
+    /// Chunks from this one on cannot be read.
+    pub lost_from: Option<u64>,
+    /// Before a chunk is told, alone or in a stream.
+    pub pause: Duration,
+    /// Of what lies behind the image's bytes, which is told as the image's first chunk, every one of so many is not zeros.
+    pub every: Option<usize>,
+}
+
+/// What was asked for of the image.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The first chunk of each stream.
+    pub streams: Vec<u64>,
+    pub chunks: Vec<u64>,
+}
+
+/// As `hearthd` cuts them.
+pub const CHUNK: usize = 512 << 10;
 
 /// What the control plane knows of its host, and decides about it.
 pub struct Hosts {
@@ -96,6 +127,8 @@ struct Service {
     intents: watch::Receiver<Intents>,
     seen: watch::Sender<Observation>,
     image: Arc<Mutex<Vec<u8>>>,
+    pace: watch::Receiver<Pace>,
+    told: Arc<Mutex<Told>>,
     consoles: Arc<tokio::sync::Mutex<mpsc::Receiver<Question>>>,
     hosts: Arc<Mutex<Hosts>>,
 }
@@ -142,6 +175,8 @@ impl Cloud {
         let (intents, wanted) = watch::channel(Intents::default());
         let (seen, observed) = watch::channel(Observation::default());
         let image = Arc::new(Mutex::new(vec![7; 1 << 20]));
+        let (pace, paced) = watch::channel(Pace::default());
+        let told = Arc::<Mutex<Told>>::default();
         let (consoles, console_inbox) = mpsc::channel(1);
         let hosts = Arc::new(Mutex::new(Hosts {
             life: Duration::from_secs(90 * 24 * 3600),
@@ -157,6 +192,8 @@ impl Cloud {
             intents: wanted,
             seen,
             image: Arc::clone(&image),
+            pace: paced,
+            told: Arc::clone(&told),
             consoles: Arc::new(tokio::sync::Mutex::new(console_inbox)),
             hosts: Arc::clone(&hosts),
         };
@@ -164,6 +201,8 @@ impl Cloud {
             intents,
             seen: observed,
             image,
+            pace,
+            told,
             consoles,
             hosts,
             token: token.to_string(),
@@ -385,7 +424,6 @@ impl Cloud {
                 size_bytes: 8 << 20,
                 image_id: "ami-1".to_owned(),
                 image_size_bytes: image.len() as u64,
-                image_digest: digest(&image),
                 delete_on_termination: true,
                 has_run: false,
                 attachment_epoch: 1,
@@ -603,8 +641,29 @@ impl ControlPlane for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
     }
 
-    async fn fetch_chunk(&self, _: Request<FetchChunkRequest>) -> Result<Response<ImageChunk>, Status> {
-        Err(Status::unimplemented("chunks are not served one by one yet"))
+    async fn fetch_chunk(&self, request: Request<FetchChunkRequest>) -> Result<Response<ImageChunk>, Status> {
+        let index = request.into_inner().index;
+        self.told.lock().unwrap().chunks.push(index);
+        let mut pace = self.pace.clone();
+        let is_told = |pace: &Pace| pace.held_from.is_none_or(|from| index < from);
+        let pace = pace.wait_for(is_told).await.map(|pace| pace.clone());
+        let pace = pace.map_err(|_| Status::unavailable("the test is over"))?;
+        tokio::time::sleep(pace.pause).await;
+        if pace.lost_from.is_some_and(|from| index >= from) {
+            return Err(Status::data_loss("the chunk cannot be read"));
+        }
+        let image = self.image.lock().unwrap();
+        let is_filled = |every: usize| (index as usize).is_multiple_of(every);
+        let data = match image.chunks(CHUNK).nth(index as usize) {
+            Some(data) => data,
+            None if pace.every.is_some_and(is_filled) => &image[..CHUNK],
+            None => &[],
+        };
+        let is_zero = data.iter().all(|byte| *byte == 0);
+        Ok(Response::new(ImageChunk {
+            offset: index * CHUNK as u64,
+            data: if is_zero { Vec::new() } else { data.to_vec() }.into(),
+        }))
     }
 
     async fn store_snapshot(
@@ -623,25 +682,41 @@ impl ControlPlane for Service {
 
     async fn fetch_image(
         &self,
-        _: Request<FetchImageRequest>,
+        request: Request<FetchImageRequest>,
     ) -> Result<Response<Self::FetchImageStream>, Status> {
-        let image = self.image.lock().unwrap().clone();
-        let chunks: Vec<_> = image
-            .chunks(100_000)
-            .enumerate()
-            .map(|(i, data)| {
-                Ok(ImageChunk {
-                    offset: i as u64 * 100_000,
-                    data: data.to_vec().into(),
-                })
-            })
-            .collect();
-        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+        let first = request.into_inner().first_chunk as usize;
+        self.told.lock().unwrap().streams.push(first as u64);
+        let (sender, chunks) = mpsc::channel(1);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let image = service.image.lock().unwrap().clone();
+            let (mut pace, mut told) = (service.pace.clone(), 0);
+            let chunks = image.chunks(CHUNK).enumerate().skip(first);
+            for (index, data) in chunks.filter(|(_, data)| data.iter().any(|byte| *byte != 0)) {
+                let Ok(pace) = pace
+                    .wait_for(|pace| !pace.stream_is_held)
+                    .await
+                    .map(|it| it.clone())
+                else {
+                    return;
+                };
+                tokio::time::sleep(pace.pause).await;
+                let chunk = match pace.breaks_after == Some(told) {
+                    true => Err(Status::unavailable("the stream breaks off")),
+                    false => Ok(ImageChunk {
+                        offset: (index * CHUNK) as u64,
+                        data: data.to_vec().into(),
+                    }),
+                };
+                let is_over = chunk.is_err();
+                if sender.send(chunk).await.is_err() || is_over {
+                    return;
+                }
+                told += 1;
+            }
+            // The end of the stream is not told either.
+            let _ = pace.wait_for(|pace| !pace.stream_is_held).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(chunks))))
     }
-}
-
-fn digest(disk: &[u8]) -> String {
-    let mut hasher = hearth_image::DiskHasher::new(disk.len() as u64);
-    hasher.update(disk);
-    hasher.finish()
 }

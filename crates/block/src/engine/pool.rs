@@ -1,4 +1,5 @@
-//! Threads that carry requests out one at a time each, with plain system calls.
+//! Threads that carry requests out one at a time each, with plain system calls. None of them waits for a base that is on its
+//! way: a request that needs what has not come goes back into the line when it has.
 
 use std::collections::VecDeque;
 use std::io;
@@ -85,11 +86,31 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
         while let Some((request, mailbox)) = self.next() {
+            if let Some(chunk) = awaits(&*self.disk, &request) {
+                self.park(chunk, request, mailbox);
+                continue;
+            }
             let result = execute(&*self.disk, &request);
             mailbox.put(Completion { request, result });
         }
+    }
+
+    /// Leaves a request alone until a chunk of the disk's base has come.
+    fn park(self: &Arc<Self>, chunk: u64, request: Request, mailbox: Arc<Mailbox>) {
+        let shared = Arc::clone(self);
+        let come = move |come: io::Result<()>| match come {
+            Ok(()) => {
+                lock(&shared.jobs).waiting.push_front((request, mailbox));
+                shared.more.notify_one();
+            }
+            Err(error) => mailbox.put(Completion {
+                request,
+                result: Err(error),
+            }),
+        };
+        self.disk.fetch(chunk, Box::new(come));
     }
 
     fn next(&self) -> Option<(Request, Arc<Mailbox>)> {
@@ -254,6 +275,16 @@ impl Engine for Pooled {
             }
         }
     }
+}
+
+/// The chunk of the disk's base that a request has to wait for.
+fn awaits(disk: &dyn Disk, request: &Request) -> Option<u64> {
+    let access = match request.operation {
+        Operation::Read => Access::Read,
+        Operation::Write | Operation::WriteZeroes { .. } => Access::Write,
+        Operation::Flush | Operation::Discard => return None,
+    };
+    disk.awaits(request.offset, request.len, access)
 }
 
 /// Carries a request out.

@@ -38,14 +38,14 @@ const MAX_SIZE: u64 = 64 << 40;
 
 /// The sizes that make an overlay. Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Geometry {
-    pub(super) size: u64,
-    pub(super) base_size: u64,
-    pub(super) chunk_size: u64,
+pub(crate) struct Geometry {
+    pub(crate) size: u64,
+    pub(crate) base_size: u64,
+    pub(crate) chunk_size: u64,
 }
 
 impl Geometry {
-    pub(super) fn check(&self) -> Result<(), CreateError> {
+    pub(crate) fn check(&self) -> Result<(), CreateError> {
         let Geometry {
             size,
             base_size,
@@ -63,16 +63,16 @@ impl Geometry {
         Ok(())
     }
 
-    pub(super) fn chunks(&self) -> u64 {
+    pub(crate) fn chunks(&self) -> u64 {
         self.size.div_ceil(self.chunk_size)
     }
 
     /// Bytes of the map file.
-    pub(super) fn map_len(&self) -> u64 {
+    pub(crate) fn map_len(&self) -> u64 {
         STATES_OFFSET + self.chunks().div_ceil(CHUNKS_PER_UNIT) * STATES_UNIT as u64
     }
 
-    pub(super) fn encode(&self) -> [u8; HEADER] {
+    pub(crate) fn encode(&self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(MAGIC);
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -85,7 +85,7 @@ impl Geometry {
     }
 
     /// Writes the header. The map and the data file must have the lengths that go with it, durably.
-    pub(super) fn write(&self, map: &impl Store) -> io::Result<()> {
+    pub(crate) fn write(&self, map: &impl Store) -> io::Result<()> {
         map.write_all_at(&self.encode(), 0)
     }
 
@@ -123,7 +123,7 @@ impl Geometry {
         Ok(geometry)
     }
 
-    pub(super) fn read(map: &impl Store) -> Result<Geometry, OpenError> {
+    pub(crate) fn read(map: &impl Store) -> Result<Geometry, OpenError> {
         let mut header = [0; HEADER];
         map.read_exact_at(&mut header, 0)
             .map_err(|source| match source.kind() {
@@ -141,7 +141,7 @@ impl Geometry {
 }
 
 /// Refuses a file that is shorter than the map says.
-pub(super) fn check_len(file: &impl Store, part: Part, expected: u64) -> Result<(), OpenError> {
+pub(crate) fn check_len(file: &impl Store, part: Part, expected: u64) -> Result<(), OpenError> {
     let found = file.size().map_err(|source| OpenError::Io {
         doing: "asking for the size of",
         part,
@@ -160,8 +160,8 @@ pub(super) fn check_len(file: &impl Store, part: Part, expected: u64) -> Result<
 
 /// As [`check_len`], but an odd tail shorter than a sector is no part of the base's size: an image file may have one. No
 /// base is one of no bytes.
-pub(super) fn check_base(base: Option<&impl Store>, expected: u64) -> Result<(), OpenError> {
-    let size = base.map_or(Ok(0), Store::size).map_err(|source| OpenError::Io {
+pub(crate) fn check_base(size: io::Result<u64>, expected: u64) -> Result<(), OpenError> {
+    let size = size.map_err(|source| OpenError::Io {
         doing: "asking for the size of",
         part: Part::Base,
         source,
@@ -189,7 +189,7 @@ fn le_u64(header: &[u8; HEADER], at: usize) -> u64 {
 }
 
 /// Which chunks the data file holds, durable or not, 64 a word. Read without a lock.
-pub(super) struct Presence {
+pub(crate) struct Presence {
     /// Those that there were when the overlay was opened.
     words: Box<[AtomicU64]>,
     /// Those that came since: 64 words, 128, and so on, so that none ever moves.
@@ -203,7 +203,7 @@ const GROWN_PARTS: usize = 23;
 
 impl Presence {
     /// Reads all states; the time and memory are one bit per chunk.
-    pub(super) fn load(map: &impl Store, geometry: &Geometry) -> Result<Presence, OpenError> {
+    pub(crate) fn load(map: &impl Store, geometry: &Geometry) -> Result<Presence, OpenError> {
         let mut words = Vec::new();
         let (mut at, end) = (STATES_OFFSET, geometry.map_len());
         let mut window = vec![0; 64 << 10];
@@ -230,7 +230,7 @@ impl Presence {
     }
 
     /// Makes room for the chunks of a larger overlay. They are absent.
-    pub(super) fn grow(&self, geometry: &Geometry) {
+    pub(crate) fn grow(&self, geometry: &Geometry) {
         let Some(last) = self.place((geometry.chunks() - 1) / 64) else {
             return;
         };
@@ -251,19 +251,33 @@ impl Presence {
     }
 
     /// True orders after the writes that filled the chunk.
-    pub(super) fn contains(&self, chunk: u64) -> bool {
+    pub(crate) fn contains(&self, chunk: u64) -> bool {
         let word = self.word(chunk);
         word.is_some_and(|word| word.load(Ordering::Acquire) & (1 << (chunk % 64)) != 0)
     }
 
-    /// Publishes a chunk that was just filled.
-    pub(super) fn insert(&self, chunk: u64) {
-        if let Some(word) = self.word(chunk) {
-            word.fetch_or(1 << (chunk % 64), Ordering::Release);
-        }
+    /// Publishes a chunk that was just filled. False: it was there.
+    pub(crate) fn insert(&self, chunk: u64) -> bool {
+        let bit = 1 << (chunk % 64);
+        self.word(chunk)
+            .is_some_and(|word| word.fetch_or(bit, Ordering::Release) & bit == 0)
     }
 
-    pub(super) fn count(&self) -> u64 {
+    /// Takes what the map file says now of a chunk and of its neighbours, and answers how many of them are new.
+    pub(crate) fn look_again(&self, map: &impl Store, geometry: &Geometry, chunk: u64) -> io::Result<u64> {
+        let Some(word) = self.word(chunk) else {
+            return Ok(0);
+        };
+        let mut bytes = [0; 8];
+        map.read_exact_at(&mut bytes, STATES_OFFSET + chunk / 64 * 8)?;
+        let behind = (chunk / 64 + 1) * 64;
+        let beyond = behind.saturating_sub(geometry.chunks()).min(63);
+        let found = u64::from_le_bytes(bytes) & (u64::MAX >> beyond);
+        let known = word.fetch_or(found, Ordering::AcqRel);
+        Ok(u64::from((found & !known).count_ones()))
+    }
+
+    pub(crate) fn count(&self) -> u64 {
         let grown = self.grown.iter().filter_map(OnceLock::get).flatten();
         let words = self.words.iter().chain(grown);
         words
@@ -284,7 +298,7 @@ impl Presence {
 
 /// Sets the bits of `chunks` in the map file. Their data must be durable. The caller syncs, and lets nobody
 /// else write the map meanwhile.
-pub(super) fn write_states(map: &impl Store, chunks: &[u64]) -> io::Result<()> {
+pub(crate) fn write_states(map: &impl Store, chunks: &[u64]) -> io::Result<()> {
     let mut units: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for chunk in chunks {
         units

@@ -2,7 +2,7 @@
 //!
 //! The disk is cut into chunks. An absent chunk is read from the base; the first write to it fills it once, by
 //! writing the whole chunk (base and new bytes) to its place in the data file. From then on the data file alone
-//! serves it. When every chunk is present the data file is a plain raw disk.
+//! serves it. A base may still be on its way ([`crate::base`]): then the disk's methods wait for what they need of it. When every chunk is present the data file is a plain raw disk.
 //!
 //! **Crash rule.** After a `kill -9` or a power cut everything that was flushed is there, and each sector of the
 //! rest is either old or new, never another chunk's. That holds because a chunk's bit reaches the map
@@ -22,13 +22,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::backing::Backing;
+use crate::base::{Base, Done};
 use crate::store::Store;
 use crate::{Access, Disk, Extent, Place, SECTOR, check_range};
 
 mod error;
-mod map;
+pub(crate) mod map;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::{CreateError, OpenError, Part};
 use map::{Geometry, Presence, check_base, check_len, write_states};
@@ -104,7 +105,7 @@ pub fn create_chunked(
 pub struct Overlay<F = File> {
     data: F,
     map: F,
-    base: Option<F>,
+    base: Option<Base<F>>,
     /// As the map's header has it, but for the size.
     opened: Geometry,
     /// Bytes of the virtual disk. It only grows.
@@ -150,7 +151,14 @@ impl<F: Store> Overlay<F> {
     /// # Errors
     /// A file cannot be read, is damaged, does not belong to the others, or is open elsewhere.
     pub fn open(data: F, map: F, base: impl Into<Option<F>>) -> Result<Overlay<F>, OpenError> {
-        let base = base.into();
+        Overlay::over(data, map, base.into().map(Base::whole))
+    }
+
+    /// As [`Overlay::open`], with a base that may be there in part.
+    ///
+    /// # Errors
+    /// As [`Overlay::open`].
+    pub fn over(data: F, map: F, base: Option<Base<F>>) -> Result<Overlay<F>, OpenError> {
         let locked = map.try_lock().map_err(|source| OpenError::Io {
             doing: "locking",
             part: Part::Map,
@@ -161,7 +169,7 @@ impl<F: Store> Overlay<F> {
         }
         let geometry = Geometry::read(&map)?;
         check_len(&data, Part::Data, geometry.size)?;
-        check_base(base.as_ref(), geometry.base_size)?;
+        check_base(base.as_ref().map_or(Ok(0), Base::size), geometry.base_size)?;
         let present = Presence::load(&map, &geometry)?;
         Ok(Overlay {
             data,
@@ -421,15 +429,55 @@ impl<F: Store> Disk for Overlay<F> {
 
     fn backings(&self) -> Vec<&Backing> {
         // In the order of `DATA` and `BASE`.
-        match (self.data.backing(), self.base.as_ref().map(Store::backing)) {
+        match (self.data.backing(), self.base.as_ref().map(Base::backing)) {
             (Some(data), Some(Some(base))) => vec![data, base],
             (Some(data), None) => vec![data],
             _ => Vec::new(),
         }
     }
 
+    /// What a read takes from the base, and what a write to a part of an absent chunk fills the rest with.
+    fn awaits(&self, mut offset: u64, mut len: u64, access: Access) -> Option<u64> {
+        let base = self.base.as_ref()?;
+        let Geometry {
+            size,
+            base_size,
+            chunk_size,
+        } = self.geometry();
+        if !base.is_coming() || check_range(size, offset, len).is_err() {
+            return None;
+        }
+        let missing = |start: u64, end: u64| {
+            let end = end.min(base_size);
+            (start < end).then(|| base.missing(start, end - start)).flatten()
+        };
+        while len > 0 {
+            let (run, present) = self.writable_run(offset, len);
+            let end = offset + run;
+            let chunk = offset / chunk_size * chunk_size;
+            let chunk_end = (chunk + chunk_size).min(size);
+            let found = match access {
+                _ if present => None,
+                Access::Read => missing(offset, end),
+                Access::Write => missing(chunk, offset).or_else(|| missing(end, chunk_end)),
+            };
+            if found.is_some() {
+                return found;
+            }
+            (offset, len) = (end, len - run);
+        }
+        None
+    }
+
+    fn fetch(&self, chunk: u64, done: Done) {
+        match &self.base {
+            Some(base) => base.fetch(chunk, done),
+            None => done(Ok(())),
+        }
+    }
+
     /// A present chunk stays where it is; an absent one may be filled while it is read from the base, which keeps
-    /// what the reader came for.
+    /// what the reader came for. What has not come of the base has no place yet.
     fn locate(&self, offset: u64, len: u64, access: Access) -> Extent {
         let Geometry { size, base_size, .. } = self.geometry();
         let itself = Extent { len, place: None };
@@ -443,7 +491,14 @@ impl<F: Store> Disk for Overlay<F> {
         };
         match access {
             _ if present => at(DATA, run),
-            Access::Read if offset < base_size => at(BASE, run.min(base_size - offset)),
+            Access::Read if offset < base_size => {
+                let base = self.base.as_ref();
+                match base.map(|base| base.run(offset, run.min(base_size - offset))) {
+                    Some((run, true)) => at(BASE, run),
+                    Some((len, false)) => Extent { len, place: None },
+                    None => itself,
+                }
+            }
             _ => Extent {
                 len: run,
                 place: None,

@@ -12,7 +12,7 @@ use crate::RawDisk;
 mod crash;
 mod full;
 mod growth;
-mod power;
+pub(crate) mod power;
 
 const CHUNK: u64 = 4096;
 

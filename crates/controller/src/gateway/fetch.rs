@@ -1,6 +1,8 @@
-//! Streams a disk image's bytes out of the repository, leaving out what is zero.
+//! Tells a disk image's bytes out of the repository: from a chunk on, leaving out what is zero, or one chunk that a guest
+//! waits for.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
@@ -11,19 +13,86 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::sessions::{FETCHES, Standing};
+use super::sessions::{CHUNKS, FETCHES, Standing};
 
 /// Messages that wait for a slow receiver, and chunks that are read at the same time.
 const AHEAD: usize = 4;
 /// How long a receiver may take for one of them.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Snapshots that are open for single chunks, each with at most 9 MiB of its tree.
+const OPEN: usize = 8;
 
 type Chunk = Result<ImageChunk, Status>;
 
-/// The stream holds one of the host's fetches until it is dropped, and breaks off when the host is evicted.
+/// The snapshots that single chunks were last fetched from, the newest last. One that is open tells what it did when it was
+/// opened: a snapshot does not change.
+#[derive(Default)]
+pub(super) struct Readers(Mutex<VecDeque<(String, Arc<Reader>)>>);
+
+impl Readers {
+    fn open(&self) -> MutexGuard<'_, VecDeque<(String, Arc<Reader>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn of(&self, repository: &Repository, snapshot: &str) -> Result<Arc<Reader>, Status> {
+        if let Some((_, reader)) = self.open().iter().find(|(name, _)| name == snapshot) {
+            return Ok(Arc::clone(reader));
+        }
+        let reader = Arc::new(open(repository, snapshot).await?);
+        let mut readers = self.open();
+        if readers.len() >= OPEN {
+            readers.pop_front();
+        }
+        readers.push_back((snapshot.to_owned(), Arc::clone(&reader)));
+        Ok(reader)
+    }
+}
+
+async fn open(repository: &Repository, snapshot: &str) -> Result<Reader, Status> {
+    repository.read(snapshot).await.map_err(|error| {
+        tracing::error!(error = %chain(&error), snapshot, "opening an image's disk");
+        Status::internal("the image's disk cannot be read; the control plane's log says why")
+    })
+}
+
+fn unreadable(error: &Error) -> Status {
+    tracing::error!(error = %chain(error), "reading an image's disk");
+    Status::data_loss("the image's disk cannot be read; the control plane's log says why")
+}
+
+/// One chunk; without data where it is zeros.
+pub(super) async fn chunk(
+    readers: &Readers,
+    repository: &Repository,
+    snapshot: &str,
+    index: u64,
+    standing: &Standing,
+) -> Result<ImageChunk, Status> {
+    let _permit = standing.fetch_chunk().ok_or_else(|| {
+        Status::resource_exhausted(format!("a host fetches at most {CHUNKS} chunks at the same time"))
+    })?;
+    let reader = readers.of(repository, snapshot).await?;
+    let size = reader.snapshot().size;
+    if index >= size.div_ceil(CHUNK as u64) {
+        return Err(Status::out_of_range(format!(
+            "the image has {size} bytes, and no chunk {index}"
+        )));
+    }
+    let offset = index * CHUNK as u64;
+    let mut data = reader
+        .chunk(index)
+        .await
+        .map_err(|error| unreadable(&error))?
+        .unwrap_or_default();
+    data.truncate(usize::try_from(size - offset).unwrap_or(CHUNK));
+    Ok(ImageChunk { offset, data })
+}
+
+/// From chunk `first` on. The stream holds one of the host's fetches until it is dropped, and breaks off when the host is evicted.
 pub(super) async fn stream(
     repository: &Repository,
     snapshot: &str,
+    first: u64,
     standing: Arc<Standing>,
 ) -> Result<impl Stream<Item = Chunk> + Send + 'static, Status> {
     let permit = standing.fetch().ok_or_else(|| {
@@ -31,10 +100,7 @@ pub(super) async fn stream(
             "a host fetches at most {FETCHES} images at the same time"
         ))
     })?;
-    let reader = repository.read(snapshot).await.map_err(|error| {
-        tracing::error!(error = %chain(&error), snapshot, "opening an image's disk");
-        Status::internal("the image's disk cannot be read; the control plane's log says why")
-    })?;
+    let reader = open(repository, snapshot).await?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     let repository = repository.clone();
     tokio::spawn(async move {
@@ -42,12 +108,9 @@ pub(super) async fn stream(
             let given = tokio::time::timeout(PATIENCE, sender.send(chunk)).await;
             matches!(given, Ok(Ok(())))
         };
-        let mut chunks = std::pin::pin!(chunks(&repository, &reader));
+        let mut chunks = std::pin::pin!(chunks(&repository, &reader, first));
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| {
-                tracing::error!(error = %chain(&error), "reading an image's disk");
-                Status::data_loss("the image's disk cannot be read; the control plane's log says why")
-            });
+            let chunk = chunk.map_err(|error| unreadable(&error));
             let is_end = chunk.is_err();
             if !give(chunk).await || is_end {
                 return;
@@ -69,9 +132,10 @@ pub(super) async fn stream(
 fn chunks<'a>(
     repository: &'a Repository,
     reader: &'a Reader,
+    first: u64,
 ) -> impl Stream<Item = Result<ImageChunk, Error>> + 'a {
     let size = reader.snapshot().size;
-    let present = stream::try_unfold(0, async |index| {
+    let present = stream::try_unfold(first, async |index| {
         let found = reader.next(index).await?;
         Ok(found.map(|(index, id)| ((index, id), index + 1)))
     });
@@ -123,7 +187,9 @@ mod tests {
             }
         };
         let (_dir, repository) = repository(ends, size).await;
-        let fetch = stream(&repository, NAME, sessions.standing("h-1")).await.unwrap();
+        let fetch = stream(&repository, NAME, 0, sessions.standing("h-1"))
+            .await
+            .unwrap();
         let chunks = tokio::time::timeout(Duration::from_secs(20), fetch.collect::<Vec<_>>())
             .await
             .unwrap();
@@ -136,9 +202,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_chunk_is_told_alone_and_a_fetch_goes_on_where_one_was_cut_short() {
+        let (sessions, readers) = (Sessions::default(), Readers::default());
+        let size = 4 * CHUNK as u64 + 3;
+        let fill = |file: &std::fs::File| {
+            for (index, byte) in [(0, 1), (2, 3), (3, 4)] {
+                file.write_all_at(&vec![byte; CHUNK], index * CHUNK as u64)
+                    .unwrap();
+            }
+            file.write_all_at(b"end", size - 3).unwrap();
+        };
+        let (_dir, repository) = repository(fill, size).await;
+        let standing = sessions.standing("h-1");
+        let told = async |index| chunk(&readers, &repository, NAME, index, &standing).await;
+        for (index, expected) in [(2, vec![3; CHUNK]), (1, Vec::new()), (4, b"end".to_vec())] {
+            let chunk = told(index).await.unwrap();
+            assert_eq!(chunk.offset, index * CHUNK as u64);
+            assert!(chunk.data == expected, "chunk {index}");
+        }
+        for beyond in [5, u64::MAX] {
+            assert_eq!(told(beyond).await.unwrap_err().code(), tonic::Code::OutOfRange);
+        }
+        let rest = stream(&repository, NAME, 3, Arc::clone(&standing)).await.unwrap();
+        let rest: Vec<_> = rest.collect().await;
+        let offsets: Vec<u64> = rest.iter().map(|chunk| chunk.as_ref().unwrap().offset).collect();
+        assert_eq!(offsets, [3 * CHUNK as u64, 4 * CHUNK as u64]);
+        // A host has a number of them at a time, whatever else it fetches.
+        let held: Vec<_> = (0..CHUNKS).map(|_| standing.fetch_chunk().unwrap()).collect();
+        assert_eq!(told(0).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+        let other = sessions.standing("h-2");
+        assert!(chunk(&readers, &repository, NAME, 0, &other).await.is_ok());
+        drop(held);
+        assert!(told(0).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn an_eviction_breaks_fetches_off() {
         let ((_dir, repository), sessions) = (image().await, Sessions::default());
-        let fetch = stream(&repository, NAME, sessions.standing("h-1")).await.unwrap();
+        let fetch = stream(&repository, NAME, 0, sessions.standing("h-1"))
+            .await
+            .unwrap();
         let mut fetch = std::pin::pin!(fetch);
         assert_eq!(fetch.next().await.unwrap().unwrap().offset, 0);
         sessions.evict("h-1", Status::permission_denied("host h-1 was forgotten"));
@@ -153,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn a_host_fetches_a_few_images_at_a_time() {
         let ((_dir, repository), sessions) = (image().await, Sessions::default());
-        let fetch = async |host: &str| stream(&repository, NAME, sessions.standing(host)).await;
+        let fetch = async |host: &str| stream(&repository, NAME, 0, sessions.standing(host)).await;
         let mut held = Vec::new();
         for _ in 0..FETCHES {
             held.push(Box::pin(fetch("h-1").await.unwrap()));

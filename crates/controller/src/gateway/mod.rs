@@ -50,6 +50,7 @@ pub fn routes(app: &Arc<App>, authority: &Arc<Authority>) -> Routes {
     let gateway = Gateway {
         app: Arc::clone(app),
         authority: Arc::clone(authority),
+        readers: fetch::Readers::default(),
     };
     let control_plane = ControlPlaneServer::new(gateway)
         .max_decoding_message_size(MAX_AGENT_MESSAGE)
@@ -109,9 +110,23 @@ impl Interceptor for DemandCertificate {
 struct Gateway {
     app: Arc<App>,
     authority: Arc<Authority>,
+    readers: fetch::Readers,
 }
 
 impl Gateway {
+    /// The snapshot of an image that an instance of the host uses.
+    fn snapshot_for(&self, host_id: &str, image_id: &str) -> Result<String, Status> {
+        let state = self.app.store.state();
+        if !is_needed_by(&state, image_id, host_id) {
+            // The same for images that are not there: what there is, is no business of this host.
+            return Err(Status::not_found(format!(
+                "no instance of host {host_id} uses an image {image_id:?}"
+            )));
+        }
+        let image = state.get::<Image>(image_id);
+        Ok(image.map(|image| image.snapshot.clone()).unwrap_or_default())
+    }
+
     async fn renew(&self, request: Request<RenewRequest>) -> Result<RenewResponse, Status> {
         let caller = caller::admit(&self.app, &request)?;
         let host_id = caller.host_id().to_owned();
@@ -185,32 +200,28 @@ impl ControlPlane for Gateway {
         request: Request<FetchImageRequest>,
     ) -> Result<Response<Self::FetchImageStream>, Status> {
         let caller = caller::admit(&self.app, &request)?;
-        let image_id = request.into_inner().image_id;
-        if !is_needed_by(&self.app.store.state(), &image_id, caller.host_id()) {
-            // The same for images that are not there: what there is, is no business of this host.
-            return Err(Status::not_found(format!(
-                "no instance of host {} uses an image {image_id:?}",
-                caller.host_id()
-            )));
-        }
-        tracing::info!(host = caller.host_id(), image_id, "an image is fetched");
-        let snapshot = self
-            .app
-            .store
-            .state()
-            .get::<Image>(&image_id)
-            .map(|image| image.snapshot.clone());
-        let stream = fetch::stream(
-            &self.app.repository,
-            &snapshot.unwrap_or_default(),
-            caller.standing,
-        )
-        .await?;
+        let FetchImageRequest {
+            image_id,
+            first_chunk,
+        } = request.into_inner();
+        let snapshot = self.snapshot_for(caller.host_id(), &image_id)?;
+        tracing::info!(
+            host = caller.host_id(),
+            image_id,
+            first_chunk,
+            "an image is fetched"
+        );
+        let stream = fetch::stream(&self.app.repository, &snapshot, first_chunk, caller.standing).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn fetch_chunk(&self, _: Request<FetchChunkRequest>) -> Result<Response<ImageChunk>, Status> {
-        Err(Status::unimplemented("chunks are not served one by one yet"))
+    async fn fetch_chunk(&self, request: Request<FetchChunkRequest>) -> Result<Response<ImageChunk>, Status> {
+        let caller = caller::admit(&self.app, &request)?;
+        let FetchChunkRequest { image_id, index } = request.into_inner();
+        let snapshot = self.snapshot_for(caller.host_id(), &image_id)?;
+        let (readers, repository) = (&self.readers, &self.app.repository);
+        let told = fetch::chunk(readers, repository, &snapshot, index, &caller.standing);
+        told.await.map(Response::new)
     }
 
     async fn store_snapshot(

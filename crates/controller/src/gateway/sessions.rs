@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
 use hearth_api::agent::{ConsoleOutput, ConsoleRequest, ControlMessage, SshPublicKey};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -21,6 +21,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Images that a host may fetch at the same time.
 pub(super) const FETCHES: usize = 4;
+/// Chunks that a host may fetch at the same time, besides.
+pub(super) const CHUNKS: usize = 16;
 
 #[derive(Debug)]
 pub struct Sessions {
@@ -63,6 +65,7 @@ pub(super) struct Standing {
     evicted: CancellationToken,
     reason: OnceLock<Status>,
     fetches: Arc<Semaphore>,
+    chunks: Semaphore,
 }
 
 impl Default for Standing {
@@ -71,6 +74,7 @@ impl Default for Standing {
             evicted: CancellationToken::new(),
             reason: OnceLock::new(),
             fetches: Arc::new(Semaphore::new(FETCHES)),
+            chunks: Semaphore::new(CHUNKS),
         }
     }
 }
@@ -91,6 +95,11 @@ impl Standing {
     /// The right to one fetch, unless the host has as many as it may.
     pub(super) fn fetch(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.fetches).try_acquire_owned().ok()
+    }
+
+    /// The right to fetch one chunk, unless the host fetches as many as it may.
+    pub(super) fn fetch_chunk(&self) -> Option<SemaphorePermit<'_>> {
+        self.chunks.try_acquire().ok()
     }
 }
 

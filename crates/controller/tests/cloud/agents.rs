@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hearth_api::agent::instance_observation::Phase;
-use hearth_api::agent::{AgentMessage, FetchImageRequest};
+use hearth_api::agent::{AgentMessage, FetchChunkRequest, FetchImageRequest};
 use hearth_api::v1;
 use tonic::Code;
 
@@ -31,6 +31,7 @@ async fn nobody_comes_in_without_a_token_or_a_certificate() {
     );
     let fetch = FetchImageRequest {
         image_id: "ami-00000000000000000".into(),
+        first_chunk: 0,
     };
     assert_eq!(
         stranger.fetch_image(fetch).await.unwrap_err().code(),
@@ -158,9 +159,16 @@ async fn an_image_is_fetched_without_its_holes_by_a_host_that_needs_it_and_by_no
     let mut client = cloud.hearthd.control_plane(Some(cloud.host.identity())).await;
     let request = |image_id: &str| FetchImageRequest {
         image_id: image_id.into(),
+        first_chunk: 0,
     };
     let refused = client.fetch_image(request(&cloud.image_id)).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound, "no instance is placed on it yet");
+    let chunk = |index| FetchChunkRequest {
+        image_id: cloud.image_id.clone(),
+        index,
+    };
+    let refused = client.fetch_chunk(chunk(0)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "nor a chunk of it");
 
     let _session = cloud.connect().await;
     cloud.run(cloud.request(1)).await.unwrap();
@@ -178,6 +186,16 @@ async fn an_image_is_fetched_without_its_holes_by_a_host_that_needs_it_and_by_no
         received += chunk.data.len();
     }
     assert!(copy == original && received < original.len());
+    for (index, expected) in original.chunks(512 << 10).enumerate() {
+        let told = client
+            .fetch_chunk(chunk(index as u64))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(told.offset, (index as u64) << 19);
+        let is_zero = expected.iter().all(|byte| *byte == 0);
+        assert!(told.data == if is_zero { &[] } else { expected }, "chunk {index}");
+    }
     for other in ["ami-00000000000000000", "../hearth.db", ""] {
         let unknown = client.fetch_image(request(other)).await.unwrap_err();
         assert_eq!(unknown.code(), Code::NotFound);

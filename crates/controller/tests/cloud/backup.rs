@@ -100,6 +100,7 @@ async fn a_restored_cloud_is_as_it_was_and_its_host_listens_to_it() {
     let mut plane = cloud.hearthd.control_plane(Some(cloud.host.identity())).await;
     let fetch = FetchImageRequest {
         image_id: cloud.image_id.clone(),
+        first_chunk: 0,
     };
     let mut chunks = plane.fetch_image(fetch).await.unwrap().into_inner();
     assert!(chunks.message().await.unwrap().is_some());

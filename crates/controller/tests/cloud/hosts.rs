@@ -32,6 +32,7 @@ async fn is_refused(host: &Host, hearthd: &Hearthd, image_id: &str) {
     let mut client = hearthd.control_plane(Some(host.identity())).await;
     let request = FetchImageRequest {
         image_id: image_id.into(),
+        first_chunk: 0,
     };
     let refused = client.fetch_image(request).await.map(|_| ()).unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);

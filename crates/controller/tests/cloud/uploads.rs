@@ -103,6 +103,7 @@ async fn idle_uploads_keep_nobody_waiting() {
     let fetch = async {
         let request = FetchImageRequest {
             image_id: cloud.image_id.clone(),
+            first_chunk: 0,
         };
         let mut chunks = agent.fetch_image(request).await.unwrap().into_inner();
         while let Some(chunk) = chunks.message().await.unwrap() {

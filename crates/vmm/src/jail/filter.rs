@@ -18,6 +18,7 @@ fn program(role: Role) -> &'static [libc::sock_filter] {
         Role::Balloon => &BALLOON,
         Role::Vsock => &VSOCK,
         Role::Pages => &PAGES,
+        Role::Bases => &BASES,
         Role::Starter => &STARTER,
     }
 }
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_searches_says_what_one_says_that_asks_for_each_call_and_sooner() {
-        let pairs: [(&[_], &[_]); 11] = [
+        let pairs: [(&[_], &[_]); 12] = [
             (&CONTROL, &PLAIN_CONTROL),
             (&TERMINAL, &PLAIN_TERMINAL),
             (&CONSOLE, &PLAIN_CONSOLE),
@@ -117,6 +118,7 @@ mod tests {
             (&BALLOON, &PLAIN_BALLOON),
             (&VSOCK, &PLAIN_VSOCK),
             (&PAGES, &PLAIN_PAGES),
+            (&BASES, &PLAIN_BASES),
             (&STARTER, &PLAIN_STARTER),
         ];
         for (searching, plain) in pairs {

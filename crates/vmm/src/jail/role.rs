@@ -24,6 +24,8 @@ pub enum Role {
     Vsock,
     /// Watches over whoever brings memory pages.
     Pages,
+    /// Asks for what has not come of the disks' bases.
+    Bases,
     /// Starts the threads of all other roles.
     Starter,
 }

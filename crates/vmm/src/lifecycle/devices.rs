@@ -72,7 +72,7 @@ impl Lifecycle {
         descriptors: Vec<OwnedFd>,
         machine: &mut Machine,
     ) -> Result<(), ChangeError> {
-        let opened = open_disk(&mut Passed::new(descriptors), spec);
+        let opened = open_disk(&mut Passed::new(descriptors), spec, &self.plan.bases);
         self.attach(&spec.id, opened.map(Backend::Disk), machine)
     }
 

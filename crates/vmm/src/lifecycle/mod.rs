@@ -130,6 +130,8 @@ impl Lifecycle {
                         if let Some(pages) = &self.pages {
                             pages.expect_end(&outcome);
                         }
+                        // Requests that wait for a base would keep the disks from stopping.
+                        self.plan.bases.close();
                         machine.stop();
                         self.pages = None;
                         self.flush_disks();

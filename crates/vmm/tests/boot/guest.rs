@@ -144,6 +144,7 @@ impl Guest {
             console_fd: fds.give(console),
             console_socket_fd: Some(fds.give(console_socket)),
             control_fd: fds.give(control),
+            bases_fd: None,
             outcome_fd: fds.give(outcome),
         };
         fill(&mut spec, &mut fds);

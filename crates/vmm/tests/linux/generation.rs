@@ -69,6 +69,7 @@ fn a_new_generation_reseeds_the_guests_random_numbers() {
         restore: None,
         devices,
         hotplug: false,
+        bases: Default::default(),
         metrics: Default::default(),
     };
     let line = Line::new().unwrap();

@@ -38,6 +38,7 @@ fn attach_overlay(id: &str) -> Request {
             data_fd: 0,
             map_fd: 1,
             base_fd: Some(2),
+            coming: None,
         };
     }
     request

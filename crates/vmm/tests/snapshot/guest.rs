@@ -151,6 +151,7 @@ pub fn plan(test: &str, vcpus: u8) -> Option<Plan> {
         restore: None,
         devices: Devices::default(),
         hotplug: false,
+        bases: Default::default(),
         metrics: Default::default(),
     })
 }

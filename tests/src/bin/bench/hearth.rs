@@ -166,6 +166,7 @@ pub fn start_machine(
         console_fd: fds.give(tempfile::tempfile()?),
         console_socket_fd: Some(fds.give(console)),
         control_fd: fds.give(control),
+        bases_fd: None,
         outcome_fd: fds.give(tempfile::tempfile()?),
     };
     let path = dir.join("spec");

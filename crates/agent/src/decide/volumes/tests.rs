@@ -63,7 +63,7 @@ fn disks(devices: &[(&str, Device)]) -> Disks {
     let all = devices.iter().copied().chain([root]);
     Disks {
         devices: Some(all.map(|(id, device)| (id.to_owned(), device)).collect()),
-        attempts: BTreeMap::new(),
+        ..Disks::default()
     }
 }
 
@@ -324,6 +324,7 @@ impl Model {
         let mut disks = Disks {
             devices: Some(self.devices.clone()),
             attempts: self.attempts.clone(),
+            ..Disks::default()
         };
         disks.settle(Some(&self.intent));
         self.attempts = disks.attempts.clone();

@@ -11,14 +11,14 @@ const SECTOR: usize = 512;
 
 /// How many more calls the machine lives through. Shared by its files.
 #[derive(Clone, Default)]
-pub(super) struct Fuse(Arc<AtomicU32>);
+pub(crate) struct Fuse(Arc<AtomicU32>);
 
 impl Fuse {
-    pub(super) fn never(&self) {
+    pub(crate) fn never(&self) {
         self.0.store(u32::MAX, Ordering::Relaxed);
     }
 
-    pub(super) fn after(&self, calls: u32) {
+    pub(crate) fn after(&self, calls: u32) {
         self.0.store(calls, Ordering::Relaxed);
     }
 
@@ -46,13 +46,13 @@ struct Pages {
 
 /// A file of whole sectors.
 #[derive(Clone)]
-pub(super) struct PowerFile {
+pub(crate) struct PowerFile {
     pages: Arc<Mutex<Pages>>,
     fuse: Fuse,
 }
 
 impl PowerFile {
-    pub(super) fn new(content: Vec<u8>, fuse: &Fuse) -> PowerFile {
+    pub(crate) fn new(content: Vec<u8>, fuse: &Fuse) -> PowerFile {
         assert_eq!(content.len() % SECTOR, 0);
         let pages = Arc::new(Mutex::new(Pages {
             now: content,
@@ -66,7 +66,7 @@ impl PowerFile {
     }
 
     /// The power goes and comes back. `pick` chooses below its argument which content each unsynced sector has.
-    pub(super) fn cut(&self, mut pick: impl FnMut(usize) -> usize) {
+    pub(crate) fn cut(&self, mut pick: impl FnMut(usize) -> usize) {
         let mut pages = self.pages.lock().unwrap();
         for (sector, contents) in std::mem::take(&mut pages.history) {
             let content = contents[pick(contents.len())];
