@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::app::App;
 use crate::pki::{Authority, HostRequest};
-use crate::state::{Claim, HostKey, Image, State, Volume};
+use crate::state::{Claim, HostKey, State, Volume};
 use crate::store::{CommitError, Standing};
 
 mod attempts;
@@ -31,6 +31,8 @@ mod fetch;
 mod observations;
 mod session;
 mod sessions;
+mod snapshots;
+mod store;
 mod volumes;
 
 pub use sessions::Sessions;
@@ -153,10 +155,11 @@ impl From<CommitError> for Status {
     }
 }
 
-/// Whether an instance that the host has to look after is made from the image, in whatever state either is.
-fn is_needed_by(state: &State, image_id: &str, host_id: &str) -> bool {
+/// Whether an instance that the host has to look after has a volume that begins with the image or snapshot, in whatever state
+/// either is.
+fn is_needed_by(state: &State, base_id: &str, host_id: &str) -> bool {
     state
-        .by(&Volume::BY_IMAGE, image_id)
+        .by(&Volume::BY_BASE, base_id)
         .filter(|volume| volume.host_id.as_deref() == Some(host_id))
         .filter_map(|volume| volume.instance_id())
         .any(|instance| state.get::<Claim>(instance).is_some())
@@ -194,15 +197,11 @@ impl ControlPlane for Gateway {
             )));
         }
         tracing::info!(host = caller.host_id(), image_id, "an image is fetched");
-        let snapshot = self
-            .app
-            .store
-            .state()
-            .get::<Image>(&image_id)
-            .map(|image| image.snapshot.clone());
+        let state = self.app.store.state();
+        let disk = state.base(&image_id).map(|base| base.name.to_owned());
         let stream = fetch::stream(
             &self.app.repository,
-            &snapshot.unwrap_or_default(),
+            &disk.unwrap_or_default(),
             caller.standing,
         )
         .await?;
@@ -215,9 +214,16 @@ impl ControlPlane for Gateway {
 
     async fn store_snapshot(
         &self,
-        _: Request<Streaming<SnapshotPart>>,
+        request: Request<Streaming<SnapshotPart>>,
     ) -> Result<Response<StoreSnapshotResponse>, Status> {
-        Err(Status::unimplemented("snapshots are not stored yet"))
+        let caller = caller::admit(&self.app, &request)?;
+        let stored = tokio::select! {
+            reason = caller.standing.evicted() => Err(reason),
+            reason = deposed(&self.app) => Err(reason),
+            () = self.app.ending.cancelled() => Err(Status::unavailable("the control plane is ending")),
+            stored = store::snapshot(&self.app, &caller, request.into_inner()) => stored,
+        };
+        stored.map(Response::new)
     }
 
     async fn fetch_credentials(

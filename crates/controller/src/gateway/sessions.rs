@@ -21,6 +21,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Images that a host may fetch at the same time.
 pub(super) const FETCHES: usize = 4;
+/// Snapshots that a host may store at the same time. Each holds up to 64 chunks in memory.
+pub(super) const STORES: usize = 4;
 
 #[derive(Debug)]
 pub struct Sessions {
@@ -63,6 +65,7 @@ pub(super) struct Standing {
     evicted: CancellationToken,
     reason: OnceLock<Status>,
     fetches: Arc<Semaphore>,
+    stores: Arc<Semaphore>,
 }
 
 impl Default for Standing {
@@ -71,6 +74,7 @@ impl Default for Standing {
             evicted: CancellationToken::new(),
             reason: OnceLock::new(),
             fetches: Arc::new(Semaphore::new(FETCHES)),
+            stores: Arc::new(Semaphore::new(STORES)),
         }
     }
 }
@@ -91,6 +95,11 @@ impl Standing {
     /// The right to one fetch, unless the host has as many as it may.
     pub(super) fn fetch(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.fetches).try_acquire_owned().ok()
+    }
+
+    /// The right to store one snapshot, unless the host stores as many as it may.
+    pub(super) fn store(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.stores).try_acquire_owned().ok()
     }
 }
 

@@ -25,6 +25,7 @@ use hearth_api::v1::profile_associations_server::ProfileAssociationsServer;
 use hearth_api::v1::regions_server::RegionsServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
 use hearth_api::v1::service_quotas_server::ServiceQuotasServer;
+use hearth_api::v1::snapshots_server::SnapshotsServer;
 use hearth_api::v1::ssm_server::SsmServer;
 use hearth_api::v1::sts_server::StsServer;
 use hearth_api::v1::subnets_server::SubnetsServer;
@@ -62,6 +63,8 @@ mod regions;
 mod requirements;
 mod security_groups;
 mod service_quotas;
+mod sharing;
+mod snapshots;
 pub(crate) mod ssm;
 mod sts;
 mod subnets;
@@ -166,6 +169,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 ServiceQuotasServer,
                 service_quotas::ServiceQuotas(app())
             ))
+            .add_service(service!(SnapshotsServer, snapshots::Snapshots(app())))
             .add_service(service!(SsmServer, ssm::Ssm(app())))
             .add_service(service!(StsServer, sts::Sts(app())))
             .add_service(service!(SubnetsServer, subnets::Subnets(app())))

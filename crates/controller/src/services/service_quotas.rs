@@ -84,6 +84,13 @@ const QUOTAS: &[Quota] = &[
     ),
     quota(
         "ebs",
+        "L-309BACF6",
+        "Snapshots per Region",
+        ACCOUNT,
+        Most::Bound(state::Snapshot::BOUND),
+    ),
+    quota(
+        "ebs",
         "L-7A658B76",
         "Storage for General Purpose SSD (gp3) volumes, in TiB",
         ACCOUNT,

@@ -239,6 +239,7 @@ pub(crate) fn a_volume(id: &str, size_gib: u64) -> Volume {
         availability_zone: "local-1a".into(),
         host_id: None,
         image_id: None,
+        snapshot_id: None,
         is_made: false,
         spec: VolumeSpec::plain(size_gib),
         modification: None,

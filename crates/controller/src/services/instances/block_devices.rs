@@ -1,21 +1,24 @@
-//! The volumes that a launch asks for: its root volume, made of the AMI, and blank ones.
+//! The volumes that a launch asks for: its root volume, made of the AMI, and others, blank or made of snapshots.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/block-device-mapping-concepts.html>
 
 use std::collections::BTreeMap;
 
 use hearth_api::v1::{BlockDeviceMapping, EbsBlockDevice};
-use hearth_api::{ApiError, ErrorCode};
+use hearth_api::{ApiError, ErrorCode, Id, Kind};
 
 use crate::catalog::volume_types::{VolumeSpec, VolumeType};
+use crate::services::snapshots;
+use crate::services::volumes::describe::gib;
 use crate::services::volumes::devices::{self, Slot};
-use crate::state::Image;
+use crate::state::{Image, State};
 use crate::views::ROOT_DEVICE;
 
 /// Mappings that make sense by themselves.
 #[derive(Debug, Clone)]
 pub(super) struct Mappings {
     root: EbsBlockDevice,
-    blank: Vec<Mapped>,
+    /// By their devices.
+    others: Vec<(String, EbsBlockDevice)>,
 }
 
 /// A volume of a launch.
@@ -26,6 +29,8 @@ pub(super) struct Mapped {
     pub delete_on_termination: bool,
     /// It is made of the AMI.
     pub is_root: bool,
+    /// It is made of a snapshot.
+    pub snapshot_id: Option<String>,
 }
 
 fn refused(message: String) -> ApiError {
@@ -37,7 +42,7 @@ fn refused(message: String) -> ApiError {
 pub(super) fn check(mappings: &[BlockDeviceMapping]) -> Result<Mappings, ApiError> {
     let mut devices = BTreeMap::new();
     let mut root = EbsBlockDevice::default();
-    let mut blank = Vec::new();
+    let mut others = Vec::new();
     for mapping in mappings {
         let name = &mapping.device_name;
         if name.is_empty() {
@@ -61,7 +66,10 @@ pub(super) fn check(mappings: &[BlockDeviceMapping]) -> Result<Mappings, ApiErro
             (Some(_), _) => {}
             (None, ebs) if is_root => root = of_root(ebs.as_ref())?,
             (None, None) => return Err(ApiError::missing("ebs")),
-            (None, Some(ebs)) => blank.push(of_blank(name, ebs)?),
+            (None, Some(ebs)) => {
+                check_other(ebs)?;
+                others.push((name.clone(), ebs.clone()));
+            }
         }
         let slot =
             slot.ok_or_else(|| refused(format!("Invalid device name {name}. {}", devices::ADMITTED)))?;
@@ -71,8 +79,8 @@ pub(super) fn check(mappings: &[BlockDeviceMapping]) -> Result<Mappings, ApiErro
             )));
         }
     }
-    devices::check_count(1 + blank.len())?;
-    Ok(Mappings { root, blank })
+    devices::check_count(1 + others.len())?;
+    Ok(Mappings { root, others })
 }
 
 /// What no volume has.
@@ -80,18 +88,18 @@ fn check_ebs(ebs: &EbsBlockDevice) -> Result<(), ApiError> {
     if ebs.encrypted {
         return Err(refused("Volumes cannot be encrypted in this version.".into()));
     }
-    if !ebs.snapshot_id.is_empty() {
-        return Err(refused(format!(
-            "There are no snapshots in this version, and '{}' is one: name a size, and leave the snapshot out.",
-            ebs.snapshot_id
-        )));
-    }
     Ok(())
 }
 
 fn of_root(ebs: Option<&EbsBlockDevice>) -> Result<EbsBlockDevice, ApiError> {
     let ebs = ebs.cloned().unwrap_or_default();
     check_ebs(&ebs)?;
+    if !ebs.snapshot_id.is_empty() {
+        return Err(refused(format!(
+            "The snapshot of the root device is the AMI's: leave '{}' out, or register an AMI of it.",
+            ebs.snapshot_id
+        )));
+    }
     let kind = volume_type(&ebs)?;
     if !kind.boots() {
         return Err(refused(format!(
@@ -106,16 +114,45 @@ fn of_root(ebs: Option<&EbsBlockDevice>) -> Result<EbsBlockDevice, ApiError> {
     Ok(ebs)
 }
 
-fn of_blank(device: &str, ebs: &EbsBlockDevice) -> Result<Mapped, ApiError> {
+fn check_other(ebs: &EbsBlockDevice) -> Result<(), ApiError> {
     check_ebs(ebs)?;
-    if ebs.volume_size == 0 {
-        return Err(ApiError::missing("size or snapshotId"));
+    if !ebs.snapshot_id.is_empty() {
+        Id::parse(Kind::Snapshot, &ebs.snapshot_id)?;
+    }
+    match ebs.volume_size {
+        // As large as the snapshot, which is not known here.
+        0 if !ebs.snapshot_id.is_empty() => drop(volume_type(ebs)?),
+        0 => return Err(ApiError::missing("size or snapshotId")),
+        size => drop(spec(ebs, size)?),
+    }
+    Ok(())
+}
+
+/// A volume that is not made of the AMI.
+///
+/// # Errors
+/// Its snapshot is not there, is not completed, or is larger.
+fn other(state: &State, device: &str, ebs: &EbsBlockDevice) -> Result<Mapped, ApiError> {
+    let mut size = ebs.volume_size;
+    if !ebs.snapshot_id.is_empty() {
+        let least = gib(snapshots::usable(state, &ebs.snapshot_id)?.size_gib);
+        size = match size {
+            0 => least,
+            size if size >= least => size,
+            size => {
+                return Err(refused(format!(
+                    "Volume of size {size}GB is smaller than snapshot '{}', expect size>= {least}GB",
+                    ebs.snapshot_id
+                )));
+            }
+        };
     }
     Ok(Mapped {
         device: device.to_owned(),
-        spec: spec(ebs, ebs.volume_size)?,
+        spec: spec(ebs, size)?,
         delete_on_termination: ebs.delete_on_termination.unwrap_or(true),
         is_root: false,
+        snapshot_id: Some(ebs.snapshot_id.clone()).filter(|id| !id.is_empty()),
     })
 }
 
@@ -140,8 +177,8 @@ impl Mappings {
     /// All volumes of a launch of an image, the root volume first.
     ///
     /// # Errors
-    /// The root volume is too small for the image.
-    pub(super) fn of(&self, image: &Image) -> Result<Vec<Mapped>, ApiError> {
+    /// A volume is too small for what it is made of, or that is not there.
+    pub(super) fn of(&self, state: &State, image: &Image) -> Result<Vec<Mapped>, ApiError> {
         let least = i32::try_from(image.size.div_ceil(1 << 30)).unwrap_or(i32::MAX);
         let size = match self.root.volume_size {
             0 => least,
@@ -158,7 +195,9 @@ impl Mappings {
             spec: spec(&self.root, size)?,
             delete_on_termination: self.root.delete_on_termination.unwrap_or(true),
             is_root: true,
+            snapshot_id: None,
         };
-        Ok(std::iter::once(root).chain(self.blank.iter().cloned()).collect())
+        let others = self.others.iter().map(|(device, ebs)| other(state, device, ebs));
+        std::iter::once(Ok(root)).chain(others).collect()
     }
 }

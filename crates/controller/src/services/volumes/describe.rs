@@ -28,7 +28,7 @@ pub(in crate::services) const FILTERS: Known<v1::Volume> = known! {
     "operator.managed" => (no),
     "operator.principal" => none,
     "size" => size,
-    "snapshot-id" => none,
+    "snapshot-id" => snapshot_id,
     "status" => state,
     "volume-id" => volume_id,
     "volume-type" => volume_type,
@@ -88,7 +88,7 @@ pub(super) fn tell(state: &State, row: &Volume) -> v1::Volume {
         iops: signed(row.spec.told_iops()),
         throughput: signed(row.spec.throughput),
         multi_attach_enabled: false,
-        snapshot_id: String::new(),
+        snapshot_id: row.snapshot_id.clone().unwrap_or_default(),
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn attachment(state: &State, row: &Volume) -> Option<VolumeAttachment
     })
 }
 
-pub(super) fn gib(gib: u64) -> i32 {
+pub(in crate::services) fn gib(gib: u64) -> i32 {
     i32::try_from(gib).unwrap_or(i32::MAX)
 }
 

@@ -61,6 +61,8 @@ impl Image {
             .map(|name| key(&[&i.account_id, &i.region, name]))
             .collect()
     });
+    /// By its disk in the repository.
+    pub const BY_DISK: Index<Self> = Index::new("disk", |i| vec![i.snapshot.clone()]);
     /// A tag with the image's names in Systems Manager, separated by spaces.
     pub const PARAMETER_TAG: &str = "hearth:ssm-parameter";
     /// How many an account has in any state, and the bytes of their disks: a disk is there until the last of its volumes is
@@ -84,7 +86,7 @@ impl Image {
 impl Noun for Image {
     const KIND: &'static str = "image";
     const RESOURCE: Option<Kind> = Some(Kind::Image);
-    const INDEXES: &'static [Index<Self>] = &[Self::BY_STATE, Self::BY_NAME, Self::BY_PARAMETER];
+    const INDEXES: &'static [Index<Self>] = &[Self::BY_STATE, Self::BY_NAME, Self::BY_PARAMETER, Self::BY_DISK];
     const SUMS: &'static [Sum<Self>] = &[Self::TOTAL];
 
     fn id(&self) -> &str {

@@ -305,9 +305,12 @@ impl Tx<'_> {
         for mut volume in volumes {
             // One that was to be detached is not the instance's any more.
             let goes = |a: &Attachment| a.delete_on_termination && !a.progress.is_ending();
-            if volume.attachment.as_ref().is_some_and(goes) {
+            let goes = volume.attachment.as_ref().is_some_and(goes);
+            if goes && self.pending_snapshot(&volume.id).is_none() {
                 self.remove_volume(&volume.id);
             } else {
+                // Its host has kept it for its snapshot, and erases it then.
+                volume.deleting |= goes;
                 volume.detach(self.now());
                 self.put(volume);
             }
