@@ -199,12 +199,7 @@ impl ControlPlane for Gateway {
         tracing::info!(host = caller.host_id(), image_id, "an image is fetched");
         let state = self.app.store.state();
         let disk = state.base(&image_id).map(|base| base.name.to_owned());
-        let stream = fetch::stream(
-            &self.app.repository,
-            &disk.unwrap_or_default(),
-            caller.standing,
-        )
-        .await?;
+        let stream = fetch::stream(&self.app.repository, &disk.unwrap_or_default(), caller.standing).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 

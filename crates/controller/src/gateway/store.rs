@@ -4,7 +4,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hearth_api::agent::{SnapshotBegin, SnapshotChunk, SnapshotPart, StoreSnapshotResponse, snapshot_part::Part};
+use hearth_api::agent::{
+    SnapshotBegin, SnapshotChunk, SnapshotPart, StoreSnapshotResponse, snapshot_part::Part,
+};
 use hearth_log::chain;
 use hearth_repository::{CHUNK, Error, MAX_CHUNKS, Writer};
 use prost::bytes::Bytes;
@@ -27,7 +29,9 @@ pub(super) async fn snapshot(
     mut parts: Streaming<SnapshotPart>,
 ) -> Result<StoreSnapshotResponse, Status> {
     let _permit = caller.standing.store().ok_or_else(|| {
-        Status::resource_exhausted(format!("a host stores at most {STORES} snapshots at the same time"))
+        Status::resource_exhausted(format!(
+            "a host stores at most {STORES} snapshots at the same time"
+        ))
     })?;
     let Some(Part::Begin(begin)) = next(&mut parts).await? else {
         return Err(Status::invalid_argument(
@@ -280,10 +284,7 @@ async fn complete(app: &App, host_id: &str, begin: &SnapshotBegin, disk: Disk) -
         tx.update::<Snapshot>(&id, |row| {
             // The volume may have grown between the call and its point in time.
             row.size_gib = row.size_gib.max(disk.size.div_ceil(1 << 30));
-            row.contents = Contents::Completed {
-                disk: Some(disk),
-                at,
-            };
+            row.contents = Contents::Completed { disk: Some(disk), at };
         });
         tx.event("snapshot.completed", &id);
         Ok::<_, Status>(())
@@ -323,7 +324,14 @@ mod tests {
     fn chunks_of_snapshots_come_in_order_and_whole() {
         let tail = 5;
         let mut order = expecting(2 * CHUNK as u64 + 5, 3);
-        for (index, bytes) in [(3, CHUNK), (u64::MAX, CHUNK), (0, 1), (0, CHUNK - 1), (0, CHUNK + 1), (2, tail - 1)] {
+        for (index, bytes) in [
+            (3, CHUNK),
+            (u64::MAX, CHUNK),
+            (0, 1),
+            (0, CHUNK - 1),
+            (0, CHUNK + 1),
+            (2, tail - 1),
+        ] {
             let refused = order.take(chunk(index, bytes)).unwrap_err();
             assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{index} {bytes}");
         }
@@ -333,7 +341,10 @@ mod tests {
         assert!(order.finish().is_err(), "something is missing");
         let (index, data) = order.take(chunk(2, tail)).unwrap();
         let data = data.unwrap();
-        assert_eq!((index, data.len(), &data[..6]), (2, CHUNK, &[7, 7, 7, 7, 7, 0][..]));
+        assert_eq!(
+            (index, data.len(), &data[..6]),
+            (2, CHUNK, &[7, 7, 7, 7, 7, 0][..])
+        );
         assert!(order.take(chunk(1, CHUNK)).is_err(), "numbers grow");
         assert!(order.finish().is_err());
     }

@@ -84,13 +84,6 @@ const QUOTAS: &[Quota] = &[
     ),
     quota(
         "ebs",
-        "L-309BACF6",
-        "Snapshots per Region",
-        ACCOUNT,
-        Most::Bound(state::Snapshot::BOUND),
-    ),
-    quota(
-        "ebs",
         "L-7A658B76",
         "Storage for General Purpose SSD (gp3) volumes, in TiB",
         ACCOUNT,
@@ -144,6 +137,13 @@ const QUOTAS: &[Quota] = &[
         "Volumes per instance",
         RESOURCE,
         Most::Always(devices::MAX_VOLUMES),
+    ),
+    quota(
+        "ebs",
+        "hearth-snapshots",
+        "Snapshots",
+        ACCOUNT,
+        Most::Bound(state::Snapshot::BOUND),
     ),
     quota(
         "ec2",

@@ -77,9 +77,7 @@ pub(super) async fn modify(
         .transact(move |tx| {
             let mut row = own(tx, &id)?.clone();
             sharing::apply(&change, &mut row.is_public, &mut row.shared_with)?;
-            tx.audit(
-                json!({ "snapshot": row.id, "public": row.is_public, "shared_with": row.shared_with }),
-            );
+            tx.audit(json!({ "snapshot": row.id, "public": row.is_public, "shared_with": row.shared_with }));
             tx.event("snapshot.modified", &id);
             tx.put(row);
             Ok(ModifySnapshotAttributeResponse {})

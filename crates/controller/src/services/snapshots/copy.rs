@@ -24,7 +24,11 @@ pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<Copy
             "The copy is made in the region that the call is sent to, which is {}.",
             scope.region()
         );
-        return Err(ApiError::invalid_value("DestinationRegion", destination, expected));
+        return Err(ApiError::invalid_value(
+            "DestinationRegion",
+            destination,
+            expected,
+        ));
     }
     if request.encrypted.unwrap_or(false) {
         let expected = "Snapshots cannot be encrypted in this version; leave it out.";

@@ -94,7 +94,9 @@ fn wanted(
     if wanted.is_empty() {
         return Err(ApiError::new(
             ErrorCode::InvalidParameterCombination,
-            format!("No volume of the instance '{instance_id}' is left to make a snapshot of: exclude fewer."),
+            format!(
+                "No volume of the instance '{instance_id}' is left to make a snapshot of: exclude fewer."
+            ),
         ));
     }
     Ok(wanted)

@@ -60,7 +60,12 @@ fn check(zones: &[String], request: &CreateVolumeRequest) -> Result<Plan, ApiErr
         id => Some(Id::parse(Kind::Snapshot, id)?.to_string()),
     };
     match request.size {
-        Some(size) => drop(VolumeSpec::new(volume_type, size, request.iops, request.throughput)?),
+        Some(size) => drop(VolumeSpec::new(
+            volume_type,
+            size,
+            request.iops,
+            request.throughput,
+        )?),
         None if snapshot_id.is_none() => return Err(ApiError::missing("size/snapshot")),
         None => {}
     }
@@ -142,7 +147,8 @@ impl Plan {
         };
         let size = self.size.unwrap_or(least);
         if size < least {
-            let expected = format!("The snapshot is of a volume of {least} GiB, and the volume can be larger.");
+            let expected =
+                format!("The snapshot is of a volume of {least} GiB, and the volume can be larger.");
             return Err(ApiError::invalid_value("Size", size, expected));
         }
         VolumeSpec::new(self.volume_type, size, self.iops, self.throughput)

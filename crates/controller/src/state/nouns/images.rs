@@ -86,7 +86,8 @@ impl Image {
 impl Noun for Image {
     const KIND: &'static str = "image";
     const RESOURCE: Option<Kind> = Some(Kind::Image);
-    const INDEXES: &'static [Index<Self>] = &[Self::BY_STATE, Self::BY_NAME, Self::BY_PARAMETER, Self::BY_DISK];
+    const INDEXES: &'static [Index<Self>] =
+        &[Self::BY_STATE, Self::BY_NAME, Self::BY_PARAMETER, Self::BY_DISK];
     const SUMS: &'static [Sum<Self>] = &[Self::TOTAL];
 
     fn id(&self) -> &str {

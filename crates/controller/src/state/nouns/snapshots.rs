@@ -100,10 +100,7 @@ impl Snapshot {
     });
     /// Deleted ones, each once, under [`Self::DELETED`].
     pub const BY_DELETED: Index<Self> = Index::new("deleted", |s| {
-        s.deleted
-            .then(|| Self::DELETED.to_owned())
-            .into_iter()
-            .collect()
+        s.deleted.then(|| Self::DELETED.to_owned()).into_iter().collect()
     });
     pub const DELETED: &str = "yes";
 
@@ -149,11 +146,7 @@ impl Noun for Snapshot {
     const RESOURCE: Option<Kind> = Some(Kind::Snapshot);
     const INDEXES: &'static [Index<Self>] =
         &[Self::BY_HOST, Self::BY_VOLUME, Self::BY_DISK, Self::BY_DELETED];
-    const BOUND: Option<Bound> = Some(Bound::new(
-        100_000,
-        "snapshots",
-        ErrorCode::SnapshotLimitExceeded,
-    ));
+    const BOUND: Option<Bound> = Some(Bound::new(100_000, "snapshots", ErrorCode::SnapshotLimitExceeded));
 
     fn id(&self) -> &str {
         &self.id

@@ -146,9 +146,11 @@ impl Volume {
     pub const BY_HOST: Index<Self> = Index::refers::<Host>("host", |v| v.host_id.iter().cloned().collect());
     pub const BY_IMAGE: Index<Self> =
         Index::refers::<Image>("image", |v| v.image_id.iter().cloned().collect());
-    pub const BY_SNAPSHOT: Index<Self> = Index::refers::<Snapshot>("snapshot", |v| v.snapshot_id.iter().cloned().collect());
+    pub const BY_SNAPSHOT: Index<Self> =
+        Index::refers::<Snapshot>("snapshot", |v| v.snapshot_id.iter().cloned().collect());
     /// By what it begins with: an image or a snapshot.
-    pub const BY_BASE: Index<Self> = Index::new("base", |v| v.base_id().map(str::to_owned).into_iter().collect());
+    pub const BY_BASE: Index<Self> =
+        Index::new("base", |v| v.base_id().map(str::to_owned).into_iter().collect());
     /// Volumes that wait for their hosts, each once, under [`Self::UNSETTLED`].
     pub const BY_UNSETTLED: Index<Self> = Index::new("unsettled", |v| {
         let settled = v
