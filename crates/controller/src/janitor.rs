@@ -150,11 +150,14 @@ fn unused_images(state: &State) -> Vec<String> {
         .collect()
 }
 
-/// Deleted snapshots that no volume is based on.
+/// Deleted snapshots that nothing is based on.
 fn unused_snapshots(state: &State) -> Vec<String> {
     state
         .by(&Snapshot::BY_DELETED, Snapshot::DELETED)
-        .filter(|snapshot| !state.any_by(&Volume::BY_SNAPSHOT, &snapshot.id))
+        .filter(|snapshot| {
+            !state.any_by(&Volume::BY_SNAPSHOT, &snapshot.id)
+                && !state.any_by(&Image::BY_SNAPSHOT, &snapshot.id)
+        })
         .map(|snapshot| snapshot.id.clone())
         .collect()
 }

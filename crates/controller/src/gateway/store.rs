@@ -39,6 +39,7 @@ pub(super) async fn snapshot(
         ));
     };
     let base = check(&app.store.state(), caller.host_id(), &begin)?;
+    leave_limit(app, &begin).await?;
     let litter = Litter(Some(app));
     let disk = store(app, caller.host_id(), &begin, base.as_deref(), &mut parts).await?;
     complete(app, caller.host_id(), &begin, disk).await?;
@@ -136,6 +137,33 @@ fn check(state: &State, host_id: &str, begin: &SnapshotBegin) -> Result<Option<S
         Some(base) if base.size > begin.size_bytes || base.name.is_empty() => Err(gone()),
         base => Ok(base.map(|base| base.name.to_owned())),
     }
+}
+
+/// A snapshot that would be more than may be stored for its account is in error.
+async fn leave_limit(app: &App, begin: &SnapshotBegin) -> Result<(), Status> {
+    let limit = u64::from(app.config.image_gib_limit) << 30;
+    let (id, told) = (begin.snapshot_id.clone(), begin.chunks * CHUNK as u64);
+    let exceeds = |state: &State| {
+        let row = state.get::<Snapshot>(&id)?;
+        let [_, stored] = state.sum(&Snapshot::TOTAL, &row.account_id);
+        (stored.saturating_add(told) > limit).then_some(())
+    };
+    if exceeds(&app.store.state()).is_none() {
+        return Ok(());
+    }
+    let id = begin.snapshot_id.clone();
+    let failed = app.store.transact(move |tx| {
+        let why = format!(
+            "It would store up to {} GiB, and the disks of an account's images and snapshots may have {} GiB together. Delete \
+             snapshots, and make it again.",
+            told.div_ceil(1 << 30),
+            limit >> 30
+        );
+        tx.fail_snapshot(&id, &why);
+        Ok::<_, Status>(())
+    });
+    failed.await?;
+    Err(unwanted(&begin.snapshot_id))
 }
 
 /// Stores what comes. On return it is durable.
@@ -278,15 +306,10 @@ async fn progress(app: &App, host_id: &str, id: &str, percent: u32) -> Result<()
 
 async fn complete(app: &App, host_id: &str, begin: &SnapshotBegin, disk: Disk) -> Result<(), Status> {
     let (host_id, id, name) = (host_id.to_owned(), begin.snapshot_id.clone(), disk.name.clone());
+    let told = begin.chunks * CHUNK as u64;
     let completed = app.store.transact(move |tx| {
         wanted(tx, &host_id, &id)?;
-        let at = tx.now();
-        tx.update::<Snapshot>(&id, |row| {
-            // The volume may have grown between the call and its point in time.
-            row.size_gib = row.size_gib.max(disk.size.div_ceil(1 << 30));
-            row.contents = Contents::Completed { disk: Some(disk), at };
-        });
-        tx.event("snapshot.completed", &id);
+        tx.complete_snapshot(&id, disk, told);
         Ok::<_, Status>(())
     });
     let completed = completed.await;

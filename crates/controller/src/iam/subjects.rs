@@ -60,6 +60,9 @@ const MAKES: &[(&str, &[Kind])] = &[
     ("CreateSnapshot", &[Kind::Snapshot]),
     ("CreateSnapshots", &[Kind::Snapshot]),
     ("CopySnapshot", &[Kind::Snapshot]),
+    ("RegisterImage", &[Kind::Image]),
+    ("CreateImage", &[Kind::Image, Kind::Snapshot]),
+    ("CopyImage", &[Kind::Image]),
 ];
 /// Members that name what a rule is about, where the rule's group is what is changed; and what is left out.
 const BESIDE: &[&str] = &[

@@ -156,6 +156,7 @@ fn a_snapshot(id: &str, volume: &Volume, set: Option<String>) -> Snapshot {
             percent: 0,
             set,
         }),
+        stored: 0,
         started_at: 0,
         is_public: false,
         shared_with: Default::default(),

@@ -12,13 +12,13 @@ use crate::state::{self, State};
 /// Characters of a description.
 const LONGEST: usize = 255;
 
-pub(super) fn describe(
+pub(super) async fn describe(
     app: &App,
-    request: &DescribeImageAttributeRequest,
+    request: DescribeImageAttributeRequest,
 ) -> Result<ImageAttribute, ApiError> {
     let id = input::id(Kind::Image, &request.image_id, "ImageId")?;
     let state = app.state();
-    let row = state.get::<state::Image>(&id).filter(|row| row.is_available());
+    let row = state.get::<state::Image>(&id).filter(|row| row.is_registered());
     let row = row.ok_or_else(|| Kind::Image.not_found(&[&id]))?;
     let mut told = ImageAttribute {
         image_id: row.id.clone(),
@@ -53,7 +53,7 @@ fn unknown(attribute: &str) -> ApiError {
 /// # Errors
 /// `AuthFailure`: it is another account's. `InvalidAMIID.NotFound`.
 pub(super) fn own<'s>(state: &'s State, id: &str) -> Result<&'s state::Image, ApiError> {
-    let seen = state.get::<state::Image>(id).filter(|row| row.is_available());
+    let seen = state.get::<state::Image>(id).filter(|row| row.is_registered());
     seen.ok_or_else(|| Kind::Image.not_found(&[id]))?;
     state.own(id).ok_or_else(|| {
         ApiError::new(

@@ -73,6 +73,7 @@ mod volumes;
 mod vpcs;
 mod watch;
 
+pub use image_disks::Imports;
 pub(crate) use instances::TOKENS_OPTIONAL;
 pub(crate) use profile_associations::tell_profile;
 pub(crate) use volumes::devices::Slot;
@@ -144,7 +145,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
             .add_service(service!(IamRolesServer, iam::Roles(app())))
             .add_service(service!(IamInstanceProfilesServer, iam::InstanceProfiles(app())))
             .add_service(service!(IamPoliciesServer, iam::Policies(app())))
-            .add_service(service!(ImageDisksServer, image_disks::ImageDisks::new(app())))
+            .add_service(service!(ImageDisksServer, image_disks::ImageDisks(app())))
             .add_service(service!(ImagesServer, images::Images(app())))
             .add_service(service!(
                 InstanceTypesServer,

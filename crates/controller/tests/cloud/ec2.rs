@@ -73,8 +73,18 @@ async fn volumes_live_as_botocore_has_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_live_as_botocore_has_it() {
+    with_a_region_and_a_tenant("snapshots_live_as_botocore_has_it", "snapshots.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_snapshots_as_botocore_has_it() {
+    with_a_region_and_a_tenant("images_are_snapshots_as_botocore_has_it", "amis.py").await;
+}
+
+/// Runs a script in a cloud that has another region and another account.
+async fn with_a_region_and_a_tenant(test: &str, script: &str) {
     let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
-        println!("SKIPPED: snapshots_live_as_botocore_has_it: HEARTH_PYTHON is not set (scripts/test sets it)");
+        println!("SKIPPED: {test}: HEARTH_PYTHON is not set (scripts/test sets it)");
         return;
     };
     let Some(cloud) = Cloud::with(&["--ec2-listen", "127.0.0.1:0"]).await else {
@@ -85,13 +95,8 @@ async fn snapshots_live_as_botocore_has_it() {
         availability_zones: vec!["lab-2a".into()],
         dry_run: false,
     };
-    cloud
-        .client
-        .clone()
-        .cloud_regions
-        .create_region(region)
-        .await
-        .unwrap();
+    let made = cloud.client.clone().cloud_regions.create_region(region).await;
+    made.unwrap();
     let account = v1::CreateAccountRequest {
         account_name: "team-a".into(),
         dry_run: false,
@@ -100,7 +105,7 @@ async fn snapshots_live_as_botocore_has_it() {
     let made = made.unwrap().into_inner();
     let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
     let more = ["lab-2", &made.access_key_id, &made.secret_access_key];
-    run(python, cloud, "http", "snapshots.py", &profile, &more).await;
+    run(python, cloud, "http", script, &profile, &more).await;
 }
 
 /// Runs a script against the port. What was refused is in the log, and the secret of the owner's profile is not.

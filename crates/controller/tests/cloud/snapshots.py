@@ -210,7 +210,7 @@ for code, call, parameters in [
     ("InvalidSnapshot.NotFound", ec2.copy_snapshot, dict(SourceRegion=region, SourceSnapshotId=gone)),
     ("InvalidSnapshot.NotFound", ec2.copy_snapshot, dict(SourceRegion=far_region, SourceSnapshotId=first)),
     ("InvalidSnapshot.NotFound", tenant.copy_snapshot, dict(SourceRegion=region, SourceSnapshotId=first)),
-    ("InvalidParameterValue", ec2.copy_snapshot, dict(SourceRegion="nowhere-1", SourceSnapshotId=first)),
+    ("InvalidParameterValue", ec2.copy_snapshot, dict(SourceRegion="us-west-9", SourceSnapshotId=first)),
     ("InvalidParameterValue", ec2.copy_snapshot, dict(SourceRegion=region, SourceSnapshotId=first, DestinationRegion=far_region)),
     ("InvalidParameterValue", ec2.copy_snapshot, dict(SourceRegion=region, SourceSnapshotId=first, Encrypted=True)),
     ("InvalidParameterValue", ec2.copy_snapshot, dict(SourceRegion=region, SourceSnapshotId=first, KmsKeyId="alias/mine")),

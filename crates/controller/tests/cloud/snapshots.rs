@@ -205,7 +205,6 @@ async fn a_snapshot_is_stored_again_until_it_is_completed() {
         (GIB + 1, vec![chunk(0, 1)]),
         (GIB, vec![chunk(GIB / CHUNK as u64, 1)]),
         (GIB, vec![chunk(1, 1), chunk(0, 1)]),
-        (GIB, vec![(0, vec![1; CHUNK + 1])]),
     ] {
         let mut given = parts(begin(&first, size, ""), Vec::new());
         given.extend(parts(begin("", 0, ""), chunks.clone()).into_iter().skip(1));
@@ -629,5 +628,146 @@ async fn a_volume_of_a_snapshot_begins_with_it_also_when_that_is_deleted() {
             .await
             .iter()
             .all(|told| told.snapshot_id == empty.snapshot_id)
+    );
+}
+
+async fn create_image(cloud: &Cloud, instance: &str, name: &str) -> String {
+    let request = v1::CreateImageRequest {
+        instance_id: instance.into(),
+        name: name.into(),
+        no_reboot: true,
+        ..Default::default()
+    };
+    let made = cloud.client.clone().images.create_image(request).await;
+    made.unwrap().into_inner().image_id
+}
+
+async fn image(cloud: &Cloud, id: &str) -> v1::Image {
+    let request = v1::DescribeImagesRequest {
+        image_ids: vec![id.into()],
+        ..Default::default()
+    };
+    let told = cloud.client.clone().images.describe_images(request).await;
+    told.unwrap().into_inner().images.remove(0)
+}
+
+#[tokio::test]
+async fn an_image_is_pending_until_its_snapshots_are_completed() {
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
+    let mut session = cloud.connect().await;
+    session.freezes = true;
+    let (instance, _) = running_with(&cloud, &mut session).await;
+    let mut made = Vec::new();
+    for (name, fails) in [("good", false), ("bad", true), ("gone", false)] {
+        let (id, wanted) = tokio::join!(create_image(&cloud, &instance, name), async {
+            let intents = session.intents_when(|intents| intents.snapshots.len() == 2).await;
+            session.observe(Vec::new()).await;
+            intents.snapshots
+        });
+        assert_eq!((wanted[0].set_id.as_str(), wanted[0].set_size), (id.as_str(), 2));
+        let told = image(&cloud, &id).await;
+        assert_eq!(
+            (told.state.as_str(), told.block_device_mappings.len()),
+            ("pending", 2)
+        );
+        let launch = v1::RunInstancesRequest {
+            image_id: id.clone(),
+            ..cloud.request(1)
+        };
+        assert_eq!(
+            code(&cloud.run(launch.clone()).await.unwrap_err()),
+            "InvalidAMIID.Unavailable"
+        );
+        let refused = delete(&cloud, &wanted[0].snapshot_id).await.unwrap_err();
+        assert_eq!(code(&refused), "InvalidSnapshot.InUse");
+        if name == "gone" {
+            let request = v1::DeregisterImageRequest {
+                image_id: id.clone(),
+                delete_associated_snapshots: true,
+                ..Default::default()
+            };
+            cloud
+                .client
+                .clone()
+                .images
+                .deregister_image(request)
+                .await
+                .unwrap();
+            session.intents_when(no_snapshots).await;
+            continue;
+        }
+        // Killed while the image is pending.
+        session = restart(&mut cloud).await;
+        session.freezes = true;
+        session.intents_when(|intents| intents.snapshots.len() == 2).await;
+        store(
+            session.client.clone(),
+            begin(&wanted[0].snapshot_id, GIB, ""),
+            vec![chunk(0, 7)],
+        )
+        .await
+        .unwrap();
+        assert_eq!(image(&cloud, &id).await.state, "pending");
+        match fails {
+            true => {
+                session
+                    .observe_snapshot(&wanted[1].snapshot_id, Said::Failed, "no space")
+                    .await;
+                session.intents_when(no_snapshots).await;
+                let told = image(&cloud, &id).await;
+                assert_eq!(told.state, "failed");
+                assert!(told.state_reason.unwrap().message.contains("no space"));
+                assert_eq!(
+                    code(&cloud.run(launch).await.unwrap_err()),
+                    "InvalidAMIID.Unavailable"
+                );
+            }
+            false => {
+                store(
+                    session.client.clone(),
+                    begin(&wanted[1].snapshot_id, GIB, ""),
+                    vec![chunk(0, 8)],
+                )
+                .await
+                .unwrap();
+                session.intents_when(no_snapshots).await;
+                assert_eq!(image(&cloud, &id).await.state, "available");
+                let _ = restart(&mut cloud).await;
+                assert_eq!(image(&cloud, &id).await.state, "available");
+                session = cloud.connect().await;
+                session.freezes = true;
+                cloud.run(launch).await.unwrap();
+                let intents = session.intents_when(|intents| intents.instances.len() == 2).await;
+                let new = intents
+                    .instances
+                    .iter()
+                    .find(|intent| intent.instance_id != instance)
+                    .unwrap();
+                let bases: Vec<&str> = new
+                    .volumes
+                    .iter()
+                    .map(|volume| volume.image_id.as_str())
+                    .collect();
+                let data = wanted.iter().map(|wanted| wanted.snapshot_id.as_str());
+                assert_eq!(bases[0], id);
+                assert!(data.into_iter().any(|of| of == bases[1]), "{bases:?}");
+            }
+        }
+        made.push(id);
+    }
+    let request = v1::DescribeImagesRequest::default();
+    let told = cloud
+        .client
+        .clone()
+        .images
+        .describe_images(request)
+        .await
+        .unwrap();
+    assert_eq!(
+        told.into_inner().images.len(),
+        3,
+        "the uploaded one, and {made:?}"
     );
 }

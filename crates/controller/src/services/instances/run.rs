@@ -201,6 +201,10 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
 fn image<'s>(state: &'s State, id: &str) -> Result<&'s Image, ApiError> {
     match state.get::<Image>(id) {
         Some(image) if image.is_available() => Ok(image),
+        Some(image) if image.is_registered() => Err(ApiError::new(
+            ErrorCode::InvalidAmiIdUnavailable,
+            format!("The image '{id}' is {}, and not available.", image.state),
+        )),
         Some(_) => Err(ApiError::new(
             ErrorCode::InvalidAmiIdUnavailable,
             format!("The image '{id}' is deregistered. Register it anew, or use another."),

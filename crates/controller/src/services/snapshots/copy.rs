@@ -9,10 +9,7 @@ use super::create;
 use crate::app::App;
 use crate::services::input;
 use crate::state::noun::tell_tags;
-use crate::state::{Contents, Scope, Snapshot, State, Tags, Tx};
-
-/// What EC2 tells as the volume of a copy.
-const NO_VOLUME: &str = "vol-ffffffff";
+use crate::state::{Scope, Snapshot, State, Tags, Tx};
 
 pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<CopySnapshotResult, ApiError> {
     let source_id = input::id(Kind::Snapshot, &request.source_snapshot_id, "SourceSnapshotId")?.to_string();
@@ -59,12 +56,7 @@ pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<Copy
 ///
 /// # Errors
 /// `InvalidParameterValue` for a region that is not there, `InvalidSnapshot.NotFound`, `IncorrectState`.
-pub(in crate::services) fn source<'s>(
-    state: &'s State,
-    scope: &Scope,
-    region: &str,
-    id: &str,
-) -> Result<&'s Snapshot, ApiError> {
+fn source<'s>(state: &'s State, scope: &Scope, region: &str, id: &str) -> Result<&'s Snapshot, ApiError> {
     if state.region(region).is_none() {
         let expected = "There is no such region; DescribeRegions tells those that there are.";
         return Err(ApiError::invalid_value("SourceRegion", region, expected));
@@ -89,22 +81,11 @@ pub(in crate::services) fn copied(
     tags: Tags,
 ) -> Snapshot {
     let now = tx.now();
+    let id = Id::new(Kind::Snapshot);
     let row = Snapshot {
-        id: Id::new(Kind::Snapshot).to_string(),
-        account_id: scope.account_id().to_owned(),
-        region: scope.region().to_owned(),
-        volume_id: NO_VOLUME.to_owned(),
-        size_gib: source.size_gib,
         description: description.to_owned(),
-        contents: Contents::Completed {
-            disk: source.disk().cloned(),
-            at: now,
-        },
-        started_at: now,
-        is_public: false,
-        shared_with: Default::default(),
-        deleted: false,
         tags,
+        ..Snapshot::of_disk(&id, scope, source.disk().cloned(), source.size_gib, now)
     };
     tx.put(row.clone());
     tx.event("snapshot.completed", &row.id);

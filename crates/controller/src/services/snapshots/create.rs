@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::describe;
 use crate::app::App;
+use crate::services::image_disks::limits;
 use crate::services::input;
 use crate::state::noun::keep_tags;
 use crate::state::{Contents, Disk, Instance, Pending, Snapshot, State, Tags, Tx, Volume};
@@ -20,11 +21,13 @@ pub(super) async fn create(app: &App, request: CreateSnapshotRequest) -> Result<
     let volume_id = input::id(Kind::Volume, &request.volume_id, "VolumeId")?.to_string();
     let tags = tags(&request.tag_specifications)?;
     let description = request.description;
+    let (account_id, config) = (app.account(), app.config.clone());
     let id = app
         .store
         .transact(move |tx| {
             let volume = tx.own::<Volume>(&volume_id).cloned();
             let volume = volume.ok_or_else(|| Kind::Volume.not_found(&[&volume_id]))?;
+            limits::has_room(tx, &account_id, &config)?;
             let id = begin(tx, &volume, &description, tags, None)?;
             tx.audit(json!({ "snapshot": id, "volume": volume_id }));
             Ok::<_, ApiError>(id)
@@ -48,7 +51,7 @@ pub(super) fn tags(specifications: &[TagSpecification]) -> Result<Tags, ApiError
 ///
 /// # Errors
 /// The volume goes, or has a pending snapshot.
-pub(super) fn begin(
+pub(in crate::services) fn begin(
     tx: &mut Tx<'_>,
     volume: &Volume,
     description: &str,
@@ -80,6 +83,7 @@ pub(super) fn begin(
                 at: tx.now(),
             },
         },
+        stored: 0,
         started_at: tx.now(),
         is_public: false,
         shared_with: Default::default(),
@@ -126,7 +130,7 @@ fn check(state: &State, volume: &Volume) -> Result<(), ApiError> {
 
 /// Waits until snapshots hold what is written to their volumes no more, or are given up; not for long, and not for hosts that
 /// are away.
-pub(super) async fn settled(app: &App, ids: &[String]) {
+pub(in crate::services) async fn settled(app: &App, ids: &[String]) {
     let waits = |state: &State, id: &String| {
         let row = state.get::<Snapshot>(id).filter(|row| !row.is_settled());
         let host = row.and_then(Snapshot::pending).map(|pending| &pending.host_id);

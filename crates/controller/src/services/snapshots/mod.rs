@@ -13,6 +13,9 @@ mod delete;
 pub(super) mod describe;
 mod set;
 
+pub(super) use create::{begin, settled};
+pub(super) use delete::delete_in;
+
 serve! { snapshots_server::Snapshots as Snapshots {
     create_snapshot(CreateSnapshotRequest) -> Snapshot: create::create;
     create_snapshots(CreateSnapshotsRequest) -> CreateSnapshotsResult: set::create;
@@ -28,7 +31,7 @@ serve! { snapshots_server::Snapshots as Snapshots {
 ///
 /// # Errors
 /// `AuthFailure`: it is another account's. `InvalidSnapshot.NotFound`.
-fn own<'s>(state: &'s State, id: &str) -> Result<&'s Snapshot, ApiError> {
+pub(super) fn own<'s>(state: &'s State, id: &str) -> Result<&'s Snapshot, ApiError> {
     state
         .snapshot(id)
         .ok_or_else(|| Kind::Snapshot.not_found(&[id]))?;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{create, describe};
 use crate::app::App;
+use crate::services::image_disks::limits;
 use crate::services::input;
 use crate::services::volumes::devices::Slot;
 use crate::state::{Instance, Snapshot, State, Tags, Volume};
@@ -31,6 +32,7 @@ pub(super) async fn create(
     };
     let given = create::tags(&request.tag_specifications)?;
     let description = request.description;
+    let (account_id, config) = (app.account(), app.config.clone());
     let ids = app
         .store
         .transact(move |tx| {
@@ -38,6 +40,7 @@ pub(super) async fn create(
                 return Err(Kind::Instance.not_found(&[&instance_id]));
             }
             let volumes = wanted(tx, &instance_id, &specification)?;
+            limits::has_room(tx, &account_id, &config)?;
             let set = (volumes.len() > 1).then(|| format!("set-{:016x}", rand::random::<u64>()));
             let mut ids = Vec::new();
             for volume in &volumes {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Host, Image, Volume};
 use crate::state::noun::regional;
-use crate::state::{Bound, Concern, Index, Noun, State, Tags, Tx};
+use crate::state::{Bound, Concern, Index, Noun, Scope, State, Sum, Tags, Tx};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub size_gib: u64,
     pub description: String,
     pub contents: Contents,
+    /// Bytes that were stored for it, at most: what it shares with others counts once.
+    pub stored: u64,
     /// Milliseconds since the epoch.
     pub started_at: i64,
     /// Whether every account may make volumes from it.
@@ -104,6 +106,12 @@ impl Snapshot {
     });
     pub const DELETED: &str = "yes";
 
+    /// How many an account has, deleted ones that are needed included, and the bytes that were stored for them.
+    pub const TOTAL: Sum<Self> = Sum {
+        name: "total",
+        part: |s| Some((s.account_id.clone(), [1, s.stored])),
+    };
+
     pub fn pending(&self) -> Option<&Pending> {
         match &self.contents {
             Contents::Pending(pending) => Some(pending),
@@ -146,6 +154,7 @@ impl Noun for Snapshot {
     const RESOURCE: Option<Kind> = Some(Kind::Snapshot);
     const INDEXES: &'static [Index<Self>] =
         &[Self::BY_HOST, Self::BY_VOLUME, Self::BY_DISK, Self::BY_DELETED];
+    const SUMS: &'static [Sum<Self>] = &[Self::TOTAL];
     const BOUND: Option<Bound> = Some(Bound::new(100_000, "snapshots", ErrorCode::SnapshotLimitExceeded));
 
     fn id(&self) -> &str {
@@ -184,6 +193,30 @@ impl Noun for Snapshot {
 
     fn tags_mut(&mut self) -> Option<&mut Tags> {
         (!self.deleted).then_some(&mut self.tags)
+    }
+}
+
+impl Snapshot {
+    /// What EC2 tells as the volume of a snapshot that was made of none.
+    const NO_VOLUME: &str = "vol-ffffffff";
+
+    /// One of a disk that is in the repository.
+    pub fn of_disk(id: &str, scope: &Scope, disk: Option<Disk>, size_gib: u64, now: i64) -> Self {
+        Self {
+            id: id.to_owned(),
+            account_id: scope.account_id().to_owned(),
+            region: scope.region().to_owned(),
+            volume_id: Self::NO_VOLUME.to_owned(),
+            size_gib,
+            description: String::new(),
+            contents: Contents::Completed { disk, at: now },
+            stored: 0,
+            started_at: now,
+            is_public: false,
+            shared_with: BTreeSet::new(),
+            deleted: false,
+            tags: Tags::new(),
+        }
     }
 }
 
@@ -234,5 +267,19 @@ impl Tx<'_> {
             };
         });
         self.event("snapshot.error", id);
+        self.settle_images(id);
+    }
+
+    /// A snapshot is stored, of which so many bytes were told.
+    pub fn complete_snapshot(&mut self, id: &str, disk: Disk, stored: u64) {
+        let at = self.now();
+        self.update::<Snapshot>(id, |row| {
+            // The volume may have grown between the call and its point in time.
+            row.size_gib = row.size_gib.max(disk.size.div_ceil(1 << 30));
+            row.stored = stored;
+            row.contents = Contents::Completed { disk: Some(disk), at };
+        });
+        self.event("snapshot.completed", id);
+        self.settle_images(id);
     }
 }
