@@ -12,6 +12,7 @@ use hearth_api::agent::{
     RenewRequest, RenewResponse, RoleCredentials, SnapshotPart, StoreSnapshotResponse,
 };
 use hearth_api::join::LEADER;
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
@@ -52,6 +53,7 @@ pub fn routes(app: &Arc<App>, authority: &Arc<Authority>) -> Routes {
     let gateway = Gateway {
         app: Arc::clone(app),
         authority: Arc::clone(authority),
+        stores: Semaphore::new(store::AT_ONCE),
     };
     let control_plane = ControlPlaneServer::new(gateway)
         .max_decoding_message_size(MAX_AGENT_MESSAGE)
@@ -111,6 +113,8 @@ impl Interceptor for DemandCertificate {
 struct Gateway {
     app: Arc<App>,
     authority: Arc<Authority>,
+    /// Places for snapshots that are being stored.
+    stores: Semaphore,
 }
 
 impl Gateway {
@@ -216,7 +220,7 @@ impl ControlPlane for Gateway {
             reason = caller.standing.evicted() => Err(reason),
             reason = deposed(&self.app) => Err(reason),
             () = self.app.ending.cancelled() => Err(Status::unavailable("the control plane is ending")),
-            stored = store::snapshot(&self.app, &caller, request.into_inner()) => stored,
+            stored = store::snapshot(&self.app, &self.stores, &caller, request.into_inner()) => stored,
         };
         stored.map(Response::new)
     }

@@ -21,8 +21,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Images that a host may fetch at the same time.
 pub(super) const FETCHES: usize = 4;
-/// Snapshots that a host may store at the same time. Each holds up to 64 chunks in memory.
-pub(super) const STORES: usize = 4;
+/// Snapshots that a host may store at the same time.
+pub(super) const STORES: usize = 2;
 
 #[derive(Debug)]
 pub struct Sessions {

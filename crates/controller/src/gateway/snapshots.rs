@@ -2,7 +2,7 @@
 
 use hearth_api::agent::{Observation, snapshot_observation};
 
-use crate::state::{Contents, Snapshot, State, Tx};
+use crate::state::{Snapshot, State, Tx};
 
 /// Characters of a message that are kept.
 const MAX_MESSAGE: usize = 300;
@@ -41,13 +41,7 @@ pub(super) fn news(state: &State, host_id: &str, observation: &Observation) -> V
 
 pub(super) fn record(tx: &mut Tx<'_>, news: News) {
     match news {
-        News::Frozen(id) => {
-            tx.update::<Snapshot>(&id, |row| {
-                if let Contents::Pending(pending) = &mut row.contents {
-                    pending.is_frozen = true;
-                }
-            });
-        }
+        News::Frozen(id) => tx.freeze_snapshot(&id),
         News::Failed { id, message } => {
             let why = match message.as_str() {
                 "" => "The host of the volume could not make it, and does not say why.",

@@ -10,6 +10,7 @@ use hearth_api::agent::{
 use hearth_log::chain;
 use hearth_repository::{CHUNK, Error, MAX_CHUNKS, Writer};
 use prost::bytes::Bytes;
+use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
 use super::caller::Caller;
@@ -18,6 +19,8 @@ use crate::app::App;
 use crate::disks;
 use crate::state::{Contents, Disk, Snapshot, State, Volume};
 
+/// Snapshots that are stored at the same time. Each holds up to 64 chunks in memory.
+pub(super) const AT_ONCE: usize = 8;
 /// How long the next part may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Progress is written down when it has grown by so many per cent.
@@ -25,14 +28,21 @@ const STEP: u32 = 5;
 
 pub(super) async fn snapshot(
     app: &App,
+    places: &Semaphore,
     caller: &Caller,
     mut parts: Streaming<SnapshotPart>,
 ) -> Result<StoreSnapshotResponse, Status> {
-    let _permit = caller.standing.store().ok_or_else(|| {
+    let full = |most, whose| {
         Status::resource_exhausted(format!(
-            "a host stores at most {STORES} snapshots at the same time"
+            "{most} snapshots{whose} are being stored, as many as may be"
         ))
-    })?;
+    };
+    let permits = (caller.standing.store(), places.try_acquire());
+    let _permits = match permits {
+        (None, _) => return Err(full(STORES, " of this host")),
+        (_, Err(_)) => return Err(full(AT_ONCE, "")),
+        (Some(own), Ok(place)) => (own, place),
+    };
     let Some(Part::Begin(begin)) = next(&mut parts).await? else {
         return Err(Status::invalid_argument(
             "the first part of a snapshot is its beginning",
@@ -103,7 +113,12 @@ fn check(state: &State, host_id: &str, begin: &SnapshotBegin) -> Result<Option<S
     let volume = state
         .get::<Volume>(&row.volume_id)
         .ok_or_else(|| unwanted(&row.id))?;
-    let most = volume.spec.size_gib.max(row.size_gib) << 30;
+    // It may have grown since, also by a modification that has failed.
+    let grown = volume
+        .modification
+        .as_ref()
+        .map_or(0, |last| last.target.size_gib);
+    let most = volume.spec.size_gib.max(row.size_gib).max(grown) << 30;
     if begin.size_bytes == 0 || begin.size_bytes > most {
         return Err(Status::invalid_argument(format!(
             "the volume has at most {most} bytes, and not {}",

@@ -241,6 +241,9 @@ fn volume(state: &State, id: &str, host_id: &str) -> Option<VolumeIntent> {
 fn snapshot(state: &State, id: &str, host_id: &str) -> Option<SnapshotIntent> {
     let row = state.get::<Snapshot>(id)?;
     let pending = row.pending().filter(|pending| pending.host_id == host_id)?;
+    if row.waits_for_instance(state) {
+        return None;
+    }
     // Those that were given up are waited for no more.
     let set_size = row.siblings(state).count() + usize::from(pending.set.is_some());
     Some(SnapshotIntent {

@@ -133,7 +133,6 @@ assert there["/dev/sdg"]["Iops"] == 200 and there["/dev/sdf"]["Attachments"][0][
 
 # An image of an instance: of one that runs only without a reboot.
 create = lambda **more: ec2.create_image(**{"InstanceId": plain, "Name": "of an instance", **more})
-assert "NoReboot" in refused("UnsupportedOperation", create)
 tags = [{"ResourceType": kind, "Tags": [{"Key": "of", "Value": kind}]} for kind in ("image", "snapshot")]
 before = snapshots()
 running = create(NoReboot=True, Description="it runs", TagSpecifications=tags, BlockDeviceMappings=[
@@ -153,6 +152,12 @@ assert snapshots(Filters=[{"Name": "tag:of", "Values": ["snapshot"]}]) == new
 [found] = ec2.describe_snapshots(SnapshotIds=[devices[ROOT_DEVICE]["SnapshotId"]])["Snapshots"]
 assert found["Description"] == f"Created by CreateImage({plain}) for {running}", found
 assert by("source-instance-id", plain) == {running}
+state = lambda id: ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]
+address = state(plain)["PublicIpAddress"]
+rebooted = create(Name="of a rebooted one")["ImageId"]
+wait("image_available", ImageIds=[rebooted])
+wait("instance_running", InstanceIds=[plain])
+assert state(plain)["PublicIpAddress"] == address and list(mapped(rebooted)) == [ROOT_DEVICE, "/dev/sdf", "/dev/sdg"]
 ec2.stop_instances(InstanceIds=[plain])
 wait("instance_stopped", InstanceIds=[plain])
 stopped = create(Name="of a stopped one")["ImageId"]

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use hearth_api::agent::instance_intent::Desired as Wanted;
 use hearth_api::agent::instance_observation::Phase;
+use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::snapshot_observation::State as Said;
 use hearth_api::agent::volume_intent::Desired;
 use hearth_api::agent::{FetchImageRequest, InstanceObservation, Intents, SnapshotIntent};
@@ -11,7 +13,7 @@ use hearth_api::v1;
 use hearth_repository::CHUNK;
 use tonic::{Code, Status};
 
-use crate::support::{Cloud, Host, SOON, Session, ZONE, begin, code, parts, seen, store};
+use crate::support::{Cloud, Host, SOON, Session, ZONE, begin, code, ended, parts, seen, store};
 
 async fn create_volume(cloud: &Cloud, gib: i32, snapshot: &str) -> Result<v1::Volume, Status> {
     let request = v1::CreateVolumeRequest {
@@ -410,9 +412,7 @@ async fn volumes_wait_for_their_snapshots_before_they_go() {
         .await
         .unwrap();
     let intents = session
-        .intents_when(|intents| {
-            intents.instances[0].desired() == hearth_api::agent::instance_intent::Desired::Terminated
-        })
+        .intents_when(|intents| intents.instances[0].desired() == Wanted::Terminated)
         .await;
     session
         .observe(vec![seen(&intents.instances[0], Phase::Gone)])
@@ -770,4 +770,66 @@ async fn an_image_is_pending_until_its_snapshots_are_completed() {
         3,
         "the uploaded one, and {made:?}"
     );
+}
+
+#[tokio::test]
+async fn a_running_instance_is_shut_down_for_an_image_and_runs_again() {
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
+    let mut session = cloud.connect().await;
+    let (instance, _) = running_with(&cloud, &mut session).await;
+    let before = cloud.instance(&instance).await;
+    for is_given_up in [false, true] {
+        let request = v1::CreateImageRequest {
+            instance_id: instance.clone(),
+            name: format!("given up {is_given_up}"),
+            ..Default::default()
+        };
+        let made = cloud.client.clone().images.create_image(request).await;
+        let id = made.unwrap().into_inner().image_id;
+        assert_eq!(cloud.instance(&instance).await.state.unwrap().name, "stopping");
+        let stops = |intents: &Intents| intents.instances[0].desired() == Wanted::Stopped;
+        let intents = session.intents_when(stops).await;
+        assert!(intents.snapshots.is_empty(), "the guest still writes");
+        // Killed while it is shut down.
+        session = restart(&mut cloud).await;
+        let intents = session.intents_when(stops).await;
+        assert!(intents.snapshots.is_empty());
+        session
+            .observe(vec![ended(&intents.instances[0], Cause::Requested)])
+            .await;
+        let intents = session.intents_when(|intents| intents.snapshots.len() == 2).await;
+        assert_eq!(intents.instances[0].desired(), Wanted::Stopped);
+        session = restart(&mut cloud).await;
+        let intents = session.intents_when(|intents| intents.snapshots.len() == 2).await;
+        let (one, other) = (
+            &intents.snapshots[0].snapshot_id,
+            &intents.snapshots[1].snapshot_id,
+        );
+        session.observe_snapshot(one, Said::Frozen, "").await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(cloud.instance(&instance).await.state.unwrap().name, "stopped");
+        match is_given_up {
+            false => session.observe_snapshot(other, Said::Frozen, "").await,
+            true => session.observe_snapshot(other, Said::Failed, "no space").await,
+        }
+        let runs = |intents: &Intents| intents.instances[0].desired() == Wanted::Running;
+        session.intents_when(runs).await;
+        say_running(&mut session).await;
+        let after = cloud.until(&instance, "running").await;
+        assert_eq!(after.public_ip_address, before.public_ip_address);
+        for wanted in &intents.snapshots {
+            let done = store(
+                session.client.clone(),
+                begin(&wanted.snapshot_id, GIB, ""),
+                Vec::new(),
+            )
+            .await;
+            assert_eq!(done.is_err(), is_given_up && wanted.snapshot_id == *other);
+        }
+        session.intents_when(no_snapshots).await;
+        let expected = if is_given_up { "failed" } else { "available" };
+        assert_eq!(image(&cloud, &id).await.state, expected);
+    }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::devices::{self, Asked};
 use super::{check_name, name_is_free};
 use crate::app::App;
+use crate::lifecycle::{Command, apply};
 use crate::services::image_disks::limits;
 use crate::services::volumes::devices::Slot;
 use crate::services::{input, snapshots};
@@ -31,7 +32,7 @@ struct Plan {
 pub(super) async fn create(app: &App, request: CreateImageRequest) -> Result<CreateImageResult, ApiError> {
     let plan = check(request)?;
     let (scope, config) = (app.scope(), app.config.clone());
-    let (image_id, snapshots) = app
+    let (image_id, snapshots, is_shut_down) = app
         .store
         .transact(move |tx| {
             name_is_free(tx, &scope, &plan.name)?;
@@ -40,7 +41,9 @@ pub(super) async fn create(app: &App, request: CreateImageRequest) -> Result<Cre
             insert(tx, &scope, plan)
         })
         .await?;
-    snapshots::settled(app, &snapshots).await;
+    if !is_shut_down {
+        snapshots::settled(app, &snapshots).await;
+    }
     Ok(CreateImageResult { image_id })
 }
 
@@ -77,16 +80,16 @@ fn check(request: CreateImageRequest) -> Result<Plan, ApiError> {
     })
 }
 
-/// Answers the image, and its snapshots.
-fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<(String, Vec<String>), ApiError> {
+/// Answers the image, its snapshots, and whether the instance is shut down for them.
+fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<(String, Vec<String>, bool), ApiError> {
     let instance = tx.own::<Instance>(&plan.instance_id).cloned();
     let instance = instance.ok_or_else(|| Kind::Instance.not_found(&[&plan.instance_id]))?;
-    check_state(&instance, plan.no_reboot)?;
     let volumes = volumes(tx, &plan)?;
     let source = source(tx, &instance, &volumes)?;
     let id = Id::new(Kind::Image).to_string();
     let set = (volumes.len() > 1).then_some(id.as_str());
     let description = format!("Created by CreateImage({}) for {id}", instance.id);
+    let is_shut_down = quiesce(tx, &instance, plan.no_reboot)?;
     let (mut own, mut ids) = (Vec::new(), Vec::new());
     for (device, volume) in &volumes {
         let snapshot = snapshots::begin(tx, volume, &description, plan.snapshot_tags.clone(), set)?;
@@ -120,21 +123,26 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<(String, Vec<Str
     tx.event("image.pending", &id);
     // Nothing of its volumes may lie anywhere.
     tx.settle_image(&id);
-    Ok((id, ids))
+    Ok((id, ids, is_shut_down))
 }
 
-fn check_state(instance: &Instance, no_reboot: bool) -> Result<(), ApiError> {
+/// Shuts a running instance down, unless the image is made of it as it runs. It runs again when the point in time of its
+/// volumes has come. Answers whether that is to be waited for.
+///
+/// # Errors
+/// `IncorrectState`.
+fn quiesce(tx: &mut Tx<'_>, instance: &Instance, no_reboot: bool) -> Result<bool, ApiError> {
     let (id, state) = (&instance.id, instance.state);
     match state {
-        InstanceState::Stopped => Ok(()),
-        InstanceState::Running if no_reboot => Ok(()),
-        InstanceState::Running => Err(ApiError::new(
-            ErrorCode::UnsupportedOperation,
-            format!(
-                "The instance '{id}' is running, and is not shut down for an image in this version. Stop it first, or \
-                 call with NoReboot: the image holds then what a power cut would leave."
-            ),
-        )),
+        InstanceState::Stopped => Ok(false),
+        InstanceState::Running if no_reboot => Ok(false),
+        InstanceState::Running => {
+            tx.update::<Instance>(id, |row| row.imaging = true);
+            if let Some(stop) = apply(&instance.lifecycle(), Command::Stop { force: false }, id)? {
+                tx.change_instance(id, &stop);
+            }
+            Ok(true)
+        }
         _ => Err(ApiError::new(
             ErrorCode::IncorrectState,
             format!("Instance '{id}' is not 'running' or 'stopped': it is {state}."),

@@ -408,6 +408,7 @@ impl Launch {
             run: 1,
             reboot: 0,
             force: false,
+            imaging: false,
             state: InstanceState::Pending,
             state_since: tx.now(),
             reason_code: String::new(),

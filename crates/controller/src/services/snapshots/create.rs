@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::services::image_disks::limits;
 use crate::services::input;
 use crate::state::noun::keep_tags;
-use crate::state::{Contents, Disk, Instance, Pending, Snapshot, State, Tags, Tx, Volume};
+use crate::state::{Contents, Disk, Instance, Pending, Progress, Snapshot, State, Tags, Tx, Volume};
 
 /// How long a call waits for the host of its volume. The point in time is the call's if the host is that fast.
 const FREEZE: Duration = Duration::from_secs(5);
@@ -106,14 +106,22 @@ fn check(state: &State, volume: &Volume) -> Result<(), ApiError> {
     if volume.deleting {
         return incorrect(format!("Volume '{id}' is in the 'deleting' state."));
     }
-    if let Some(attachment) = volume.attachment.as_ref().filter(|a| a.delete_on_termination)
+    if let Some(attachment) = &volume.attachment
         && let Some(instance) = state.get::<Instance>(&attachment.instance_id)
-        && instance.state == InstanceState::ShuttingDown
     {
-        return incorrect(format!(
-            "Volume '{id}' goes with its instance '{}', which is shutting down.",
-            instance.id
-        ));
+        let of = &instance.id;
+        if attachment.delete_on_termination && instance.state == InstanceState::ShuttingDown {
+            return incorrect(format!(
+                "Volume '{id}' goes with its instance '{of}', which is shutting down."
+            ));
+        }
+        let is_coming =
+            attachment.progress == Progress::Attaching || instance.state == InstanceState::Pending;
+        if is_coming && !volume.is_made {
+            return incorrect(format!(
+                "Volume '{id}' is not made yet: wait until it is attached, and its instance '{of}' is running."
+            ));
+        }
     }
     match state.pending_snapshot(id) {
         None => Ok(()),

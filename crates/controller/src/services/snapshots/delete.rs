@@ -35,7 +35,7 @@ pub(in crate::services) fn delete_in(tx: &mut Tx<'_>, id: &str) -> Result<(), Ap
         });
     } else {
         // Its host stores it no longer.
-        tx.remove::<Snapshot>(id);
+        tx.remove_snapshot(id);
     }
     tx.event("snapshot.deleted", id);
     Ok(())

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use hearth_api::{ErrorCode, Kind};
+use hearth_api::{ErrorCode, InstanceState, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{Host, Image, Volume};
+use super::{Host, Image, Instance, Volume};
 use crate::state::noun::regional;
 use crate::state::{Bound, Concern, Index, Noun, Scope, State, Sum, Tags, Tx};
 
@@ -143,6 +143,15 @@ impl Snapshot {
         })
     }
 
+    /// Whether its volume's instance is being shut down for it: its host is not told of it before that is done.
+    pub fn waits_for_instance(&self, state: &State) -> bool {
+        let volume = state.of_anybody::<Volume>(&self.volume_id);
+        let instance = volume
+            .and_then(Volume::instance_id)
+            .and_then(|id| state.of_anybody::<Instance>(id));
+        instance.is_some_and(|row| row.imaging && row.state != InstanceState::Stopped)
+    }
+
     /// Whether later writes to its volume are not in it.
     pub fn is_settled(&self) -> bool {
         self.pending().is_none_or(|pending| pending.is_frozen)
@@ -268,6 +277,7 @@ impl Tx<'_> {
         });
         self.event("snapshot.error", id);
         self.settle_images(id);
+        self.snapshot_settled(id);
     }
 
     /// A snapshot is stored, of which so many bytes were told.
@@ -281,5 +291,37 @@ impl Tx<'_> {
         });
         self.event("snapshot.completed", id);
         self.settle_images(id);
+        self.snapshot_settled(id);
+    }
+
+    /// The point in time of a snapshot has come.
+    pub fn freeze_snapshot(&mut self, id: &str) {
+        self.update::<Snapshot>(id, |row| {
+            if let Contents::Pending(pending) = &mut row.contents {
+                pending.is_frozen = true;
+            }
+        });
+        self.snapshot_settled(id);
+    }
+
+    /// Gives up a snapshot that is not completed.
+    pub fn remove_snapshot(&mut self, id: &str) {
+        let instance = self.instance_of_snapshot(id);
+        self.remove::<Snapshot>(id);
+        if let Some(instance) = instance {
+            self.run_after_image(&instance);
+        }
+    }
+
+    fn snapshot_settled(&mut self, id: &str) {
+        if let Some(instance) = self.instance_of_snapshot(id) {
+            self.run_after_image(&instance);
+        }
+    }
+
+    /// The instance that has the volume of a snapshot.
+    fn instance_of_snapshot(&self, id: &str) -> Option<String> {
+        let volume: &Volume = self.get(&self.get::<Snapshot>(id)?.volume_id)?;
+        volume.instance_id().map(str::to_owned)
     }
 }
