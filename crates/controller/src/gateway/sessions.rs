@@ -65,7 +65,7 @@ pub(super) struct Standing {
     evicted: CancellationToken,
     reason: OnceLock<Status>,
     fetches: Arc<Semaphore>,
-    stores: Arc<Semaphore>,
+    stores: Semaphore,
 }
 
 impl Default for Standing {
@@ -74,7 +74,7 @@ impl Default for Standing {
             evicted: CancellationToken::new(),
             reason: OnceLock::new(),
             fetches: Arc::new(Semaphore::new(FETCHES)),
-            stores: Arc::new(Semaphore::new(STORES)),
+            stores: Semaphore::new(STORES),
         }
     }
 }
@@ -97,9 +97,9 @@ impl Standing {
         Arc::clone(&self.fetches).try_acquire_owned().ok()
     }
 
-    /// The right to store one snapshot, unless the host stores as many as it may.
-    pub(super) fn store(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.stores).try_acquire_owned().ok()
+    /// The places of the host for snapshots that are being stored.
+    pub(super) fn stores(&self) -> &Semaphore {
+        &self.stores
     }
 }
 

@@ -10,7 +10,7 @@ use hearth_api::agent::{
 use hearth_log::chain;
 use hearth_repository::{CHUNK, Error, MAX_CHUNKS, Writer};
 use prost::bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore};
 use tonic::{Status, Streaming};
 
 use super::caller::Caller;
@@ -21,6 +21,8 @@ use crate::state::{Contents, Disk, Snapshot, State, Volume};
 
 /// Snapshots that are stored at the same time. Each holds up to 64 chunks in memory.
 pub(super) const AT_ONCE: usize = 8;
+/// How long one waits for a place.
+const QUEUE: Duration = Duration::from_secs(30);
 /// How long the next part may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Progress is written down when it has grown by so many per cent.
@@ -32,16 +34,14 @@ pub(super) async fn snapshot(
     caller: &Caller,
     mut parts: Streaming<SnapshotPart>,
 ) -> Result<StoreSnapshotResponse, Status> {
-    let full = |most, whose| {
-        Status::resource_exhausted(format!(
-            "{most} snapshots{whose} are being stored, as many as may be"
-        ))
+    let places = async {
+        let own = caller.standing.stores().acquire().await;
+        Ok::<_, AcquireError>((own?, places.acquire().await?))
     };
-    let permits = (caller.standing.store(), places.try_acquire());
-    let _permits = match permits {
-        (None, _) => return Err(full(STORES, " of this host")),
-        (_, Err(_)) => return Err(full(AT_ONCE, "")),
-        (Some(own), Ok(place)) => (own, place),
+    let Ok(Ok(_places)) = tokio::time::timeout(QUEUE, places).await else {
+        return Err(Status::resource_exhausted(format!(
+            "as many snapshots are being stored as may be: {STORES} of this host, or {AT_ONCE}"
+        )));
     };
     let Some(Part::Begin(begin)) = next(&mut parts).await? else {
         return Err(Status::invalid_argument(

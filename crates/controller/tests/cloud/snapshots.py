@@ -56,7 +56,7 @@ def snapshot(id, ec2=ec2):
 
 
 def ids(ec2=ec2, **parameters):
-    return {found["SnapshotId"] for found in ec2.describe_snapshots(**parameters)["Snapshots"]}
+    return {found["SnapshotId"] for found in ec2.describe_snapshots(**parameters)["Snapshots"]} - UPLOADED
 
 
 def by(name, *values):
@@ -68,7 +68,9 @@ def tagged(**tags):
 
 
 # A volume of a running instance.
-assert ids(OwnerIds=["self"]) == set()
+UPLOADED = set()
+UPLOADED = ids(OwnerIds=["self"])
+assert len(UPLOADED) == 1, "the image's"
 [instance] = ec2.run_instances(ImageId=image, InstanceType="t2.micro", MinCount=1, MaxCount=1, BlockDeviceMappings=[
     {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 3}}, {"DeviceName": "/dev/sdg", "Ebs": {"VolumeSize": 4}},
 ])["Instances"]
@@ -129,7 +131,7 @@ for name, value, found in [
 ]:
     assert by(name, value) == found, (name, by(name, value))
 pages = ec2.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], PaginationConfig={"PageSize": 5})
-assert len([found for page in pages for found in page["Snapshots"]]) == len(mine)
+assert len([found for page in pages for found in page["Snapshots"]]) == len(mine | UPLOADED)
 assert {tag["ResourceId"] for tag in ec2.describe_tags(Filters=[{"Name": "resource-type", "Values": ["snapshot"]}])["Tags"]} == {
     first, near, *whole_set
 }
