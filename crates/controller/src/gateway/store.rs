@@ -53,7 +53,7 @@ pub(super) async fn snapshot(
     let litter = Litter(Some(app));
     let disk = store(app, caller.host_id(), &begin, base.as_deref(), &mut parts).await?;
     complete(app, caller.host_id(), &begin, disk).await?;
-    litter.is_needed();
+    litter.became_a_snapshot();
     Ok(StoreSnapshotResponse {})
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn snapshot(
 struct Litter<'a>(Option<&'a App>);
 
 impl Litter<'_> {
-    fn is_needed(mut self) {
+    fn became_a_snapshot(mut self) {
         self.0 = None;
     }
 }

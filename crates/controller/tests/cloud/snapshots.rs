@@ -105,7 +105,28 @@ async fn running_with(cloud: &Cloud, session: &mut Session) -> (String, String) 
         .intents_when(|intents| intents.instances[0].volumes.len() == 2)
         .await;
     say_running(session).await;
-    (instance, volume)
+    let attached = v1::DescribeVolumesRequest {
+        filters: vec![v1::Filter {
+            name: "attachment.status".into(),
+            values: vec!["attached".into()],
+        }],
+        volume_ids: vec![volume.clone()],
+        ..Default::default()
+    };
+    let begin = Instant::now();
+    loop {
+        let told = cloud
+            .client
+            .clone()
+            .volumes
+            .describe_volumes(attached.clone())
+            .await;
+        if !told.unwrap().into_inner().volumes.is_empty() {
+            return (instance, volume);
+        }
+        assert!(begin.elapsed() < SOON, "{volume} is not attached");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// All instances run with all of their volumes.

@@ -89,10 +89,14 @@ fn wanted(
             }
         }
     }
-    let is_meant = |volume: &&Volume| {
-        !excluded.contains(&volume.id) && !(specification.exclude_boot_volume && is_root(volume))
+    let is_left_out = |volume: &Volume| {
+        excluded.contains(&volume.id) || specification.exclude_boot_volume && is_root(volume)
     };
-    let mut wanted: Vec<Volume> = of_instance.into_iter().filter(is_meant).cloned().collect();
+    let mut wanted: Vec<Volume> = of_instance
+        .into_iter()
+        .filter(|volume| !is_left_out(volume))
+        .cloned()
+        .collect();
     wanted.sort_by_key(|volume| (!is_root(volume), slot(volume)));
     if wanted.is_empty() {
         return Err(ApiError::new(
