@@ -122,7 +122,8 @@ def pytest_load_initial_conftests(early_config):
 
 
 def settle():
-    """moto's instances are at once what they shall be. Those here are when their host has said so, which is awaited."""
+    """moto's instances, images and snapshots are at once what they shall be. Those here are when their host has said so, which
+    is awaited."""
     call = botocore.client.BaseClient._make_api_call
     results = {
         "RunInstances": "Instances",
@@ -130,11 +131,21 @@ def settle():
         "StopInstances": "StoppingInstances",
         "TerminateInstances": "TerminatingInstances",
     }
+    made = {"CreateImage": ("DescribeImages", "ImageId"), "CreateSnapshot": ("DescribeSnapshots", "SnapshotId")}
 
     def make_api_call(self, operation, parameters):
         answer = call(self, operation, parameters)
         ids = [instance["InstanceId"] for instance in answer.get(results.get(operation), [])]
         deadline = time.monotonic() + 10
+        describe, id = made.get(operation, ("", ""))
+        while describe and time.monotonic() < deadline:
+            [found] = call(self, describe, {f"{id}s": [answer[id]]})[f"{id.removesuffix('Id')}s"]
+            if found["State"] != "pending":
+                break
+            time.sleep(0.02)
+        if operation == "CreateImage":
+            # It has been started again by then.
+            ids = [parameters["InstanceId"]]
         while ids and time.monotonic() < deadline:
             found = call(self, "DescribeInstances", {"InstanceIds": ids})
             states = {i["State"]["Name"] for r in found["Reservations"] for i in r["Instances"]}

@@ -86,6 +86,7 @@ error_codes! {
     InvalidGroupIdMalformed = "InvalidGroupId.Malformed", InvalidArgument;
     InvalidSecurityGroupRuleIdMalformed = "InvalidSecurityGroupRuleId.Malformed", InvalidArgument;
     InvalidVolumeIdMalformed = "InvalidVolumeID.Malformed", InvalidArgument;
+    InvalidSnapshotIdMalformed = "InvalidSnapshotID.Malformed", InvalidArgument;
     InvalidNetworkInterfaceIdMalformed = "InvalidNetworkInterfaceId.Malformed", InvalidArgument;
     InvalidKeyPairIdMalformed = "InvalidKeyPairId.Malformed", InvalidArgument;
     InvalidReservationIdMalformed = "InvalidReservationID.Malformed", InvalidArgument;
@@ -101,6 +102,7 @@ error_codes! {
     InvalidSecurityGroupRuleIdNotFound = "InvalidSecurityGroupRuleId.NotFound", NotFound;
     InvalidPermissionNotFound = "InvalidPermission.NotFound", NotFound;
     InvalidVolumeNotFound = "InvalidVolume.NotFound", NotFound;
+    InvalidSnapshotNotFound = "InvalidSnapshot.NotFound", NotFound;
     InvalidVolumeModificationNotFound = "InvalidVolumeModification.NotFound", NotFound;
     InvalidAttachmentNotFound = "InvalidAttachment.NotFound", NotFound;
     InvalidZoneNotFound = "InvalidZone.NotFound", NotFound;
@@ -124,6 +126,7 @@ error_codes! {
     InvalidGroupInUse = "InvalidGroup.InUse", FailedPrecondition;
     InvalidPlacementGroupInUse = "InvalidPlacementGroup.InUse", FailedPrecondition;
     VolumeInUse = "VolumeInUse", FailedPrecondition;
+    InvalidSnapshotInUse = "InvalidSnapshot.InUse", FailedPrecondition;
     InvalidVolumeZoneMismatch = "InvalidVolume.ZoneMismatch", FailedPrecondition;
     IncorrectModificationState = "IncorrectModificationState", FailedPrecondition;
     InvalidAmiAttributeItemValue = "InvalidAMIAttributeItemValue", InvalidArgument;
@@ -180,6 +183,8 @@ error_codes! {
     InsufficientVolumeCapacity = "InsufficientVolumeCapacity", ResourceExhausted;
     AttachmentLimitExceeded = "AttachmentLimitExceeded", ResourceExhausted;
     VolumeLimitExceeded = "VolumeLimitExceeded", ResourceExhausted;
+    SnapshotLimitExceeded = "SnapshotLimitExceeded", ResourceExhausted;
+    ConcurrentSnapshotLimitExceeded = "ConcurrentSnapshotLimitExceeded", ResourceExhausted;
     MaxIopsLimitExceeded = "MaxIOPSLimitExceeded", ResourceExhausted;
     VolumeModificationRateExceeded = "VolumeModificationRateExceeded", ResourceExhausted;
     InsufficientAddressCapacity = "InsufficientAddressCapacity", ResourceExhausted;

@@ -15,6 +15,7 @@ pub enum Kind {
     SecurityGroup,
     SecurityGroupRule,
     Volume,
+    Snapshot,
     NetworkInterface,
     KeyPair,
     Reservation,
@@ -26,12 +27,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Instance,
         Self::Image,
         Self::SecurityGroup,
         Self::SecurityGroupRule,
         Self::Volume,
+        Self::Snapshot,
         Self::NetworkInterface,
         Self::KeyPair,
         Self::Reservation,
@@ -49,6 +51,7 @@ impl Kind {
             Self::SecurityGroup => "sg",
             Self::SecurityGroupRule => "sgr",
             Self::Volume => "vol",
+            Self::Snapshot => "snap",
             Self::NetworkInterface => "eni",
             Self::KeyPair => "key",
             Self::Reservation => "r",
@@ -67,6 +70,7 @@ impl Kind {
             Self::SecurityGroup => "security-group",
             Self::SecurityGroupRule => "security-group-rule",
             Self::Volume => "volume",
+            Self::Snapshot => "snapshot",
             Self::NetworkInterface => "network-interface",
             Self::KeyPair => "key-pair",
             Self::Reservation => "reservation",
@@ -96,6 +100,7 @@ impl Kind {
             Self::SecurityGroup => ErrorCode::InvalidGroupIdMalformed,
             Self::SecurityGroupRule => ErrorCode::InvalidSecurityGroupRuleIdMalformed,
             Self::Volume => ErrorCode::InvalidVolumeIdMalformed,
+            Self::Snapshot => ErrorCode::InvalidSnapshotIdMalformed,
             Self::NetworkInterface => ErrorCode::InvalidNetworkInterfaceIdMalformed,
             Self::KeyPair => ErrorCode::InvalidKeyPairIdMalformed,
             Self::Reservation => ErrorCode::InvalidReservationIdMalformed,
@@ -114,6 +119,7 @@ impl Kind {
             Self::SecurityGroup => ErrorCode::InvalidGroupNotFound,
             Self::SecurityGroupRule => ErrorCode::InvalidSecurityGroupRuleIdNotFound,
             Self::Volume => ErrorCode::InvalidVolumeNotFound,
+            Self::Snapshot => ErrorCode::InvalidSnapshotNotFound,
             Self::NetworkInterface => ErrorCode::InvalidNetworkInterfaceIdNotFound,
             Self::KeyPair => ErrorCode::InvalidKeyPairNotFound,
             Self::Reservation => ErrorCode::InvalidReservationIdNotFound,
@@ -132,6 +138,7 @@ impl Kind {
             Self::SecurityGroup => "security group",
             Self::SecurityGroupRule => "security group rule ID",
             Self::Volume => "volume",
+            Self::Snapshot => "snapshot",
             Self::NetworkInterface => "network interface ID",
             Self::KeyPair => "key pair",
             Self::Reservation => "reservation ID",

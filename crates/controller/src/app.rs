@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::config::Config;
 use crate::gateway::Sessions;
 use crate::join::Issuer;
+use crate::services::Imports;
 use crate::state::{Scope, State};
 use crate::store::Store;
 use crate::vault::Vault;
@@ -24,9 +25,10 @@ pub struct App {
     pub config: Config,
     pub cloud: Cloud,
     pub store: Store,
-    /// The disks of images.
+    /// The disks of images and snapshots.
     pub repository: Repository,
-    /// Something was stored there that no image needs: it is to be collected soon.
+    pub imports: Imports,
+    /// Something was stored there that nothing needs: it is to be collected soon.
     pub littered: AtomicBool,
     pub vault: Arc<Vault>,
     pub sessions: Arc<Sessions>,

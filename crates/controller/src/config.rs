@@ -108,7 +108,7 @@ pub struct Config {
     #[arg(long, env = "HEARTH_IMAGE_LIMIT", default_value_t = 1000)]
     pub image_limit: u32,
 
-    /// GiB that the disks of an account's images may have together. Holes count.
+    /// GiB that may be stored for an account's images and snapshots together. Holes of images count.
     #[arg(long, env = "HEARTH_IMAGE_GIB_LIMIT", default_value_t = 4096)]
     pub image_gib_limit: u32,
 

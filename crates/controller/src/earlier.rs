@@ -1,4 +1,5 @@
-//! At the beginning of a term: disks of images that an earlier version has put into files go into the repository.
+//! At the beginning of a term: disks of images that an earlier version has put into files go into the repository, and images
+//! of before have snapshots.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::app::App;
 use crate::disks::{self, Source};
-use crate::state::{Concern, Image, Noun as _, Volume};
+use crate::state::{Concern, Disk, Image, ImageDevice, Noun as _, Scope, Snapshot, Volume};
 use crate::store::CommitError;
 
 /// Where earlier versions kept disks.
@@ -59,6 +60,39 @@ pub async fn take_in(app: &App) -> anyhow::Result<()> {
             tracing::warn!(path = %path.display(), %error, "removing a disk that is in the repository");
         }
     }
+    give_snapshots(app).await
+}
+
+/// Images of before get the snapshots that they are made of. A snapshot has the name of its disk in the repository.
+async fn give_snapshots(app: &App) -> anyhow::Result<()> {
+    let is_of_before = |image: &&Image| image.devices.is_empty() && image.is_registered();
+    if !app.store.state().all::<Image>().any(|image| is_of_before(&image)) {
+        return Ok(());
+    }
+    app.store
+        .transact(move |tx| {
+            let images: Vec<Image> = tx.all::<Image>().filter(is_of_before).cloned().collect();
+            for mut image in images {
+                let id = Some(image.snapshot.clone()).filter(|id| !id.is_empty());
+                if let Some(id) = &id {
+                    let scope = Scope::new(&image.account_id, &image.region);
+                    let disk = Disk {
+                        name: id.clone(),
+                        size: image.size,
+                        digest: image.digest.clone(),
+                    };
+                    let gib = image.size.div_ceil(1 << 30);
+                    tx.put(Snapshot {
+                        stored: image.size,
+                        ..Snapshot::of_disk(id, &scope, Some(disk), gib, image.created_at)
+                    });
+                }
+                image.devices = vec![ImageDevice::root(image.size, id)];
+                tx.put(image);
+            }
+            Ok::<_, CommitError>(())
+        })
+        .await?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
-//! Tidies up what nobody asks for any more: terminated instances, old history, disks of images that are gone.
+//! Tidies up what nobody asks for any more: terminated instances, old history, disks of images and snapshots that are gone.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hearth_api::InstanceState;
 
 use crate::app::App;
-use crate::state::{ClientToken, DEREGISTERED, Image, Instance, Reservation, State, Tx, Volume};
+use crate::state::{ClientToken, DEREGISTERED, Image, Instance, Reservation, Snapshot, State, Tx, Volume};
 use crate::store::{CommitError, now};
 
 /// Events are a feed, not an archive.
@@ -55,7 +55,7 @@ pub async fn run(app: Arc<App>) {
     }
 }
 
-/// Answers how many images have gone.
+/// Answers how many disks have gone.
 async fn tidy(app: &App, visible: Duration) -> anyhow::Result<usize> {
     let visible_ms = i64::try_from(visible.as_millis()).unwrap_or(i64::MAX);
     let now = now();
@@ -65,8 +65,8 @@ async fn tidy(app: &App, visible: Duration) -> anyhow::Result<usize> {
         .await?;
     let state = app.store.state();
     let ended = ended(&state, now - visible_ms);
-    let unused = unused_images(&state);
-    if ended.is_empty() && unused.is_empty() && old_tokens(&state, now).is_empty() {
+    let is_tidy = unused_images(&state).is_empty() && unused_snapshots(&state).is_empty();
+    if ended.is_empty() && is_tidy && old_tokens(&state, now).is_empty() {
         return Ok(0);
     }
     drop(state);
@@ -77,23 +77,16 @@ async fn tidy(app: &App, visible: Duration) -> anyhow::Result<usize> {
             let ended = self::ended(tx, tx.now() - visible_ms);
             forget(tx, &ended);
             tx.remove_all::<ClientToken>(old_tokens(tx, tx.now()));
-            let unused = unused_images(tx);
-            let snapshots: Vec<String> = unused
-                .iter()
-                .filter_map(|id| Some(tx.get::<Image>(id)?.snapshot.clone()))
-                .filter(|snapshot| !snapshot.is_empty())
-                .collect();
-            tx.remove_all::<Image>(unused);
-            Ok::<_, CommitError>((ended.len(), snapshots))
+            Ok::<_, CommitError>((ended.len(), forget_disks(tx)))
         })
         .await?;
-    // After the commit: a disk without an image is swept at the next start, an image without a disk would be a lie.
-    for snapshot in &disks {
-        if let Err(error) = app.repository.delete(snapshot).await {
-            tracing::warn!(snapshot, error = %hearth_log::chain(&error), "removing an image's disk");
+    // After the commit: a disk that no row names is swept at the next start, a row without its disk would be a lie.
+    for disk in &disks {
+        if let Err(error) = app.repository.delete(disk).await {
+            tracing::warn!(disk, error = %hearth_log::chain(&error), "removing a disk that nothing names");
         }
     }
-    tracing::info!(instances, history, images = disks.len(), "tidied up");
+    tracing::info!(instances, history, disks = disks.len(), "tidied up");
     Ok(disks.len())
 }
 
@@ -157,7 +150,35 @@ fn unused_images(state: &State) -> Vec<String> {
         .collect()
 }
 
-/// At the beginning of a term: removes uploads that never ended, and snapshots that no image names. Where several hearthd share
+/// Deleted snapshots that nothing is based on.
+fn unused_snapshots(state: &State) -> Vec<String> {
+    state
+        .by(&Snapshot::BY_DELETED, Snapshot::DELETED)
+        .filter(|snapshot| {
+            !state.any_by(&Volume::BY_SNAPSHOT, &snapshot.id)
+                && !state.any_by(&Image::BY_SNAPSHOT, &snapshot.id)
+        })
+        .map(|snapshot| snapshot.id.clone())
+        .collect()
+}
+
+/// Removes images and snapshots that nothing needs. Answers the disks in the repository that nothing names any more.
+fn forget_disks(tx: &mut Tx<'_>) -> BTreeSet<String> {
+    let images = unused_images(tx);
+    let of_images = images.iter().filter_map(|id| tx.get::<Image>(id));
+    let mut disks: BTreeSet<String> = of_images.map(|image| image.snapshot.clone()).collect();
+    tx.remove_all::<Image>(images);
+    let snapshots = unused_snapshots(tx);
+    let of_snapshots = snapshots.iter().filter_map(|id| tx.get::<Snapshot>(id)?.disk());
+    disks.extend(of_snapshots.map(|disk| disk.name.clone()));
+    tx.remove_all::<Snapshot>(snapshots);
+    disks.retain(|disk| {
+        !disk.is_empty() && !tx.any_by(&Snapshot::BY_DISK, disk) && !tx.any_by(&Image::BY_DISK, disk)
+    });
+    disks
+}
+
+/// At the beginning of a term: removes uploads that never ended, and disks that neither an image nor a snapshot names. Where several hearthd share
 /// the repository, young ones may be what another is still receiving.
 ///
 /// # Errors
@@ -168,14 +189,10 @@ pub async fn sweep(app: &App) -> anyhow::Result<()> {
         false => YOUNG,
     };
     let state = app.store.state();
-    let named: HashSet<&str> = state
-        .all::<Image>()
-        .map(|image| image.snapshot.as_str())
-        .collect();
-    for snapshot in app.repository.older_snapshots(young).await? {
-        if !named.contains(snapshot.as_str()) {
-            tracing::info!(snapshot, "removing what an interrupted import left");
-            app.repository.delete(&snapshot).await?;
+    for disk in app.repository.older_snapshots(young).await? {
+        if !state.any_by(&Snapshot::BY_DISK, &disk) && !state.any_by(&Image::BY_DISK, &disk) {
+            tracing::info!(disk, "removing what an interrupted import or snapshot left");
+            app.repository.delete(&disk).await?;
         }
     }
     sweep_uploads(&app.uploads_dir(), young)?;
@@ -198,7 +215,7 @@ fn sweep_uploads(dir: &std::path::Path, young: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes chunks that no image needs, now and then: at the beginning, when an image has gone or an upload has failed, and
+/// Removes chunks that no disk needs, now and then: at the beginning, when a disk has gone or one was not stored whole, and
 /// once a day.
 struct Collector {
     due: Instant,
@@ -219,11 +236,11 @@ impl Collector {
                 removed = collected.removed,
                 bytes = collected.removed_bytes,
                 kept = collected.kept,
-                "chunks that no image needs are gone"
+                "chunks that no disk needs are gone"
             ),
             Ok(_) => {}
             Err(error) => {
-                tracing::error!(error = %hearth_log::chain(&error), "collecting chunks that no image needs")
+                tracing::error!(error = %hearth_log::chain(&error), "collecting chunks that no disk needs")
             }
         }
     }

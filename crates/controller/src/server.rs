@@ -159,6 +159,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         config,
         store,
         repository,
+        imports: services::Imports::default(),
         littered: AtomicBool::new(false),
         vault: Arc::new(vault),
         sessions: Arc::new(Sessions::default()),

@@ -1,5 +1,6 @@
 //! One simulated agent: from its join token to its sessions.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,8 +13,11 @@ use hearth_agent::link;
 use hearth_agent::paths::DataDir;
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
+use hearth_api::agent::control_plane_client::ControlPlaneClient;
 use hearth_api::agent::{
-    AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, KeyTaken, Observation, volume_intent,
+    AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, KeyTaken, Observation, SnapshotBegin,
+    SnapshotChunk, SnapshotIntent, SnapshotObservation, SnapshotPart, snapshot_observation, snapshot_part,
+    volume_intent,
 };
 use hearth_api::deltas;
 use hearth_api::join::JoinToken;
@@ -21,12 +25,16 @@ use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 
 use super::Shared;
 use super::instances::Instances;
 
 /// Between two sessions.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Bytes of a chunk of a snapshot.
+const CHUNK: usize = 512 << 10;
+
 pub struct Agent {
     identity: Identity,
     endpoints: Endpoints,
@@ -34,6 +42,8 @@ pub struct Agent {
     instances: Instances,
     /// The newest that it keeps, for whoever waits for something in it.
     intents: watch::Sender<Intents>,
+    /// Snapshots that it has begun to store in this session.
+    stored: BTreeSet<String>,
 }
 
 impl Agent {
@@ -54,6 +64,7 @@ impl Agent {
             shared,
             instances: Instances::default(),
             intents: watch::channel(Intents::default()).0,
+            stored: BTreeSet::new(),
         })
     }
 
@@ -96,10 +107,11 @@ impl Agent {
         };
         up.send(message(Up::Hello(hello))).await?;
         self.observe(&up).await?;
-        let mut down = link::client(channel)
-            .session(ReceiverStream::new(outbox))
-            .await?
-            .into_inner();
+        let client = link::client(channel);
+        let mut dialled = client.clone();
+        let session = dialled.session(ReceiverStream::new(outbox));
+        let mut down = session.await?.into_inner();
+        self.stored.clear();
         self.shared.counters.sessions.fetch_add(1, Relaxed);
         loop {
             let due = self.instances.next();
@@ -107,6 +119,7 @@ impl Agent {
                 received = down.message() => {
                     let Some(received) = received? else { return Ok(()) };
                     self.hear(received, &up).await?;
+                    self.store(&client);
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     if let Some(began) = self.instances.change(Instant::now()) {
@@ -179,6 +192,20 @@ impl Agent {
         self.observe(up).await
     }
 
+    /// Stores the snapshots that are wanted, each once in a session.
+    fn store(&mut self, client: &ControlPlaneClient<Channel>) {
+        let wanted = self.intents.borrow().snapshots.clone();
+        for wanted in wanted {
+            if self.stored.insert(wanted.snapshot_id.clone()) {
+                let mut client = client.clone();
+                tokio::spawn(async move {
+                    // It is done again in the next session, unless nobody wants it any more.
+                    let _ = client.store_snapshot(tokio_stream::iter(stored(&wanted))).await;
+                });
+            }
+        }
+    }
+
     async fn observe(&self, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
         let observation = {
             let intents = self.intents.borrow();
@@ -186,7 +213,7 @@ impl Agent {
             let erased = volumes.filter(|volume| volume.desired() == volume_intent::Desired::Erased);
             Observation {
                 repairs: Vec::new(),
-                snapshots: Vec::new(),
+                snapshots: intents.snapshots.iter().map(frozen).collect(),
                 intents_sequence: intents.sequence,
                 intents_epoch: intents.epoch.clone(),
                 instances: self.instances.observe(),
@@ -196,6 +223,31 @@ impl Agent {
         };
         Ok(up.send(message(Up::Observation(observation))).await?)
     }
+}
+
+fn frozen(intent: &SnapshotIntent) -> SnapshotObservation {
+    SnapshotObservation {
+        snapshot_id: intent.snapshot_id.clone(),
+        state: snapshot_observation::State::Frozen.into(),
+        message: String::new(),
+    }
+}
+
+/// A volume of 1 GiB, the smallest that there are, that holds its own id.
+fn stored(intent: &SnapshotIntent) -> [SnapshotPart; 2] {
+    let mut data = intent.volume_id.clone().into_bytes();
+    data.resize(CHUNK, 0);
+    let begin = SnapshotBegin {
+        snapshot_id: intent.snapshot_id.clone(),
+        size_bytes: 1 << 30,
+        base_id: String::new(),
+        chunks: 1,
+    };
+    [
+        snapshot_part::Part::Begin(begin),
+        snapshot_part::Part::Chunk(SnapshotChunk { index: 0, data }),
+    ]
+    .map(|part| SnapshotPart { part: Some(part) })
 }
 
 fn message(message: Up) -> AgentMessage {

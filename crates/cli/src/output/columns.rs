@@ -66,6 +66,12 @@ const SHOWN: &[(&str, &str, &str)] = &[
         Instance: Attachments[0].InstanceId, Device: Attachments[0].Device, Created: CreateTime}",
     ),
     (
+        "DescribeSnapshots",
+        "Snapshots",
+        "{Name: Tags[?Key=='Name'].Value | [0], Snapshot: SnapshotId, State: State, Progress: Progress, GiB: VolumeSize,
+        Volume: VolumeId, Description: Description, Started: StartTime}",
+    ),
+    (
         "ListAccounts",
         "Accounts",
         "{Account: AccountId, Name: AccountName, Since: JoinedTimestamp}",

@@ -546,7 +546,22 @@ impl Images for Script {
     }
 
     async fn deregister_image(&self, _: Request<DeregisterImageRequest>) -> Answer<DeregisterImageResponse> {
-        Ok(Response::new(DeregisterImageResponse { r#return: true }))
+        Ok(Response::new(DeregisterImageResponse {
+            r#return: true,
+            ..Default::default()
+        }))
+    }
+
+    async fn register_image(&self, _: Request<RegisterImageRequest>) -> Answer<RegisterImageResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn create_image(&self, _: Request<CreateImageRequest>) -> Answer<CreateImageResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn copy_image(&self, _: Request<CopyImageRequest>) -> Answer<CopyImageResult> {
+        Err(Status::unimplemented("no test asks for it"))
     }
 
     async fn describe_image_attribute(

@@ -12,6 +12,7 @@ use hearth_api::agent::{
     RenewRequest, RenewResponse, RoleCredentials, SnapshotPart, StoreSnapshotResponse,
 };
 use hearth_api::join::LEADER;
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
@@ -19,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::app::App;
 use crate::pki::{Authority, HostRequest};
-use crate::state::{Claim, HostKey, Image, State, Volume};
+use crate::state::{Claim, HostKey, State, Volume};
 use crate::store::{CommitError, Standing};
 
 mod attempts;
@@ -31,6 +32,8 @@ mod fetch;
 mod observations;
 mod session;
 mod sessions;
+mod snapshots;
+mod store;
 mod volumes;
 
 pub use sessions::Sessions;
@@ -51,6 +54,7 @@ pub fn routes(app: &Arc<App>, authority: &Arc<Authority>) -> Routes {
         app: Arc::clone(app),
         authority: Arc::clone(authority),
         readers: fetch::Readers::default(),
+        stores: Semaphore::new(store::AT_ONCE),
     };
     let control_plane = ControlPlaneServer::new(gateway)
         .max_decoding_message_size(MAX_AGENT_MESSAGE)
@@ -111,6 +115,8 @@ struct Gateway {
     app: Arc<App>,
     authority: Arc<Authority>,
     readers: fetch::Readers,
+    /// Places for snapshots that are being stored.
+    stores: Semaphore,
 }
 
 impl Gateway {
@@ -123,8 +129,8 @@ impl Gateway {
                 "no instance of host {host_id} uses an image {image_id:?}"
             )));
         }
-        let image = state.get::<Image>(image_id);
-        Ok(image.map(|image| image.snapshot.clone()).unwrap_or_default())
+        let base = state.base(image_id);
+        Ok(base.map(|base| base.name.to_owned()).unwrap_or_default())
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<RenewResponse, Status> {
@@ -168,10 +174,11 @@ impl From<CommitError> for Status {
     }
 }
 
-/// Whether an instance that the host has to look after is made from the image, in whatever state either is.
-fn is_needed_by(state: &State, image_id: &str, host_id: &str) -> bool {
+/// Whether an instance that the host has to look after has a volume that begins with the image or snapshot, in whatever state
+/// either is.
+fn is_needed_by(state: &State, base_id: &str, host_id: &str) -> bool {
     state
-        .by(&Volume::BY_IMAGE, image_id)
+        .by(&Volume::BY_BASE, base_id)
         .filter(|volume| volume.host_id.as_deref() == Some(host_id))
         .filter_map(|volume| volume.instance_id())
         .any(|instance| state.get::<Claim>(instance).is_some())
@@ -226,9 +233,16 @@ impl ControlPlane for Gateway {
 
     async fn store_snapshot(
         &self,
-        _: Request<Streaming<SnapshotPart>>,
+        request: Request<Streaming<SnapshotPart>>,
     ) -> Result<Response<StoreSnapshotResponse>, Status> {
-        Err(Status::unimplemented("snapshots are not stored yet"))
+        let caller = caller::admit(&self.app, &request)?;
+        let stored = tokio::select! {
+            reason = caller.standing.evicted() => Err(reason),
+            reason = deposed(&self.app) => Err(reason),
+            () = self.app.ending.cancelled() => Err(Status::unavailable("the control plane is ending")),
+            stored = store::snapshot(&self.app, &self.stores, &caller, request.into_inner()) => stored,
+        };
+        stored.map(Response::new)
     }
 
     async fn fetch_credentials(

@@ -7,7 +7,7 @@ use hearth_api::InstanceState;
 use hearth_api::agent::instance_intent::BootMode;
 use hearth_api::agent::{InstanceObservation, Observation, instance_observation, run_end};
 
-use super::volumes;
+use super::{snapshots, volumes};
 use crate::app::App;
 use crate::lifecycle::{Change, End, Observed, Phase, observe};
 use crate::state::{self, HostReport, Instance, MAX_REPAIRS, Repair, State, Tx, Volume};
@@ -19,6 +19,7 @@ pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) ->
         && !is_resized(&state, host_id, &observation)
         && erased(&state, host_id, &observation).is_empty()
         && volumes::news(&state, host_id, &observation, 0).is_empty()
+        && snapshots::news(&state, host_id, &observation).is_empty()
         && repairs(&state, host_id, &observation).is_empty()
     {
         return Ok(());
@@ -85,6 +86,9 @@ fn record(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) {
         if let Some(change) = &news.change {
             tx.change_instance(&id, change);
         }
+    }
+    for news in snapshots::news(tx, host_id, observation) {
+        snapshots::record(tx, news);
     }
     // After the instances: those that have ended have no attachments any more that anybody waits for.
     for volume in volumes::news(tx, host_id, observation, tx.now()) {

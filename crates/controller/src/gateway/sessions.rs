@@ -23,6 +23,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const FETCHES: usize = 4;
 /// Chunks that a host may fetch at the same time, besides.
 pub(super) const CHUNKS: usize = 16;
+/// Snapshots that a host may store at the same time.
+pub(super) const STORES: usize = 2;
 
 #[derive(Debug)]
 pub struct Sessions {
@@ -66,6 +68,7 @@ pub(super) struct Standing {
     reason: OnceLock<Status>,
     fetches: Arc<Semaphore>,
     chunks: Semaphore,
+    stores: Semaphore,
 }
 
 impl Default for Standing {
@@ -75,6 +78,7 @@ impl Default for Standing {
             reason: OnceLock::new(),
             fetches: Arc::new(Semaphore::new(FETCHES)),
             chunks: Semaphore::new(CHUNKS),
+            stores: Semaphore::new(STORES),
         }
     }
 }
@@ -100,6 +104,11 @@ impl Standing {
     /// The right to fetch one chunk, unless the host fetches as many as it may.
     pub(super) fn fetch_chunk(&self) -> Option<SemaphorePermit<'_>> {
         self.chunks.try_acquire().ok()
+    }
+
+    /// The places of the host for snapshots that are being stored.
+    pub(super) fn stores(&self) -> &Semaphore {
+        &self.stores
     }
 }
 

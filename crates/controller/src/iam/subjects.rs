@@ -16,6 +16,7 @@ use crate::state::{
     SecurityGroup, State, Subnet, User, Volume, iam,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
+use crate::views;
 
 /// One thing that the caller must be allowed.
 #[derive(Debug, Clone)]
@@ -56,9 +57,20 @@ const MAKES: &[(&str, &[Kind])] = &[
     ("ImportKeyPair", &[Kind::KeyPair]),
     ("CreatePlacementGroup", &[Kind::PlacementGroup]),
     ("CreateVolume", &[Kind::Volume]),
+    ("CreateSnapshot", &[Kind::Snapshot]),
+    ("CreateSnapshots", &[Kind::Snapshot]),
+    ("CopySnapshot", &[Kind::Snapshot]),
+    ("RegisterImage", &[Kind::Image]),
+    ("CreateImage", &[Kind::Image, Kind::Snapshot]),
+    ("CopyImage", &[Kind::Image]),
 ];
-/// Members that name what a rule is about: the rule's group is what is changed.
-const BESIDE: &[&str] = &["ip_permissions", "referenced_group_id", "filters"];
+/// Members that name what a rule is about, where the rule's group is what is changed; and what is left out.
+const BESIDE: &[&str] = &[
+    "ip_permissions",
+    "referenced_group_id",
+    "filters",
+    "exclude_data_volume_ids",
+];
 
 /// All that the caller must be allowed for a request.
 pub fn of(asked: &Asked<'_>) -> Vec<Subject> {
@@ -183,6 +195,13 @@ impl Asked<'_> {
             };
         }
         let has = |named: &BTreeSet<(Kind, String)>, kind| named.iter().any(|(found, _)| *found == kind);
+        if self.action == "CreateSnapshots" {
+            let instances: Vec<String> = named.iter().map(|(_, id)| id.clone()).collect();
+            let volumes = instances
+                .iter()
+                .flat_map(|id| self.state.by(&Volume::BY_INSTANCE, id));
+            named.extend(volumes.map(|volume| (Kind::Volume, volume.id.clone())));
+        }
         if self.action == "DetachVolume" && !has(&named, Kind::Instance) {
             let volume = self
                 .text("volume_id")
@@ -239,8 +258,8 @@ impl Asked<'_> {
         let (region, account) = (self.scope.region(), self.account());
         let word = kind.resource_type();
         match kind {
-            // Images belong to no account there.
-            Kind::Image => format!("arn:aws:ec2:{region}::{word}/{id}"),
+            // Images and snapshots belong to no account there.
+            Kind::Image | Kind::Snapshot => format!("arn:aws:ec2:{region}::{word}/{id}"),
             _ => format!("arn:aws:ec2:{region}:{account}:{word}/{id}"),
         }
     }
@@ -342,6 +361,16 @@ impl Asked<'_> {
                     context.set("ec2:VolumeSize", row.told_gib().to_string());
                     set_number(context, "ec2:VolumeIops", spec.told_iops());
                     set_number(context, "ec2:VolumeThroughput", spec.throughput);
+                }
+            }
+            Kind::Snapshot => {
+                if let Some(row) = state.snapshot(id) {
+                    context.set("ec2:Encrypted", "false");
+                    context.set("ec2:Owner", &row.account_id);
+                    context.set("ec2:ParentVolume", self.arn(Kind::Volume, &row.volume_id));
+                    context.set("ec2:SnapshotID", id);
+                    context.set("ec2:SnapshotTime", views::time(row.started_at));
+                    context.set("ec2:VolumeSize", row.size_gib.to_string());
                 }
             }
             Kind::Subnet => {

@@ -99,8 +99,10 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
     let told = InstanceVolume {
         volume_id: row.id.clone(),
         size_bytes: row.spec.size_gib << 30,
-        // What leaves the instance does not go with it.
-        delete_on_termination: attachment.delete_on_termination && !attachment.progress.is_ending(),
+        // What leaves the instance does not go with it, nor does what is being stored.
+        delete_on_termination: attachment.delete_on_termination
+            && !attachment.progress.is_ending()
+            && state.pending_snapshot(&row.id).is_none(),
         attachment_epoch: row.epoch,
         // Volumes of images are made at their instance's launch, by hosts of before that did not say so, too.
         has_run: row.is_made || has_run && row.image_id.is_some(),
@@ -111,14 +113,13 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
         force_detach: attachment.progress == Progress::Forced,
         ..InstanceVolume::default()
     };
-    let Some(image_id) = &row.image_id else {
+    let Some(base) = state.base_of(row) else {
         return Some(told);
     };
-    let image = state.get::<Image>(image_id)?;
     Some(InstanceVolume {
-        image_id: image_id.clone(),
-        image_size_bytes: image.size,
-        image_digest: image.digest.clone(),
+        image_id: base.id.to_owned(),
+        image_size_bytes: base.size,
+        image_digest: base.digest.to_owned(),
         ..told
     })
 }

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use hearth_api::agent::{
-    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, VolumeIntent, VpcDelta,
-    VpcIntent, volume_intent,
+    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, SnapshotIntent, VolumeIntent,
+    VpcDelta, VpcIntent, volume_intent,
 };
 use prost::Message as _;
 
-use crate::state::{self, Claim, Concern, NetworkInterface, SecurityGroup, State, Topic, Volume, Vpc};
+use crate::state::{
+    self, Claim, Concern, NetworkInterface, SecurityGroup, Snapshot, State, Topic, Volume, Vpc,
+};
 use crate::views::Cloud;
 
 mod group;
@@ -52,6 +54,7 @@ pub struct Told {
     instances: BTreeMap<String, ToldInstance>,
     groups: BTreeMap<String, ToldGroup>,
     volumes: BTreeMap<String, VolumeIntent>,
+    snapshots: BTreeMap<String, SnapshotIntent>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +178,14 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
         .iter()
         .map(|volume| (volume.volume_id.clone(), volume.clone()));
     told.volumes = each.collect();
+    let snapshots: Vec<SnapshotIntent> = state
+        .by(&Snapshot::BY_HOST, host_id)
+        .filter_map(|row| snapshot(state, &row.id, host_id))
+        .collect();
+    let each = snapshots
+        .iter()
+        .map(|snapshot| (snapshot.snapshot_id.clone(), snapshot.clone()));
+    told.snapshots = each.collect();
     told.note_groups(state);
     let mut vpcs: BTreeMap<&str, VpcIntent> = BTreeMap::new();
     for id in told.vpcs() {
@@ -203,7 +214,7 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
             instances,
             vpcs,
             volumes,
-            snapshots: Vec::new(),
+            snapshots,
         },
         user_data,
         told,
@@ -213,7 +224,9 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
 /// What a host shall do with a volume of its own that no instance has.
 fn volume(state: &State, id: &str, host_id: &str) -> Option<VolumeIntent> {
     let row = state.get::<Volume>(id)?;
-    let desired = match row.deleting {
+    // Its contents are needed until they are stored.
+    let is_erased = row.deleting && state.pending_snapshot(id).is_none();
+    let desired = match is_erased {
         true => volume_intent::Desired::Erased,
         false => volume_intent::Desired::Kept,
     };
@@ -221,6 +234,23 @@ fn volume(state: &State, id: &str, host_id: &str) -> Option<VolumeIntent> {
         volume_id: row.id.clone(),
         epoch: row.epoch,
         desired: desired.into(),
+    })
+}
+
+/// A snapshot that a host shall store.
+fn snapshot(state: &State, id: &str, host_id: &str) -> Option<SnapshotIntent> {
+    let row = state.get::<Snapshot>(id)?;
+    let pending = row.pending().filter(|pending| pending.host_id == host_id)?;
+    if row.waits_for_instance(state) {
+        return None;
+    }
+    // Those that were given up are waited for no more.
+    let set_size = row.siblings(state).count() + usize::from(pending.set.is_some());
+    Some(SnapshotIntent {
+        snapshot_id: row.id.clone(),
+        volume_id: row.volume_id.clone(),
+        set_id: pending.set.clone().unwrap_or_default(),
+        set_size: u32::try_from(set_size).unwrap_or(u32::MAX),
     })
 }
 
@@ -275,6 +305,19 @@ pub fn changes(
                 None => {
                     if told.volumes.remove(volume_id).is_some() {
                         delta.removed_volumes.push(volume_id.clone());
+                    }
+                }
+            },
+            Concern::Snapshot { snapshot_id, .. } => match snapshot(state, snapshot_id, host_id) {
+                Some(intent) => {
+                    let before = told.snapshots.insert(snapshot_id.clone(), intent.clone());
+                    if before.as_ref() != Some(&intent) {
+                        delta.snapshots.push(intent);
+                    }
+                }
+                None => {
+                    if told.snapshots.remove(snapshot_id).is_some() {
+                        delta.removed_snapshots.push(snapshot_id.clone());
                     }
                 }
             },
@@ -362,5 +405,7 @@ impl Letter<IntentsDelta> {
             && delta.removed_vpcs.is_empty()
             && delta.volumes.is_empty()
             && delta.removed_volumes.is_empty()
+            && delta.snapshots.is_empty()
+            && delta.removed_snapshots.is_empty()
     }
 }

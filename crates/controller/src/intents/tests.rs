@@ -12,8 +12,8 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::state::tests::{a_host, a_volume, an_instance};
 use crate::state::{
-    AVAILABLE, Attachment, Host, Image, Instance, PRIMARY, Progress, Reservation, SecurityGroupRule, Subnet,
-    Tags, Tx, Volume,
+    AVAILABLE, Attachment, Contents, Host, Image, Instance, PRIMARY, Pending, Progress, Reservation,
+    SecurityGroupRule, Subnet, Tags, Tx, Volume,
 };
 
 const HOSTS: [&str; 3] = ["h-0", "h-1", "h-2"];
@@ -89,6 +89,9 @@ fn layout(tx: &mut Tx<'_>) {
         size: 1 << 20,
         digest: "00".into(),
         snapshot: String::new(),
+        devices: Vec::new(),
+        source: None,
+        failure: String::new(),
         is_public: false,
         shared_with: Default::default(),
         created_at: 0,
@@ -142,6 +145,29 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     });
 }
 
+fn a_snapshot(id: &str, volume: &Volume, set: Option<String>) -> Snapshot {
+    Snapshot {
+        id: id.to_owned(),
+        account_id: "1".into(),
+        region: "local-1".into(),
+        volume_id: volume.id.clone(),
+        size_gib: volume.spec.size_gib,
+        description: String::new(),
+        contents: Contents::Pending(Pending {
+            host_id: volume.host_id.clone().unwrap(),
+            is_frozen: false,
+            percent: 0,
+            set,
+        }),
+        stored: 0,
+        started_at: 0,
+        is_public: false,
+        shared_with: Default::default(),
+        deleted: false,
+        tags: Tags::new(),
+    }
+}
+
 fn attach(tx: &mut Tx<'_>, mut volume: Volume, instance: &Instance) {
     volume.epoch += 1;
     volume.attachment = Some(Attachment {
@@ -156,7 +182,7 @@ fn attach(tx: &mut Tx<'_>, mut volume: Volume, instance: &Instance) {
 fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     let instances: Vec<Instance> = tx.all::<Instance>().cloned().collect();
     let rules: Vec<SecurityGroupRule> = tx.all::<SecurityGroupRule>().cloned().collect();
-    match rng.random_range(0..13) {
+    match rng.random_range(0..15) {
         0..=2 if instances.len() < 60 => launch(tx, rng, number),
         3 | 4 => {
             let Some(gone) = instances.choose(rng) else { return };
@@ -175,6 +201,29 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
                 };
             }
             tx.remove::<Instance>(&gone.id);
+        }
+        13 => {
+            let free = tx
+                .all::<Volume>()
+                .filter(|volume| volume.host_id.is_some() && tx.pending_snapshot(&volume.id).is_none());
+            let free: Vec<Volume> = free.cloned().collect();
+            let Some(volume) = free.choose(rng) else { return };
+            let set = rng.random::<bool>().then(|| "set-1".to_owned());
+            tx.put(a_snapshot(&format!("snap-{number:05}"), volume, set));
+        }
+        14 => {
+            let pending = tx.all::<Snapshot>().filter(|row| row.pending().is_some());
+            let pending: Vec<String> = pending.map(|row| row.id.clone()).collect();
+            let Some(id) = pending.choose(rng) else { return };
+            match rng.random_range(0..3) {
+                0 => _ = tx.remove::<Snapshot>(id),
+                1 => tx.fail_snapshot(id, "the test said so"),
+                _ => {
+                    tx.update::<Snapshot>(id, |row| {
+                        row.contents = Contents::Completed { disk: None, at: 0 };
+                    });
+                }
+            }
         }
         10 => {
             let kept = tx.all::<Volume>().filter(|volume| volume.attachment.is_none());

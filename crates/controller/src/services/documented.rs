@@ -162,6 +162,7 @@ fn filters_that_ec2_documents_are_known() {
             security_groups::resources::FILTERS.told(),
         ),
         ("DescribeSecurityGroups", security_groups::FILTERS.told()),
+        ("DescribeSnapshots", snapshots::describe::FILTERS.told()),
         ("DescribeSubnets", subnets::FILTERS.told()),
         ("DescribeTags", tags::FILTERS.told()),
         ("DescribeVolumeStatus", volumes::status::FILTERS.told()),

@@ -16,7 +16,7 @@ use super::{answer, input, join_tokens};
 use crate::app::App;
 use crate::lifecycle::lose_host;
 use crate::scheduler::{Resources, inventory};
-use crate::state::{self, Claim, Drain, HostReport, Instance, JoinToken, State, Tx, Volume};
+use crate::state::{self, Claim, Drain, HostReport, Instance, JoinToken, Snapshot, State, Tx, Volume};
 use crate::views;
 
 /// Ids that a sentence names at most.
@@ -216,6 +216,16 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
         .collect();
     if !force {
         refuse_used(tx, &host_id)?;
+    }
+    let pending: Vec<String> = tx
+        .by(&Snapshot::BY_HOST, &host_id)
+        .map(|snapshot| snapshot.id.clone())
+        .collect();
+    for id in &pending {
+        tx.fail_snapshot(
+            id,
+            "The host of the volume was forgotten before the snapshot was stored.",
+        );
     }
     for id in &instance_ids {
         let change = tx.get::<Instance>(id).and_then(|row| lose_host(&row.lifecycle()));

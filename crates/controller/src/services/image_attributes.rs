@@ -5,24 +5,20 @@ use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode, Kind};
 use serde_json::json;
 
-use super::{images, input};
+use super::{images, input, sharing};
 use crate::app::App;
 use crate::state::{self, State};
 
-/// The group of all accounts, the only one that there is.
-const ALL: &str = "all";
-/// Accounts that an image is shared with.
-const MOST: usize = 1000;
 /// Characters of a description.
 const LONGEST: usize = 255;
 
-pub(super) fn describe(
+pub(super) async fn describe(
     app: &App,
-    request: &DescribeImageAttributeRequest,
+    request: DescribeImageAttributeRequest,
 ) -> Result<ImageAttribute, ApiError> {
     let id = input::id(Kind::Image, &request.image_id, "ImageId")?;
     let state = app.state();
-    let row = state.get::<state::Image>(&id).filter(|row| row.is_available());
+    let row = state.get::<state::Image>(&id).filter(|row| row.is_registered());
     let row = row.ok_or_else(|| Kind::Image.not_found(&[&id]))?;
     let mut told = ImageAttribute {
         image_id: row.id.clone(),
@@ -57,7 +53,7 @@ fn unknown(attribute: &str) -> ApiError {
 /// # Errors
 /// `AuthFailure`: it is another account's. `InvalidAMIID.NotFound`.
 pub(super) fn own<'s>(state: &'s State, id: &str) -> Result<&'s state::Image, ApiError> {
-    let seen = state.get::<state::Image>(id).filter(|row| row.is_available());
+    let seen = state.get::<state::Image>(id).filter(|row| row.is_registered());
     seen.ok_or_else(|| Kind::Image.not_found(&[id]))?;
     state.own(id).ok_or_else(|| {
         ApiError::new(
@@ -68,21 +64,18 @@ pub(super) fn own<'s>(state: &'s State, id: &str) -> Result<&'s state::Image, Ap
 }
 
 fn permissions(row: &state::Image) -> Vec<LaunchPermission> {
-    let everybody = row.is_public.then(|| LaunchPermission {
-        group: ALL.to_owned(),
-        user_id: String::new(),
-    });
-    let accounts = row.shared_with.iter().map(|account| LaunchPermission {
-        group: String::new(),
-        user_id: account.clone(),
-    });
-    everybody.into_iter().chain(accounts).collect()
+    let told = sharing::tell(row.is_public, &row.shared_with);
+    told.map(|named| LaunchPermission {
+        user_id: named.account,
+        group: named.group,
+    })
+    .collect()
 }
 
 /// What a request asks for.
 #[derive(Debug)]
 enum Change {
-    Permissions(LaunchPermissionModifications),
+    Permissions(sharing::Change),
     Description(String),
 }
 
@@ -93,40 +86,27 @@ fn change(request: &ModifyImageAttributeRequest) -> Result<Change, ApiError> {
         request.attribute.as_str(),
     ) {
         (Some(_), Some(_), _) => Err(ApiError::combination("LaunchPermission", "Description")),
-        (Some(given), None, "" | "launchPermission") => Ok(Change::Permissions(given.clone())),
+        (Some(given), None, "" | "launchPermission") => Ok(Change::Permissions(sharing::Change {
+            add: named(&given.add),
+            remove: named(&given.remove),
+        })),
         (None, Some(given), "" | "description") => Ok(Change::Description(given.value.clone())),
         (None, None, "description") => Ok(Change::Description(request.value.clone())),
-        (None, None, "launchPermission") => listed(request),
+        (None, None, "launchPermission") => {
+            let groups = &request.user_groups;
+            sharing::listed(&request.operation_type, groups, &request.user_ids).map(Change::Permissions)
+        }
         (None, None, "") => Err(ApiError::missing("LaunchPermission")),
         (_, _, other) => Err(unknown(other)),
     }
 }
 
-/// The older form of a request.
-fn listed(request: &ModifyImageAttributeRequest) -> Result<Change, ApiError> {
-    let groups = request.user_groups.iter().map(|group| LaunchPermission {
-        group: group.clone(),
-        user_id: String::new(),
+fn named(given: &[LaunchPermission]) -> Vec<sharing::Named> {
+    let named = given.iter().map(|permission| sharing::Named {
+        account: permission.user_id.clone(),
+        group: permission.group.clone(),
     });
-    let accounts = request.user_ids.iter().map(|account| LaunchPermission {
-        group: String::new(),
-        user_id: account.clone(),
-    });
-    let named = groups.chain(accounts).collect();
-    let mut modifications = LaunchPermissionModifications::default();
-    match request.operation_type.as_str() {
-        "add" => modifications.add = named,
-        "remove" => modifications.remove = named,
-        "" => return Err(ApiError::missing("OperationType")),
-        other => {
-            return Err(ApiError::invalid_value(
-                "OperationType",
-                other,
-                "Expecting add or remove.",
-            ));
-        }
-    }
-    Ok(Change::Permissions(modifications))
+    named.collect()
 }
 
 pub(super) async fn modify(
@@ -147,8 +127,7 @@ pub(super) async fn modify(
             match change {
                 Change::Description(text) => row.description = text,
                 Change::Permissions(asked) => {
-                    share(&mut row, &asked.add, true)?;
-                    share(&mut row, &asked.remove, false)?;
+                    sharing::apply(&asked, &mut row.is_public, &mut row.shared_with)?;
                 }
             }
             tx.audit(json!({ "image": row.id, "public": row.is_public, "shared_with": row.shared_with }));
@@ -157,35 +136,6 @@ pub(super) async fn modify(
             Ok(ModifyImageAttributeResponse {})
         })
         .await
-}
-
-fn share(row: &mut state::Image, named: &[LaunchPermission], may: bool) -> Result<(), ApiError> {
-    let item = |value: &str, of: &str| {
-        ApiError::new(
-            ErrorCode::InvalidAmiAttributeItemValue,
-            format!("Invalid attribute item value \"{value}\" for {of} item type."),
-        )
-    };
-    for LaunchPermission { user_id, group } in named {
-        match (user_id.as_str(), group.as_str()) {
-            ("", ALL) => row.is_public = may,
-            (account, "") if account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) => {
-                if may {
-                    row.shared_with.insert(account.to_owned());
-                } else {
-                    row.shared_with.remove(account);
-                }
-            }
-            (account, "") => return Err(item(account, "userId")),
-            ("", group) => return Err(item(group, "group")),
-            _ => return Err(ApiError::combination("UserId", "Group")),
-        }
-    }
-    if row.shared_with.len() > MOST {
-        let message = format!("An image is shared with at most {MOST} accounts. Share it with all.");
-        return Err(ApiError::new(ErrorCode::ResourceLimitExceeded, message));
-    }
-    Ok(())
 }
 
 pub(super) async fn reset(

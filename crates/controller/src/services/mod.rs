@@ -25,6 +25,7 @@ use hearth_api::v1::profile_associations_server::ProfileAssociationsServer;
 use hearth_api::v1::regions_server::RegionsServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
 use hearth_api::v1::service_quotas_server::ServiceQuotasServer;
+use hearth_api::v1::snapshots_server::SnapshotsServer;
 use hearth_api::v1::ssm_server::SsmServer;
 use hearth_api::v1::sts_server::StsServer;
 use hearth_api::v1::subnets_server::SubnetsServer;
@@ -62,6 +63,8 @@ mod regions;
 mod requirements;
 mod security_groups;
 mod service_quotas;
+mod sharing;
+mod snapshots;
 pub(crate) mod ssm;
 mod sts;
 mod subnets;
@@ -70,6 +73,7 @@ mod volumes;
 mod vpcs;
 mod watch;
 
+pub use image_disks::Imports;
 pub(crate) use instances::TOKENS_OPTIONAL;
 pub(crate) use profile_associations::tell_profile;
 pub(crate) use volumes::devices::Slot;
@@ -141,7 +145,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
             .add_service(service!(IamRolesServer, iam::Roles(app())))
             .add_service(service!(IamInstanceProfilesServer, iam::InstanceProfiles(app())))
             .add_service(service!(IamPoliciesServer, iam::Policies(app())))
-            .add_service(service!(ImageDisksServer, image_disks::ImageDisks::new(app())))
+            .add_service(service!(ImageDisksServer, image_disks::ImageDisks(app())))
             .add_service(service!(ImagesServer, images::Images(app())))
             .add_service(service!(
                 InstanceTypesServer,
@@ -166,6 +170,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 ServiceQuotasServer,
                 service_quotas::ServiceQuotas(app())
             ))
+            .add_service(service!(SnapshotsServer, snapshots::Snapshots(app())))
             .add_service(service!(SsmServer, ssm::Ssm(app())))
             .add_service(service!(StsServer, sts::Sts(app())))
             .add_service(service!(SubnetsServer, subnets::Subnets(app())))

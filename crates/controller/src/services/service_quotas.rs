@@ -139,6 +139,13 @@ const QUOTAS: &[Quota] = &[
         Most::Always(devices::MAX_VOLUMES),
     ),
     quota(
+        "ebs",
+        "hearth-snapshots",
+        "Snapshots",
+        ACCOUNT,
+        Most::Bound(state::Snapshot::BOUND),
+    ),
+    quota(
         "ec2",
         "L-B665C33B",
         "AMIs",

@@ -13,6 +13,8 @@ pub enum Concern {
     Instance { host_id: String, instance_id: String },
     /// A volume that no instance has: of interest to its host.
     Volume { host_id: String, volume_id: String },
+    /// A snapshot that is not stored yet: of interest to the host of its volume.
+    Snapshot { host_id: String, snapshot_id: String },
     /// Rules of a security group: of interest to hosts that filter by them.
     Rules { group_id: String },
     /// Whether the address is a member of the group: of interest to hosts whose rules name the group.
@@ -33,9 +35,10 @@ pub enum Topic {
 impl Concern {
     pub fn topic(&self) -> Topic {
         match self {
-            Self::Host { host_id } | Self::Instance { host_id, .. } | Self::Volume { host_id, .. } => {
-                Topic::Host(host_id.clone())
-            }
+            Self::Host { host_id }
+            | Self::Instance { host_id, .. }
+            | Self::Volume { host_id, .. }
+            | Self::Snapshot { host_id, .. } => Topic::Host(host_id.clone()),
             Self::Rules { group_id } => Topic::Rules(group_id.clone()),
             Self::Member { group_id, .. } => Topic::Members(group_id.clone()),
         }

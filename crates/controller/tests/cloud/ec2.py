@@ -146,7 +146,7 @@ assert change["InstanceId"] == identity and change["CurrentState"]["Code"] in (3
 message = refused("InvalidInstanceID.NotFound", 400, ec2.describe_instances, InstanceIds=["i-0123456789abcdef0"])
 assert "i-0123456789abcdef0" in message, message
 refused("InvalidAction", 400, ec2.create_vpn_gateway, Type="ipsec.1")
-refused("InvalidAction", 400, ec2.register_image, Name="by a snapshot")
+refused("MissingParameter", 400, ec2.register_image, Name="of no snapshot")
 
 # Whoever is not the owner.
 refused("AuthFailure", 401, client(secret="x" * 40).describe_vpcs)

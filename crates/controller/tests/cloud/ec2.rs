@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 
+use hearth_api::v1;
+
 use crate::support::{Cloud, Hearthd, script};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +27,7 @@ async fn botocore_finds_ec2() {
     assert_eq!(std::fs::read_to_string(&credentials).unwrap(), before);
     assert!(!cloud.hearthd.log().contains("aws_secret"));
 
-    run(python, cloud, "http", "ec2.py", &before).await;
+    run(python, cloud, "http", "ec2.py", &before, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +42,7 @@ async fn policies_decide_what_users_and_roles_may() {
         return;
     };
     let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
-    run(python, cloud, "https", "iam.py", &profile).await;
+    run(python, cloud, "https", "iam.py", &profile, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +55,7 @@ async fn younger_services_speak_json() {
         return;
     };
     let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
-    run(python, cloud, "http", "calls.py", &profile).await;
+    run(python, cloud, "http", "calls.py", &profile, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,11 +68,55 @@ async fn volumes_live_as_botocore_has_it() {
         return;
     };
     let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
-    run(python, cloud, "http", "volumes.py", &profile).await;
+    run(python, cloud, "http", "volumes.py", &profile, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_live_as_botocore_has_it() {
+    with_a_region_and_a_tenant("snapshots_live_as_botocore_has_it", "snapshots.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_snapshots_as_botocore_has_it() {
+    with_a_region_and_a_tenant("images_are_snapshots_as_botocore_has_it", "amis.py").await;
+}
+
+/// Runs a script in a cloud that has another region and another account.
+async fn with_a_region_and_a_tenant(test: &str, script: &str) {
+    let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
+        println!("SKIPPED: {test}: HEARTH_PYTHON is not set (scripts/test sets it)");
+        return;
+    };
+    let Some(cloud) = Cloud::with(&["--ec2-listen", "127.0.0.1:0"]).await else {
+        return;
+    };
+    let region = v1::CreateRegionRequest {
+        region_name: "lab-2".into(),
+        availability_zones: vec!["lab-2a".into()],
+        dry_run: false,
+    };
+    let made = cloud.client.clone().cloud_regions.create_region(region).await;
+    made.unwrap();
+    let account = v1::CreateAccountRequest {
+        account_name: "team-a".into(),
+        dry_run: false,
+    };
+    let made = cloud.client.clone().accounts.create_account(account).await;
+    let made = made.unwrap().into_inner();
+    let profile = std::fs::read_to_string(cloud.hearthd.data().join("credentials")).unwrap();
+    let more = ["lab-2", &made.access_key_id, &made.secret_access_key];
+    run(python, cloud, "http", script, &profile, &more).await;
 }
 
 /// Runs a script against the port. What was refused is in the log, and the secret of the owner's profile is not.
-async fn run(python: OsString, cloud: Cloud, scheme: &'static str, script: &str, profile: &str) {
+async fn run(
+    python: OsString,
+    cloud: Cloud,
+    scheme: &'static str,
+    script: &str,
+    profile: &str,
+    more: &[&str],
+) {
     let session = cloud.connect().await;
     let obeying = session.obey();
     cloud.until_connected().await;
@@ -79,6 +125,7 @@ async fn run(python: OsString, cloud: Cloud, scheme: &'static str, script: &str,
     let endpoints = std::fs::read_to_string(cloud.hearthd.data().join("endpoints.json")).unwrap();
     let endpoints: serde_json::Value = serde_json::from_str(&endpoints).unwrap();
     let image_id = cloud.image_id.clone();
+    let more: Vec<String> = more.iter().map(ToString::to_string).collect();
     let output = tokio::task::spawn_blocking(move || {
         script
             .arg(format!(
@@ -88,6 +135,7 @@ async fn run(python: OsString, cloud: Cloud, scheme: &'static str, script: &str,
             .arg("local-1")
             .arg(&credentials)
             .arg(image_id)
+            .args(more)
             .env("AWS_CA_BUNDLE", endpoints["ca_bundle"].as_str().unwrap())
             .output()
             .unwrap()

@@ -339,6 +339,7 @@ async fn equal_disks_are_kept_once_and_go_with_the_last_image() {
     let deregister = async |image_id: String| {
         let request = v1::DeregisterImageRequest {
             image_id,
+            delete_associated_snapshots: true,
             ..Default::default()
         };
         client.clone().images.deregister_image(request).await.unwrap();

@@ -222,6 +222,7 @@ async fn terminated_instances_are_forgotten_after_a_while() {
         .clone();
     let deregister = v1::DeregisterImageRequest {
         image_id: cloud.image_id.clone(),
+        delete_associated_snapshots: true,
         dry_run: false,
     };
     cloud

@@ -28,6 +28,7 @@ mod reflection;
 mod regions;
 mod sharing;
 mod silence;
+mod snapshots;
 mod support;
 mod trust;
 mod uploads;

@@ -1,5 +1,6 @@
 //! A real `hearthd` process in a directory of its own, and a host agent that only pretends to run instances.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -15,7 +16,8 @@ use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::{
     AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello,
     InstanceIntent, InstanceObservation, InstanceVolume, Intents, KeyTaken, Observation, RenewRequest,
-    Repair, RunEnd, VolumeObservation, agent_message, control_message, volume_intent, volume_observation,
+    Repair, RunEnd, SnapshotBegin, SnapshotChunk, SnapshotObservation, SnapshotPart, VolumeObservation,
+    agent_message, control_message, snapshot_observation, snapshot_part, volume_intent, volume_observation,
 };
 use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
 use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
@@ -407,6 +409,8 @@ impl Host {
             kept: Intents::default(),
             acknowledges: true,
             erases: false,
+            freezes: false,
+            client,
             first: Some(first),
         })
     }
@@ -458,6 +462,10 @@ pub struct Session {
     pub acknowledges: bool,
     /// Whether it erases volumes as it is told.
     pub erases: bool,
+    /// Whether it says that the points in time of snapshots have come.
+    pub freezes: bool,
+    /// For calls beside the session.
+    pub client: ControlPlaneClient<Channel>,
     /// What came down while connecting.
     first: Option<Result<Option<ControlMessage>, Status>>,
 }
@@ -495,9 +503,37 @@ impl Session {
             instances,
             capacity: None,
             erased_volumes: erased.collect(),
-            snapshots: Vec::new(),
+            snapshots: self.frozen(),
             repairs: Vec::new(),
         }))
+    }
+
+    /// What the host keeps.
+    pub fn kept(&self) -> &Intents {
+        &self.kept
+    }
+
+    fn frozen(&self) -> Vec<SnapshotObservation> {
+        let frozen = self.kept.snapshots.iter().filter(|_| self.freezes);
+        let told = frozen.map(|snapshot| SnapshotObservation {
+            snapshot_id: snapshot.snapshot_id.clone(),
+            state: snapshot_observation::State::Frozen.into(),
+            message: String::new(),
+        });
+        told.collect()
+    }
+
+    /// Says something of a snapshot.
+    pub async fn observe_snapshot(&self, id: &str, state: snapshot_observation::State, message: &str) {
+        let mut said = self.observation(Vec::new());
+        if let Some(agent_message::Message::Observation(observation)) = &mut said.message {
+            observation.snapshots = vec![SnapshotObservation {
+                snapshot_id: id.to_owned(),
+                state: state.into(),
+                message: message.to_owned(),
+            }];
+        }
+        let _ = self.up.send(said).await;
     }
 
     pub async fn next(&mut self) -> Result<control_message::Message, Status> {
@@ -559,13 +595,30 @@ impl Session {
 
     /// Makes everything so at once, until the session ends.
     pub fn obey(mut self) -> tokio::task::JoinHandle<()> {
-        self.erases = true;
+        (self.erases, self.freezes) = (true, true);
+        let mut stored = BTreeSet::new();
+        let mut sizes = BTreeMap::new();
         tokio::spawn(async move {
             while let Ok(Some(down)) = self.message().await {
                 match down.message {
                     Some(control_message::Message::Intents(intents)) => {
                         let seen = intents.instances.iter().map(obeyed).collect();
                         self.observe(seen).await;
+                        let volumes = intents.instances.iter().flat_map(|intent| &intent.volumes);
+                        sizes.extend(volumes.map(|volume| (volume.volume_id.clone(), volume.size_bytes)));
+                        for wanted in intents.snapshots {
+                            if !stored.insert(wanted.snapshot_id.clone()) {
+                                continue;
+                            }
+                            let client = self.client.clone();
+                            // No volume is smaller.
+                            let size = sizes.get(&wanted.volume_id).copied().unwrap_or(1 << 30);
+                            let whole = vec![(0, wanted.volume_id.into_bytes())];
+                            tokio::spawn(async move {
+                                // It may have been given up meanwhile.
+                                let _ = store(client, begin(&wanted.snapshot_id, size, ""), whole).await;
+                            });
+                        }
                     }
                     Some(control_message::Message::Endpoints(_)) => {}
                     Some(control_message::Message::ConsoleRequest(request)) => {
@@ -589,6 +642,43 @@ impl Session {
             }
         })
     }
+}
+
+/// The beginning of a snapshot that is told as changes of a base.
+pub fn begin(snapshot_id: &str, size_bytes: u64, base_id: &str) -> SnapshotBegin {
+    SnapshotBegin {
+        snapshot_id: snapshot_id.to_owned(),
+        size_bytes,
+        base_id: base_id.to_owned(),
+        chunks: 0,
+    }
+}
+
+/// Stores a snapshot of which these chunks are told, each filled up with zeros.
+pub async fn store(
+    mut client: ControlPlaneClient<Channel>,
+    mut begin: SnapshotBegin,
+    chunks: Vec<(u64, Vec<u8>)>,
+) -> Result<(), Status> {
+    begin.chunks = chunks.len() as u64;
+    client
+        .store_snapshot(tokio_stream::iter(parts(begin, chunks)))
+        .await
+        .map(|_| ())
+}
+
+pub fn parts(begin: SnapshotBegin, chunks: Vec<(u64, Vec<u8>)>) -> Vec<SnapshotPart> {
+    let chunks = chunks.into_iter().map(|(index, mut data)| {
+        if !data.is_empty() {
+            data.resize(CHUNK, 0);
+        }
+        snapshot_part::Part::Chunk(SnapshotChunk { index, data })
+    });
+    let begin = std::iter::once(snapshot_part::Part::Begin(begin));
+    begin
+        .chain(chunks)
+        .map(|part| SnapshotPart { part: Some(part) })
+        .collect()
 }
 
 fn obeyed(intent: &InstanceIntent) -> InstanceObservation {

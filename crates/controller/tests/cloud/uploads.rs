@@ -269,8 +269,10 @@ async fn disks_of_an_older_version_go_into_the_repository() {
     let pool = sqlx::SqlitePool::connect_with(sqlx::sqlite::SqliteConnectOptions::new().filename(&database))
         .await
         .unwrap();
-    let older = "UPDATE objects SET body = json_remove(json_set(body, '$.digest', ''), '$.snapshot') WHERE kind = 'image'";
-    sqlx::query(older).execute(&pool).await.unwrap();
+    let older = "UPDATE objects SET body = json_remove(json_set(body, '$.digest', ''), '$.snapshot', '$.devices') WHERE kind = 'image'";
+    for change in [older, "DELETE FROM objects WHERE kind = 'snapshot'"] {
+        sqlx::query(change).execute(&pool).await.unwrap();
+    }
     pool.close().await;
     cloud.hearthd.spawn();
     let mut session = cloud.connect().await;
@@ -284,4 +286,21 @@ async fn disks_of_an_older_version_go_into_the_repository() {
         cloud.hearthd.only_disk().await == whole,
         "what no image names is swept"
     );
+    // Images of before have snapshots now, as far as their disks are there.
+    let request = v1::DescribeSnapshotsRequest::default();
+    let mut client = cloud.hearthd.client().await;
+    let told = client.snapshots.describe_snapshots(request).await;
+    let told = told.unwrap().into_inner().snapshots;
+    assert_eq!((told.len(), told[0].state.as_str()), (1, "completed"));
+    let request = v1::DescribeImagesRequest::default();
+    let images = client.images.describe_images(request).await;
+    for image in images.unwrap().into_inner().images {
+        let root = image.block_device_mappings[0].ebs.as_ref().unwrap();
+        let expected = if image.name == "tiny" {
+            &told[0].snapshot_id
+        } else {
+            ""
+        };
+        assert_eq!(root.snapshot_id, expected);
+    }
 }

@@ -9,7 +9,7 @@ use crate::inspection::Inspected;
 ///
 /// # Errors
 /// It is none of EC2's three values.
-pub(super) fn asked(value: &str) -> Result<Option<BootMode>, ApiError> {
+pub(in crate::services) fn asked(value: &str) -> Result<Option<BootMode>, ApiError> {
     if value.is_empty() {
         return Ok(None);
     }
@@ -24,7 +24,10 @@ pub(super) fn asked(value: &str) -> Result<Option<BootMode>, ApiError> {
 ///
 /// # Errors
 /// The disk cannot do what was asked for; the error says what is in the way.
-pub(super) fn registered(asked: Option<BootMode>, disk: &Inspected) -> Result<BootMode, ApiError> {
+pub(in crate::services) fn registered(
+    asked: Option<BootMode>,
+    disk: &Inspected,
+) -> Result<BootMode, ApiError> {
     let can = disk.boot_mode;
     let Some(asked) = asked else { return Ok(can) };
     if can.admits(asked) {

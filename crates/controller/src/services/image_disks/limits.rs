@@ -8,7 +8,7 @@ use hearth_api::{ApiError, ErrorCode};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::state::{Image, State};
+use crate::state::{Image, Snapshot, State};
 
 /// Uploads at the same time. Each holds up to two messages in memory.
 const AT_ONCE: usize = 16;
@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// The uploads under way, by account.
 #[derive(Debug, Default)]
-pub(super) struct Uploads(Mutex<HashMap<String, UnderWay>>);
+pub(in crate::services) struct Uploads(Mutex<HashMap<String, UnderWay>>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct UnderWay {
@@ -35,7 +35,7 @@ struct UnderWay {
 
 /// An upload's place among those under way, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(in crate::services) struct Slot {
     uploads: Arc<Uploads>,
     account_id: String,
     bytes: u64,
@@ -44,7 +44,7 @@ pub(super) struct Slot {
 impl Uploads {
     /// # Errors
     /// Too many uploads are under way, or the image would be too much once all of them are registered.
-    pub(super) fn admit(
+    pub(in crate::services) fn admit(
         self: &Arc<Self>,
         account_id: &str,
         bytes: u64,
@@ -93,10 +93,32 @@ impl Drop for Slot {
     }
 }
 
+/// An account's images, and the bytes that are stored for its images and snapshots.
+pub(in crate::services) fn totals(state: &State, account_id: &str) -> [u64; 2] {
+    let [images, _] = state.sum(&Image::TOTAL, account_id);
+    let [_, stored] = state.sum(&Snapshot::TOTAL, account_id);
+    [images, stored]
+}
+
 /// Whether one more image of `bytes` bytes may be stored for an account.
-pub(super) fn one_more(state: &State, account_id: &str, config: &Config, bytes: u64) -> Result<(), ApiError> {
-    let [count, stored] = state.sum(&Image::TOTAL, account_id);
+pub(in crate::services) fn one_more(
+    state: &State,
+    account_id: &str,
+    config: &Config,
+    bytes: u64,
+) -> Result<(), ApiError> {
+    let [count, stored] = totals(state, account_id);
     within(config, count + 1, stored.saturating_add(bytes))
+}
+
+/// Whether anything more may be stored for an account.
+pub(in crate::services) fn has_room(
+    state: &State,
+    account_id: &str,
+    config: &Config,
+) -> Result<(), ApiError> {
+    let [_, stored] = totals(state, account_id);
+    within(config, 0, stored.saturating_add(1))
 }
 
 fn within(config: &Config, images: u64, bytes: u64) -> Result<(), ApiError> {
@@ -104,8 +126,8 @@ fn within(config: &Config, images: u64, bytes: u64) -> Result<(), ApiError> {
         ApiError::new(
             ErrorCode::ResourceLimitExceeded,
             format!(
-                "{what}, those being uploaded and deregistered ones in use included. Deregister images, or start \
-                 hearthd with a larger limit."
+                "{what}, what is being uploaded, or is deregistered and in use, included. Deregister images, delete \
+                 snapshots, or start hearthd with a larger limit."
             ),
         )
     };
@@ -117,7 +139,7 @@ fn within(config: &Config, images: u64, bytes: u64) -> Result<(), ApiError> {
     }
     if bytes > u64::from(config.image_gib_limit) << 30 {
         return Err(exceeded(format!(
-            "The disks of an account's images may have {} GiB together (--image-gib-limit)",
+            "The disks of an account's images and snapshots may have {} GiB together (--image-gib-limit)",
             config.image_gib_limit
         )));
     }

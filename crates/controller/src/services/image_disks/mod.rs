@@ -14,28 +14,22 @@ use crate::app::App;
 use crate::inspection::Inspections;
 use crate::state::{AVAILABLE, Image};
 
-mod boot_mode;
-mod limits;
+pub(super) mod boot_mode;
+pub(super) mod limits;
+pub(super) mod look;
 mod unpacked;
 mod upload;
 mod upload_image;
 
 use limits::Uploads;
 
-pub(super) struct ImageDisks {
-    app: Arc<App>,
-    uploads: Arc<Uploads>,
-    inspections: Inspections,
-}
+pub(super) struct ImageDisks(pub(super) Arc<App>);
 
-impl ImageDisks {
-    pub(super) fn new(app: Arc<App>) -> Self {
-        Self {
-            app,
-            uploads: Arc::default(),
-            inspections: Inspections::default(),
-        }
-    }
+/// What bounds how many disks become images at the same time.
+#[derive(Debug, Default)]
+pub struct Imports {
+    pub(super) uploads: Arc<Uploads>,
+    pub(super) inspections: Inspections,
 }
 
 #[tonic::async_trait]
@@ -45,14 +39,14 @@ impl image_disks_server::ImageDisks for ImageDisks {
         request: Request<Streaming<UploadImageRequest>>,
     ) -> Result<Response<UploadImageResponse>, Status> {
         let parts = request.into_inner();
-        answer(upload_image::upload_image(&self.app, &self.uploads, &self.inspections, parts).await)
+        answer(upload_image::upload_image(&self.0, parts).await)
     }
 
     async fn describe_image_disks(
         &self,
         request: Request<DescribeImageDisksRequest>,
     ) -> Result<Response<DescribeImageDisksResponse>, Status> {
-        answer(describe(&self.app, &request.into_inner()))
+        answer(describe(&self.0, &request.into_inner()))
     }
 }
 

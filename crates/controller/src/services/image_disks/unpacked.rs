@@ -7,17 +7,13 @@ use super::limits::Patience;
 use super::upload::Upload;
 use super::upload_image::{MAX_SIZE, blocking, not_bootable};
 use crate::app::App;
-use crate::inspection::{Inspections, Piece};
+use crate::inspection::Piece;
 
 /// A disk may be in a compressed file.
 const LAYERS: usize = 2;
 
 /// The raw disk of an upload; the upload itself where it is one.
-pub(super) async fn raw(
-    app: &App,
-    inspections: &Inspections,
-    mut upload: Upload,
-) -> Result<Upload, ApiError> {
+pub(super) async fn raw(app: &App, mut upload: Upload) -> Result<Upload, ApiError> {
     for layer in 0..LAYERS {
         let (format, file);
         (upload, format, file) = blocking(move || {
@@ -31,24 +27,21 @@ pub(super) async fn raw(
             break;
         }
         tracing::info!(%format, "an upload is unpacked");
-        upload = unpack(app, inspections, &upload, file).await?;
+        upload = unpack(app, &upload, file).await?;
     }
     Ok(upload)
 }
 
-async fn unpack(
-    app: &App,
-    inspections: &Inspections,
-    packed: &Upload,
-    file: std::fs::File,
-) -> Result<Upload, ApiError> {
+async fn unpack(app: &App, packed: &Upload, file: std::fs::File) -> Result<Upload, ApiError> {
     let most = MAX_SIZE
         .unsigned_abs()
         .min(u64::from(app.config.image_gib_limit) << 30);
     let path = packed.beside();
     let mut upload = blocking(move || Upload::of_unknown_size(path, most)).await?;
     let mut patience = Patience::new(&app.config);
-    let mut unpacking = inspections
+    let mut unpacking = app
+        .imports
+        .inspections
         .unpack(file, most)
         .await
         .map_err(|error| not_bootable(&error))?;

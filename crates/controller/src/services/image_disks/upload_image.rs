@@ -1,7 +1,6 @@
 //! UploadImage: the bytes go to a file of their own, are looked into, go to the repository, and become an AMI by the commit of
 //! its row.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hearth_api::v1::{UploadImageRequest, UploadImageResponse, upload_image_request};
@@ -11,16 +10,17 @@ use serde_json::json;
 use tonic::{Code, Streaming};
 use upload_image_request::{Chunk, Parameters, Part};
 
-use super::boot_mode;
-use super::limits::{Patience, Uploads, one_more};
+use super::limits::{Patience, one_more};
 use super::unpacked;
 use super::upload::{Upload, UploadError, full};
+use super::{boot_mode, limits};
 use crate::app::App;
 use crate::disks;
-use crate::inspection::{InspectError, Inspections};
+use crate::inspection::InspectError;
+use crate::services::images::{check_name, name_is_free};
 use crate::services::input;
 use crate::state::noun::keep_tags;
-use crate::state::{AVAILABLE, Image, Scope, State};
+use crate::state::{AVAILABLE, Disk, Image, ImageDevice, Snapshot};
 use crate::store::now;
 
 /// Bytes of an image: EC2's largest volume.
@@ -28,8 +28,6 @@ pub(super) const MAX_SIZE: i64 = 16 << 40;
 
 pub(super) async fn upload_image(
     app: &App,
-    uploads: &Arc<Uploads>,
-    inspections: &Inspections,
     mut parts: Streaming<UploadImageRequest>,
 ) -> Result<UploadImageResponse, ApiError> {
     let patience = Patience::new(&app.config);
@@ -46,17 +44,20 @@ pub(super) async fn upload_image(
     let totals = {
         let state = app.state();
         name_is_free(&state, &app.scope(), &parameters.name)?;
-        state.sum(&Image::TOTAL, &app.account())
+        limits::totals(&state, &app.account())
     };
     let size = parameters.size.unsigned_abs();
-    let _slot = uploads.admit(&app.account(), size, &app.config, totals)?;
+    let _slot = app
+        .imports
+        .uploads
+        .admit(&app.account(), size, &app.config, totals)?;
     if parameters.dry_run {
         return Err(ApiError::dry_run());
     }
 
     let id = Id::new(Kind::Image).to_string();
     let upload = receive(app, &id, size, &mut parts, patience).await?;
-    let upload = unpacked::raw(app, inspections, upload).await?;
+    let upload = unpacked::raw(app, upload).await?;
     let size = upload.size();
     let (upload, digest) = blocking(move || upload.finish()).await?;
     let (upload, disk) = blocking(move || {
@@ -64,7 +65,9 @@ pub(super) async fn upload_image(
         Ok((upload, disk))
     })
     .await?;
-    let info = inspections
+    let info = app
+        .imports
+        .inspections
         .inspect(disk)
         .await
         .map_err(|error| not_bootable(&error))?;
@@ -92,6 +95,9 @@ pub(super) async fn upload_image(
         size,
         digest,
         snapshot: snapshot.clone(),
+        devices: vec![ImageDevice::root(size, Some(snapshot.clone()))],
+        source: None,
+        failure: String::new(),
         kernel_path: match boot_mode {
             BootMode::Uefi => String::new(),
             BootMode::LegacyBios | BootMode::UefiPreferred => info.kernel_path,
@@ -110,6 +116,18 @@ pub(super) async fn upload_image(
             "kernel": image.kernel_path, "boot_mode": image.boot_mode.as_str() });
         tx.audit(detail);
         tx.event("image.registered", &image.id);
+        let disk = Disk {
+            name: image.snapshot.clone(),
+            size,
+            digest: image.digest.clone(),
+        };
+        // It has the name of its disk in the repository.
+        let gib = size.div_ceil(1 << 30);
+        tx.put(Snapshot {
+            description: format!("Uploaded for {}", image.id),
+            stored: size,
+            ..Snapshot::of_disk(&image.snapshot, &scope, Some(disk), gib, tx.now())
+        });
         tx.put(image);
         Ok::<_, ApiError>(())
     });
@@ -144,21 +162,7 @@ impl Drop for Litter<'_> {
 }
 
 fn check(parameters: &Parameters) -> Result<(), ApiError> {
-    let name = parameters.name.as_str();
-    let admitted = |c: char| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c);
-    if !(3..=128).contains(&name.len()) || !name.chars().all(admitted) {
-        return Err(ApiError::new(
-            ErrorCode::InvalidAmiNameMalformed,
-            format!("AMI names are 3 to 128 letters, digits and ()[] ./-'@_ characters; '{name}' is not."),
-        ));
-    }
-    if parameters.description.chars().count() > 255 {
-        return Err(ApiError::invalid_value(
-            "Description",
-            &parameters.description,
-            "At most 255 characters are admitted.",
-        ));
-    }
+    check_name(&parameters.name, &parameters.description)?;
     if !(1..=MAX_SIZE).contains(&parameters.size) {
         return Err(ApiError::invalid_value(
             "Size",
@@ -167,19 +171,6 @@ fn check(parameters: &Parameters) -> Result<(), ApiError> {
         ));
     }
     Ok(())
-}
-
-fn name_is_free(state: &State, scope: &Scope, name: &str) -> Result<(), ApiError> {
-    match state.image_named(scope, name) {
-        None => Ok(()),
-        Some(image) => Err(ApiError::new(
-            ErrorCode::InvalidAmiNameDuplicate,
-            format!(
-                "AMI name {name} is already in use by AMI {}. Choose another name, or deregister that one.",
-                image.id
-            ),
-        )),
-    }
 }
 
 /// Answers the whole file. A chunk is written while the next one comes; while nothing comes, no thread waits for it.

@@ -1,22 +1,22 @@
-//! The volumes that a launch asks for: its root volume, made of the AMI, and blank ones.
+//! The volumes that a launch asks for: those that the AMI has, changed as the launch says, and more, blank or made of
+//! snapshots.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/block-device-mapping-concepts.html>
 
 use std::collections::BTreeMap;
 
+use hearth_api::ApiError;
 use hearth_api::v1::{BlockDeviceMapping, EbsBlockDevice};
-use hearth_api::{ApiError, ErrorCode};
 
-use crate::catalog::volume_types::{VolumeSpec, VolumeType};
-use crate::services::volumes::devices::{self, Slot};
-use crate::state::Image;
+use crate::catalog::volume_types::VolumeSpec;
+use crate::services::images::devices::{self, Asked, refused};
+use crate::services::snapshots;
+use crate::services::volumes::devices::{Slot, check_count};
+use crate::state::{Image, ImageDevice, Snapshot, State};
 use crate::views::ROOT_DEVICE;
 
 /// Mappings that make sense by themselves.
 #[derive(Debug, Clone)]
-pub(super) struct Mappings {
-    root: EbsBlockDevice,
-    blank: Vec<Mapped>,
-}
+pub(super) struct Mappings(BTreeMap<Slot, (String, Asked)>);
 
 /// A volume of a launch.
 #[derive(Debug, Clone)]
@@ -26,139 +26,86 @@ pub(super) struct Mapped {
     pub delete_on_termination: bool,
     /// It is made of the AMI.
     pub is_root: bool,
-}
-
-fn refused(message: String) -> ApiError {
-    ApiError::new(ErrorCode::InvalidBlockDeviceMapping, message)
+    /// It is made of a snapshot.
+    pub snapshot_id: Option<String>,
 }
 
 /// # Errors
 /// What EC2 does not admit, or Hearth does not have.
 pub(super) fn check(mappings: &[BlockDeviceMapping]) -> Result<Mappings, ApiError> {
-    let mut devices = BTreeMap::new();
-    let mut root = EbsBlockDevice::default();
-    let mut blank = Vec::new();
-    for mapping in mappings {
-        let name = &mapping.device_name;
-        if name.is_empty() {
-            return Err(ApiError::missing("deviceName"));
-        }
-        let slot = Slot::of(name);
-        let is_root = slot.as_ref().is_some_and(Slot::is_root);
-        match (&mapping.no_device, &mapping.ebs) {
-            (Some(text), _) if !text.is_empty() => {
-                return Err(ApiError::new(
-                    ErrorCode::InvalidRequest,
-                    "The request received was invalid: NoDevice is an empty text, or is left out.",
-                ));
-            }
-            (Some(_), _) if is_root => {
-                return Err(refused(format!(
-                    "The root device {ROOT_DEVICE} cannot be left out."
-                )));
-            }
-            // The AMI has no such device.
-            (Some(_), _) => {}
-            (None, ebs) if is_root => root = of_root(ebs.as_ref())?,
-            (None, None) => return Err(ApiError::missing("ebs")),
-            (None, Some(ebs)) => blank.push(of_blank(name, ebs)?),
-        }
-        let slot =
-            slot.ok_or_else(|| refused(format!("Invalid device name {name}. {}", devices::ADMITTED)))?;
-        if let Some(other) = devices.insert(slot, name) {
+    let asked = devices::asked(mappings)?;
+    for (slot, (_, what)) in &asked {
+        let Asked::Ebs(ebs) = what else { continue };
+        if slot.is_root() && !ebs.snapshot_id.is_empty() {
             return Err(refused(format!(
-                "The device '{name}' is mapped twice: it is also '{other}'."
+                "The snapshot of the root device is the AMI's: leave '{}' out, or register an AMI of it.",
+                ebs.snapshot_id
             )));
         }
     }
-    devices::check_count(1 + blank.len())?;
-    Ok(Mappings { root, blank })
-}
-
-/// What no volume has.
-fn check_ebs(ebs: &EbsBlockDevice) -> Result<(), ApiError> {
-    if ebs.encrypted {
-        return Err(refused("Volumes cannot be encrypted in this version.".into()));
-    }
-    if !ebs.snapshot_id.is_empty() {
-        return Err(refused(format!(
-            "There are no snapshots in this version, and '{}' is one: name a size, and leave the snapshot out.",
-            ebs.snapshot_id
-        )));
-    }
-    Ok(())
-}
-
-fn of_root(ebs: Option<&EbsBlockDevice>) -> Result<EbsBlockDevice, ApiError> {
-    let ebs = ebs.cloned().unwrap_or_default();
-    check_ebs(&ebs)?;
-    let kind = volume_type(&ebs)?;
-    if !kind.boots() {
-        return Err(refused(format!(
-            "{} volumes cannot be boot volumes.",
-            kind.as_str()
-        )));
-    }
-    // The image's size is not known here.
-    if ebs.volume_size != 0 {
-        spec(&ebs, ebs.volume_size)?;
-    }
-    Ok(ebs)
-}
-
-fn of_blank(device: &str, ebs: &EbsBlockDevice) -> Result<Mapped, ApiError> {
-    check_ebs(ebs)?;
-    if ebs.volume_size == 0 {
-        return Err(ApiError::missing("size or snapshotId"));
-    }
-    Ok(Mapped {
-        device: device.to_owned(),
-        spec: spec(ebs, ebs.volume_size)?,
-        delete_on_termination: ebs.delete_on_termination.unwrap_or(true),
-        is_root: false,
-    })
-}
-
-fn volume_type(ebs: &EbsBlockDevice) -> Result<VolumeType, ApiError> {
-    match ebs.volume_type.as_str() {
-        "" => Ok(VolumeType::Gp3),
-        name => VolumeType::parse(name),
-    }
-}
-
-fn spec(ebs: &EbsBlockDevice, size_gib: i32) -> Result<VolumeSpec, ApiError> {
-    let given = |number: i32| (number != 0).then_some(number);
-    VolumeSpec::new(
-        volume_type(ebs)?,
-        size_gib,
-        given(ebs.iops),
-        given(ebs.throughput),
-    )
+    Ok(Mappings(asked))
 }
 
 impl Mappings {
     /// All volumes of a launch of an image, the root volume first.
     ///
     /// # Errors
-    /// The root volume is too small for the image.
-    pub(super) fn of(&self, image: &Image) -> Result<Vec<Mapped>, ApiError> {
-        let least = i32::try_from(image.size.div_ceil(1 << 30)).unwrap_or(i32::MAX);
-        let size = match self.root.volume_size {
-            0 => least,
-            size if size >= least => size,
-            size => {
-                return Err(refused(format!(
-                    "Volume of size {size}GB is smaller than the image '{}', expect size >= {least}GB",
-                    image.id
-                )));
-            }
-        };
-        let root = Mapped {
-            device: ROOT_DEVICE.to_owned(),
-            spec: spec(&self.root, size)?,
-            delete_on_termination: self.root.delete_on_termination.unwrap_or(true),
-            is_root: true,
-        };
-        Ok(std::iter::once(root).chain(self.blank.iter().cloned()).collect())
+    /// There are too many, or one is too small for what it is made of, or that is not there.
+    pub(super) fn of(&self, state: &State, image: &Image) -> Result<Vec<Mapped>, ApiError> {
+        let mut of_image: BTreeMap<Slot, &ImageDevice> = BTreeMap::new();
+        for device in &image.devices {
+            of_image.extend(Slot::of(&device.device).map(|slot| (slot, device)));
+        }
+        let mut all = Vec::new();
+        for slot in of_image
+            .keys()
+            .chain(self.0.keys().filter(|slot| !of_image.contains_key(slot)))
+        {
+            let own = of_image.get(slot);
+            let mapped = match (own, self.0.get(slot)) {
+                (_, Some((_, Asked::Without))) | (None, None) => continue,
+                (Some(own), None) => mapped(
+                    state,
+                    slot,
+                    &own.device,
+                    &devices::ebs(own),
+                    own.snapshot_id.as_deref(),
+                ),
+                (Some(own), Some((name, Asked::Ebs(asked)))) => {
+                    let over = devices::over(&devices::ebs(own), asked);
+                    let is_own = asked.snapshot_id.is_empty();
+                    let of_image = own.snapshot_id.as_deref().filter(|_| is_own);
+                    mapped(state, slot, name, &over, of_image)
+                }
+                (None, Some((name, Asked::Ebs(asked)))) => mapped(state, slot, name, asked, None),
+            };
+            all.push(mapped?);
+        }
+        check_count(all.len())?;
+        all.sort_by_key(|volume| !volume.is_root);
+        Ok(all)
     }
+}
+
+/// `of_image`: the snapshot that is the image's to give, whoever it belongs to.
+fn mapped(
+    state: &State,
+    slot: &Slot,
+    name: &str,
+    ebs: &EbsBlockDevice,
+    of_image: Option<&str>,
+) -> Result<Mapped, ApiError> {
+    let snapshot = match (of_image, ebs.snapshot_id.as_str()) {
+        (Some(id), _) => state.of_anybody::<Snapshot>(id),
+        (None, "") => None,
+        (None, id) => Some(snapshots::usable(state, id)?),
+    };
+    let is_root = slot.is_root();
+    Ok(Mapped {
+        device: if is_root { ROOT_DEVICE } else { name }.to_owned(),
+        spec: devices::spec(ebs, devices::size(ebs, snapshot)?)?,
+        delete_on_termination: ebs.delete_on_termination.unwrap_or(true),
+        is_root,
+        snapshot_id: snapshot.map(|snapshot| snapshot.id.clone()).filter(|_| !is_root),
+    })
 }

@@ -132,7 +132,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
     plan.request.image_id = ssm::image_id(app, state, &app.scope(), &plan.request.image_id)?;
     let wish = Wish::of_launch(app, state, plan.request.placement.as_ref())?;
     let image = image(state, &plan.request.image_id)?;
-    let volumes = plan.mappings.of(image)?;
+    let volumes = plan.mappings.of(state, image)?;
     let public_key = public_key(app, state, &plan.request.key_name)?;
     let profile_id = profile_associations::named(app, state, plan.request.iam_instance_profile.as_ref())?;
     let allowed = allowed(app, state, &plan)?;
@@ -201,6 +201,10 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
 fn image<'s>(state: &'s State, id: &str) -> Result<&'s Image, ApiError> {
     match state.get::<Image>(id) {
         Some(image) if image.is_available() => Ok(image),
+        Some(image) if image.is_registered() => Err(ApiError::new(
+            ErrorCode::InvalidAmiIdUnavailable,
+            format!("The image '{id}' is {}, and not available.", image.state),
+        )),
         Some(_) => Err(ApiError::new(
             ErrorCode::InvalidAmiIdUnavailable,
             format!("The image '{id}' is deregistered. Register it anew, or use another."),
@@ -404,6 +408,7 @@ impl Launch {
             run: 1,
             reboot: 0,
             force: false,
+            imaging: false,
             state: InstanceState::Pending,
             state_since: tx.now(),
             reason_code: String::new(),
@@ -443,6 +448,7 @@ impl Launch {
                 availability_zone: self.subnet.availability_zone.clone(),
                 host_id: Some(host.clone()),
                 image_id: volume.is_root.then(|| request.image_id.clone()),
+                snapshot_id: volume.snapshot_id.clone(),
                 is_made: false,
                 spec: volume.spec,
                 modification: None,

@@ -1,4 +1,5 @@
-//! CreateVolume: a blank volume. It is a row until it is attached: nothing of it lies anywhere.
+//! CreateVolume: a volume that is blank, or begins with a snapshot. It is a row until it is attached: nothing of it lies
+//! anywhere.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateVolume.html>
 
 use hearth_api::v1::{self, CreateVolumeRequest};
@@ -6,12 +7,13 @@ use hearth_api::{ApiError, ErrorCode, Id, Kind, zones};
 use prost::Message as _;
 use serde_json::json;
 
-use super::{describe, quotas};
+use super::describe::{self, gib};
+use super::quotas;
 use crate::app::App;
 use crate::catalog::volume_types::{VolumeSpec, VolumeType};
-use crate::services::{client_tokens, input};
+use crate::services::{client_tokens, input, snapshots};
 use crate::state::noun::keep_tags;
-use crate::state::{ClientToken, Scope, Tx, Volume};
+use crate::state::{ClientToken, Scope, State, Tx, Volume};
 
 const ACTION: &str = "CreateVolume";
 
@@ -19,7 +21,11 @@ const ACTION: &str = "CreateVolume";
 #[derive(Debug, Clone)]
 struct Plan {
     zone: String,
-    spec: VolumeSpec,
+    volume_type: VolumeType,
+    size: Option<i32>,
+    iops: Option<i32>,
+    throughput: Option<i32>,
+    snapshot_id: Option<String>,
     tags: Vec<v1::Tag>,
     token: String,
     /// BLAKE3 of what was asked for.
@@ -49,10 +55,27 @@ fn check(zones: &[String], request: &CreateVolumeRequest) -> Result<Plan, ApiErr
             "Tag specification must have at least one tag",
         ));
     }
-    let size = request.size.ok_or_else(|| ApiError::missing("size/snapshot"))?;
+    let snapshot_id = match request.snapshot_id.as_str() {
+        "" => None,
+        id => Some(Id::parse(Kind::Snapshot, id)?.to_string()),
+    };
+    match request.size {
+        Some(size) => drop(VolumeSpec::new(
+            volume_type,
+            size,
+            request.iops,
+            request.throughput,
+        )?),
+        None if snapshot_id.is_none() => return Err(ApiError::missing("size/snapshot")),
+        None => {}
+    }
     Ok(Plan {
         zone,
-        spec: VolumeSpec::new(volume_type, size, request.iops, request.throughput)?,
+        volume_type,
+        size: request.size,
+        iops: request.iops,
+        throughput: request.throughput,
+        snapshot_id,
         tags: input::tags_for(&request.tag_specifications, &[Kind::Volume], Kind::Volume)?,
         token: request.client_token.clone(),
         hash: hash(request),
@@ -90,14 +113,6 @@ fn refuse_what_is_not_there(request: &CreateVolumeRequest, kind: VolumeType) -> 
         let expected = "Volumes cannot be encrypted in this version; leave it out.";
         return Err(ApiError::invalid_value("Encrypted", true, expected));
     }
-    if !request.snapshot_id.is_empty() {
-        let expected = "There are no snapshots in this version: name a size, and leave the snapshot out.";
-        return Err(ApiError::invalid_value(
-            "SnapshotId",
-            &request.snapshot_id,
-            expected,
-        ));
-    }
     if request.multi_attach_enabled.unwrap_or(false) {
         if !matches!(kind, VolumeType::Io1 | VolumeType::Io2) {
             return dependency("The parameter MultiAttachEnabled is supported for io1 and io2 volumes only.");
@@ -120,6 +135,26 @@ fn hash(request: &CreateVolumeRequest) -> String {
     blake3::hash(&request.encode_to_vec()).to_hex().to_string()
 }
 
+impl Plan {
+    /// What the volume is: as large as its snapshot, or larger.
+    ///
+    /// # Errors
+    /// The snapshot is not there, is not completed, or is larger; no such volume has its size.
+    fn spec(&self, state: &State) -> Result<VolumeSpec, ApiError> {
+        let least = match &self.snapshot_id {
+            Some(id) => gib(snapshots::usable(state, id)?.size_gib),
+            None => 0,
+        };
+        let size = self.size.unwrap_or(least);
+        if size < least {
+            let expected =
+                format!("The snapshot is of a volume of {least} GiB, and the volume can be larger.");
+            return Err(ApiError::invalid_value("Size", size, expected));
+        }
+        VolumeSpec::new(self.volume_type, size, self.iops, self.throughput)
+    }
+}
+
 fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiError> {
     let token_id = ClientToken::id_of(scope, ACTION, &plan.zone, &plan.token);
     if let Some(before) = client_tokens::recall(tx, &plan.token, &token_id, &plan.hash)? {
@@ -135,7 +170,8 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiE
             )
         });
     }
-    quotas::check(tx, scope, [plan.spec], None)?;
+    let spec = plan.spec(tx)?;
+    quotas::check(tx, scope, [spec], None)?;
     let volume = Volume {
         id: Id::new(Kind::Volume).to_string(),
         account_id: scope.account_id().to_owned(),
@@ -145,8 +181,9 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiE
         availability_zone: plan.zone,
         host_id: None,
         image_id: None,
+        snapshot_id: plan.snapshot_id,
         is_made: false,
-        spec: plan.spec,
+        spec,
         modification: None,
         auto_enable_io: false,
         created_at: tx.now(),
@@ -156,6 +193,8 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiE
     tx.put(volume.clone());
     client_tokens::keep(tx, scope, &plan.token, token_id, plan.hash, &volume.id);
     tx.event("volume.available", &volume.id);
-    tx.audit(json!({ "volume": volume.id, "zone": volume.availability_zone, "spec": volume.spec }));
+    let detail = json!({ "volume": volume.id, "zone": volume.availability_zone, "spec": volume.spec,
+        "snapshot": volume.snapshot_id });
+    tx.audit(detail);
     Ok(describe::tell(tx, &volume))
 }

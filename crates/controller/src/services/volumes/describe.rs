@@ -9,7 +9,7 @@ use hearth_api::{ApiError, Kind, zones};
 use crate::app::App;
 use crate::services::input;
 use crate::state::noun::tell_tags;
-use crate::state::{Instance, State, Volume};
+use crate::state::{Image, Instance, State, Volume};
 use crate::views;
 
 pub(in crate::services) const FILTERS: Known<v1::Volume> = known! {
@@ -28,7 +28,7 @@ pub(in crate::services) const FILTERS: Known<v1::Volume> = known! {
     "operator.managed" => (no),
     "operator.principal" => none,
     "size" => size,
-    "snapshot-id" => none,
+    "snapshot-id" => snapshot_id,
     "status" => state,
     "volume-id" => volume_id,
     "volume-type" => volume_type,
@@ -88,8 +88,17 @@ pub(super) fn tell(state: &State, row: &Volume) -> v1::Volume {
         iops: signed(row.spec.told_iops()),
         throughput: signed(row.spec.throughput),
         multi_attach_enabled: false,
-        snapshot_id: String::new(),
+        snapshot_id: snapshot_id(state, row).unwrap_or_default().to_owned(),
     }
+}
+
+/// What it was made from: of a root volume, the snapshot of its image.
+fn snapshot_id<'s>(state: &'s State, row: &'s Volume) -> Option<&'s str> {
+    let of_image = || {
+        let image = state.of_anybody::<Image>(row.image_id.as_deref()?)?;
+        image.devices.first()?.snapshot_id.as_deref()
+    };
+    row.snapshot_id.as_deref().or_else(of_image)
 }
 
 /// The attachment of a volume, if it has one.
@@ -106,11 +115,11 @@ pub(super) fn attachment(state: &State, row: &Volume) -> Option<VolumeAttachment
     })
 }
 
-pub(super) fn gib(gib: u64) -> i32 {
+pub(in crate::services) fn gib(gib: u64) -> i32 {
     i32::try_from(gib).unwrap_or(i32::MAX)
 }
 
 /// 0 where there is none.
-pub(super) fn signed(number: Option<u32>) -> i32 {
+pub(in crate::services) fn signed(number: Option<u32>) -> i32 {
     i32::try_from(number.unwrap_or(0)).unwrap_or(i32::MAX)
 }

@@ -6,10 +6,12 @@ use hearth_api::Kind;
 use hearth_image::BootMode;
 use serde::{Deserialize, Serialize};
 
-use super::names;
+use super::{Contents, Disk, Snapshot, names};
 
+use crate::catalog::volume_types::VolumeType;
 use crate::state::noun::regional;
-use crate::state::{Index, Noun, Scope, State, Sum, Tags, key};
+use crate::state::{Index, Noun, Scope, State, Sum, Tags, Tx, key};
+use crate::views::ROOT_DEVICE;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
@@ -19,15 +21,24 @@ pub struct Image {
     pub region: String,
     pub name: String,
     pub description: String,
-    /// [`AVAILABLE`] or [`DEREGISTERED`]; the latter lives on while a volume is based on it.
+    /// [`PENDING`], [`AVAILABLE`], [`FAILED`] or [`DEREGISTERED`]; the last lives on while a volume is based on it.
     pub state: String,
-    /// Bytes.
+    /// Bytes of the root disk.
     pub size: u64,
-    /// Of the disk.
+    /// Of the root disk.
     pub digest: String,
-    /// The disk, in the repository. Empty where an older version has it as a file, or it is lost.
+    /// The root disk, in the repository. Empty while the image is pending, and where it is lost.
     #[serde(default)]
     pub snapshot: String,
+    /// The root device first.
+    #[serde(default)]
+    pub devices: Vec<ImageDevice>,
+    /// What it was made from; `None`: it was uploaded or registered.
+    #[serde(default)]
+    pub source: Option<ImageSource>,
+    /// Why it has failed.
+    #[serde(default)]
+    pub failure: String,
     /// Empty with the boot mode `uefi`.
     pub kernel_path: String,
     #[serde(with = "names::boot_mode")]
@@ -42,14 +53,60 @@ pub struct Image {
     pub tags: Tags,
 }
 
+/// A volume that each instance of an image has. IOPS and throughput are as they were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDevice {
+    /// Its name, such as `/dev/sda1`.
+    pub device: String,
+    /// What the volume begins with; `None`: it is blank, or the disk of the image is lost.
+    pub snapshot_id: Option<String>,
+    pub size_gib: u64,
+    pub volume_type: VolumeType,
+    pub iops: Option<u32>,
+    pub throughput: Option<u32>,
+    pub delete_on_termination: bool,
+}
+
+impl ImageDevice {
+    /// The root device of an uploaded disk.
+    pub fn root(bytes: u64, snapshot_id: Option<String>) -> Self {
+        Self {
+            device: ROOT_DEVICE.to_owned(),
+            snapshot_id,
+            size_gib: bytes.div_ceil(1 << 30),
+            volume_type: VolumeType::Gp3,
+            iops: None,
+            throughput: None,
+            delete_on_termination: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageSource {
+    Instance {
+        instance_id: String,
+    },
+    /// It is a copy.
+    Image {
+        image_id: String,
+        region: String,
+    },
+}
+
+/// Its snapshots are not completed yet.
+pub const PENDING: &str = "pending";
 pub const AVAILABLE: &str = "available";
+/// A snapshot of it is in error.
+pub const FAILED: &str = "failed";
 pub const DEREGISTERED: &str = "deregistered";
 
 impl Image {
     pub const BY_STATE: Index<Self> = Index::new("state", |i| vec![i.state.clone()]);
-    /// Names of available images; those of deregistered ones are free.
+    /// Names of images; those of deregistered ones are free.
     pub const BY_NAME: Index<Self> = Index::unique("name", |i| {
-        if i.is_available() {
+        if i.is_registered() {
             vec![key(&[&i.account_id, &i.region, &i.name])]
         } else {
             Vec::new()
@@ -61,15 +118,29 @@ impl Image {
             .map(|name| key(&[&i.account_id, &i.region, name]))
             .collect()
     });
+    /// By the snapshots that its volumes begin with.
+    pub const BY_SNAPSHOT: Index<Self> = Index::refers::<Snapshot>("snapshot", |i| {
+        i.devices
+            .iter()
+            .filter_map(|device| device.snapshot_id.clone())
+            .collect()
+    });
+    /// By its disk in the repository.
+    pub const BY_DISK: Index<Self> = Index::new("disk", |i| vec![i.snapshot.clone()]);
     /// A tag with the image's names in Systems Manager, separated by spaces.
     pub const PARAMETER_TAG: &str = "hearth:ssm-parameter";
-    /// How many an account has in any state, and the bytes of their disks: a disk is there until the last of its volumes is
-    /// gone.
+    /// How many an account has in any state.
     pub const TOTAL: Sum<Self> = Sum {
         name: "total",
-        part: |i| Some((i.account_id.clone(), [1, i.size])),
+        part: |i| Some((i.account_id.clone(), [1, 0])),
     };
 
+    /// Whether it is told.
+    pub fn is_registered(&self) -> bool {
+        self.state != DEREGISTERED
+    }
+
+    /// Whether it can be launched.
     pub fn is_available(&self) -> bool {
         self.state == AVAILABLE
     }
@@ -84,7 +155,13 @@ impl Image {
 impl Noun for Image {
     const KIND: &'static str = "image";
     const RESOURCE: Option<Kind> = Some(Kind::Image);
-    const INDEXES: &'static [Index<Self>] = &[Self::BY_STATE, Self::BY_NAME, Self::BY_PARAMETER];
+    const INDEXES: &'static [Index<Self>] = &[
+        Self::BY_STATE,
+        Self::BY_NAME,
+        Self::BY_PARAMETER,
+        Self::BY_DISK,
+        Self::BY_SNAPSHOT,
+    ];
     const SUMS: &'static [Sum<Self>] = &[Self::TOTAL];
 
     fn id(&self) -> &str {
@@ -103,11 +180,11 @@ impl Noun for Image {
 
     /// A deregistered image has none any more.
     fn tags(&self) -> Option<&Tags> {
-        self.is_available().then_some(&self.tags)
+        self.is_registered().then_some(&self.tags)
     }
 
     fn tags_mut(&mut self) -> Option<&mut Tags> {
-        self.is_available().then_some(&mut self.tags)
+        self.is_registered().then_some(&mut self.tags)
     }
 }
 
@@ -122,5 +199,56 @@ impl State {
 
     pub fn image_named(&self, of: &Scope, name: &str) -> Option<&Image> {
         self.first_by(&Image::BY_NAME, &of.key(&[name]))
+    }
+}
+
+impl Tx<'_> {
+    /// A snapshot is not pending any more: images that have waited for it may be available, or have failed.
+    pub(super) fn settle_images(&mut self, snapshot_id: &str) {
+        let waiting = self.by(&Image::BY_SNAPSHOT, snapshot_id);
+        let ids: Vec<String> = waiting.map(|image| image.id.clone()).collect();
+        for id in ids {
+            self.settle_image(&id);
+        }
+    }
+
+    /// A pending image is available when all of its snapshots are completed, and fails with one of them.
+    pub fn settle_image(&mut self, id: &str) {
+        let Some(image) = self.get::<Image>(id).filter(|image| image.state == PENDING) else {
+            return;
+        };
+        let mut root: Option<Option<Disk>> = None;
+        for device in &image.devices {
+            let of = device
+                .snapshot_id
+                .as_deref()
+                .and_then(|id| self.get::<Snapshot>(id));
+            match of.map(|snapshot| (&snapshot.id, &snapshot.contents)) {
+                None => {}
+                Some((_, Contents::Pending(_))) => return,
+                Some((_, Contents::Completed { disk, .. })) => _ = root.get_or_insert(disk.clone()),
+                Some((of, Contents::Error { message })) => {
+                    let why = format!("The snapshot {of} is in error. {message}");
+                    return self.fail_image(id, why);
+                }
+            }
+        }
+        let Some(disk) = root.flatten() else {
+            return self.fail_image(id, "The root volume is blank.".to_owned());
+        };
+        self.update::<Image>(id, |image| {
+            AVAILABLE.clone_into(&mut image.state);
+            (image.size, image.digest, image.snapshot) = (disk.size, disk.digest, disk.name);
+        });
+        self.event("image.available", id);
+    }
+
+    fn fail_image(&mut self, id: &str, why: String) {
+        tracing::warn!(image = id, why, "an image was not made");
+        self.update::<Image>(id, |image| {
+            FAILED.clone_into(&mut image.state);
+            image.failure = why;
+        });
+        self.event("image.failed", id);
     }
 }

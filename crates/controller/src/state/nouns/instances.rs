@@ -5,8 +5,8 @@ use hearth_api::agent::instance_intent::Desired;
 use hearth_api::{InstanceState, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Claim, Host, NetworkInterface, Volume, names};
-use crate::lifecycle::{Change, Hold, Lifecycle, ReasonChange};
+use super::{Attachment, Claim, Host, NetworkInterface, Snapshot, Volume, names};
+use crate::lifecycle::{self, Change, Command, Hold, Lifecycle, ReasonChange};
 use crate::state::noun::{regional, resource};
 use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
 
@@ -106,6 +106,9 @@ pub struct Instance {
     pub reboot: u64,
     /// No power button: end it now.
     pub force: bool,
+    /// It is shut down for an image, and runs again when the point in time of its volumes has come.
+    #[serde(default)]
+    pub imaging: bool,
     /// Concluded from what is wanted and what its host says.
     #[serde(with = "names::instance_state")]
     pub state: InstanceState,
@@ -259,6 +262,12 @@ impl Tx<'_> {
         after.run = next.run;
         after.reboot = next.reboot;
         after.force = next.force;
+        let was_imaging = after.imaging;
+        after.imaging &= matches!(
+            next.state,
+            InstanceState::Running | InstanceState::Stopping | InstanceState::Stopped
+        );
+        let is_imaging = after.imaging;
         after.terminated_at = (next.state == InstanceState::Terminated).then_some(now);
         if change.hold == Hold::TakeCompute {
             after.launch_time = now;
@@ -271,10 +280,47 @@ impl Tx<'_> {
         }
         match change.hold {
             Hold::Keep | Hold::TakeCompute => {}
+            // It runs again soon, where it was.
+            Hold::DropCompute if is_imaging => {}
             Hold::DropCompute => self.drop_compute(id),
             Hold::DropAll => self.drop_all(id),
         }
         self.event(&format!("instance.{}", next.state), id);
+        if was_imaging && (!is_imaging || next.state == InstanceState::Stopped) {
+            self.release_snapshots(id);
+            self.run_after_image(id);
+        }
+    }
+
+    /// Snapshots of the instance's volumes wait for it no longer: their host is told of them.
+    fn release_snapshots(&mut self, id: &str) {
+        let volumes = self.by(&Volume::BY_INSTANCE, id);
+        let pending = volumes.filter_map(|volume| self.pending_snapshot(&volume.id));
+        let concerns: Vec<Concern> = pending.flat_map(|snapshot| snapshot.concerns(self)).collect();
+        concerns.into_iter().for_each(|concern| self.concern(concern));
+    }
+
+    /// Starts an instance that was shut down for an image, unless the point in time of a snapshot of it has still to come. It
+    /// has kept its compute.
+    pub fn run_after_image(&mut self, id: &str) {
+        let Some(row) = self.get::<Instance>(id) else {
+            return;
+        };
+        let is_due = |volume: &Volume| {
+            let pending = self.pending_snapshot(&volume.id);
+            pending.is_none_or(Snapshot::is_settled)
+        };
+        let are_due = self.by(&Volume::BY_INSTANCE, id).all(is_due);
+        if !row.imaging || row.state != InstanceState::Stopped || !are_due {
+            return;
+        }
+        if let Ok(Some(start)) = lifecycle::apply(&row.lifecycle(), Command::Start, id) {
+            let again = Change {
+                hold: Hold::Keep,
+                ..start
+            };
+            self.change_instance(id, &again);
+        }
     }
 
     /// As in EC2 a stopped instance gives its public address back.
@@ -305,9 +351,12 @@ impl Tx<'_> {
         for mut volume in volumes {
             // One that was to be detached is not the instance's any more.
             let goes = |a: &Attachment| a.delete_on_termination && !a.progress.is_ending();
-            if volume.attachment.as_ref().is_some_and(goes) {
+            let goes = volume.attachment.as_ref().is_some_and(goes);
+            if goes && self.pending_snapshot(&volume.id).is_none() {
                 self.remove_volume(&volume.id);
             } else {
+                // Its host has kept it for its snapshot, and erases it then.
+                volume.deleting |= goes;
                 volume.detach(self.now());
                 self.put(volume);
             }

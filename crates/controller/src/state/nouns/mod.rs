@@ -15,6 +15,7 @@ mod networks;
 mod placement;
 mod regions;
 mod security_groups;
+mod snapshots;
 mod volumes;
 
 pub use access_keys::{AccessKey, base32, new_secret};
@@ -24,7 +25,7 @@ pub use attachment::{Attachment, PRIMARY, Progress};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
 pub use iam::{Bearer, Entity, Grants, Group, InstanceProfile, Policy, PolicyVersion, Role, User};
-pub use images::{AVAILABLE, DEREGISTERED, Image};
+pub use images::{AVAILABLE, DEREGISTERED, Image, ImageDevice, ImageSource, PENDING};
 pub use instances::{
     AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, METADATA_TAGS_ENABLED, Observation,
     ProfileAssociation, Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
@@ -34,6 +35,7 @@ pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use placement::{Claim, DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
 pub use regions::Region;
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
+pub use snapshots::{Base, Contents, Disk, Pending, Snapshot};
 pub use volumes::{Modification, ModificationState, Volume};
 
 /// Hands the list of all nouns, with the names of their tables, to a macro.
@@ -61,6 +63,7 @@ macro_rules! all {
             claims: Claim,
             network_interfaces: NetworkInterface,
             volumes: Volume,
+            snapshots: Snapshot,
             users: User,
             groups: Group,
             roles: Role,

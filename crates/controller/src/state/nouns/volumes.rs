@@ -3,7 +3,7 @@
 use hearth_api::Kind;
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, ClientToken, Host, Image, Instance, Progress};
+use super::{Attachment, Base, ClientToken, Host, Image, Instance, Progress, Snapshot};
 use crate::catalog::volume_types::VolumeSpec;
 use crate::state::noun::resource;
 use crate::state::{Concern, Index, Noun, Scope, State, Sum, Tags, Tx};
@@ -23,8 +23,10 @@ pub struct Volume {
     pub availability_zone: String,
     /// `None`: it is blank, and nothing of it lies anywhere.
     pub host_id: Option<String>,
-    /// What it is made of; `None`: it is blank at first.
+    /// The image whose disk it begins with.
     pub image_id: Option<String>,
+    /// The snapshot that it was made from. Without an image and a snapshot it is blank at first.
+    pub snapshot_id: Option<String>,
     /// Its host has made it: another one in its place would be without what was written.
     pub is_made: bool,
     pub spec: VolumeSpec,
@@ -82,6 +84,8 @@ struct Stored {
     #[serde(default)]
     image_id: Option<String>,
     #[serde(default)]
+    snapshot_id: Option<String>,
+    #[serde(default)]
     is_made: bool,
     #[serde(default)]
     spec: Option<VolumeSpec>,
@@ -123,6 +127,7 @@ impl From<Stored> for Volume {
             availability_zone: stored.availability_zone,
             host_id: stored.host_id,
             image_id: stored.image_id,
+            snapshot_id: stored.snapshot_id,
             is_made: stored.is_made,
             spec: stored.spec.unwrap_or_else(|| VolumeSpec::plain(stored.size_gib)),
             modification: stored.modification,
@@ -141,6 +146,11 @@ impl Volume {
     pub const BY_HOST: Index<Self> = Index::refers::<Host>("host", |v| v.host_id.iter().cloned().collect());
     pub const BY_IMAGE: Index<Self> =
         Index::refers::<Image>("image", |v| v.image_id.iter().cloned().collect());
+    pub const BY_SNAPSHOT: Index<Self> =
+        Index::refers::<Snapshot>("snapshot", |v| v.snapshot_id.iter().cloned().collect());
+    /// By what it begins with: an image or a snapshot.
+    pub const BY_BASE: Index<Self> =
+        Index::new("base", |v| v.base_id().map(str::to_owned).into_iter().collect());
     /// Volumes that wait for their hosts, each once, under [`Self::UNSETTLED`].
     pub const BY_UNSETTLED: Index<Self> = Index::new("unsettled", |v| {
         let settled = v
@@ -182,6 +192,11 @@ impl Volume {
         Some(&self.attachment.as_ref()?.instance_id)
     }
 
+    /// The image or the snapshot that it begins with.
+    pub fn base_id(&self) -> Option<&str> {
+        self.image_id.as_deref().or(self.snapshot_id.as_deref())
+    }
+
     pub fn is_modifying(&self) -> bool {
         let modification = self.modification.as_ref();
         modification.is_some_and(|modification| modification.state == ModificationState::Modifying)
@@ -220,6 +235,8 @@ impl Noun for Volume {
         Self::BY_INSTANCE,
         Self::BY_HOST,
         Self::BY_IMAGE,
+        Self::BY_SNAPSHOT,
+        Self::BY_BASE,
         Self::BY_UNSETTLED,
     ];
     const SUMS: &'static [Sum<Self>] = &[Self::ON_HOST, Self::OF_TYPE];
@@ -248,6 +265,11 @@ impl Noun for Volume {
 }
 
 impl State {
+    /// What a volume begins with; `None`: zeros.
+    pub fn base_of(&self, volume: &Volume) -> Option<Base<'_>> {
+        self.base(volume.base_id()?)
+    }
+
     /// A volume's availability zone.
     pub fn zone_of<'s>(&'s self, volume: &'s Volume) -> &'s str {
         let own = Some(volume.availability_zone.as_str()).filter(|zone| !zone.is_empty());

@@ -1,4 +1,4 @@
-use hearth_api::v1::{BlockDeviceMapping, EbsBlockDevice, TagSpecification};
+use hearth_api::v1::{BlockDeviceMapping, TagSpecification};
 
 use super::*;
 
@@ -108,7 +108,7 @@ fn bad_requests_get_ec2s_codes() {
         refusal(|r| {
             r.block_device_mappings = vec![BlockDeviceMapping {
                 device_name: "/dev/sdf".into(),
-                ebs: Some(EbsBlockDevice::default()),
+                ebs: None,
                 no_device: None,
             }];
         }),

@@ -1,0 +1,208 @@
+//! Block devices of images, as requests name them and as they are told.
+
+use std::collections::BTreeMap;
+
+use hearth_api::v1::{BlockDeviceMapping, EbsBlockDevice};
+use hearth_api::{ApiError, ErrorCode, Id, Kind};
+
+use crate::catalog::volume_types::{VolumeSpec, VolumeType};
+use crate::services::snapshots;
+use crate::services::volumes::describe::{gib, signed};
+use crate::services::volumes::devices::{self, Slot};
+use crate::state::{Image, ImageDevice, Snapshot, State};
+
+pub(in crate::services) fn refused(message: String) -> ApiError {
+    ApiError::new(ErrorCode::InvalidBlockDeviceMapping, message)
+}
+
+/// What a request says of a device.
+#[derive(Debug, Clone)]
+pub(in crate::services) enum Asked {
+    /// There is no such device.
+    Without,
+    Ebs(EbsBlockDevice),
+}
+
+/// The devices that a request names, each once, by where they are; with their names.
+///
+/// # Errors
+/// A name is missing, is none, or is there twice.
+pub(in crate::services) fn asked(
+    mappings: &[BlockDeviceMapping],
+) -> Result<BTreeMap<Slot, (String, Asked)>, ApiError> {
+    let mut asked = BTreeMap::new();
+    for mapping in mappings {
+        let name = &mapping.device_name;
+        if name.is_empty() {
+            return Err(ApiError::missing("deviceName"));
+        }
+        let slot = Slot::of(name);
+        let is_root = slot.as_ref().is_some_and(Slot::is_root);
+        let what = match (&mapping.no_device, &mapping.ebs) {
+            (Some(text), _) if !text.is_empty() => {
+                return Err(ApiError::new(
+                    ErrorCode::InvalidRequest,
+                    "The request received was invalid: NoDevice is an empty text, or is left out.",
+                ));
+            }
+            (Some(_), _) if is_root => {
+                return Err(refused(format!("The root device {name} cannot be left out.")));
+            }
+            (Some(_), _) => Asked::Without,
+            (None, Some(ebs)) => Asked::Ebs(ebs.clone()),
+            (None, None) if is_root => Asked::Ebs(EbsBlockDevice::default()),
+            (None, None) => return Err(ApiError::missing("ebs")),
+        };
+        if let Asked::Ebs(ebs) = &what {
+            check(ebs, is_root)?;
+        }
+        let slot =
+            slot.ok_or_else(|| refused(format!("Invalid device name {name}. {}", devices::ADMITTED)))?;
+        if let Some((other, _)) = asked.insert(slot, (name.clone(), what)) {
+            return Err(refused(format!(
+                "The device '{name}' is mapped twice: it is also '{other}'."
+            )));
+        }
+    }
+    let named = asked.values().filter(|(_, what)| matches!(what, Asked::Ebs(_)));
+    let is_root = |slot: &Slot| slot.is_root();
+    devices::check_count(named.count() + usize::from(!asked.keys().any(is_root)))?;
+    Ok(asked)
+}
+
+/// What can be said without looking at anything else.
+fn check(ebs: &EbsBlockDevice, is_root: bool) -> Result<(), ApiError> {
+    if ebs.encrypted {
+        return Err(refused("Volumes cannot be encrypted in this version.".into()));
+    }
+    if !ebs.snapshot_id.is_empty() {
+        Id::parse(Kind::Snapshot, &ebs.snapshot_id)?;
+    }
+    let kind = volume_type(ebs)?;
+    if is_root && !kind.boots() {
+        return Err(refused(format!(
+            "{} volumes cannot be boot volumes.",
+            kind.as_str()
+        )));
+    }
+    // 0: it follows from what the volume is made of.
+    if ebs.volume_size != 0 {
+        spec(ebs, ebs.volume_size)?;
+    }
+    Ok(())
+}
+
+fn volume_type(ebs: &EbsBlockDevice) -> Result<VolumeType, ApiError> {
+    match ebs.volume_type.as_str() {
+        "" => Ok(VolumeType::Gp3),
+        name => VolumeType::parse(name),
+    }
+}
+
+/// # Errors
+/// There is no such volume.
+pub(in crate::services) fn spec(ebs: &EbsBlockDevice, size_gib: i32) -> Result<VolumeSpec, ApiError> {
+    let given = |number: i32| (number != 0).then_some(number);
+    VolumeSpec::new(
+        volume_type(ebs)?,
+        size_gib,
+        given(ebs.iops),
+        given(ebs.throughput),
+    )
+}
+
+/// GiB of a volume that a request describes, and which is made of a snapshot or blank.
+///
+/// # Errors
+/// It is smaller than the snapshot, or none is given.
+pub(in crate::services) fn size(ebs: &EbsBlockDevice, snapshot: Option<&Snapshot>) -> Result<i32, ApiError> {
+    match (ebs.volume_size, snapshot) {
+        (0, None) => Err(ApiError::missing("size or snapshotId")),
+        (0, Some(snapshot)) => Ok(gib(snapshot.size_gib)),
+        (size, Some(snapshot)) if size < gib(snapshot.size_gib) => Err(refused(format!(
+            "Volume of size {size}GB is smaller than snapshot '{}', expect size>= {}GB",
+            snapshot.id, snapshot.size_gib
+        ))),
+        (size, _) => Ok(size),
+    }
+}
+
+/// The snapshot that a request names for a device of an image: completed, and the caller's own.
+///
+/// # Errors
+/// `InvalidSnapshot.NotFound`, `IncorrectState`, `AuthFailure`.
+pub(super) fn snapshot<'s>(state: &'s State, ebs: &EbsBlockDevice) -> Result<Option<&'s Snapshot>, ApiError> {
+    if ebs.snapshot_id.is_empty() {
+        return Ok(None);
+    }
+    snapshots::usable(state, &ebs.snapshot_id)?;
+    snapshots::own(state, &ebs.snapshot_id).map(Some)
+}
+
+/// A device of an image, as a request describes it.
+///
+/// # Errors
+/// There is no such volume.
+pub(super) fn device(
+    name: &str,
+    ebs: &EbsBlockDevice,
+    snapshot: Option<&Snapshot>,
+) -> Result<ImageDevice, ApiError> {
+    let size = size(ebs, snapshot)?;
+    let spec = spec(ebs, size)?;
+    let given = |number: i32| u32::try_from(number).ok().filter(|number| *number != 0);
+    Ok(ImageDevice {
+        device: name.to_owned(),
+        snapshot_id: snapshot.map(|snapshot| snapshot.id.clone()),
+        size_gib: spec.size_gib,
+        volume_type: spec.volume_type,
+        iops: given(ebs.iops),
+        throughput: given(ebs.throughput),
+        delete_on_termination: ebs.delete_on_termination.unwrap_or(true),
+    })
+}
+
+/// As a request would describe it.
+pub(in crate::services) fn ebs(device: &ImageDevice) -> EbsBlockDevice {
+    EbsBlockDevice {
+        delete_on_termination: Some(device.delete_on_termination),
+        iops: signed(device.iops),
+        snapshot_id: device.snapshot_id.clone().unwrap_or_default(),
+        volume_size: gib(device.size_gib),
+        volume_type: device.volume_type.as_str().into(),
+        throughput: signed(device.throughput),
+        encrypted: false,
+    }
+}
+
+pub(super) fn tell(image: &Image) -> Vec<BlockDeviceMapping> {
+    let told = |device: &ImageDevice| BlockDeviceMapping {
+        device_name: device.device.clone(),
+        ebs: Some(ebs(device)),
+        no_device: None,
+    };
+    image.devices.iter().map(told).collect()
+}
+
+/// What is asked for, and where nothing is, what there was. A number of IOPS or a throughput goes with its volume type.
+pub(in crate::services) fn over(before: &EbsBlockDevice, asked: &EbsBlockDevice) -> EbsBlockDevice {
+    let mut over = before.clone();
+    if !asked.volume_type.is_empty() && asked.volume_type != before.volume_type {
+        over.volume_type.clone_from(&asked.volume_type);
+        (over.iops, over.throughput) = (0, 0);
+    }
+    over.delete_on_termination = asked.delete_on_termination.or(before.delete_on_termination);
+    for (over, asked) in [
+        (&mut over.iops, asked.iops),
+        (&mut over.throughput, asked.throughput),
+        (&mut over.volume_size, asked.volume_size),
+    ] {
+        if asked != 0 {
+            *over = asked;
+        }
+    }
+    if !asked.snapshot_id.is_empty() {
+        over.snapshot_id.clone_from(&asked.snapshot_id);
+    }
+    over
+}
