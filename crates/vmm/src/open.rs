@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use hearth_block::{Backing, Disk, Overlay, RawDisk};
+use hearth_block::{Backing, Disk, Overlay, RawDisk, Store};
 use kvm_ioctls::Kvm;
 
 use crate::boot::Source;
@@ -247,7 +247,20 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
             data_fd,
             map_fd,
             base_fd,
+            dirty_fd,
+            ref frozen,
         } => {
+            let dirty = match dirty_fd {
+                Some(fd) => Some(take_store(fds, fd, "overlay's dirty map")?),
+                None => None,
+            };
+            let frozen = match frozen {
+                Some(frozen) => {
+                    let file = take_store(fds, frozen.fd, "overlay's frozen contents")?;
+                    Some((frozen.name.clone(), file))
+                }
+                None => None,
+            };
             let mut take = |fd, what| {
                 let file: File = fds.take(fd, what)?.into();
                 Backing::new(file).map_err(|source| OpenError::Raw {
@@ -261,7 +274,11 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
                 Some(fd) => Some(take(fd, "overlay's base")?),
                 None => None,
             };
-            let overlay = Overlay::open(data, map, base).map_err(|source| OpenError::Overlay {
+            let opened = Overlay::open(data, map, base).and_then(|overlay| match dirty {
+                Some(dirty) => overlay.tracked(dirty, frozen),
+                None => Ok(overlay),
+            });
+            let overlay = opened.map_err(|source| OpenError::Overlay {
                 serial: serial.clone(),
                 source,
             })?;
@@ -279,6 +296,18 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec) -> Result<DiskPlan
         read_only: spec.read_only,
         cache: spec.cache,
     })
+}
+
+/// Takes a file that a disk writes now and then.
+///
+/// # Errors
+/// It is absent.
+pub fn take_store(
+    fds: &mut impl Descriptors,
+    fd: RawFd,
+    what: &'static str,
+) -> Result<Box<dyn Store>, OpenError> {
+    Ok(Box::new(File::from(fds.take(fd, what)?)))
 }
 
 /// Takes a NIC's descriptors from `fds`.

@@ -161,7 +161,23 @@ pub enum DiskBacking {
         /// Absent: the disk was blank at first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base_fd: Option<RawFd>,
+        /// `hearth_block::overlay::dirty`: where it is noted what is written. Without it the disk cannot be frozen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dirty_fd: Option<RawFd>,
+        /// A point in time that is kept while the disk is written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        frozen: Option<FrozenSpec>,
     },
+}
+
+/// A point in time of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrozenSpec {
+    /// The snapshot's id.
+    pub name: String,
+    /// `hearth_block::overlay::frozen`, opened for reading and writing.
+    pub fd: RawFd,
 }
 
 /// A virtio net device on a TAP.

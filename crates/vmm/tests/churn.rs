@@ -195,6 +195,8 @@ fn an_attached_overlay_grows_and_does_not_shrink() {
             data_fd: 0,
             map_fd: 1,
             base_fd: Some(2),
+            dirty_fd: None,
+            frozen: None,
         };
     }
     let files = [data.as_fd(), map.as_fd(), base.as_fd()];

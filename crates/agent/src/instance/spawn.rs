@@ -16,7 +16,9 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use hearth_api::agent::instance_intent::BootMode;
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
-use hearth_vmm::spec::{BootSpec, Cache, DiskBacking, DiskSpec, HugePages, NicSpec, Outcome, VmSpec};
+use hearth_vmm::spec::{
+    BootSpec, Cache, DiskBacking, DiskSpec, FrozenSpec, HugePages, NicSpec, Outcome, VmSpec,
+};
 use rustix::fs::MemfdFlags;
 
 use crate::firmware::Firmware;
@@ -100,7 +102,7 @@ pub fn spawn(
 ) -> Result<OwnedFd, SpawnError> {
     let mut limits = Limits::of(parts.vcpus, parts.memory_mib);
     for disk in &parts.disks {
-        limits.file = limits.file.max(disk.volume.data_len()?);
+        limits.file = limits.file.max(disk.volume.largest_file()?);
     }
     let cell = jail
         .map(|jail| jail.cell(&parts.instance_id, &limits))
@@ -225,7 +227,13 @@ impl Disk {
             backing: DiskBacking::Overlay {
                 data_fd: give(self.volume.data),
                 map_fd: give(self.volume.map),
-                base_fd: self.volume.base.map(give),
+                base_fd: self.volume.base.map(&mut *give),
+                dirty_fd: Some(give(self.volume.tracking.dirty)),
+                frozen: self
+                    .volume
+                    .tracking
+                    .frozen
+                    .map(|(name, file)| FrozenSpec { name, fd: give(file) }),
             },
         }
     }

@@ -38,6 +38,8 @@ fn attach_overlay(id: &str) -> Request {
             data_fd: 0,
             map_fd: 1,
             base_fd: Some(2),
+            dirty_fd: None,
+            frozen: None,
         };
     }
     request

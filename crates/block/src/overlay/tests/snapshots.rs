@@ -227,8 +227,16 @@ impl World {
         let size = reader.size();
         assert_eq!(size, point.then.len() as u64);
         let mut stored = self.stored.clone();
+        // A repository has the unit at an end as long as it was told.
+        let end = stored.len();
+        let whole = end.next_multiple_of(UNIT_LEN).min(size as usize);
+        stored.resize(whole, 0xDB);
         stored.resize(size as usize, 0);
-        for unit in dirty::dirty_units(&self.dirty, size).unwrap() {
+        let mut units = dirty::dirty_units(&self.dirty, size).unwrap();
+        if end == self.image.len() {
+            units.push((end / UNIT_LEN) as u64);
+        }
+        for unit in units {
             let contents = reader.read_unit(unit).unwrap();
             stored[unit as usize * UNIT_LEN..][..contents.len()].copy_from_slice(&contents);
         }
