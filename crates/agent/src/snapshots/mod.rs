@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::decide::Host;
 use crate::decide::snapshots::{Point, State, Step, decide, members, observe};
 use crate::instance::Context;
 use crate::paths::is_plain_id;
@@ -28,12 +29,17 @@ const STREAMS: usize = 2;
 
 /// Tells the worker which snapshots are wanted. The worker ends when this is dropped.
 pub struct Snapshots {
-    wanted: watch::Sender<Vec<SnapshotIntent>>,
+    /// `None` until intents are known.
+    wanted: watch::Sender<Option<Vec<SnapshotIntent>>>,
 }
 
 impl Snapshots {
     pub fn start(context: Arc<Context>) -> Snapshots {
-        let (wanted, inbox) = watch::channel(Vec::new());
+        let (wanted, inbox) = watch::channel(None);
+        // Nothing is begun on a host that goes down.
+        if context.host == Host::GoingDown {
+            return Snapshots { wanted };
+        }
         let worker = Worker {
             context,
             wanted: inbox,
@@ -53,8 +59,8 @@ impl Snapshots {
             |intent: &&SnapshotIntent| is_snapshot_id(&intent.snapshot_id) && is_plain_id(&intent.volume_id);
         let wanted: Vec<SnapshotIntent> = intents.snapshots.iter().filter(usable).cloned().collect();
         self.wanted.send_if_modified(|now| {
-            let is_news = *now != wanted;
-            *now = wanted;
+            let is_news = now.as_ref() != Some(&wanted);
+            *now = Some(wanted);
             is_news
         });
     }
@@ -62,7 +68,7 @@ impl Snapshots {
 
 struct Worker {
     context: Arc<Context>,
-    wanted: watch::Receiver<Vec<SnapshotIntent>>,
+    wanted: watch::Receiver<Option<Vec<SnapshotIntent>>>,
     /// Of each snapshot that is wanted or has files here.
     volumes: BTreeMap<String, String>,
     /// Snapshots that are being sent.
@@ -88,8 +94,12 @@ enum Done {
 
 impl Worker {
     async fn work(mut self) {
+        // Whoever does not know what is wanted gives up nothing.
+        if self.wanted.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
         loop {
-            let wanted = self.wanted.borrow_and_update().clone();
+            let wanted = self.wanted.borrow_and_update().clone().unwrap_or_default();
             let points = self.look(&wanted).await;
             self.context.board.post_snapshots(observe(&wanted, &points));
             let steps = decide(&wanted, &points);
@@ -100,10 +110,9 @@ impl Worker {
             }
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return },
-                Some(ended) = self.tasks.join_next() => match ended {
-                    Ok((id, stored)) => self.finish(id, stored).await,
-                    // It was stopped.
-                    Err(_) => {}
+                // One that failed was stopped.
+                Some(ended) = self.tasks.join_next() => if let Ok((id, stored)) = ended {
+                    self.finish(id, stored).await;
                 },
                 () = tokio::time::sleep(RETRY), if done == Done::Later => {}
             }

@@ -123,10 +123,7 @@ impl Sender {
                 let data = read.disk.read_unit(index)?;
                 let is_zero = data.iter().all(|&byte| byte == 0);
                 let data = if is_zero { Vec::new() } else { data };
-                Ok::<_, ReadError>(SnapshotChunk {
-                    index,
-                    data: data.into(),
-                })
+                Ok::<_, ReadError>(SnapshotChunk { index, data })
             })
             .await
             .map_err(|error| Ended::Failed(error.into()))?;

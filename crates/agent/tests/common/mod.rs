@@ -27,6 +27,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 mod machines;
+mod snapshots;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,6 +58,7 @@ pub struct Cloud {
     pub seen: watch::Receiver<Observation>,
     pub image: Arc<Mutex<Vec<u8>>>,
     pub consoles: mpsc::Sender<Question>,
+    pub snapshots: Arc<Mutex<snapshots::Repository>>,
     pub hosts: Arc<Mutex<Hosts>>,
     pub token: String,
     pub dir: tempfile::TempDir,
@@ -97,6 +99,7 @@ struct Service {
     seen: watch::Sender<Observation>,
     image: Arc<Mutex<Vec<u8>>>,
     consoles: Arc<tokio::sync::Mutex<mpsc::Receiver<Question>>>,
+    snapshots: Arc<Mutex<snapshots::Repository>>,
     hosts: Arc<Mutex<Hosts>>,
 }
 
@@ -151,6 +154,7 @@ impl Cloud {
             lost_answers: 0,
             forgotten: watch::Sender::new(false),
         }));
+        let snapshots = Arc::new(Mutex::new(snapshots::Repository::default()));
         let service = Service {
             ca: Arc::new((issuer, ca.pem())),
             secret: token.secret.clone(),
@@ -158,6 +162,7 @@ impl Cloud {
             seen,
             image: Arc::clone(&image),
             consoles: Arc::new(tokio::sync::Mutex::new(console_inbox)),
+            snapshots: Arc::clone(&snapshots),
             hosts: Arc::clone(&hosts),
         };
         let mut cloud = Cloud {
@@ -165,6 +170,7 @@ impl Cloud {
             seen: observed,
             image,
             consoles,
+            snapshots,
             hosts,
             token: token.to_string(),
             dir: tempfile::tempdir().unwrap(),
@@ -183,7 +189,10 @@ impl Cloud {
     }
 
     fn serve(&mut self, listener: TcpListener) {
+        // A stream that waits does not keep others of its connection waiting.
         let server = Server::builder()
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(16 << 20)
             .tls_config(self.tls.clone())
             .unwrap()
             .add_service(EnrollmentServer::new(self.service.clone()))
@@ -609,9 +618,9 @@ impl ControlPlane for Service {
 
     async fn store_snapshot(
         &self,
-        _: Request<Streaming<SnapshotPart>>,
+        parts: Request<Streaming<SnapshotPart>>,
     ) -> Result<Response<StoreSnapshotResponse>, Status> {
-        Err(Status::unimplemented("snapshots are not stored yet"))
+        self.store(parts.into_inner()).await
     }
 
     async fn fetch_credentials(
