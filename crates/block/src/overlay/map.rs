@@ -295,9 +295,11 @@ impl Presence {
 
     /// As the map file has them.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        self.words()
-            .flat_map(|word| word.load(Ordering::Acquire).to_le_bytes())
-            .collect()
+        let mut bytes = Vec::new();
+        for word in self.words() {
+            bytes.extend_from_slice(&word.load(Ordering::Acquire).to_le_bytes());
+        }
+        bytes
     }
 
     fn words(&self) -> impl Iterator<Item = &AtomicU64> {
