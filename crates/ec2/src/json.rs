@@ -167,7 +167,8 @@ pub fn error(code: &str, message: &str) -> String {
 }
 
 fn structure(table: &Table, shape: Index, bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
-    let found = Found::read(bytes)?;
+    let mut found = Found::new();
+    found.read(bytes)?;
     let mut separator = "";
     out.push('{');
     // What is Hearth's own has no name in the model.
@@ -178,7 +179,7 @@ fn structure(table: &Table, shape: Index, bytes: &[u8], out: &mut String) -> Res
         }
         out.push_str(separator);
         separator = ",";
-        text(&field.element, out);
+        text(field.element.name(), out);
         out.push(':');
         members(table, field, values, out)?;
     }
@@ -246,7 +247,8 @@ fn entry(table: &Table, kind: Kind, bytes: &[u8], out: &mut String) -> Result<()
     let [key, value] = table.fields(shape).fields.as_slice() else {
         return Err(Malformed("an entry of a map has two halves"));
     };
-    let found = Found::read(bytes)?;
+    let mut found = Found::new();
+    found.read(bytes)?;
     members(table, key, found.of(key.number), out)?;
     out.push(':');
     match (found.of(value.number), value.kind) {

@@ -36,7 +36,7 @@ pub struct Call {
     /// Whether its answer has members in the model. Others say `<return>true</return>`.
     pub(crate) answers: bool,
     /// The element around the answer's members.
-    pub(crate) wrapper: Option<String>,
+    pub(crate) wrapper: Option<Element>,
 }
 
 /// The members of a structure, in the model's order.
@@ -58,11 +58,31 @@ pub(crate) struct Field {
     /// Its name in a form.
     pub(crate) parameter: String,
     /// Its name in XML.
-    pub(crate) element: String,
+    pub(crate) element: Element,
     pub(crate) kind: Kind,
     pub(crate) list: Option<List>,
     /// Whether XML has it when the message does not.
     pub(crate) always: bool,
+}
+
+/// An element's two tags.
+#[derive(Debug)]
+pub(crate) struct Element {
+    pub(crate) open: String,
+    pub(crate) close: String,
+}
+
+impl Element {
+    fn new(name: &str) -> Element {
+        Element {
+            open: format!("<{name}>"),
+            close: format!("</{name}>"),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.open[1..self.open.len() - 1]
+    }
 }
 
 #[derive(Debug)]
@@ -70,7 +90,7 @@ pub(crate) struct List {
     /// Between the list's name and an item's number, in a form.
     pub(crate) infix: Option<String>,
     /// The element around an item.
-    pub(crate) item: String,
+    pub(crate) item: Element,
     /// Whether its items are entries of a map.
     pub(crate) is_map: bool,
 }
@@ -136,7 +156,7 @@ impl Table {
                 input: join.message(input, &method.input()),
                 output: join.message(output.map(|output| output.shape.as_str()), &method.output()),
                 answers: output.is_some(),
-                wrapper: output.and_then(|output| output.result_wrapper.clone()),
+                wrapper: output.and_then(|output| output.result_wrapper.as_deref().map(Element::new)),
                 name: name.clone(),
             };
             calls.insert(name, call);
@@ -250,10 +270,10 @@ impl Join<'_> {
         let is_list = field.cardinality() == Cardinality::Repeated;
         let (kind, list) = match shape {
             Shape::List { member: of } if is_list && !field.is_map() => {
-                let item = of.location_name.clone().unwrap_or_else(|| "member".to_owned());
+                let item = of.location_name.as_deref().unwrap_or("member");
                 let list = List {
-                    infix: (protocol == Protocol::Query).then(|| item.clone()),
-                    item,
+                    infix: (protocol == Protocol::Query).then(|| item.to_owned()),
+                    item: Element::new(item),
                     is_map: false,
                 };
                 (self.kind(&of.shape, field)?, Some(list))
@@ -261,7 +281,7 @@ impl Join<'_> {
             Shape::Map { key, value } if field.is_map() => {
                 let list = List {
                     infix: Some("entry".to_owned()),
-                    item: "entry".to_owned(),
+                    item: Element::new("entry"),
                     is_map: true,
                 };
                 (self.entry(key, value, field)?, Some(list))
@@ -287,7 +307,7 @@ impl Join<'_> {
         Some(Field {
             number: field.number(),
             parameter,
-            element,
+            element: Element::new(&element),
             kind,
             always: is_shown_empty(field, kind),
             list,
@@ -305,7 +325,7 @@ impl Join<'_> {
             Some(Field {
                 number,
                 parameter: name.to_owned(),
-                element: name.to_owned(),
+                element: Element::new(name),
                 kind: self.kind(&member.shape, &field)?,
                 list: None,
                 always: true,

@@ -50,30 +50,56 @@ pub(crate) fn next<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Value<'a>), Malform
     Ok((number, value(wire, bytes)?))
 }
 
-/// A message's fields. An encoder writes them in the order of their numbers.
-pub(crate) struct Found<'a>(SmallVec<[(u32, Value<'a>); 16]>);
+/// Fields that a message has before it needs the heap: those of an instance.
+const USUAL: usize = 48;
+
+/// A message's fields. An encoder writes them in the order of their numbers. It is large, and so is filled where it is.
+pub(crate) struct Found<'a> {
+    fields: SmallVec<[(u32, Value<'a>); USUAL]>,
+    /// By its number, the place of a field in the first 255, counted from 1; 0: it is not among them.
+    places: [u8; 64],
+}
 
 impl<'a> Found<'a> {
-    pub(crate) fn read(mut bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let mut found: SmallVec<[(u32, Value<'a>); 16]> = SmallVec::new();
+    pub(crate) fn new() -> Self {
+        Self {
+            fields: SmallVec::new(),
+            places: [0; 64],
+        }
+    }
+
+    /// Of a message, once.
+    pub(crate) fn read(&mut self, mut bytes: &'a [u8]) -> Result<(), Malformed> {
+        let mut last = 0;
         while !bytes.is_empty() {
-            let field = next(&mut bytes)?;
-            if found.last().is_some_and(|(number, _)| *number > field.0) {
+            let (number, value) = next(&mut bytes)?;
+            if number < last {
                 return Err(Malformed("its fields are not in order"));
             }
-            found.push(field);
+            self.fields.push((number, value));
+            let place = self.places.get_mut(number as usize);
+            if number > last
+                && let (Some(place), Ok(at)) = (place, u8::try_from(self.fields.len()))
+            {
+                *place = at;
+            }
+            last = number;
         }
-        Ok(Self(found))
+        Ok(())
     }
 
     /// What stands under a number: of a list, each of its items.
     pub(crate) fn of(&self, number: u32) -> impl ExactSizeIterator<Item = Value<'a>> + DoubleEndedIterator {
-        let start = self.0.partition_point(|(found, _)| *found < number);
-        let length = self.0[start..]
+        let start = match self.places.get(number as usize) {
+            Some(&place @ 1..) => usize::from(place) - 1,
+            Some(0) if self.fields.len() <= usize::from(u8::MAX) => self.fields.len(),
+            _ => self.fields.partition_point(|(found, _)| *found < number),
+        };
+        let length = self.fields[start..]
             .iter()
             .take_while(|(found, _)| *found == number)
             .count();
-        self.0[start..start + length].iter().map(|(_, value)| *value)
+        self.fields[start..start + length].iter().map(|(_, value)| *value)
     }
 }
 

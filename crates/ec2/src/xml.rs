@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::model::Protocol;
-use crate::table::{Call, Field, Index, Kind, Table};
+use crate::table::{Call, Element, Field, Index, Kind, Table};
 use crate::wire::{Found, Malformed, Value, is_packable, timestamp, unpack};
 
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
@@ -42,9 +42,9 @@ pub fn answer(table: &Table, call: &Call, message: &[u8], request_id: &str) -> R
         }
         Protocol::Query | Protocol::Json => {
             if let Some(wrapper) = &call.wrapper {
-                open(wrapper, &mut out);
+                out.push_str(&wrapper.open);
                 structure(table, call.output, message, &mut out)?;
-                close(wrapper, &mut out);
+                out.push_str(&wrapper.close);
             }
             open("ResponseMetadata", &mut out);
             element("RequestId", request_id, &mut out);
@@ -84,7 +84,8 @@ pub fn error(table: &Table, code: &str, message: &str, is_ours: bool, request_id
 }
 
 fn structure(table: &Table, shape: Index, bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
-    let found = Found::read(bytes)?;
+    let mut found = Found::new();
+    found.read(bytes)?;
     // What is Hearth's own has no name in the model.
     for field in &table.fields(shape).fields {
         let values = found.of(field.number);
@@ -98,7 +99,7 @@ fn structure(table: &Table, shape: Index, bytes: &[u8], out: &mut String) -> Res
             }
             continue;
         };
-        open(&field.element, out);
+        out.push_str(&field.element.open);
         for value in values {
             match value {
                 Value::Bytes(mut packed) if is_packable(field.kind) => {
@@ -110,7 +111,7 @@ fn structure(table: &Table, shape: Index, bytes: &[u8], out: &mut String) -> Res
                 value => one(table, &list.item, field.kind, value, out)?,
             }
         }
-        close(&field.element, out);
+        out.push_str(&field.element.close);
     }
     Ok(())
 }
@@ -123,18 +124,24 @@ fn absent(field: &Field, out: &mut String) {
     match field.kind {
         _ if field.list.is_some() => {
             out.push('<');
-            out.push_str(&field.element);
+            out.push_str(field.element.name());
             out.push_str("/>");
         }
-        Kind::Boolean => element(&field.element, "false", out),
-        Kind::Integer | Kind::Long | Kind::Float | Kind::Double => element(&field.element, "0", out),
-        Kind::String | Kind::Encoded | Kind::Blob => element(&field.element, "", out),
+        Kind::Boolean => element(field.element.name(), "false", out),
+        Kind::Integer | Kind::Long | Kind::Float | Kind::Double => element(field.element.name(), "0", out),
+        Kind::String | Kind::Encoded | Kind::Blob => element(field.element.name(), "", out),
         Kind::Timestamp | Kind::Structure(_) => {}
     }
 }
 
-fn one(table: &Table, name: &str, kind: Kind, value: Value<'_>, out: &mut String) -> Result<(), Malformed> {
-    open(name, out);
+fn one(
+    table: &Table,
+    element: &Element,
+    kind: Kind,
+    value: Value<'_>,
+    out: &mut String,
+) -> Result<(), Malformed> {
+    out.push_str(&element.open);
     // A `String` takes all that is written.
     let _ = match (kind, value) {
         (Kind::Structure(shape), Value::Bytes(bytes)) => {
@@ -154,7 +161,10 @@ fn one(table: &Table, name: &str, kind: Kind, value: Value<'_>, out: &mut String
             Ok(())
         }
         (Kind::Timestamp, Value::Bytes(bytes)) => write!(out, "{:.3}", timestamp(bytes)?),
-        (Kind::Boolean, Value::Varint(value)) => write!(out, "{}", value != 0),
+        (Kind::Boolean, Value::Varint(value)) => {
+            out.push_str(if value == 0 { "false" } else { "true" });
+            Ok(())
+        }
         // Negative ones have 64 bits on the wire, too.
         (Kind::Integer | Kind::Long, Value::Varint(value)) => write!(out, "{}", value.cast_signed()),
         (Kind::Float, Value::Four(bytes)) => {
@@ -167,7 +177,7 @@ fn one(table: &Table, name: &str, kind: Kind, value: Value<'_>, out: &mut String
         }
         _ => return Err(Malformed("a field is of another type")),
     };
-    close(name, out);
+    out.push_str(&element.close);
     Ok(())
 }
 
