@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hearth_block::overlay::dirty::{self, About, UNIT};
-use hearth_block::overlay::frozen::{self, Frozen};
+use hearth_block::overlay::frozen::{self, Frozen, ReadBase};
 
 use crate::decide::snapshots::{Point, State};
 use crate::paths::{DataDir, is_plain_id};
@@ -76,6 +76,14 @@ impl<'a> Tracked<'a> {
         })
     }
 
+    /// The id of the volume's image; empty: it has none.
+    ///
+    /// # Errors
+    /// The file that says it cannot be read.
+    pub fn image(&self) -> Result<String, VolumeError> {
+        volume::image(&self.path)
+    }
+
     /// Begins a dirty map relative to the volume's image, in which all that was ever written is dirty, unless there is one of
     /// this boot: after a restart of the host it is not known what was written since.
     fn begin(&self) -> Result<(), VolumeError> {
@@ -84,7 +92,7 @@ impl<'a> Tracked<'a> {
             return Ok(());
         }
         let about = About {
-            base: volume::image(&self.path)?,
+            base: self.image()?,
             boot: self.boot.to_owned(),
         };
         let half_made = self.path.join(format!(".{DIRTY}.{:016x}", rand::random::<u64>()));
@@ -222,18 +230,14 @@ impl<'a> Tracked<'a> {
         frozen::freeze(open_file(&frozen, true)?, &data_file, &map_file).map_err(failed)
     }
 
-    /// What a snapshot has to tell.
+    /// What a snapshot has to tell; `base` reads the volume's image, if it has one.
     ///
     /// # Errors
     /// The files cannot be read.
-    pub fn changes(&self, dir: &DataDir, id: &str) -> Result<Changes, VolumeError> {
-        let image = volume::image(&self.path)?;
+    pub fn changes(&self, id: &str, base: Option<ReadBase>) -> Result<Changes, VolumeError> {
+        let image = self.image()?;
         let boxed = |path: PathBuf| {
             open_file(&path, false).map(|file| Box::new(file) as Box<dyn hearth_block::Store>)
-        };
-        let base = match image.as_str() {
-            "" => None,
-            image => Some(boxed(dir.image_disk(image))?),
         };
         let path = self.file(id, FROZEN);
         let disk = Frozen::open(boxed(path.clone())?, boxed(self.path.join("data"))?, base);

@@ -1,13 +1,14 @@
 //! Sending a snapshot: what has changed in its volume, chunk by chunk, to the control plane.
 
-use std::io;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_api::agent::snapshot_part::Part;
 use hearth_api::agent::{SnapshotBegin, SnapshotChunk, SnapshotPart};
-use hearth_block::overlay::frozen::ReadError;
+use hearth_block::overlay::frozen::{ReadBase, ReadError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -16,7 +17,7 @@ use super::blocking;
 use crate::link::Link;
 use crate::paths::DataDir;
 use crate::points::{Changes, Tracked};
-use crate::volume::VolumeError;
+use crate::volume::{VolumeError, open_file};
 
 /// Parts that are read and not sent.
 const IN_FLIGHT: usize = 4;
@@ -84,7 +85,15 @@ impl Sender {
     async fn changes(&self) -> Result<Changes, VolumeError> {
         let (dir, boot) = (self.dir.clone(), self.boot.clone());
         let (volume_id, snapshot_id) = (self.volume_id.clone(), self.snapshot_id.clone());
-        blocking(move || Tracked::new(&dir, &volume_id, &boot).changes(&dir, &snapshot_id)).await
+        blocking(move || {
+            let tracked = Tracked::new(&dir, &volume_id, &boot);
+            let base = match tracked.image()?.as_str() {
+                "" => None,
+                image_id => Some(reading(open_file(&dir.image_disk(image_id), false)?)),
+            };
+            tracked.changes(&snapshot_id, base)
+        })
+        .await
     }
 
     /// One stream, from the beginning.
@@ -150,6 +159,10 @@ impl Sender {
     }
 }
 
+fn reading(base: File) -> ReadBase {
+    Box::new(move |buf, offset| base.read_exact_at(buf, offset))
+}
+
 async fn put(parts: &mpsc::Sender<SnapshotPart>, part: Part) -> Result<(), Ended> {
     let part = SnapshotPart { part: Some(part) };
     match tokio::time::timeout(SEND_PATIENCE, parts.send(part)).await {
@@ -171,10 +184,4 @@ fn delays() -> impl Iterator<Item = Duration> {
         .with_max_delay(Duration::from_secs(15))
         .without_max_times()
         .build()
-}
-
-impl From<io::Error> for StoreError {
-    fn from(error: io::Error) -> Self {
-        Self::Read(error.into())
-    }
 }

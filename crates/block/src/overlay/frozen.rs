@@ -170,13 +170,16 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
+/// Reads the base of a disk at an offset, and waits for what is not there yet.
+pub type ReadBase = Box<dyn Fn(&mut [u8], u64) -> io::Result<()> + Send + Sync>;
+
 /// The disk as it was, for whoever stores it. It is read while another process writes to the disk.
 pub struct Frozen {
     file: Box<dyn Store>,
     layout: Layout,
     present: Presence,
     data: Box<dyn Store>,
-    base: Option<Box<dyn Store>>,
+    base: Option<ReadBase>,
 }
 
 impl Frozen {
@@ -187,7 +190,7 @@ impl Frozen {
     pub fn open(
         file: Box<dyn Store>,
         data: Box<dyn Store>,
-        base: Option<Box<dyn Store>>,
+        base: Option<ReadBase>,
     ) -> Result<Frozen, OpenError> {
         let layout = read_layout(&*file)?;
         Ok(Frozen {
@@ -279,7 +282,7 @@ impl Frozen {
         let left = self.base_size().saturating_sub(offset);
         let inside = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         match &self.base {
-            Some(base) if inside > 0 => base.read_exact_at(&mut buf[..inside], offset),
+            Some(read) if inside > 0 => read(&mut buf[..inside], offset),
             _ => Ok(()),
         }
     }

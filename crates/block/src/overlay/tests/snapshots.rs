@@ -10,7 +10,7 @@ use super::power::{Fuse, PowerFile};
 use super::*;
 use crate::SECTOR;
 use dirty::{About, UNIT};
-use frozen::{Frozen, ReadError};
+use frozen::{Frozen, ReadBase, ReadError};
 
 const UNIT_LEN: usize = UNIT as usize;
 
@@ -23,6 +23,10 @@ const SHAPES: [(u64, u64, u64); 3] = [
 ];
 /// By how much a disk has grown at most.
 const ROOM: u64 = UNIT;
+
+fn reading(base: impl Store + 'static) -> ReadBase {
+    Box::new(move |buf, offset| base.read_exact_at(buf, offset))
+}
 
 fn boxed(file: &File) -> Box<dyn Store> {
     Box::new(file.try_clone().unwrap())
@@ -201,8 +205,8 @@ impl World {
 
     fn reader(&self) -> Option<(Frozen, &Point)> {
         let point = self.point.as_ref()?;
-        let base = Some(Box::new(self.base.clone()) as Box<dyn Store>);
-        let reader = Frozen::open(boxed(&point.frozen), Box::new(self.data.clone()), base).unwrap();
+        let data = Box::new(self.data.clone());
+        let reader = Frozen::open(boxed(&point.frozen), data, Some(reading(self.base.clone()))).unwrap();
         Some((reader, point))
     }
 
@@ -373,7 +377,12 @@ fn a_point_in_time_is_read_while_threads_write() {
             dirty: boxed(&dirty),
         })
         .unwrap();
-        let reader = Frozen::open(boxed(&frozen), boxed(&files.0), Some(boxed(&files.2))).unwrap();
+        let reader = Frozen::open(
+            boxed(&frozen),
+            boxed(&files.0),
+            Some(reading(files.2.try_clone().unwrap())),
+        )
+        .unwrap();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for thread in 0..3_u64 {
