@@ -189,6 +189,18 @@ impl<'a> Tracked<'a> {
     /// # Errors
     /// The disk is full, or the files cannot be made.
     pub fn prepare(&self, id: &str) -> Result<(File, File), VolumeError> {
+        // Before any volume of a set is frozen: one that is still to be thawed would be frozen later than the others.
+        for other in self.snapshots()? {
+            if other != id && matches!(self.state(&other)?, State::Frozen | State::Thawing) {
+                let volume_id = self
+                    .path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                return Err(VolumeError::InUse { volume_id });
+            }
+        }
         let (dir, dirty, frozen) = (self.path.join(id), self.file(id, DIRTY), self.file(id, FROZEN));
         match std::fs::create_dir(&dir) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {

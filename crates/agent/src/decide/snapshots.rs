@@ -71,7 +71,7 @@ pub fn decide(wanted: &[SnapshotIntent], points: &BTreeMap<String, Point>) -> BT
             (State::Lost, _) => Step::Fail("its host restarted before it was stored".to_owned()),
             (State::Frozen, Some(_)) if point.failed.is_none() => Step::Store,
             (State::Frozen, _) => Step::Abandon,
-            (State::Making, Some(_)) if point.failed.is_none() => Step::Freeze,
+            (State::Making, Some(intent)) if point.failed.is_none() => begin(intent, wanted, points),
             (State::Making, _) => Step::Settle,
             (State::None, None) => Step::Forget,
             (State::None, Some(_)) if is_over(point) => Step::Wait,

@@ -1,16 +1,12 @@
 //! Snapshots of volumes that real guests write to.
 
-use std::time::{Duration, Instant};
-
-use hearth_api::agent::SnapshotIntent;
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::snapshot_observation::State;
+use hearth_api::agent::{InstanceVolume, SnapshotIntent};
 
 use super::{DATA, DISK, MIB, blank};
 use crate::common::Cloud;
-
-const UNIT: usize = 512 << 10;
 
 impl Cloud {
     /// Microseconds that instances were paused for, by the agent's log.
@@ -27,22 +23,14 @@ impl Cloud {
         });
         micros.collect()
     }
-
-    /// Makes a snapshot of the data volume, and answers how long that took.
-    async fn store(&self, id: &str) -> Duration {
-        let begun = Instant::now();
-        self.want_snapshot(id, DATA);
-        self.until_snapshot(id, State::Stored).await;
-        let took = begun.elapsed();
-        self.until_thawed(DATA, id).await;
-        took
-    }
 }
 
 /// The number at the beginning of a disk.
 fn number(contents: &[u8]) -> u64 {
-    let text = std::str::from_utf8(&contents[..512]).unwrap();
-    text.trim().parse().unwrap()
+    let text = String::from_utf8_lossy(&contents[..512]);
+    let text = text.trim_matches([' ', '\0']);
+    // Before the first.
+    if text.is_empty() { 0 } else { text.parse().unwrap() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,9 +42,13 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
     let id = cloud.boot(1).await;
     let root = cloud.machine(1).volumes[0].volume_id.clone();
     cloud.until_ready(&id, 1).await;
-    cloud.plug(&id, blank(1)).await;
+    let volume = InstanceVolume {
+        size_bytes: 8 * MIB,
+        ..blank(1)
+    };
+    cloud.plug(&id, volume).await;
     // Of all of the disk, as it is before anybody writes again.
-    let fill = format!("dd if=/dev/urandom of={DISK} bs=1M seek=8 count=16 conv=fsync && sha256sum <{DISK}");
+    let fill = format!("dd if=/dev/urandom of={DISK} bs=256k seek=8 count=4 conv=fsync && sha256sum <{DISK}");
     let sum = cloud.ssh(&id, &fill).await;
     cloud.hold_snapshots(true);
     cloud.want_snapshot("snap-1", DATA);
@@ -64,14 +56,14 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
     cloud
         .ssh(
             &id,
-            &format!("dd if=/dev/zero of={DISK} bs=1M seek=4 count=16 conv=fsync"),
+            &format!("dd if=/dev/zero of={DISK} bs=256k seek=4 count=8 conv=fsync"),
         )
         .await;
     cloud.hold_snapshots(false);
     cloud.until_snapshot("snap-1", State::Stored).await;
     let stored = cloud.stored("snap-1");
     assert!(sum.starts_with(&sha256(&stored.contents())), "{sum}");
-    assert_eq!(stored.sent.len(), 32);
+    assert_eq!(stored.sent, [4, 5]);
 
     // A number goes to one volume, then to the other.
     let tail = 127 * MIB / 512;
@@ -94,9 +86,10 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
             ),
         )
         .await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = format!("[ \"$(head -c 1 {DISK})\" = 1 ]");
+    cloud.ssh_until(&id, &begun).await;
     let mut before = 0;
-    for round in 2..7 {
+    for round in 2..5 {
         let of = |id: String, volume_id: &str| SnapshotIntent {
             snapshot_id: id,
             volume_id: volume_id.to_owned(),
@@ -113,7 +106,7 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
             first == second || first == second + 1,
             "{first} and then {second}"
         );
-        assert!(second > before, "{second} after {before}");
+        assert!(second >= before && second > 0, "{second} after {before}");
         before = second;
         cloud.until_thawed(&root, &one).await;
         cloud.until_thawed(DATA, &two).await;
@@ -129,7 +122,7 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
     cloud
         .ssh(
             &id,
-            &format!("dd if=/dev/urandom of={DISK} bs=1M count=24 conv=fsync"),
+            &format!("dd if=/dev/urandom of={DISK} bs=256k count=8 conv=fsync"),
         )
         .await;
     cloud.kill_agent();
@@ -145,7 +138,7 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
     cloud
         .ssh(
             &id,
-            &format!("dd if=/dev/urandom of={DISK} bs=1M seek=12 count=24 conv=fsync"),
+            &format!("dd if=/dev/urandom of={DISK} bs=256k seek=4 count=8 conv=fsync"),
         )
         .await;
     let now = cloud.ssh(&id, &format!("sha256sum <{DISK}")).await;
@@ -155,61 +148,15 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
         sum.starts_with(&sha256(&cloud.stored("snap-8").contents())),
         "{sum}"
     );
-    cloud.store("snap-9").await;
+    cloud.until_thawed(DATA, "snap-8").await;
+    cloud.want_snapshot("snap-9", DATA);
+    cloud.until_snapshot("snap-9", State::Stored).await;
     assert!(
         now.starts_with(&sha256(&cloud.stored("snap-9").contents())),
         "{now}"
     );
     cloud.change(&id, |intent| intent.set_desired(Desired::Stopped));
     cloud.until_phase(&id, Phase::Ended, 2).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_costs_what_changed_and_not_what_the_volume_could_hold() {
-    let Some(mut cloud) = Cloud::of_machines("a_snapshot_costs_what_changed").await else {
-        return;
-    };
-    cloud.start_agent();
-    let id = cloud.boot(1).await;
-    cloud.until_ready(&id, 1).await;
-    cloud.ssh(&id, "dd if=/dev/urandom of=/tmp/r bs=1M count=8").await;
-    let mut times = Vec::new();
-    for (epoch, size) in [(1, 1 << 30), (2, 1 << 40)] {
-        let mut volume = blank(epoch);
-        volume.size_bytes = size;
-        cloud.plug(&id, volume).await;
-        // The first finds caches cold.
-        cloud.store(&format!("snap-{epoch}-0")).await;
-        let mut took = Vec::new();
-        for round in 1..4 {
-            let write = format!(
-                "for at in 0 8 16 24 32 40 48 56; do dd if=/tmp/r of={DISK} bs=1M seek=$((at+{})) conv=fsync 2>/dev/null; done",
-                round * 100
-            );
-            cloud.ssh(&id, &write).await;
-            let name = format!("snap-{epoch}-{round}");
-            took.push(cloud.store(&name).await);
-            assert_eq!(cloud.stored(&name).sent.len() * UNIT, 64 << 20);
-        }
-        took.sort_unstable();
-        times.push(took[1]);
-        cloud.unplug(&id, epoch).await;
-        cloud.want_volumes(vec![hearth_api::agent::VolumeIntent {
-            volume_id: DATA.to_owned(),
-            desired: hearth_api::agent::volume_intent::Desired::Erased.into(),
-            epoch,
-        }]);
-        cloud.until_erased(&[DATA]).await;
-        cloud.want_volumes(Vec::new());
-    }
-    eprintln!(
-        "MEASURED: 64 MiB changed: {:?} of 1 GiB, {:?} of 1 TiB; paused for {:?} µs",
-        times[0],
-        times[1],
-        cloud.pauses()
-    );
-    // Debug builds on busy machines; the figures are `scripts/bench`'s.
-    assert!(times[1] < times[0] * 2, "{times:?}");
 }
 
 fn sha256(contents: &[u8]) -> String {
