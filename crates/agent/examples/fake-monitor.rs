@@ -6,17 +6,22 @@
 //! enemy's: it speaks without end, leaves an outcome without end, or one with very many words. With 39 MiB the root disk's
 //! loader is one that only firmware can run.
 //!
-//! Disks come and go as they would: their descriptors are kept as long as they are attached. The deaf guest does not let
-//! them go.
+//! Disks come and go as they would: they are open as long as they are attached. The deaf guest does not let them go. The guest
+//! writes what a test puts into a file `pen` beside a disk's data: `OFFSET LENGTH BYTE` in each line, `flush`, or `freed` and
+//! the range. It removes the file when that is done.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use hearth_block::{Disk as _, Freeze, Overlay};
 use hearth_vmm::control::{self, DeviceStatus, DiskStatus, Event, Message, Reply, Request, Status, VmState};
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, Outcome, VmSpec};
@@ -30,10 +35,9 @@ struct Machine {
 struct Disk {
     id: String,
     leaving: bool,
-    size_bytes: u64,
     rate_limit: RateLimit,
-    data: File,
-    _others: Vec<OwnedFd>,
+    overlay: Overlay,
+    pen: PathBuf,
 }
 
 impl Disk {
@@ -43,24 +47,50 @@ impl Disk {
             data_fd,
             map_fd,
             base_fd,
-            coming,
+            coming: _,
+            dirty_fd,
+            frozen,
         } = spec.backing
         else {
             panic!("{:?}", spec.backing)
         };
-        let data = File::from(take(data_fd));
+        let mut file = |fd| File::from(take(fd));
+        let data = file(data_fd);
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", data.as_raw_fd())).unwrap();
+        let overlay = Overlay::open(data, file(map_fd), base_fd.map(&mut file)).unwrap();
+        let dirty = Box::new(file(dirty_fd.unwrap()));
+        let frozen = frozen.map(|frozen| (frozen.name, Box::new(file(frozen.fd)) as _));
+        let overlay = overlay.tracked(dirty, frozen).unwrap();
+        overlay.refresh_size().unwrap();
         Disk {
             id: spec.id,
             leaving: false,
-            size_bytes: data.metadata().unwrap().len(),
             rate_limit: spec.rate_limit,
-            data,
-            _others: [Some(map_fd), base_fd, coming.map(|it| it.map_fd)]
-                .into_iter()
-                .flatten()
-                .map(take)
-                .collect(),
+            overlay,
+            pen: path.with_file_name("pen"),
         }
+    }
+
+    /// Writes what the test wants to be written.
+    fn write(&self) {
+        let Ok(text) = std::fs::read_to_string(&self.pen) else {
+            return;
+        };
+        for line in text.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |word: &str| word.parse::<u64>().unwrap();
+            match words.as_slice() {
+                ["flush"] => self.overlay.flush(),
+                ["freed", offset, len] => self.overlay.discard(number(offset), number(len)),
+                [offset, len, byte] => {
+                    let content = vec![number(byte) as u8; number(len) as usize];
+                    self.overlay.write_at(&content, number(offset))
+                }
+                _ => panic!("{line:?}"),
+            }
+            .unwrap();
+        }
+        std::fs::remove_file(&self.pen).unwrap();
     }
 
     fn status(&self) -> DeviceStatus {
@@ -71,7 +101,7 @@ impl Disk {
             leaving: self.leaving,
             replacing: false,
             disk: Some(DiskStatus {
-                size_bytes: self.size_bytes,
+                size_bytes: self.overlay.size(),
                 rate_limit: self.rate_limit,
             }),
         }
@@ -131,6 +161,13 @@ fn main() {
             end(outcome_fd, &Outcome::GuestPowerOff);
         });
     }
+    let guest = Arc::clone(&machine);
+    std::thread::spawn(move || {
+        loop {
+            guest.lock().unwrap().disks.iter().for_each(Disk::write);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
     for client in listener.incoming() {
         let (client, spec, machine) = (client.unwrap(), spec.clone(), Arc::clone(&machine));
         if spec.memory_mib == 36 {
@@ -183,7 +220,12 @@ fn serve(client: &UnixStream, spec: &VmSpec, machine: &Mutex<Machine>) {
         while let Some(end) = input.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = input.drain(..=end).collect();
             let request = serde_json::from_slice(&line).unwrap();
-            answer(request, std::mem::take(&mut descriptors), client, spec, machine);
+            // They came with the last line that was read.
+            let brought = match input.is_empty() {
+                true => std::mem::take(&mut descriptors),
+                false => Vec::new(),
+            };
+            answer(request, brought, client, spec, machine);
         }
     }
 }
@@ -239,11 +281,37 @@ fn answer(
             }
         }
         Request::Resize { device } => {
-            let mut disks = machine.disks.iter_mut();
+            let mut disks = machine.disks.iter();
             let disk = disks.find(|disk| disk.id == device).unwrap();
-            let bytes = disk.data.metadata().unwrap().len();
-            disk.size_bytes = bytes;
+            let bytes = disk.overlay.refresh_size().unwrap();
             say(Message::Reply(Reply::Resized { bytes }));
+        }
+        Request::Freeze(disks) => {
+            let mut descriptors: Vec<_> = descriptors.into_iter().map(Some).collect();
+            let mut file = |fd: RawFd| Box::new(File::from(descriptors[fd as usize].take().unwrap()));
+            for spec in disks {
+                let freeze = Freeze {
+                    name: spec.name,
+                    frozen: file(spec.frozen),
+                    dirty: file(spec.dirty),
+                };
+                let disk = machine.disks.iter().find(|disk| disk.id == spec.device);
+                let Some(disk) = disk else {
+                    let message = format!("no device {:?} is attached", spec.device);
+                    return say(Message::Reply(Reply::Error { message }));
+                };
+                disk.overlay.freeze(freeze).unwrap();
+            }
+            say(Message::Reply(Reply::Frozen { paused_micros: 1 }));
+        }
+        Request::Thaw { device, name } => {
+            let disk = machine.disks.iter().find(|disk| disk.id == device);
+            let Some(disk) = disk else {
+                let message = format!("no device {device:?} is attached");
+                return say(Message::Reply(Reply::Error { message }));
+            };
+            disk.overlay.thaw(&name);
+            say(Message::Reply(Reply::Ok));
         }
         Request::SetRateLimit { device, limit } => {
             let mut disks = machine.disks.iter_mut();

@@ -201,7 +201,8 @@ fn context(
     host: decide::Host,
 ) -> anyhow::Result<Arc<instance::Context>> {
     Ok(Arc::new(instance::Context {
-        images: Images::new(dir.clone(), link, config.image_cache_percent),
+        images: Images::new(dir.clone(), link.clone(), config.image_cache_percent),
+        link,
         dir: dir.clone(),
         store,
         networks,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hearth_api::agent::{Capacity, InstanceObservation, Observation, Repair};
+use hearth_api::agent::{Capacity, InstanceObservation, Observation, Repair, SnapshotObservation};
 use tokio::sync::watch;
 
 /// The newest intents that the store has and the actors know.
@@ -18,6 +18,7 @@ struct State {
     intents: Acknowledged,
     instances: BTreeMap<String, InstanceObservation>,
     erased_volumes: BTreeSet<String>,
+    snapshots: Vec<SnapshotObservation>,
     /// The newest last.
     repairs: VecDeque<Repair>,
 }
@@ -61,6 +62,15 @@ impl Board {
         self.state.send_if_modified(|state| {
             let is_news = state.erased_volumes != *volumes;
             state.erased_volumes.clone_from(volumes);
+            is_news
+        });
+    }
+
+    /// Of the snapshots that intents ask for.
+    pub fn post_snapshots(&self, snapshots: Vec<SnapshotObservation>) {
+        self.state.send_if_modified(|state| {
+            let is_news = state.snapshots != snapshots;
+            state.snapshots = snapshots;
             is_news
         });
     }
@@ -113,7 +123,7 @@ impl Reader {
             erased_volumes: state.erased_volumes.iter().cloned().collect(),
             repairs: state.repairs.iter().cloned().collect(),
             capacity: Some(capacity),
-            snapshots: Vec::new(),
+            snapshots: state.snapshots.clone(),
         }
     }
 }

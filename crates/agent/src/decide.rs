@@ -19,6 +19,7 @@ use hearth_vmm::spec::Outcome;
 
 use crate::record::{Cause, End, Phase, Record};
 
+pub mod snapshots;
 mod volumes;
 
 pub use volumes::{Attempt, Deed, Device, Disks, rate_limit};

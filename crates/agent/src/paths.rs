@@ -10,6 +10,8 @@
 //! volumes/<vol>/{data,map}      overlays, complete or absent
 //! volumes/<vol>/image           the id of the overlay's base; empty where it has none
 //! volumes/<vol>/epoch           of its newest attachment, beyond the first
+//! volumes/<vol>/dirty           what was written since the newest snapshot (hearth_block::overlay::dirty)
+//! volumes/<vol>/<snap>/         a point in time that is being stored (crate::points)
 //! instances/<i>/console         the console ring, kept over runs
 //! consoles/<i>                  the console ring of an instance that is gone
 //! instances/<i>/monitor.log     the monitor's words in its newest launch

@@ -17,6 +17,7 @@ use crate::consoles;
 use crate::instance::{Actor, Context, Wanted};
 use crate::paths::is_plain_id;
 use crate::record::Record;
+use crate::snapshots::Snapshots;
 use crate::store::{Records, StoreError};
 use crate::volume;
 use crate::volumes::Volumes;
@@ -47,6 +48,7 @@ pub struct Supervisor {
     foreign: BTreeSet<String>,
     tasks: JoinSet<String>,
     volumes: Volumes,
+    snapshots: Snapshots,
 }
 
 impl Supervisor {
@@ -62,6 +64,7 @@ impl Supervisor {
         let (intents, records): (Option<Intents>, Records) = read.await??;
         let mut supervisor = Supervisor {
             volumes: Volumes::start(Arc::clone(&context)),
+            snapshots: Snapshots::start(Arc::clone(&context)),
             context,
             intents: Intents::default(),
             wanted: BTreeMap::new(),
@@ -224,6 +227,7 @@ impl Supervisor {
         let intents = &self.intents;
         self.context.networks.want(intents);
         self.volumes.want(intents);
+        self.snapshots.want(intents);
         let named: BTreeMap<&str, &InstanceIntent> = intents
             .instances
             .iter()

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 
 use crate::paths::{DataDir, is_plain_id};
+use crate::points::{Tracked, Tracking};
 
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -51,6 +52,7 @@ pub struct Volume {
     pub map: File,
     /// Absent: it was blank at first.
     pub base: Option<Base>,
+    pub tracking: Tracking,
 }
 
 /// What a volume begins with.
@@ -63,15 +65,20 @@ pub struct Base {
 }
 
 impl Volume {
-    /// Bytes of the data file.
+    /// Bytes of the largest file of it that its monitor may write.
     ///
     /// # Errors
     /// The kernel does not say.
-    pub fn data_len(&self) -> Result<u64, VolumeError> {
-        let data = self.data.metadata();
-        Ok(data
-            .map_err(|source| io_error("looking at the size of", Path::new("data"), source))?
-            .len())
+    pub fn largest_file(&self) -> Result<u64, VolumeError> {
+        let frozen = self.tracking.frozen.as_ref().map(|(_, file)| file);
+        let mut largest = 0;
+        for file in std::iter::once(&self.data).chain(frozen) {
+            let found = file.metadata();
+            let found =
+                found.map_err(|source| io_error("looking at the size of", Path::new("data"), source))?;
+            largest = largest.max(found.len());
+        }
+        Ok(largest)
     }
 }
 
@@ -179,6 +186,28 @@ fn write_base(at: &Path, image_id: &str) -> Result<(), VolumeError> {
     written.map_err(|source| io_error("writing", at, source))
 }
 
+/// The id of the base of the volume in this directory; empty: it has none.
+pub(crate) fn image(volume: &Path) -> Result<String, VolumeError> {
+    let path = volume.join(BASE);
+    std::fs::read_to_string(&path).map_err(|source| io_error("reading", &path, source))
+}
+
+/// Takes the lock of a volume that nobody has open, for as long as the file is kept. Blocks.
+///
+/// # Errors
+/// The volume is in use, or its file cannot be opened.
+pub(crate) fn lock(dir: &DataDir, volume_id: &str) -> Result<File, VolumeError> {
+    let path = dir.volume(volume_id).join("data");
+    let data = open_file(&path, false)?;
+    match rustix::fs::flock(&data, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(data),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(VolumeError::InUse {
+            volume_id: volume_id.to_owned(),
+        }),
+        Err(errno) => Err(io_error("locking", &path, errno.into())),
+    }
+}
+
 /// What the volumes of this host are laid on.
 pub(crate) enum Bases {
     /// The ids of all images that are a base.
@@ -211,11 +240,11 @@ pub(crate) fn bases(dir: &DataDir) -> io::Result<Bases> {
     Ok(Bases::Known(known))
 }
 
-/// Opens the volume, and its base if it has one, for a monitor. Blocks for a moment when somebody still holds it.
+/// Opens the volume, and its base if it has one, for a monitor in this boot of the host. Blocks for a moment when somebody still holds it.
 ///
 /// # Errors
 /// A file is missing, or another monitor lives on the volume.
-pub fn open(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<Volume, VolumeError> {
+pub fn open(dir: &DataDir, volume_id: &str, image_id: &str, boot: &str) -> Result<Volume, VolumeError> {
     let volume = dir.volume(volume_id);
     let data = open_file(&volume.join("data"), true)?;
     let map = open_file(&volume.join("map"), true)?;
@@ -235,7 +264,12 @@ pub fn open(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<Volume, Vo
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(Volume { data, map, base })
+    Ok(Volume {
+        data,
+        map,
+        base,
+        tracking: Tracked::new(dir, volume_id, boot).tracking()?,
+    })
 }
 
 /// Opens what volumes begin with, whole or in part. Blocks.
@@ -364,7 +398,8 @@ pub(crate) fn sync_dir(path: &Path) -> Result<(), VolumeError> {
         .map_err(|source| io_error("syncing", path, source))
 }
 
-fn create(path: &Path) -> Result<File, VolumeError> {
+/// Makes a file that is not there.
+pub(crate) fn create(path: &Path) -> Result<File, VolumeError> {
     File::options()
         .read(true)
         .write(true)
@@ -373,7 +408,7 @@ fn create(path: &Path) -> Result<File, VolumeError> {
         .map_err(|source| io_error("creating", path, source))
 }
 
-fn open_file(path: &Path, write: bool) -> Result<File, VolumeError> {
+pub(crate) fn open_file(path: &Path, write: bool) -> Result<File, VolumeError> {
     File::options()
         .read(true)
         .write(write)
@@ -381,7 +416,7 @@ fn open_file(path: &Path, write: bool) -> Result<File, VolumeError> {
         .map_err(|source| io_error("opening", path, source))
 }
 
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> VolumeError {
+pub(crate) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> VolumeError {
     VolumeError::Io {
         doing,
         path: path.to_owned(),

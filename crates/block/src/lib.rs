@@ -57,6 +57,15 @@ pub struct Place {
     pub offset: u64,
 }
 
+/// A point in time that is about to begin.
+pub struct Freeze {
+    pub name: String,
+    /// An empty file, for [`overlay::frozen`].
+    pub frozen: Box<dyn Store>,
+    /// A [dirty map](overlay::dirty) without marks.
+    pub dirty: Box<dyn Store>,
+}
+
 /// A virtual disk of 512-byte sectors. Shared by the queues of one device, so all methods take `&self`.
 ///
 /// Offsets and lengths are bytes and need no alignment. A read or write beyond [`Disk::size`] is
@@ -87,6 +96,22 @@ pub trait Disk: Send + Sync {
     /// new size when that survives a power cut, and so may take as long as a flush.
     fn refresh_size(&self) -> io::Result<u64> {
         Ok(self.size())
+    }
+
+    /// Keeps what the disk holds now, under a name, while it is written; and notes what is written from now on in another
+    /// dirty map. Nobody writes meanwhile, and nothing that was submitted to an engine is in flight. Again under the same
+    /// name it changes nothing.
+    ///
+    /// # Errors
+    /// `Unsupported`: only tracked overlays can be frozen. It is frozen under another name. Others are the files'.
+    fn freeze(&self, freeze: Freeze) -> io::Result<()> {
+        let _ = freeze;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Keeps nothing any more of the point in time of this name.
+    fn thaw(&self, name: &str) {
+        let _ = name;
     }
 
     /// Switches I/O past the host's page cache on, where the backing allows it, or off. Nobody may be using the

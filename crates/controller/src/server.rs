@@ -40,6 +40,9 @@ use crate::{credentials, janitor, leading, reconcile, services};
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that an agent may have sent of one call, and of all its calls, before they are taken.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Calls at the same time on one connection to the API.
 const STREAMS: u32 = 64;
 /// The authority's certificate, beside the API's socket.
@@ -183,6 +186,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let forward = Forward::new(Arc::clone(&app), Arc::clone(&authority));
     let signers = Services::new(calls.layer(forward.layer(routes.clone().prepare())));
     let agents = builder()
+        // A snapshot that waits for the repository does not keep the session of its host waiting.
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(peers)
         .add_routes(gateway::routes(&app, &authority))
         .serve_with_incoming_shutdown(

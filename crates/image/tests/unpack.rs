@@ -1,4 +1,5 @@
 //! Files of other formats than raw: what comes out is what went in, or a refusal with the reason.
+#![allow(clippy::unwrap_used)]
 
 use std::fs::File;
 use std::io::{self, Write as _};

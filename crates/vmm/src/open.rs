@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use hearth_block::{Backing, Base, Disk, Overlay, RawDisk};
+use hearth_block::{Backing, Base, Disk, Overlay, RawDisk, Store};
 use kvm_ioctls::Kvm;
 
 use crate::bases::Bases;
@@ -261,10 +261,23 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec, bases: &Bases) -> 
             map_fd,
             base_fd,
             coming,
+            dirty_fd,
+            frozen,
         } => {
             let damaged = |source| OpenError::Overlay {
                 serial: serial.clone(),
                 source,
+            };
+            let dirty = match dirty_fd {
+                Some(fd) => Some(take_store(fds, *fd, "overlay's dirty map")?),
+                None => None,
+            };
+            let frozen = match frozen {
+                Some(frozen) => {
+                    let file = take_store(fds, frozen.fd, "overlay's frozen contents")?;
+                    Some((frozen.name.clone(), file))
+                }
+                None => None,
             };
             let mut take = |fd, what| {
                 let file: File = fds.take(fd, what)?.into();
@@ -288,7 +301,11 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec, bases: &Bases) -> 
                 (Some(fd), None) => Some(Base::whole(take(*fd, "overlay's base")?)),
                 (None, _) => None,
             };
-            let overlay = Overlay::over(data, map, base).map_err(damaged)?;
+            let opened = Overlay::over(data, map, base).and_then(|overlay| match dirty {
+                Some(dirty) => overlay.tracked(dirty, frozen),
+                None => Ok(overlay),
+            });
+            let overlay = opened.map_err(damaged)?;
             overlay.refresh_size().map_err(|source| OpenError::Growth {
                 serial: serial.clone(),
                 source,
@@ -303,6 +320,18 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec, bases: &Bases) -> 
         read_only: spec.read_only,
         cache: spec.cache,
     })
+}
+
+/// Takes a file that a disk writes now and then.
+///
+/// # Errors
+/// It is absent.
+pub fn take_store(
+    fds: &mut impl Descriptors,
+    fd: RawFd,
+    what: &'static str,
+) -> Result<Box<dyn Store>, OpenError> {
+    Ok(Box::new(File::from(fds.take(fd, what)?)))
 }
 
 /// Takes a NIC's descriptors from `fds`.

@@ -168,6 +168,12 @@ pub enum DiskBacking {
         /// Of a base that is there in part; absent: all of it is there.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         coming: Option<ComingBase>,
+        /// `hearth_block::overlay::dirty`: where it is noted what is written. Without it the disk cannot be frozen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dirty_fd: Option<RawFd>,
+        /// A point in time that is kept while the disk is written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        frozen: Option<FrozenSpec>,
     },
 }
 
@@ -179,6 +185,16 @@ pub struct ComingBase {
     pub map_fd: RawFd,
     /// What whoever brings the rest calls it: at most 64 bytes.
     pub name: String,
+}
+
+/// A point in time of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrozenSpec {
+    /// The snapshot's id.
+    pub name: String,
+    /// `hearth_block::overlay::frozen`, opened for reading and writing.
+    pub fd: RawFd,
 }
 
 /// A virtio net device on a TAP.

@@ -192,7 +192,7 @@ pub(super) async fn lay(
         }
     };
     fault::point("image-present");
-    let (dir, wanted) = (context.dir.clone(), wanted.clone());
+    let (dir, wanted, boot) = (context.dir.clone(), wanted.clone(), context.boot.clone());
     let laid = tokio::task::spawn_blocking(move || {
         if has_run {
             volume::demand(&dir, &wanted.volume_id)?;
@@ -207,7 +207,7 @@ pub(super) async fn lay(
         volume::hold(&dir, &wanted.volume_id, wanted.attachment_epoch)?;
         // From here on the volume keeps its base.
         drop(pin);
-        volume::open(&dir, &wanted.volume_id, &wanted.image_id)
+        volume::open(&dir, &wanted.volume_id, &wanted.image_id, &boot)
     });
     Ok(laid.await??)
 }

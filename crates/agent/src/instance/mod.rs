@@ -44,6 +44,7 @@ use crate::decide::{Action, Disks, Effort, Goal, Host, Monitor, Step, decide, ob
 use crate::firmware::Firmware;
 use crate::images::{Images, Troubles};
 use crate::jail::Jail;
+use crate::link::Link;
 use crate::monitor::MonitorHandle;
 use crate::networks::Networks;
 use crate::paths::{DataDir, is_plain_id};
@@ -59,6 +60,8 @@ pub struct Context {
     pub dir: DataDir,
     pub store: Store,
     pub images: Images,
+    /// Where snapshots go.
+    pub link: Link,
     pub networks: Arc<Networks>,
     pub board: Board,
     /// The monitor program.

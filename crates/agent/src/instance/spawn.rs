@@ -17,7 +17,7 @@ use hearth_api::agent::instance_intent::BootMode;
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{
-    BootSpec, Cache, ComingBase, DiskBacking, DiskSpec, HugePages, NicSpec, Outcome, VmSpec,
+    BootSpec, Cache, ComingBase, DiskBacking, DiskSpec, FrozenSpec, HugePages, NicSpec, Outcome, VmSpec,
 };
 use rustix::fs::MemfdFlags;
 
@@ -103,7 +103,7 @@ pub fn spawn(
 ) -> Result<OwnedFd, SpawnError> {
     let mut limits = Limits::of(parts.vcpus, parts.memory_mib);
     for disk in &parts.disks {
-        limits.file = limits.file.max(disk.volume.data_len()?);
+        limits.file = limits.file.max(disk.volume.largest_file()?);
     }
     let cell = jail
         .map(|jail| jail.cell(&parts.instance_id, &limits))
@@ -242,6 +242,12 @@ impl Disk {
                 map_fd: give(self.volume.map),
                 base_fd,
                 coming,
+                dirty_fd: Some(give(self.volume.tracking.dirty)),
+                frozen: self
+                    .volume
+                    .tracking
+                    .frozen
+                    .map(|(name, file)| FrozenSpec { name, fd: give(file) }),
             },
         }
     }

@@ -185,7 +185,7 @@ impl Actor {
         let Some(monitor) = &self.monitor else {
             return Ok(Done::Dropped);
         };
-        self.allow_file_size(monitor, opened.data_len()?)?;
+        self.allow_file_size(monitor, opened.largest_file()?)?;
         let disk = Disk {
             id: id.clone(),
             volume: opened,

@@ -27,6 +27,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 mod machines;
+mod snapshots;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -60,6 +61,7 @@ pub struct Cloud {
     pub pace: watch::Sender<Pace>,
     pub told: Arc<Mutex<Told>>,
     pub consoles: mpsc::Sender<Question>,
+    pub snapshots: Arc<Mutex<snapshots::Repository>>,
     pub hosts: Arc<Mutex<Hosts>>,
     pub token: String,
     pub dir: tempfile::TempDir,
@@ -130,6 +132,7 @@ struct Service {
     pace: watch::Receiver<Pace>,
     told: Arc<Mutex<Told>>,
     consoles: Arc<tokio::sync::Mutex<mpsc::Receiver<Question>>>,
+    snapshots: Arc<Mutex<snapshots::Repository>>,
     hosts: Arc<Mutex<Hosts>>,
 }
 
@@ -186,6 +189,7 @@ impl Cloud {
             lost_answers: 0,
             forgotten: watch::Sender::new(false),
         }));
+        let snapshots = Arc::new(Mutex::new(snapshots::Repository::default()));
         let service = Service {
             ca: Arc::new((issuer, ca.pem())),
             secret: token.secret.clone(),
@@ -195,6 +199,7 @@ impl Cloud {
             pace: paced,
             told: Arc::clone(&told),
             consoles: Arc::new(tokio::sync::Mutex::new(console_inbox)),
+            snapshots: Arc::clone(&snapshots),
             hosts: Arc::clone(&hosts),
         };
         let mut cloud = Cloud {
@@ -204,6 +209,7 @@ impl Cloud {
             pace,
             told,
             consoles,
+            snapshots,
             hosts,
             token: token.to_string(),
             dir: tempfile::tempdir().unwrap(),
@@ -222,7 +228,10 @@ impl Cloud {
     }
 
     fn serve(&mut self, listener: TcpListener) {
+        // A stream that waits does not keep others of its connection waiting.
         let server = Server::builder()
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(16 << 20)
             .tls_config(self.tls.clone())
             .unwrap()
             .add_service(EnrollmentServer::new(self.service.clone()))
@@ -668,9 +677,9 @@ impl ControlPlane for Service {
 
     async fn store_snapshot(
         &self,
-        _: Request<Streaming<SnapshotPart>>,
+        parts: Request<Streaming<SnapshotPart>>,
     ) -> Result<Response<StoreSnapshotResponse>, Status> {
-        Err(Status::unimplemented("snapshots are not stored yet"))
+        self.store(parts.into_inner()).await
     }
 
     async fn fetch_credentials(

@@ -1,5 +1,7 @@
 //! Volumes of real guests: what the tiny AMI sees of them, and what is on them afterwards.
 
+mod snapshots;
+
 use std::time::Instant;
 
 use hearth_api::agent::InstanceVolume;

@@ -1,5 +1,7 @@
 //! Volumes that come, go, grow and are limited while instances run, with monitors that have no machines.
 
+mod snapshots;
+
 use std::path::PathBuf;
 
 use hearth_api::agent::instance_intent::Desired;
@@ -304,7 +306,8 @@ async fn a_volume_that_the_full_disk_has_no_room_for_is_attached_when_it_has() {
     std::fs::remove_file(&filler).unwrap();
     drop(file);
     cloud.until_state("i-1", State::Attached, 1).await;
-    cloud.kill_agent();
+    // Its consoles, by which its monitors are found, go with the disk.
+    cloud.power_cut();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,8 @@ pub enum Part {
     Data,
     Map,
     Base,
+    Dirty,
+    Frozen,
 }
 
 impl std::fmt::Display for Part {
@@ -16,6 +18,8 @@ impl std::fmt::Display for Part {
             Part::Data => "data file",
             Part::Map => "chunk map",
             Part::Base => "base",
+            Part::Dirty => "dirty map",
+            Part::Frozen => "frozen contents",
         })
     }
 }

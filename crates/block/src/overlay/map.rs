@@ -29,7 +29,7 @@ use crate::store::Store;
 const MAGIC: &[u8; 8] = b"HEARTHOV";
 const VERSION: u32 = 1;
 const HEADER: usize = 512;
-const STATES_OFFSET: u64 = 4096;
+pub(super) const STATES_OFFSET: u64 = 4096;
 /// The map is rewritten in sectors: the unit that storage does not tear.
 const STATES_UNIT: usize = SECTOR as usize;
 const CHUNKS_PER_UNIT: u64 = STATES_UNIT as u64 * 8;
@@ -85,7 +85,7 @@ impl Geometry {
     }
 
     /// Writes the header. The map and the data file must have the lengths that go with it, durably.
-    pub(crate) fn write(&self, map: &impl Store) -> io::Result<()> {
+    pub(crate) fn write(&self, map: &(impl Store + ?Sized)) -> io::Result<()> {
         map.write_all_at(&self.encode(), 0)
     }
 
@@ -123,7 +123,7 @@ impl Geometry {
         Ok(geometry)
     }
 
-    pub(crate) fn read(map: &impl Store) -> Result<Geometry, OpenError> {
+    pub(crate) fn read(map: &(impl Store + ?Sized)) -> Result<Geometry, OpenError> {
         let mut header = [0; HEADER];
         map.read_exact_at(&mut header, 0)
             .map_err(|source| match source.kind() {
@@ -141,7 +141,7 @@ impl Geometry {
 }
 
 /// Refuses a file that is shorter than the map says.
-pub(crate) fn check_len(file: &impl Store, part: Part, expected: u64) -> Result<(), OpenError> {
+pub(crate) fn check_len(file: &(impl Store + ?Sized), part: Part, expected: u64) -> Result<(), OpenError> {
     let found = file.size().map_err(|source| OpenError::Io {
         doing: "asking for the size of",
         part,
@@ -202,8 +202,20 @@ const GROWN_EXP: u32 = 6;
 const GROWN_PARTS: usize = 23;
 
 impl Presence {
+    /// Of no chunk.
+    pub(super) fn empty(geometry: &Geometry) -> Presence {
+        Presence::of((0..geometry.chunks().div_ceil(64)).map(|_| 0))
+    }
+
+    fn of(words: impl Iterator<Item = u64>) -> Presence {
+        Presence {
+            words: words.map(AtomicU64::new).collect(),
+            grown: [const { OnceLock::new() }; GROWN_PARTS],
+        }
+    }
+
     /// Reads all states; the time and memory are one bit per chunk.
-    pub(crate) fn load(map: &impl Store, geometry: &Geometry) -> Result<Presence, OpenError> {
+    pub(crate) fn load(map: &(impl Store + ?Sized), geometry: &Geometry) -> Result<Presence, OpenError> {
         let mut words = Vec::new();
         let (mut at, end) = (STATES_OFFSET, geometry.map_len());
         let mut window = vec![0; 64 << 10];
@@ -216,17 +228,10 @@ impl Presence {
                     source,
                 })?;
             let (eights, _) = window[..len].as_chunks::<8>();
-            words.extend(
-                eights
-                    .iter()
-                    .map(|word| AtomicU64::new(u64::from_le_bytes(*word))),
-            );
+            words.extend(eights.iter().map(|word| u64::from_le_bytes(*word)));
             at += len as u64;
         }
-        Ok(Presence {
-            words: words.into(),
-            grown: [const { OnceLock::new() }; GROWN_PARTS],
-        })
+        Ok(Presence::of(words.into_iter()))
     }
 
     /// Makes room for the chunks of a larger overlay. They are absent.
@@ -278,11 +283,42 @@ impl Presence {
     }
 
     pub(crate) fn count(&self) -> u64 {
-        let grown = self.grown.iter().filter_map(OnceLock::get).flatten();
-        let words = self.words.iter().chain(grown);
-        words
+        self.words()
             .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()))
             .sum()
+    }
+
+    /// Makes all chunks absent. Nobody inserts meanwhile.
+    pub(super) fn clear(&self) {
+        self.words().for_each(|word| word.store(0, Ordering::Release));
+    }
+
+    /// The chunks below `end` that are there, in order.
+    pub(super) fn iter(&self, end: u64) -> impl Iterator<Item = u64> {
+        let words = (0..).step_by(64).zip(self.words());
+        let bits = words.flat_map(|(first, word)| {
+            let mut left = word.load(Ordering::Acquire);
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| u64::from(left.trailing_zeros()))?;
+                left &= left - 1;
+                Some(first + bit)
+            })
+        });
+        bits.take_while(move |chunk| *chunk < end)
+    }
+
+    /// As the map file has them.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for word in self.words() {
+            bytes.extend_from_slice(&word.load(Ordering::Acquire).to_le_bytes());
+        }
+        bytes
+    }
+
+    fn words(&self) -> impl Iterator<Item = &AtomicU64> {
+        let grown = self.grown.iter().filter_map(OnceLock::get).flatten();
+        self.words.iter().chain(grown)
     }
 
     /// There is one for each chunk: callers derive it from an offset that was checked against the disk's size, which

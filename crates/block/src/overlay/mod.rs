@@ -15,6 +15,9 @@
 //!
 //! **Growth.** Whoever makes the data file longer may have an open overlay take on the new size, by
 //! [`refresh_size`](Disk::refresh_size). It never shrinks.
+//!
+//! **Snapshots.** A [tracked](Overlay::tracked) overlay notes which units were written ([`dirty`]), and can be
+//! [frozen](Disk::freeze): what it held then can be read while it is written ([`frozen`]).
 
 use std::fs::File;
 use std::io;
@@ -24,15 +27,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::backing::Backing;
 use crate::base::{Base, Done};
 use crate::store::Store;
-use crate::{Access, Disk, Extent, Place, SECTOR, check_range};
+use crate::{Access, Disk, Extent, Freeze, Place, SECTOR, check_range};
 
+pub mod dirty;
 mod error;
+pub mod frozen;
 pub(crate) mod map;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tracker;
 
 pub use error::{CreateError, OpenError, Part};
+use frozen::Side;
 use map::{Geometry, Presence, check_base, check_len, write_states};
+use tracker::Tracker;
 
 /// The smallest chunk, in bytes, that [`create`] takes. Smaller ones make the first write to a chunk cheaper and
 /// the map larger; see `examples/chunk_sizes.rs` for both in figures.
@@ -111,7 +119,9 @@ pub struct Overlay<F = File> {
     /// Bytes of the virtual disk. It only grows.
     size: AtomicU64,
     present: Presence,
-    /// Held while a chunk is filled, by chunk number. Presence is checked again under the lock.
+    /// Absent: nobody wants to know what is written.
+    tracker: Option<Tracker>,
+    /// Held while a chunk is filled or made ready, by chunk number. Presence is checked again under the lock.
     fills: [Mutex<()>; FILL_LOCKS],
     /// Chunks that are present, but not in the map file.
     unmapped: Mutex<Vec<u64>>,
@@ -178,11 +188,35 @@ impl<F: Store> Overlay<F> {
             size: AtomicU64::new(geometry.size),
             opened: geometry,
             present,
+            tracker: None,
             fills: std::array::from_fn(|_| Mutex::new(())),
             unmapped: Mutex::new(Vec::new()),
             flushing: Mutex::new(()),
             broken: AtomicBool::new(false),
         })
+    }
+
+    /// The same overlay, which notes in a [dirty map](dirty) what is written. With `side`, the name and the file of a point
+    /// in time that another process has begun.
+    ///
+    /// # Errors
+    /// A file cannot be read, or `side` is of no point in time.
+    pub fn tracked(
+        mut self,
+        dirty: Box<dyn Store>,
+        side: Option<(String, Box<dyn Store>)>,
+    ) -> Result<Overlay<F>, OpenError> {
+        let side = match side {
+            Some((name, file)) => Some((name, Side::open(file)?)),
+            None => None,
+        };
+        let tracker = Tracker::new(dirty, side, &self.present, &self.geometry());
+        self.tracker = Some(tracker.map_err(|source| OpenError::Io {
+            doing: "reading",
+            part: Part::Dirty,
+            source,
+        })?);
+        Ok(self)
     }
 
     fn geometry(&self) -> Geometry {
@@ -218,6 +252,9 @@ impl<F: Store> Overlay<F> {
         geometry.write(&self.map)?;
         self.sync(&self.map)?;
         self.present.grow(&geometry);
+        if let Some(tracker) = &self.tracker {
+            tracker.grow(before.size, &geometry)?;
+        }
         self.size.store(geometry.size, Ordering::Release);
         Ok(geometry.size)
     }
@@ -233,29 +270,52 @@ impl<F: Store> Overlay<F> {
         Ok(flushing)
     }
 
-    /// Bytes of `len` at `offset` that lie in the same chunk, or in neighbours of the same presence. Returns the
-    /// presence too.
-    fn run(&self, offset: u64, len: u64) -> (u64, bool) {
+    /// Bytes of `len` at `offset` that lie in the same chunk, or in neighbours that are alike in `chunks`. Returns whether
+    /// they are there too.
+    fn run(&self, chunks: &Presence, offset: u64, len: u64) -> (u64, bool) {
         let chunk_size = self.opened.chunk_size;
         let end = offset + len;
         let mut chunk = offset / chunk_size;
-        let present = self.present.contains(chunk);
+        let is_there = chunks.contains(chunk);
         let mut run_end = end.min((chunk + 1) * chunk_size);
         while run_end < end {
             chunk += 1;
-            if self.present.contains(chunk) != present {
+            if chunks.contains(chunk) != is_there {
                 break;
             }
             run_end = end.min((chunk + 1) * chunk_size);
         }
-        (run_end - offset, present)
+        (run_end - offset, is_there)
     }
 
-    /// As [`Self::run`], but chunks that are to be filled come one at a time.
+    /// The chunks that are written in place.
+    fn ready(&self) -> &Presence {
+        match &self.tracker {
+            Some(tracker) => &tracker.ready,
+            None => &self.present,
+        }
+    }
+
+    /// As [`Self::run`] of those that are written in place, but others come one at a time.
     fn writable_run(&self, offset: u64, len: u64) -> (u64, bool) {
-        let (run, present) = self.run(offset, len);
+        let (run, ready) = self.run(self.ready(), offset, len);
         let in_chunk = self.opened.chunk_size - offset % self.opened.chunk_size;
-        (if present { run } else { run.min(in_chunk) }, present)
+        (if ready { run } else { run.min(in_chunk) }, ready)
+    }
+
+    /// Has a chunk tracked that is about to be written, under its lock.
+    fn prepare(&self, chunk: u64) -> io::Result<()> {
+        match &self.tracker {
+            Some(tracker) => tracker.prepare(chunk, &self.geometry(), &self.data),
+            None => Ok(()),
+        }
+    }
+
+    /// After a chunk that is present was written, under its lock.
+    fn release(&self, chunk: u64) {
+        if let Some(tracker) = &self.tracker {
+            tracker.release(chunk, &self.present, &self.geometry());
+        }
     }
 
     /// Reads from the base; beyond its end there are zeros.
@@ -269,13 +329,16 @@ impl<F: Store> Overlay<F> {
         }
     }
 
-    /// Writes `buf`, which lies in one chunk, and makes the chunk present.
+    /// Writes `buf`, which lies in one chunk, and makes the chunk present and ready.
     fn fill(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let Geometry { size, chunk_size, .. } = self.geometry();
         let chunk = offset / chunk_size;
         let _filling = lock(&self.fills[chunk as usize % FILL_LOCKS]);
+        self.prepare(chunk)?;
         if self.present.contains(chunk) {
-            return self.data.write_all_at(buf, offset);
+            self.data.write_all_at(buf, offset)?;
+            self.release(chunk);
+            return Ok(());
         }
         let start = chunk * chunk_size;
         let len = chunk_size.min(size - start) as usize;
@@ -291,10 +354,11 @@ impl<F: Store> Overlay<F> {
             self.data.write_all_at(&whole, start)?;
         }
         self.publish(chunk);
+        self.release(chunk);
         Ok(())
     }
 
-    /// Makes zeros of a range that lies in one chunk, and the chunk present.
+    /// Makes zeros of a range that lies in one chunk, and the chunk present and ready.
     fn fill_zeros(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let Geometry {
             size,
@@ -312,10 +376,22 @@ impl<F: Store> Overlay<F> {
             // Zeros already.
             return Ok(());
         }
+        self.prepare(chunk)?;
         self.data.zero(start, len, unmap)?;
         if !present {
             self.publish(chunk);
         }
+        self.release(chunk);
+        Ok(())
+    }
+
+    /// Gives the space of a range back that lies in one chunk, which is present.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let chunk = offset / self.opened.chunk_size;
+        let _filling = lock(&self.fills[chunk as usize % FILL_LOCKS]);
+        self.prepare(chunk)?;
+        self.data.punch_hole(offset, len)?;
+        self.release(chunk);
         Ok(())
     }
 
@@ -340,7 +416,7 @@ impl<F: Store> Disk for Overlay<F> {
     fn read_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
         check_range(self.size(), offset, buf.len() as u64)?;
         while !buf.is_empty() {
-            let (len, present) = self.run(offset, buf.len() as u64);
+            let (len, present) = self.run(&self.present, offset, buf.len() as u64);
             let (now, rest) = buf.split_at_mut(len as usize);
             if present {
                 self.data.read_exact_at(now, offset)?;
@@ -355,9 +431,9 @@ impl<F: Store> Disk for Overlay<F> {
     fn write_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
         check_range(self.size(), offset, buf.len() as u64)?;
         while !buf.is_empty() {
-            let (len, present) = self.writable_run(offset, buf.len() as u64);
+            let (len, ready) = self.writable_run(offset, buf.len() as u64);
             let (now, rest) = buf.split_at(len as usize);
-            if present {
+            if ready {
                 self.data.write_all_at(now, offset)?;
             } else {
                 self.fill(now, offset)?;
@@ -391,10 +467,15 @@ impl<F: Store> Disk for Overlay<F> {
     fn discard(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
         check_range(self.size(), offset, len)?;
         while len > 0 {
-            let (run, present) = self.run(offset, len);
             // An absent chunk takes no space.
+            let (mut run, present) = self.run(&self.present, offset, len);
             if present {
-                self.data.punch_hole(offset, run)?;
+                let (writable, ready) = self.writable_run(offset, run);
+                run = writable;
+                match ready {
+                    true => self.data.punch_hole(offset, run)?,
+                    false => self.punch(offset, run)?,
+                }
             }
             (offset, len) = (offset + run, len - run);
         }
@@ -404,8 +485,8 @@ impl<F: Store> Disk for Overlay<F> {
     fn write_zeroes(&self, mut offset: u64, mut len: u64, unmap: bool) -> io::Result<()> {
         check_range(self.size(), offset, len)?;
         while len > 0 {
-            let (run, present) = self.writable_run(offset, len);
-            if present {
+            let (run, ready) = self.writable_run(offset, len);
+            if ready {
                 self.data.zero(offset, run, unmap)?;
             } else {
                 self.fill_zeros(offset, run, unmap)?;
@@ -424,6 +505,19 @@ impl<F: Store> Disk for Overlay<F> {
     fn set_direct(&self, on: bool) {
         if let Some(data) = self.data.backing() {
             data.set_direct(on);
+        }
+    }
+
+    fn freeze(&self, freeze: Freeze) -> io::Result<()> {
+        match &self.tracker {
+            Some(tracker) => tracker.freeze(freeze, &self.present, self.geometry()),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn thaw(&self, name: &str) {
+        if let Some(tracker) = &self.tracker {
+            tracker.thaw(name);
         }
     }
 
@@ -452,10 +546,14 @@ impl<F: Store> Disk for Overlay<F> {
             (start < end).then(|| base.missing(start, end - start)).flatten()
         };
         while len > 0 {
-            let (run, present) = self.writable_run(offset, len);
-            let end = offset + run;
+            // A chunk that is present needs no base, whether it can be written where it is or not.
+            let (mut run, present) = self.run(&self.present, offset, len);
             let chunk = offset / chunk_size * chunk_size;
             let chunk_end = (chunk + chunk_size).min(size);
+            if !present {
+                run = run.min(chunk_end - offset);
+            }
+            let end = offset + run;
             let found = match access {
                 _ if present => None,
                 Access::Read => missing(offset, end),
@@ -477,20 +575,25 @@ impl<F: Store> Disk for Overlay<F> {
     }
 
     /// A present chunk stays where it is; an absent one may be filled while it is read from the base, which keeps
-    /// what the reader came for. What has not come of the base has no place yet.
+    /// what the reader came for. What has not come of the base has no place yet, and a write to a chunk that is not ready is the
+    /// overlay's own.
     fn locate(&self, offset: u64, len: u64, access: Access) -> Extent {
         let Geometry { size, base_size, .. } = self.geometry();
         let itself = Extent { len, place: None };
         if check_range(size, offset, len).is_err() || self.backings().is_empty() {
             return itself;
         }
-        let (run, present) = self.run(offset, len);
+        let chunks = match access {
+            Access::Read => &self.present,
+            Access::Write => self.ready(),
+        };
+        let (run, in_place) = self.run(chunks, offset, len);
         let at = |backing, len| Extent {
             len,
             place: Some(Place { backing, offset }),
         };
         match access {
-            _ if present => at(DATA, run),
+            _ if in_place => at(DATA, run),
             Access::Read if offset < base_size => {
                 let base = self.base.as_ref();
                 match base.map(|base| base.run(offset, run.min(base_size - offset))) {

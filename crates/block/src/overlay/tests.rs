@@ -13,6 +13,7 @@ mod crash;
 mod full;
 mod growth;
 pub(crate) mod power;
+mod snapshots;
 
 const CHUNK: u64 = 4096;
 

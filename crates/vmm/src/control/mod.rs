@@ -77,6 +77,14 @@ pub enum Request {
     /// Writes a snapshot to two files that come along. A machine that runs is paused meanwhile, one that is paused
     /// stays so. Answered with [`Reply::Snapshot`] when both files are on the disk.
     Snapshot(SnapshotRequest),
+    /// Keeps what disks hold now, while they are written, until [`Self::Thaw`]; [`Reply::Frozen`]. The machine is paused for
+    /// that moment, so that the disks are as after a power cut. A disk that is frozen under the same name stays as it is.
+    Freeze(Vec<FreezeSpec>),
+    /// Keeps nothing any more of the point in time of this name, if there is one.
+    Thaw {
+        device: String,
+        name: String,
+    },
     /// Limits a disk or the entropy device from now on.
     SetRateLimit {
         device: String,
@@ -113,6 +121,8 @@ impl Request {
         "set_balloon_target",
         "refresh_balloon_statistics",
         "snapshot",
+        "freeze",
+        "thaw",
         "set_rate_limit",
         "set_nic_rate_limits",
         "power_button",
@@ -140,10 +150,27 @@ pub enum Reply {
         bytes: u64,
     },
     Snapshot(SnapshotTaken),
+    Frozen {
+        /// How long neither vCPUs nor devices worked.
+        paused_micros: u64,
+    },
     Ok,
     Error {
         message: String,
     },
+}
+
+/// A disk that is to be frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeSpec {
+    pub device: String,
+    /// Of the point in time: the snapshot's id.
+    pub name: String,
+    /// An empty file, opened for reading and writing, for `hearth_block::overlay::frozen`.
+    pub frozen: RawFd,
+    /// A `hearth_block::overlay::dirty` without marks: where it is noted what is written from now on.
+    pub dirty: RawFd,
 }
 
 /// Which snapshot to make, and where to.

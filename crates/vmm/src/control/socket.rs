@@ -10,7 +10,7 @@ use rustix::net::{
 };
 
 /// Descriptors that one message may carry.
-pub const DESCRIPTOR_LIMIT: usize = 32;
+pub const DESCRIPTOR_LIMIT: usize = 64;
 
 const SPACE: usize = rustix::cmsg_space!(ScmRights(DESCRIPTOR_LIMIT));
 

@@ -230,7 +230,7 @@ impl Lifecycle {
     }
 
     /// Whether the machine runs, and not only could.
-    fn runs(&self) -> Result<bool, ChangeError> {
+    pub(super) fn runs(&self) -> Result<bool, ChangeError> {
         match self.queue.state() {
             VmState::Running => Ok(true),
             VmState::Paused => Ok(false),

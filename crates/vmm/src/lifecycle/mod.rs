@@ -4,6 +4,7 @@
 //! and takes the steps that the queue hands out.
 
 mod devices;
+mod freeze;
 mod pages;
 pub mod queue;
 mod serve;

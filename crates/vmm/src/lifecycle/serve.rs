@@ -50,6 +50,13 @@ impl Lifecycle {
                 Reply::Ok
             }),
             Request::Snapshot(what) => self.snapshot(machine, &what, asked.descriptors),
+            Request::Freeze(disks) => match self.freeze(&disks, asked.descriptors, machine) {
+                Ok(paused) => Reply::Frozen {
+                    paused_micros: u64::try_from(paused.as_micros()).unwrap_or(u64::MAX),
+                },
+                Err(error) => refused(&error),
+            },
+            Request::Thaw { device, name } => done(self.thaw(&device, &name)),
             Request::SetRateLimit { device, limit } => {
                 let set = self.plan.devices.set_rate_limit(&device, &limit);
                 done(set.map_err(ChangeError::from))

@@ -39,6 +39,8 @@ fn attach_overlay(id: &str) -> Request {
             map_fd: 1,
             base_fd: Some(2),
             coming: None,
+            dirty_fd: None,
+            frozen: None,
         };
     }
     request

@@ -6,7 +6,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::*;
 
 /// Runs `test` on a thread that sees a tmpfs of `size` bytes at the path it gets. The mount goes with the thread.
-fn on_small_disk(size: u64, test: impl FnOnce(&std::path::Path) + Send) -> nix::Result<()> {
+pub(super) fn on_small_disk(size: u64, test: impl FnOnce(&std::path::Path) + Send) -> nix::Result<()> {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         let small = scope.spawn(|| {
