@@ -164,8 +164,5 @@ async fn damage_by_hand_is_mended_in_time_and_a_connection_goes_on() {
     let reported = log.matches("was changed by somebody else").count()
         + log.matches("were changed by somebody else").count()
         + log.matches("was deleted by somebody else").count();
-    assert!(
-        reported >= rounds.iter().map(Vec::len).sum::<usize>(),
-        "{reported} reported\n{log}"
-    );
+    assert!(reported >= 2 * rounds.len(), "{reported} reported\n{log}");
 }

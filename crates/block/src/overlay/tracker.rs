@@ -44,10 +44,7 @@ impl Tracker {
                     (unit, unit + 1)
                 };
                 if run.1 - run.0 >= needed && (unit + 1).is_multiple_of(needed) {
-                    let chunks = chunks_of(unit, geometry);
-                    chunks.filter(|chunk| present.contains(*chunk)).for_each(|chunk| {
-                        ready.insert(chunk);
-                    });
+                    open_unit(&ready, unit, present, geometry);
                 }
             })?;
         }
@@ -74,11 +71,7 @@ impl Tracker {
         self.ready.insert(chunk);
         // With it the rest of its unit became dirty.
         if self.read().side.is_none() && geometry.chunk_size < UNIT {
-            let unit = chunk * geometry.chunk_size / UNIT;
-            let chunks = chunks_of(unit, geometry).filter(|chunk| present.contains(*chunk));
-            chunks.for_each(|chunk| {
-                self.ready.insert(chunk);
-            });
+            open_unit(&self.ready, chunk * geometry.chunk_size / UNIT, present, geometry);
         }
     }
 
@@ -129,8 +122,12 @@ impl Tracker {
     }
 }
 
-/// The chunks that a unit has a part of.
-fn chunks_of(unit: u64, geometry: &Geometry) -> std::ops::Range<u64> {
+/// Makes the chunks of a dirty unit ready that are present.
+fn open_unit(ready: &Presence, unit: u64, present: &Presence, geometry: &Geometry) {
     let end = ((unit + 1) * UNIT).min(geometry.size);
-    unit * UNIT / geometry.chunk_size..end.div_ceil(geometry.chunk_size)
+    for chunk in unit * UNIT / geometry.chunk_size..end.div_ceil(geometry.chunk_size) {
+        if present.contains(chunk) {
+            ready.insert(chunk);
+        }
+    }
 }

@@ -103,7 +103,8 @@ fn inside(task: Task, namespaces: &Namespaces) -> bool {
     let made = jail::give_up(namespaces, limits).map_err(|error| error.to_string());
     let made = made.and_then(|()| match task {
         Task::Try(_, false) => Ok(()),
-        _ => filter::put_on().map_err(|error| format!("putting on the seccomp filter: {error}")),
+        _ => filter::put_on(matches!(task, Task::Unpack(_)))
+            .map_err(|error| format!("putting on the seccomp filter: {error}")),
     });
     let answer = match (made, task) {
         (Err(why), _) => Answer::NoJail(why),
