@@ -63,6 +63,7 @@ impl Cloud {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: scripts/test --long"]
 async fn a_volume_goes_from_guest_to_guest_with_all_that_was_written() {
     let test = "a_volume_goes_from_guest_to_guest";
     let Some(mut cloud) = Cloud::of_machines(test).await else {
@@ -158,6 +159,7 @@ async fn a_volume_goes_from_guest_to_guest_with_all_that_was_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: scripts/test --long"]
 async fn a_real_guest_keeps_its_volume_whenever_the_agent_is_killed() {
     let test = "a_real_guest_keeps_its_volume_whenever_the_agent_is_killed";
     let Some(mut cloud) = Cloud::of_machines(test).await else {
@@ -228,6 +230,7 @@ async fn a_real_guest_keeps_its_volume_whenever_the_agent_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: scripts/test --long"]
 async fn the_limits_of_a_volume_hold_in_a_real_guest() {
     let Some(mut cloud) = Cloud::of_machines("the_limits_of_a_volume_hold_in_a_real_guest").await else {
         return;

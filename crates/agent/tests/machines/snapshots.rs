@@ -34,6 +34,7 @@ fn number(contents: &[u8]) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: scripts/test --long"]
 async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
     let Some(mut cloud) = Cloud::of_machines("a_guest_that_writes_is_snapshotted").await else {
         return;
