@@ -56,8 +56,15 @@ pub(in crate::services) fn asked(
         if let Asked::Ebs(ebs) = &what {
             check(ebs, is_root)?;
         }
-        let slot =
-            slot.ok_or_else(|| refused(format!("Invalid device name {name}. {}", devices::ADMITTED)))?;
+        let Some(slot) = slot else {
+            // What a request lacks is said before what is wrong with it.
+            return Err(match &what {
+                Asked::Ebs(ebs) if ebs.volume_size == 0 && ebs.snapshot_id.is_empty() => {
+                    ApiError::missing("size or snapshotId")
+                }
+                _ => refused(format!("Invalid device name {name}. {}", devices::ADMITTED)),
+            });
+        };
         if let Some((other, _)) = asked.insert(slot, (name.clone(), what)) {
             return Err(refused(format!(
                 "The device '{name}' is mapped twice: it is also '{other}'."
