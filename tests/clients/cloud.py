@@ -59,7 +59,7 @@ class Cloud:
 
 
 def refused(code, status, call, **parameters):
-    """The sentence of a refusal. `code` is a regular expression; `status` is the HTTP status, None any."""
+    """The sentence of a refusal. `code` is a regular expression; `status` is the HTTP status, or several of them, None any."""
     from botocore.exceptions import ClientError
 
     try:
@@ -67,7 +67,8 @@ def refused(code, status, call, **parameters):
     except ClientError as error:
         found = error.response
         assert re.fullmatch(code, found["Error"]["Code"]), (code, parameters, found)
-        assert status in (None, found["ResponseMetadata"]["HTTPStatusCode"]), (status, parameters, found)
-        assert len(found["ResponseMetadata"]["RequestId"]) == 36, found
+        admitted = status if isinstance(status, tuple) else (status,)
+        assert status is None or found["ResponseMetadata"]["HTTPStatusCode"] in admitted, (status, parameters, found)
+        assert found["Error"]["Message"] and len(found["ResponseMetadata"]["RequestId"]) == 36, found
         return found["Error"]["Message"]
     raise AssertionError(f"{parameters} is not refused with {code}: {answer}")

@@ -14,8 +14,8 @@ use crate::upload::progress;
 /// For files that may be large and need not outlive the program (hier(7)).
 const ROOM: &str = "/var/tmp";
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long nothing may come.
-const SILENCE: Duration = Duration::from_secs(60);
+/// Until an answer begins.
+const PATIENCE: Duration = Duration::from_secs(60);
 const PIECE: usize = 1 << 20;
 
 /// Whether a disk image is named by an address, and not by a path.
@@ -39,7 +39,7 @@ pub(crate) fn fetch(address: &str, sha256: &str) -> Result<File, CliError> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .tls_config(tls)
         .timeout_connect(Some(CONNECT))
-        .timeout_recv_response(Some(SILENCE))
+        .timeout_recv_response(Some(PATIENCE))
         .build()
         .into();
     let answer = agent.get(address).call().map_err(|error| failed(&error))?;

@@ -178,8 +178,8 @@ fn forget_disks(tx: &mut Tx<'_>) -> BTreeSet<String> {
     disks
 }
 
-/// At the beginning of a term: removes uploads that never ended, and disks that neither an image nor a snapshot names. Where several hearthd share
-/// the repository, young ones may be what another is still receiving.
+/// At the beginning of a term: removes uploads that never ended, and disks that neither an image nor a snapshot names. Where
+/// several hearthd share the repository, young ones may be what another is still receiving.
 ///
 /// # Errors
 /// The repository cannot be read.

@@ -256,7 +256,7 @@ impl Coming {
         );
     }
 
-    /// Chunks come in the order of their numbers; those that are left out are zeros.
+    /// Chunks come in the order of their numbers; those that are left out are zeros, when the end is told.
     async fn stream_from(&self, first: u64) -> Result<(), ImageError> {
         let request = FetchImageRequest {
             image_id: self.image_id.clone(),
@@ -275,8 +275,12 @@ impl Coming {
             let _ = demands.wait_for(|count| *count == 0).await;
             let told = chunks.message().await.map_err(|status| self.refused(status))?;
             let Some(told) = told else {
-                return self.zeros(next, self.base.chunks()).await;
+                let cut = Status::unavailable("the stream of the image ended before the image did");
+                return Err(self.refused(cut));
             };
+            if told.offset == self.base.size() && told.data.is_empty() {
+                return self.zeros(next, self.base.chunks()).await;
+            }
             let chunk = told.offset / CHUNK;
             if !told.offset.is_multiple_of(CHUNK) || chunk >= self.base.chunks() {
                 return Err(self.malformed(&told));

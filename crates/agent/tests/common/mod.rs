@@ -723,8 +723,14 @@ impl ControlPlane for Service {
                 }
                 told += 1;
             }
-            // The end of the stream is not told either.
+            // The end is not told either.
             let _ = pace.wait_for(|pace| !pace.stream_is_held).await;
+            let end = ImageChunk {
+                offset: image.len() as u64,
+                ..ImageChunk::default()
+            };
+            // The agent may have enough.
+            let _ = sender.send(Ok(end)).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(chunks))))
     }

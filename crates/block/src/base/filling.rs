@@ -81,6 +81,11 @@ impl<F: Store> Filling<F> {
         })
     }
 
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     pub fn chunks(&self) -> u64 {
         self.size.div_ceil(CHUNK)
     }

@@ -2,11 +2,12 @@
 //!
 //! The disk is cut into chunks. An absent chunk is read from the base; the first write to it fills it once, by
 //! writing the whole chunk (base and new bytes) to its place in the data file. From then on the data file alone
-//! serves it. A base may still be on its way ([`crate::base`]): then the disk's methods wait for what they need of it. When every chunk is present the data file is a plain raw disk.
+//! serves it. A base may still be on its way ([`crate::base`]): then the disk's methods wait for what they need of it. When
+//! every chunk is present the data file is a plain raw disk.
 //!
 //! **Crash rule.** After a `kill -9` or a power cut everything that was flushed is there, and each sector of the
 //! rest is either old or new, never another chunk's. That holds because a chunk's bit reaches the map
-//! file only after its data is durable ([`flush`](Overlay::flush): sync data, write bits, sync map). Until then
+//! file only after its data is durable ([`flush`](crate::Disk::flush): sync data, write bits, sync map). Until then
 //! presence lives in memory; a crash forgets it, the chunk reverts to the base, and whatever bytes were left in the data file
 //! are never trusted: the next write fills the chunk again.
 //!
@@ -14,22 +15,22 @@
 //! reads a chunk map (snapshots, copies) needs to know one format.
 //!
 //! **Growth.** Whoever makes the data file longer may have an open overlay take on the new size, by
-//! [`refresh_size`](Disk::refresh_size). It never shrinks.
+//! [`refresh_size`](crate::Disk::refresh_size). It never shrinks.
 //!
 //! **Snapshots.** A [tracked](Overlay::tracked) overlay notes which units were written ([`dirty`]), and can be
-//! [frozen](Disk::freeze): what it held then can be read while it is written ([`frozen`]).
+//! [frozen](crate::Disk::freeze): what it held then can be read while it is written ([`frozen`]).
 
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::backing::Backing;
-use crate::base::{Base, Done};
+use crate::SECTOR;
+use crate::base::Base;
 use crate::store::Store;
-use crate::{Access, Disk, Extent, Freeze, Place, SECTOR, check_range};
 
 pub mod dirty;
+mod disk;
 mod error;
 pub mod frozen;
 pub(crate) mod map;
@@ -39,7 +40,7 @@ mod tracker;
 
 pub use error::{CreateError, OpenError, Part};
 use frozen::Side;
-use map::{Geometry, Presence, check_base, check_len, write_states};
+use map::{Geometry, Presence, check_base, check_len};
 use tracker::Tracker;
 
 /// The smallest chunk, in bytes, that [`create`] takes. Smaller ones make the first write to a chunk cheaper and
@@ -48,7 +49,7 @@ const SMALL_CHUNK: u64 = 16 << 10;
 /// Bytes. More would be felt at each launch, when the map is read, and in the monitor's memory.
 const MAP_LIMIT: u64 = 2 << 20;
 
-/// The numbers of an overlay's [`Disk::backings`].
+/// The numbers of an overlay's [`crate::Disk::backings`].
 const DATA: usize = 0;
 const BASE: usize = 1;
 
@@ -155,8 +156,8 @@ impl Overlay {
 }
 
 impl<F: Store> Overlay<F> {
-    /// Opens what [`create`] made; without a base where `base_size` was 0. The map is locked (`flock`) until every duplicate of its descriptor is closed, so
-    /// that two monitors never write one overlay.
+    /// Opens what [`create`] made; without a base where `base_size` was 0. The map is locked (`flock`) until every duplicate of
+    /// its descriptor is closed, so that two monitors never write one overlay.
     ///
     /// # Errors
     /// A file cannot be read, is damaged, does not belong to the others, or is open elsewhere.
@@ -405,208 +406,6 @@ impl<F: Store> Overlay<F> {
     fn sync(&self, file: &F) -> io::Result<()> {
         file.sync_data()
             .inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
-    }
-}
-
-impl<F: Store> Disk for Overlay<F> {
-    fn size(&self) -> u64 {
-        self.size.load(Ordering::Acquire)
-    }
-
-    fn read_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-        check_range(self.size(), offset, buf.len() as u64)?;
-        while !buf.is_empty() {
-            let (len, present) = self.run(&self.present, offset, buf.len() as u64);
-            let (now, rest) = buf.split_at_mut(len as usize);
-            if present {
-                self.data.read_exact_at(now, offset)?;
-            } else {
-                self.read_base(now, offset)?;
-            }
-            (buf, offset) = (rest, offset + len);
-        }
-        Ok(())
-    }
-
-    fn write_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
-        check_range(self.size(), offset, buf.len() as u64)?;
-        while !buf.is_empty() {
-            let (len, ready) = self.writable_run(offset, buf.len() as u64);
-            let (now, rest) = buf.split_at(len as usize);
-            if ready {
-                self.data.write_all_at(now, offset)?;
-            } else {
-                self.fill(now, offset)?;
-            }
-            (buf, offset) = (rest, offset + len);
-        }
-        Ok(())
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        let _flushing = self.begin_flush()?;
-        // Taken before the sync: a chunk that is filled during it is not covered by it.
-        let chunks = std::mem::take(&mut *lock(&self.unmapped));
-        let flushed = self.sync(&self.data).and_then(|()| {
-            if chunks.is_empty() {
-                return Ok(());
-            }
-            write_states(&self.map, &chunks)?;
-            self.sync(&self.map)
-        });
-        if flushed.is_err() {
-            lock(&self.unmapped).extend(chunks);
-        }
-        flushed
-    }
-
-    fn can_discard(&self) -> bool {
-        self.data.backing().is_some_and(Backing::punches_holes)
-    }
-
-    fn discard(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
-        check_range(self.size(), offset, len)?;
-        while len > 0 {
-            // An absent chunk takes no space.
-            let (mut run, present) = self.run(&self.present, offset, len);
-            if present {
-                let (writable, ready) = self.writable_run(offset, run);
-                run = writable;
-                match ready {
-                    true => self.data.punch_hole(offset, run)?,
-                    false => self.punch(offset, run)?,
-                }
-            }
-            (offset, len) = (offset + run, len - run);
-        }
-        Ok(())
-    }
-
-    fn write_zeroes(&self, mut offset: u64, mut len: u64, unmap: bool) -> io::Result<()> {
-        check_range(self.size(), offset, len)?;
-        while len > 0 {
-            let (run, ready) = self.writable_run(offset, len);
-            if ready {
-                self.data.zero(offset, run, unmap)?;
-            } else {
-                self.fill_zeros(offset, run, unmap)?;
-            }
-            (offset, len) = (offset + run, len - run);
-        }
-        Ok(())
-    }
-
-    /// The data file's, which was made longer.
-    fn refresh_size(&self) -> io::Result<u64> {
-        self.grow(self.data.size()?)
-    }
-
-    /// The data file's alone: the base is shared by many disks, and so is its place in the page cache.
-    fn set_direct(&self, on: bool) {
-        if let Some(data) = self.data.backing() {
-            data.set_direct(on);
-        }
-    }
-
-    fn freeze(&self, freeze: Freeze) -> io::Result<()> {
-        match &self.tracker {
-            Some(tracker) => tracker.freeze(freeze, &self.present, self.geometry()),
-            None => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
-    fn thaw(&self, name: &str) {
-        if let Some(tracker) = &self.tracker {
-            tracker.thaw(name);
-        }
-    }
-
-    fn backings(&self) -> Vec<&Backing> {
-        // In the order of `DATA` and `BASE`.
-        match (self.data.backing(), self.base.as_ref().map(Base::backing)) {
-            (Some(data), Some(Some(base))) => vec![data, base],
-            (Some(data), None) => vec![data],
-            _ => Vec::new(),
-        }
-    }
-
-    /// What a read takes from the base, and what a write to a part of an absent chunk fills the rest with.
-    fn awaits(&self, mut offset: u64, mut len: u64, access: Access) -> Option<u64> {
-        let base = self.base.as_ref()?;
-        let Geometry {
-            size,
-            base_size,
-            chunk_size,
-        } = self.geometry();
-        if !base.is_coming() || check_range(size, offset, len).is_err() {
-            return None;
-        }
-        let missing = |start: u64, end: u64| {
-            let end = end.min(base_size);
-            (start < end).then(|| base.missing(start, end - start)).flatten()
-        };
-        while len > 0 {
-            // A chunk that is present needs no base, whether it can be written where it is or not.
-            let (mut run, present) = self.run(&self.present, offset, len);
-            let chunk = offset / chunk_size * chunk_size;
-            let chunk_end = (chunk + chunk_size).min(size);
-            if !present {
-                run = run.min(chunk_end - offset);
-            }
-            let end = offset + run;
-            let found = match access {
-                _ if present => None,
-                Access::Read => missing(offset, end),
-                Access::Write => missing(chunk, offset).or_else(|| missing(end, chunk_end)),
-            };
-            if found.is_some() {
-                return found;
-            }
-            (offset, len) = (end, len - run);
-        }
-        None
-    }
-
-    fn fetch(&self, chunk: u64, done: Done) {
-        match &self.base {
-            Some(base) => base.fetch(chunk, done),
-            None => done(Ok(())),
-        }
-    }
-
-    /// A present chunk stays where it is; an absent one may be filled while it is read from the base, which keeps
-    /// what the reader came for. What has not come of the base has no place yet, and a write to a chunk that is not ready is the
-    /// overlay's own.
-    fn locate(&self, offset: u64, len: u64, access: Access) -> Extent {
-        let Geometry { size, base_size, .. } = self.geometry();
-        let itself = Extent { len, place: None };
-        if check_range(size, offset, len).is_err() || self.backings().is_empty() {
-            return itself;
-        }
-        let chunks = match access {
-            Access::Read => &self.present,
-            Access::Write => self.ready(),
-        };
-        let (run, in_place) = self.run(chunks, offset, len);
-        let at = |backing, len| Extent {
-            len,
-            place: Some(Place { backing, offset }),
-        };
-        match access {
-            _ if in_place => at(DATA, run),
-            Access::Read if offset < base_size => {
-                let base = self.base.as_ref();
-                match base.map(|base| base.run(offset, run.min(base_size - offset))) {
-                    Some((run, true)) => at(BASE, run),
-                    Some((len, false)) => Extent { len, place: None },
-                    None => itself,
-                }
-            }
-            _ => Extent {
-                len: run,
-                place: None,
-            },
-        }
     }
 }
 

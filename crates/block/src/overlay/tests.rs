@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tempfile::tempfile;
 
+use super::map::write_states;
 use super::*;
-use crate::RawDisk;
+use crate::{Disk, Freeze, RawDisk};
 
 mod crash;
 mod full;

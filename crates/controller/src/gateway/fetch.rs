@@ -128,7 +128,7 @@ pub(super) async fn stream(
         .chain(evicted))
 }
 
-/// In the order of their offsets.
+/// In the order of their offsets; then one that says that there are no more.
 fn chunks<'a>(
     repository: &'a Repository,
     reader: &'a Reader,
@@ -139,6 +139,10 @@ fn chunks<'a>(
         let found = reader.next(index).await?;
         Ok(found.map(|(index, id)| ((index, id), index + 1)))
     });
+    let end = ImageChunk {
+        offset: size,
+        ..ImageChunk::default()
+    };
     present
         .map_ok(move |(index, id)| async move {
             let offset = index * CHUNK as u64;
@@ -147,6 +151,7 @@ fn chunks<'a>(
             Ok(ImageChunk { offset, data })
         })
         .try_buffered(AHEAD)
+        .chain(stream::once(async { Ok(end) }))
 }
 
 #[cfg(test)]
@@ -195,6 +200,8 @@ mod tests {
             .unwrap();
         let chunks: Vec<_> = chunks.into_iter().map(|chunk| chunk.unwrap()).collect();
         assert!(chunks[0].data.starts_with(b"begin"));
+        let (end, chunks) = chunks.split_last().unwrap();
+        assert_eq!((end.offset, end.data.len()), (size, 0), "there are no more");
         let last = chunks.last().unwrap();
         assert!(last.data.ends_with(b"end"));
         assert_eq!(last.offset + last.data.len() as u64, size);
@@ -226,7 +233,7 @@ mod tests {
         let rest = stream(&repository, NAME, 3, Arc::clone(&standing)).await.unwrap();
         let rest: Vec<_> = rest.collect().await;
         let offsets: Vec<u64> = rest.iter().map(|chunk| chunk.as_ref().unwrap().offset).collect();
-        assert_eq!(offsets, [3 * CHUNK as u64, 4 * CHUNK as u64]);
+        assert_eq!(offsets, [3 * CHUNK as u64, 4 * CHUNK as u64, size]);
         // A host has a number of them at a time, whatever else it fetches.
         let held: Vec<_> = (0..CHUNKS).map(|_| standing.fetch_chunk().unwrap()).collect();
         assert_eq!(told(0).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
@@ -253,6 +260,23 @@ mod tests {
         assert_eq!(last.code(), tonic::Code::PermissionDenied);
     }
 
+    /// What an agent does not hear of an image is zeros only when it hears that it was all.
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_is_given_up_does_not_look_whole() {
+        let ((_dir, repository), sessions) = (image().await, Sessions::default());
+        let fetch = stream(&repository, NAME, 0, sessions.standing("h-1"))
+            .await
+            .unwrap();
+        let mut fetch = std::pin::pin!(fetch);
+        assert_eq!(fetch.next().await.unwrap().unwrap().offset, 0);
+        // Longer than anybody is waited for.
+        tokio::time::sleep(2 * PATIENCE).await;
+        let rest: Vec<_> = fetch.collect().await;
+        assert!(rest.len() < 63, "all of it was sent");
+        let size = 64 * CHUNK as u64;
+        assert!(rest.iter().all(|chunk| chunk.as_ref().unwrap().offset < size));
+    }
+
     #[tokio::test]
     async fn a_host_fetches_a_few_images_at_a_time() {
         let ((_dir, repository), sessions) = (image().await, Sessions::default());
@@ -267,7 +291,7 @@ mod tests {
         held.pop();
         assert!(fetch("h-1").await.is_ok());
         let whole: Vec<_> = held.remove(0).collect().await;
-        assert_eq!(whole.len(), 64);
+        assert_eq!(whole.len(), 64 + 1, "and the end");
         assert!(whole.iter().all(Result::is_ok));
     }
 }

@@ -6,6 +6,7 @@
 mod authorize;
 mod identity;
 pub mod managed;
+mod members;
 mod parsed;
 mod seal;
 pub mod session;

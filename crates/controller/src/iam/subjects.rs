@@ -8,6 +8,7 @@ use hearth_iam::Context;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 
 use super::Identity;
+use super::members::{pairs, specified, text, texts_of};
 use crate::app::App;
 use crate::catalog::volume_types::VolumeType;
 use crate::services::{Slot, TOKENS_OPTIONAL, ssm};
@@ -64,14 +65,6 @@ const MAKES: &[(&str, &[Kind])] = &[
     ("CreateImage", &[Kind::Image, Kind::Snapshot]),
     ("CopyImage", &[Kind::Image]),
 ];
-/// Members that name what a rule is about, where the rule's group is what is changed; and what is left out.
-const BESIDE: &[&str] = &[
-    "ip_permissions",
-    "referenced_group_id",
-    "filters",
-    "exclude_data_volume_ids",
-];
-
 /// All that the caller must be allowed for a request.
 pub fn of(asked: &Asked<'_>) -> Vec<Subject> {
     match asked.service {
@@ -556,65 +549,4 @@ fn tell_tags(prefix: &str, tags: &[(&str, &str)], context: &mut Context) {
         context.set(&format!("{prefix}/{key}"), *value);
         context.add("aws:TagKeys", *key);
     }
-}
-
-/// A field that has a text.
-fn text(message: &DynamicMessage, field: &str) -> Option<String> {
-    let value = message.get_field_by_name(field)?;
-    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
-/// All texts of a message with the names of their fields.
-fn texts_of(message: &DynamicMessage, found: &mut Vec<(String, String)>) {
-    for (field, value) in message.fields() {
-        if BESIDE.contains(&field.name()) {
-            continue;
-        }
-        let values = match value {
-            Value::List(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
-        for value in values {
-            match value {
-                Value::String(text) if !text.is_empty() => {
-                    found.push((field.name().to_owned(), text.clone()))
-                }
-                Value::Message(message) => texts_of(message, found),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// The tags of a list of them.
-fn pairs(message: &DynamicMessage, field: &str) -> Vec<(String, String)> {
-    let Some(list) = message.get_field_by_name(field) else {
-        return Vec::new();
-    };
-    let tags = list
-        .as_list()
-        .unwrap_or_default()
-        .iter()
-        .filter_map(Value::as_message);
-    tags.filter_map(|tag| Some((text(tag, "key")?, text(tag, "value").unwrap_or_default())))
-        .collect()
-}
-
-/// Tags for what is made: kind, key, value.
-fn specified(message: &DynamicMessage) -> Vec<(String, String, String)> {
-    let Some(list) = message.get_field_by_name("tag_specifications") else {
-        return Vec::new();
-    };
-    let mut tags = Vec::new();
-    for specification in list
-        .as_list()
-        .unwrap_or_default()
-        .iter()
-        .filter_map(Value::as_message)
-    {
-        let kind = text(specification, "resource_type").unwrap_or_default();
-        let own = pairs(specification, "tags");
-        tags.extend(own.into_iter().map(|(key, value)| (kind.clone(), key, value)));
-    }
-    tags
 }

@@ -1,33 +1,18 @@
 """The life of snapshots, and what is refused, as botocore has them.
 usage: snapshots.py ENDPOINT REGION CREDENTIALS AMI OTHER-REGION TENANT-KEY-ID TENANT-SECRET"""
 
-import configparser
 import json
 import sys
-import time
 
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError
+import cloud
 
 endpoint, region, path, image, far_region, *TENANT = sys.argv[1:]
-profile = configparser.ConfigParser()
-profile.read(path)
-profile = profile["default"]
-ROOT = (profile["aws_access_key_id"], profile["aws_secret_access_key"])
-SESSION = botocore.session.Session()
-CONFIG = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
+ROOT = cloud.owner(path)
+client = cloud.Cloud(endpoint, region, ROOT).client
 ZONE = f"{region}a"
 ROOT_DEVICE = "/dev/vda"
 
-
-def client(service, key=ROOT, of=region):
-    return SESSION.create_client(
-        service, of, endpoint_url=endpoint, aws_access_key_id=key[0], aws_secret_access_key=key[1], config=CONFIG
-    )
-
-
-ec2, far, tenant, iam = client("ec2"), client("ec2", of=far_region), client("ec2", TENANT), client("iam")
+ec2, far, tenant, iam = client("ec2"), client("ec2", region=far_region), client("ec2", TENANT), client("iam")
 account, tenant_account = (client("sts", key).get_caller_identity()["Account"] for key in (ROOT, TENANT))
 refusals = 0
 
@@ -35,14 +20,7 @@ refusals = 0
 def refused(code, call, **parameters):
     global refusals
     refusals += 1
-    try:
-        answer = call(**parameters)
-    except ClientError as error:
-        found = error.response["Error"]
-        assert found["Code"] == code, (parameters, found)
-        assert found["Message"] and error.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 401, 403, 412), error.response
-        return found["Message"]
-    raise AssertionError(f"{parameters} is not refused with {code}: {answer}")
+    return cloud.refused(code, (400, 401, 403, 412), call, **parameters)
 
 
 def wait(name, ec2=ec2, **parameters):

@@ -1,30 +1,16 @@
 """The life of volumes, and what is refused, as botocore has them. usage: volumes.py ENDPOINT REGION CREDENTIALS AMI"""
 
-import configparser
 import json
 import sys
 import time
 
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError
+import cloud
 
 endpoint, region, path, image = sys.argv[1:]
-profile = configparser.ConfigParser()
-profile.read(path)
-profile = profile["default"]
-ROOT = (profile["aws_access_key_id"], profile["aws_secret_access_key"])
-SESSION = botocore.session.Session()
-CONFIG = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
+ROOT = cloud.owner(path)
+client = cloud.Cloud(endpoint, region, ROOT).client
 ZONE, OTHER_ZONE = f"{region}a", f"{region}b"
 ROOT_DEVICE = "/dev/vda"
-
-
-def client(service, key=ROOT):
-    return SESSION.create_client(
-        service, region, endpoint_url=endpoint, aws_access_key_id=key[0], aws_secret_access_key=key[1], config=CONFIG
-    )
-
 
 ec2, iam, quotas = client("ec2"), client("iam"), client("service-quotas")
 refusals = 0
@@ -33,14 +19,7 @@ refusals = 0
 def refused(code, call, **parameters):
     global refusals
     refusals += 1
-    try:
-        answer = call(**parameters)
-    except ClientError as error:
-        found = error.response["Error"]
-        assert found["Code"] == code, (parameters, found)
-        assert found["Message"] and error.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 403, 412, 500), error.response
-        return found["Message"]
-    raise AssertionError(f"{parameters} is not refused with {code}: {answer}")
+    return cloud.refused(code, (400, 403, 412, 500), call, **parameters)
 
 
 def wait(name, **parameters):

@@ -43,6 +43,7 @@ impl Upload {
     pub(super) fn create(path: PathBuf, size: u64) -> Result<Self, UploadError> {
         let mut upload = Self::of_unknown_size(path, size)?;
         upload.hasher = Some(DiskHasher::new(size));
+        upload.set_len(size)?;
         Ok(upload)
     }
 
@@ -54,15 +55,13 @@ impl Upload {
             .create_new(true)
             .open(&path);
         let file = made.map_err(|source| fault("making", &path, source))?;
-        let upload = Self {
+        Ok(Self {
             file,
             path,
             size: most,
             received: 0,
             hasher: None,
-        };
-        upload.set_len(most)?;
-        Ok(upload)
+        })
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), UploadError> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{check_name, name_is_free};
 use crate::app::App;
 use crate::services::image_disks::limits;
-use crate::services::snapshots::copy::copied;
+use crate::services::snapshots::copy::{check_plain, copied};
 use crate::services::{client_tokens, input};
 use crate::state::noun::keep_tags;
 use crate::state::{ClientToken, Image, ImageSource, Scope, Snapshot, State, Tags};
@@ -20,17 +20,7 @@ pub(super) async fn copy(app: &App, request: CopyImageRequest) -> Result<CopyIma
     let source_id = input::id(Kind::Image, &request.source_image_id, "SourceImageId")?.to_string();
     check_name(&request.name, &request.description)?;
     input::check_client_token(&request.client_token)?;
-    if request.encrypted.unwrap_or(false) {
-        let expected = "Images cannot be encrypted in this version; leave it out.";
-        return Err(ApiError::invalid_value("Encrypted", true, expected));
-    }
-    if !request.kms_key_id.is_empty() {
-        let expected = "There are no keys in this version; leave it out.";
-        return Err(ApiError::invalid_value("KmsKeyId", &request.kms_key_id, expected));
-    }
-    if request.source_region.is_empty() {
-        return Err(ApiError::missing("SourceRegion"));
-    }
+    check_plain(request.encrypted, &request.kms_key_id, &request.source_region)?;
     let made = [Kind::Image, Kind::Snapshot];
     let tags = |kind| {
         Ok::<_, ApiError>(keep_tags(&input::tags_for(

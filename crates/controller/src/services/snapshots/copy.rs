@@ -27,17 +27,7 @@ pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<Copy
             expected,
         ));
     }
-    if request.encrypted.unwrap_or(false) {
-        let expected = "Snapshots cannot be encrypted in this version; leave it out.";
-        return Err(ApiError::invalid_value("Encrypted", true, expected));
-    }
-    if !request.kms_key_id.is_empty() {
-        let expected = "There are no keys in this version; leave it out.";
-        return Err(ApiError::invalid_value("KmsKeyId", &request.kms_key_id, expected));
-    }
-    if request.source_region.is_empty() {
-        return Err(ApiError::missing("SourceRegion"));
-    }
+    check_plain(request.encrypted, &request.kms_key_id, &request.source_region)?;
     let (region, description) = (request.source_region, request.description);
     app.store
         .transact(move |tx| {
@@ -50,6 +40,29 @@ pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<Copy
             })
         })
         .await
+}
+
+/// What copies of snapshots and of images have in common.
+///
+/// # Errors
+/// The copy is to be encrypted, or the region of its source is missing.
+pub(in crate::services) fn check_plain(
+    encrypted: Option<bool>,
+    kms_key_id: &str,
+    source_region: &str,
+) -> Result<(), ApiError> {
+    if encrypted.unwrap_or(false) {
+        let expected = "Nothing can be encrypted in this version; leave it out.";
+        return Err(ApiError::invalid_value("Encrypted", true, expected));
+    }
+    if !kms_key_id.is_empty() {
+        let expected = "There are no keys in this version; leave it out.";
+        return Err(ApiError::invalid_value("KmsKeyId", kms_key_id, expected));
+    }
+    match source_region {
+        "" => Err(ApiError::missing("SourceRegion")),
+        _ => Ok(()),
+    }
 }
 
 /// A completed snapshot in some region that the caller may use.
