@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::Ordering;
 
 use hearth_image::Extents;
 use hearth_repository::{CHUNK, Error, Repository};
 use prost::bytes::Bytes;
 use rustix::fs::FallocateFlags;
 use tokio::sync::mpsc;
+
+use crate::app::App;
 
 /// Chunks that are read ahead of the repository.
 const AHEAD: usize = 4;
@@ -27,6 +30,28 @@ pub enum StoreError {
     Read(#[from] io::Error),
     #[error(transparent)]
     Repository(#[from] Error),
+}
+
+/// Asks for a collection of the repository when it is dropped: what was stored is not needed.
+pub struct Litter<'a>(Option<&'a App>);
+
+impl<'a> Litter<'a> {
+    pub fn of(app: &'a App) -> Self {
+        Self(Some(app))
+    }
+
+    /// A row names what was stored.
+    pub fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Litter<'_> {
+    fn drop(&mut self) {
+        if let Some(app) = self.0 {
+            app.littered.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A name that no snapshot has.

@@ -69,9 +69,22 @@ async fn a_launch_does_not_wait_for_its_base() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_base_whose_stream_breaks_off_comes_all_the_same_and_nothing_twice() {
+    comes_in_pieces(false).await;
+}
+
+/// What was not told is not zeros.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_whose_stream_ends_too_early_comes_all_the_same() {
+    comes_in_pieces(true).await;
+}
+
+async fn comes_in_pieces(silently: bool) {
     let mut cloud = Cloud::new().await;
     *cloud.image.lock().unwrap() = image(13);
-    cloud.pace.send_modify(|pace| pace.breaks_after = Some(3));
+    cloud.pace.send_modify(|pace| {
+        pace.breaks_after = Some(3);
+        pace.breaks_silently = silently;
+    });
     cloud.start_agent();
     let intent = cloud.intent("i-1", 64);
     cloud.want(|all| all.push(intent));

@@ -86,6 +86,8 @@ pub struct Pace {
     pub stream_is_held: bool,
     /// Streams break off after so many chunks.
     pub breaks_after: Option<usize>,
+    /// ... without an error, as if there were no more.
+    pub breaks_silently: bool,
     /// Chunks from this one on are not told one by one as long as it is.
     pub held_from: Option<u64>,
     /// Chunks from this one on cannot be read.
@@ -710,7 +712,11 @@ impl ControlPlane for Service {
                     return;
                 };
                 tokio::time::sleep(pace.pause).await;
-                let chunk = match pace.breaks_after == Some(told) {
+                let breaks = pace.breaks_after == Some(told);
+                if breaks && pace.breaks_silently {
+                    return;
+                }
+                let chunk = match breaks {
                     true => Err(Status::unavailable("the stream breaks off")),
                     false => Ok(ImageChunk {
                         offset: (index * CHUNK) as u64,

@@ -1,7 +1,6 @@
 //! Takes snapshots from the hosts of their volumes into the repository. One is completed by the commit of its row, after its
 //! contents are durable. A stream that breaks off leaves it pending, and the host begins again.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hearth_api::agent::{
@@ -16,7 +15,7 @@ use tonic::{Status, Streaming};
 use super::caller::Caller;
 use super::sessions::STORES;
 use crate::app::App;
-use crate::disks;
+use crate::disks::{self, Litter};
 use crate::state::{Contents, Disk, Snapshot, State, Volume};
 
 /// Snapshots that are stored at the same time. Each holds up to 64 chunks in memory.
@@ -50,28 +49,11 @@ pub(super) async fn snapshot(
     };
     let base = check(&app.store.state(), caller.host_id(), &begin)?;
     leave_limit(app, &begin).await?;
-    let litter = Litter(Some(app));
+    let litter = Litter::of(app);
     let disk = store(app, caller.host_id(), &begin, base.as_deref(), &mut parts).await?;
     complete(app, caller.host_id(), &begin, disk).await?;
-    litter.became_a_snapshot();
+    litter.keep();
     Ok(StoreSnapshotResponse {})
-}
-
-/// Asks for a collection of the repository when it is dropped: what was stored is not needed.
-struct Litter<'a>(Option<&'a App>);
-
-impl Litter<'_> {
-    fn became_a_snapshot(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Litter<'_> {
-    fn drop(&mut self) {
-        if let Some(app) = self.0 {
-            app.littered.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 async fn next(parts: &mut Streaming<SnapshotPart>) -> Result<Option<Part>, Status> {

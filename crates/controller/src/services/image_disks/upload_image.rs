@@ -1,8 +1,6 @@
 //! UploadImage: the bytes go to a file of their own, are looked into, go to the repository, and become an AMI by the commit of
 //! its row.
 
-use std::sync::atomic::Ordering;
-
 use hearth_api::v1::{UploadImageRequest, UploadImageResponse, upload_image_request};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use hearth_image::BootMode;
@@ -15,7 +13,7 @@ use super::unpacked;
 use super::upload::{Upload, UploadError, full};
 use super::{boot_mode, limits};
 use crate::app::App;
-use crate::disks;
+use crate::disks::{self, Litter};
 use crate::inspection::InspectError;
 use crate::services::images::{check_name, name_is_free};
 use crate::services::input;
@@ -78,7 +76,7 @@ pub(super) async fn upload_image(
         move || shared
     })
     .await?;
-    let litter = Litter(Some(app));
+    let litter = Litter::of(app);
     let stored = disks::store(&app.repository, &snapshot, file, size, disks::Source::IsUsedUp).await;
     stored.map_err(|error| not_stored(app, &error))?;
     drop(upload);
@@ -140,25 +138,8 @@ pub(super) async fn upload_image(
         }
         return Err(error);
     }
-    litter.became_an_image();
+    litter.keep();
     Ok(UploadImageResponse { image_id: id })
-}
-
-/// Asks for a collection of the repository when it is dropped: the upload failed, or its client went away.
-struct Litter<'a>(Option<&'a App>);
-
-impl Litter<'_> {
-    fn became_an_image(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Litter<'_> {
-    fn drop(&mut self) {
-        if let Some(app) = self.0 {
-            app.littered.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 fn check(parameters: &Parameters) -> Result<(), ApiError> {
