@@ -158,6 +158,7 @@ mod tests {
             volume_id: format!("vol-of-{id}"),
             set_id: set.to_owned(),
             set_size,
+            ..SnapshotIntent::default()
         }
     }
 

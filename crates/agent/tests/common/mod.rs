@@ -691,6 +691,10 @@ impl ControlPlane for Service {
         Err(Status::not_found("there are no roles"))
     }
 
+    async fn fetch_key(&self, _: Request<FetchKeyRequest>) -> Result<Response<DiskKey>, Status> {
+        Err(Status::not_found("nothing is encrypted"))
+    }
+
     async fn fetch_image(
         &self,
         request: Request<FetchImageRequest>,

@@ -96,6 +96,7 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
             volume_id: volume_id.to_owned(),
             set_id: format!("set-{round}"),
             set_size: 2,
+            ..SnapshotIntent::default()
         };
         let (one, two) = (format!("snap-{round}a"), format!("snap-{round}b"));
         cloud.want_snapshots(vec![of(one.clone(), &root), of(two.clone(), DATA)]);

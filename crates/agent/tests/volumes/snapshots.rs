@@ -331,6 +331,7 @@ async fn a_set_is_frozen_at_once_when_all_of_it_is_wanted() {
         volume_id: volume_id.to_owned(),
         set_id: "set-1".to_owned(),
         set_size: 2,
+        ..SnapshotIntent::default()
     };
     cloud.want_snapshots(vec![of("snap-1", DATA)]);
     tokio::time::sleep(Duration::from_millis(300)).await;

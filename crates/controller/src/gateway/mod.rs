@@ -8,8 +8,9 @@ use futures::Stream;
 use hearth_api::agent::control_plane_server::{ControlPlane, ControlPlaneServer};
 use hearth_api::agent::enrollment_server::EnrollmentServer;
 use hearth_api::agent::{
-    AgentMessage, ControlMessage, FetchChunkRequest, FetchCredentialsRequest, FetchImageRequest, ImageChunk,
-    RenewRequest, RenewResponse, RoleCredentials, SnapshotPart, StoreSnapshotResponse,
+    AgentMessage, ControlMessage, DiskKey, FetchChunkRequest, FetchCredentialsRequest, FetchImageRequest,
+    FetchKeyRequest, ImageChunk, RenewRequest, RenewResponse, RoleCredentials, SnapshotPart,
+    StoreSnapshotResponse,
 };
 use hearth_api::join::LEADER;
 use tokio::sync::Semaphore;
@@ -253,6 +254,12 @@ impl ControlPlane for Gateway {
         let instance_id = request.into_inner().instance_id;
         let state = self.app.store.state();
         credentials::of_instance(&state, &self.app.vault, caller.host_id(), &instance_id).map(Response::new)
+    }
+
+    async fn fetch_key(&self, request: Request<FetchKeyRequest>) -> Result<Response<DiskKey>, Status> {
+        caller::admit(&self.app, &request)?;
+        let id = request.into_inner().id;
+        Err(Status::not_found(format!("{id:.40} is not encrypted")))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
