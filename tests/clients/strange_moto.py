@@ -32,6 +32,7 @@ FILES = [
     "account_attributes",
     "amis",
     "availability_zones_and_regions",
+    "elastic_block_store",
     "general",
     "instance_type_offerings",
     "instance_types",
