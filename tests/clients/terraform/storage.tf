@@ -6,9 +6,9 @@ resource "aws_instance" "own" {
   instance_type = "t2.nano"
   volume_tags   = { made-by = "terraform" }
   root_block_device {
-    volume_size = 7
+    volume_size = 2
     volume_type = "gp3"
-    iops        = 3500
+    iops        = 3000
     throughput  = 150
   }
   ebs_block_device {
@@ -104,7 +104,7 @@ resource "aws_ami" "registered" {
   ebs_block_device {
     device_name = "/dev/xvda"
     snapshot_id = data.aws_ebs_snapshot.root.id
-    volume_size = 8
+    volume_size = 3
     volume_type = "gp3"
   }
   ebs_block_device {
