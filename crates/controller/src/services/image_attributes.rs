@@ -35,10 +35,12 @@ pub(super) async fn describe(
         "description" => told.description = text(&row.description),
         "bootMode" => told.boot_mode = text(row.boot_mode.as_str()),
         "sriovNetSupport" => {
-            let told_as = views::sriov(row.sriov_net_support);
-            told.sriov_net_support = Some(told_as).filter(|value| !value.is_empty()).and_then(text);
+            let driver = Some(views::sriov(row.sriov_net_support)).filter(|name| !name.is_empty());
+            told.sriov_net_support = driver.and_then(text);
         }
         "blockDeviceMapping" => told.block_device_mappings = images::tell(&state, row).block_device_mappings,
+        // No image has one.
+        "imdsSupport" | "kernel" | "productCodes" | "ramdisk" | "tpmSupport" => {}
         "" => return Err(ApiError::missing("Attribute")),
         other => return Err(unknown(other)),
     }

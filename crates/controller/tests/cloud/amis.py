@@ -92,7 +92,9 @@ assert found["Tags"] == [{"Key": "Name", "Value": "mine"}]
 driver = ec2.describe_image_attribute(ImageId=made, Attribute="sriovNetSupport")["SriovNetSupport"]
 assert (found["EnaSupport"], found["SriovNetSupport"], driver) == (True, "simple", {"Value": "simple"}), found
 assert told(image)["EnaSupport"] is False and "SriovNetSupport" not in told(image), told(image)
-assert "SriovNetSupport" not in ec2.describe_image_attribute(ImageId=image, Attribute="sriovNetSupport")
+for attribute in ("imdsSupport", "kernel", "productCodes", "ramdisk", "sriovNetSupport", "tpmSupport"):
+    answer = ec2.describe_image_attribute(ImageId=image, Attribute=attribute)
+    assert {name: value for name, value in answer.items() if name != "ResponseMetadata" and value != []} == {"ImageId": image}, answer
 devices = mapped(made)
 assert list(devices) == ["/dev/xvda", "/dev/sdf", "/dev/sdg"], devices
 assert (devices["/dev/xvda"]["SnapshotId"], devices["/dev/xvda"]["VolumeSize"], devices["/dev/xvda"]["VolumeType"]) == (base, 2, "gp2")
