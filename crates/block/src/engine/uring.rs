@@ -20,15 +20,19 @@ use std::thread;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, Probe, cqueue, opcode, types};
 
+use super::bounce::{Bounce, Part};
 use super::buffers::{as_iovecs, slice};
 use super::pool::{Client, transfer};
 use super::{Completion, Engine, Operation, Pool, Request, Segment, fits};
+use crate::sectors::is_whole;
 use crate::{Access, Disk, Place};
 
 /// Extents of a request that are worth an operation each.
 const MAX_PARTS: usize = 64;
 /// Bytes of a read through the page cache that others wait for.
 const LARGE: u64 = 128 << 10;
+/// Bytes in flight that are encrypted or decrypted here. What is more goes to the pool.
+const BOUNCED: usize = 4 << 20;
 /// `user_data` holds the number of a request here, and above it the bytes that the operation moves; or the number
 /// of a watch, and above it nothing.
 const NUMBER_BITS: u32 = 20;
@@ -43,6 +47,10 @@ pub struct Uring {
     requests: Vec<Option<InFlight>>,
     free: Vec<usize>,
     in_ring: usize,
+    /// Whether what a backing holds is encrypted, of any.
+    encrypted: bool,
+    /// Bytes of memory between guest and encrypted sectors.
+    bounced: usize,
     /// What ended when it was submitted.
     done: Vec<Completion>,
     watches: Vec<Watch>,
@@ -77,6 +85,8 @@ struct InFlight {
     /// Each extent's share of the buffers, where there is more than one extent. Here because the kernel reads
     /// them until the operations are set off.
     shares: Vec<Vec<Segment>>,
+    /// Where the operations move bytes of encrypted sectors, and not in the request's buffers.
+    bounce: Option<Bounce>,
     operations: usize,
     outcome: Outcome,
 }
@@ -96,6 +106,7 @@ impl Uring {
         let backings = disk.backings();
         let direct = backings.iter().map(|backing| backing.is_direct()).collect();
         let files: Vec<RawFd> = backings.iter().map(|it| it.as_fd().as_raw_fd()).collect();
+        let encrypted = (0..files.len()).any(|backing| disk.cipher(backing).is_some());
         ring.submitter().register_files(&files)?;
         drop(backings);
         let pool = Client::new(pool)?;
@@ -111,6 +122,8 @@ impl Uring {
             requests: Vec::new(),
             free: Vec::new(),
             in_ring: 0,
+            encrypted,
+            bounced: 0,
             done: Vec::new(),
             watches: vec![mailbox],
             woken: false,
@@ -145,13 +158,73 @@ impl Uring {
         Some((places, shares))
     }
 
+    /// The parts of a transfer of a disk that is encrypted, or begins with what is, if the ring can move them all.
+    fn parts(&self, request: &Request, access: Access) -> Option<Vec<Part>> {
+        let (mut parts, mut done) = (Vec::new(), 0);
+        while done < request.len {
+            let offset = request.offset + done;
+            let extent = self.disk.locate(offset, request.len - done, access);
+            let place = extent.place?;
+            let cipher = self.disk.cipher(place.backing).cloned();
+            let needs_whole = cipher.is_some() || *self.direct.get(place.backing)?;
+            if parts.len() == MAX_PARTS || needs_whole && !is_whole(place.offset, extent.len) {
+                return None;
+            }
+            parts.push(Part {
+                place,
+                len: usize::try_from(extent.len).ok()?,
+                cipher,
+            });
+            done += extent.len;
+        }
+        Some(parts)
+    }
+
+    /// As [`Engine::submit`], of a disk that is encrypted or begins with what is.
+    fn submit_bounced(&mut self, request: Request, access: Access) -> bool {
+        let Some(parts) = self.parts(&request, access) else {
+            self.hand_over(request);
+            return false;
+        };
+        let places: Vec<Place> = parts.iter().map(|part| part.place).collect();
+        if (access == Access::Write || request.len >= LARGE) && self.is_cached(&places) {
+            let result = transfer(&*self.disk, &request, access);
+            self.done.push(Completion { request, result });
+            return true;
+        }
+        if self.bounced + request.len as usize > BOUNCED || self.requests.len() >= 1 << NUMBER_BITS {
+            self.hand_over(request);
+            return false;
+        }
+        let mut bounce = Bounce::new(parts);
+        if access == Access::Write {
+            // SAFETY: our caller's promise is the one that is asked for.
+            if let Err(error) = unsafe { bounce.take(&request.buffers, 0) } {
+                let result = Err(error);
+                self.done.push(Completion { request, result });
+                return true;
+            }
+        }
+        let shares = bounce.shares();
+        self.bounced += bounce.bytes().len();
+        self.begin(request, access, &places, shares, Some(bounce));
+        false
+    }
+
     fn is_cached(&self, places: &[Place]) -> bool {
         let is_cached = |place: &Place| self.direct.get(place.backing) == Some(&false);
         places.iter().any(is_cached)
     }
 
     /// Puts a planned request into the ring.
-    fn begin(&mut self, request: Request, access: Access, places: &[Place], shares: Vec<Vec<Segment>>) {
+    fn begin(
+        &mut self,
+        request: Request,
+        access: Access,
+        places: &[Place],
+        shares: Vec<Vec<Segment>>,
+        bounce: Option<Bounce>,
+    ) {
         let number = self.free.pop().unwrap_or_else(|| {
             self.requests.push(None);
             self.requests.len() - 1
@@ -159,6 +232,7 @@ impl Uring {
         let mut in_flight = InFlight {
             request,
             shares,
+            bounce,
             operations: 0,
             outcome: Outcome::Good,
         };
@@ -175,6 +249,7 @@ impl Uring {
         }
         if in_flight.operations == 0 {
             self.free.push(number);
+            self.bounced -= in_flight.bounce.map_or(0, |mut bounce| bounce.bytes().len());
             self.hand_over(in_flight.request);
             return;
         }
@@ -283,14 +358,25 @@ impl Uring {
         if in_flight.operations > 0 {
             return;
         }
-        if let Some(InFlight { request, outcome, .. }) = self.requests[number].take() {
+        if let Some(InFlight {
+            request,
+            outcome,
+            bounce,
+            ..
+        }) = self.requests[number].take()
+        {
             self.free.push(number);
             self.in_ring -= 1;
+            let mut result = Ok(());
+            if let Some(mut bounce) = bounce {
+                self.bounced -= bounce.bytes().len();
+                if matches!((&outcome, request.operation), (Outcome::Good, Operation::Read)) {
+                    // SAFETY: the buffers are mapped until the request is reaped, by the contract of `submit`.
+                    result = unsafe { bounce.give(&request.buffers, 0) };
+                }
+            }
             match outcome {
-                Outcome::Good => ended.push(Completion {
-                    request,
-                    result: Ok(()),
-                }),
+                Outcome::Good => ended.push(Completion { request, result }),
                 Outcome::Bad(error) => ended.push(Completion {
                     request,
                     result: Err(error),
@@ -311,6 +397,9 @@ impl Engine for Uring {
                 return false;
             }
         };
+        if self.encrypted {
+            return self.submit_bounced(request, access);
+        }
         match self.plan(&request, access) {
             Some((places, _))
                 if (access == Access::Write || request.len >= LARGE) && self.is_cached(&places) =>
@@ -320,7 +409,7 @@ impl Engine for Uring {
                 return true;
             }
             Some((places, shares)) if self.requests.len() < 1 << NUMBER_BITS => {
-                self.begin(request, access, &places, shares);
+                self.begin(request, access, &places, shares, None);
             }
             _ => self.hand_over(request),
         }
