@@ -5,9 +5,12 @@ use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::snapshot_observation::State;
 
 use super::snapshots::sha256;
-use super::{DATA, DISK, MIB, blank};
+use super::{DATA, MIB, blank};
 use crate::common::Cloud;
 use crate::common::keys::{MARK, files_with};
+
+/// The guest's second disk.
+const DISK: &str = "/dev/vdb";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: scripts/test --long"]
@@ -26,13 +29,14 @@ async fn a_guest_works_on_encrypted_disks_and_the_host_has_no_plaintext_of_it() 
     cloud.want(|all| all.push(intent));
     cloud.until_phase(&id, Phase::Running, 1).await;
     cloud.until_ready(&id, 1).await;
-
     let volume = InstanceVolume {
         size_bytes: 8 * MIB,
         encrypted: true,
         ..blank(1)
     };
-    cloud.plug(&id, volume).await;
+    cloud.attach(&id, volume);
+    cloud.ssh_until(&id, &format!("[ -b {DISK} ]")).await;
+
     let mark = String::from_utf8_lossy(MARK);
     // Past the guest's cache and through it, in pieces of all sizes.
     let script = format!(
@@ -90,7 +94,6 @@ async fn a_guest_works_on_encrypted_disks_and_the_host_has_no_plaintext_of_it() 
         cloud.ssh(&id, "sha256sum </root/marks").await[..64],
         sha256(&mark_file(2 * MIB as usize))
     );
-    cloud.unplug(&id, 1).await;
 }
 
 /// What `yes` writes.

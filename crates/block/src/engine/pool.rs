@@ -12,7 +12,7 @@ use std::thread::{Builder, JoinHandle};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
 use rustix::io::Errno;
 
-use super::bounce::{Bounce, Part};
+use super::bounce::{Part, Spare};
 use super::buffers::{as_iovecs, gather, scatter, slice};
 use super::{Completion, Engine, Operation, Request, Segment, fits};
 use crate::scratch::Scratch;
@@ -311,7 +311,8 @@ pub(super) fn transfer(disk: &dyn Disk, request: &Request, access: Access) -> io
         slice(&request.buffers, done, extent.len, &mut pieces);
         match extent.place {
             Some(place) if is_sealed(disk, place, extent.len) => {
-                bounce_bytes(disk, backings[place.backing], place, extent.len, &pieces, access)?;
+                let buffers = (&*request.buffers, done);
+                bounce_bytes(disk, backings[place.backing], place, extent.len, buffers, access)?;
             }
             Some(place)
                 if disk.cipher(place.backing).is_none()
@@ -363,34 +364,37 @@ fn is_sealed(disk: &dyn Disk, place: Place, len: u64) -> bool {
     disk.cipher(place.backing).is_some() && is_whole(place.offset, len)
 }
 
-/// Reads or writes sectors that lie encrypted.
+/// Reads or writes sectors that lie encrypted, from or to `skip` of the buffers on.
 fn bounce_bytes(
     disk: &dyn Disk,
     backing: &Backing,
     place: Place,
     len: u64,
-    pieces: &[Segment],
+    (buffers, skip): (&[Segment], u64),
     access: Access,
 ) -> io::Result<()> {
+    let mut spare = Spare::default();
     for done in (0..len).step_by(PIECE as usize) {
         let offset = place.offset + done;
-        let mut bounce = Bounce::new(vec![Part {
+        let mut bounce = spare.bounce(Part {
             place: Place { offset, ..place },
             len: (len - done).min(PIECE) as usize,
+            skip: skip + done,
             cipher: disk.cipher(place.backing).cloned(),
-        }]);
+        });
         match access {
             Access::Read => {
                 backing.read_exact_at(bounce.bytes(), offset)?;
                 // SAFETY: mapped and without references, by the contract of `submit`.
-                unsafe { bounce.give(pieces, done) }?;
+                unsafe { bounce.give(buffers) }?;
             }
             Access::Write => {
                 // SAFETY: as above.
-                unsafe { bounce.take(pieces, done) }?;
+                unsafe { bounce.take(buffers) }?;
                 backing.write_all_at(bounce.bytes(), offset)?;
             }
         }
+        spare.keep(bounce);
     }
     Ok(())
 }
