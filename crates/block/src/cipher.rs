@@ -115,7 +115,10 @@ fn check(sectors: &[u8]) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{} bytes are no whole sectors of an encrypted disk", sectors.len()),
+            format!(
+                "{} bytes are no whole sectors of an encrypted disk",
+                sectors.len()
+            ),
         )),
     }
 }

@@ -176,7 +176,9 @@ fn abandon(outcome: &Outcome) -> ! {
 /// No core dump holds the guest's memory and the keys of its disks, and nobody but root traces the process. The jail says so
 /// again, after it has changed the user.
 fn keep_memory_in() -> io::Result<()> {
-    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+    Ok(rustix::process::set_dumpable_behavior(
+        DumpableBehavior::NotDumpable,
+    )?)
 }
 
 /// Threads share one heap: none allocates while a guest runs, and a heap for each takes memory and time.

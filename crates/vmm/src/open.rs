@@ -20,7 +20,9 @@ use crate::limits::Limiter;
 use crate::machine::Plan;
 use crate::metrics::Registry;
 use crate::snapshot::{MemorySource, Restore, Snapshot, SnapshotError};
-use crate::spec::{BootSpec, DiskBacking, DiskSpec, KeySpec, MemorySpec, NicSpec, RestoreSpec, VmSpec, VsockSpec};
+use crate::spec::{
+    BootSpec, DiskBacking, DiskSpec, KeySpec, MemorySpec, NicSpec, RestoreSpec, VmSpec, VsockSpec,
+};
 use crate::virtio::balloon;
 use crate::virtio::net::{NetConfig, NetLimits};
 
@@ -316,7 +318,9 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec, bases: &Bases) -> 
             let base = match (base, base_key) {
                 (Some(base), Some(key)) => Some(base.encrypted(key)),
                 (None, Some(_)) => {
-                    return Err(OpenError::Spec(format!("disk {serial} has a base's key and no base")));
+                    return Err(OpenError::Spec(format!(
+                        "disk {serial} has a base's key and no base"
+                    )));
                 }
                 (base, None) => base,
             };

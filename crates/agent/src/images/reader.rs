@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use hearth_block::{Base, Cipher};
 use hearth_block::base::{Done, Fetch};
+use hearth_block::{Base, Cipher};
 use tokio::runtime::Handle;
 
 use super::{ImageError, Images};

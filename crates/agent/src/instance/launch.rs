@@ -30,7 +30,9 @@ pub(super) enum LaunchError {
     Volume(#[from] VolumeError),
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("volume {volume_id} is to lie plain on {image_id}, which is encrypted: what is written to it would give that away")]
+    #[error(
+        "volume {volume_id} is to lie plain on {image_id}, which is encrypted: what is written to it would give that away"
+    )]
     PlainOnEncrypted { volume_id: String, image_id: String },
     #[error(transparent)]
     Network(#[from] NetworksError),

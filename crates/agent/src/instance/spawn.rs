@@ -17,7 +17,8 @@ use hearth_api::agent::instance_intent::BootMode;
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{
-    BootSpec, Cache, ComingBase, DiskBacking, DiskSpec, FrozenSpec, HugePages, KeySpec, NicSpec, Outcome, VmSpec,
+    BootSpec, Cache, ComingBase, DiskBacking, DiskSpec, FrozenSpec, HugePages, KeySpec, NicSpec, Outcome,
+    VmSpec,
 };
 use rustix::fs::MemfdFlags;
 

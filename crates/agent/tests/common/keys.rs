@@ -15,7 +15,7 @@ pub const MARK: &[u8] = b"PLAINTEXT OF THE GUEST";
 
 #[derive(Default)]
 pub struct Keys {
-    given: BTreeMap<String, Vec<u8>>,
+    pub given: BTreeMap<String, Vec<u8>>,
     /// No key is given, for this reason.
     pub refused: Option<&'static str>,
     /// The ids that were asked for.

@@ -45,7 +45,12 @@ async fn an_encrypted_volume_holds_no_plaintext_and_its_snapshots_are_what_was_w
     let mut cloud = Cloud::new().await;
     let (root, data) = (cloud.encrypt(ROOT), cloud.encrypt(DATA));
     // Its repository would find another key.
-    cloud.snapshots.lock().unwrap().forgotten.insert("ami-1".to_owned());
+    cloud
+        .snapshots
+        .lock()
+        .unwrap()
+        .forgotten
+        .insert("ami-1".to_owned());
     cloud.start_agent();
     let intent = cloud.sealed("i-1", false);
     cloud.want(|all| all.push(intent));
@@ -128,10 +133,25 @@ async fn a_key_that_is_refused_fails_the_launch_and_the_attachment_with_the_reas
     cloud.want(|all| all.push(intent));
     let end = cloud.until_phase("i-1", Phase::Ended, 1).await.end.unwrap();
     assert_eq!(end.cause(), Cause::StartFailed);
-    assert!(end.message.contains(REASON) && end.message.contains(ROOT), "{}", end.message);
+    assert!(
+        end.message.contains(REASON) && end.message.contains(ROOT),
+        "{}",
+        end.message
+    );
     cloud.refuse_keys(None);
+    // What is no key is not used.
+    cloud
+        .keys
+        .lock()
+        .unwrap()
+        .given
+        .insert(ROOT.to_owned(), vec![1; 63]);
     cloud.change("i-1", |intent| intent.run = 2);
-    cloud.until_phase("i-1", Phase::Running, 2).await;
+    let end = cloud.until_phase("i-1", Phase::Ended, 2).await.end.unwrap();
+    assert!(end.message.contains("none of AES-256-XTS"), "{}", end.message);
+    cloud.encrypt(ROOT);
+    cloud.change("i-1", |intent| intent.run = 3);
+    cloud.until_phase("i-1", Phase::Running, 3).await;
 
     cloud.refuse_keys(Some(REASON));
     cloud.attach("i-1", encrypted(1));

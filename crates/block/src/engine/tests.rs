@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use tempfile::tempfile;
 
 use super::*;
-use crate::scratch::Scratch;
 use crate::cipher::tests::cipher;
+use crate::scratch::Scratch;
 use crate::{Base, Cipher, Overlay, RawDisk, overlay};
 
 const SIZE: u64 = 1 << 20;
@@ -84,7 +84,11 @@ use crate::Backing;
 fn everywhere(test: impl Fn(&mut dyn Engine, &Arc<dyn Disk>)) {
     for kind in [Kind::Uring, Kind::Pooled] {
         for direct in [false, true] {
-            let encrypted = [encrypted(false, true), encrypted(true, true), encrypted(true, false)];
+            let encrypted = [
+                encrypted(false, true),
+                encrypted(true, true),
+                encrypted(true, false),
+            ];
             for disk in [raw().0, overlaid()].into_iter().chain(encrypted) {
                 disk.set_direct(direct);
                 eprintln!(

@@ -125,7 +125,10 @@ fn holes_of_an_encrypted_disk_are_zeros() {
     disk.write_at(&plain(SIZE as usize, 2), 0).unwrap();
     for unmap in [false, true] {
         disk.write_zeroes(3 * CHUNK + 512, 5 * CHUNK, unmap).unwrap();
-        assert_eq!(read(&disk, 3 * CHUNK + 512, 5 * CHUNK as usize), [0; 5 * CHUNK as usize]);
+        assert_eq!(
+            read(&disk, 3 * CHUNK + 512, 5 * CHUNK as usize),
+            [0; 5 * CHUNK as usize]
+        );
         // Parts of sectors.
         let mut expected = read(&disk, 20 * CHUNK, 4096);
         disk.write_zeroes(20 * CHUNK + 100, 3000, unmap).unwrap();
@@ -136,7 +139,10 @@ fn holes_of_an_encrypted_disk_are_zeros() {
         assert_eq!(read(&disk, 20 * CHUNK, 4096), expected);
     }
     disk.write_zeroes(40 * CHUNK, CHUNK, true).unwrap();
-    assert_eq!(contents(&files[0])[40 * CHUNK as usize..][..CHUNK as usize], [0; CHUNK as usize]);
+    assert_eq!(
+        contents(&files[0])[40 * CHUNK as usize..][..CHUNK as usize],
+        [0; CHUNK as usize]
+    );
 
     let size = SIZE + 3 * SECTOR;
     files[0].set_len(size).unwrap();

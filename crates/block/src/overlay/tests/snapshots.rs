@@ -374,7 +374,9 @@ fn snapshots_of_a_disk_that_is_written_killed_and_cut_are_what_it_held() {
             std::panic::resume_unwind(panic)
         });
     }
-    eprintln!("MEASURED: {operations} operations, {encrypted} of them on encrypted disks, {snapshots} snapshots");
+    eprintln!(
+        "MEASURED: {operations} operations, {encrypted} of them on encrypted disks, {snapshots} snapshots"
+    );
     assert!(snapshots * 200 > operations, "{snapshots} snapshots");
 }
 
