@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use hearth_block::Cipher;
 use hearth_block::overlay::dirty::{self, About, UNIT};
 use hearth_block::overlay::frozen::{self, Frozen, ReadBase};
 
@@ -374,6 +376,12 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// The same, of a volume that lies encrypted.
+    pub fn encrypted(self, cipher: Arc<Cipher>) -> Changes {
+        let disk = self.disk.encrypted(cipher);
+        Changes { disk, ..self }
+    }
+
     /// The whole disk, as changes of zeros.
     pub fn whole(self) -> Changes {
         let mut units: Vec<u64> = (0..self.disk.base_size().div_ceil(UNIT)).collect();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
+use crate::disk_keys::MARK;
 use crate::paths::{DataDir, is_plain_id};
 use crate::points::{Tracked, Tracking};
 
@@ -32,6 +33,16 @@ pub enum VolumeError {
          has lost it"
     )]
     Lost { volume_id: String },
+    #[error(
+        "volume {volume_id} lies {} on this host, and the control plane says that it is {}",
+        if *encrypted { "encrypted" } else { "plain" },
+        if *encrypted { "plain" } else { "encrypted" }
+    )]
+    Encryption {
+        volume_id: String,
+        /// On this host.
+        encrypted: bool,
+    },
     #[error("volume {volume_id} is in use by another process on this host")]
     InUse { volume_id: String },
     #[error(
@@ -53,6 +64,8 @@ pub struct Volume {
     /// Absent: it was blank at first.
     pub base: Option<Base>,
     pub tracking: Tracking,
+    /// A pipe with its key; absent: it lies plain.
+    pub key: Option<File>,
 }
 
 /// What a volume begins with.
@@ -62,6 +75,8 @@ pub struct Base {
     pub disk: File,
     /// What has come of it; absent: it is whole.
     pub map: Option<File>,
+    /// A pipe with its key; absent: it lies plain.
+    pub key: Option<File>,
 }
 
 impl Volume {
@@ -104,7 +119,7 @@ pub fn demand(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
 }
 
 /// Makes the volume unless it exists, on the disk of `image_id`, or blank where that is empty; durable on return. Sizes are
-/// bytes. Blocks.
+/// bytes. What is written to an encrypted one is, by whoever opens it. Blocks.
 ///
 /// # Errors
 /// The disk is full, or the files cannot be made.
@@ -114,6 +129,7 @@ pub fn ensure(
     image_id: &str,
     base_size: u64,
     size: u64,
+    encrypted: bool,
 ) -> Result<(), VolumeError> {
     let volume = dir.volume(volume_id);
     if volume.exists() {
@@ -124,7 +140,8 @@ pub fn ensure(
     let half_made = dir
         .volumes()
         .join(format!(".{volume_id}.{:016x}", rand::random::<u64>()));
-    let made = make(&half_made, volume_id, image_id, base_size, size).and_then(|()| {
+    let made = make(&half_made, volume_id, image_id, base_size, size);
+    let made = made.and_then(|()| mark(&half_made, encrypted)).and_then(|()| {
         match std::fs::rename(&half_made, &volume) {
             Ok(()) => sync_dir(&dir.volumes()),
             // Another attempt at the same launch came first.
@@ -148,6 +165,31 @@ fn make(at: &Path, volume_id: &str, image_id: &str, base_size: u64, size: u64) -
         source,
     })?;
     sync_dir(at)
+}
+
+/// Whether what is in a directory lies encrypted.
+pub(crate) fn is_encrypted(home: &Path) -> bool {
+    home.join(MARK).exists()
+}
+
+/// Notes in a directory that what is in it lies encrypted, if it does; durable on return.
+pub(crate) fn mark(home: &Path, encrypted: bool) -> Result<(), VolumeError> {
+    match encrypted {
+        true => create(&home.join(MARK)).and_then(|_| sync_dir(home)),
+        false => Ok(()),
+    }
+}
+
+/// # Errors
+/// The volume lies in another way than it is said to.
+pub fn demand_encryption(dir: &DataDir, volume_id: &str, encrypted: bool) -> Result<(), VolumeError> {
+    match is_encrypted(&dir.volume(volume_id)) {
+        found if found == encrypted => Ok(()),
+        found => Err(VolumeError::Encryption {
+            volume_id: volume_id.to_owned(),
+            encrypted: found,
+        }),
+    }
 }
 
 /// Makes the data file of a volume `size` bytes long, unless it is longer; durable on return. Whoever opens the volume next,
@@ -269,6 +311,7 @@ pub fn open(dir: &DataDir, volume_id: &str, image_id: &str, boot: &str) -> Resul
         map,
         base,
         tracking: Tracked::new(dir, volume_id, boot).tracking()?,
+        key: None,
     })
 }
 
@@ -285,11 +328,17 @@ pub fn open_base(dir: &DataDir, image_id: &str) -> Result<Base, VolumeError> {
     // The map first: when the part is whole it loses its name before the map does.
     let map = open(dir.image_map(&image_id))?;
     match (open(dir.image_part(&image_id))?, map) {
-        (Some(disk), map @ Some(_)) => Ok(Base { image_id, disk, map }),
+        (Some(disk), map @ Some(_)) => Ok(Base {
+            image_id,
+            disk,
+            map,
+            key: None,
+        }),
         _ => Ok(Base {
             disk: open_file(&dir.image_disk(&image_id), false)?,
             image_id,
             map: None,
+            key: None,
         }),
     }
 }
@@ -432,7 +481,7 @@ mod tests {
     fn a_volume_is_of_its_newest_attachment() {
         let root = tempfile::tempdir().unwrap();
         let dir = DataDir::create(root.path()).unwrap();
-        ensure(&dir, "vol-1", "ami-1", 1 << 20, 1 << 20).unwrap();
+        ensure(&dir, "vol-1", "ami-1", 1 << 20, 1 << 20, false).unwrap();
         let stale = |result| matches!(result, Err(VolumeError::Stale { .. }));
         // Most are attached once: that costs nothing.
         hold(&dir, "vol-1", 1).unwrap();
