@@ -224,6 +224,12 @@ proptest! {
                     };
                     prop_assert!(is_so && BEGIN - since.max(world.clock.watched_since) >= limit);
                 }
+                Action::Move(id) => {
+                    let Stage::Storing { progressed_at, .. } = world.state.get::<Move>(&id).unwrap().stage else {
+                        panic!("{id} is stored");
+                    };
+                    prop_assert!(BEGIN - progressed_at.max(world.clock.watched_since) >= LIMITS.ending);
+                }
                 Action::Instance(id, instance::Action::GiveUp) => {
                     let row: &Instance = world.state.get(&id).unwrap();
                     prop_assert_eq!(row.state, InstanceState::Pending);
