@@ -175,18 +175,19 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
     }
     let lying = state.by(&Volume::BY_HOST, host_id).map(|row| &row.id);
     let copies = state.by(&Move::BY_HOST, host_id).filter(|row| row.is_left());
-    let volumes: Vec<VolumeIntent> = lying
+    let mut volumes: Vec<VolumeIntent> = lying
         .chain(copies.map(|row| &row.volume_id))
         .filter_map(|id| volume(state, id, host_id))
         .collect();
+    volumes.sort_by(|one, other| one.volume_id.cmp(&other.volume_id));
     let each = volumes
         .iter()
         .map(|volume| (volume.volume_id.clone(), volume.clone()));
     told.volumes = each.collect();
     let pending = state.by(&Snapshot::BY_HOST, host_id).map(|row| &row.id);
     let moves = state.by(&Move::BY_HOST, host_id).map(|row| &row.id);
-    let snapshots: Vec<SnapshotIntent> = pending
-        .chain(moves)
+    let snapshots: Vec<SnapshotIntent> = moves
+        .chain(pending)
         .filter_map(|id| snapshot(state, id, host_id))
         .collect();
     let each = snapshots

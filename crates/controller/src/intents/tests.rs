@@ -478,6 +478,7 @@ fn one_more_member_of_a_large_group_is_a_small_message() {
         launch(&mut tx, &mut rng, number);
         tx.update::<Instance>(&format!("i-{number:05}"), |row| row.host_id = "h-0".into());
         tx.update::<Incarnation>(&format!("i-{number:05}"), |row| row.host_id = "h-0".into());
+        tx.update::<Volume>(&format!("vol-{number}"), |row| row.host_id = Some("h-0".into()));
         tx.update::<NetworkInterface>(&format!("eni-{number}"), |row| {
             row.vpc_id = "vpc-0".into();
             row.groups = vec![own.clone()];

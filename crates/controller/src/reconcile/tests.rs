@@ -6,7 +6,8 @@ use super::*;
 use crate::catalog::volume_types::VolumeSpec;
 use crate::state::tests::{a_host, a_volume, an_instance};
 use crate::state::{
-    Attachment, Drain, Host, HostReport, Modification, ModificationState, Progress, Reservation, Volume,
+    Attachment, Drain, Host, HostReport, Modification, ModificationState, Move, Progress, Reservation, Stage,
+    Volume,
 };
 
 const LIMITS: Limits = Limits {

@@ -232,6 +232,11 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
             "The host of the volume was forgotten before the snapshot was stored.",
         );
     }
+    let (stored, lost): (Vec<&Volume>, Vec<&Volume>) = tx
+        .by(&Volume::BY_HOST, &host_id)
+        .partition(|volume| tx.is_stored(volume) && !volume.deleting);
+    let ids = |volumes: Vec<&Volume>| -> Vec<String> { volumes.iter().map(|row| row.id.clone()).collect() };
+    let (stored_ids, volume_ids) = (ids(stored), ids(lost));
     let mut instance_ids = alive_on(tx, &host_id);
     instance_ids.retain(|id| !outlives(tx, id, &host_id));
     for id in &instance_ids {
@@ -240,11 +245,6 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
             tx.change_instance(id, &change);
         }
     }
-    let (stored, lost): (Vec<&Volume>, Vec<&Volume>) = tx
-        .by(&Volume::BY_HOST, &host_id)
-        .partition(|volume| tx.is_stored(volume) && !volume.deleting);
-    let ids = |volumes: Vec<&Volume>| -> Vec<String> { volumes.iter().map(|row| row.id.clone()).collect() };
-    let (stored_ids, volume_ids) = (ids(stored), ids(lost));
     stored_ids.iter().for_each(|id| tx.abandon_host(id));
     volume_ids.iter().for_each(|id| tx.remove_volume(id));
     let lives: Vec<String> = tx
