@@ -17,7 +17,7 @@ pub(super) fn decide(state: &State, row: &Instance, limits: Limits, clock: Clock
     let after = |limit, action| Decision::at(clock.deadline(row.state_since, limit), clock, action);
     match row.state {
         // What it waits for has deadlines of its own.
-        InstanceState::Pending if state.awaits_volumes(row) => Decision::nothing(),
+        InstanceState::Pending if state.has_moves(row) => Decision::nothing(),
         InstanceState::Pending => after(limits.pending, Action::GiveUp),
         InstanceState::Stopping | InstanceState::ShuttingDown if !row.force => {
             after(limits.ending, Action::Force)

@@ -697,6 +697,66 @@ fn volumes_and_interfaces_of_before_attachments_are_read() {
     assert_eq!(state.zone_of(&a_volume("vol-2", 1)), "local-1a");
 }
 
+/// It was stopped for an image while a volume was on its way to it, and runs again.
+#[test]
+fn a_volume_that_was_on_its_way_comes_when_its_instance_runs_after_an_image() {
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 5);
+    tx.put(a_host("h-0"));
+    tx.put(a_host("h-1"));
+    tx.put(Reservation {
+        id: "r-0".into(),
+        account_id: "1".into(),
+        region: "local-1".into(),
+        created_at: 0,
+    });
+    tx.put(Instance {
+        state: InstanceState::Stopped,
+        desired: Desired::Stopped,
+        imaging: true,
+        ..an_instance("i-0", "h-1", "r-0")
+    });
+    tx.put(Volume {
+        attachment: Some(Attachment::first("i-0", "/dev/sdf", false, 0)),
+        host_id: Some("h-0".into()),
+        ..a_volume("vol-0", 2)
+    });
+    tx.run_after_image("i-0");
+    tx.finish().unwrap();
+    state.check();
+    let instance: &Instance = state.get("i-0").unwrap();
+    assert_eq!(instance.state, InstanceState::Pending);
+    assert!(state.awaits_volumes(instance) && state.has_moves(instance));
+    let id = state.storing("vol-0").unwrap().id.clone();
+    let mut tx = Tx::new(&mut state, 6);
+    let disk = Disk {
+        name: "snap-1".into(),
+        size: 2 << 30,
+        digest: String::new(),
+    };
+    tx.complete_move(&id, disk);
+    tx.finish().unwrap();
+    state.check();
+    let volume: &Volume = state.get("vol-0").unwrap();
+    assert_eq!((volume.host_id.as_deref(), volume.epoch), (Some("h-1"), 1));
+    assert_eq!(
+        (&volume.known, volume.base_id()),
+        (&Known::ByHost, Some(id.as_str()))
+    );
+    assert!(state.old_copy("vol-0", "h-0").is_some() && state.gib_on("h-0") == 2);
+}
+
+#[test]
+fn claims_of_before_instances_moved_are_incarnations() {
+    let claim = r#"{"instance_id":"i-1","host_id":"h-0","vcpus":2,"memory_mib":4096}"#;
+    let life: Incarnation = serde_json::from_str(claim).unwrap();
+    // The row that is there is written again.
+    assert_eq!((life.id(), Incarnation::KIND), ("i-1", "claim"));
+    assert_eq!((life.vcpus, life.memory_mib, life.is_left), (2, 4096, false));
+    let again: Incarnation = serde_json::from_str(&serde_json::to_string(&life).unwrap()).unwrap();
+    assert_eq!(again, life);
+}
+
 /// What waits for a host ends with the run, whichever way the transactions before it went.
 #[test]
 fn volumes_are_settled_when_their_instance_stops() {

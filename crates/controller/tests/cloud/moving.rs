@@ -557,6 +557,8 @@ async fn a_stopped_instance_starts_on_another_host_when_its_own_is_drained() {
     assert_eq!(runs.placement.unwrap().host_id, other.id);
     assert_eq!(runs.state_reason.map(|why| why.message).unwrap_or_default(), "");
     // The old host is rid of it.
+    intent_when(&mut a, &id, |intent| intent.desired() == Desired::Terminated).await;
+    fate(&mut a, &root, Fate::Erased).await;
     a.erases = true;
     obey(&mut a).await;
     a.intents_when(|intents| intents.instances.is_empty() && intents.volumes.is_empty())

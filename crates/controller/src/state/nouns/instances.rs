@@ -279,10 +279,13 @@ impl Tx<'_> {
             InstanceState::Stopped => self.settle_volumes(id),
             _ => {}
         }
-        if matches!(next.state, InstanceState::Pending | InstanceState::Running) {
-            self.volumes_have_come(id);
-        } else {
-            self.keep_volumes(id);
+        match next.state {
+            InstanceState::Pending => {
+                self.fetch_volumes(id);
+                self.volumes_have_come(id);
+            }
+            InstanceState::Running => self.volumes_have_come(id),
+            _ => self.keep_volumes(id),
         }
         match change.hold {
             Hold::Keep | Hold::TakeCompute => {}

@@ -178,6 +178,12 @@ impl State {
         instance.state == InstanceState::Pending && volumes.any(|volume| self.is_away(volume))
     }
 
+    /// Whether volumes are on their way to an instance.
+    pub fn has_moves(&self, instance: &Instance) -> bool {
+        let mut volumes = self.by(&Volume::BY_INSTANCE, &instance.id);
+        volumes.any(|volume| self.storing(&volume.id).is_some())
+    }
+
     /// What a volume holds, where that is stored: its host is not needed for it. `None`: only its host knows.
     fn stored_as(&self, volume: &Volume) -> Option<Disk> {
         let Known::As(id) = &volume.known else {
@@ -298,6 +304,17 @@ impl Tx<'_> {
         });
         self.event("volume.moved", &volume.id);
         self.put(volume);
+    }
+
+    /// Has the volumes of an instance that is about to run come to its host, those that do not already.
+    pub fn fetch_volumes(&mut self, instance_id: &str) {
+        let Some(host) = self.get::<Instance>(instance_id).map(|row| row.host_id.clone()) else {
+            return;
+        };
+        let volumes = self.by(&Volume::BY_INSTANCE, instance_id);
+        let away = volumes.filter(|volume| self.is_away(volume) && self.storing(&volume.id).is_none());
+        let ids: Vec<String> = away.map(|volume| volume.id.clone()).collect();
+        ids.iter().for_each(|id| self.relocate(id, &host));
     }
 
     /// Hands the volumes of an instance that runs, or is about to, to its host: what it writes from now on, only the host
