@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
+use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::snapshot_observation::State as Said;
 use hearth_api::agent::volume_intent::Desired as Fate;
 use hearth_api::agent::{
@@ -14,7 +15,6 @@ use hearth_api::v1;
 use tonic::{Code, Status};
 
 use crate::support::{Cloud, Host, SOON, Session, ZONE, begin, code, ended, seen, store, volume_as_wanted};
-use hearth_api::agent::run_end::Cause;
 
 const GIB: u64 = 1 << 30;
 
