@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::app::App;
 use crate::pki::{Authority, HostRequest};
-use crate::state::{Claim, HostKey, State, Volume};
+use crate::state::{HostKey, State, Volume};
 use crate::store::{CommitError, Standing};
 
 mod attempts;
@@ -175,14 +175,17 @@ impl From<CommitError> for Status {
     }
 }
 
-/// Whether an instance that the host has to look after has a volume that begins with the image or snapshot, in whatever state
-/// either is.
+/// Whether an instance that the host has to look after has a volume that begins with the image, snapshot or move, in whatever
+/// state either is; or the host is to store such a volume.
 fn is_needed_by(state: &State, base_id: &str, host_id: &str) -> bool {
     state
         .by(&Volume::BY_BASE, base_id)
         .filter(|volume| volume.host_id.as_deref() == Some(host_id))
-        .filter_map(|volume| volume.instance_id())
-        .any(|instance| state.get::<Claim>(instance).is_some())
+        .any(|volume| {
+            let instance = volume.instance_id();
+            let is_used = instance.is_some_and(|instance| state.incarnation(instance).is_some());
+            is_used || state.storing(&volume.id).is_some() || state.pending_snapshot(&volume.id).is_some()
+        })
 }
 
 #[tonic::async_trait]

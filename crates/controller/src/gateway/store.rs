@@ -1,7 +1,7 @@
-//! Takes snapshots from the hosts of their volumes into the repository. One is completed by the commit of its row, after its
+//! Takes snapshots from the hosts of their volumes into the repository, and volumes that move to another host. One is completed by the commit of its row, after its
 //! contents are durable. A stream that breaks off leaves it pending, and the host begins again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hearth_api::agent::{
     SnapshotBegin, SnapshotChunk, SnapshotPart, StoreSnapshotResponse, snapshot_part::Part,
@@ -16,7 +16,7 @@ use super::caller::Caller;
 use super::sessions::STORES;
 use crate::app::App;
 use crate::disks::{self, Litter};
-use crate::state::{Contents, Disk, Snapshot, State, Volume};
+use crate::state::{Contents, Disk, Move, Snapshot, State, Volume};
 
 /// Snapshots that are stored at the same time. Each holds up to 64 chunks in memory.
 pub(super) const AT_ONCE: usize = 8;
@@ -26,6 +26,8 @@ const QUEUE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Progress is written down when it has grown by so many per cent.
 const STEP: u32 = 5;
+/// Or that it goes on, when so much time has passed.
+const PROGRESS: Duration = Duration::from_secs(60);
 
 pub(super) async fn snapshot(
     app: &App,
@@ -75,14 +77,40 @@ fn unwanted(id: &str) -> Status {
     Status::not_found(format!("nobody wants a snapshot {id:?} of this host"))
 }
 
-/// The snapshot, if the host shall store it.
-fn wanted<'s>(state: &'s State, host_id: &str, id: &str) -> Result<&'s Snapshot, Status> {
+/// What a host stores.
+enum Wanted<'s> {
+    Snapshot(&'s Snapshot),
+    /// A volume that is to leave the host.
+    Move(&'s Move),
+}
+
+impl Wanted<'_> {
+    fn volume_id(&self) -> &str {
+        match self {
+            Self::Snapshot(row) => &row.volume_id,
+            Self::Move(row) => &row.volume_id,
+        }
+    }
+
+    fn size_gib(&self) -> u64 {
+        match self {
+            Self::Snapshot(row) => row.size_gib,
+            Self::Move(row) => row.size_gib,
+        }
+    }
+}
+
+/// The snapshot or the move, if the host shall store it.
+fn wanted<'s>(state: &'s State, host_id: &str, id: &str) -> Result<Wanted<'s>, Status> {
     let is_of_host = |row: &&Snapshot| {
         let pending = row.pending();
         pending.is_some_and(|pending| pending.host_id == host_id) && !row.deleted
     };
-    let row = state.get::<Snapshot>(id).filter(is_of_host);
-    row.ok_or_else(|| unwanted(id))
+    let snapshot = state.get::<Snapshot>(id).filter(is_of_host);
+    let leaves = |row: &&Move| row.is_storing() && row.from == host_id;
+    let moving = || state.get::<Move>(id).filter(leaves).map(Wanted::Move);
+    let found = snapshot.map(Wanted::Snapshot).or_else(moving);
+    found.ok_or_else(|| unwanted(id))
 }
 
 /// Answers the disk in the repository that the snapshot is told as changes of; `None`: zeros. A host can name what it has of the
@@ -93,14 +121,14 @@ fn wanted<'s>(state: &'s State, host_id: &str, id: &str) -> Result<&'s Snapshot,
 fn check(state: &State, host_id: &str, begin: &SnapshotBegin) -> Result<Option<String>, Status> {
     let row = wanted(state, host_id, &begin.snapshot_id)?;
     let volume = state
-        .get::<Volume>(&row.volume_id)
-        .ok_or_else(|| unwanted(&row.id))?;
+        .get::<Volume>(row.volume_id())
+        .ok_or_else(|| unwanted(&begin.snapshot_id))?;
     // It may have grown since, also by a modification that has failed.
     let grown = volume
         .modification
         .as_ref()
         .map_or(0, |last| last.target.size_gib);
-    let most = volume.spec.size_gib.max(row.size_gib).max(grown) << 30;
+    let most = volume.spec.size_gib.max(row.size_gib()).max(grown) << 30;
     if begin.size_bytes == 0 || begin.size_bytes > most {
         return Err(Status::invalid_argument(format!(
             "the volume has at most {most} bytes, and not {}",
@@ -175,15 +203,15 @@ async fn store(
     let failed = |error: Error| failed(id, &error);
     let mut writer = app.repository.write(base).await.map_err(failed)?;
     let mut order = Order::new(begin);
-    let mut told = 0;
+    let (mut told, mut told_at) = (0, Instant::now());
     while let Some(part) = next(parts).await? {
         let Part::Chunk(chunk) = part else {
             return Err(Status::invalid_argument("the beginning of a snapshot comes once"));
         };
         put(&mut writer, order.take(chunk)?).await.map_err(failed)?;
         let percent = order.percent();
-        if percent >= told + STEP {
-            told = percent;
+        if percent >= told + STEP || told_at.elapsed() >= PROGRESS {
+            (told, told_at) = (percent, Instant::now());
             progress(app, host_id, id, percent).await?;
         }
     }
@@ -290,7 +318,10 @@ async fn progress(app: &App, host_id: &str, id: &str, percent: u32) -> Result<()
     let (host_id, id) = (host_id.to_owned(), id.to_owned());
     app.store
         .transact(move |tx| {
-            wanted(tx, &host_id, &id)?;
+            if let Wanted::Move(_) = wanted(tx, &host_id, &id)? {
+                tx.progress_move(&id, percent);
+                return Ok(());
+            }
             tx.update::<Snapshot>(&id, |row| {
                 if let Contents::Pending(pending) = &mut row.contents {
                     pending.percent = percent;
@@ -305,8 +336,10 @@ async fn complete(app: &App, host_id: &str, begin: &SnapshotBegin, disk: Disk) -
     let (host_id, id, name) = (host_id.to_owned(), begin.snapshot_id.clone(), disk.name.clone());
     let told = begin.chunks * CHUNK as u64;
     let completed = app.store.transact(move |tx| {
-        wanted(tx, &host_id, &id)?;
-        tx.complete_snapshot(&id, disk, told);
+        match wanted(tx, &host_id, &id)? {
+            Wanted::Snapshot(_) => tx.complete_snapshot(&id, disk, told),
+            Wanted::Move(_) => tx.complete_move(&id, disk),
+        }
         Ok::<_, Status>(())
     });
     let completed = completed.await;

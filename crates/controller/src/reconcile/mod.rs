@@ -14,7 +14,7 @@ use hearth_api::InstanceState;
 use crate::app::App;
 use crate::config::Config;
 use crate::lifecycle;
-use crate::state::{Instance, State, Tx};
+use crate::state::{Instance, Move, Stage, State, Tx};
 use crate::store::{CommitError, Standing, now};
 
 mod host;
@@ -111,6 +111,8 @@ enum Action {
     Host(String, host::Action),
     Instance(String, instance::Action),
     Volume(String, volume::Action),
+    /// A volume that moves: its host was not heard of it for too long.
+    Move(String),
 }
 
 /// All that is to be done, and when to look again.
@@ -134,17 +136,25 @@ fn decide(
         InstanceState::ShuttingDown,
     ] {
         for row in state.by(&Instance::BY_STATE, transitional.name()) {
-            let decision = instance::decide(row, limits, clock);
+            let decision = instance::decide(state, row, limits, clock);
             sooner(decision.again_at);
             let of_instance = |action| Action::Instance(row.id.clone(), action);
             all.extend(decision.actions.into_iter().map(of_instance));
         }
     }
     for row in volume::unsettled(state) {
-        let decision = volume::decide(row, limits, clock);
+        let decision = volume::decide(state, row, limits, clock);
         sooner(decision.again_at);
         let of_volume = |action| Action::Volume(row.id.clone(), action);
         all.extend(decision.actions.into_iter().map(of_volume));
+    }
+    for row in state.by(&Move::BY_STAGE, Move::STORING) {
+        if let Stage::Storing { progressed_at, .. } = row.stage {
+            let deadline = clock.deadline(progressed_at, limits.ending);
+            let decision = Decision::at(deadline, clock, Action::Move(row.id.clone()));
+            sooner(decision.again_at);
+            all.extend(decision.actions);
+        }
     }
     (all, again)
 }
@@ -250,6 +260,13 @@ fn carry_out(tx: &mut Tx<'_>, action: Action, limits: Limits) {
     match action {
         Action::Host(id, action) => host::carry_out(tx, &id, action),
         Action::Volume(id, action) => volume::carry_out(tx, &id, action),
+        Action::Move(id) => {
+            let minutes = limits.ending.unsigned_abs().div_ceil(60_000);
+            tx.fail_move(
+                &id,
+                &format!("the host has stored nothing of it for {minutes} minutes"),
+            );
+        }
         Action::Instance(id, action) => {
             let Some(life) = tx.get::<Instance>(&id).map(Instance::lifecycle) else {
                 return;

@@ -20,6 +20,7 @@ mod launch;
 mod life;
 mod load;
 mod log;
+mod moving;
 mod object_store;
 mod packed;
 mod placement;

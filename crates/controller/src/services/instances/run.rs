@@ -1,6 +1,7 @@
 //! RunInstances: one transaction writes the instances, their capacity claims, interfaces, addresses, volumes, the
 //! ClientToken, the audit row and the events; then the hosts concerned hear of it.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use crate::services::volumes::quotas;
 use crate::services::{client_tokens, profile_associations, ssm};
 use crate::state::noun::keep_tags;
 use crate::state::{
-    self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, ProfileAssociation, Scope,
-    SecurityGroup, State, Subnet, Tx, Volume,
+    self, Attachment, ClientToken, Image, Instance, Known, NetworkInterface, PRIMARY, ProfileAssociation,
+    Scope, SecurityGroup, State, Subnet, Tx, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views;
@@ -154,6 +155,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
             .map(|subnet| subnet.availability_zone.clone())
             .collect(),
         host: None,
+        except: BTreeSet::new(),
         spacing: None,
         uefi: image.boot_mode == BootMode::Uefi,
         each: Resources {
@@ -417,7 +419,7 @@ impl Launch {
             terminated_at: None,
             tags: keep_tags(&plan.instance_tags),
         };
-        self.placed.hold(tx, index, &instance);
+        self.placed.hold(tx, index, &instance, instance.run);
         tx.put(instance);
         tx.put(NetworkInterface {
             id: Id::new(Kind::NetworkInterface).to_string(),
@@ -449,6 +451,8 @@ impl Launch {
                 host_id: Some(host.clone()),
                 image_id: volume.is_root.then(|| request.image_id.clone()),
                 snapshot_id: volume.snapshot_id.clone(),
+                moved: None,
+                known: Known::ByHost,
                 is_made: false,
                 spec: volume.spec,
                 modification: None,

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::catalog::volume_types::{VolumeSpec, VolumeType};
 use crate::services::{client_tokens, input, snapshots};
 use crate::state::noun::keep_tags;
-use crate::state::{ClientToken, Scope, State, Tx, Volume};
+use crate::state::{ClientToken, Known, Scope, State, Tx, Volume};
 
 const ACTION: &str = "CreateVolume";
 
@@ -182,6 +182,8 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiE
         host_id: None,
         image_id: None,
         snapshot_id: plan.snapshot_id,
+        moved: None,
+        known: Known::AsItBegan,
         is_made: false,
         spec,
         modification: None,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hearth_api::{ErrorCode, InstanceState, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{Host, Image, Instance, Volume};
+use super::{Host, Image, Instance, Move, Volume};
 use crate::state::noun::regional;
 use crate::state::{Bound, Concern, Index, Noun, Scope, State, Sum, Tags, Tx};
 
@@ -72,10 +72,10 @@ pub struct Disk {
     pub digest: String,
 }
 
-/// What volumes begin with: an image's disk, or a snapshot's.
+/// What volumes begin with: an image's disk, a snapshot's, or what was stored for a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base<'s> {
-    /// Of the image or the snapshot.
+    /// Of the image, the snapshot or the move.
     pub id: &'s str,
     /// Of the disk in the repository.
     pub name: &'s str,
@@ -240,8 +240,8 @@ impl State {
         self.first_by(&Snapshot::BY_VOLUME, volume_id)
     }
 
-    /// What an image or a snapshot is, as the beginning of volumes, whoever it belongs to. `None`: there is no such one, or it
-    /// is all zeros.
+    /// What an image, a snapshot or a move is, as the beginning of volumes, whoever it belongs to. `None`: there is no such
+    /// one, or it is all zeros.
     pub fn base(&self, id: &str) -> Option<Base<'_>> {
         if let Some(image) = self.of_anybody::<Image>(id) {
             return Some(Base {
@@ -251,10 +251,17 @@ impl State {
                 digest: &image.digest,
             });
         }
-        let snapshot = self.of_anybody::<Snapshot>(id)?;
-        let disk = snapshot.disk()?;
+        let of_snapshot = || {
+            let snapshot = self.of_anybody::<Snapshot>(id)?;
+            Some((&snapshot.id, snapshot.disk()?))
+        };
+        let of_move = || {
+            let row = self.of_anybody::<Move>(id)?;
+            Some((&row.id, row.disk()?))
+        };
+        let (id, disk) = of_snapshot().or_else(of_move)?;
         Some(Base {
-            id: &snapshot.id,
+            id,
             name: &disk.name,
             size: disk.size,
             digest: &disk.digest,
