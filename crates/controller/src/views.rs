@@ -28,6 +28,8 @@ pub const ARCHITECTURE: &str = "x86_64";
 /// EC2 has no word for KVM but `nitro`, which promises devices that Hearth does not have.
 pub const HYPERVISOR: &str = "xen";
 pub const VIRTUALIZATION: &str = "hvm";
+/// The one kind of enhanced networking that is told by its name.
+pub const SRIOV: &str = "simple";
 pub const ROOT_DEVICE_TYPE: &str = "ebs";
 pub const PLATFORM: &str = "Linux/UNIX";
 /// What EC2 calls its own account, to which public addresses belong that are not Elastic ones.
@@ -301,6 +303,11 @@ pub fn private_dns_name(private_ip: &str, region: &str) -> String {
 /// What hostnames are made of, as filters have it: the private address.
 pub fn ip_name<T>(_: &T, into: &mut Values<'_>) {
     into.push("ip-name".into());
+}
+
+/// Empty: an image does not have the driver.
+pub fn sriov(has_driver: bool) -> &'static str {
+    if has_driver { SRIOV } else { "" }
 }
 
 /// A time where EC2's model has a text: `2026-11-27T09:30:00.000Z`.

@@ -85,6 +85,8 @@ fn layout(tx: &mut Tx<'_>) {
         description: String::new(),
         kernel_path: String::new(),
         boot_mode: BootMode::UefiPreferred,
+        ena_support: false,
+        sriov_net_support: false,
         state: AVAILABLE.into(),
         size: 1 << 20,
         digest: "00".into(),

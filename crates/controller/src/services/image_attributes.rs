@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{images, input, sharing};
 use crate::app::App;
 use crate::state::{self, State};
+use crate::views;
 
 /// Characters of a description.
 const LONGEST: usize = 255;
@@ -33,7 +34,13 @@ pub(super) async fn describe(
         "launchPermission" => told.launch_permissions = permissions(own(&state, &id)?),
         "description" => told.description = text(&row.description),
         "bootMode" => told.boot_mode = text(row.boot_mode.as_str()),
+        "sriovNetSupport" => {
+            let driver = Some(views::sriov(row.sriov_net_support)).filter(|name| !name.is_empty());
+            told.sriov_net_support = driver.and_then(text);
+        }
         "blockDeviceMapping" => told.block_device_mappings = images::tell(&state, row).block_device_mappings,
+        // No image has one.
+        "imdsSupport" | "kernel" | "productCodes" | "ramdisk" | "tpmSupport" => {}
         "" => return Err(ApiError::missing("Attribute")),
         other => return Err(unknown(other)),
     }

@@ -281,6 +281,8 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             failure: String::new(),
             kernel_path: String::new(),
             boot_mode: hearth_image::BootMode::Uefi,
+            ena_support: rng.random(),
+            sriov_net_support: rng.random(),
             is_public: rng.random_ratio(1, 4),
             shared_with: (0..rng.random_range(0..2))
                 .map(|_| rng.random_range(1..3).to_string())

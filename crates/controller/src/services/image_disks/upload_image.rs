@@ -101,6 +101,8 @@ pub(super) async fn upload_image(
             BootMode::LegacyBios | BootMode::UefiPreferred => info.kernel_path,
         },
         boot_mode,
+        ena_support: false,
+        sriov_net_support: false,
         is_public: false,
         shared_with: Default::default(),
         created_at: now(),

@@ -114,6 +114,8 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<(String, Vec<Str
         failure: String::new(),
         kernel_path: source.kernel_path,
         boot_mode: source.boot_mode,
+        ena_support: source.ena_support,
+        sriov_net_support: source.sriov_net_support,
         is_public: false,
         shared_with: Default::default(),
         created_at: tx.now(),

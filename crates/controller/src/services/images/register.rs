@@ -16,7 +16,7 @@ use crate::services::input;
 use crate::services::volumes::devices::Slot;
 use crate::state::noun::keep_tags;
 use crate::state::{AVAILABLE, Image, ImageDevice, Snapshot, State};
-use crate::views::{ARCHITECTURE, VIRTUALIZATION};
+use crate::views::{ARCHITECTURE, SRIOV, VIRTUALIZATION};
 
 type Devices = BTreeMap<Slot, (String, Asked)>;
 
@@ -28,6 +28,12 @@ pub(super) async fn register(
     let asked_mode = boot_mode::asked(&request.boot_mode)?;
     only("Architecture", &request.architecture, ARCHITECTURE)?;
     only("VirtualizationType", &request.virtualization_type, VIRTUALIZATION)?;
+    only("SriovNetSupport", &request.sriov_net_support, SRIOV)?;
+    if !request.image_location.is_empty() {
+        let expected = "Hearth has no images in S3: name a snapshot of the root device, or upload the disk.";
+        let given = &request.image_location;
+        return Err(ApiError::invalid_value("ImageLocation", given, expected));
+    }
     let tags = input::tags_for(&request.tag_specifications, &[Kind::Image], Kind::Image)?;
     let asked = devices::asked(&request.block_device_mappings)?;
     let root = root(&request.root_device_name, &asked)?;
@@ -79,6 +85,8 @@ pub(super) async fn register(
                     BootMode::LegacyBios | BootMode::UefiPreferred => info.kernel_path,
                 },
                 boot_mode,
+                ena_support: request.ena_support,
+                sriov_net_support: !request.sriov_net_support.is_empty(),
                 is_public: false,
                 shared_with: Default::default(),
                 created_at: tx.now(),

@@ -43,6 +43,11 @@ pub struct Image {
     pub kernel_path: String,
     #[serde(with = "names::boot_mode")]
     pub boot_mode: BootMode,
+    /// Whether its owner says that it has the driver.
+    #[serde(default)]
+    pub ena_support: bool,
+    #[serde(default)]
+    pub sriov_net_support: bool,
     /// Whether every account may launch it.
     #[serde(default)]
     pub is_public: bool,
