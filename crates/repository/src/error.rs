@@ -15,6 +15,9 @@ pub enum Error {
     NoSuchSnapshot(String),
     #[error("a snapshot {0} with other contents is in the repository already")]
     Exists(String),
+    /// It is encrypted under another data key than the one that was given, or is not encrypted.
+    #[error("the snapshot {0} of the repository is not under the data key that was given")]
+    OtherKey(String),
     #[error("'{0}' cannot name a snapshot: 1 to 64 lower-case letters, digits and dashes can")]
     BadName(String),
     /// The object is not there, or is not what was stored.
