@@ -1,13 +1,14 @@
 //! Takes snapshots from the hosts of their volumes into the repository. One is completed by the commit of its row, after its
 //! contents are durable. A stream that breaks off leaves it pending, and the host begins again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_api::agent::{
     SnapshotBegin, SnapshotChunk, SnapshotPart, StoreSnapshotResponse, snapshot_part::Part,
 };
 use hearth_log::chain;
-use hearth_repository::{CHUNK, Error, MAX_CHUNKS, Writer};
+use hearth_repository::{CHUNK, DataKey, Error, MAX_CHUNKS, Writer};
 use prost::bytes::Bytes;
 use tokio::sync::{AcquireError, Semaphore};
 use tonic::{Status, Streaming};
@@ -16,6 +17,7 @@ use super::caller::Caller;
 use super::sessions::STORES;
 use crate::app::App;
 use crate::disks::{self, Litter};
+use crate::keys::KeyError;
 use crate::state::{Contents, Disk, Snapshot, State, Volume};
 
 /// Snapshots that are stored at the same time. Each holds up to 64 chunks in memory.
@@ -49,8 +51,13 @@ pub(super) async fn snapshot(
     };
     let base = check(&app.store.state(), caller.host_id(), &begin)?;
     leave_limit(app, &begin).await?;
+    let key = key(app, &begin).await?;
     let litter = Litter::of(app);
-    let disk = store(app, caller.host_id(), &begin, base.as_deref(), &mut parts).await?;
+    let to = To {
+        base: base.as_deref(),
+        key,
+    };
+    let disk = store(app, caller.host_id(), &begin, to, &mut parts).await?;
     complete(app, caller.host_id(), &begin, disk).await?;
     litter.keep();
     Ok(StoreSnapshotResponse {})
@@ -163,17 +170,47 @@ async fn leave_limit(app: &App, begin: &SnapshotBegin) -> Result<(), Status> {
     Err(unwanted(&begin.snapshot_id))
 }
 
+/// The data key of a snapshot that is encrypted. One whose KMS key is gone is in error.
+async fn key(app: &App, begin: &SnapshotBegin) -> Result<Option<Arc<DataKey>>, Status> {
+    let id = &begin.snapshot_id;
+    let state = app.store.state();
+    let row = state.get::<Snapshot>(id).ok_or_else(|| unwanted(id))?;
+    let Some(encryption) = &row.encryption else {
+        return Ok(None);
+    };
+    let gone = match disks::key(app, encryption, &row.region) {
+        Ok(key) => return Ok(Some(key)),
+        Err(KeyError::Broken(broken)) => return Err(super::keys::refused(&broken.into())),
+        Err(gone) => gone,
+    };
+    let failing = id.clone();
+    let failed = app.store.transact(move |tx| {
+        tx.fail_snapshot(&failing, &gone.to_string());
+        Ok::<_, Status>(())
+    });
+    failed.await?;
+    Err(unwanted(id))
+}
+
+/// Where a snapshot goes.
+struct To<'a> {
+    /// Its base, in the repository.
+    base: Option<&'a str>,
+    /// `None`: it is not encrypted.
+    key: Option<Arc<DataKey>>,
+}
+
 /// Stores what comes. On return it is durable.
 async fn store(
     app: &App,
     host_id: &str,
     begin: &SnapshotBegin,
-    base: Option<&str>,
+    to: To<'_>,
     parts: &mut Streaming<SnapshotPart>,
 ) -> Result<Disk, Status> {
     let id = &begin.snapshot_id;
     let failed = |error: Error| failed(id, &error);
-    let mut writer = app.repository.write(base).await.map_err(failed)?;
+    let mut writer = app.repository.write(to.base, to.key).await.map_err(failed)?;
     let mut order = Order::new(begin);
     let mut told = 0;
     while let Some(part) = next(parts).await? {
@@ -216,6 +253,9 @@ async fn put(writer: &mut Writer, (index, data): (u64, Option<Bytes>)) -> Result
 fn failed(id: &str, error: &Error) -> Status {
     if let Error::NoSuchSnapshot(_) = error {
         return Status::failed_precondition("the base is not there any more: begin without one");
+    }
+    if let Error::OtherKey(_) = error {
+        return Status::failed_precondition("the base lies under another data key: begin without one");
     }
     tracing::error!(snapshot = id, error = %chain(error), "storing a snapshot");
     match error.is_full() {

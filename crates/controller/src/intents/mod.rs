@@ -251,7 +251,7 @@ fn snapshot(state: &State, id: &str, host_id: &str) -> Option<SnapshotIntent> {
         volume_id: row.volume_id.clone(),
         set_id: pending.set.clone().unwrap_or_default(),
         set_size: u32::try_from(set_size).unwrap_or(u32::MAX),
-        encrypted: false,
+        encrypted: row.encryption.is_some(),
     })
 }
 

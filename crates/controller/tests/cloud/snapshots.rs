@@ -26,7 +26,7 @@ async fn create_volume(cloud: &Cloud, gib: i32, snapshot: &str) -> Result<v1::Vo
     Ok(made.into_inner())
 }
 
-async fn attach(cloud: &Cloud, volume: &str, instance: &str) {
+pub async fn attach(cloud: &Cloud, volume: &str, instance: &str) {
     let request = v1::AttachVolumeRequest {
         volume_id: volume.into(),
         instance_id: instance.into(),
@@ -78,7 +78,7 @@ async fn snapshot(cloud: &Cloud, id: &str) -> v1::Snapshot {
     all.into_iter().find(|told| told.snapshot_id == id).unwrap()
 }
 
-async fn until(cloud: &Cloud, id: &str, expected: impl Fn(&v1::Snapshot) -> bool) -> v1::Snapshot {
+pub async fn until(cloud: &Cloud, id: &str, expected: impl Fn(&v1::Snapshot) -> bool) -> v1::Snapshot {
     let begin = Instant::now();
     loop {
         let told = snapshot(cloud, id).await;
@@ -130,7 +130,7 @@ async fn running_with(cloud: &Cloud, session: &mut Session) -> (String, String) 
 }
 
 /// All instances run with all of their volumes.
-async fn say_running(session: &mut Session) {
+pub async fn say_running(session: &mut Session) {
     let observations: Vec<InstanceObservation> = session
         .kept()
         .instances
@@ -141,7 +141,7 @@ async fn say_running(session: &mut Session) {
 }
 
 /// Asks for a snapshot, and answers as its host does when its point in time has come.
-async fn frozen(cloud: &Cloud, session: &mut Session, volume: &str) -> (String, SnapshotIntent) {
+pub async fn frozen(cloud: &Cloud, session: &mut Session, volume: &str) -> (String, SnapshotIntent) {
     let call = async { create(cloud, volume).await.unwrap() };
     let host = async {
         let intents = session
@@ -179,7 +179,7 @@ async fn disks(cloud: &Cloud, chunks: u64) -> Vec<Vec<u8>> {
     let repository = cloud.hearthd.repository();
     let mut disks = Vec::new();
     for name in repository.snapshots().await.unwrap() {
-        let reader = repository.read(&name).await.unwrap();
+        let reader = repository.read(&name, None).await.unwrap();
         let mut disk = Vec::new();
         for index in 0..chunks {
             let chunk = reader.chunk(index).await.unwrap();

@@ -6,6 +6,7 @@ use hearth_image::BootMode;
 
 use super::run::free_public;
 use crate::app::App;
+use crate::keys;
 use crate::scheduler::{Demand, Resources};
 use crate::services::placement::Wish;
 use crate::services::volumes::devices;
@@ -13,6 +14,7 @@ use crate::state::{Image, Instance, NetworkInterface, Tx};
 
 pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result<(), ApiError> {
     devices::check_root(tx, &row.id)?;
+    keys::usable_by(tx, &row.id)?;
     // It may be shared no more.
     let image = tx.of_anybody::<Image>(&row.image_id);
     let demand = Demand {

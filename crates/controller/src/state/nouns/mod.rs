@@ -10,6 +10,7 @@ pub mod iam;
 mod images;
 mod instances;
 mod key_pairs;
+mod kms;
 mod names;
 mod networks;
 mod placement;
@@ -31,11 +32,12 @@ pub use instances::{
     ProfileAssociation, Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
 };
 pub use key_pairs::KeyPair;
+pub use kms::{Encryption, KmsAlias, KmsKey, Material};
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use placement::{Claim, DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
 pub use regions::Region;
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
-pub use snapshots::{Base, Contents, Disk, Pending, Snapshot};
+pub use snapshots::{Base, Contents, Copying, Disk, Pending, Snapshot};
 pub use volumes::{Modification, ModificationState, Volume};
 
 /// Hands the list of all nouns, with the names of their tables, to a macro.
@@ -55,6 +57,8 @@ macro_rules! all {
             security_groups: SecurityGroup,
             security_group_rules: SecurityGroupRule,
             key_pairs: KeyPair,
+            kms_keys: KmsKey,
+            kms_aliases: KmsAlias,
             images: Image,
             reservations: Reservation,
             client_tokens: ClientToken,
