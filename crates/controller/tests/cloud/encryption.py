@@ -191,7 +191,7 @@ refused("InvalidKMSKey.NotFound", launch, id=copied, ec2=tenant)
 
 # What is refused.
 of = lambda device="/dev/sdf", **ebs: dict(BlockDeviceMappings=[{"DeviceName": device, "Ebs": ebs}])
-register = lambda **ebs: dict(Name="x", **of("/dev/sda1", SnapshotId=root["SnapshotId"], **ebs))
+register = lambda **ebs: dict(Name="of nothing", **of("/dev/sda1", SnapshotId=root["SnapshotId"], **ebs))
 for code, call, parameters in [
     ("InvalidParameterCombination", ec2.create_volume, dict(AvailabilityZone=ZONE, SnapshotId=first, Encrypted=False)),
     ("InvalidParameterDependency", ec2.create_volume, dict(AvailabilityZone=ZONE, Size=1, KmsKeyId=one)),

@@ -35,13 +35,13 @@ fn mapping(device_name: &str, kms_key_id: &str) -> v1::BlockDeviceMapping {
 async fn hosts_get_the_keys_of_their_own_volumes_and_send_chunks_in_plain() {
     let Some(cloud) = Cloud::start().await else { return };
     let stranger = Host::enroll(&cloud.hearthd).await;
-    let stranger = cloud.hearthd.control_plane(Some(stranger.identity())).await;
+    let mut stranger = cloud.hearthd.control_plane(Some(stranger.identity())).await;
     let mut session = cloud.connect().await;
     let mut kms = cloud.client.clone().kms;
     let made = kms.create_key(v1::CreateKeyRequest::default()).await;
     let kms_key = made.unwrap().into_inner().key_metadata.unwrap().key_id;
     let mut request = cloud.request(1);
-    request.block_device_mappings = vec![mapping("/dev/sda1", ""), mapping("/dev/sdf", &kms_key)];
+    request.block_device_mappings = vec![mapping("/dev/sda1", ""), mapping("/dev/sdg", &kms_key)];
     let launched = cloud.run(request).await.unwrap().instances.remove(0);
     let instance = launched.instance_id;
     let intents = session
@@ -68,7 +68,7 @@ async fn hosts_get_the_keys_of_their_own_volumes_and_send_chunks_in_plain() {
             "{id}"
         );
     }
-    let asked = stranger.clone().fetch_key(FetchKeyRequest { id: root.clone() });
+    let asked = stranger.fetch_key(FetchKeyRequest { id: root.clone() });
     assert_eq!(asked.await.unwrap_err().code(), Code::NotFound);
 
     // What does not run yet does not begin under a disabled key; what runs goes on.

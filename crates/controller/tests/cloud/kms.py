@@ -151,6 +151,7 @@ assert far.list_keys()["Keys"] == [] and tenant.list_keys()["Keys"] == [] and te
 assert ec2.get_ebs_default_kms_key_id()["KmsKeyId"] == "alias/aws/ebs"
 ec2.create_volume(AvailabilityZone=f"{region}a", Size=1, Encrypted=True)
 managed = told("alias/aws/ebs")
+assert told("alias/aws/ebs", far)["Arn"].startswith(f"arn:aws:kms:{far_region}:"), "made when it is first asked for"
 assert managed["KeyManager"] == "AWS" and ec2.get_ebs_default_kms_key_id()["KmsKeyId"] == managed["Arn"]
 assert kms.get_key_rotation_status(KeyId=managed["KeyId"])["KeyRotationEnabled"] is True
 for call, parameters in [

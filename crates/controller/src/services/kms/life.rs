@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{by_id, not_found, own, page, put, refuse_deletion, tags};
 use crate::app::App;
 use crate::keys;
-use crate::state::KmsKey;
+use crate::state::{KmsAlias, KmsKey};
 use crate::views::timestamp;
 
 const USAGE: &str = "ENCRYPT_DECRYPT";
@@ -91,21 +91,30 @@ pub(super) async fn create(app: &App, request: CreateKeyRequest) -> Result<Creat
         .await
 }
 
-/// Takes names of keys, too.
+/// Takes names of keys, too. The cloud's own key is made when it is first asked for.
 pub(super) async fn describe(
     app: &App,
     request: DescribeKeyRequest,
 ) -> Result<DescribeKeyResponse, ApiError> {
-    let (state, given) = (app.state(), &request.key_id);
+    let (scope, given) = (app.scope(), &request.key_id);
+    let (region, account) = (scope.region(), scope.account_id());
+    let arn = |name: &str| format!("arn:aws:kms:{region}:{account}:{name}");
+    let is_own = given == KmsAlias::EBS || *given == arn(KmsAlias::EBS);
+    if is_own && app.state().kms_key(&scope, given).is_none() {
+        let (scope, vault) = (scope.clone(), Arc::clone(&app.vault));
+        let made = app.store.transact(move |tx| {
+            let key = keys::managed_key(tx, &vault, &scope)?;
+            tx.audit(json!({ "key": key.arn() }));
+            Ok::<_, ApiError>(())
+        });
+        made.await?;
+    }
+    let state = app.state();
     let key = match given.contains("alias/") {
         false => by_id(app, &state, given)?,
-        true => state.kms_key(&app.scope(), given).ok_or_else(|| {
-            let scope = app.scope();
+        true => state.kms_key(&scope, given).ok_or_else(|| {
             let name = given.rsplit_once(':').map_or(given.as_str(), |(_, name)| name);
-            let (region, account) = (scope.region(), scope.account_id());
-            not_found(format!(
-                "Alias arn:aws:kms:{region}:{account}:{name:.300} is not found."
-            ))
+            not_found(format!("Alias {:.400} is not found.", arn(name)))
         })?,
     };
     Ok(DescribeKeyResponse {
