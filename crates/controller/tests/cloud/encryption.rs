@@ -191,3 +191,40 @@ fn files(dir: &std::path::Path) -> Vec<Vec<u8>> {
     }
     found
 }
+
+/// A copy under another key is written by the control plane, which may be killed meanwhile.
+#[tokio::test]
+async fn a_copy_that_is_cut_short_is_written_again() {
+    let Some(mut cloud) = Cloud::start().await else {
+        return;
+    };
+    let told = cloud.client.clone().snapshots;
+    let describe = v1::DescribeSnapshotsRequest::default();
+    let all = told.clone().describe_snapshots(describe).await.unwrap();
+    let [plain] = &all.into_inner().snapshots[..] else {
+        panic!("the image's is the only one")
+    };
+    let request = v1::CopySnapshotRequest {
+        source_region: "local-1".into(),
+        source_snapshot_id: plain.snapshot_id.clone(),
+        encrypted: Some(true),
+        ..Default::default()
+    };
+    let mut copies = Vec::new();
+    for _ in 0..4 {
+        let made = told.clone().copy_snapshot(request.clone()).await.unwrap();
+        copies.push(made.into_inner().snapshot_id);
+    }
+    cloud.hearthd.kill();
+    cloud.hearthd.spawn();
+    cloud.client = cloud.hearthd.client().await;
+    for copy in &copies {
+        let told = until(&cloud, copy, |told| told.state != "pending").await;
+        assert_eq!((told.state.as_str(), told.encrypted), ("completed", true));
+    }
+    // Each has a data key of its own, and nothing is left of what was cut short.
+    let names = cloud.hearthd.repository().snapshots().await.unwrap();
+    assert_eq!(names.len(), 1 + copies.len());
+    let scrubbed = cloud.hearthd.repository().scrub(None).await.unwrap();
+    assert_eq!(scrubbed.damages, []);
+}
