@@ -1,13 +1,15 @@
-//! Takes snapshots from the hosts of their volumes into the repository, and volumes that move to another host. One is completed by the commit of its row, after its
-//! contents are durable. A stream that breaks off leaves it pending, and the host begins again.
+//! Takes snapshots from the hosts of their volumes into the repository, and volumes that move to another host. One is completed
+//! by the commit of its row, after its contents are durable. A stream that breaks off leaves it pending, and the host begins
+//! again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_api::agent::{
     SnapshotBegin, SnapshotChunk, SnapshotPart, StoreSnapshotResponse, snapshot_part::Part,
 };
 use hearth_log::chain;
-use hearth_repository::{CHUNK, Error, MAX_CHUNKS, Writer};
+use hearth_repository::{CHUNK, DataKey, Error, MAX_CHUNKS, Writer};
 use prost::bytes::Bytes;
 use tokio::sync::{AcquireError, Semaphore};
 use tonic::{Status, Streaming};
@@ -16,7 +18,8 @@ use super::caller::Caller;
 use super::sessions::STORES;
 use crate::app::App;
 use crate::disks::{self, Litter};
-use crate::state::{Contents, Disk, Move, Snapshot, State, Volume};
+use crate::keys::KeyError;
+use crate::state::{Contents, Disk, Encryption, Move, Snapshot, State, Volume};
 
 /// Snapshots that are stored at the same time. Each holds up to 64 chunks in memory.
 pub(super) const AT_ONCE: usize = 8;
@@ -51,8 +54,13 @@ pub(super) async fn snapshot(
     };
     let base = check(&app.store.state(), caller.host_id(), &begin)?;
     leave_limit(app, &begin).await?;
+    let key = key(app, caller.host_id(), &begin).await?;
     let litter = Litter::of(app);
-    let disk = store(app, caller.host_id(), &begin, base.as_deref(), &mut parts).await?;
+    let to = To {
+        base: base.as_deref(),
+        key,
+    };
+    let disk = store(app, caller.host_id(), &begin, to, &mut parts).await?;
     complete(app, caller.host_id(), &begin, disk).await?;
     litter.keep();
     Ok(StoreSnapshotResponse {})
@@ -84,7 +92,7 @@ enum Wanted<'s> {
     Move(&'s Move),
 }
 
-impl Wanted<'_> {
+impl<'s> Wanted<'s> {
     fn volume_id(&self) -> &str {
         match self {
             Self::Snapshot(row) => &row.volume_id,
@@ -96,6 +104,17 @@ impl Wanted<'_> {
         match self {
             Self::Snapshot(row) => row.size_gib,
             Self::Move(row) => row.size_gib,
+        }
+    }
+
+    /// How it is encrypted, and in which region; `None`: it is not.
+    fn encryption(&self, state: &'s State) -> Option<(&'s Encryption, &'s str)> {
+        match *self {
+            Self::Snapshot(row) => Some((row.encryption.as_ref()?, &row.region)),
+            Self::Move(row) => {
+                let volume = state.get::<Volume>(&row.volume_id)?;
+                Some((volume.encryption.as_ref()?, &volume.region))
+            }
         }
     }
 }
@@ -191,17 +210,48 @@ async fn leave_limit(app: &App, begin: &SnapshotBegin) -> Result<(), Status> {
     Err(unwanted(&begin.snapshot_id))
 }
 
+/// The data key of a snapshot, or of a volume that moves, if it is encrypted. One whose KMS key is gone is in error.
+async fn key(app: &App, host_id: &str, begin: &SnapshotBegin) -> Result<Option<Arc<DataKey>>, Status> {
+    let id = &begin.snapshot_id;
+    let state = app.store.state();
+    let Some((encryption, region)) = wanted(&state, host_id, id)?.encryption(&state) else {
+        return Ok(None);
+    };
+    let gone = match disks::key(app, encryption, region) {
+        Ok(key) => return Ok(Some(key)),
+        Err(KeyError::Broken(broken)) => return Err(super::keys::refused(&broken.into())),
+        Err(gone) => gone,
+    };
+    let failing = id.clone();
+    let failed = app.store.transact(move |tx| {
+        let why = gone.to_string();
+        tx.fail_snapshot(&failing, &why);
+        tx.fail_move(&failing, &why);
+        Ok::<_, Status>(())
+    });
+    failed.await?;
+    Err(unwanted(id))
+}
+
+/// Where a snapshot goes.
+struct To<'a> {
+    /// Its base, in the repository.
+    base: Option<&'a str>,
+    /// `None`: it is not encrypted.
+    key: Option<Arc<DataKey>>,
+}
+
 /// Stores what comes. On return it is durable.
 async fn store(
     app: &App,
     host_id: &str,
     begin: &SnapshotBegin,
-    base: Option<&str>,
+    to: To<'_>,
     parts: &mut Streaming<SnapshotPart>,
 ) -> Result<Disk, Status> {
     let id = &begin.snapshot_id;
     let failed = |error: Error| failed(id, &error);
-    let mut writer = app.repository.write(base).await.map_err(failed)?;
+    let mut writer = app.repository.write(to.base, to.key).await.map_err(failed)?;
     let mut order = Order::new(begin);
     let (mut told, mut told_at) = (0, Instant::now());
     while let Some(part) = next(parts).await? {
@@ -244,6 +294,9 @@ async fn put(writer: &mut Writer, (index, data): (u64, Option<Bytes>)) -> Result
 fn failed(id: &str, error: &Error) -> Status {
     if let Error::NoSuchSnapshot(_) = error {
         return Status::failed_precondition("the base is not there any more: begin without one");
+    }
+    if let Error::OtherKey(_) = error {
+        return Status::failed_precondition("the base lies under another data key: begin without one");
     }
     tracing::error!(snapshot = id, error = %chain(error), "storing a snapshot");
     match error.is_full() {

@@ -133,6 +133,7 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
         throughput_mib: limits.throughput_mib,
         detaching: attachment.progress.is_ending(),
         force_detach: attachment.progress == Progress::Forced,
+        encrypted: row.encryption.is_some(),
         ..InstanceVolume::default()
     };
     let Some(base) = state.base_of(row) else {
@@ -142,6 +143,7 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
         image_id: base.id.to_owned(),
         image_size_bytes: base.size,
         image_digest: base.digest.to_owned(),
+        image_encrypted: base.encryption.is_some(),
         ..told
     })
 }

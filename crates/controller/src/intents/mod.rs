@@ -262,6 +262,7 @@ fn snapshot(state: &State, id: &str, host_id: &str) -> Option<SnapshotIntent> {
         return is_due.then(|| SnapshotIntent {
             snapshot_id: row.id.clone(),
             volume_id: row.volume_id.clone(),
+            encrypted: (state.get::<Volume>(&row.volume_id)).is_some_and(|row| row.encryption.is_some()),
             ..SnapshotIntent::default()
         });
     }
@@ -277,7 +278,7 @@ fn snapshot(state: &State, id: &str, host_id: &str) -> Option<SnapshotIntent> {
         volume_id: row.volume_id.clone(),
         set_id: pending.set.clone().unwrap_or_default(),
         set_size: u32::try_from(set_size).unwrap_or(u32::MAX),
-        encrypted: false,
+        encrypted: row.encryption.is_some(),
     })
 }
 

@@ -1,5 +1,5 @@
 //! What happens without a call: hosts that fall silent, hosts that are drained, states of instances and volumes that last too
-//! long.
+//! long, KMS keys that are to be deleted or rotated.
 //!
 //! For each noun a pure `decide` says what is to be done about one object at a time of the clock, and when to look at it
 //! again. [`run`] asks it after every change and at every deadline, and carries the answers out in one transaction that
@@ -19,6 +19,7 @@ use crate::store::{CommitError, Standing, now};
 
 mod host;
 mod instance;
+mod kms_key;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -113,6 +114,7 @@ enum Action {
     Volume(String, volume::Action),
     /// A volume that moves: its host was not heard of it for too long.
     Move(String),
+    Key(String, kms_key::Action),
 }
 
 /// All that is to be done, and when to look again.
@@ -155,6 +157,12 @@ fn decide(
             sooner(decision.again_at);
             all.extend(decision.actions);
         }
+    }
+    for row in kms_key::waiting(state) {
+        let decision = kms_key::decide(row, clock);
+        sooner(decision.again_at);
+        let of_key = |action| Action::Key(row.id.clone(), action);
+        all.extend(decision.actions.into_iter().map(of_key));
     }
     (all, again)
 }
@@ -237,7 +245,10 @@ async fn look(app: &Arc<App>, limits: Limits, clock: Clock) -> Result<Option<i64
                 again = Some(clock.now);
             }
             for action in actions {
-                carry_out(tx, action, limits);
+                match action {
+                    Action::Key(id, action) => kms_key::carry_out(tx, &shared.vault, &id, action),
+                    action => carry_out(tx, action, limits),
+                }
             }
             Ok(again)
         })
@@ -267,6 +278,8 @@ fn carry_out(tx: &mut Tx<'_>, action: Action, limits: Limits) {
                 &format!("the host has stored nothing of it for {minutes} minutes"),
             );
         }
+        // Of the vault.
+        Action::Key(..) => {}
         Action::Instance(id, action) => {
             let Some(life) = tx.get::<Instance>(&id).map(Instance::lifecycle) else {
                 return;

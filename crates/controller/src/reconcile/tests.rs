@@ -206,6 +206,8 @@ proptest! {
                     prop_assert_eq!((&row.host_id, row.state), (&id, InstanceState::Running));
                     prop_assert!(world.state.host(&id).unwrap().drain.unwrap().stop_instances);
                 }
+                // These worlds have none.
+                Action::Key(..) => prop_assert!(false),
                 Action::Volume(id, action) => {
                     let row: &Volume = world.state.get(&id).unwrap();
                     let attachment = row.attachment.as_ref().unwrap();

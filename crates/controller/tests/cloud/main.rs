@@ -9,6 +9,7 @@ mod bounds;
 mod context;
 mod crashes;
 mod ec2;
+mod encryption;
 mod faults;
 mod groups;
 mod hosts;

@@ -22,7 +22,7 @@ use crate::services::{client_tokens, profile_associations, ssm};
 use crate::state::noun::keep_tags;
 use crate::state::{
     self, Attachment, ClientToken, Image, Instance, Known, NetworkInterface, PRIMARY, ProfileAssociation,
-    Scope, SecurityGroup, State, Subnet, Tx, Volume,
+    SecurityGroup, State, Subnet, Tx, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views;
@@ -53,7 +53,7 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
     let user_data = (!user_data.is_empty()).then(|| tx.keep_blob(user_data));
     let mut ids = Vec::new();
     for index in 0..launch.placed.hosts().len() {
-        ids.push(launch.insert(&scope, tx, &reservation_id, user_data.as_deref(), index)?);
+        ids.push(launch.insert(app, tx, &reservation_id, user_data.as_deref(), index)?);
     }
     let request = &launch.plan.request;
     client_tokens::keep(
@@ -133,7 +133,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
     plan.request.image_id = ssm::image_id(app, state, &app.scope(), &plan.request.image_id)?;
     let wish = Wish::of_launch(app, state, plan.request.placement.as_ref())?;
     let image = image(state, &plan.request.image_id)?;
-    let volumes = plan.mappings.of(state, image)?;
+    let volumes = plan.mappings.of(state, &app.scope(), image)?;
     let public_key = public_key(app, state, &plan.request.key_name)?;
     let profile_id = profile_associations::named(app, state, plan.request.iam_instance_profile.as_ref())?;
     let allowed = allowed(app, state, &plan)?;
@@ -361,7 +361,7 @@ impl Launch {
     /// Writes one instance with all that it holds.
     fn insert(
         &self,
-        scope: &Scope,
+        app: &App,
         tx: &mut Tx<'_>,
         reservation_id: &str,
         user_data: Option<&str>,
@@ -374,7 +374,7 @@ impl Launch {
                 "More instances than places.",
             ));
         };
-        let (plan, request) = (&self.plan, &self.plan.request);
+        let (plan, request, scope) = (&self.plan, &self.plan.request, &app.scope());
         let id = Id::new(Kind::Instance).to_string();
         let instance = Instance {
             id: id.clone(),
@@ -436,6 +436,7 @@ impl Launch {
             tags: keep_tags(&plan.interface_tags),
         });
         for volume in &self.volumes {
+            let encryption = volume.encryption.make(tx, &app.vault, scope)?;
             tx.put(Volume {
                 id: Id::new(Kind::Volume).to_string(),
                 account_id: scope.account_id().to_owned(),
@@ -454,6 +455,7 @@ impl Launch {
                 moved: None,
                 known: Known::ByHost,
                 is_made: false,
+                encryption,
                 spec: volume.spec,
                 modification: None,
                 auto_enable_io: false,

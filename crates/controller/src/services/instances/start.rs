@@ -11,6 +11,7 @@ use hearth_image::BootMode;
 
 use super::run::free_public;
 use crate::app::App;
+use crate::keys;
 use crate::lifecycle::MOVING;
 use crate::scheduler::{Demand, Resources};
 use crate::services::placement::{Placed, Wish};
@@ -19,6 +20,7 @@ use crate::state::{Image, Instance, NetworkInterface, State, Tx, Volume};
 
 pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result<(), ApiError> {
     devices::check_root(tx, &row.id)?;
+    keys::usable_by(tx, &row.id)?;
     let volumes: Vec<Volume> = tx.by(&Volume::BY_INSTANCE, &row.id).cloned().collect();
     let placed = place(app, tx, row, &volumes)?;
     let host = placed.hosts().first().cloned().unwrap_or_default();

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::devices::{self, Slot};
 use super::{describe, moving, room};
 use crate::app::App;
+use crate::keys;
 use crate::services::input;
 use crate::state::{Attachment, Instance, Progress, State, Tx, Volume};
 
@@ -81,6 +82,9 @@ fn check_volume(state: &State, volume: &Volume, instance: &Instance) -> Result<(
             ErrorCode::VolumeInUse,
             format!("{id} is already attached to an instance: {has}. Detach it there first."),
         ));
+    }
+    if let Some(encryption) = &volume.encryption {
+        keys::usable(state, encryption, &volume.region)?;
     }
     if state.zone_of(volume) != instance.availability_zone {
         return Err(ApiError::new(

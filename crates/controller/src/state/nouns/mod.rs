@@ -11,6 +11,7 @@ mod images;
 mod incarnations;
 mod instances;
 mod key_pairs;
+mod kms;
 mod moves;
 mod names;
 mod networks;
@@ -34,12 +35,13 @@ pub use instances::{
     ProfileAssociation, Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
 };
 pub use key_pairs::KeyPair;
+pub use kms::{Encryption, KmsAlias, KmsKey, Material};
 pub use moves::{Move, Stage};
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use placement::{DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
 pub use regions::Region;
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
-pub use snapshots::{Base, Contents, Disk, Pending, Snapshot};
+pub use snapshots::{Base, Contents, Copying, Disk, Pending, Snapshot};
 pub use volumes::{Known, Modification, ModificationState, Volume};
 
 /// Hands the list of all nouns, with the names of their tables, to a macro.
@@ -59,6 +61,8 @@ macro_rules! all {
             security_groups: SecurityGroup,
             security_group_rules: SecurityGroupRule,
             key_pairs: KeyPair,
+            kms_keys: KmsKey,
+            kms_aliases: KmsAlias,
             images: Image,
             reservations: Reservation,
             client_tokens: ClientToken,

@@ -3,7 +3,7 @@
 use hearth_api::Kind;
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Base, ClientToken, Host, Image, Instance, Move, Progress, Snapshot};
+use super::{Attachment, Base, ClientToken, Encryption, Host, Image, Instance, Move, Progress, Snapshot};
 use crate::catalog::volume_types::VolumeSpec;
 use crate::state::noun::resource;
 use crate::state::{Concern, Index, Noun, Scope, State, Sum, Tags, Tx};
@@ -33,6 +33,8 @@ pub struct Volume {
     pub known: Known,
     /// Its host has made it: another one in its place would be without what was written.
     pub is_made: bool,
+    /// `None`: it is not encrypted.
+    pub encryption: Option<Encryption>,
     pub spec: VolumeSpec,
     /// The last one.
     pub modification: Option<Modification>,
@@ -109,6 +111,8 @@ struct Stored {
     #[serde(default)]
     is_made: bool,
     #[serde(default)]
+    encryption: Option<Encryption>,
+    #[serde(default)]
     spec: Option<VolumeSpec>,
     #[serde(default)]
     modification: Option<Modification>,
@@ -152,6 +156,7 @@ impl From<Stored> for Volume {
             moved: stored.moved,
             known: stored.known,
             is_made: stored.is_made,
+            encryption: stored.encryption,
             spec: stored.spec.unwrap_or_else(|| VolumeSpec::plain(stored.size_gib)),
             modification: stored.modification,
             auto_enable_io: stored.auto_enable_io,
