@@ -33,6 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.enable_type_names();
     // What is encoded of a message depends on what is in it alone.
     config.btree_map([".hearth.agent.v1"]);
+    // A key does not show itself: src/lib.rs says how.
+    config.skip_debug([".hearth.agent.v1.DiskKey"]);
     tonic_prost_build::configure()
         .bytes(".hearth.agent.v1.ImageChunk.data")
         .bytes(".hearth.v1.UploadImageRequest.Chunk.data")

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hearth_block::{Disk as _, Freeze, Overlay};
+use hearth_block::{Base, Cipher, Disk as _, Freeze, Key, Overlay};
 use hearth_vmm::control::{self, DeviceStatus, DiskStatus, Event, Message, Reply, Request, Status, VmState};
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{BootSpec, DiskBacking, DiskSpec, Outcome, VmSpec};
@@ -49,6 +49,8 @@ impl Disk {
             base_fd,
             coming: _,
             dirty_fd,
+            key,
+            base_key,
             frozen,
         } = spec.backing
         else {
@@ -57,7 +59,14 @@ impl Disk {
         let mut file = |fd| File::from(take(fd));
         let data = file(data_fd);
         let path = std::fs::read_link(format!("/proc/self/fd/{}", data.as_raw_fd())).unwrap();
-        let overlay = Overlay::open(data, file(map_fd), base_fd.map(&mut file)).unwrap();
+        let mut base = base_fd.map(|fd| Base::whole(file(fd)));
+        if let Some(key) = base_key {
+            base = base.map(|base| base.encrypted(cipher(file(key.pipe_fd))));
+        }
+        let mut overlay = Overlay::over(data, file(map_fd), base).unwrap();
+        if let Some(key) = key {
+            overlay = overlay.encrypted(cipher(file(key.pipe_fd)));
+        }
         let dirty = Box::new(file(dirty_fd.unwrap()));
         let frozen = frozen.map(|frozen| (frozen.name, Box::new(file(frozen.fd)) as _));
         let overlay = overlay.tracked(dirty, frozen).unwrap();
@@ -106,6 +115,13 @@ impl Disk {
             }),
         }
     }
+}
+
+/// Of the key that a pipe holds.
+fn cipher(mut pipe: File) -> Arc<Cipher> {
+    let mut key = Vec::new();
+    pipe.read_to_end(&mut key).unwrap();
+    Arc::new(Cipher::new(&Key::new(&key).unwrap()).unwrap())
 }
 
 fn take(fd: RawFd) -> OwnedFd {

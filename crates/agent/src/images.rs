@@ -19,6 +19,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hearth_block::Cipher;
 use hearth_block::base::Filling;
 use hearth_block::overlay::{CreateError, OpenError};
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -28,6 +29,7 @@ pub use self::cache::Pin;
 use self::coming::Coming;
 pub use self::serve::SOCKET;
 use crate::chain;
+use crate::disk_keys::{self, KeyError};
 use crate::link::Link;
 use crate::paths::{DataDir, is_plain_id};
 use crate::volume::{self, Bases, VolumeError, sync_dir};
@@ -69,6 +71,20 @@ pub enum ImageError {
         offset: u64,
         bytes: usize,
     },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(
+        "{image_id} lies {} on this host, and the control plane says that it is {}",
+        if *encrypted { "encrypted" } else { "plain" },
+        if *encrypted { "plain" } else { "encrypted" }
+    )]
+    Encryption {
+        image_id: String,
+        /// On this host.
+        encrypted: bool,
+    },
+    #[error("{image_id} lies encrypted, and its key was not asked for")]
+    Keyless { image_id: String },
     #[error("{image_id} is not on this host")]
     Absent { image_id: String },
     #[error("the worker that fetched {image_id} ended")]
@@ -95,6 +111,8 @@ pub struct ImageName {
     pub image_id: String,
     /// Bytes.
     pub size: u64,
+    /// It lies encrypted on hosts.
+    pub encrypted: bool,
 }
 
 /// Why bases that guests may be waiting for do not come, by their ids.
@@ -154,14 +172,18 @@ impl Images {
         }
         let making = self.making.lock().await;
         if is_here() {
+            let encrypted = self.is_encrypted(&name.image_id);
+            if encrypted != name.encrypted {
+                let image_id = name.image_id;
+                return Err(ImageError::Encryption { image_id, encrypted });
+            }
             self.cache.touch(&name.image_id);
         } else {
             let (dir, name) = (self.dir.clone(), name.clone());
             blocking(&name.image_id.clone(), move || lay(&dir, &name)).await?;
         }
         drop(making);
-        let mut coming = self.coming.lock().await;
-        if let Some(base) = self.open(&mut coming, &name.image_id).await? {
+        if let Some(base) = self.open(&name.image_id).await? {
             base.hydrate();
         }
         Ok(pin)
@@ -172,11 +194,7 @@ impl Images {
     /// # Errors
     /// What trying again would not mend: no such base or chunk, or the control plane does not tell it.
     async fn demand(&self, image_id: &str, chunk: u64) -> Result<(), Arc<ImageError>> {
-        let base = {
-            let mut coming = self.coming.lock().await;
-            self.open(&mut coming, image_id).await.map_err(Arc::new)?
-        };
-        match base {
+        match self.open(image_id).await.map_err(Arc::new)? {
             Some(base) => {
                 base.hydrate();
                 base.demand(chunk).await
@@ -185,21 +203,44 @@ impl Images {
         }
     }
 
+    fn is_encrypted(&self, image_id: &str) -> bool {
+        volume::is_encrypted(&self.dir.images().join(image_id))
+    }
+
+    /// The cipher of a base of this host; `None`: it lies plain.
+    ///
+    /// # Errors
+    /// The control plane does not give the key.
+    pub async fn cipher(&self, image_id: &str) -> Result<Option<Arc<Cipher>>, KeyError> {
+        match self.is_encrypted(image_id) {
+            true => disk_keys::fetch_cipher(&self.link, image_id).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// A base that is there in part; `None`: it is whole.
-    async fn open(
-        &self,
-        coming: &mut HashMap<String, Arc<Coming>>,
-        image_id: &str,
-    ) -> Result<Option<Arc<Coming>>, ImageError> {
-        if let Some(base) = coming.get(image_id).filter(|base| !base.is_over()) {
-            return Ok(Some(Arc::clone(base)));
+    async fn open(&self, image_id: &str) -> Result<Option<Arc<Coming>>, ImageError> {
+        let known = |coming: &HashMap<String, Arc<Coming>>| {
+            coming.get(image_id).filter(|base| !base.is_over()).cloned()
+        };
+        if let Some(base) = known(&*self.coming.lock().await) {
+            return Ok(Some(base));
+        }
+        // Whoever waits for a key lets others open theirs.
+        let cipher = match is_plain_id(image_id) && self.dir.image_part(image_id).exists() {
+            true => self.cipher(image_id).await?,
+            false => None,
+        };
+        let mut coming = self.coming.lock().await;
+        if let Some(base) = known(&coming) {
+            return Ok(Some(base));
         }
         if !is_plain_id(image_id) || !self.dir.images().join(image_id).exists() {
             let image_id = image_id.to_owned();
             return Err(ImageError::Absent { image_id });
         }
         let (dir, id) = (self.dir.clone(), image_id.to_owned());
-        let Some(filling) = blocking(image_id, move || open(&dir, &id)).await? else {
+        let Some(filling) = blocking(image_id, move || open(&dir, &id, cipher)).await? else {
             return Ok(None);
         };
         let base = Coming::new(self, image_id, filling);
@@ -215,14 +256,16 @@ impl Images {
             return;
         };
         for image_id in bases {
-            let mut coming = self.coming.lock().await;
-            match self.open(&mut coming, &image_id).await {
-                Ok(Some(base)) => base.hydrate(),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(image = image_id, error = chain(&error), "going on with a base");
+            let images = self.clone();
+            tokio::spawn(async move {
+                match images.open(&image_id).await {
+                    Ok(Some(base)) => base.hydrate(),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(image = image_id, error = chain(&error), "going on with a base");
+                    }
                 }
-            }
+            });
         }
     }
 
@@ -304,6 +347,7 @@ fn lay(dir: &DataDir, name: &ImageName) -> Result<(), ImageError> {
             source,
         },
     })?;
+    volume::mark(&half_made.0, name.encrypted).map_err(synced)?;
     sync_dir(&half_made.0).map_err(synced)?;
     let home = dir.images().join(image_id);
     std::fs::rename(&half_made.0, &home).map_err(failed("giving it its name"))?;
@@ -323,7 +367,7 @@ fn finish(dir: &DataDir, image_id: &str) -> Result<(), ImageError> {
 }
 
 /// `None`: the base is whole. A map that is damaged is made anew, and all comes again.
-fn open(dir: &DataDir, image_id: &str) -> Result<Option<Filling>, ImageError> {
+fn open(dir: &DataDir, image_id: &str, cipher: Option<Arc<Cipher>>) -> Result<Option<Filling>, ImageError> {
     let failed = |doing| move |source| ImageError::io(image_id, doing, source);
     if dir.image_disk(image_id).exists() {
         // What an agent that was killed meanwhile has left.
@@ -342,7 +386,7 @@ fn open(dir: &DataDir, image_id: &str) -> Result<Option<Filling>, ImageError> {
             source,
         })
     };
-    match again() {
+    let filling = match again() {
         Err(
             error @ ImageError::Open {
                 source: OpenError::Magic | OpenError::Checksum { .. } | OpenError::Length { .. },
@@ -359,8 +403,16 @@ fn open(dir: &DataDir, image_id: &str) -> Result<Option<Filling>, ImageError> {
                 image_id: image_id.to_owned(),
                 source,
             })?;
-            again().map(Some)
+            again()?
         }
-        opened => opened.map(Some),
+        opened => opened?,
+    };
+    // Nothing of an encrypted base is written plain.
+    match (volume::is_encrypted(&dir.images().join(image_id)), cipher) {
+        (true, Some(cipher)) => filling.encrypted(cipher).map(Some).map_err(failed("encrypting")),
+        (true, None) => Err(ImageError::Keyless {
+            image_id: image_id.to_owned(),
+        }),
+        (false, _) => Ok(Some(filling)),
     }
 }

@@ -16,6 +16,7 @@ pub mod consoles;
 pub mod counters;
 pub mod decide;
 pub mod descriptors;
+pub mod disk_keys;
 pub mod endpoints;
 mod fault;
 pub mod firmware;

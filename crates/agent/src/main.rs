@@ -180,6 +180,9 @@ fn main() -> ExitCode {
 }
 
 fn start() -> anyhow::Result<()> {
+    // Keys of disks pass through its memory: no core dump has it.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context("becoming undumpable")?;
     // Few instances' work fits two threads; each thread costs memory that guests could have.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -7,8 +7,10 @@
 //! counters.sock                 `hearth-agent counters` asks here (0600)
 //! images/<ami>/disk.raw         read-only bases, complete
 //! images/<ami>/{part.raw,map}   those that are there in part, and what has come of them
+//! images/<ami>/encrypted        of those that lie encrypted
 //! volumes/<vol>/{data,map}      overlays, complete or absent
 //! volumes/<vol>/image           the id of the overlay's base; empty where it has none
+//! volumes/<vol>/encrypted       of those that lie encrypted
 //! volumes/<vol>/epoch           of its newest attachment, beyond the first
 //! volumes/<vol>/dirty           what was written since the newest snapshot (hearth_block::overlay::dirty)
 //! volumes/<vol>/<snap>/         a point in time that is being stored (crate::points)

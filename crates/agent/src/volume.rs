@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
+use crate::disk_keys::MARK;
 use crate::paths::{DataDir, is_plain_id};
 use crate::points::{Tracked, Tracking};
 
@@ -32,8 +33,27 @@ pub enum VolumeError {
          has lost it"
     )]
     Lost { volume_id: String },
+    #[error(
+        "volume {volume_id} lies {} on this host, and the control plane says that it is {}",
+        if *encrypted { "encrypted" } else { "plain" },
+        if *encrypted { "plain" } else { "encrypted" }
+    )]
+    Encryption {
+        volume_id: String,
+        /// On this host.
+        encrypted: bool,
+    },
     #[error("volume {volume_id} is in use by another process on this host")]
     InUse { volume_id: String },
+    #[error(
+        "what this host has of volume {volume_id} is of before it moved to another host, and is kept: it begins with \
+         '{found}', and the volume with '{asked}'"
+    )]
+    Old {
+        volume_id: String,
+        found: String,
+        asked: String,
+    },
     #[error(
         "volume {volume_id} was attached again since: this host has seen attachment {seen}, and is asked for {asked}"
     )]
@@ -53,6 +73,8 @@ pub struct Volume {
     /// Absent: it was blank at first.
     pub base: Option<Base>,
     pub tracking: Tracking,
+    /// A pipe with its key; absent: it lies plain.
+    pub key: Option<File>,
 }
 
 /// What a volume begins with.
@@ -62,6 +84,8 @@ pub struct Base {
     pub disk: File,
     /// What has come of it; absent: it is whole.
     pub map: Option<File>,
+    /// A pipe with its key; absent: it lies plain.
+    pub key: Option<File>,
 }
 
 impl Volume {
@@ -104,27 +128,30 @@ pub fn demand(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
 }
 
 /// Makes the volume unless it exists, on the disk of `image_id`, or blank where that is empty; durable on return. Sizes are
-/// bytes. Blocks.
+/// bytes. What is written to an encrypted one is, by whoever opens it. Blocks.
 ///
 /// # Errors
-/// The disk is full, or the files cannot be made.
+/// The disk is full, or the files cannot be made; or what there is begins with something else.
 pub fn ensure(
     dir: &DataDir,
     volume_id: &str,
     image_id: &str,
     base_size: u64,
     size: u64,
+    encrypted: bool,
 ) -> Result<(), VolumeError> {
     let volume = dir.volume(volume_id);
     if volume.exists() {
         note_base(dir, volume_id, image_id)?;
+        check_base(&volume, volume_id, image_id)?;
         return grow(dir, volume_id, size);
     }
     // Under a name of its own first: a volume that has its name is whole.
     let half_made = dir
         .volumes()
         .join(format!(".{volume_id}.{:016x}", rand::random::<u64>()));
-    let made = make(&half_made, volume_id, image_id, base_size, size).and_then(|()| {
+    let made = make(&half_made, volume_id, image_id, base_size, size);
+    let made = made.and_then(|()| mark(&half_made, encrypted)).and_then(|()| {
         match std::fs::rename(&half_made, &volume) {
             Ok(()) => sync_dir(&dir.volumes()),
             // Another attempt at the same launch came first.
@@ -148,6 +175,31 @@ fn make(at: &Path, volume_id: &str, image_id: &str, base_size: u64, size: u64) -
         source,
     })?;
     sync_dir(at)
+}
+
+/// Whether what is in a directory lies encrypted.
+pub(crate) fn is_encrypted(home: &Path) -> bool {
+    home.join(MARK).exists()
+}
+
+/// Notes in a directory that what is in it lies encrypted, if it does; durable on return.
+pub(crate) fn mark(home: &Path, encrypted: bool) -> Result<(), VolumeError> {
+    match encrypted {
+        true => create(&home.join(MARK)).and_then(|_| sync_dir(home)),
+        false => Ok(()),
+    }
+}
+
+/// # Errors
+/// The volume lies in another way than it is said to.
+pub fn demand_encryption(dir: &DataDir, volume_id: &str, encrypted: bool) -> Result<(), VolumeError> {
+    match is_encrypted(&dir.volume(volume_id)) {
+        found if found == encrypted => Ok(()),
+        found => Err(VolumeError::Encryption {
+            volume_id: volume_id.to_owned(),
+            encrypted: found,
+        }),
+    }
 }
 
 /// Makes the data file of a volume `size` bytes long, unless it is longer; durable on return. Whoever opens the volume next,
@@ -178,6 +230,20 @@ pub fn note_base(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<(), V
     write_base(&half_made, image_id)?;
     std::fs::rename(&half_made, volume.join(BASE)).map_err(|e| io_error("renaming", &half_made, e))?;
     sync_dir(&volume)
+}
+
+/// A volume begins with something else after each time that it has come from another host: what begins as before is a copy of
+/// before.
+fn check_base(volume: &Path, volume_id: &str, image_id: &str) -> Result<(), VolumeError> {
+    let found = image(volume)?;
+    match found == image_id {
+        true => Ok(()),
+        false => Err(VolumeError::Old {
+            volume_id: volume_id.to_owned(),
+            found,
+            asked: image_id.to_owned(),
+        }),
+    }
 }
 
 fn write_base(at: &Path, image_id: &str) -> Result<(), VolumeError> {
@@ -269,6 +335,7 @@ pub fn open(dir: &DataDir, volume_id: &str, image_id: &str, boot: &str) -> Resul
         map,
         base,
         tracking: Tracked::new(dir, volume_id, boot).tracking()?,
+        key: None,
     })
 }
 
@@ -285,11 +352,17 @@ pub fn open_base(dir: &DataDir, image_id: &str) -> Result<Base, VolumeError> {
     // The map first: when the part is whole it loses its name before the map does.
     let map = open(dir.image_map(&image_id))?;
     match (open(dir.image_part(&image_id))?, map) {
-        (Some(disk), map @ Some(_)) => Ok(Base { image_id, disk, map }),
+        (Some(disk), map @ Some(_)) => Ok(Base {
+            image_id,
+            disk,
+            map,
+            key: None,
+        }),
         _ => Ok(Base {
             disk: open_file(&dir.image_disk(&image_id), false)?,
             image_id,
             map: None,
+            key: None,
         }),
     }
 }
@@ -429,10 +502,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_moved_volume_left_behind_is_not_the_volume() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::create(root.path()).unwrap();
+        let ensure = |base: &str, size| ensure(&dir, "vol-1", base, size, 1 << 20, false);
+        ensure("", 0).unwrap();
+        let refused = ensure("move-1", 1 << 20).unwrap_err();
+        assert!(
+            matches!(&refused, VolumeError::Old { found, asked, .. } if found.is_empty() && asked == "move-1"),
+            "{refused}"
+        );
+        assert!(dir.volume("vol-1").exists(), "it is kept");
+        ensure("", 0).unwrap();
+        // It is erased by the epoch of its leaving, and comes back with what it begins with now.
+        hold(&dir, "vol-1", 2).unwrap();
+        erase(&dir, "vol-1", 3).unwrap();
+        ensure("move-1", 1 << 20).unwrap();
+        assert!(matches!(ensure("", 0), Err(VolumeError::Old { .. })));
+    }
+
+    #[test]
     fn a_volume_is_of_its_newest_attachment() {
         let root = tempfile::tempdir().unwrap();
         let dir = DataDir::create(root.path()).unwrap();
-        ensure(&dir, "vol-1", "ami-1", 1 << 20, 1 << 20).unwrap();
+        ensure(&dir, "vol-1", "ami-1", 1 << 20, 1 << 20, false).unwrap();
         let stale = |result| matches!(result, Err(VolumeError::Stale { .. }));
         // Most are attached once: that costs nothing.
         hold(&dir, "vol-1", 1).unwrap();

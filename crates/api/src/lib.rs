@@ -34,6 +34,12 @@ pub mod v1 {
 #[allow(clippy::all, missing_docs, unreachable_pub)]
 pub mod agent {
     tonic::include_proto!("hearth.agent.v1");
+
+    impl std::fmt::Debug for DiskKey {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("DiskKey(..)")
+        }
+    }
 }
 
 /// The descriptors of all of `proto/`, for gRPC reflection.

@@ -1,6 +1,7 @@
-//! The engines against plain system calls, on a raw file with direct I/O: time and processor time per request.
+//! The engines against plain system calls, on a raw file with direct I/O: time and processor time per request. And an overlay
+//! that lies encrypted against one that does not, all of whose chunks are present.
 //!
-//! `cargo bench -p hearth-block`; `HEARTH_BENCH_DIR` is where the file goes (256 MiB), by default `target`.
+//! `cargo bench -p hearth-block`; `HEARTH_BENCH_DIR` is where the file goes (256 MiB each), by default `target`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hearth_block::engine::{Engine, Operation, Pool, Pooled, Request, Segment, Uring};
-use hearth_block::{Disk, RawDisk};
+use hearth_block::{Backing, Cipher, Disk, Key, Overlay, RawDisk, overlay};
 use rustix::time::{ClockId, clock_gettime};
 
 const FILE: u64 = 256 << 20;
@@ -31,6 +32,24 @@ fn disk() -> Arc<dyn Disk> {
     let disk = RawDisk::new(file).unwrap();
     disk.set_direct(true);
     eprintln!("direct I/O: {}", disk.backings()[0].is_direct());
+    Arc::new(disk)
+}
+
+/// An overlay all of whose chunks are present.
+fn overlaid(cipher: Option<Arc<Cipher>>) -> Arc<dyn Disk> {
+    let dir = std::env::var("HEARTH_BENCH_DIR").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").into());
+    let [data, map] = [(); 2].map(|()| tempfile::tempfile_in(Path::new(&dir)).unwrap());
+    overlay::create(&data, &map, 0, FILE).unwrap();
+    let disk = Overlay::open(Backing::new(data).unwrap(), Backing::new(map).unwrap(), None).unwrap();
+    let disk = match cipher {
+        Some(cipher) => disk.encrypted(cipher),
+        None => disk,
+    };
+    for at in (0..FILE).step_by(LARGE) {
+        disk.write_at(&vec![at as u8 | 1; LARGE], at).unwrap();
+    }
+    disk.flush().unwrap();
+    disk.set_direct(true);
     Arc::new(disk)
 }
 
@@ -180,9 +199,41 @@ fn engines(c: &mut Criterion) {
     }
 }
 
+fn encryption(c: &mut Criterion) {
+    let key: Vec<u8> = (0..64).collect();
+    let cipher = Arc::new(Cipher::new(&Key::new(&key).unwrap()).unwrap());
+    let disks = [("plain", overlaid(None)), ("encrypted", overlaid(Some(cipher)))];
+    let mut memory = Memory::new();
+    let pools = disks.each_ref().map(|(_, disk)| {
+        // As many helpers as a monitor's ring has.
+        Pool::new(Arc::clone(disk), 2, &|builder, run| builder.spawn(run)).unwrap()
+    });
+    for (operation, verb) in [(Operation::Read, "read"), (Operation::Write, "write")] {
+        for (len, size, depths) in [
+            (SMALL, "4 KiB random", &[1, DEPTH][..]),
+            (LARGE, "1 MiB sequential", &[1, 4]),
+        ] {
+            for &depth in depths {
+                let load = Load {
+                    operation,
+                    len,
+                    depth,
+                };
+                for ((kind, disk), pool) in disks.iter().zip(&pools) {
+                    let mut uring = Uring::new(Arc::clone(disk), pool, 256).unwrap();
+                    let name = format!("{kind} overlay, {size} {verb}, depth {depth}");
+                    measure(c, &name, load, |requests| {
+                        through(&mut uring, &mut memory, load, requests);
+                    });
+                }
+            }
+        }
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = engines
+    targets = engines, encryption
 }
 criterion_main!(benches);

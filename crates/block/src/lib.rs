@@ -11,9 +11,11 @@
 )]
 
 use std::io;
+use std::sync::Arc;
 
 mod backing;
 pub mod base;
+pub mod cipher;
 pub mod engine;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
@@ -21,10 +23,12 @@ pub mod overlay;
 pub mod raw;
 mod reader;
 mod scratch;
+mod sectors;
 mod store;
 
 pub use backing::Backing;
 pub use base::Base;
+pub use cipher::{Cipher, Key};
 pub use overlay::Overlay;
 pub use raw::RawDisk;
 pub use reader::DiskReader;
@@ -123,6 +127,12 @@ pub trait Disk: Send + Sync {
     /// The files that [`Disk::locate`] points into: the same ones in the same order as long as the disk lives.
     fn backings(&self) -> Vec<&Backing> {
         Vec::new()
+    }
+
+    /// Under which the sectors of a backing lie encrypted, each by its number in the backing.
+    fn cipher(&self, backing: usize) -> Option<&Arc<Cipher>> {
+        let _ = backing;
+        None
     }
 
     /// The first chunk of the disk's base that a read or write of the range needs and that has not come. The disk's methods

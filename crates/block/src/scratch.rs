@@ -23,6 +23,10 @@ impl Scratch {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.memory[self.begin..][..self.len]
     }

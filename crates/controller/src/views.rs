@@ -9,8 +9,8 @@ use crate::catalog::instance_types;
 use crate::services::tell_profile;
 use crate::state::noun::tell_tags;
 use crate::state::{
-    Attachment, Image, Instance, NetworkInterface, Observation, Progress, SecurityGroup, State, Subnet,
-    Volume,
+    Attachment, Encryption, Image, Instance, NetworkInterface, Observation, Progress, SecurityGroup, State,
+    Subnet, Volume,
 };
 use hearth_api::zones;
 
@@ -34,6 +34,11 @@ pub const ROOT_DEVICE_TYPE: &str = "ebs";
 pub const PLATFORM: &str = "Linux/UNIX";
 /// What EC2 calls its own account, to which public addresses belong that are not Elastic ones.
 const AMAZON: &str = "amazon";
+
+/// ARN of the KMS key of something encrypted in a region; empty where it is not.
+pub fn kms_key(encryption: Option<&Encryption>, region: &str) -> String {
+    encryption.map_or_else(String::new, |encryption| encryption.arn(region))
+}
 
 /// The instances of a reservation, in the order of their launch index.
 pub fn reservation(state: &State, reservation_id: &str) -> Vec<v1::Instance> {

@@ -19,6 +19,7 @@ use hearth_vmm::jail::{self, Role};
 use hearth_vmm::lifecycle::{self, Surroundings};
 use hearth_vmm::open;
 use hearth_vmm::spec::{Outcome, VmSpec};
+use rustix::process::DumpableBehavior;
 
 /// Runs one virtual machine.
 #[derive(FromArgs)]
@@ -89,6 +90,10 @@ fn arguments() -> Arguments {
 }
 
 fn monitor(spec_fd: RawFd, uid: Option<u32>, started: Instant) -> ExitCode {
+    if let Err(error) = keep_memory_in() {
+        eprintln!("hearth-vmm: becoming undumpable: {error}");
+        return ExitCode::FAILURE;
+    }
     let spec: VmSpec = match read_spec(spec_fd) {
         Ok(spec) => spec,
         Err(error) => {
@@ -166,6 +171,14 @@ fn report(outcome: &Outcome) -> ExitCode {
 fn abandon(outcome: &Outcome) -> ! {
     let failed = report(outcome) != ExitCode::SUCCESS;
     std::process::exit(i32::from(failed))
+}
+
+/// No core dump holds the guest's memory and the keys of its disks, and nobody but root traces the process. The jail says so
+/// again, after it has changed the user.
+fn keep_memory_in() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(
+        DumpableBehavior::NotDumpable,
+    )?)
 }
 
 /// Threads share one heap: none allocates while a guest runs, and a heap for each takes memory and time.

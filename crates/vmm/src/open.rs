@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use hearth_block::{Backing, Base, Disk, Overlay, RawDisk, Store};
+use hearth_block::cipher::KEY_LEN;
+use hearth_block::{Backing, Base, Cipher, Disk, Key, Overlay, RawDisk, Store};
 use kvm_ioctls::Kvm;
+use zeroize::Zeroizing;
 
 use crate::bases::Bases;
 use crate::boot::Source;
@@ -18,7 +20,9 @@ use crate::limits::Limiter;
 use crate::machine::Plan;
 use crate::metrics::Registry;
 use crate::snapshot::{MemorySource, Restore, Snapshot, SnapshotError};
-use crate::spec::{BootSpec, DiskBacking, DiskSpec, MemorySpec, NicSpec, RestoreSpec, VmSpec, VsockSpec};
+use crate::spec::{
+    BootSpec, DiskBacking, DiskSpec, KeySpec, MemorySpec, NicSpec, RestoreSpec, VmSpec, VsockSpec,
+};
 use crate::virtio::balloon;
 use crate::virtio::net::{NetConfig, NetLimits};
 
@@ -52,6 +56,12 @@ pub enum OpenError {
     },
     #[error("opening disk {serial}")]
     Raw {
+        serial: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("taking the key of disk {serial}")]
+    Key {
         serial: String,
         #[source]
         source: io::Error,
@@ -262,12 +272,16 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec, bases: &Bases) -> 
             base_fd,
             coming,
             dirty_fd,
+            key,
+            base_key,
             frozen,
         } => {
             let damaged = |source| OpenError::Overlay {
                 serial: serial.clone(),
                 source,
             };
+            let key = take_cipher(fds, key.as_ref(), &serial)?;
+            let base_key = take_cipher(fds, base_key.as_ref(), &serial)?;
             let dirty = match dirty_fd {
                 Some(fd) => Some(take_store(fds, *fd, "overlay's dirty map")?),
                 None => None,
@@ -301,7 +315,20 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec, bases: &Bases) -> 
                 (Some(fd), None) => Some(Base::whole(take(*fd, "overlay's base")?)),
                 (None, _) => None,
             };
-            let opened = Overlay::over(data, map, base).and_then(|overlay| match dirty {
+            let base = match (base, base_key) {
+                (Some(base), Some(key)) => Some(base.encrypted(key)),
+                (None, Some(_)) => {
+                    return Err(OpenError::Spec(format!(
+                        "disk {serial} has a base's key and no base"
+                    )));
+                }
+                (base, None) => base,
+            };
+            let opened = Overlay::over(data, map, base).map(|overlay| match key {
+                Some(key) => overlay.encrypted(key),
+                None => overlay,
+            });
+            let opened = opened.and_then(|overlay| match dirty {
                 Some(dirty) => overlay.tracked(dirty, frozen),
                 None => Ok(overlay),
             });
@@ -320,6 +347,27 @@ pub fn open_disk(fds: &mut impl Descriptors, spec: &DiskSpec, bases: &Bases) -> 
         read_only: spec.read_only,
         cache: spec.cache,
     })
+}
+
+/// Takes the key of a disk, if it has one, out of its pipe.
+fn take_cipher(
+    fds: &mut impl Descriptors,
+    spec: Option<&KeySpec>,
+    serial: &str,
+) -> Result<Option<Arc<Cipher>>, OpenError> {
+    let Some(spec) = spec else { return Ok(None) };
+    let mut pipe = File::from(fds.take(spec.pipe_fd, "disk's key")?);
+    let mut bytes = Zeroizing::new([0; KEY_LEN]);
+    let cipher = pipe.read_exact(bytes.as_mut_slice()).and_then(|()| {
+        let key = Key::new(bytes.as_slice()).ok_or(io::ErrorKind::InvalidData)?;
+        Cipher::new(&key)
+    });
+    cipher
+        .map(|cipher| Some(Arc::new(cipher)))
+        .map_err(|source| OpenError::Key {
+            serial: serial.to_owned(),
+            source,
+        })
 }
 
 /// Takes a file that a disk writes now and then.
@@ -452,7 +500,70 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use hearth_block::overlay;
+    use rustix::pipe::pipe;
+
     use super::*;
+
+    /// The reading end of a pipe with these bytes.
+    fn piped(bytes: &[u8]) -> OwnedFd {
+        let (reader, writer) = pipe().unwrap();
+        File::from(writer).write_all(bytes).unwrap();
+        reader
+    }
+
+    /// Opens an overlay of two files under the key that a pipe holds.
+    fn opened(files: [&File; 2], key: Option<OwnedFd>) -> Result<DiskPlan, OpenError> {
+        let spec = DiskSpec {
+            id: "vol-1".into(),
+            serial: "vol1".into(),
+            read_only: false,
+            cache: Default::default(),
+            rate_limit: Default::default(),
+            backing: DiskBacking::Overlay {
+                data_fd: 0,
+                map_fd: 1,
+                base_fd: None,
+                coming: None,
+                dirty_fd: None,
+                key: key.is_some().then_some(KeySpec { pipe_fd: 2 }),
+                base_key: None,
+                frozen: None,
+            },
+        };
+        let files = files.map(|file| OwnedFd::from(file.try_clone().unwrap()));
+        open_disk(
+            &mut Passed::new(files.into_iter().chain(key).collect()),
+            &spec,
+            &Bases::default(),
+        )
+    }
+
+    #[test]
+    fn a_disk_takes_its_key_out_of_a_pipe() {
+        let [data, map] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        overlay::create(&data, &map, 0, 1 << 20).unwrap();
+        let key: Vec<u8> = (0..64).collect();
+        let plan = opened([&data, &map], Some(piped(&key))).unwrap();
+        plan.disk.write_at(&[7; 512], 0).unwrap();
+        plan.disk.flush().unwrap();
+        drop(plan);
+        let mut sector = [0; 512];
+        let read = |key: Option<&[u8]>, sector: &mut [u8]| {
+            let plan = opened([&data, &map], key.map(piped)).unwrap();
+            plan.disk.read_at(sector, 0).unwrap();
+        };
+        read(Some(&key), &mut sector);
+        assert_eq!(sector, [7; 512]);
+        read(None, &mut sector);
+        assert_ne!(sector, [7; 512]);
+        for wrong in [&key[..63], &[1; 64], &[]] {
+            let error = opened([&data, &map], Some(piped(wrong))).err().unwrap();
+            assert!(matches!(error, OpenError::Key { .. }), "{error}");
+        }
+    }
 
     #[test]
     fn macs_are_six_octets() {

@@ -171,6 +171,12 @@ pub enum DiskBacking {
         /// `hearth_block::overlay::dirty`: where it is noted what is written. Without it the disk cannot be frozen.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dirty_fd: Option<RawFd>,
+        /// The key under which the data file lies encrypted, and what is kept of points in time; absent: it is plain.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<KeySpec>,
+        /// The key of the base; absent: it is plain.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base_key: Option<KeySpec>,
         /// A point in time that is kept while the disk is written.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         frozen: Option<FrozenSpec>,
@@ -185,6 +191,14 @@ pub struct ComingBase {
     pub map_fd: RawFd,
     /// What whoever brings the rest calls it: at most 64 bytes.
     pub name: String,
+}
+
+/// A data key of `hearth_block::cipher`. It is in no message, so that nothing that writes messages down has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySpec {
+    /// The reading end of a pipe that holds the key's 64 bytes, and whose writing end is closed.
+    pub pipe_fd: RawFd,
 }
 
 /// A point in time of a disk.

@@ -197,6 +197,8 @@ fn an_attached_overlay_grows_and_does_not_shrink() {
             base_fd: Some(2),
             coming: None,
             dirty_fd: None,
+            key: None,
+            base_key: None,
             frozen: None,
         };
     }
@@ -242,6 +244,8 @@ fn disks_are_frozen_at_one_moment_and_thawed() {
                 base_fd: None,
                 coming: None,
                 dirty_fd: Some(2),
+                key: None,
+                base_key: None,
                 frozen: None,
             };
         }

@@ -234,7 +234,7 @@ mod tests {
         }
         // Something that is not an image.
         std::fs::create_dir(host.dir.images().join("lost+found")).unwrap();
-        volume::ensure(&host.dir, "vol-1", "ami-base", 1 << 20, 1 << 20).unwrap();
+        volume::ensure(&host.dir, "vol-1", "ami-base", 1 << 20, 1 << 20, false).unwrap();
         let cache = host.cache(0);
         let pin = cache.pin("ami-pinned");
         let second = cache.pin("ami-pinned");
@@ -254,7 +254,7 @@ mod tests {
         let host = Host::new();
         host.image("ami-1");
         // As an older agent laid it.
-        volume::ensure(&host.dir, "vol-1", "ami-1", 1 << 20, 1 << 20).unwrap();
+        volume::ensure(&host.dir, "vol-1", "ami-1", 1 << 20, 1 << 20, false).unwrap();
         std::fs::remove_file(host.dir.volume("vol-1").join("image")).unwrap();
         host.cache(0).trim(u64::MAX).unwrap();
         assert_eq!(host.images(), ["ami-1"]);

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use hearth_block::Base;
 use hearth_block::base::{Done, Fetch};
+use hearth_block::{Base, Cipher};
 use tokio::runtime::Handle;
 
 use super::{ImageError, Images};
@@ -12,12 +12,25 @@ use crate::chain;
 use crate::volume;
 
 impl Images {
-    /// Opens a base of this host. A read of what has not come waits until it has, and so does not belong on a thread of the
+    /// Opens a base of this host, with its [cipher](Self::cipher). A read of what has not come waits until it has, and so does not belong on a thread of the
     /// runtime. Blocks.
     ///
     /// # Errors
     /// It is not here, or is damaged.
-    pub fn reader(&self, image_id: &str, runtime: &Handle) -> Result<Base, ImageError> {
+    pub fn reader(
+        &self,
+        image_id: &str,
+        cipher: Option<Arc<Cipher>>,
+        runtime: &Handle,
+    ) -> Result<Base, ImageError> {
+        let base = self.read_raw(image_id, runtime)?;
+        Ok(match cipher {
+            Some(cipher) => base.encrypted(cipher),
+            None => base,
+        })
+    }
+
+    fn read_raw(&self, image_id: &str, runtime: &Handle) -> Result<Base, ImageError> {
         let volume::Base { disk, map, .. } =
             volume::open_base(&self.dir, image_id).map_err(|source| ImageError::Read {
                 image_id: image_id.to_owned(),
@@ -76,16 +89,17 @@ mod tests {
         let (_channel, link) = Link::new();
         let images = Images::new(dir.clone(), link, 50);
         let runtime = Handle::current();
-        assert!(images.reader(ID, &runtime).is_err());
+        assert!(images.reader(ID, None, &runtime).is_err());
         let name = ImageName {
             image_id: ID.to_owned(),
             size: 2 * CHUNK,
+            encrypted: false,
         };
         lay(&dir, &name).unwrap();
-        let filling: Filling = open(&dir, ID).unwrap().unwrap();
+        let filling: Filling = open(&dir, ID, None).unwrap().unwrap();
         filling.put(0, b"what has come").unwrap();
         filling.settle().unwrap();
-        let base = images.reader(ID, &runtime).unwrap();
+        let base = images.reader(ID, None, &runtime).unwrap();
         let read = move |offset| {
             let mut found = [0; 13];
             base.read_exact_at(&mut found, offset).map(|()| (base, found))
@@ -112,7 +126,7 @@ mod tests {
         while dir.image_map(ID).exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let base = images.reader(ID, &runtime).unwrap();
+        let base = images.reader(ID, None, &runtime).unwrap();
         let mut found = [0; 4];
         base.read_exact_at(&mut found, CHUNK).unwrap();
         assert_eq!(&found, b"late");

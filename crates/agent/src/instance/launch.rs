@@ -10,12 +10,14 @@ use tokio::time::Instant;
 use super::spawn::{self, Disk, Nic, Parts, SpawnError};
 use super::{Actor, Context};
 use crate::decide::rate_limit;
+use crate::disk_keys::{self, KeyError};
 use crate::fault;
 use crate::firmware::Firmware;
 use crate::images::{ImageError, ImageName};
 use crate::monitor::{MonitorError, MonitorHandle};
 use crate::networks::NetworksError;
 use crate::paths::is_plain_id;
+use crate::points::is_move_id;
 use crate::record::{Phase, Record};
 use crate::volume::{self, Volume, VolumeError};
 
@@ -27,6 +29,12 @@ pub(super) enum LaunchError {
     Image(#[from] ImageError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(
+        "volume {volume_id} is to lie plain on {image_id}, which is encrypted: what is written to it would give that away"
+    )]
+    PlainOnEncrypted { volume_id: String, image_id: String },
     #[error(transparent)]
     Network(#[from] NetworksError),
     #[error("opening the UEFI firmware {firmware}, by which images of the boot mode uefi boot")]
@@ -133,9 +141,10 @@ async fn prepare(
     let disks = async {
         let mut disks = Vec::new();
         for volume in intent.volumes.iter().filter(|volume| !volume.detaching) {
+            // One that has come from another host may have been here once before.
             let is_root = record.volume_id == volume.volume_id;
             let was_here = is_root || record.volumes.contains(&volume.volume_id);
-            let was_here = was_here && record.start_micros > 0;
+            let was_here = was_here && record.start_micros > 0 && !is_move_id(&volume.image_id);
             disks.push(Disk {
                 id: volume.volume_id.clone(),
                 volume: lay(context, volume, volume.has_run || was_here).await?,
@@ -181,17 +190,30 @@ pub(super) async fn lay(
     wanted: &InstanceVolume,
     has_run: bool,
 ) -> Result<Volume, LaunchError> {
+    if wanted.image_encrypted && !wanted.encrypted {
+        return Err(LaunchError::PlainOnEncrypted {
+            volume_id: wanted.volume_id.clone(),
+            image_id: wanted.image_id.clone(),
+        });
+    }
     let pin = match wanted.image_id.is_empty() {
         true => None,
         false => {
             let image = ImageName {
                 image_id: wanted.image_id.clone(),
                 size: wanted.image_size_bytes,
+                encrypted: wanted.image_encrypted,
             };
             Some(context.images.ensure(image).await?)
         }
     };
     fault::point("image-present");
+    let fetch = async |id: &str, is_encrypted: bool| match is_encrypted {
+        true => disk_keys::fetch_into_pipe(&context.link, id).await.map(Some),
+        false => Ok(None),
+    };
+    let key = fetch(&wanted.volume_id, wanted.encrypted).await?;
+    let base_key = fetch(&wanted.image_id, wanted.image_encrypted).await?;
     let (dir, wanted, boot) = (context.dir.clone(), wanted.clone(), context.boot.clone());
     let laid = tokio::task::spawn_blocking(move || {
         if has_run {
@@ -203,11 +225,18 @@ pub(super) async fn lay(
             &wanted.image_id,
             wanted.image_size_bytes,
             wanted.size_bytes,
+            wanted.encrypted,
         )?;
+        volume::demand_encryption(&dir, &wanted.volume_id, wanted.encrypted)?;
         volume::hold(&dir, &wanted.volume_id, wanted.attachment_epoch)?;
         // From here on the volume keeps its base.
         drop(pin);
-        volume::open(&dir, &wanted.volume_id, &wanted.image_id, &boot)
+        let mut volume = volume::open(&dir, &wanted.volume_id, &wanted.image_id, &boot)?;
+        volume.key = key;
+        if let Some(base) = &mut volume.base {
+            base.key = base_key;
+        }
+        Ok::<_, VolumeError>(volume)
     });
     Ok(laid.await??)
 }

@@ -17,7 +17,8 @@ use hearth_api::agent::instance_intent::BootMode;
 use hearth_vmm::cpu::CpuSpec;
 use hearth_vmm::limits::RateLimit;
 use hearth_vmm::spec::{
-    BootSpec, Cache, ComingBase, DiskBacking, DiskSpec, FrozenSpec, HugePages, NicSpec, Outcome, VmSpec,
+    BootSpec, Cache, ComingBase, DiskBacking, DiskSpec, FrozenSpec, HugePages, KeySpec, NicSpec, Outcome,
+    VmSpec,
 };
 use rustix::fs::MemfdFlags;
 
@@ -221,8 +222,12 @@ pub fn spawn(
 impl Disk {
     /// `give` hands a file over, and answers the number that the monitor knows it by.
     pub(super) fn spec(self, give: &mut impl FnMut(File) -> RawFd) -> DiskSpec {
+        let mut key = |pipe: Option<File>| pipe.map(|pipe| KeySpec { pipe_fd: give(pipe) });
+        let key_of_volume = key(self.volume.key);
+        let mut base_key = None;
         let (base_fd, coming) = match self.volume.base {
             Some(base) => {
+                base_key = key(base.key);
                 let coming = base.map.map(|map| ComingBase {
                     map_fd: give(map),
                     name: base.image_id,
@@ -243,6 +248,8 @@ impl Disk {
                 base_fd,
                 coming,
                 dirty_fd: Some(give(self.volume.tracking.dirty)),
+                key: key_of_volume,
+                base_key,
                 frozen: self
                     .volume
                     .tracking

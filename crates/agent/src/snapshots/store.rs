@@ -14,11 +14,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::blocking;
+use crate::disk_keys::{self, KeyError};
 use crate::images::{ImageError, Images};
 use crate::link::Link;
 use crate::paths::DataDir;
 use crate::points::{Changes, Tracked};
-use crate::volume::VolumeError;
+use crate::volume::{self, VolumeError};
 
 /// Parts that are read and not sent.
 const IN_FLIGHT: usize = 4;
@@ -34,6 +35,8 @@ pub(super) enum StoreError {
     Volume(#[from] VolumeError),
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("the control plane does not take it: {}", .0.message())]
@@ -90,13 +93,28 @@ impl Sender {
         let (dir, boot) = (self.dir.clone(), self.boot.clone());
         let (volume_id, snapshot_id) = (self.volume_id.clone(), self.snapshot_id.clone());
         let (images, runtime) = (self.images.clone(), Handle::current());
+        let home = dir.volume(&volume_id);
+        let (image_id, is_encrypted) =
+            blocking(move || volume::image(&home).map(|image_id| (image_id, volume::is_encrypted(&home))))
+                .await?;
+        let cipher = match is_encrypted {
+            true => Some(disk_keys::fetch_cipher(&self.link, &volume_id).await?),
+            false => None,
+        };
+        let base_cipher = match image_id.is_empty() {
+            true => None,
+            false => images.cipher(&image_id).await?,
+        };
         blocking(move || {
-            let tracked = Tracked::new(&dir, &volume_id, &boot);
-            let base = match tracked.image()?.as_str() {
+            let base = match image_id.as_str() {
                 "" => None,
-                image_id => Some(reading(images.reader(image_id, &runtime)?)),
+                image_id => Some(reading(images.reader(image_id, base_cipher, &runtime)?)),
             };
-            Ok(tracked.changes(&snapshot_id, base)?)
+            let changes = Tracked::new(&dir, &volume_id, &boot).changes(&snapshot_id, base)?;
+            Ok(match cipher {
+                Some(cipher) => changes.encrypted(cipher),
+                None => changes,
+            })
         })
         .await
     }

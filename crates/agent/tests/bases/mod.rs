@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use hearth_api::agent::instance_intent::Desired;
 use hearth_api::agent::instance_observation::Phase;
+use hearth_api::agent::snapshot_observation::State;
+use hearth_block::Cipher;
 
+use crate::common::keys::{MARK, files_with};
 use crate::common::{self, CHUNK, Cloud, PATIENCE, Pace};
 
 /// So many chunks, of which every fourth is zeros and the last is short.
@@ -26,15 +29,23 @@ impl Cloud {
 
     /// Waits until all of the base has come, and compares it.
     async fn until_whole(&self) {
+        self.until_whole_under(None).await;
+    }
+
+    async fn until_whole_under(&self, cipher: Option<&Cipher>) {
         let begun = Instant::now();
         while self.base("map").exists() || !self.base("disk.raw").exists() {
             assert!(begun.elapsed() < PATIENCE, "it does not come\n{}", self.logged());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let (found, image) = (
+        let (mut found, image) = (
             std::fs::read(self.base("disk.raw")).unwrap(),
             self.image.lock().unwrap(),
         );
+        if let Some(cipher) = cipher {
+            assert!(found != *image, "it lies plain");
+            cipher.decrypt(&mut found, 0).unwrap();
+        }
         assert!(found == *image, "the base is another one");
     }
 
@@ -121,6 +132,51 @@ async fn a_killed_agent_goes_on_with_a_base_where_it_was_durable() {
         streams[0] == 0 && streams[1..].iter().all(|first| *first >= 3),
         "{streams:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_base_lies_encrypted_whenever_the_agent_is_killed() {
+    let mut cloud = Cloud::new().await;
+    // What a search finds where it lies plain.
+    let mut contents = image(9);
+    for sector in contents.chunks_mut(512).filter(|sector| sector[0] != 0) {
+        sector[..MARK.len()].copy_from_slice(MARK);
+    }
+    cloud.image.lock().unwrap().clone_from(&contents);
+    let cipher = cloud.encrypt("ami-1");
+    cloud.encrypt("vol-of-i-1");
+    cloud.pace.send_modify(|pace| pace.breaks_after = Some(2));
+    cloud.start_agent_with(&[("HEARTH_AGENT_CRASH_AT", "chunk-stored")]);
+    let mut intent = cloud.intent("i-1", 64);
+    intent.volumes[0].encrypted = true;
+    intent.volumes[0].image_encrypted = true;
+    cloud.want(|all| all.push(intent));
+    cloud.agent_died().await;
+    assert!(cloud.base("encrypted").exists());
+    let images = cloud.data_dir().join("images");
+    assert_eq!(files_with(&images, MARK), [""; 0]);
+    cloud.start_agent();
+    cloud.until_phase("i-1", Phase::Running, 1).await;
+    cloud.until_whole_under(Some(&cipher)).await;
+    assert_eq!(files_with(&images, MARK), [""; 0]);
+    // The guest has it as it was, and what it writes beside it.
+    cloud.write("vol-of-i-1", "512 512 165\nflush").await;
+    cloud.want_snapshot("snap-1", "vol-of-i-1");
+    cloud.until_snapshot("snap-1", State::Stored).await;
+    let stored = cloud.stored("snap-1").contents();
+    contents[512..1024].fill(165);
+    assert!(stored[..contents.len()] == contents);
+    assert_eq!(files_with(&cloud.data_dir().join("volumes"), MARK), [""; 0]);
+
+    // A key that is refused lets the launch fail, on a base that is here, too.
+    cloud.encrypt("vol-of-i-2");
+    let mut intent = cloud.intent("i-2", 64);
+    intent.volumes[0].encrypted = true;
+    intent.volumes[0].image_encrypted = true;
+    cloud.keys.lock().unwrap().refused = Some("the KMS key is gone");
+    cloud.want(|all| all.push(intent));
+    let end = cloud.until_phase("i-2", Phase::Ended, 1).await.end.unwrap();
+    assert!(end.message.contains("the KMS key is gone"), "{}", end.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
+pub mod keys;
 mod machines;
 mod snapshots;
 
@@ -62,6 +63,7 @@ pub struct Cloud {
     pub told: Arc<Mutex<Told>>,
     pub consoles: mpsc::Sender<Question>,
     pub snapshots: Arc<Mutex<snapshots::Repository>>,
+    pub keys: Arc<Mutex<keys::Keys>>,
     pub hosts: Arc<Mutex<Hosts>>,
     pub token: String,
     pub dir: tempfile::TempDir,
@@ -135,6 +137,7 @@ struct Service {
     told: Arc<Mutex<Told>>,
     consoles: Arc<tokio::sync::Mutex<mpsc::Receiver<Question>>>,
     snapshots: Arc<Mutex<snapshots::Repository>>,
+    keys: Arc<Mutex<keys::Keys>>,
     hosts: Arc<Mutex<Hosts>>,
 }
 
@@ -192,6 +195,7 @@ impl Cloud {
             forgotten: watch::Sender::new(false),
         }));
         let snapshots = Arc::new(Mutex::new(snapshots::Repository::default()));
+        let keys = Arc::<Mutex<keys::Keys>>::default();
         let service = Service {
             ca: Arc::new((issuer, ca.pem())),
             secret: token.secret.clone(),
@@ -202,6 +206,7 @@ impl Cloud {
             told: Arc::clone(&told),
             consoles: Arc::new(tokio::sync::Mutex::new(console_inbox)),
             snapshots: Arc::clone(&snapshots),
+            keys: Arc::clone(&keys),
             hosts: Arc::clone(&hosts),
         };
         let mut cloud = Cloud {
@@ -212,6 +217,7 @@ impl Cloud {
             told,
             consoles,
             snapshots,
+            keys,
             hosts,
             token: token.to_string(),
             dir: tempfile::tempdir().unwrap(),
@@ -691,8 +697,8 @@ impl ControlPlane for Service {
         Err(Status::not_found("there are no roles"))
     }
 
-    async fn fetch_key(&self, _: Request<FetchKeyRequest>) -> Result<Response<DiskKey>, Status> {
-        Err(Status::not_found("nothing is encrypted"))
+    async fn fetch_key(&self, request: Request<FetchKeyRequest>) -> Result<Response<DiskKey>, Status> {
+        self.keys.lock().unwrap().give(&request.into_inner().id)
     }
 
     async fn fetch_image(

@@ -1,5 +1,6 @@
 //! Volumes of real guests: what the tiny AMI sees of them, and what is on them afterwards.
 
+mod encryption;
 mod snapshots;
 
 use std::time::Instant;

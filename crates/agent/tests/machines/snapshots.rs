@@ -161,6 +161,6 @@ async fn a_guest_that_writes_is_snapshotted_at_one_moment_of_all_its_volumes() {
     cloud.until_phase(&id, Phase::Ended, 2).await;
 }
 
-fn sha256(contents: &[u8]) -> String {
+pub(super) fn sha256(contents: &[u8]) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, contents))
 }

@@ -3,17 +3,19 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{CHUNK, open_map};
 use crate::SECTOR;
+use crate::cipher::Cipher;
 use crate::overlay::map::{Geometry, Presence, check_len, write_states};
 use crate::overlay::{CreateError, OpenError, Part};
+use crate::sectors::Sectors;
 use crate::store::Store;
 
 /// A base that is being filled. All methods may be called at the same time. Dropping it settles nothing.
 pub struct Filling<F = File> {
-    data: F,
+    data: Sectors<F>,
     map: F,
     /// Bytes.
     size: u64,
@@ -71,7 +73,7 @@ impl<F: Store> Filling<F> {
                     .filter(|chunk| !present.contains(*chunk))
                     .count() as u64,
             ),
-            data,
+            data: Sectors::plain(data),
             map,
             size,
             present,
@@ -79,6 +81,24 @@ impl<F: Store> Filling<F> {
             settling: Mutex::new(()),
             broken: AtomicBool::new(false),
         })
+    }
+
+    /// The same base, which takes what comes under `cipher` into its file.
+    ///
+    /// # Errors
+    /// The base has a part of a sector at its end (`InvalidInput`): XTS encrypts whole ones.
+    pub fn encrypted(mut self, cipher: Arc<Cipher>) -> io::Result<Self> {
+        if !self.size.is_multiple_of(SECTOR) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "a base of {} bytes cannot lie encrypted: it is no multiple of {SECTOR}",
+                    self.size
+                ),
+            ));
+        }
+        self.data.cipher = Some(cipher);
+        Ok(self)
     }
 
     /// Bytes.
@@ -128,7 +148,14 @@ impl<F: Store> Filling<F> {
         if self.has(chunk) {
             return Ok(());
         }
-        self.data.write_all_at(data, chunk * CHUNK)?;
+        if self.data.cipher.is_none() || data.len().is_multiple_of(SECTOR as usize) {
+            self.data.write_all_at(data, chunk * CHUNK)?;
+        } else {
+            // What is in the file there is of nobody.
+            let mut whole = data.to_vec();
+            whole.resize(data.len().next_multiple_of(SECTOR as usize), 0);
+            self.data.write_all_at(&whole, chunk * CHUNK)?;
+        }
         // First the list, then the bit: what is waited for is settled by whoever settles next.
         lock(&self.unmapped).push(chunk);
         if self.present.insert(chunk) {
@@ -155,7 +182,7 @@ impl<F: Store> Filling<F> {
             return Ok(());
         }
         let settled = self
-            .sync(&self.data)
+            .sync(&self.data.file)
             .and_then(|()| write_states(&self.map, &chunks))
             .and_then(|()| self.sync(&self.map));
         if settled.is_err() {

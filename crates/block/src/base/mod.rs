@@ -5,6 +5,9 @@
 //! chunk is durable, so that the map is right after a `kill -9` and a power cut. A reader that misses a chunk looks at the
 //! map again, and then asks whoever opened the base to [`Fetch`] it. When all have come the base costs a reader one look at
 //! a flag.
+//!
+//! The file of an encrypted base is ciphertext ([`crate::cipher`]); its map is plain. Whoever fills it and whoever reads it are
+//! given its key.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use crate::Backing;
+use crate::cipher::Cipher;
 use crate::overlay::OpenError;
 use crate::overlay::map::{Geometry, Presence};
+use crate::sectors::Sectors;
 use crate::store::Store;
 
 mod filling;
@@ -38,7 +43,7 @@ pub trait Fetch: Send + Sync {
 
 /// A base that is open for reading.
 pub struct Base<F = File> {
-    file: F,
+    file: Sectors<F>,
     /// Of a base that was not whole when it was opened.
     coming: Option<Arc<Coming<F>>>,
 }
@@ -55,7 +60,10 @@ struct Coming<F> {
 impl<F: Store> Base<F> {
     /// A base that is all there.
     pub fn whole(file: F) -> Self {
-        Self { file, coming: None }
+        Self {
+            file: Sectors::plain(file),
+            coming: None,
+        }
     }
 
     /// A base that [`Filling`] fills. `map` is only read.
@@ -67,7 +75,7 @@ impl<F: Store> Base<F> {
         let present = Presence::load(&map, &geometry)?;
         let missing = (0..geometry.chunks()).filter(|chunk| !present.contains(*chunk));
         Ok(Self {
-            file,
+            file: Sectors::plain(file),
             coming: Some(Arc::new(Coming {
                 missing: AtomicU64::new(missing.count() as u64),
                 map,
@@ -76,6 +84,17 @@ impl<F: Store> Base<F> {
                 fetch,
             })),
         })
+    }
+
+    /// The same base, whose file has all sectors under `cipher`.
+    #[must_use]
+    pub fn encrypted(mut self, cipher: Arc<Cipher>) -> Self {
+        self.file.cipher = Some(cipher);
+        self
+    }
+
+    pub(crate) fn cipher(&self) -> Option<&Arc<Cipher>> {
+        self.file.cipher.as_ref()
     }
 
     pub(crate) fn size(&self) -> io::Result<u64> {

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use tempfile::tempfile;
 
 use super::*;
+use crate::cipher::tests::cipher;
 use crate::engine::{Completion, Engine, Operation, Pool, Pooled, Request, Segment, Uring};
 use crate::overlay::tests::power::{Fuse, PowerFile};
 use crate::{Access, Disk, Overlay, SECTOR, overlay};
@@ -113,10 +114,14 @@ struct World {
     courier: Arc<Courier>,
     base: [PowerFile; 2],
     volume: [PowerFile; 2],
+    encryption: Encryption,
 }
 
+/// What lies encrypted: the base, the volume.
+type Encryption = (bool, bool);
+
 impl World {
-    fn new() -> World {
+    fn new(encryption: Encryption) -> World {
         let fuse = Fuse::default();
         fuse.never();
         let file = || tempfile().unwrap();
@@ -128,7 +133,7 @@ impl World {
         let volume = [power_file(&data, &fuse), power_file(&map, &fuse)];
         let courier = Courier {
             contents: contents(),
-            filling: Mutex::new(fill(&base)),
+            filling: Mutex::new(fill(&base, encryption)),
             failures: Mutex::default(),
             fetched: AtomicU64::default(),
         };
@@ -136,6 +141,7 @@ impl World {
             courier: Arc::new(courier),
             base,
             volume,
+            encryption,
         }
     }
 
@@ -143,7 +149,15 @@ impl World {
         let [file, map] = self.base.clone();
         let [data, states] = self.volume.clone();
         let base = Base::in_part(file, map, Arc::new(Arc::clone(&self.courier))).unwrap();
-        Overlay::over(data, states, Some(base)).unwrap()
+        let base = match self.encryption.0 {
+            true => base.encrypted(cipher(1)),
+            false => base,
+        };
+        let disk = Overlay::over(data, states, Some(base)).unwrap();
+        match self.encryption.1 {
+            true => disk.encrypted(cipher(2)),
+            false => disk,
+        }
     }
 
     fn filling(&self) -> Arc<Filling<PowerFile>> {
@@ -151,12 +165,16 @@ impl World {
     }
 
     fn kill_filler(&self) {
-        *self.courier.filling.lock().unwrap() = fill(&self.base);
+        *self.courier.filling.lock().unwrap() = fill(&self.base, self.encryption);
     }
 }
 
-fn fill([data, map]: &[PowerFile; 2]) -> Arc<Filling<PowerFile>> {
-    Arc::new(Filling::open(data.clone(), map.clone(), BASE).unwrap())
+fn fill([data, map]: &[PowerFile; 2], encryption: Encryption) -> Arc<Filling<PowerFile>> {
+    let filling = Filling::open(data.clone(), map.clone(), BASE).unwrap();
+    Arc::new(match encryption.0 {
+        true => filling.encrypted(cipher(1)).unwrap(),
+        false => filling,
+    })
 }
 
 fn refuses(world: &World) -> bool {
@@ -170,8 +188,9 @@ proptest! {
     fn a_volume_on_a_base_that_is_coming_reads_as_on_one_that_is_there(
         ops in ops(),
         picks in proptest::collection::vec(any::<usize>(), 64),
+        encryption in any::<Encryption>(),
     ) {
-        let world = World::new();
+        let world = World::new(encryption);
         let mut model = contents();
         model.resize(SIZE as usize, 0);
         let mut disk = world.open();
@@ -249,7 +268,7 @@ proptest! {
 
 #[test]
 fn a_base_that_has_come_is_only_looked_at_once() {
-    let world = World::new();
+    let world = World::new((false, false));
     let disk = world.open();
     let filling = world.filling();
     (0..filling.chunks()).for_each(|chunk| filling.put(chunk, &[]).unwrap());
@@ -287,6 +306,8 @@ fn what_does_not_belong_to_a_base_is_refused() {
     filling.put(1, &[1; 7]).unwrap();
     assert_eq!((filling.missing(), filling.next_missing(0)), (1, Some(0)));
     assert_eq!(filling.next_missing(1), None);
+    // XTS encrypts whole sectors.
+    assert!(reopen(CHUNK + 7).unwrap().encrypted(cipher(1)).is_err());
     // An overlay's map is none of a base.
     let (data, map) = (file(), file());
     overlay::create(&data, &map, 0, CHUNK).unwrap();

@@ -6,11 +6,15 @@
 //! must do itself (filling an overlay's chunk, flushing, discarding) and what direct I/O does not take goes to
 //! threads of a [`Pool`]. Where `io_uring` is refused, [`Pooled`] gives the threads everything. Neither opens a
 //! file.
+//!
+//! What lies encrypted goes through memory of the engine's own: the guest never sees ciphertext, and cannot change what is
+//! being encrypted. Parts of sectors of it are the disk's own to read and write.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
+mod bounce;
 mod buffers;
 mod pool;
 #[cfg(test)]

@@ -12,10 +12,12 @@ use std::thread::{Builder, JoinHandle};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
 use rustix::io::Errno;
 
+use super::bounce::{Part, Spare};
 use super::buffers::{as_iovecs, gather, scatter, slice};
 use super::{Completion, Engine, Operation, Request, Segment, fits};
 use crate::scratch::Scratch;
-use crate::{Access, Backing, Disk, Place};
+use crate::sectors::is_whole;
+use crate::{Access, Backing, Disk, Place, Store};
 
 /// Bytes that are copied at once where the kernel does not move them itself.
 const PIECE: u64 = 256 << 10;
@@ -308,7 +310,14 @@ pub(super) fn transfer(disk: &dyn Disk, request: &Request, access: Access) -> io
         pieces.clear();
         slice(&request.buffers, done, extent.len, &mut pieces);
         match extent.place {
-            Some(place) if fits(backings[place.backing].is_direct(), place.offset, &pieces) => {
+            Some(place) if is_sealed(disk, place, extent.len) => {
+                let buffers = (&*request.buffers, done);
+                bounce_bytes(disk, backings[place.backing], place, extent.len, buffers, access)?;
+            }
+            Some(place)
+                if disk.cipher(place.backing).is_none()
+                    && fits(backings[place.backing].is_direct(), place.offset, &pieces) =>
+            {
                 move_bytes(backings[place.backing], place, &mut pieces, access)?;
             }
             _ => copy_bytes(disk, request.offset + done, extent.len, &pieces, access)?,
@@ -346,6 +355,46 @@ fn move_bytes(backing: &Backing, place: Place, pieces: &mut Vec<Segment>, access
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Whether an extent lies encrypted, and is of whole sectors.
+fn is_sealed(disk: &dyn Disk, place: Place, len: u64) -> bool {
+    disk.cipher(place.backing).is_some() && is_whole(place.offset, len)
+}
+
+/// Reads or writes sectors that lie encrypted, from or to `skip` of the buffers on.
+fn bounce_bytes(
+    disk: &dyn Disk,
+    backing: &Backing,
+    place: Place,
+    len: u64,
+    (buffers, skip): (&[Segment], u64),
+    access: Access,
+) -> io::Result<()> {
+    let mut spare = Spare::default();
+    for done in (0..len).step_by(PIECE as usize) {
+        let offset = place.offset + done;
+        let mut bounce = spare.bounce(Part {
+            place: Place { offset, ..place },
+            len: (len - done).min(PIECE) as usize,
+            skip: skip + done,
+            cipher: disk.cipher(place.backing).cloned(),
+        });
+        match access {
+            Access::Read => {
+                backing.read_exact_at(bounce.bytes(), offset)?;
+                // SAFETY: mapped and without references, by the contract of `submit`.
+                unsafe { bounce.give(buffers) }?;
+            }
+            Access::Write => {
+                // SAFETY: as above.
+                unsafe { bounce.take(buffers) }?;
+                backing.write_all_at(bounce.bytes(), offset)?;
+            }
+        }
+        spare.keep(bounce);
     }
     Ok(())
 }

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use tempfile::tempfile;
 
 use super::*;
+use crate::cipher::tests::cipher;
 use crate::scratch::Scratch;
-use crate::{Overlay, RawDisk, overlay};
+use crate::{Base, Cipher, Overlay, RawDisk, overlay};
 
 const SIZE: u64 = 1 << 20;
 const CHUNK: u64 = 16 << 10;
@@ -41,15 +42,40 @@ fn raw() -> (Arc<dyn Disk>, File) {
 
 /// Half a base, and some chunks present.
 fn overlaid() -> Arc<dyn Disk> {
+    Arc::new(written(opened(None)))
+}
+
+/// The same on an encrypted base, or on a plain one, which it may be itself.
+fn encrypted(base: bool, itself: bool) -> Arc<dyn Disk> {
+    let disk = opened(base.then(|| cipher(1)));
+    Arc::new(written(match itself {
+        true => disk.encrypted(cipher(2)),
+        false => disk,
+    }))
+}
+
+fn opened(base_cipher: Option<Arc<Cipher>>) -> Overlay<Backing> {
     let (data, map, base) = (tempfile().unwrap(), tempfile().unwrap(), tempfile().unwrap());
-    base.write_all_at(&pattern(BASE_SIZE), 0).unwrap();
+    let mut contents = pattern(BASE_SIZE);
+    if let Some(cipher) = &base_cipher {
+        cipher.encrypt(&mut contents, 0).unwrap();
+    }
+    base.write_all_at(&contents, 0).unwrap();
     overlay::create_chunked(&data, &map, BASE_SIZE, SIZE, CHUNK).unwrap();
     let [data, map, base] = [data, map, base].map(|file| Backing::new(file).unwrap());
-    let disk = Overlay::open(data, map, base).unwrap();
+    let base = Base::whole(base);
+    let base = match base_cipher {
+        Some(cipher) => base.encrypted(cipher),
+        None => base,
+    };
+    Overlay::over(data, map, Some(base)).unwrap()
+}
+
+fn written(disk: Overlay<Backing>) -> Overlay<Backing> {
     for chunk in [1, 2, 7, 20, 40] {
         disk.write_at(&[chunk as u8; 100], chunk * CHUNK + 300).unwrap();
     }
-    Arc::new(disk)
+    disk
 }
 
 use crate::Backing;
@@ -58,11 +84,17 @@ use crate::Backing;
 fn everywhere(test: impl Fn(&mut dyn Engine, &Arc<dyn Disk>)) {
     for kind in [Kind::Uring, Kind::Pooled] {
         for direct in [false, true] {
-            for disk in [raw().0, overlaid()] {
+            let encrypted = [
+                encrypted(false, true),
+                encrypted(true, true),
+                encrypted(true, false),
+            ];
+            for disk in [raw().0, overlaid()].into_iter().chain(encrypted) {
                 disk.set_direct(direct);
                 eprintln!(
-                    "{kind:?}, direct: {direct}, overlay: {}",
-                    disk.backings().len() > 1
+                    "{kind:?}, direct: {direct}, overlay: {}, encrypted: {:?}",
+                    disk.backings().len() > 1,
+                    [0, 1].map(|backing| disk.cipher(backing).is_some())
                 );
                 test(&mut *engine(kind, &disk), &disk);
             }
@@ -368,12 +400,13 @@ proptest! {
     fn engines_are_a_vector(
         uring in any::<bool>(),
         direct in any::<bool>(),
+        encryption in any::<(bool, bool)>(),
         batches in prop::collection::vec(
             prop::collection::vec((0u8..4, 0..SIZE / CHUNK, 0..CHUNK / 512, 1..3 * CHUNK / 512, 0usize..2000), 1..12),
             1..6,
         ),
     ) {
-        let disk = overlaid();
+        let disk = encrypted(encryption.0, encryption.1);
         disk.set_direct(direct);
         let mut engine = engine(if uring { Kind::Uring } else { Kind::Pooled }, &disk);
         let mut model = content(&*disk);

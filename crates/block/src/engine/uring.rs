@@ -20,18 +20,25 @@ use std::thread;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, Probe, cqueue, opcode, types};
 
+use super::bounce::{Bounce, Part, Spare};
 use super::buffers::{as_iovecs, slice};
 use super::pool::{Client, transfer};
 use super::{Completion, Engine, Operation, Pool, Request, Segment, fits};
+use crate::sectors::is_whole;
 use crate::{Access, Disk, Place};
 
-/// Extents of a request that are worth an operation each.
+/// Extents of a request that are worth an operation each. A power of two.
 const MAX_PARTS: usize = 64;
 /// Bytes of a read through the page cache that others wait for.
 const LARGE: u64 = 128 << 10;
-/// `user_data` holds the number of a request here, and above it the bytes that the operation moves; or the number
-/// of a watch, and above it nothing.
+/// Bytes in flight that are encrypted or decrypted here. What is more goes to the pool.
+const BOUNCED: usize = 4 << 20;
+/// Bytes of an operation that moves what is encrypted.
+const PIECE: u64 = 128 << 10;
+/// `user_data` holds the number of a request here, above it that of an operation of it, and above that the bytes that it
+/// moves; or the number of a watch, and above it nothing.
 const NUMBER_BITS: u32 = 20;
+const BYTES_AT: u32 = NUMBER_BITS + MAX_PARTS.ilog2();
 
 pub struct Uring {
     ring: IoUring,
@@ -43,6 +50,11 @@ pub struct Uring {
     requests: Vec<Option<InFlight>>,
     free: Vec<usize>,
     in_ring: usize,
+    /// Whether what a backing holds is encrypted, of any.
+    encrypted: bool,
+    /// Bytes of bounces in flight.
+    bounced: usize,
+    spare: Spare,
     /// What ended when it was submitted.
     done: Vec<Completion>,
     watches: Vec<Watch>,
@@ -66,6 +78,8 @@ struct Watch {
 /// What became of an operation.
 struct Moved {
     request: usize,
+    /// Of its operations.
+    part: usize,
     /// Bytes that it should have moved, and those that it did, or an error.
     bytes: u64,
     result: i32,
@@ -77,8 +91,22 @@ struct InFlight {
     /// Each extent's share of the buffers, where there is more than one extent. Here because the kernel reads
     /// them until the operations are set off.
     shares: Vec<Vec<Segment>>,
+    /// What the operations move to and from, by their numbers, where the disk is encrypted.
+    bounces: Vec<Option<Bounce>>,
     operations: usize,
     outcome: Outcome,
+}
+
+impl InFlight {
+    fn new(request: Request, shares: Vec<Vec<Segment>>) -> Self {
+        Self {
+            request,
+            shares,
+            bounces: Vec::new(),
+            operations: 0,
+            outcome: Outcome::Good,
+        }
+    }
 }
 
 enum Outcome {
@@ -96,6 +124,7 @@ impl Uring {
         let backings = disk.backings();
         let direct = backings.iter().map(|backing| backing.is_direct()).collect();
         let files: Vec<RawFd> = backings.iter().map(|it| it.as_fd().as_raw_fd()).collect();
+        let encrypted = (0..files.len()).any(|backing| disk.cipher(backing).is_some());
         ring.submitter().register_files(&files)?;
         drop(backings);
         let pool = Client::new(pool)?;
@@ -111,6 +140,9 @@ impl Uring {
             requests: Vec::new(),
             free: Vec::new(),
             in_ring: 0,
+            encrypted,
+            bounced: 0,
+            spare: Spare::default(),
             done: Vec::new(),
             watches: vec![mailbox],
             woken: false,
@@ -145,6 +177,84 @@ impl Uring {
         Some((places, shares))
     }
 
+    /// The parts of a transfer of a disk that is encrypted, or begins with what is, if the ring can move them all.
+    fn parts(&self, request: &Request, access: Access) -> Option<Vec<Part>> {
+        let (mut parts, mut done) = (Vec::new(), 0);
+        while done < request.len {
+            let offset = request.offset + done;
+            // Of a large one, some is encrypted or decrypted while the kernel moves the rest.
+            let most = (request.len - done).min(PIECE);
+            let extent = self.disk.locate(offset, most, access);
+            let place = extent.place?;
+            let cipher = self.disk.cipher(place.backing).cloned();
+            let needs_whole = cipher.is_some() || *self.direct.get(place.backing)?;
+            if parts.len() == MAX_PARTS || needs_whole && !is_whole(place.offset, extent.len) {
+                return None;
+            }
+            parts.push(Part {
+                place,
+                len: usize::try_from(extent.len).ok()?,
+                skip: done,
+                cipher,
+            });
+            done += extent.len;
+        }
+        Some(parts)
+    }
+
+    /// As [`Engine::submit`], of a disk that is encrypted or begins with what is.
+    fn submit_bounced(&mut self, request: Request, access: Access) -> bool {
+        let Some(parts) = self.parts(&request, access) else {
+            self.hand_over(request);
+            return false;
+        };
+        let places: Vec<Place> = parts.iter().map(|part| part.place).collect();
+        if (access == Access::Write || request.len >= LARGE) && self.is_cached(&places) {
+            let result = transfer(&*self.disk, &request, access);
+            self.done.push(Completion { request, result });
+            return true;
+        }
+        if self.bounced + request.len as usize > BOUNCED || self.requests.len() >= 1 << NUMBER_BITS {
+            self.hand_over(request);
+            return false;
+        }
+        self.begin_bounced(request, access, parts);
+        false
+    }
+
+    /// Puts the parts of a request into the ring.
+    fn begin_bounced(&mut self, request: Request, access: Access, parts: Vec<Part>) {
+        let number = self.number();
+        let mut in_flight = InFlight::new(request, Vec::new());
+        let are_several = parts.len() > 1;
+        for part in parts {
+            let (place, len) = (part.place, part.len);
+            let mut bounce = self.spare.bounce(part);
+            if access == Access::Write {
+                // SAFETY: the buffers are mapped until the request is reaped, by the contract of `submit`.
+                if let Err(error) = unsafe { bounce.take(&in_flight.request.buffers) } {
+                    in_flight.outcome = Outcome::Bad(error);
+                    break;
+                }
+            }
+            let entry = entry(access, place, &[bounce.segment()], number, in_flight.operations);
+            // SAFETY: one piece is not read from its list. The memory of the bounce stays where it is until the operation
+            // has ended.
+            if unsafe { self.push(&entry) }.is_err() {
+                in_flight.outcome = Outcome::Again;
+                break;
+            }
+            self.bounced += len;
+            in_flight.bounces.push(Some(bounce));
+            in_flight.operations += 1;
+            if are_several {
+                // It begins while the next one is encrypted. That it fails shows at the next `kick`.
+                let _ = self.enter(0);
+            }
+        }
+        self.keep(number, in_flight);
+    }
+
     fn is_cached(&self, places: &[Place]) -> bool {
         let is_cached = |place: &Place| self.direct.get(place.backing) == Some(&false);
         places.iter().any(is_cached)
@@ -152,19 +262,11 @@ impl Uring {
 
     /// Puts a planned request into the ring.
     fn begin(&mut self, request: Request, access: Access, places: &[Place], shares: Vec<Vec<Segment>>) {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.requests.push(None);
-            self.requests.len() - 1
-        });
-        let mut in_flight = InFlight {
-            request,
-            shares,
-            operations: 0,
-            outcome: Outcome::Good,
-        };
+        let number = self.number();
+        let mut in_flight = InFlight::new(request, shares);
         for (part, &place) in places.iter().enumerate() {
             let share = in_flight.shares.get(part).unwrap_or(&in_flight.request.buffers);
-            let entry = entry(access, place, share, number);
+            let entry = entry(access, place, share, number, part);
             // SAFETY: the buffers are mapped until the request is reaped, by the contract of `submit`; their
             // list is not touched before that.
             if unsafe { self.push(&entry) }.is_err() {
@@ -173,13 +275,33 @@ impl Uring {
             }
             in_flight.operations += 1;
         }
-        if in_flight.operations == 0 {
-            self.free.push(number);
-            self.hand_over(in_flight.request);
+        self.keep(number, in_flight);
+    }
+
+    /// For a request that is about to be begun.
+    fn number(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.requests.push(None);
+            self.requests.len() - 1
+        })
+    }
+
+    /// Notes a request until its operations have ended; one without any has ended.
+    fn keep(&mut self, number: usize, in_flight: InFlight) {
+        if in_flight.operations > 0 {
+            self.in_ring += 1;
+            self.requests[number] = Some(in_flight);
             return;
         }
-        self.in_ring += 1;
-        self.requests[number] = Some(in_flight);
+        self.free.push(number);
+        let InFlight { request, outcome, .. } = in_flight;
+        match outcome {
+            Outcome::Bad(error) => self.done.push(Completion {
+                request,
+                result: Err(error),
+            }),
+            Outcome::Good | Outcome::Again => self.hand_over(request),
+        }
     }
 
     /// # Safety
@@ -243,10 +365,12 @@ impl Uring {
         for entry in self.ring.completion() {
             any = true;
             let number = (entry.user_data() & ((1 << NUMBER_BITS) - 1)) as usize;
-            let bytes = entry.user_data() >> NUMBER_BITS;
+            let part = (entry.user_data() >> NUMBER_BITS) as usize % MAX_PARTS;
+            let bytes = entry.user_data() >> BYTES_AT;
             if bytes > 0 {
                 self.results.push(Moved {
                     request: number,
+                    part,
                     bytes,
                     result: entry.result(),
                 });
@@ -278,6 +402,17 @@ impl Uring {
                     _ => Outcome::Bad(error),
                 };
             }
+        }
+        if let Some(mut bounce) = in_flight.bounces.get_mut(moved.part).and_then(Option::take) {
+            let is_read = in_flight.request.operation == Operation::Read;
+            if is_read && matches!(in_flight.outcome, Outcome::Good) {
+                // SAFETY: the buffers are mapped until the request is reaped, by the contract of `submit`.
+                if let Err(error) = unsafe { bounce.give(&in_flight.request.buffers) } {
+                    in_flight.outcome = Outcome::Bad(error);
+                }
+            }
+            self.bounced -= bounce.bytes().len();
+            self.spare.keep(bounce);
         }
         in_flight.operations -= 1;
         if in_flight.operations > 0 {
@@ -311,6 +446,9 @@ impl Engine for Uring {
                 return false;
             }
         };
+        if self.encrypted {
+            return self.submit_bounced(request, access);
+        }
         match self.plan(&request, access) {
             Some((places, _))
                 if (access == Access::Write || request.len >= LARGE) && self.is_cached(&places) =>
@@ -401,7 +539,7 @@ impl Drop for Uring {
     }
 }
 
-fn entry(access: Access, place: Place, share: &[Segment], number: usize) -> Entry {
+fn entry(access: Access, place: Place, share: &[Segment], number: usize, part: usize) -> Entry {
     let file = types::Fixed(place.backing as u32);
     let bytes: u64 = share.iter().map(|segment| segment.len() as u64).sum();
     let entry = match (access, share) {
@@ -423,7 +561,7 @@ fn entry(access: Access, place: Place, share: &[Segment], number: usize) -> Entr
             .offset(place.offset)
             .build(),
     };
-    entry.user_data(bytes << NUMBER_BITS | number as u64)
+    entry.user_data(bytes << BYTES_AT | (part as u64) << NUMBER_BITS | number as u64)
 }
 
 /// A ring that no thread has enabled yet.

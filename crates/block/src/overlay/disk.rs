@@ -1,12 +1,14 @@
 //! An overlay as its users see it: a [`Disk`].
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::map::{Geometry, write_states};
 use super::{BASE, DATA, Overlay, lock};
 use crate::backing::Backing;
 use crate::base::{Base, Done};
+use crate::cipher::Cipher;
 use crate::store::Store;
 use crate::{Access, Disk, Extent, Freeze, Place, check_range};
 
@@ -49,7 +51,7 @@ impl<F: Store> Disk for Overlay<F> {
         let _flushing = self.begin_flush()?;
         // Taken before the sync: a chunk that is filled during it is not covered by it.
         let chunks = std::mem::take(&mut *lock(&self.unmapped));
-        let flushed = self.sync(&self.data).and_then(|()| {
+        let flushed = self.sync(&self.data.file).and_then(|()| {
             if chunks.is_empty() {
                 return Ok(());
             }
@@ -129,6 +131,13 @@ impl<F: Store> Disk for Overlay<F> {
             (Some(data), Some(Some(base))) => vec![data, base],
             (Some(data), None) => vec![data],
             _ => Vec::new(),
+        }
+    }
+
+    fn cipher(&self, backing: usize) -> Option<&Arc<Cipher>> {
+        match backing {
+            DATA => self.data.cipher.as_ref(),
+            _ => self.base.as_ref()?.cipher(),
         }
     }
 

@@ -11,16 +11,20 @@
 //! copy where there is one: so it needs no lock. Chunks that the map does not have are the base's. Nothing is synced: a
 //! `kill -9` loses nothing, and a restart of the host loses the point in time.
 //!
+//! Copies are made of what lies in the data file: those of an encrypted disk are ciphertext, and no key is needed for them.
+//!
 //! The header is written last: a file without it is of no point in time. If a copy cannot be made, for the disk is full,
 //! the file is marked as broken and the write goes ahead: the point in time is lost, and not the guest's data.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::dirty::{UNIT, present_units, units_of};
 use super::error::{OpenError, Part};
 use super::map::{Geometry, Presence, STATES_OFFSET};
 use crate::SECTOR;
+use crate::cipher::Cipher;
 use crate::store::Store;
 
 const BROKEN_AT: u64 = SECTOR;
@@ -180,6 +184,7 @@ pub struct Frozen {
     present: Presence,
     data: Box<dyn Store>,
     base: Option<ReadBase>,
+    cipher: Option<Arc<Cipher>>,
 }
 
 impl Frozen {
@@ -199,7 +204,15 @@ impl Frozen {
             layout,
             data,
             base,
+            cipher: None,
         })
+    }
+
+    /// The same disk, whose data file and copies are under `cipher`.
+    #[must_use]
+    pub fn encrypted(self, cipher: Arc<Cipher>) -> Frozen {
+        let cipher = Some(cipher);
+        Frozen { cipher, ..self }
     }
 
     /// Bytes of the disk at that time.
@@ -267,9 +280,15 @@ impl Frozen {
         self.file
             .read_exact_at(&mut marks, self.layout.marks_at + first)?;
         for (chunk, from, len) in pieces {
-            if marks[(chunk - first) as usize] != 0 && self.present.contains(chunk) {
-                let copied = &mut contents[(from - start) as usize..][..len as usize];
-                self.file.read_exact_at(copied, self.layout.copies_at + from)?;
+            let held = &mut contents[(from - start) as usize..][..len as usize];
+            if !self.present.contains(chunk) {
+                continue;
+            }
+            if marks[(chunk - first) as usize] != 0 {
+                self.file.read_exact_at(held, self.layout.copies_at + from)?;
+            }
+            if let Some(cipher) = &self.cipher {
+                cipher.decrypt(held, from / SECTOR)?;
             }
         }
         match is_broken(&*self.file)? {

@@ -14,6 +14,10 @@
 //! **Without a base** a disk is blank at first: an absent chunk reads as zeros. The files are the same, so that whoever
 //! reads a chunk map (snapshots, copies) needs to know one format.
 //!
+//! **Encryption.** What lies in the data file of an [encrypted](Overlay::encrypted) overlay, and in the side file of its
+//! snapshots, is ciphertext ([`cipher`](crate::cipher)); chunk map and dirty map are plain. Its base may be encrypted under
+//! another key, or plain.
+//!
 //! **Growth.** Whoever makes the data file longer may have an open overlay take on the new size, by
 //! [`refresh_size`](crate::Disk::refresh_size). It never shrinks.
 //!
@@ -23,10 +27,12 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::SECTOR;
 use crate::base::Base;
+use crate::cipher::Cipher;
+use crate::sectors::Sectors;
 use crate::store::Store;
 
 pub mod dirty;
@@ -112,7 +118,7 @@ pub fn create_chunked(
 
 /// A sparse data file and a chunk map over a read-only base, or over none. Dropping it flushes nothing.
 pub struct Overlay<F = File> {
-    data: F,
+    data: Sectors<F>,
     map: F,
     base: Option<Base<F>>,
     /// As the map's header has it, but for the size.
@@ -183,7 +189,7 @@ impl<F: Store> Overlay<F> {
         check_base(base.as_ref().map_or(Ok(0), Base::size), geometry.base_size)?;
         let present = Presence::load(&map, &geometry)?;
         Ok(Overlay {
-            data,
+            data: Sectors::plain(data),
             map,
             base,
             size: AtomicU64::new(geometry.size),
@@ -195,6 +201,13 @@ impl<F: Store> Overlay<F> {
             flushing: Mutex::new(()),
             broken: AtomicBool::new(false),
         })
+    }
+
+    /// The same overlay, whose data file has all sectors under `cipher`.
+    #[must_use]
+    pub fn encrypted(mut self, cipher: Arc<Cipher>) -> Overlay<F> {
+        self.data.cipher = Some(cipher);
+        self
     }
 
     /// The same overlay, which notes in a [dirty map](dirty) what is written. With `side`, the name and the file of a point
@@ -247,7 +260,7 @@ impl<F: Store> Overlay<F> {
             return Ok(before.size);
         }
         geometry.check().map_err(|error| invalid(error.to_string()))?;
-        self.sync(&self.data)?;
+        self.sync(&self.data.file)?;
         self.map.reserve(geometry.map_len())?;
         self.sync(&self.map)?;
         geometry.write(&self.map)?;
@@ -307,7 +320,7 @@ impl<F: Store> Overlay<F> {
     /// Has a chunk tracked that is about to be written, under its lock.
     fn prepare(&self, chunk: u64) -> io::Result<()> {
         match &self.tracker {
-            Some(tracker) => tracker.prepare(chunk, &self.geometry(), &self.data),
+            Some(tracker) => tracker.prepare(chunk, &self.geometry(), &self.data.file),
             None => Ok(()),
         }
     }

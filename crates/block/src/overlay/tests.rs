@@ -11,6 +11,7 @@ use super::*;
 use crate::{Disk, Freeze, RawDisk};
 
 mod crash;
+mod encrypted;
 mod full;
 mod growth;
 pub(crate) mod power;

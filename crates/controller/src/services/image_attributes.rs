@@ -116,6 +116,15 @@ fn named(given: &[LaunchPermission]) -> Vec<sharing::Named> {
     named.collect()
 }
 
+/// As EC2 says it.
+fn refuse(is_managed: bool) -> ApiError {
+    let why = match is_managed {
+        true => "Snapshots encrypted with the AWS Managed CMK can't be shared. Specify another snapshot.",
+        false => "Images with encrypted snapshots cannot be public: share it with accounts.",
+    };
+    ApiError::new(ErrorCode::InvalidParameter, why)
+}
+
 pub(super) async fn modify(
     app: &App,
     request: ModifyImageAttributeRequest,
@@ -134,6 +143,12 @@ pub(super) async fn modify(
             match change {
                 Change::Description(text) => row.description = text,
                 Change::Permissions(asked) => {
+                    for device in &row.devices {
+                        let snapshot = device.snapshot_id.as_deref();
+                        let snapshot = snapshot.and_then(|id| tx.of_anybody::<state::Snapshot>(id));
+                        let encryption = snapshot.and_then(|snapshot| snapshot.encryption.as_ref());
+                        sharing::check_encrypted(tx, &asked, encryption, refuse)?;
+                    }
                     sharing::apply(&asked, &mut row.is_public, &mut row.shared_with)?;
                 }
             }

@@ -175,7 +175,7 @@ pub(super) fn tell(state: &State, row: &state::Image) -> Image {
         architecture: ARCHITECTURE.into(),
         creation_date: views::time(row.created_at),
         root_device_name: root.map_or(ROOT_DEVICE, |root| &root.device).to_owned(),
-        block_device_mappings: devices::tell(row),
+        block_device_mappings: devices::tell(state, row),
         tags: state.tags(Kind::Image, &row.id).map_or_else(Vec::new, tell_tags),
         owner_id: row.account_id.clone(),
         boot_mode: row.boot_mode.as_str().to_owned(),

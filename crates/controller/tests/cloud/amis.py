@@ -218,7 +218,7 @@ for code, call, parameters in [
     ("InvalidAMIID.NotFound", ec2.copy_image, dict(Name="new", SourceImageId=made, SourceRegion=far_region)),
     ("InvalidAMIID.NotFound", tenant.copy_image, dict(Name="new", SourceImageId=running, SourceRegion=region)),
     ("InvalidAMIName.Duplicate", ec2.copy_image, dict(Name="copy", SourceImageId=made, SourceRegion=region)),
-    ("InvalidParameterValue", ec2.copy_image, dict(Name="new", SourceImageId=made, SourceRegion=region, Encrypted=True)),
+    ("InvalidKMSKey.NotFound", ec2.copy_image, dict(Name="new", SourceImageId=made, SourceRegion=region, Encrypted=True, KmsKeyId="alias/mine")),
     ("DryRunOperation", ec2.copy_image, dict(Name="new", SourceImageId=made, SourceRegion=region, DryRun=True)),
 ]:
     refused(code, call, **parameters)

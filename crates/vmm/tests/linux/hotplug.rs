@@ -40,6 +40,8 @@ fn attach_overlay(id: &str) -> Request {
             base_fd: Some(2),
             coming: None,
             dirty_fd: None,
+            key: None,
+            base_key: None,
             frozen: None,
         };
     }

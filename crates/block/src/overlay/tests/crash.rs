@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::power::{Fuse, PowerFile};
 use super::*;
 use crate::SECTOR;
+use crate::cipher::tests::cipher;
 
 const SIZE: u64 = 9 * CHUNK + 512;
 const BASE: u64 = 6 * CHUNK + 1024;
@@ -116,10 +117,14 @@ struct Machine {
     data: PowerFile,
     map: PowerFile,
     base: PowerFile,
+    encryption: Encryption,
 }
 
+/// What of it lies encrypted: the base, the overlay.
+type Encryption = (bool, bool);
+
 impl Machine {
-    fn new() -> Machine {
+    fn new(encryption: Encryption) -> Machine {
         let fuse = Fuse::default();
         fuse.never();
         let geometry = Geometry {
@@ -134,19 +139,38 @@ impl Machine {
         Machine {
             data,
             map: PowerFile::new(map, &fuse),
-            base: PowerFile::new(pattern(BASE), &fuse),
+            base: PowerFile::new(image(encryption), &fuse),
             fuse,
+            encryption,
         }
     }
 
     fn open(&self) -> Overlay<PowerFile> {
         self.fuse.never();
-        Overlay::open(self.data.clone(), self.map.clone(), self.base.clone()).unwrap()
+        let base = Base::whole(self.base.clone());
+        let base = match self.encryption.0 {
+            true => base.encrypted(cipher(1)),
+            false => base,
+        };
+        let disk = Overlay::over(self.data.clone(), self.map.clone(), Some(base)).unwrap();
+        match self.encryption.1 {
+            true => disk.encrypted(cipher(2)),
+            false => disk,
+        }
     }
 }
 
-fn run(ops: Vec<Op>, seed: u64) -> Result<(), TestCaseError> {
-    let machine = Machine::new();
+/// As it lies in the base's file.
+fn image(encryption: Encryption) -> Vec<u8> {
+    let mut image = pattern(BASE);
+    if encryption.0 {
+        cipher(1).encrypt(&mut image, 0).unwrap();
+    }
+    image
+}
+
+fn run(ops: Vec<Op>, seed: u64, encryption: Encryption) -> Result<(), TestCaseError> {
+    let machine = Machine::new(encryption);
     let mut model = Model::new({
         let mut content = pattern(BASE);
         content.resize(SIZE as usize, 0);
@@ -233,15 +257,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_crash_rule_holds(ops in ops(), seed in any::<u64>()) {
-        run(ops, seed)?;
+    fn the_crash_rule_holds(ops in ops(), seed in any::<u64>(), encryption in any::<Encryption>()) {
+        run(ops, seed, encryption)?;
     }
 }
 
 /// The simulation must be able to find the fault that the order in `flush` prevents.
 #[test]
 fn the_simulation_finds_a_map_that_runs_ahead_of_its_data() {
-    let machine = Machine::new();
+    let machine = Machine::new((false, false));
     let disk = machine.open();
     disk.write_at(&[5; 512], 0).unwrap();
     write_states(&machine.map, &[0]).unwrap();
@@ -253,7 +277,7 @@ fn the_simulation_finds_a_map_that_runs_ahead_of_its_data() {
 
 #[test]
 fn after_a_failed_sync_no_flush_succeeds() {
-    let machine = Machine::new();
+    let machine = Machine::new((false, false));
     let disk = machine.open();
     disk.write_at(&[5; 512], 0).unwrap();
     machine.fuse.after(0);

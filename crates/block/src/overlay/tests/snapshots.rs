@@ -9,6 +9,7 @@ use super::full::on_small_disk;
 use super::power::{Fuse, PowerFile};
 use super::*;
 use crate::SECTOR;
+use crate::cipher::tests::cipher;
 use dirty::{About, UNIT};
 use frozen::{Frozen, ReadBase, ReadError};
 
@@ -38,6 +39,8 @@ struct World {
     map: PowerFile,
     base: PowerFile,
     image: Vec<u8>,
+    base_cipher: Option<Arc<Cipher>>,
+    cipher: Option<Arc<Cipher>>,
     dirty: File,
     point: Option<Point>,
     disk: Option<Overlay<PowerFile>>,
@@ -54,6 +57,11 @@ struct Point {
     frozen: File,
     dirty: File,
     then: Vec<u8>,
+}
+
+/// One world in two; and of both, one in two has an encrypted base.
+fn is_encrypted(seed: u64) -> bool {
+    seed % 2 == 1
 }
 
 impl World {
@@ -75,12 +83,19 @@ impl World {
         let mut map = vec![0; geometry.map_len() as usize];
         map[..512].copy_from_slice(&geometry.encode());
         let image = pattern(base_size);
+        let base_cipher = (seed / 2 % 2 == 1).then(|| cipher(1));
+        let mut base = image.clone();
+        if let Some(cipher) = &base_cipher {
+            cipher.encrypt(&mut base, 0).unwrap();
+        }
         let mut now = image.clone();
         now.resize(size as usize, 0);
         let mut world = World {
             data: PowerFile::new(vec![0xBA; size as usize], &fuse),
             map: PowerFile::new(map, &fuse),
-            base: PowerFile::new(image.clone(), &fuse),
+            base: PowerFile::new(base, &fuse),
+            base_cipher,
+            cipher: is_encrypted(seed).then(|| cipher(2)),
             dirty: tempfile().unwrap(),
             point: None,
             disk: None,
@@ -124,7 +139,16 @@ impl World {
             Some(point) => (&point.dirty, Some(("snap".to_owned(), boxed(&point.frozen)))),
             None => (&self.dirty, None),
         };
-        let disk = Overlay::open(self.data.clone(), self.map.clone(), self.base.clone()).unwrap();
+        let base = Base::whole(self.base.clone());
+        let base = match &self.base_cipher {
+            Some(cipher) => base.encrypted(Arc::clone(cipher)),
+            None => base,
+        };
+        let disk = Overlay::over(self.data.clone(), self.map.clone(), Some(base)).unwrap();
+        let disk = match &self.cipher {
+            Some(cipher) => disk.encrypted(Arc::clone(cipher)),
+            None => disk,
+        };
         let disk = disk.tracked(boxed(dirty), side).unwrap();
         disk.refresh_size().unwrap();
         self.now = read(&disk, 0, disk.size() as usize);
@@ -156,7 +180,7 @@ impl World {
             let (len, ready) = self.disk().run(self.disk().ready(), at, left);
             let piece = &content[done..][..len as usize];
             match ready {
-                true => self.data.write_all_at(piece, at).unwrap(),
+                true => self.disk().data.write_all_at(piece, at).unwrap(),
                 false => self.disk().write_at(piece, at).unwrap(),
             }
             done += len as usize;
@@ -206,7 +230,15 @@ impl World {
     fn reader(&self) -> Option<(Frozen, &Point)> {
         let point = self.point.as_ref()?;
         let data = Box::new(self.data.clone());
-        let reader = Frozen::open(boxed(&point.frozen), data, Some(reading(self.base.clone()))).unwrap();
+        let base = Sectors {
+            file: self.base.clone(),
+            cipher: self.base_cipher.clone(),
+        };
+        let reader = Frozen::open(boxed(&point.frozen), data, Some(reading(base))).unwrap();
+        let reader = match &self.cipher {
+            Some(cipher) => reader.encrypted(Arc::clone(cipher)),
+            None => reader,
+        };
         Some((reader, point))
     }
 
@@ -327,7 +359,7 @@ fn snapshots_of_a_disk_that_is_written_killed_and_cut_are_what_it_held() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let operations = number("HEARTH_SNAPSHOT_OPERATIONS").unwrap_or(100_000);
     let first = number("HEARTH_SNAPSHOT_SEED").unwrap_or(0);
-    let mut snapshots = 0;
+    let (mut snapshots, mut encrypted) = (0, 0);
     for seed in first..first + operations.div_ceil(PER_WORLD as u64) {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -336,12 +368,15 @@ fn snapshots_of_a_disk_that_is_written_killed_and_cut_are_what_it_held() {
             world.store();
             world.snapshots
         });
+        encrypted += if is_encrypted(seed) { PER_WORLD } else { 0 };
         snapshots += outcome.unwrap_or_else(|panic| {
             eprintln!("with HEARTH_SNAPSHOT_SEED={seed}");
             std::panic::resume_unwind(panic)
         });
     }
-    eprintln!("MEASURED: {operations} operations, {snapshots} snapshots");
+    eprintln!(
+        "MEASURED: {operations} operations, {encrypted} of them on encrypted disks, {snapshots} snapshots"
+    );
     assert!(snapshots * 200 > operations, "{snapshots} snapshots");
 }
 

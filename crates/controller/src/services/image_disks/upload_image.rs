@@ -93,6 +93,7 @@ pub(super) async fn upload_image(
         size,
         digest,
         snapshot: snapshot.clone(),
+        encryption: None,
         devices: vec![ImageDevice::root(size, Some(snapshot.clone()))],
         source: None,
         failure: String::new(),

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::devices::{self, Asked};
 use super::{check_name, name_is_free};
 use crate::app::App;
+use crate::keys;
 use crate::services::image_disks::{boot_mode, limits, look};
 use crate::services::input;
 use crate::services::volumes::devices::Slot;
@@ -38,12 +39,16 @@ pub(super) async fn register(
     let asked = devices::asked(&request.block_device_mappings)?;
     let root = root(&request.root_device_name, &asked)?;
     let scope = app.scope();
-    let (disk, totals) = {
+    let (disk, own_encryption, totals) = {
         let state = app.state();
         name_is_free(&state, &scope, &request.name)?;
         let (_, snapshot) = own_devices(&state, &asked, &root)?;
         let disk = snapshot.disk().cloned();
-        (disk, limits::totals(&state, scope.account_id()))
+        let encryption = snapshot.encryption.clone();
+        if let Some(encryption) = &encryption {
+            keys::usable(&state, encryption, scope.region())?;
+        }
+        (disk, encryption, limits::totals(&state, scope.account_id()))
     };
     let disk = disk.ok_or_else(|| {
         devices::refused(format!(
@@ -58,7 +63,7 @@ pub(super) async fn register(
         return Err(ApiError::dry_run());
     }
     let id = Id::new(Kind::Image).to_string();
-    let (info, digest) = look::into(app, &id, &disk).await?;
+    let (info, digest) = look::into(app, &id, &disk, own_encryption.as_ref()).await?;
     let boot_mode = boot_mode::registered(asked_mode, &info)?;
     let config = app.config.clone();
     app.store
@@ -77,6 +82,7 @@ pub(super) async fn register(
                 size: disk.size,
                 digest,
                 snapshot: disk.name,
+                encryption: own_encryption,
                 devices,
                 source: None,
                 failure: String::new(),
