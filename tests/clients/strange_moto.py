@@ -31,6 +31,7 @@ OF_REGIONS = {
     "test_instance_type_offerings",
     "test_retrieved_snapshots_must_contain_their_tags",
     "test_search_for_many_snapshots",
+    "test_settings",
 }
 
 FILES = [

@@ -93,7 +93,8 @@ fn change(request: &ModifyImageAttributeRequest) -> Result<Change, ApiError> {
         request.attribute.as_str(),
     ) {
         (Some(_), Some(_), _) => Err(ApiError::combination("LaunchPermission", "Description")),
-        (Some(given), None, "" | "launchPermission") => Ok(Change::Permissions(sharing::Change {
+        // Ansible names it as its member, which EC2 admits.
+        (Some(given), None, "" | "launchPermission" | "LaunchPermission") => Ok(Change::Permissions(sharing::Change {
             add: named(&given.add),
             remove: named(&given.remove),
         })),

@@ -174,7 +174,7 @@ for ebs in mapped(away, far).values():
         assert (found["State"], found["Tags"]) == ("completed", [{"Key": "of", "Value": "snapshot"}]), found
 
 # Whoever may launch an image gets its volumes, and no right to its snapshots.
-ec2.modify_image_attribute(ImageId=made, LaunchPermission={"Add": [{"UserId": tenant_account}]})
+ec2.modify_image_attribute(ImageId=made, Attribute="LaunchPermission", LaunchPermission={"Add": [{"UserId": tenant_account}]})
 theirs = launch(made, tenant)
 wait("instance_running", ec2=tenant, InstanceIds=[theirs])
 assert volumes(theirs, tenant)["/dev/sdf"]["SnapshotId"] == data
