@@ -13,7 +13,8 @@ use hearth_api::client::{Transport, channel};
 use hearth_api::v1::{
     self, hosts_client::HostsClient, image_disks_client::ImageDisksClient, images_client::ImagesClient,
     instances_client::InstancesClient, key_pairs_client::KeyPairsClient,
-    security_groups_client::SecurityGroupsClient, watch_client::WatchClient,
+    security_groups_client::SecurityGroupsClient, snapshots_client::SnapshotsClient,
+    volumes_client::VolumesClient, watch_client::WatchClient,
 };
 
 use crate::guest::Guest;
@@ -42,14 +43,24 @@ rm -rf "$1"
 
 /// Uploads a disk as an AMI, without its holes. Answers the AMI's id.
 pub async fn upload_image(
+    images: ImageDisksClient<Transport>,
+    name: &str,
+    bytes: &[u8],
+) -> Result<String, tonic::Status> {
+    upload_sparse(images, name, bytes, bytes.len() as u64).await
+}
+
+/// The same of a disk of `size` bytes, whose end is a hole.
+async fn upload_sparse(
     mut images: ImageDisksClient<Transport>,
     name: &str,
     bytes: &[u8],
+    size: u64,
 ) -> Result<String, tonic::Status> {
     use v1::upload_image_request::{Chunk, Parameters, Part};
     let mut parts = vec![Part::Parameters(Parameters {
         name: name.into(),
-        size: bytes.len() as i64,
+        size: size as i64,
         ..Default::default()
     })];
     for (index, data) in bytes.chunks(1 << 20).enumerate() {
@@ -275,6 +286,14 @@ impl Cloud {
         Ok(ImageDisksClient::new(self.channel().await?))
     }
 
+    pub async fn volumes(&self) -> Result<VolumesClient<Transport>> {
+        Ok(VolumesClient::new(self.channel().await?))
+    }
+
+    pub async fn snapshots(&self) -> Result<SnapshotsClient<Transport>> {
+        Ok(SnapshotsClient::new(self.channel().await?))
+    }
+
     /// The port of AWS's tools, as they are told it.
     pub fn ec2_endpoint(&self) -> Result<String> {
         let text = std::fs::read_to_string(self.path("controller/endpoints.json"))?;
@@ -346,6 +365,11 @@ impl Cloud {
         let images = self.image_disks().await;
         let images = images.map_err(|e| tonic::Status::unavailable(format!("{e:#}")))?;
         upload_image(images, name, &bytes).await
+    }
+
+    /// An AMI of `size` bytes that begins with these.
+    pub async fn register_sparse(&self, name: &str, bytes: &[u8], size: u64) -> Result<String> {
+        Ok(upload_sparse(self.image_disks().await?, name, bytes, size).await?)
     }
 
     pub async fn make_group(&self, name: &str) -> Result<String> {

@@ -2,14 +2,16 @@
 //!
 //! - vCPUs: online CPUs times the overcommit; CPU time is shared, so more than one per CPU is useful.
 //! - Memory: the machine's total less a reserve for the host itself. Never overcommitted.
-//! - Disk: what is free on the data directory's file system plus what volumes have already taken of it.
-//!   Claims are by a volume's full size though volumes are sparse, so a host that is filled to its capacity
-//!   can still hold every byte that its guests may write.
+//! - Disk: what is free on the data directory's file system plus what volumes have already taken of it, times the
+//!   overcommit. Claims are by a volume's full size though volumes are sparse: without overcommit a host that is filled to
+//!   its capacity can still hold every byte that its guests may write. With it, a host whose file system is nearly full
+//!   ([`FULL`]) offers nothing more.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use hearth_api::agent::Capacity;
+use rustix::fs::StatVfs;
 
 use crate::paths::DataDir;
 
@@ -17,7 +19,11 @@ use crate::paths::DataDir;
 pub struct Reserve {
     pub vcpu_overcommit: u32,
     pub memory_mib: u64,
+    pub disk_overcommit: u32,
 }
+
+/// Parts of the file system that are free, of 100, at which a host with overcommit takes no more volumes.
+const FULL: u64 = 5;
 
 /// Measures; blocks for a moment.
 ///
@@ -29,7 +35,7 @@ pub fn measure(dir: &DataDir, reserve: Reserve) -> std::io::Result<Capacity> {
     let total_mib = total_memory_kib()? / 1024;
     let disk = rustix::fs::statvfs(dir.root())?;
     let taken = allocated(&dir.volumes());
-    let disk_bytes = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(taken);
+    let disk_bytes = offered(&disk, taken, reserve.disk_overcommit);
     Ok(Capacity {
         vcpus: cpus.saturating_mul(reserve.vcpu_overcommit),
         memory_mib: total_mib.saturating_sub(reserve.memory_mib),
@@ -37,6 +43,16 @@ pub fn measure(dir: &DataDir, reserve: Reserve) -> std::io::Result<Capacity> {
         disk_bytes: disk_bytes & !((1 << 30) - 1),
         cpus,
     })
+}
+
+/// Bytes.
+fn offered(disk: &StatVfs, taken: u64, overcommit: u32) -> u64 {
+    let is_full = disk.f_bavail < disk.f_blocks / 100 * FULL;
+    let there = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(taken);
+    match overcommit > 1 && is_full {
+        true => 0,
+        false => there.saturating_mul(overcommit.into()),
+    }
 }
 
 fn total_memory_kib() -> std::io::Result<u64> {
@@ -61,4 +77,30 @@ fn allocated(path: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_with_overcommit_takes_nothing_more_when_its_disk_is_nearly_full() {
+        let mut disk = rustix::fs::statvfs("/").unwrap();
+        (disk.f_blocks, disk.f_frsize) = (1000, 4096);
+        for (free, overcommit, expected) in [
+            (400, 1, 410 * 4096),
+            (400, 3, 3 * 410 * 4096),
+            (50, 3, 3 * 60 * 4096),
+            (49, 3, 0),
+            (49, 1, 59 * 4096),
+            (400, u32::MAX, u64::from(u32::MAX) * 410 * 4096),
+        ] {
+            disk.f_bavail = free;
+            assert_eq!(
+                offered(&disk, 10 * 4096, overcommit),
+                expected,
+                "{free} free, times {overcommit}"
+            );
+        }
+    }
 }

@@ -112,6 +112,11 @@ struct AgentArgs {
     /// MiB of memory that are kept for the host itself.
     #[arg(long, env = "HEARTH_AGENT_MEMORY_RESERVE_MIB", default_value_t = 512)]
     memory_reserve_mib: u64,
+    /// Bytes that volumes may claim for each byte of the disk: volumes take what was written of them. Above 1, guests can fill the
+    /// disk, and those that write get errors then; with less than 5 percent free the host takes no more volumes.
+    #[arg(long, env = "HEARTH_AGENT_DISK_OVERCOMMIT", default_value_t = 1, value_name = "TIMES",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    disk_overcommit: u32,
     /// Networks of the host, or behind it, that guests may reach: CIDR blocks. Without them guests reach the internet, and
     /// neither private networks (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10) nor any network that the host
     /// has a route to besides its default route.
@@ -248,6 +253,7 @@ fn config(args: AgentArgs) -> anyhow::Result<Config> {
         reserve: Reserve {
             vcpu_overcommit: args.vcpu_overcommit,
             memory_mib: args.memory_reserve_mib,
+            disk_overcommit: args.disk_overcommit,
         },
         image_cache_percent: args.image_cache_percent,
         monitor,

@@ -17,9 +17,6 @@ use crate::store::Store;
 use crate::vault::Vault;
 use crate::views::Cloud;
 
-/// In the repository's directory.
-pub const UPLOADS: &str = "uploads";
-
 #[derive(Debug)]
 pub struct App {
     pub config: Config,
@@ -70,6 +67,6 @@ impl App {
 
     /// Where disks are while they are being uploaded.
     pub fn uploads_dir(&self) -> PathBuf {
-        self.config.repository_dir().join(UPLOADS)
+        self.config.uploads_dir()
     }
 }

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hearth_api::endpoint::DEFAULT_SOCKET;
+use hearth_repository::Place;
 use ipnet::Ipv4Net;
 
 use crate::store::DatabaseUrl;
+
+const UPLOADS: &str = "uploads";
 
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -25,10 +28,12 @@ pub struct Config {
     #[arg(long, env = "HEARTH_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
 
-    /// Where the AMIs' disks are, cut into chunks that are compressed and kept once: repository in the data directory. Several
-    /// hearthd that share a database share this directory too.
-    #[arg(long, env = "HEARTH_REPOSITORY", value_name = "DIRECTORY")]
-    pub repository: Option<PathBuf>,
+    /// Where AMIs and snapshots are, cut into chunks that are compressed and kept once: a directory, or s3://BUCKET/PREFIX of a
+    /// store that speaks S3's protocol, whose endpoint and credentials are in the environment (AWS_ENDPOINT_URL_S3, AWS_REGION,
+    /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY). Unless told: repository in the data directory. Several hearthd that share a
+    /// database share it too.
+    #[arg(long, env = "HEARTH_REPOSITORY", value_name = "DIRECTORY|s3://BUCKET/PREFIX")]
+    pub repository: Option<Place>,
 
     /// The Unix socket of the API. Members of its group may call: the group that hearthd runs as.
     #[arg(long, env = "HEARTH_SOCKET", default_value = DEFAULT_SOCKET)]
@@ -161,10 +166,17 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Where the AMIs' disks are.
-    pub fn repository_dir(&self) -> PathBuf {
-        let own = || self.data_dir.join("repository");
+    pub fn repository(&self) -> Place {
+        let own = || Place::Directory(self.data_dir.join("repository"));
         self.repository.clone().unwrap_or_else(own)
+    }
+
+    /// Where disks are while they are being uploaded: in the repository's directory, or the data directory.
+    pub fn uploads_dir(&self) -> PathBuf {
+        match self.repository() {
+            Place::Directory(directory) => directory.join(UPLOADS),
+            Place::Bucket { .. } => self.data_dir.join(UPLOADS),
+        }
     }
 
     /// # Errors

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -63,13 +64,31 @@ async fn lead(store: &Store, layout: &Layout, data_dir: &Path) -> anyhow::Result
 }
 
 /// Between looks at a cloud that its leader has not made yet.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// For the repository's first answer. Instances need it less than they need `hearthd`.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 /// At the beginning of a term, before anything else.
 ///
 /// # Errors
-/// The store fails, or the repository cannot be read.
+/// The store fails, or the repository cannot be read, or is another cloud's. That it cannot be reached is no error.
 pub async fn take_over(app: &App) -> anyhow::Result<()> {
+    let claim = app.repository.claim(&app.cloud.owner_id);
+    let why = match tokio::time::timeout(FIRST_ANSWER, claim).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) if error.is_passing() => Some(format!("{:#}", anyhow::Error::from(error))),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => Some(format!("no answer in {} s", FIRST_ANSWER.as_secs())),
+    };
+    if let Some(why) = why {
+        let place = app.config.repository();
+        tracing::warn!(
+            why,
+            "the repository {place} cannot be reached: images and snapshots have to wait for it"
+        );
+        return Ok(());
+    }
     janitor::sweep(app).await?;
     earlier::take_in(app).await
 }

@@ -20,7 +20,7 @@ use tonic::transport::Server;
 use tower::Layer as _;
 use tower::layer::layer_fn;
 
-use crate::app::{App, UPLOADS};
+use crate::app::App;
 use crate::config::Config;
 use crate::credentials::{AccessKeys, KnownRegions};
 use crate::door::calls::Calls;
@@ -111,14 +111,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .mode(0o700)
         .create(&dir)
         .with_context(|| format!("making {}", dir.display()))?;
-    let repository = config.repository_dir();
-    let uploads = repository.join(UPLOADS);
+    let uploads = config.uploads_dir();
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&uploads)
         .with_context(|| format!("making {}", uploads.display()))?;
-    let repository = Repository::in_directory(&repository)?;
+    let repository = Repository::open(&config.repository())?;
     let lock = lock(&dir)?;
     let agent_listener = bind(config.agent_listen).await?;
     let agent_listen = agent_listener.local_addr()?;

@@ -15,6 +15,9 @@ pub enum Error {
     NoSuchSnapshot(String),
     #[error("a snapshot {0} with other contents is in the repository already")]
     Exists(String),
+    /// Each would remove what the other one needs.
+    #[error("the snapshot repository is that of another cloud, of account {owner}: name another place")]
+    Foreign { owner: String },
     #[error("'{0}' cannot name a snapshot: 1 to 64 lower-case letters, digits and dashes can")]
     BadName(String),
     /// The object is not there, or is not what was stored.
@@ -49,6 +52,18 @@ impl Error {
             cause = error.source();
         }
         false
+    }
+
+    /// Whether it may be otherwise in a while: the store cannot be reached, or is busy.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Store {
+                source: object_store::Error::Generic { .. },
+                ..
+            }
+        )
     }
 
     pub(crate) fn directory(doing: &'static str, path: &Path, source: std::io::Error) -> Self {

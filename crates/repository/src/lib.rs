@@ -11,6 +11,7 @@
 //! | `nodes/ab/cd...` | a node of a tree, by its BLAKE3 in key derivation mode |
 //! | `snapshots/NAME` | a [`Snapshot`], as JSON |
 //! | `pins/SESSION/N` | what a [`Writer`] relies on until its snapshot is there |
+//! | `owner` | whose it is |
 //! | `condemned` | what a collection is about to delete |
 //!
 //! A snapshot is there when its object is; everything that it names was durable before. Unfinished ones leave only what
@@ -33,6 +34,7 @@ mod error;
 mod name;
 mod objects;
 mod pins;
+mod place;
 mod reader;
 mod scrub;
 mod snapshot;
@@ -45,6 +47,7 @@ mod writer;
 pub use collect::Collected;
 pub use error::Error;
 pub use name::Id;
+pub use place::Place;
 pub use reader::Reader;
 pub use scrub::{Damage, Scrubbed};
 pub use snapshot::Snapshot;
@@ -106,6 +109,26 @@ impl Repository {
             directory: Some(path.to_owned()),
             ..Self::new(Arc::new(store))
         })
+    }
+
+    /// Makes the repository that of `owner`, unless it is another one's: who removes the snapshots that it does not know asks
+    /// this before.
+    ///
+    /// # Errors
+    /// It is another one's, or the store fails.
+    pub async fn claim(&self, owner: &str) -> Result<(), Error> {
+        let path = object_store::path::Path::from("owner");
+        let found = match self.objects.get(&path).await? {
+            None if self.objects.create(&path, owner.to_owned().into()).await? => return Ok(()),
+            None => self.objects.get(&path).await?.unwrap_or_default(),
+            Some(found) => found,
+        };
+        match found == owner {
+            true => Ok(()),
+            false => Err(Error::Foreign {
+                owner: String::from_utf8_lossy(&found).chars().take(64).collect(),
+            }),
+        }
     }
 
     /// Begins a snapshot: of a blank disk, or of what has changed since `base` was made. `base` may be deleted meanwhile.

@@ -313,7 +313,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     hearthd.kill();
     let stored = hearthd.repository().write(None).await.unwrap();
     stored.finish("snap-00000000000000001", 1 << 20).await.unwrap();
-    std::fs::write(hearthd.data().join("repository/uploads/notes.txt"), "somebody's").unwrap();
+    std::fs::write(hearthd.uploads().join("notes.txt"), "somebody's").unwrap();
     hearthd.spawn();
     assert_eq!(hearthd.images(), ["notes.txt"]);
 }

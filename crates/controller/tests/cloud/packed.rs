@@ -1,6 +1,6 @@
 //! Uploads of other formats than raw.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use hearth_api::v1;
@@ -20,15 +20,8 @@ fn made(out: &Path, tool: &str, arguments: &[&str]) -> Vec<u8> {
 }
 
 /// Names of the chunks in the repository, which are their digests.
-fn chunks(hearthd: &Hearthd) -> Vec<PathBuf> {
-    let room = hearthd.data().join("repository/chunks");
-    let mut names: Vec<PathBuf> = std::fs::read_dir(room)
-        .unwrap()
-        .flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    names.sort();
-    names
+fn chunks(hearthd: &Hearthd) -> Vec<String> {
+    hearthd.objects("chunks")
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -123,6 +116,6 @@ async fn packed_disks_become_the_same_ami() {
         );
     }
     assert!(chunks(&hearthd) == stored, "something was kept");
-    let uploads = std::fs::read_dir(hearthd.data().join("repository/uploads")).unwrap();
+    let uploads = std::fs::read_dir(hearthd.uploads()).unwrap();
     assert_eq!(uploads.count(), 0, "a file was left");
 }

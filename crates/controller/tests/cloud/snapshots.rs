@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use crate::support::{Cloud, Host, SOON, Session, ZONE, begin, code, ended, parts, seen, store};
 
-async fn create_volume(cloud: &Cloud, gib: i32, snapshot: &str) -> Result<v1::Volume, Status> {
+pub async fn create_volume(cloud: &Cloud, gib: i32, snapshot: &str) -> Result<v1::Volume, Status> {
     let request = v1::CreateVolumeRequest {
         availability_zone: ZONE.into(),
         size: (gib > 0).then_some(gib),
@@ -45,7 +45,7 @@ async fn create(cloud: &Cloud, volume: &str) -> Result<v1::Snapshot, Status> {
     Ok(made.into_inner())
 }
 
-async fn delete(cloud: &Cloud, id: &str) -> Result<(), Status> {
+pub async fn delete(cloud: &Cloud, id: &str) -> Result<(), Status> {
     let request = v1::DeleteSnapshotRequest {
         snapshot_id: id.into(),
         dry_run: false,
@@ -78,7 +78,7 @@ async fn snapshot(cloud: &Cloud, id: &str) -> v1::Snapshot {
     all.into_iter().find(|told| told.snapshot_id == id).unwrap()
 }
 
-async fn until(cloud: &Cloud, id: &str, expected: impl Fn(&v1::Snapshot) -> bool) -> v1::Snapshot {
+pub async fn until(cloud: &Cloud, id: &str, expected: impl Fn(&v1::Snapshot) -> bool) -> v1::Snapshot {
     let begin = Instant::now();
     loop {
         let told = snapshot(cloud, id).await;
@@ -91,7 +91,7 @@ async fn until(cloud: &Cloud, id: &str, expected: impl Fn(&v1::Snapshot) -> bool
 }
 
 /// An instance that runs with a volume, as its host says of it.
-async fn running_with(cloud: &Cloud, session: &mut Session) -> (String, String) {
+pub async fn running_with(cloud: &Cloud, session: &mut Session) -> (String, String) {
     let launched = cloud.run(cloud.request(1)).await.unwrap().instances.remove(0);
     let instance = launched.instance_id;
     session
@@ -130,7 +130,7 @@ async fn running_with(cloud: &Cloud, session: &mut Session) -> (String, String) 
 }
 
 /// All instances run with all of their volumes.
-async fn say_running(session: &mut Session) {
+pub async fn say_running(session: &mut Session) {
     let observations: Vec<InstanceObservation> = session
         .kept()
         .instances
@@ -141,7 +141,7 @@ async fn say_running(session: &mut Session) {
 }
 
 /// Asks for a snapshot, and answers as its host does when its point in time has come.
-async fn frozen(cloud: &Cloud, session: &mut Session, volume: &str) -> (String, SnapshotIntent) {
+pub async fn frozen(cloud: &Cloud, session: &mut Session, volume: &str) -> (String, SnapshotIntent) {
     let call = async { create(cloud, volume).await.unwrap() };
     let host = async {
         let intents = session

@@ -1,11 +1,13 @@
 //! A real `hearthd` process in a directory of its own, and a host agent that only pretends to run instances.
 
+use futures::TryStreamExt as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_api::agent::control_plane_client::ControlPlaneClient;
@@ -23,15 +25,22 @@ use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
 use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
 use hearth_api::{ApiError, Client, deltas, v1};
 use hearth_repository::{CHUNK, Repository};
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Status, Streaming};
 
+use crate::weed;
+
 /// For whatever must happen, on a machine that is busy.
 pub const SOON: Duration = Duration::from_secs(30);
 
 pub const ZONE: &str = "local-1a";
+
+/// Names the variable with the server in whose bucket every repository is, which has no other place.
+pub const ENDPOINT: &str = "HEARTH_TEST_S3";
 
 pub const ROOT_DEVICE: &str = "/dev/vda";
 
@@ -42,6 +51,29 @@ pub struct Hearthd {
     agent_listen: String,
     /// Descriptors that it may have.
     files: Option<u32>,
+    /// Where its repository is, if that is no directory.
+    bucket: Option<Bucket>,
+}
+
+/// A place of its own in the bucket of a server.
+#[derive(Clone)]
+struct Bucket {
+    endpoint: String,
+    prefix: String,
+}
+
+impl Bucket {
+    fn at(endpoint: &str, dir: &TempDir) -> Self {
+        let name = dir.path().file_name().unwrap();
+        Self {
+            endpoint: endpoint.to_owned(),
+            prefix: name.to_str().unwrap().to_owned(),
+        }
+    }
+
+    fn store(&self) -> Arc<dyn ObjectStore> {
+        weed::bucket(&self.endpoint, &self.prefix)
+    }
 }
 
 impl Hearthd {
@@ -76,9 +108,21 @@ impl Hearthd {
         hearthd
     }
 
+    /// With its repository in a bucket of a server.
+    pub fn storing_at(endpoint: &str) -> Self {
+        let mut hearthd = Self::unborn(&[], None);
+        hearthd.bucket = Some(Bucket::at(endpoint, &hearthd.dir));
+        hearthd.spawn();
+        hearthd
+    }
+
     fn unborn(arguments: &[&str], files: Option<u32>) -> Self {
+        let endpoint = std::env::var(ENDPOINT).ok();
+        let endpoint = endpoint.filter(|_| !arguments.contains(&"--repository"));
+        let dir = TempDir::with_prefix("hearthd-").unwrap();
         Self {
-            dir: TempDir::with_prefix("hearthd-").unwrap(),
+            bucket: endpoint.map(|endpoint| Bucket::at(&endpoint, &dir)),
+            dir,
             child: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             agent_listen: "127.0.0.1:0".into(),
@@ -86,8 +130,31 @@ impl Hearthd {
         }
     }
 
+    /// Another cloud that has its repository where `other` has it. It does not start; answers what it says.
+    pub fn refused_beside(other: &Self) -> String {
+        let mut hearthd = Self::unborn(&[], None);
+        hearthd.bucket = other.bucket.clone();
+        let ended = hearthd.launch().wait().unwrap();
+        assert!(!ended.success(), "{}", hearthd.log());
+        hearthd.log()
+    }
+
     /// Where it was before.
     pub fn spawn(&mut self) {
+        let mut child = self.launch();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let mut words = line.split_whitespace();
+        assert_eq!(words.next(), Some("ready"), "{}", self.log());
+        let value = |word: Option<&str>| word.unwrap().split_once('=').unwrap().1.to_owned();
+        assert_eq!(value(words.next()), self.socket().to_str().unwrap());
+        self.agent_listen = value(words.next());
+        self.child = Some(child);
+    }
+
+    fn launch(&self) -> Child {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -100,8 +167,17 @@ impl Hearthd {
         if let Some(files) = self.files {
             command.arg("prlimit").arg(format!("--nofile={files}:{files}"));
         }
-        let mut child = command
-            .arg(hearthd)
+        if let Some(Bucket { endpoint, .. }) = &self.bucket {
+            command
+                .env("AWS_ENDPOINT_URL_S3", endpoint)
+                .env("AWS_ACCESS_KEY_ID", weed::ACCESS_KEY)
+                .env("AWS_SECRET_ACCESS_KEY", weed::SECRET_KEY);
+        }
+        command.arg(hearthd);
+        if let Some(Bucket { prefix, .. }) = &self.bucket {
+            command.args(["--repository", &format!("s3://{}/{prefix}", weed::BUCKET)]);
+        }
+        command
             // Tests call as often as they like; those of the rate say which.
             .env("HEARTH_REQUEST_RATE_PERCENT", "0")
             .arg("--data-dir")
@@ -113,17 +189,7 @@ impl Hearthd {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let mut words = line.split_whitespace();
-        assert_eq!(words.next(), Some("ready"), "{}", self.log());
-        let value = |word: Option<&str>| word.unwrap().split_once('=').unwrap().1.to_owned();
-        assert_eq!(value(words.next()), self.socket().to_str().unwrap());
-        self.agent_listen = value(words.next());
-        self.child = Some(child);
+            .unwrap()
     }
 
     /// SIGKILL.
@@ -149,34 +215,53 @@ impl Hearthd {
         self.dir.path().join("data")
     }
 
+    /// Snapshots in the repository, and disks that are being uploaded.
     pub fn images(&self) -> Vec<String> {
-        let repository = self.data().join("repository");
-        let rooms = ["snapshots", "uploads"].map(|room| std::fs::read_dir(repository.join(room)));
-        let entries = rooms.into_iter().flatten().flatten();
-        entries
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect()
+        let entries = std::fs::read_dir(self.uploads()).unwrap();
+        let uploads = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        self.objects("snapshots").into_iter().chain(uploads).collect()
+    }
+
+    pub fn uploads(&self) -> PathBuf {
+        match self.bucket {
+            Some(_) => self.data().join("uploads"),
+            None => self.data().join("repository/uploads"),
+        }
     }
 
     pub fn repository(&self) -> Repository {
-        Repository::in_directory(&self.data().join("repository")).unwrap()
+        match &self.bucket {
+            Some(bucket) => Repository::new(bucket.store()),
+            None => Repository::in_directory(&self.data().join("repository")).unwrap(),
+        }
     }
 
-    /// Objects in a room of the repository.
+    /// How many objects are in a room of the repository.
     pub fn stored(&self, room: &str) -> usize {
-        fn files(dir: &Path) -> usize {
-            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            entries
-                .map(|entry| {
-                    if entry.path().is_dir() {
-                        files(&entry.path())
-                    } else {
-                        1
-                    }
-                })
-                .sum()
-        }
-        files(&self.data().join("repository").join(room))
+        self.objects(room).len()
+    }
+
+    /// The last parts of the names of the objects in a room of the repository, in their order.
+    pub fn objects(&self, room: &str) -> Vec<String> {
+        let store: Arc<dyn ObjectStore> = match &self.bucket {
+            Some(bucket) => bucket.store(),
+            None => Arc::new(LocalFileSystem::new_with_prefix(self.data().join("repository")).unwrap()),
+        };
+        let room = object_store::path::Path::from(room);
+        // Some tests look while they block.
+        let listed = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let all = store.list(Some(&room)).try_collect::<Vec<_>>();
+            runtime.unwrap().block_on(all).unwrap()
+        });
+        let mut names: Vec<String> = listed
+            .join()
+            .unwrap()
+            .into_iter()
+            .map(|object| object.location.filename().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
     }
 
     /// The disk of the only image that there is.
@@ -852,7 +937,10 @@ impl Cloud {
     }
 
     pub async fn with(arguments: &[&str]) -> Option<Self> {
-        let hearthd = Hearthd::with(arguments);
+        Self::of(Hearthd::with(arguments)).await
+    }
+
+    pub async fn of(hearthd: Hearthd) -> Option<Self> {
         let disk = disk(hearthd.dir.path())?;
         let client = hearthd.client().await;
         let image_id = register(&client, "tiny", &disk).await.unwrap();

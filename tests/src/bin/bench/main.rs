@@ -15,6 +15,7 @@ mod resident;
 mod running;
 mod snapshot;
 mod stats;
+mod storage;
 mod streams;
 mod stub;
 mod wire;
@@ -34,6 +35,7 @@ fn main() -> Result<()> {
         "limits" => limits::run(),
         "net" => networks(&Monitor::all()?),
         "snapshot" => snapshot::run(&Monitor::all()?),
+        "storage" => storage::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "vmm" => {
             let monitors = Monitor::all()?;
             boot::run(&monitors)?;
@@ -41,7 +43,7 @@ fn main() -> Result<()> {
             disk::run(&monitors)?;
             networks(&monitors)
         }
-        _ => bail!("usage: scripts/bench boot|control|launch|vmm|disk|face|net|limits|snapshot"),
+        _ => bail!("usage: scripts/bench boot|control|launch|vmm|disk|face|net|limits|snapshot|storage"),
     }
 }
 

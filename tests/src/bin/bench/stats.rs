@@ -7,6 +7,10 @@ use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 pub struct Samples(Vec<f64>);
 
 impl Samples {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     pub fn add(&mut self, value: f64) {
         self.0.push(value);
     }
