@@ -24,14 +24,21 @@ import pytest
 from cloud import environment
 
 REGION = "us-east-1"
-# Tests that only look at regions. All others are in the one above, whichever they name: moto's AMIs are in every region, with
-# one id.
-OF_REGIONS = ("test_availability_zones_and_regions", "test_instance_type_offerings")
+# Files and tests that launch nothing in other regions. All others are in the one above, whichever they name: moto's AMIs are in
+# every region, with one id.
+OF_REGIONS = {
+    "test_availability_zones_and_regions",
+    "test_instance_type_offerings",
+    "test_retrieved_snapshots_must_contain_their_tags",
+    "test_search_for_many_snapshots",
+}
 
 FILES = [
     "account_attributes",
     "amis",
     "availability_zones_and_regions",
+    "ec2_integration",
+    "elastic_block_store",
     "general",
     "instance_type_offerings",
     "instance_types",
@@ -39,6 +46,7 @@ FILES = [
     "key_pairs",
     "regions",
     "security_groups",
+    "settings",
     "tags",
 ]
 LIST = pathlib.Path(__file__).with_name("moto_differences.txt")
@@ -122,8 +130,8 @@ def pytest_load_initial_conftests(early_config):
 
 
 def settle():
-    """moto's instances, images and snapshots are at once what they shall be. Those here are when their host has said so, which
-    is awaited."""
+    """moto's instances, images, snapshots and attachments are at once what they shall be, and its volumes are deleted at once.
+    Those here are when their host has said so, which is awaited."""
     call = botocore.client.BaseClient._make_api_call
     results = {
         "RunInstances": "Instances",
@@ -141,6 +149,12 @@ def settle():
         while describe and time.monotonic() < deadline:
             [found] = call(self, describe, {f"{id}s": [answer[id]]})[f"{id.removesuffix('Id')}s"]
             if found["State"] != "pending":
+                break
+            time.sleep(0.02)
+        while operation in ("AttachVolume", "DetachVolume", "DeleteVolume") and time.monotonic() < deadline:
+            volumes = [v for v in call(self, "DescribeVolumes", {})["Volumes"] if v["VolumeId"] == parameters["VolumeId"]]
+            states = {v["State"] for v in volumes} | {told["State"] for v in volumes for told in v["Attachments"]}
+            if not states & {"attaching", "detaching", "deleting"}:
                 break
             time.sleep(0.02)
         if operation == "CreateImage":
@@ -209,7 +223,7 @@ def pytest_runtest_setup(item):
 
     settings.TEST_SERVER_MODE = not is_verified(item)
     item.config.clouds.fresh()
-    item.config.regions.are_named = item.path.stem in OF_REGIONS
+    item.config.regions.are_named = bool(OF_REGIONS & {item.path.stem, item.name})
 
 
 def pytest_terminal_summary(terminalreporter):

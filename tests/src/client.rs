@@ -1,7 +1,7 @@
-//! AWS's clients on a cloud of one simulated host.
+//! AWS's clients: scripts of `clients`, also on a cloud of one simulated host.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::simulated::{Behaviour, Fleet, Hearthd};
@@ -46,21 +46,35 @@ pub async fn run(test: &str, python: &str, script: &str, own: impl FnOnce(&Path)
     let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
     let mut client = Command::new(interpreter);
     client
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script))
+        .arg(file(script))
         .arg(format!("http://{}", said["ec2_listen"].as_str().unwrap()))
         .arg(REGION)
         .arg(hearthd.data_dir().join("credentials"))
         .args(own(dir.path()))
         .arg(image);
+    figure(client, || hearthd.log_tail()).await;
+}
+
+/// A script of `clients`.
+pub fn file(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script)
+}
+
+/// Runs the command of a script. Answers what it prints.
+///
+/// # Panics
+/// It fails, or does not say its figure. `log` is told then.
+pub async fn figure(mut client: Command, log: impl FnOnce() -> String) -> String {
+    client.env("PYTHONDONTWRITEBYTECODE", "1");
     let output = tokio::task::spawn_blocking(move || client.output()).await;
     let output = output.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     println!("{said}");
     assert!(
         output.status.success() && said.contains("FIGURE"),
         "{said}{errors}{}",
-        hearthd.log_tail()
+        log()
     );
+    said
 }

@@ -118,6 +118,10 @@ impl Cloud {
         Ok(cloud)
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -173,6 +177,11 @@ impl Cloud {
 
     /// Lets the host join, with a token of its own.
     pub fn join(&self) -> Result<()> {
+        self.join_as("agent")
+    }
+
+    /// The same, of a host whose data directory has this name.
+    pub(crate) fn join_as(&self, name: &str) -> Result<()> {
         let token = run(Command::new(binary("hearthd")?)
             .args(["join-token", "--data-dir"])
             .arg(self.path("controller")))?
@@ -182,7 +191,7 @@ impl Cloud {
             .arg("join")
             .arg(format!("@{}", self.path("token").display()))
             .arg("--data-dir")
-            .arg(self.path("agent")))?;
+            .arg(self.path(name)))?;
         Ok(())
     }
 
@@ -250,7 +259,7 @@ impl Cloud {
         child.as_ref().map(Child::id)
     }
 
-    fn log(&self, name: &str) -> Result<File> {
+    pub(crate) fn log(&self, name: &str) -> Result<File> {
         Ok(File::options().create(true).append(true).open(self.path(name))?)
     }
 
@@ -530,11 +539,16 @@ impl Cloud {
     /// The guest of a running instance, once it has been ready after `boots` boots: the console goes on over
     /// starts.
     pub async fn guest_after(&self, instance_id: &str, boots: usize) -> Result<Guest> {
+        self.guest_on(&self.host, instance_id, boots).await
+    }
+
+    /// The same, on another host of this machine.
+    pub async fn guest_on(&self, host: &HostNamespace, instance_id: &str, boots: usize) -> Result<Guest> {
         self.wait_for_state(instance_id, "running").await?;
         self.wait_for_console(instance_id, "hearth-tiny: ready", boots)
             .await?;
         let instance = self.describe(instance_id).await?;
-        Ok(Guest::new(self.host.name.clone(), self.path("key.pem"), instance))
+        Ok(Guest::new(host.name.clone(), self.path("key.pem"), instance))
     }
 
     pub async fn wait_for<T>(

@@ -11,10 +11,12 @@ mod guest;
 mod host;
 mod janitor;
 pub mod metal;
+mod second;
 pub mod simulated;
 mod skip;
 
 pub use cloud::{BOOT, Cloud, Daemon, binary, tcp_from, tcp_from_group, upload_image};
 pub use guest::Guest;
 pub use host::HostNamespace;
+pub use second::{Second, hosts};
 pub use skip::{can_run, skipped};

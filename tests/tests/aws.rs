@@ -33,20 +33,25 @@ async fn aws_hearth_and_grpc_call_from_afar() {
     run("aws_hearth_and_grpc_call_from_afar", PYTHON, "afar.py", own).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn terraform_sees_no_changes_in_what_it_has_made() {
+async fn terraform(test: &str, plan: &str) {
     let own = |dir: &Path| {
         let dir = dir.join("terraform");
         std::fs::create_dir(&dir).unwrap();
-        vec![dir.display().to_string()]
+        vec![dir.display().to_string(), plan.to_owned()]
     };
-    run(
-        "terraform_sees_no_changes_in_what_it_has_made",
-        PYTHON,
-        "terraform.py",
-        own,
-    )
-    .await;
+    run(test, PYTHON, "terraform.py", own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terraform_sees_no_changes_in_what_it_has_made() {
+    let name = "terraform_sees_no_changes_in_what_it_has_made";
+    terraform(name, "instances.tf").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terraform_sees_no_changes_in_volumes_snapshots_and_images() {
+    let name = "terraform_sees_no_changes_in_volumes_snapshots_and_images";
+    terraform(name, "storage.tf").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,8 +29,10 @@ use crate::volume::{self, VolumeError, create, io_error, open_file};
 const DIRTY: &str = "dirty";
 const FROZEN: &str = "frozen";
 const FAILED: &str = "failed";
-/// What the ids of snapshots begin with: their directories lie beside other files of their volume.
-const SNAPSHOT: &str = "snap-";
+/// What the ids of snapshots begin with, and of what is stored of a volume that leaves this host: their directories lie beside
+/// other files of their volume.
+const POINTS: [&str; 2] = ["snap-", MOVE];
+const MOVE: &str = "move-";
 
 /// What a monitor is given with a volume.
 #[derive(Debug)]
@@ -41,7 +43,12 @@ pub struct Tracking {
 }
 
 pub fn is_snapshot_id(id: &str) -> bool {
-    id.starts_with(SNAPSHOT) && is_plain_id(id)
+    POINTS.iter().any(|kind| id.starts_with(kind)) && is_plain_id(id)
+}
+
+/// Whether a volume that begins with this has come from another host.
+pub fn is_move_id(id: &str) -> bool {
+    id.starts_with(MOVE)
 }
 
 /// A volume of this host, in this boot of it.

@@ -46,6 +46,15 @@ pub enum VolumeError {
     #[error("volume {volume_id} is in use by another process on this host")]
     InUse { volume_id: String },
     #[error(
+        "what this host has of volume {volume_id} is of before it moved to another host, and is kept: it begins with \
+         '{found}', and the volume with '{asked}'"
+    )]
+    Old {
+        volume_id: String,
+        found: String,
+        asked: String,
+    },
+    #[error(
         "volume {volume_id} was attached again since: this host has seen attachment {seen}, and is asked for {asked}"
     )]
     Stale {
@@ -122,7 +131,7 @@ pub fn demand(dir: &DataDir, volume_id: &str) -> Result<(), VolumeError> {
 /// bytes. What is written to an encrypted one is, by whoever opens it. Blocks.
 ///
 /// # Errors
-/// The disk is full, or the files cannot be made.
+/// The disk is full, or the files cannot be made; or what there is begins with something else.
 pub fn ensure(
     dir: &DataDir,
     volume_id: &str,
@@ -134,6 +143,7 @@ pub fn ensure(
     let volume = dir.volume(volume_id);
     if volume.exists() {
         note_base(dir, volume_id, image_id)?;
+        check_base(&volume, volume_id, image_id)?;
         return grow(dir, volume_id, size);
     }
     // Under a name of its own first: a volume that has its name is whole.
@@ -220,6 +230,20 @@ pub fn note_base(dir: &DataDir, volume_id: &str, image_id: &str) -> Result<(), V
     write_base(&half_made, image_id)?;
     std::fs::rename(&half_made, volume.join(BASE)).map_err(|e| io_error("renaming", &half_made, e))?;
     sync_dir(&volume)
+}
+
+/// A volume begins with something else after each time that it has come from another host: what begins as before is a copy of
+/// before.
+fn check_base(volume: &Path, volume_id: &str, image_id: &str) -> Result<(), VolumeError> {
+    let found = image(volume)?;
+    match found == image_id {
+        true => Ok(()),
+        false => Err(VolumeError::Old {
+            volume_id: volume_id.to_owned(),
+            found,
+            asked: image_id.to_owned(),
+        }),
+    }
 }
 
 fn write_base(at: &Path, image_id: &str) -> Result<(), VolumeError> {
@@ -476,6 +500,26 @@ pub(crate) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_moved_volume_left_behind_is_not_the_volume() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::create(root.path()).unwrap();
+        let ensure = |base: &str, size| ensure(&dir, "vol-1", base, size, 1 << 20, false);
+        ensure("", 0).unwrap();
+        let refused = ensure("move-1", 1 << 20).unwrap_err();
+        assert!(
+            matches!(&refused, VolumeError::Old { found, asked, .. } if found.is_empty() && asked == "move-1"),
+            "{refused}"
+        );
+        assert!(dir.volume("vol-1").exists(), "it is kept");
+        ensure("", 0).unwrap();
+        // It is erased by the epoch of its leaving, and comes back with what it begins with now.
+        hold(&dir, "vol-1", 2).unwrap();
+        erase(&dir, "vol-1", 3).unwrap();
+        ensure("move-1", 1 << 20).unwrap();
+        assert!(matches!(ensure("", 0), Err(VolumeError::Old { .. })));
+    }
 
     #[test]
     fn a_volume_is_of_its_newest_attachment() {

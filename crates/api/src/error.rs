@@ -177,6 +177,21 @@ error_codes! {
     SerialConsoleAccessDisabledException = "SerialConsoleAccessDisabledException", FailedPrecondition;
     SerialConsoleSessionUnsupportedException = "SerialConsoleSessionUnsupportedException", FailedPrecondition;
 
+    // KMS, and keys of KMS in EC2.
+    NotFoundException = "NotFoundException", NotFound;
+    AlreadyExistsException = "AlreadyExistsException", AlreadyExists;
+    DisabledException = "DisabledException", FailedPrecondition;
+    KmsInvalidStateException = "KMSInvalidStateException", FailedPrecondition;
+    InvalidAliasNameException = "InvalidAliasNameException", InvalidArgument;
+    InvalidArnException = "InvalidArnException", InvalidArgument;
+    InvalidMarkerException = "InvalidMarkerException", InvalidArgument;
+    LimitExceededException = "LimitExceededException", ResourceExhausted;
+    NotAuthorizedException = "NotAuthorizedException", PermissionDenied;
+    TagException = "TagException", InvalidArgument;
+    UnsupportedOperationException = "UnsupportedOperationException", InvalidArgument;
+    InvalidKmsKeyNotFound = "InvalidKMSKey.NotFound", NotFound;
+    InvalidKmsKeyInvalidState = "InvalidKMSKey.InvalidState", FailedPrecondition;
+
     // Not enough of something.
     InsufficientInstanceCapacity = "InsufficientInstanceCapacity", ResourceExhausted;
     InsufficientCapacity = "InsufficientCapacity", ResourceExhausted;

@@ -1,6 +1,10 @@
 //! `hearthd backup` and `hearthd restore`: the database, the key that its secrets are sealed under, the certificate authority
 //! and the repository of the images' disks.
 //!
+//! Who has a backup has the cloud's secrets: the sealed ones are in the database, beside the key that opens them. Of what is
+//! encrypted under KMS keys the repository has ciphertext, the database the data keys and the keys' material, both sealed, and
+//! `seal.key` opens all of that. A key that was deleted after the backup is in it.
+//!
 //! A backup is a directory laid out as a data directory. It is of one moment: the database is copied by SQLite in one
 //! read transaction, and what is in the repository never changes, and is held there until it is copied.
 //!

@@ -3,17 +3,21 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::{Stream, TryStreamExt as _, stream};
 use hearth_image::Extents;
-use hearth_repository::{CHUNK, Error, Repository};
+use hearth_repository::{CHUNK, DataKey, Error, Reader, Repository};
 use prost::bytes::Bytes;
 use rustix::fs::FallocateFlags;
 use tokio::sync::mpsc;
 
 use crate::app::App;
+use crate::keys::{self, KeyError};
+use crate::state::Encryption;
 
-/// Chunks that are read ahead of the repository.
+/// Chunks that are read ahead of the repository, or of who asked for them.
 const AHEAD: usize = 4;
 
 /// What becomes of the file.
@@ -59,6 +63,26 @@ pub fn new_name() -> String {
     format!("snap-0{:016x}", rand::random::<u64>())
 }
 
+/// The data key of an encrypted disk in the repository, also of a KMS key that is not to be used for anything new.
+///
+/// # Errors
+/// The KMS key is gone, or a seal is broken.
+pub fn key(app: &App, encryption: &Encryption, region: &str) -> Result<Arc<DataKey>, KeyError> {
+    let opened = keys::open(&app.store.state(), &app.vault, encryption, region)?;
+    Ok(Arc::new(DataKey::new(&opened)))
+}
+
+/// The chunks of a disk that are not zeros, from a number on, in their order, with their numbers.
+pub fn chunks(reader: &Reader, first: u64) -> impl Stream<Item = Result<(u64, Bytes), Error>> + '_ {
+    let present = stream::try_unfold(first, async |index| {
+        let found = reader.next(index).await?;
+        Ok(found.map(|(index, id)| ((index, id), index + 1)))
+    });
+    present
+        .map_ok(move |(index, id)| async move { Ok((index, reader.named(id).await?)) })
+        .try_buffered(AHEAD)
+}
+
 /// Stores the first `size` bytes of a file as a snapshot, durably. Holes are not read.
 ///
 /// # Errors
@@ -72,7 +96,7 @@ pub async fn store(
 ) -> Result<(), StoreError> {
     let (sender, mut chunks) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || read(&file, size, source, &sender));
-    let mut writer = repository.write(None).await?;
+    let mut writer = repository.write(None, None).await?;
     while let Some((index, chunk)) = chunks.recv().await {
         writer.put(index, chunk).await?;
     }

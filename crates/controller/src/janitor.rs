@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use hearth_api::InstanceState;
 
 use crate::app::App;
-use crate::state::{ClientToken, DEREGISTERED, Image, Instance, Reservation, Snapshot, State, Tx, Volume};
+use crate::state::{
+    ClientToken, DEREGISTERED, Image, Instance, Move, Reservation, Snapshot, State, Tx, Volume,
+};
 use crate::store::{CommitError, now};
 
 /// Events are a feed, not an archive.
@@ -65,7 +67,9 @@ async fn tidy(app: &App, visible: Duration) -> anyhow::Result<usize> {
         .await?;
     let state = app.store.state();
     let ended = ended(&state, now - visible_ms);
-    let is_tidy = unused_images(&state).is_empty() && unused_snapshots(&state).is_empty();
+    let is_tidy = unused_images(&state).is_empty()
+        && unused_snapshots(&state).is_empty()
+        && unused_moves(&state).is_empty();
     if ended.is_empty() && is_tidy && old_tokens(&state, now).is_empty() {
         return Ok(0);
     }
@@ -162,7 +166,23 @@ fn unused_snapshots(state: &State) -> Vec<String> {
         .collect()
 }
 
-/// Removes images and snapshots that nothing needs. Answers the disks in the repository that nothing names any more.
+/// Moves that are over, and that no volume begins with any more.
+fn unused_moves(state: &State) -> Vec<String> {
+    state
+        .by(&Move::BY_STAGE, Move::SETTLED)
+        .filter(|row| !state.any_by(&Volume::BY_MOVE, &row.id))
+        .map(|row| row.id.clone())
+        .collect()
+}
+
+/// Whether anything names a disk in the repository.
+fn is_named(state: &State, disk: &str) -> bool {
+    state.any_by(&Snapshot::BY_DISK, disk)
+        || state.any_by(&Image::BY_DISK, disk)
+        || state.any_by(&Move::BY_DISK, disk)
+}
+
+/// Removes images, snapshots and moves that nothing needs. Answers the disks in the repository that nothing names any more.
 fn forget_disks(tx: &mut Tx<'_>) -> BTreeSet<String> {
     let images = unused_images(tx);
     let of_images = images.iter().filter_map(|id| tx.get::<Image>(id));
@@ -172,13 +192,15 @@ fn forget_disks(tx: &mut Tx<'_>) -> BTreeSet<String> {
     let of_snapshots = snapshots.iter().filter_map(|id| tx.get::<Snapshot>(id)?.disk());
     disks.extend(of_snapshots.map(|disk| disk.name.clone()));
     tx.remove_all::<Snapshot>(snapshots);
-    disks.retain(|disk| {
-        !disk.is_empty() && !tx.any_by(&Snapshot::BY_DISK, disk) && !tx.any_by(&Image::BY_DISK, disk)
-    });
+    let moves = unused_moves(tx);
+    let of_moves = moves.iter().filter_map(|id| tx.get::<Move>(id)?.disk());
+    disks.extend(of_moves.map(|disk| disk.name.clone()));
+    tx.remove_all::<Move>(moves);
+    disks.retain(|disk| !disk.is_empty() && !is_named(tx, disk));
     disks
 }
 
-/// At the beginning of a term: removes uploads that never ended, and disks that neither an image nor a snapshot names. Where
+/// At the beginning of a term: removes uploads that never ended, and disks that nothing names. Where
 /// several hearthd share the repository, young ones may be what another is still receiving.
 ///
 /// # Errors
@@ -190,7 +212,7 @@ pub async fn sweep(app: &App) -> anyhow::Result<()> {
     };
     let state = app.store.state();
     for disk in app.repository.older_snapshots(young).await? {
-        if !state.any_by(&Snapshot::BY_DISK, &disk) && !state.any_by(&Image::BY_DISK, &disk) {
+        if !is_named(&state, &disk) {
             tracing::info!(disk, "removing what an interrupted import or snapshot left");
             app.repository.delete(&disk).await?;
         }

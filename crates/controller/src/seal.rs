@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hearth_api::ApiError;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// It cannot be sealed or opened: a fault of the program, or a text that was not sealed under this key for this purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,8 +48,14 @@ impl SealingKey {
     /// # Errors
     /// The text is no key.
     pub fn read(text: &Secret) -> Result<Self, Broken> {
-        let bytes = hex::decode(&text.0).map_err(|_| Broken)?;
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| Broken)?;
+        let bytes = Zeroizing::new(hex::decode(&text.0).map_err(|_| Broken)?);
+        Self::of(&bytes)
+    }
+
+    /// # Errors
+    /// These are not 32 bytes.
+    pub fn of(bytes: &[u8]) -> Result<Self, Broken> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes).map_err(|_| Broken)?;
         Ok(Self(key))
     }
 
@@ -70,15 +77,15 @@ impl SealingKey {
     ///
     /// # Errors
     /// It has sealed no such thing.
-    pub fn open(&self, purpose: &str, sealed: &str) -> Result<Vec<u8>, Broken> {
-        let mut whole = BASE64_STANDARD.decode(sealed).map_err(|_| Broken)?;
+    pub fn open(&self, purpose: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Broken> {
+        let mut whole = Zeroizing::new(BASE64_STANDARD.decode(sealed).map_err(|_| Broken)?);
         let (nonce, sealed) = whole.split_at_mut_checked(NONCE_LEN).ok_or(Broken)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Broken)?;
         let opened = self
             .0
             .open_in_place(nonce, Aad::from(purpose), sealed)
             .map_err(|_| Broken)?;
-        Ok(opened.to_vec())
+        Ok(Zeroizing::new(opened.to_vec()))
     }
 }
 
@@ -101,8 +108,10 @@ impl SealedSecret {
     /// It was sealed under another key or for another purpose, or not at all.
     pub fn open(&self, key: &SealingKey, purpose: &str) -> Result<Secret, Broken> {
         let sealed = self.0.strip_prefix(MARK).ok_or(Broken)?;
-        let opened = key.open(purpose, sealed)?;
-        String::from_utf8(opened).map(Secret).map_err(|_| Broken)
+        let mut opened = key.open(purpose, sealed)?;
+        String::from_utf8(std::mem::take(&mut opened))
+            .map(Secret)
+            .map_err(|_| Broken)
     }
 
     /// The secret itself, in a database of before seals; empty where there was none.

@@ -35,7 +35,7 @@ use crate::pki::{self, Authority, CallersTls};
 use crate::store::bootstrap::Layout;
 use crate::store::{self, Standing, Store};
 use crate::views::Cloud;
-use crate::{credentials, janitor, leading, reconcile, services};
+use crate::{copies, credentials, janitor, leading, reconcile, services};
 
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -214,6 +214,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         }),
         tokio::spawn(janitor::run(Arc::clone(&app))),
         tokio::spawn(reconcile::run(Arc::clone(&app))),
+        tokio::spawn(copies::run(Arc::clone(&app))),
         tokio::spawn(leading::run(Arc::clone(&app), layout, term)),
     ];
     if let Some(listener) = ec2_listener {

@@ -9,8 +9,8 @@ use crate::catalog::instance_types;
 use crate::services::tell_profile;
 use crate::state::noun::tell_tags;
 use crate::state::{
-    Attachment, Image, Instance, NetworkInterface, Observation, Progress, SecurityGroup, State, Subnet,
-    Volume,
+    Attachment, Encryption, Image, Instance, NetworkInterface, Observation, Progress, SecurityGroup, State,
+    Subnet, Volume,
 };
 use hearth_api::zones;
 
@@ -28,10 +28,17 @@ pub const ARCHITECTURE: &str = "x86_64";
 /// EC2 has no word for KVM but `nitro`, which promises devices that Hearth does not have.
 pub const HYPERVISOR: &str = "xen";
 pub const VIRTUALIZATION: &str = "hvm";
+/// The one kind of enhanced networking that is told by its name.
+pub const SRIOV: &str = "simple";
 pub const ROOT_DEVICE_TYPE: &str = "ebs";
 pub const PLATFORM: &str = "Linux/UNIX";
 /// What EC2 calls its own account, to which public addresses belong that are not Elastic ones.
 const AMAZON: &str = "amazon";
+
+/// ARN of the KMS key of something encrypted in a region; empty where it is not.
+pub fn kms_key(encryption: Option<&Encryption>, region: &str) -> String {
+    encryption.map_or_else(String::new, |encryption| encryption.arn(region))
+}
 
 /// The instances of a reservation, in the order of their launch index.
 pub fn reservation(state: &State, reservation_id: &str) -> Vec<v1::Instance> {
@@ -301,6 +308,11 @@ pub fn private_dns_name(private_ip: &str, region: &str) -> String {
 /// What hostnames are made of, as filters have it: the private address.
 pub fn ip_name<T>(_: &T, into: &mut Values<'_>) {
     into.push("ip-name".into());
+}
+
+/// Empty: an image does not have the driver.
+pub fn sriov(has_driver: bool) -> &'static str {
+    if has_driver { SRIOV } else { "" }
 }
 
 /// A time where EC2's model has a text: `2026-11-27T09:30:00.000Z`.

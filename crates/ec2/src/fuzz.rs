@@ -92,8 +92,14 @@ fn parameters(input: &[u8]) {
 #[expect(clippy::expect_used, reason = "a fuzz target fails so")]
 fn object(input: &[u8]) {
     static CALLS: OnceLock<Calls> = OnceLock::new();
-    let calls =
-        CALLS.get_or_init(|| Calls::of(&[Service::Ssm, Service::ServiceQuotas, Service::Ec2InstanceConnect]));
+    let calls = CALLS.get_or_init(|| {
+        Calls::of(&[
+            Service::Ssm,
+            Service::Kms,
+            Service::ServiceQuotas,
+            Service::Ec2InstanceConnect,
+        ])
+    });
     calls.hold(input, json::message, |table, call, bytes| {
         let answer = json::answer(table, call, bytes)?;
         serde_json::from_str::<serde_json::Value>(&answer).expect("JSON");

@@ -13,16 +13,18 @@ pub enum Service {
     Iam,
     Sts,
     Ssm,
+    Kms,
     ServiceQuotas,
     Ec2InstanceConnect,
 }
 
 impl Service {
-    pub const ALL: [Service; 6] = [
+    pub const ALL: [Service; 7] = [
         Service::Ec2,
         Service::Iam,
         Service::Sts,
         Service::Ssm,
+        Service::Kms,
         Service::ServiceQuotas,
         Service::Ec2InstanceConnect,
     ];
@@ -34,6 +36,7 @@ impl Service {
             Service::Iam => "iam",
             Service::Sts => "sts",
             Service::Ssm => "ssm",
+            Service::Kms => "kms",
             Service::ServiceQuotas => "servicequotas",
             Service::Ec2InstanceConnect => "ec2-instance-connect",
         }
@@ -45,6 +48,7 @@ impl Service {
         match own {
             "Sts" => Service::Sts,
             "Ssm" => Service::Ssm,
+            "Kms" => Service::Kms,
             "ServiceQuotas" => Service::ServiceQuotas,
             "Ec2InstanceConnect" => Service::Ec2InstanceConnect,
             own if own.starts_with("Iam") => Service::Iam,
@@ -56,7 +60,7 @@ impl Service {
     pub fn speaks_json(self) -> bool {
         matches!(
             self,
-            Service::Ssm | Service::ServiceQuotas | Service::Ec2InstanceConnect
+            Service::Ssm | Service::Kms | Service::ServiceQuotas | Service::Ec2InstanceConnect
         )
     }
 
@@ -71,6 +75,7 @@ impl Service {
             Service::Iam => include_bytes!("../model/iam.json.gz"),
             Service::Sts => include_bytes!("../model/sts.json.gz"),
             Service::Ssm => include_bytes!("../model/ssm.json.gz"),
+            Service::Kms => include_bytes!("../model/kms.json.gz"),
             Service::ServiceQuotas => include_bytes!("../model/servicequotas.json.gz"),
             Service::Ec2InstanceConnect => include_bytes!("../model/ec2-instance-connect.json.gz"),
         }

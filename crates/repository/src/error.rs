@@ -15,6 +15,9 @@ pub enum Error {
     NoSuchSnapshot(String),
     #[error("a snapshot {0} with other contents is in the repository already")]
     Exists(String),
+    /// It is encrypted under another data key than the one that was given, or is not encrypted.
+    #[error("the snapshot {0} of the repository is not under the data key that was given")]
+    OtherKey(String),
     /// Each would remove what the other one needs.
     #[error("the snapshot repository is that of another cloud, of account {owner}: name another place")]
     Foreign { owner: String },

@@ -7,7 +7,7 @@
 //!
 //! | object | holds |
 //! |---|---|
-//! | `chunks/ab/cd...` | a chunk, by its BLAKE3 |
+//! | `chunks/ab/cd...` | a chunk, by its BLAKE3; an encrypted one by that under its data key |
 //! | `nodes/ab/cd...` | a node of a tree, by its BLAKE3 in key derivation mode |
 //! | `snapshots/NAME` | a [`Snapshot`], as JSON |
 //! | `pins/SESSION/N` | what a [`Writer`] relies on until its snapshot is there |
@@ -17,6 +17,12 @@
 //! A snapshot is there when its object is; everything that it names was durable before. Unfinished ones leave only what
 //! [`Repository::collect`] removes. Any store of the `object_store` crate will do whose answers are consistent, as those of
 //! S3 and of a local directory are.
+//!
+//! A disk may have a [data key](DataKey). Then its chunks are sealed, and their names are keyed: who has the store alone reads
+//! nothing, cannot tell whether a chunk is equal to one of another data key, and changes nothing that is not found when it is
+//! read. What it does see is how large a chunk is when it is compressed, which chunks are zeros, and which snapshots of one data
+//! key share chunks: nodes are not encrypted. So chunks are collected, copied and scrubbed without keys. A scrub finds what was
+//! damaged, lost or exchanged by the sum of what was stored; what somebody has forged is found when it is read under the key.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -31,6 +37,7 @@ use object_store::local::LocalFileSystem;
 mod codec;
 mod collect;
 mod error;
+mod key;
 mod name;
 mod objects;
 mod pins;
@@ -46,6 +53,7 @@ mod writer;
 
 pub use collect::Collected;
 pub use error::Error;
+pub use key::DataKey;
 pub use name::Id;
 pub use place::Place;
 pub use reader::Reader;
@@ -53,6 +61,7 @@ pub use scrub::{Damage, Scrubbed};
 pub use snapshot::Snapshot;
 pub use writer::{Writer, Written};
 
+use name::Name;
 use objects::Objects;
 use pins::Session;
 
@@ -131,20 +140,21 @@ impl Repository {
         }
     }
 
-    /// Begins a snapshot: of a blank disk, or of what has changed since `base` was made. `base` may be deleted meanwhile.
+    /// Begins a snapshot: of a blank disk, or of what has changed since `base` was made. `base` may be deleted meanwhile. `key`:
+    /// the disk's data key, if it is encrypted.
     ///
     /// # Errors
-    /// `base` is not there, or the store fails.
-    pub async fn write(&self, base: Option<&str>) -> Result<Writer, Error> {
-        Writer::begin(self.clone(), base).await
+    /// `base` is not there, or not under this key, or the store fails.
+    pub async fn write(&self, base: Option<&str>, key: Option<Arc<DataKey>>) -> Result<Writer, Error> {
+        Writer::begin(self.clone(), base, key).await
     }
 
-    /// Opens a snapshot for reading.
+    /// Opens a snapshot for reading. `key`: its data key, if it is encrypted.
     ///
     /// # Errors
-    /// It is not there, is damaged, or the store fails.
-    pub async fn read(&self, name: &str) -> Result<Reader, Error> {
-        Ok(Reader::new(self.clone(), self.snapshot(name).await?))
+    /// It is not there, is damaged, is not under this key, or the store fails.
+    pub async fn read(&self, name: &str, key: Option<Arc<DataKey>>) -> Result<Reader, Error> {
+        Reader::open(self.clone(), name, key).await
     }
 
     /// # Errors
@@ -201,17 +211,20 @@ impl Repository {
         self.objects.delete(vec![snapshot::path(name)?]).await
     }
 
-    /// A chunk, checked against its name.
+    /// Reads a chunk, and what is made of its bytes.
     ///
     /// # Errors
     /// It is not there, is damaged, or the store fails.
-    pub async fn chunk(&self, id: Id) -> Result<Bytes, Error> {
-        let name = name::Name::chunk(id);
+    async fn chunk<T: Send + 'static>(
+        &self,
+        id: Id,
+        make: impl FnOnce(&Bytes) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, Error> {
+        let name = Name::chunk(id);
         let stored = self.objects.get(&name.path()).await?;
         let stored = stored.ok_or_else(|| Error::missing(&name))?;
-        let chunk = tokio::task::spawn_blocking(move || codec::decode_chunk(id, &stored)).await;
-        chunk
-            .map_err(|_| Error::damaged(&name, "it cannot be decompressed"))?
+        let made = tokio::task::spawn_blocking(move || make(&stored)).await;
+        made.map_err(|_| Error::damaged(&name, "it cannot be decompressed"))?
             .map_err(|reason| Error::damaged(&name, reason))
     }
 }

@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use object_store::path::Path;
 
-use crate::CHUNK;
+use crate::key::DataKey;
 
 const NODE_CONTEXT: &str = "Hearth 2026-11-27 node of a snapshot's tree";
 
-/// BLAKE3 of a chunk, or of a node in key derivation mode: no chunk has the name of a node. Written in hex.
+/// BLAKE3 of a chunk, keyed where it is encrypted, or of a node in key derivation mode: no chunk has the name of a node. Written
+/// in hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id([u8; 32]);
 
@@ -20,14 +21,16 @@ impl Id {
         Self(*blake3::hash(chunk).as_bytes())
     }
 
-    pub(crate) fn of_node(node: &[u8]) -> Self {
-        Self(blake3::derive_key(NODE_CONTEXT, node))
+    /// Of a chunk's bytes; of an encrypted disk, under its data key.
+    pub(crate) fn under(key: Option<&DataKey>, chunk: &[u8]) -> Self {
+        match key {
+            Some(key) => key.name(chunk),
+            None => Self::of_chunk(chunk),
+        }
     }
 
-    /// Of a chunk of zeros, which is not stored.
-    pub(crate) fn of_zeros() -> Self {
-        static ZEROS: std::sync::LazyLock<Id> = std::sync::LazyLock::new(|| Id::of_chunk(&[0; CHUNK]));
-        *ZEROS
+    pub(crate) fn of_node(node: &[u8]) -> Self {
+        Self(blake3::derive_key(NODE_CONTEXT, node))
     }
 
     pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {

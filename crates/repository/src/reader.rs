@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::name::Id;
 use crate::tree::{BITS, LEVELS, Node};
-use crate::{CHUNK, Repository, Snapshot};
+use crate::{CHUNK, DataKey, Repository, Snapshot, codec};
 
 /// Nodes in memory, each at most 17 KiB: those of 128 GiB of data.
 const NODES: usize = 512;
@@ -18,16 +18,26 @@ const NODES: usize = 512;
 pub struct Reader {
     repository: Repository,
     snapshot: Snapshot,
+    key: Option<Arc<DataKey>>,
     nodes: Mutex<HashMap<Id, Arc<Node>>>,
 }
 
 impl Reader {
-    pub(crate) fn new(repository: Repository, snapshot: Snapshot) -> Self {
-        Self {
+    pub(crate) async fn open(
+        repository: Repository,
+        name: &str,
+        key: Option<Arc<DataKey>>,
+    ) -> Result<Self, Error> {
+        let snapshot = repository.snapshot(name).await?;
+        if snapshot.key.as_deref() != key.as_deref().map(DataKey::fingerprint) {
+            return Err(Error::OtherKey(name.to_owned()));
+        }
+        Ok(Self {
             repository,
             snapshot,
+            key,
             nodes: Mutex::default(),
-        }
+        })
     }
 
     #[must_use]
@@ -68,9 +78,19 @@ impl Reader {
     /// As [`Reader::chunk_id`], and of the chunk.
     pub async fn chunk(&self, index: u64) -> Result<Option<Bytes>, Error> {
         match self.chunk_id(index).await? {
-            Some(id) => self.repository.chunk(id).await.map(Some),
+            Some(id) => self.named(id).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// A chunk of the snapshot by its name.
+    ///
+    /// # Errors
+    /// It is not there, is damaged, or the store fails.
+    pub async fn named(&self, id: Id) -> Result<Bytes, Error> {
+        let key = self.key.clone();
+        let decode = move |stored: &Bytes| codec::decode_chunk(id, stored, key.as_deref());
+        self.repository.chunk(id, decode).await
     }
 
     /// The first chunk from `index` on that is not zeros, and its name. Parts that are zeros cost nothing.

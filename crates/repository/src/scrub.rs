@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
 use crate::error::Error;
 use crate::name::{Id, Name};
 use crate::tree::{LEVELS, Node};
-use crate::{AT_ONCE, Repository};
+use crate::{AT_ONCE, Repository, codec};
 
 /// An object that is not as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct Scrubbed {
 }
 
 impl Repository {
-    /// Reads and checks all that snapshots need. What is damaged is taken from `copy` where that has it. What hangs on a
+    /// Reads and checks all that snapshots need, without keys. What is damaged is taken from `copy` where that has it. What hangs on a
     /// damaged node is not known, and so not checked.
     ///
     /// # Errors
@@ -111,10 +112,13 @@ impl Repository {
         Ok((children, Some(damage)))
     }
 
-    /// Reads an object, checked against its name. A chunk has no children.
+    /// Reads an object, checked against its name, or against its sum if it is encrypted. A chunk has no children.
     async fn children(&self, name: Name) -> Result<Vec<Id>, Error> {
         match name.kind {
-            crate::name::Kind::Chunk => self.chunk(name.id).await.map(|_| Vec::new()),
+            crate::name::Kind::Chunk => {
+                let check = move |stored: &Bytes| codec::check_chunk(name.id, stored);
+                self.chunk(name.id, check).await.map(|()| Vec::new())
+            }
             crate::name::Kind::Node => {
                 let node = Node::load(&self.objects, name.id).await?;
                 Ok(node.children().iter().map(|(_, id)| *id).collect())

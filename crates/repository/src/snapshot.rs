@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub size: u64,
     /// The root of its tree; `None` where it is all zeros.
     pub root: Option<Id>,
+    /// Which data key it is encrypted under: its fingerprint, in hex. `None`: it is not encrypted.
+    pub key: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,6 +30,8 @@ struct Stored {
     chunk: usize,
     size: u64,
     root: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 pub(crate) fn path(name: &str) -> Result<Path, Error> {
@@ -47,6 +51,7 @@ impl Snapshot {
             chunk: CHUNK,
             size: self.size,
             root: self.root.map(|root| root.to_string()),
+            key: self.key.clone(),
         };
         // Numbers and texts alone: this cannot fail.
         serde_json::to_vec(&stored).unwrap_or_default()
@@ -67,6 +72,7 @@ impl Snapshot {
         Ok(Self {
             size: stored.size,
             root: root.map_err(|error| damaged(format!("its root: {error}")))?,
+            key: stored.key,
         })
     }
 }

@@ -31,8 +31,25 @@ fn in_memory() -> Repository {
     Repository::new(Arc::new(InMemory::new()))
 }
 
+type Key = Option<Arc<DataKey>>;
+
+fn key(of: u8) -> Key {
+    Some(Arc::new(DataKey::new(&[of; DataKey::LENGTH])))
+}
+
 async fn write(repository: &Repository, base: Option<&str>, name: &str, disk: &Disk, size: u64) -> Written {
-    let mut writer = repository.write(base).await.unwrap();
+    write_under(repository, &None, base, name, disk, size).await
+}
+
+async fn write_under(
+    repository: &Repository,
+    key: &Key,
+    base: Option<&str>,
+    name: &str,
+    disk: &Disk,
+    size: u64,
+) -> Written {
+    let mut writer = repository.write(base, key.clone()).await.unwrap();
     for (index, of) in disk {
         match of {
             0 => writer.zero(*index).await.unwrap(),
@@ -44,11 +61,15 @@ async fn write(repository: &Repository, base: Option<&str>, name: &str, disk: &D
 
 /// Reads a snapshot in two ways, which have to agree.
 async fn read(repository: &Repository, name: &str) -> Disk {
-    let reader = repository.read(name).await.unwrap();
+    read_under(repository, &None, name).await
+}
+
+async fn read_under(repository: &Repository, key: &Key, name: &str) -> Disk {
+    let reader = repository.read(name, key.clone()).await.unwrap();
     let mut disk = Disk::new();
     let mut at = 0;
     while let Some((index, id)) = reader.next(at).await.unwrap() {
-        let chunk = repository.chunk(id).await.unwrap();
+        let chunk = reader.named(id).await.unwrap();
         assert_eq!(reader.chunk(index).await.unwrap().as_ref(), Some(&chunk));
         disk.insert(index, u64::from_le_bytes(chunk[..8].try_into().unwrap()));
         at = index + 1;
@@ -114,7 +135,7 @@ async fn names_sizes_and_chunks_are_checked() {
     // Whoever was cut short does it again.
     write(&repository, None, "snap-1", &one, 1 << 20).await;
     let with = async |disk: &Disk, name: &str, size: u64| {
-        let mut writer = repository.write(None).await.unwrap();
+        let mut writer = repository.write(None, None).await.unwrap();
         for (index, of) in disk {
             writer.put(*index, chunk(*of)).await?;
         }
@@ -147,7 +168,7 @@ async fn names_sizes_and_chunks_are_checked() {
             "{name}"
         );
     }
-    let mut writer = repository.write(None).await.unwrap();
+    let mut writer = repository.write(None, None).await.unwrap();
     assert!(matches!(
         writer.put(0, Bytes::from_static(b"x")).await,
         Err(Error::ChunkSize { found: 1 })
@@ -157,19 +178,19 @@ async fn names_sizes_and_chunks_are_checked() {
         Err(Error::Outside { .. })
     ));
     assert!(matches!(
-        repository.write(Some("snap-9")).await,
+        repository.write(Some("snap-9"), None).await,
         Err(Error::NoSuchSnapshot(_))
     ));
     // A disk may grow, and does not shrink.
     let grown = repository
-        .write(Some("snap-1"))
+        .write(Some("snap-1"), None)
         .await
         .unwrap()
         .finish("snap-3", 4 << 20)
         .await;
     assert_eq!(grown.unwrap().0.size, 4 << 20);
     let shrunk = repository
-        .write(Some("snap-3"))
+        .write(Some("snap-3"), None)
         .await
         .unwrap()
         .finish("snap-4", 1 << 20)
@@ -182,13 +203,13 @@ async fn what_was_not_finished_is_removed_when_it_was_silent_for_long() {
     let repository = in_memory();
     write(&repository, None, "snap-1", &Disk::from([(0, 1)]), 1 << 20).await;
     let before = objects(&repository).await;
-    let mut writer = repository.write(Some("snap-1")).await.unwrap();
+    let mut writer = repository.write(Some("snap-1"), None).await.unwrap();
     for index in 0..70 {
         writer.put(index, chunk(index + 10)).await.unwrap();
     }
     let alive = repository.collect(|| true).await.unwrap();
     assert_eq!(alive.removed, 0);
-    let mut dead = repository.write(Some("snap-1")).await.unwrap();
+    let mut dead = repository.write(Some("snap-1"), None).await.unwrap();
     dead.put(1, chunk(9)).await.unwrap();
     let collected = repository.collect_silent(Duration::ZERO, || true).await.unwrap();
     assert_eq!(collected.removed, 64);
@@ -209,12 +230,12 @@ async fn what_was_not_finished_is_removed_when_it_was_silent_for_long() {
 #[tokio::test]
 async fn what_was_given_up_or_refused_goes_with_the_next_collection() {
     let repository = in_memory();
-    let mut writer = repository.write(None).await.unwrap();
+    let mut writer = repository.write(None, None).await.unwrap();
     for index in 0..70 {
         writer.put(index, chunk(index + 10)).await.unwrap();
     }
     drop(writer);
-    let mut writer = repository.write(None).await.unwrap();
+    let mut writer = repository.write(None, None).await.unwrap();
     writer.put(5, chunk(1)).await.unwrap();
     assert!(writer.finish("snap-1", 1).await.is_err());
     while !repository.objects.list("pins").await.unwrap().is_empty() {
@@ -226,24 +247,30 @@ async fn what_was_given_up_or_refused_goes_with_the_next_collection() {
 
 #[tokio::test]
 async fn damage_is_found_named_and_repaired_and_nothing_is_collected_meanwhile() {
+    damaged(None).await;
+    damaged(key(1)).await;
+}
+
+async fn damaged(key: Key) {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let repository = Repository::in_directory(dir.path()).unwrap();
     let copy = Repository::in_directory(other.path()).unwrap();
     let disk: Disk = (0..20).map(|index| (index * 600, index + 1)).collect();
     for repository in [&repository, &copy] {
-        write(repository, None, "snap-1", &disk, 16 << 30).await;
+        write_under(repository, &key, None, "snap-1", &disk, 16 << 30).await;
     }
-    write(
+    write_under(
         &repository,
+        &key,
         Some("snap-1"),
         "snap-2",
         &Disk::from([(0, 77)]),
         16 << 30,
     )
     .await;
-    assert_eq!(read(&repository, "snap-1").await, disk);
+    assert_eq!(read_under(&repository, &key, "snap-1").await, disk);
     assert_eq!(repository.scrub(None).await.unwrap().damages, []);
-    let reader = repository.read("snap-1").await.unwrap();
+    let reader = repository.read("snap-1", key.clone()).await.unwrap();
     let flipped = name::Name::chunk(reader.chunk_id(600).await.unwrap().unwrap());
     let lost = name::Name::chunk(reader.chunk_id(0).await.unwrap().unwrap());
     let node = {
@@ -290,12 +317,67 @@ async fn damage_is_found_named_and_repaired_and_nothing_is_collected_meanwhile()
         "{repaired:?}"
     );
     assert_eq!(repository.scrub(None).await.unwrap().damages, []);
-    assert_eq!(read(&repository, "snap-1").await, disk);
+    assert_eq!(read_under(&repository, &key, "snap-1").await, disk);
     assert_eq!(
         repository.collect(|| true).await.unwrap().removed,
         4,
         "a chunk and three nodes of snap-2"
     );
+}
+
+#[tokio::test]
+async fn data_keys_keep_disks_apart() {
+    let repository = in_memory();
+    let disk: Disk = (0..5).map(|index| (index, index + 1)).collect();
+    let (own, other) = (key(1), key(2));
+    let plain = write(&repository, None, "plain", &disk, 1 << 30).await;
+    let first = write_under(&repository, &own, None, "own-1", &disk, 1 << 30).await;
+    let second = write_under(&repository, &other, None, "other", &disk, 1 << 30).await;
+    // Equal chunks are not stored once; under one key they are.
+    for written in [plain, first, second] {
+        assert_eq!((written.chunks, written.new_chunks), (5, 5));
+    }
+    let again = write_under(&repository, &own, None, "own-2", &disk, 1 << 30).await;
+    assert_eq!((again.new_chunks, again.new_bytes), (0, 0));
+    for (name, key) in [("plain", &None), ("own-1", &own), ("other", &other)] {
+        assert_eq!(read_under(&repository, key, name).await, disk);
+        for wrong in [&None, &own, &other] {
+            let fits = format!("{wrong:?}") == format!("{key:?}")
+                && repository.read(name, wrong.clone()).await.is_ok();
+            let is_own = match (wrong, key) {
+                (Some(wrong), Some(key)) => wrong.fingerprint() == key.fingerprint(),
+                (None, None) => true,
+                _ => false,
+            };
+            assert_eq!(fits, is_own, "{name}");
+            if !is_own {
+                let refused = repository.write(Some(name), wrong.clone()).await;
+                assert!(matches!(refused, Err(Error::OtherKey(_))), "{name}");
+            }
+        }
+    }
+    // Nothing of what was written lies there, but for the plain one's.
+    repository.delete("plain").await.unwrap();
+    repository.collect(|| true).await.unwrap();
+    for object in repository.objects.list("chunks").await.unwrap() {
+        let stored = repository.objects.get(&object.path).await.unwrap().unwrap();
+        for of in disk.values() {
+            let part = &chunk(*of)[..600];
+            assert!(!stored.windows(part.len()).any(|window| window == part));
+        }
+        let name: Name = object.path.as_ref().parse().unwrap();
+        assert!(disk.values().all(|of| Id::of_chunk(&chunk(*of)) != name.id));
+    }
+    // Who has no key sees that all is as it was stored, and removes what is not needed.
+    assert_eq!(repository.scrub(None).await.unwrap().damages, []);
+    repository.delete("other").await.unwrap();
+    assert_eq!(
+        repository.collect(|| true).await.unwrap().removed,
+        5 + 3,
+        "its chunks and nodes"
+    );
+    assert_eq!(read_under(&repository, &own, "own-2").await, disk);
+    assert_eq!(format!("{:?}", own.unwrap()), "DataKey(..)");
 }
 
 proptest! {
@@ -306,20 +388,23 @@ proptest! {
             proptest::collection::btree_map(prop_oneof![0u64..40, 500u64..530, (MAX_CHUNKS - 5)..MAX_CHUNKS], 0u64..5, 0..12),
             1..6,
         ),
+        is_encrypted: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let repository = in_memory();
+            let key = key(1).filter(|_| is_encrypted);
             let mut plain = Disk::new();
             let mut base: Option<String> = None;
             for (number, change) in changes.iter().enumerate() {
                 let name = format!("snap-{number}");
-                write(&repository, base.as_deref(), &name, change, tree::MAX_SIZE).await;
+                write_under(&repository, &key, base.as_deref(), &name, change, tree::MAX_SIZE).await;
                 plain.extend(change);
                 plain.retain(|_, of| *of != 0);
-                assert_eq!(read(&repository, &name).await, plain);
+                assert_eq!(read_under(&repository, &key, &name).await, plain);
                 base = Some(name);
             }
+            assert_eq!(repository.scrub(None).await.unwrap().damages, []);
         });
     }
 }
@@ -338,7 +423,7 @@ async fn a_base_that_went_before_it_was_pinned_is_none() {
     .await;
     store.delete_before_pin("snap-1");
     assert!(matches!(
-        repository.write(Some("snap-1")).await,
+        repository.write(Some("snap-1"), None).await,
         Err(Error::NoSuchSnapshot(_))
     ));
     // What it has pinned is not there, which is no damage.
@@ -390,7 +475,7 @@ async fn storm(seed: u64) {
                 let repository = repository.clone();
                 let work = tokio::spawn(async move {
                     // Its base may not be there yet, or not any more.
-                    let mut writer = repository.write(base.as_deref()).await?;
+                    let mut writer = repository.write(base.as_deref(), None).await?;
                     for (index, of) in change {
                         match of {
                             0 => writer.zero(index).await?,

@@ -1,6 +1,7 @@
 //! Makes a snapshot.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -10,7 +11,7 @@ use crate::name::{Id, Name};
 use crate::pins::Session;
 use crate::snapshot::{self, Snapshot};
 use crate::tree::{self, MAX_SIZE};
-use crate::{AT_ONCE, CHUNK, MAX_CHUNKS, Reader, Repository, codec};
+use crate::{AT_ONCE, CHUNK, DataKey, MAX_CHUNKS, Reader, Repository, codec};
 
 /// Chunks that are pinned, looked for and stored together: 32 MiB of them are in memory.
 const BATCH: usize = 64;
@@ -32,28 +33,34 @@ pub struct Writer {
     repository: Repository,
     session: Session,
     base: Option<Reader>,
+    key: Option<Arc<DataKey>>,
     batch: Vec<(u64, Bytes)>,
     changes: BTreeMap<u64, Option<Id>>,
     written: Written,
 }
 
 impl Writer {
-    pub(crate) async fn begin(repository: Repository, base: Option<&str>) -> Result<Self, Error> {
+    pub(crate) async fn begin(
+        repository: Repository,
+        base: Option<&str>,
+        key: Option<Arc<DataKey>>,
+    ) -> Result<Self, Error> {
         let mut session = Session::new(repository.objects.clone());
         let mut reader = None;
         if let Some(name) = base {
-            let snapshot = repository.snapshot(name).await?;
-            if let Some(root) = snapshot.root {
+            let opened = Reader::open(repository.clone(), name, key.clone()).await?;
+            if let Some(root) = opened.snapshot().root {
                 session.pin_tree(root).await?;
                 // It may have been deleted, and collected, before it was pinned.
                 repository.snapshot(name).await?;
             }
-            reader = Some(Reader::new(repository.clone(), snapshot));
+            reader = Some(opened);
         }
         Ok(Self {
             repository,
             session,
             base: reader,
+            key,
             batch: Vec::new(),
             changes: BTreeMap::new(),
             written: Written::default(),
@@ -93,16 +100,18 @@ impl Writer {
 
     async fn store_batch(&mut self) -> Result<(), Error> {
         let batch = std::mem::take(&mut self.batch);
+        let key = self.key.clone();
         let hash = move || {
-            let named = batch
-                .into_iter()
-                .map(|(index, chunk)| (index, Id::of_chunk(&chunk), chunk));
+            let named = batch.into_iter().map(|(index, chunk)| {
+                let is_zero = chunk.iter().all(|byte| *byte == 0);
+                let id = (!is_zero).then(|| Id::under(key.as_deref(), &chunk));
+                (index, id, chunk)
+            });
             named.collect::<Vec<_>>()
         };
         let named = blocking(hash).await?;
         let mut wanted: HashMap<Id, Bytes> = HashMap::new();
         for (index, id, chunk) in named {
-            let id = Some(id).filter(|id| *id != Id::of_zeros());
             let is_as_before = match &self.base {
                 Some(base) => base.chunk_id(index).await? == id,
                 None => false,
@@ -116,13 +125,15 @@ impl Writer {
             self.changes.insert(index, id);
         }
         self.session.pin(wanted.keys().map(|id| Name::chunk(*id))).await?;
-        let objects = &self.repository.objects;
+        let (objects, key) = (&self.repository.objects, &self.key);
         let store = |(id, chunk): (Id, Bytes)| async move {
             let path = Name::chunk(id).path();
             if objects.exists(&path).await? {
                 return Ok(None);
             }
-            let stored = blocking(move || codec::encode_chunk(&chunk)).await?;
+            let key = key.clone();
+            let stored = blocking(move || codec::encode_chunk(id, &chunk, key.as_deref())).await?;
+            let stored = stored.map_err(|reason| Error::damaged(&Name::chunk(id), reason))?;
             let bytes = stored.len() as u64;
             objects.put(&path, stored).await?;
             Ok::<_, Error>(Some(bytes))
@@ -184,7 +195,12 @@ impl Writer {
             self.written.new_bytes += bytes;
         }
         drop(stored);
-        let snapshot = Snapshot { size, root };
+        let key = self.key.as_deref();
+        let snapshot = Snapshot {
+            size,
+            root,
+            key: key.map(|key| key.fingerprint().to_owned()),
+        };
         if !self.session.is_alive().await? {
             return Err(Error::Expired);
         }

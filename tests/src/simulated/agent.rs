@@ -15,9 +15,8 @@ use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
 use hearth_api::agent::control_plane_client::ControlPlaneClient;
 use hearth_api::agent::{
-    AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, KeyTaken, Observation, SnapshotBegin,
-    SnapshotChunk, SnapshotIntent, SnapshotObservation, SnapshotPart, snapshot_observation, snapshot_part,
-    volume_intent,
+    AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, KeyTaken, Observation, SnapshotIntent,
+    SnapshotObservation, snapshot_observation, volume_intent,
 };
 use hearth_api::deltas;
 use hearth_api::join::JoinToken;
@@ -29,17 +28,17 @@ use tonic::transport::Channel;
 
 use super::Shared;
 use super::instances::Instances;
+use super::volumes::Volumes;
 
 /// Between two sessions.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Bytes of a chunk of a snapshot.
-const CHUNK: usize = 512 << 10;
 
 pub struct Agent {
     identity: Identity,
     endpoints: Endpoints,
     shared: Arc<Shared>,
     instances: Instances,
+    volumes: Volumes,
     /// The newest that it keeps, for whoever waits for something in it.
     intents: watch::Sender<Intents>,
     /// Snapshots that it has begun to store in this session.
@@ -63,6 +62,7 @@ impl Agent {
             identity,
             shared,
             instances: Instances::default(),
+            volumes: Volumes::default(),
             intents: watch::channel(Intents::default()).0,
             stored: BTreeSet::new(),
         })
@@ -184,6 +184,7 @@ impl Agent {
             tokio::time::sleep(self.shared.behaviour.acknowledges_after).await;
         }
         let now = Instant::now();
+        self.volumes.learn(&self.intents.borrow());
         self.instances
             .want(&self.intents.borrow(), now, self.shared.behaviour.acts_after);
         if let Some(began) = self.instances.change(now) {
@@ -197,10 +198,10 @@ impl Agent {
         let wanted = self.intents.borrow().snapshots.clone();
         for wanted in wanted {
             if self.stored.insert(wanted.snapshot_id.clone()) {
-                let mut client = client.clone();
+                let (mut client, parts) = (client.clone(), self.volumes.contents(&wanted));
                 tokio::spawn(async move {
                     // It is done again in the next session, unless nobody wants it any more.
-                    let _ = client.store_snapshot(tokio_stream::iter(stored(&wanted))).await;
+                    let _ = client.store_snapshot(tokio_stream::iter(parts)).await;
                 });
             }
         }
@@ -231,23 +232,6 @@ fn frozen(intent: &SnapshotIntent) -> SnapshotObservation {
         state: snapshot_observation::State::Frozen.into(),
         message: String::new(),
     }
-}
-
-/// A volume of 1 GiB, the smallest that there are, that holds its own id.
-fn stored(intent: &SnapshotIntent) -> [SnapshotPart; 2] {
-    let mut data = intent.volume_id.clone().into_bytes();
-    data.resize(CHUNK, 0);
-    let begin = SnapshotBegin {
-        snapshot_id: intent.snapshot_id.clone(),
-        size_bytes: 1 << 30,
-        base_id: String::new(),
-        chunks: 1,
-    };
-    [
-        snapshot_part::Part::Begin(begin),
-        snapshot_part::Part::Chunk(SnapshotChunk { index: 0, data }),
-    ]
-    .map(|part| SnapshotPart { part: Some(part) })
 }
 
 fn message(message: Up) -> AgentMessage {

@@ -8,6 +8,7 @@ mod agent;
 mod fleet;
 mod hearthd;
 mod instances;
+mod volumes;
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

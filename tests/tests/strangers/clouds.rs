@@ -20,13 +20,14 @@ const ZONES: &str = "us-east-1a,us-east-1b,us-east-1c,us-east-1d,us-east-1e,us-e
 const HOSTS: usize = 2;
 const REGION: &str = "us-east-1";
 /// Others that tests look at.
-const FURTHER_REGIONS: [&str; 10] = [
+const FURTHER_REGIONS: [&str; 11] = [
     "ap-northeast-1",
     "ap-southeast-3",
     "ap-southeast-5",
     "ca-central-1",
     "cn-northwest-1",
     "eu-central-1",
+    "eu-west-1",
     "sa-east-1",
     "us-gov-east-1",
     "us-gov-west-1",

@@ -1,7 +1,9 @@
-//! Other people's test suites and tools against a real `hearthd` with simulated hosts: `scripts/test --strangers`.
+//! Other people's test suites and tools against a real `hearthd`, with simulated hosts and with guests: `scripts/test
+//! --strangers`.
 #![allow(clippy::unwrap_used)]
 
 mod clouds;
+mod guests;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -79,14 +81,14 @@ async fn ansible_changes_nothing_the_second_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "Packer is not in every environment: scripts/test --strangers"]
-async fn packer_builds_until_the_image_is_made() {
-    const NAME: &str = "packer_builds_until_the_image_is_made";
+async fn packer_builds_an_image_and_leaves_nothing_else() {
+    const NAME: &str = "packer_builds_an_image_and_leaves_nothing_else";
     let Ok(packer) = std::env::var("HEARTH_PACKER") else {
         return skipped(
             NAME,
             "HEARTH_PACKER is not set (scripts/test --strangers sets it)",
         );
     };
-    let own = |cloud: &Path| vec![packer, directory(cloud)];
+    let own = |cloud: &Path| vec![packer, directory(cloud), "-".to_owned()];
     run(NAME, "HEARTH_PYTHON", "packer.py", own).await;
 }

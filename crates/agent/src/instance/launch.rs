@@ -17,6 +17,7 @@ use crate::images::{ImageError, ImageName};
 use crate::monitor::{MonitorError, MonitorHandle};
 use crate::networks::NetworksError;
 use crate::paths::is_plain_id;
+use crate::points::is_move_id;
 use crate::record::{Phase, Record};
 use crate::volume::{self, Volume, VolumeError};
 
@@ -140,9 +141,10 @@ async fn prepare(
     let disks = async {
         let mut disks = Vec::new();
         for volume in intent.volumes.iter().filter(|volume| !volume.detaching) {
+            // One that has come from another host may have been here once before.
             let is_root = record.volume_id == volume.volume_id;
             let was_here = is_root || record.volumes.contains(&volume.volume_id);
-            let was_here = was_here && record.start_micros > 0;
+            let was_here = was_here && record.start_micros > 0 && !is_move_id(&volume.image_id);
             disks.push(Disk {
                 id: volume.volume_id.clone(),
                 volume: lay(context, volume, volume.has_run || was_here).await?,

@@ -27,6 +27,7 @@ use super::launch::{LaunchError, lay};
 use super::spawn::Disk;
 use crate::decide::{Attempt, Deed, Device, Disks, rate_limit};
 use crate::monitor::{MonitorError, MonitorHandle};
+use crate::points::is_move_id;
 use crate::{chain, fault, volume};
 
 /// Before a failed deed, or a question to a monitor that did not answer, is tried again.
@@ -163,7 +164,9 @@ impl Actor {
         volume: &InstanceVolume,
     ) -> Result<Done, LaunchError> {
         let id = &volume.volume_id;
-        let was_here = volume.has_run || self.record.volumes.contains(id);
+        // One that has come from another host may have been here once before.
+        let is_recorded = self.record.volumes.contains(id) && !is_move_id(&volume.image_id);
+        let was_here = volume.has_run || is_recorded;
         let Some(monitor) = &mut self.monitor else {
             return Ok(Done::Dropped);
         };

@@ -10,7 +10,7 @@ use hearth_vmm::control::{FreezeSpec, Reply, Request};
 use super::blocking;
 use crate::instance::Context;
 use crate::monitor::{MonitorError, MonitorHandle};
-use crate::points::Tracked;
+use crate::points::{Tracked, is_move_id};
 use crate::record::Phase;
 use crate::store::StoreError;
 use crate::volume::{self, VolumeError};
@@ -60,6 +60,11 @@ pub(super) async fn freeze(context: &Context, set: &[SnapshotIntent]) -> Result<
     for intent in set {
         match lock(context, &intent.volume_id).await? {
             Some(lock) => idle.push((intent, lock)),
+            // One that leaves this host is not written to meanwhile, whoever has it open.
+            None if is_move_id(&intent.snapshot_id) => {
+                let volume_id = intent.volume_id.clone();
+                return Err(VolumeError::InUse { volume_id }.into());
+            }
             None => {
                 let (instance_id, found) = serving(context, &intent.volume_id).await?;
                 match &monitor {

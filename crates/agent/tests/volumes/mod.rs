@@ -1,6 +1,7 @@
 //! Volumes that come, go, grow and are limited while instances run, with monitors that have no machines.
 
 mod encryption;
+mod moves;
 mod snapshots;
 
 use std::path::PathBuf;

@@ -40,6 +40,8 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// Calls whose answer depends on which hosts are connected, which only the leader knows.
 const OF_CONNECTIONS: &[&str] = &["DescribeAvailabilityZones", "DescribeInstanceStatus"];
+/// Tells about a key, and makes the cloud's own if that is not there yet.
+const MAKES: &str = "DescribeKey";
 
 #[derive(Clone)]
 pub struct Forward(Arc<Shared>);
@@ -117,7 +119,7 @@ fn is_own(path: &str) -> bool {
     };
     let operation = call.rsplit('/').next().unwrap_or_default();
     let reads = operation.starts_with("Describe") || operation == "WatchInstances";
-    reads && !OF_CONNECTIONS.contains(&operation)
+    reads && operation != MAKES && !OF_CONNECTIONS.contains(&operation)
 }
 
 impl Shared {

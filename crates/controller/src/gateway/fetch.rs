@@ -8,14 +8,15 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use hearth_api::agent::ImageChunk;
 use hearth_log::chain;
-use hearth_repository::{CHUNK, Error, Reader, Repository};
+use hearth_repository::{CHUNK, DataKey, Error, Reader, Repository};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::sessions::{CHUNKS, FETCHES, Standing};
+use crate::disks;
 
-/// Messages that wait for a slow receiver, and chunks that are read at the same time.
+/// Messages that wait for a slow receiver.
 const AHEAD: usize = 4;
 /// How long a receiver may take for one of them.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,6 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const OPEN: usize = 8;
 
 type Chunk = Result<ImageChunk, Status>;
+
+/// A disk in the repository.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Source {
+    pub name: String,
+    /// `None`: it is not encrypted.
+    pub key: Option<Arc<DataKey>>,
+}
 
 /// The snapshots that single chunks were last fetched from, the newest last. One that is open tells what it did when it was
 /// opened: a snapshot does not change.
@@ -34,23 +43,24 @@ impl Readers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn of(&self, repository: &Repository, snapshot: &str) -> Result<Arc<Reader>, Status> {
-        if let Some((_, reader)) = self.open().iter().find(|(name, _)| name == snapshot) {
+    async fn of(&self, repository: &Repository, source: &Source) -> Result<Arc<Reader>, Status> {
+        if let Some((_, reader)) = self.open().iter().find(|(name, _)| *name == source.name) {
             return Ok(Arc::clone(reader));
         }
-        let reader = Arc::new(open(repository, snapshot).await?);
+        let reader = Arc::new(open(repository, source).await?);
         let mut readers = self.open();
         if readers.len() >= OPEN {
             readers.pop_front();
         }
-        readers.push_back((snapshot.to_owned(), Arc::clone(&reader)));
+        readers.push_back((source.name.clone(), Arc::clone(&reader)));
         Ok(reader)
     }
 }
 
-async fn open(repository: &Repository, snapshot: &str) -> Result<Reader, Status> {
-    repository.read(snapshot).await.map_err(|error| {
-        tracing::error!(error = %chain(&error), snapshot, "opening an image's disk");
+async fn open(repository: &Repository, source: &Source) -> Result<Reader, Status> {
+    let opened = repository.read(&source.name, source.key.clone()).await;
+    opened.map_err(|error| {
+        tracing::error!(error = %chain(&error), snapshot = source.name, "opening an image's disk");
         Status::internal("the image's disk cannot be read; the control plane's log says why")
     })
 }
@@ -64,14 +74,14 @@ fn unreadable(error: &Error) -> Status {
 pub(super) async fn chunk(
     readers: &Readers,
     repository: &Repository,
-    snapshot: &str,
+    source: &Source,
     index: u64,
     standing: &Standing,
 ) -> Result<ImageChunk, Status> {
     let _permit = standing.fetch_chunk().ok_or_else(|| {
         Status::resource_exhausted(format!("a host fetches at most {CHUNKS} chunks at the same time"))
     })?;
-    let reader = readers.of(repository, snapshot).await?;
+    let reader = readers.of(repository, source).await?;
     let size = reader.snapshot().size;
     if index >= size.div_ceil(CHUNK as u64) {
         return Err(Status::out_of_range(format!(
@@ -91,24 +101,23 @@ pub(super) async fn chunk(
 /// From chunk `first` on. The stream holds one of the host's fetches until it is dropped, and breaks off when the host is evicted.
 pub(super) async fn stream(
     repository: &Repository,
-    snapshot: &str,
+    source: &Source,
     first: u64,
     standing: Arc<Standing>,
-) -> Result<impl Stream<Item = Chunk> + Send + 'static, Status> {
+) -> Result<impl Stream<Item = Chunk> + Send + use<>, Status> {
     let permit = standing.fetch().ok_or_else(|| {
         Status::resource_exhausted(format!(
             "a host fetches at most {FETCHES} images at the same time"
         ))
     })?;
-    let reader = open(repository, snapshot).await?;
+    let reader = open(repository, source).await?;
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let repository = repository.clone();
     tokio::spawn(async move {
         let give = async |chunk: Chunk| {
             let given = tokio::time::timeout(PATIENCE, sender.send(chunk)).await;
             matches!(given, Ok(Ok(())))
         };
-        let mut chunks = std::pin::pin!(chunks(&repository, &reader, first));
+        let mut chunks = std::pin::pin!(chunks(&reader, first));
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| unreadable(&error));
             let is_end = chunk.is_err();
@@ -129,28 +138,18 @@ pub(super) async fn stream(
 }
 
 /// In the order of their offsets; then one that says that there are no more.
-fn chunks<'a>(
-    repository: &'a Repository,
-    reader: &'a Reader,
-    first: u64,
-) -> impl Stream<Item = Result<ImageChunk, Error>> + 'a {
+fn chunks(reader: &Reader, first: u64) -> impl Stream<Item = Result<ImageChunk, Error>> + '_ {
     let size = reader.snapshot().size;
-    let present = stream::try_unfold(first, async |index| {
-        let found = reader.next(index).await?;
-        Ok(found.map(|(index, id)| ((index, id), index + 1)))
-    });
     let end = ImageChunk {
         offset: size,
         ..ImageChunk::default()
     };
-    present
-        .map_ok(move |(index, id)| async move {
+    disks::chunks(reader, first)
+        .map_ok(move |(index, mut data)| {
             let offset = index * CHUNK as u64;
-            let mut data = repository.chunk(id).await?;
             data.truncate(usize::try_from(size - offset).unwrap_or(CHUNK));
-            Ok(ImageChunk { offset, data })
+            ImageChunk { offset, data }
         })
-        .try_buffered(AHEAD)
         .chain(stream::once(async { Ok(end) }))
 }
 
@@ -160,9 +159,16 @@ mod tests {
 
     use super::super::sessions::Sessions;
     use super::*;
-    use crate::disks::{self, Source};
+    use crate::disks::Source as Of;
 
     const NAME: &str = "snap-1";
+
+    fn source() -> Source {
+        Source {
+            name: NAME.to_owned(),
+            key: None,
+        }
+    }
 
     async fn repository(fill: impl FnOnce(&std::fs::File), size: u64) -> (tempfile::TempDir, Repository) {
         let dir = tempfile::tempdir().unwrap();
@@ -170,7 +176,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         fill(&file);
         file.set_len(size).unwrap();
-        disks::store(&repository, NAME, file, size, Source::IsUsedUp)
+        disks::store(&repository, NAME, file, size, Of::IsUsedUp)
             .await
             .unwrap();
         (dir, repository)
@@ -192,7 +198,7 @@ mod tests {
             }
         };
         let (_dir, repository) = repository(ends, size).await;
-        let fetch = stream(&repository, NAME, 0, sessions.standing("h-1"))
+        let fetch = stream(&repository, &source(), 0, sessions.standing("h-1"))
             .await
             .unwrap();
         let chunks = tokio::time::timeout(Duration::from_secs(20), fetch.collect::<Vec<_>>())
@@ -221,7 +227,7 @@ mod tests {
         };
         let (_dir, repository) = repository(fill, size).await;
         let standing = sessions.standing("h-1");
-        let told = async |index| chunk(&readers, &repository, NAME, index, &standing).await;
+        let told = async |index| chunk(&readers, &repository, &source(), index, &standing).await;
         for (index, expected) in [(2, vec![3; CHUNK]), (1, Vec::new()), (4, b"end".to_vec())] {
             let chunk = told(index).await.unwrap();
             assert_eq!(chunk.offset, index * CHUNK as u64);
@@ -230,7 +236,9 @@ mod tests {
         for beyond in [5, u64::MAX] {
             assert_eq!(told(beyond).await.unwrap_err().code(), tonic::Code::OutOfRange);
         }
-        let rest = stream(&repository, NAME, 3, Arc::clone(&standing)).await.unwrap();
+        let rest = stream(&repository, &source(), 3, Arc::clone(&standing))
+            .await
+            .unwrap();
         let rest: Vec<_> = rest.collect().await;
         let offsets: Vec<u64> = rest.iter().map(|chunk| chunk.as_ref().unwrap().offset).collect();
         assert_eq!(offsets, [3 * CHUNK as u64, 4 * CHUNK as u64, size]);
@@ -238,7 +246,7 @@ mod tests {
         let held: Vec<_> = (0..CHUNKS).map(|_| standing.fetch_chunk().unwrap()).collect();
         assert_eq!(told(0).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
         let other = sessions.standing("h-2");
-        assert!(chunk(&readers, &repository, NAME, 0, &other).await.is_ok());
+        assert!(chunk(&readers, &repository, &source(), 0, &other).await.is_ok());
         drop(held);
         assert!(told(0).await.is_ok());
     }
@@ -246,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn an_eviction_breaks_fetches_off() {
         let ((_dir, repository), sessions) = (image().await, Sessions::default());
-        let fetch = stream(&repository, NAME, 0, sessions.standing("h-1"))
+        let fetch = stream(&repository, &source(), 0, sessions.standing("h-1"))
             .await
             .unwrap();
         let mut fetch = std::pin::pin!(fetch);
@@ -264,7 +272,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fetch_that_is_given_up_does_not_look_whole() {
         let ((_dir, repository), sessions) = (image().await, Sessions::default());
-        let fetch = stream(&repository, NAME, 0, sessions.standing("h-1"))
+        let fetch = stream(&repository, &source(), 0, sessions.standing("h-1"))
             .await
             .unwrap();
         let mut fetch = std::pin::pin!(fetch);
@@ -280,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn a_host_fetches_a_few_images_at_a_time() {
         let ((_dir, repository), sessions) = (image().await, Sessions::default());
-        let fetch = async |host: &str| stream(&repository, NAME, 0, sessions.standing(host)).await;
+        let fetch = async |host: &str| stream(&repository, &source(), 0, sessions.standing(host)).await;
         let mut held = Vec::new();
         for _ in 0..FETCHES {
             held.push(Box::pin(fetch("h-1").await.unwrap()));

@@ -20,8 +20,9 @@ use tonic::service::{Interceptor, Routes};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::app::App;
+use crate::disks;
 use crate::pki::{Authority, HostRequest};
-use crate::state::{Claim, HostKey, State, Volume};
+use crate::state::{HostKey, State, Volume};
 use crate::store::{CommitError, Standing};
 
 mod attempts;
@@ -30,6 +31,7 @@ mod credentials;
 mod down;
 mod enrollment;
 mod fetch;
+mod keys;
 mod observations;
 mod session;
 mod sessions;
@@ -122,7 +124,7 @@ struct Gateway {
 
 impl Gateway {
     /// The snapshot of an image that an instance of the host uses.
-    fn snapshot_for(&self, host_id: &str, image_id: &str) -> Result<String, Status> {
+    fn snapshot_for(&self, host_id: &str, image_id: &str) -> Result<fetch::Source, Status> {
         let state = self.app.store.state();
         if !is_needed_by(&state, image_id, host_id) {
             // The same for images that are not there: what there is, is no business of this host.
@@ -130,8 +132,14 @@ impl Gateway {
                 "no instance of host {host_id} uses an image {image_id:?}"
             )));
         }
-        let base = state.base(image_id);
-        Ok(base.map(|base| base.name.to_owned()).unwrap_or_default())
+        let Some(base) = state.base(image_id) else {
+            return Ok(fetch::Source::default());
+        };
+        let key = base.encryption.map(|of| disks::key(&self.app, of, base.region));
+        Ok(fetch::Source {
+            name: base.name.to_owned(),
+            key: key.transpose().map_err(|error| keys::refused(&error))?,
+        })
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<RenewResponse, Status> {
@@ -175,14 +183,27 @@ impl From<CommitError> for Status {
     }
 }
 
-/// Whether an instance that the host has to look after has a volume that begins with the image or snapshot, in whatever state
-/// either is.
+/// Instances that the host has to look after and that have a volume which begins with the image, snapshot or move, in whatever
+/// state either is.
+fn users<'s>(state: &'s State, base_id: &str, host_id: &'s str) -> impl Iterator<Item = &'s str> + use<'s> {
+    let instances = on_host(state, base_id, host_id).filter_map(Volume::instance_id);
+    instances.filter(|instance| state.incarnation(instance).is_some())
+}
+
+/// Whether there are such instances, or the host is to store such a volume.
 fn is_needed_by(state: &State, base_id: &str, host_id: &str) -> bool {
-    state
-        .by(&Volume::BY_BASE, base_id)
-        .filter(|volume| volume.host_id.as_deref() == Some(host_id))
-        .filter_map(|volume| volume.instance_id())
-        .any(|instance| state.get::<Claim>(instance).is_some())
+    let is_stored =
+        |volume: &Volume| state.storing(&volume.id).is_some() || state.pending_snapshot(&volume.id).is_some();
+    users(state, base_id, host_id).next().is_some() || on_host(state, base_id, host_id).any(is_stored)
+}
+
+fn on_host<'s>(
+    state: &'s State,
+    base_id: &str,
+    host_id: &'s str,
+) -> impl Iterator<Item = &'s Volume> + use<'s> {
+    let volumes = state.by(&Volume::BY_BASE, base_id);
+    volumes.filter(move |volume| volume.host_id.as_deref() == Some(host_id))
 }
 
 #[tonic::async_trait]
@@ -257,9 +278,16 @@ impl ControlPlane for Gateway {
     }
 
     async fn fetch_key(&self, request: Request<FetchKeyRequest>) -> Result<Response<DiskKey>, Status> {
-        caller::admit(&self.app, &request)?;
+        let caller = caller::admit(&self.app, &request)?;
         let id = request.into_inner().id;
-        Err(Status::not_found(format!("{id:.40} is not encrypted")))
+        let told = keys::of_host(&self.app, caller.host_id(), &id).map(Response::new);
+        tracing::info!(
+            host = caller.host_id(),
+            id,
+            given = told.is_ok(),
+            "a key was asked for"
+        );
+        told
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

@@ -10,7 +10,7 @@ use hearth_api::agent::{InstanceObservation, Observation, instance_observation, 
 use super::{snapshots, volumes};
 use crate::app::App;
 use crate::lifecycle::{Change, End, Observed, Phase, observe};
-use crate::state::{self, HostReport, Instance, MAX_REPAIRS, Repair, State, Tx, Volume};
+use crate::state::{self, HostReport, Incarnation, Instance, MAX_REPAIRS, Repair, State, Tx, Volume};
 use crate::store::CommitError;
 
 pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) -> Result<(), CommitError> {
@@ -18,6 +18,8 @@ pub(super) async fn apply(app: &App, host_id: &str, observation: Observation) ->
     if news(&state, host_id, &observation).is_empty()
         && !is_resized(&state, host_id, &observation)
         && erased(&state, host_id, &observation).is_empty()
+        && copies(&state, host_id, &observation).is_empty()
+        && left(&state, host_id, &observation).is_empty()
         && volumes::news(&state, host_id, &observation, 0).is_empty()
         && snapshots::news(&state, host_id, &observation).is_empty()
         && repairs(&state, host_id, &observation).is_empty()
@@ -60,6 +62,14 @@ fn record(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) {
     for id in erased(tx, host_id, observation) {
         tracing::info!(volume = id, host = host_id, "a volume was erased");
         tx.remove_volume(&id);
+    }
+    for id in copies(tx, host_id, observation) {
+        tracing::info!(id, host = host_id, "the old copy of a volume was erased");
+        tx.drop_copy(&id);
+    }
+    for id in left(tx, host_id, observation) {
+        tracing::info!(id, host = host_id, "an instance has left a host");
+        tx.remove::<Incarnation>(&id);
     }
     for news in news(tx, host_id, observation) {
         let id = news.reported.instance_id.clone();
@@ -151,6 +161,23 @@ fn erased(state: &State, host_id: &str, observation: &Observation) -> Vec<String
     said.filter_map(|id| state.get::<Volume>(id))
         .filter(|row| row.host_id.as_deref() == Some(host_id) && row.attachment.is_none() && row.deleting)
         .map(|row| row.id.clone())
+        .collect()
+}
+
+/// Moves of which the host has said that its old copy of the volume is erased.
+fn copies(state: &State, host_id: &str, observation: &Observation) -> Vec<String> {
+    let said = observation.erased_volumes.iter();
+    said.filter_map(|id| state.old_copy(id, host_id))
+        .map(|row| row.id.clone())
+        .collect()
+}
+
+/// Lives that instances have left on the host, and of which it has nothing more.
+fn left(state: &State, host_id: &str, observation: &Observation) -> Vec<String> {
+    let gone = observation.instances.iter();
+    gone.filter(|said| said.phase() == instance_observation::Phase::Gone)
+        .filter_map(|said| state.left(&said.instance_id, host_id))
+        .map(|life| life.id.clone())
         .collect()
 }
 

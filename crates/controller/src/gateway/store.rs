@@ -1,13 +1,15 @@
-//! Takes snapshots from the hosts of their volumes into the repository. One is completed by the commit of its row, after its
-//! contents are durable. A stream that breaks off leaves it pending, and the host begins again.
+//! Takes snapshots from the hosts of their volumes into the repository, and volumes that move to another host. One is completed
+//! by the commit of its row, after its contents are durable. A stream that breaks off leaves it pending, and the host begins
+//! again.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hearth_api::agent::{
     SnapshotBegin, SnapshotChunk, SnapshotPart, StoreSnapshotResponse, snapshot_part::Part,
 };
 use hearth_log::chain;
-use hearth_repository::{CHUNK, Error, MAX_CHUNKS, Writer};
+use hearth_repository::{CHUNK, DataKey, Error, MAX_CHUNKS, Writer};
 use prost::bytes::Bytes;
 use tokio::sync::{AcquireError, Semaphore};
 use tonic::{Status, Streaming};
@@ -16,7 +18,8 @@ use super::caller::Caller;
 use super::sessions::STORES;
 use crate::app::App;
 use crate::disks::{self, Litter};
-use crate::state::{Contents, Disk, Snapshot, State, Volume};
+use crate::keys::KeyError;
+use crate::state::{Contents, Disk, Encryption, Move, Snapshot, State, Volume};
 
 /// Snapshots that are stored at the same time. Each holds up to 64 chunks in memory.
 pub(super) const AT_ONCE: usize = 8;
@@ -26,6 +29,8 @@ const QUEUE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Progress is written down when it has grown by so many per cent.
 const STEP: u32 = 5;
+/// Or that it goes on, when so much time has passed.
+const PROGRESS: Duration = Duration::from_secs(60);
 
 pub(super) async fn snapshot(
     app: &App,
@@ -49,8 +54,13 @@ pub(super) async fn snapshot(
     };
     let base = check(&app.store.state(), caller.host_id(), &begin)?;
     leave_limit(app, &begin).await?;
+    let key = key(app, caller.host_id(), &begin).await?;
     let litter = Litter::of(app);
-    let disk = store(app, caller.host_id(), &begin, base.as_deref(), &mut parts).await?;
+    let to = To {
+        base: base.as_deref(),
+        key,
+    };
+    let disk = store(app, caller.host_id(), &begin, to, &mut parts).await?;
     complete(app, caller.host_id(), &begin, disk).await?;
     litter.keep();
     Ok(StoreSnapshotResponse {})
@@ -75,14 +85,51 @@ fn unwanted(id: &str) -> Status {
     Status::not_found(format!("nobody wants a snapshot {id:?} of this host"))
 }
 
-/// The snapshot, if the host shall store it.
-fn wanted<'s>(state: &'s State, host_id: &str, id: &str) -> Result<&'s Snapshot, Status> {
+/// What a host stores.
+enum Wanted<'s> {
+    Snapshot(&'s Snapshot),
+    /// A volume that is to leave the host.
+    Move(&'s Move),
+}
+
+impl<'s> Wanted<'s> {
+    fn volume_id(&self) -> &str {
+        match self {
+            Self::Snapshot(row) => &row.volume_id,
+            Self::Move(row) => &row.volume_id,
+        }
+    }
+
+    fn size_gib(&self) -> u64 {
+        match self {
+            Self::Snapshot(row) => row.size_gib,
+            Self::Move(row) => row.size_gib,
+        }
+    }
+
+    /// How it is encrypted, and in which region; `None`: it is not.
+    fn encryption(&self, state: &'s State) -> Option<(&'s Encryption, &'s str)> {
+        match *self {
+            Self::Snapshot(row) => Some((row.encryption.as_ref()?, &row.region)),
+            Self::Move(row) => {
+                let volume = state.get::<Volume>(&row.volume_id)?;
+                Some((volume.encryption.as_ref()?, &volume.region))
+            }
+        }
+    }
+}
+
+/// The snapshot or the move, if the host shall store it.
+fn wanted<'s>(state: &'s State, host_id: &str, id: &str) -> Result<Wanted<'s>, Status> {
     let is_of_host = |row: &&Snapshot| {
         let pending = row.pending();
         pending.is_some_and(|pending| pending.host_id == host_id) && !row.deleted
     };
-    let row = state.get::<Snapshot>(id).filter(is_of_host);
-    row.ok_or_else(|| unwanted(id))
+    let snapshot = state.get::<Snapshot>(id).filter(is_of_host);
+    let leaves = |row: &&Move| row.is_storing() && row.from == host_id;
+    let moving = || state.get::<Move>(id).filter(leaves).map(Wanted::Move);
+    let found = snapshot.map(Wanted::Snapshot).or_else(moving);
+    found.ok_or_else(|| unwanted(id))
 }
 
 /// Answers the disk in the repository that the snapshot is told as changes of; `None`: zeros. A host can name what it has of the
@@ -93,14 +140,14 @@ fn wanted<'s>(state: &'s State, host_id: &str, id: &str) -> Result<&'s Snapshot,
 fn check(state: &State, host_id: &str, begin: &SnapshotBegin) -> Result<Option<String>, Status> {
     let row = wanted(state, host_id, &begin.snapshot_id)?;
     let volume = state
-        .get::<Volume>(&row.volume_id)
-        .ok_or_else(|| unwanted(&row.id))?;
+        .get::<Volume>(row.volume_id())
+        .ok_or_else(|| unwanted(&begin.snapshot_id))?;
     // It may have grown since, also by a modification that has failed.
     let grown = volume
         .modification
         .as_ref()
         .map_or(0, |last| last.target.size_gib);
-    let most = volume.spec.size_gib.max(row.size_gib).max(grown) << 30;
+    let most = volume.spec.size_gib.max(row.size_gib()).max(grown) << 30;
     if begin.size_bytes == 0 || begin.size_bytes > most {
         return Err(Status::invalid_argument(format!(
             "the volume has at most {most} bytes, and not {}",
@@ -163,27 +210,58 @@ async fn leave_limit(app: &App, begin: &SnapshotBegin) -> Result<(), Status> {
     Err(unwanted(&begin.snapshot_id))
 }
 
+/// The data key of a snapshot, or of a volume that moves, if it is encrypted. One whose KMS key is gone is in error.
+async fn key(app: &App, host_id: &str, begin: &SnapshotBegin) -> Result<Option<Arc<DataKey>>, Status> {
+    let id = &begin.snapshot_id;
+    let state = app.store.state();
+    let Some((encryption, region)) = wanted(&state, host_id, id)?.encryption(&state) else {
+        return Ok(None);
+    };
+    let gone = match disks::key(app, encryption, region) {
+        Ok(key) => return Ok(Some(key)),
+        Err(KeyError::Broken(broken)) => return Err(super::keys::refused(&broken.into())),
+        Err(gone) => gone,
+    };
+    let failing = id.clone();
+    let failed = app.store.transact(move |tx| {
+        let why = gone.to_string();
+        tx.fail_snapshot(&failing, &why);
+        tx.fail_move(&failing, &why);
+        Ok::<_, Status>(())
+    });
+    failed.await?;
+    Err(unwanted(id))
+}
+
+/// Where a snapshot goes.
+struct To<'a> {
+    /// Its base, in the repository.
+    base: Option<&'a str>,
+    /// `None`: it is not encrypted.
+    key: Option<Arc<DataKey>>,
+}
+
 /// Stores what comes. On return it is durable.
 async fn store(
     app: &App,
     host_id: &str,
     begin: &SnapshotBegin,
-    base: Option<&str>,
+    to: To<'_>,
     parts: &mut Streaming<SnapshotPart>,
 ) -> Result<Disk, Status> {
     let id = &begin.snapshot_id;
     let failed = |error: Error| failed(id, &error);
-    let mut writer = app.repository.write(base).await.map_err(failed)?;
+    let mut writer = app.repository.write(to.base, to.key).await.map_err(failed)?;
     let mut order = Order::new(begin);
-    let mut told = 0;
+    let (mut told, mut told_at) = (0, Instant::now());
     while let Some(part) = next(parts).await? {
         let Part::Chunk(chunk) = part else {
             return Err(Status::invalid_argument("the beginning of a snapshot comes once"));
         };
         put(&mut writer, order.take(chunk)?).await.map_err(failed)?;
         let percent = order.percent();
-        if percent >= told + STEP {
-            told = percent;
+        if percent >= told + STEP || told_at.elapsed() >= PROGRESS {
+            (told, told_at) = (percent, Instant::now());
             progress(app, host_id, id, percent).await?;
         }
     }
@@ -216,6 +294,9 @@ async fn put(writer: &mut Writer, (index, data): (u64, Option<Bytes>)) -> Result
 fn failed(id: &str, error: &Error) -> Status {
     if let Error::NoSuchSnapshot(_) = error {
         return Status::failed_precondition("the base is not there any more: begin without one");
+    }
+    if let Error::OtherKey(_) = error {
+        return Status::failed_precondition("the base lies under another data key: begin without one");
     }
     tracing::error!(snapshot = id, error = %chain(error), "storing a snapshot");
     match error.is_full() {
@@ -290,7 +371,10 @@ async fn progress(app: &App, host_id: &str, id: &str, percent: u32) -> Result<()
     let (host_id, id) = (host_id.to_owned(), id.to_owned());
     app.store
         .transact(move |tx| {
-            wanted(tx, &host_id, &id)?;
+            if let Wanted::Move(_) = wanted(tx, &host_id, &id)? {
+                tx.progress_move(&id, percent);
+                return Ok(());
+            }
             tx.update::<Snapshot>(&id, |row| {
                 if let Contents::Pending(pending) = &mut row.contents {
                     pending.percent = percent;
@@ -305,8 +389,10 @@ async fn complete(app: &App, host_id: &str, begin: &SnapshotBegin, disk: Disk) -
     let (host_id, id, name) = (host_id.to_owned(), begin.snapshot_id.clone(), disk.name.clone());
     let told = begin.chunks * CHUNK as u64;
     let completed = app.store.transact(move |tx| {
-        wanted(tx, &host_id, &id)?;
-        tx.complete_snapshot(&id, disk, told);
+        match wanted(tx, &host_id, &id)? {
+            Wanted::Snapshot(_) => tx.complete_snapshot(&id, disk, told),
+            Wanted::Move(_) => tx.complete_move(&id, disk),
+        }
         Ok::<_, Status>(())
     });
     let completed = completed.await;

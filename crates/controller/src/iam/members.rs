@@ -40,6 +40,15 @@ pub(super) fn texts_of(message: &DynamicMessage, found: &mut Vec<(String, String
 
 /// The tags of a list of them.
 pub(super) fn pairs(message: &DynamicMessage, field: &str) -> Vec<(String, String)> {
+    pairs_of(message, field, ["key", "value"])
+}
+
+/// The tags of a request of KMS.
+pub(super) fn tags_of_key(message: &DynamicMessage) -> Vec<(String, String)> {
+    pairs_of(message, "tags", ["tag_key", "tag_value"])
+}
+
+fn pairs_of(message: &DynamicMessage, field: &str, [key, value]: [&str; 2]) -> Vec<(String, String)> {
     let Some(list) = message.get_field_by_name(field) else {
         return Vec::new();
     };
@@ -48,7 +57,7 @@ pub(super) fn pairs(message: &DynamicMessage, field: &str) -> Vec<(String, Strin
         .unwrap_or_default()
         .iter()
         .filter_map(Value::as_message);
-    tags.filter_map(|tag| Some((text(tag, "key")?, text(tag, "value").unwrap_or_default())))
+    tags.filter_map(|tag| Some((text(tag, key)?, text(tag, value).unwrap_or_default())))
         .collect()
 }
 

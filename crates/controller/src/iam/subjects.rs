@@ -8,13 +8,13 @@ use hearth_iam::Context;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 
 use super::Identity;
-use super::members::{pairs, specified, text, texts_of};
+use super::members::{pairs, specified, tags_of_key, text, texts_of};
 use crate::app::App;
 use crate::catalog::volume_types::VolumeType;
 use crate::services::{Slot, TOKENS_OPTIONAL, ssm};
 use crate::state::{
-    Entity, Group, Instance, InstanceProfile, KeyPair, NetworkInterface, PlacementGroup, Policy, Role, Scope,
-    SecurityGroup, State, Subnet, User, Volume, iam,
+    Entity, Group, Instance, InstanceProfile, KeyPair, KmsAlias, NetworkInterface, PlacementGroup, Policy,
+    Role, Scope, SecurityGroup, State, Subnet, User, Volume, iam,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views;
@@ -65,11 +65,21 @@ const MAKES: &[(&str, &[Kind])] = &[
     ("CreateImage", &[Kind::Image, Kind::Snapshot]),
     ("CopyImage", &[Kind::Image]),
 ];
+/// Calls of EC2 that may make data keys.
+const ENCRYPTS: &[&str] = &[
+    "RunInstances",
+    "CreateVolume",
+    "CopySnapshot",
+    "CopyImage",
+    "ModifyEbsDefaultKmsKeyId",
+];
+
 /// All that the caller must be allowed for a request.
 pub fn of(asked: &Asked<'_>) -> Vec<Subject> {
     match asked.service {
         "iam" => asked.of_iam(),
         "ssm" => asked.of_ssm(),
+        "kms" => asked.of_kms(),
         "ec2-instance-connect" => asked.of_instance_connect(),
         "sts" => vec![asked.of_sts()],
         "ec2" if !asked.action.starts_with("Describe") => asked.of_ec2(),
@@ -142,6 +152,7 @@ impl Asked<'_> {
             subjects.push(self.subject(self.arn(kind, &id), context));
         }
         subjects.extend(self.passed_role());
+        subjects.extend(self.data_keys());
         if let Some(name) = self.text("image_id").as_deref().and_then(ssm::resolved) {
             subjects.push(Subject {
                 action: "ssm:GetParameters".to_owned(),
@@ -270,7 +281,7 @@ impl Asked<'_> {
     /// The volume of CreateVolume, or those of a launch.
     fn new_volumes(&self) -> Vec<Context> {
         let Some(mappings) = self.message.get_field_by_name("block_device_mappings") else {
-            let mut context = new_volume(self.message, "size", VolumeType::Gp2);
+            let mut context = self.new_volume(self.message, "size", VolumeType::Gp2);
             let zones = &self.app.config.zones;
             let id = self.text("availability_zone_id");
             let by_id = || zones.iter().find(|zone| Some(zones::id(zone)) == id).cloned();
@@ -287,7 +298,7 @@ impl Asked<'_> {
         };
         let mut volumes = Vec::new();
         if !mappings.iter().any(is_root) {
-            volumes.push(plain_volume(VolumeType::Gp3));
+            volumes.push(self.plain_volume(VolumeType::Gp3));
         }
         let mapped = mappings
             .iter()
@@ -296,11 +307,44 @@ impl Asked<'_> {
             let ebs = mapping.get_field_by_name("ebs");
             let ebs = ebs.as_ref().and_then(|ebs| ebs.as_message());
             ebs.map_or_else(
-                || plain_volume(VolumeType::Gp3),
-                |ebs| new_volume(ebs, "volume_size", VolumeType::Gp3),
+                || self.plain_volume(VolumeType::Gp3),
+                |ebs| self.new_volume(ebs, "volume_size", VolumeType::Gp3),
             )
         }));
         volumes
+    }
+
+    /// A volume of which nothing but its type is said.
+    fn plain_volume(&self, kind: VolumeType) -> Context {
+        let mut context = Context::default();
+        let is_default = self.state.account_settings(self.scope).ebs_encryption;
+        context.set("ec2:Encrypted", is_default.to_string());
+        context.set("ec2:VolumeType", kind.as_str());
+        context
+    }
+
+    /// A volume as a request describes it, by the fields of CreateVolume or of a block device.
+    fn new_volume(&self, of: &DynamicMessage, size: &str, default: VolumeType) -> Context {
+        let mut context = self.plain_volume(default);
+        if let Some(kind) = text(of, "volume_type") {
+            context.set("ec2:VolumeType", kind);
+        }
+        let asked = of
+            .get_field_by_name("encrypted")
+            .and_then(|value| value.as_bool());
+        let snapshot = text(of, "snapshot_id").and_then(|id| self.state.snapshot(&id));
+        if asked == Some(true) || snapshot.is_some_and(|snapshot| snapshot.encryption.is_some()) {
+            context.set("ec2:Encrypted", "true");
+        }
+        for (field, key) in [
+            (size, "ec2:VolumeSize"),
+            ("iops", "ec2:VolumeIops"),
+            ("throughput", "ec2:VolumeThroughput"),
+        ] {
+            let number = of.get_field_by_name(field).and_then(|value| value.as_i32());
+            set_number(&mut context, key, number.filter(|number| *number != 0));
+        }
+        context
     }
 
     fn new_instance(&self) -> Context {
@@ -348,7 +392,7 @@ impl Asked<'_> {
                 if let Some(row) = state.get::<Volume>(id) {
                     let spec = &row.spec;
                     context.set("ec2:AvailabilityZone", state.zone_of(row));
-                    context.set("ec2:Encrypted", "false");
+                    context.set("ec2:Encrypted", row.encryption.is_some().to_string());
                     context.set("ec2:VolumeID", id);
                     context.set("ec2:VolumeType", spec.volume_type.as_str());
                     context.set("ec2:VolumeSize", row.told_gib().to_string());
@@ -358,7 +402,7 @@ impl Asked<'_> {
             }
             Kind::Snapshot => {
                 if let Some(row) = state.snapshot(id) {
-                    context.set("ec2:Encrypted", "false");
+                    context.set("ec2:Encrypted", row.encryption.is_some().to_string());
                     context.set("ec2:Owner", &row.account_id);
                     context.set("ec2:ParentVolume", self.arn(Kind::Volume, &row.volume_id));
                     context.set("ec2:SnapshotID", id);
@@ -383,6 +427,92 @@ impl Asked<'_> {
         if let Some(vpc) = vpc {
             context.set("ec2:Vpc", self.arn(Kind::Vpc, vpc));
         }
+    }
+
+    /// `kms:GenerateDataKeyWithoutPlaintext` for the KMS keys of what a request encrypts: those that it names, and the one that the
+    /// account has chosen for what names none. Whoever may use EC2 may use the key that the cloud makes.
+    fn data_keys(&self) -> Vec<Subject> {
+        if !ENCRYPTS.contains(&self.action) {
+            return Vec::new();
+        }
+        let mut texts = Vec::new();
+        texts_of(self.message, &mut texts);
+        let mut named: BTreeSet<String> = texts
+            .into_iter()
+            .filter(|(field, _)| field == "kms_key_id")
+            .map(|(_, value)| value)
+            .collect();
+        if self.action != "ModifyEbsDefaultKmsKeyId" {
+            named.extend(self.state.account_settings(self.scope).ebs_key);
+        }
+        let subject = |given: String| {
+            let mut context = Context::default();
+            let resource = self.key_arn(&given, &mut context)?;
+            Some(Subject {
+                action: "kms:GenerateDataKeyWithoutPlaintext".to_owned(),
+                resource,
+                context,
+            })
+        };
+        named.into_iter().filter_map(subject).collect()
+    }
+
+    /// The ARN of a key that is not the cloud's. One that is not there is as it is named.
+    fn key_arn(&self, given: &str, context: &mut Context) -> Option<String> {
+        let Some(key) = self.state.kms_key(self.scope, given) else {
+            let (region, account) = (self.scope.region(), self.account());
+            return Some(match given {
+                KmsAlias::EBS => return None,
+                arn if arn.starts_with("arn:") => arn.to_owned(),
+                id => format!("arn:aws:kms:{region}:{account}:key/{id}"),
+            });
+        };
+        for (name, value) in &key.tags {
+            context.set(&format!("aws:ResourceTag/{name}"), value);
+        }
+        for alias in self.state.by(&KmsAlias::BY_KEY, &key.id) {
+            context.add("kms:ResourceAliases", &alias.name);
+        }
+        (!key.is_managed || self.service == "kms").then(|| key.arn())
+    }
+
+    /// The key that a request is about, and the name that it makes or deletes.
+    /// <https://docs.aws.amazon.com/kms/latest/developerguide/kms-api-permissions-reference.html>
+    fn of_kms(&self) -> Vec<Subject> {
+        let mut subjects = Vec::new();
+        let alias = self.text("alias_name");
+        let tags = tags_of_key(self.message);
+        let target = self.text("target_key_id").or_else(|| match &alias {
+            // Whoever deletes a name needs the right to its key, too.
+            Some(name) => Some(self.state.kms_alias(self.scope, name)?.key_id.clone()),
+            None => self.text("key_id"),
+        });
+        if let Some(given) = target {
+            let mut context = Context::default();
+            tell_tags(
+                "aws:RequestTag",
+                &tags
+                    .iter()
+                    .map(|(k, v)| (k.as_str(), v.as_str()))
+                    .collect::<Vec<_>>(),
+                &mut context,
+            );
+            if let Some(arn) = self.key_arn(&given, &mut context) {
+                subjects.push(self.subject(arn, context));
+            }
+        }
+        if let Some(name) = alias {
+            let (region, account) = (self.scope.region(), self.account());
+            let arn = format!("arn:aws:kms:{region}:{account}:{name}");
+            subjects.push(self.subject(arn, Context::default()));
+        }
+        if subjects.is_empty() {
+            let mut context = Context::default();
+            let tags: Vec<_> = tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            tell_tags("aws:RequestTag", &tags, &mut context);
+            subjects.push(self.subject("*".to_owned(), context));
+        }
+        subjects
     }
 
     /// The parameters that a request names, or all below its path.
@@ -506,35 +636,6 @@ fn pass(role: &Role) -> Subject {
         resource: role.arn(),
         context,
     }
-}
-
-/// A volume of which nothing but its type is said.
-fn plain_volume(kind: VolumeType) -> Context {
-    let mut context = Context::default();
-    context.set("ec2:Encrypted", "false");
-    context.set("ec2:VolumeType", kind.as_str());
-    context
-}
-
-/// A volume as a request describes it, by the fields of CreateVolume or of a block device.
-fn new_volume(of: &DynamicMessage, size: &str, default: VolumeType) -> Context {
-    let mut context = plain_volume(default);
-    if let Some(kind) = text(of, "volume_type") {
-        context.set("ec2:VolumeType", kind);
-    }
-    let is_encrypted = of
-        .get_field_by_name("encrypted")
-        .and_then(|value| value.as_bool());
-    context.set("ec2:Encrypted", is_encrypted.unwrap_or(false).to_string());
-    for (field, key) in [
-        (size, "ec2:VolumeSize"),
-        ("iops", "ec2:VolumeIops"),
-        ("throughput", "ec2:VolumeThroughput"),
-    ] {
-        let number = of.get_field_by_name(field).and_then(|value| value.as_i32());
-        set_number(&mut context, key, number.filter(|number| *number != 0));
-    }
-    context
 }
 
 fn set_number<N: ToString>(context: &mut Context, key: &str, number: Option<N>) {

@@ -3,7 +3,8 @@
 use hearth_api::InstanceState;
 use hearth_api::agent::{
     InstanceIntent, InstanceMetadata, InstanceProfile as InstanceProfileIntent, InstanceVolume,
-    NetworkInterface as InterfaceIntent, instance_intent::BootMode as BootModeIntent,
+    NetworkInterface as InterfaceIntent,
+    instance_intent::{BootMode as BootModeIntent, Desired},
 };
 use hearth_image::BootMode;
 
@@ -13,17 +14,38 @@ use crate::state::{
 };
 use crate::views::{self, ROOT_DEVICE};
 
+/// What an instance has of a host: its blob of user data, and its interfaces.
+type Life<'s> = (InstanceIntent, Option<String>, Vec<&'s NetworkInterface>);
+
+/// What a host shall make of an instance that lives there, or has left it.
+pub(super) fn life<'s>(state: &'s State, id: &str, host_id: &str) -> Option<Life<'s>> {
+    if state.incarnation(id).is_some_and(|life| life.host_id == host_id) {
+        return instance(state, id);
+    }
+    // Its volumes are none of its business any more.
+    let left = state.left(id, host_id)?;
+    let intent = InstanceIntent {
+        instance_id: id.to_owned(),
+        desired: Desired::Terminated.into(),
+        run: left.run,
+        force: true,
+        ..InstanceIntent::default()
+    };
+    Some((intent, None, Vec::new()))
+}
+
 /// An instance with its interfaces, the primary one first. It was made with one. The root volume is the first, and is not there
 /// when it was detached from an instance that is stopped.
-pub(super) fn instance<'s>(
-    state: &'s State,
-    id: &str,
-) -> Option<(InstanceIntent, &'s Instance, Vec<&'s NetworkInterface>)> {
-    let row = state.get::<Instance>(id)?;
+/// Volumes that lie elsewhere are left out, and it does not start before those that it needs have come.
+fn instance<'s>(state: &'s State, id: &str) -> Option<Life<'s>> {
+    let row = state
+        .get::<Instance>(id)
+        .filter(|row| !state.awaits_volumes(row))?;
     let mut interfaces: Vec<&NetworkInterface> = state.by(&NetworkInterface::BY_INSTANCE, id).collect();
     interfaces.sort_by_key(|row| row.attachment.as_ref().map(|a| (a.device.len(), &a.device)));
     let interface = *interfaces.first()?;
-    let mut volumes: Vec<&Volume> = state.by(&Volume::BY_INSTANCE, id).collect();
+    let volumes = state.by(&Volume::BY_INSTANCE, id);
+    let mut volumes: Vec<&Volume> = volumes.filter(|volume| !state.is_away(volume)).collect();
     volumes.sort_by_key(|row| {
         let device = row.attachment.as_ref().map(|a| a.device.as_str());
         (device != Some(ROOT_DEVICE), device)
@@ -81,7 +103,7 @@ pub(super) fn instance<'s>(
             },
         }),
     };
-    Some((intent, row, interfaces))
+    Some((intent, row.user_data.clone(), interfaces))
 }
 
 fn profile(state: &State, row: &Instance) -> Option<InstanceProfileIntent> {
@@ -105,12 +127,13 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
             && state.pending_snapshot(&row.id).is_none(),
         attachment_epoch: row.epoch,
         // Volumes of images are made at their instance's launch, by hosts of before that did not say so, too.
-        has_run: row.is_made || has_run && row.image_id.is_some(),
+        has_run: row.is_made || has_run && row.image_id.is_some() && row.moved.is_none(),
         device_name: attachment.device.clone(),
         iops: limits.iops,
         throughput_mib: limits.throughput_mib,
         detaching: attachment.progress.is_ending(),
         force_detach: attachment.progress == Progress::Forced,
+        encrypted: row.encryption.is_some(),
         ..InstanceVolume::default()
     };
     let Some(base) = state.base_of(row) else {
@@ -120,6 +143,7 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
         image_id: base.id.to_owned(),
         image_size_bytes: base.size,
         image_digest: base.digest.to_owned(),
+        image_encrypted: base.encryption.is_some(),
         ..told
     })
 }

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use hearth_api::agent::{
-    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, SnapshotIntent, VolumeIntent,
-    VpcDelta, VpcIntent, volume_intent,
+    InstanceIntent, InstanceVolume, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, SnapshotIntent,
+    VolumeIntent, VpcDelta, VpcIntent, volume_intent,
 };
 use prost::Message as _;
 
 use crate::state::{
-    self, Claim, Concern, NetworkInterface, SecurityGroup, Snapshot, State, Topic, Volume, Vpc,
+    self, Concern, Incarnation, Move, NetworkInterface, SecurityGroup, Snapshot, Stage, State, Topic, Volume,
+    Vpc,
 };
 use crate::views::Cloud;
 
@@ -24,7 +25,7 @@ mod instance;
 mod tests;
 
 use group::{add_members, add_rules};
-use instance::instance;
+use instance::life;
 
 /// The newest intents that a host was sent, or has made durable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,7 +104,9 @@ impl Told {
     /// own word: this alone is no news to it.
     fn note(&mut self, intent: &InstanceIntent, interfaces: &[&NetworkInterface]) -> bool {
         let mut without = intent.clone();
-        for volume in &mut without.volumes {
+        // A host that a volume has come to does not know by itself that it had it once before.
+        let stayed = |volume: &&mut InstanceVolume| !volume.image_id.starts_with(Move::PREFIX);
+        for volume in without.volumes.iter_mut().filter(stayed) {
             volume.has_run = false;
         }
         let told = ToldInstance {
@@ -162,25 +165,30 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
         ..Told::default()
     };
     let (mut instances, mut user_data) = (Vec::new(), Vec::new());
-    for claim in state.by(&Claim::BY_HOST, host_id) {
-        let Some((intent, row, interfaces)) = instance(state, &claim.instance_id) else {
+    for row in state.by(&Incarnation::BY_HOST, host_id) {
+        let Some((intent, blob, interfaces)) = life(state, &row.instance_id, host_id) else {
             continue;
         };
         told.note(&intent, &interfaces);
         instances.push(intent);
-        user_data.push(row.user_data.clone());
+        user_data.push(blob);
     }
-    let volumes: Vec<VolumeIntent> = state
-        .by(&Volume::BY_HOST, host_id)
-        .filter_map(|row| volume(state, &row.id, host_id))
+    let lying = state.by(&Volume::BY_HOST, host_id).map(|row| &row.id);
+    let copies = state.by(&Move::BY_HOST, host_id).filter(|row| row.is_left());
+    let mut volumes: Vec<VolumeIntent> = lying
+        .chain(copies.map(|row| &row.volume_id))
+        .filter_map(|id| volume(state, id, host_id))
         .collect();
+    volumes.sort_by(|one, other| one.volume_id.cmp(&other.volume_id));
     let each = volumes
         .iter()
         .map(|volume| (volume.volume_id.clone(), volume.clone()));
     told.volumes = each.collect();
-    let snapshots: Vec<SnapshotIntent> = state
-        .by(&Snapshot::BY_HOST, host_id)
-        .filter_map(|row| snapshot(state, &row.id, host_id))
+    let pending = state.by(&Snapshot::BY_HOST, host_id).map(|row| &row.id);
+    let moves = state.by(&Move::BY_HOST, host_id).map(|row| &row.id);
+    let snapshots: Vec<SnapshotIntent> = moves
+        .chain(pending)
+        .filter_map(|id| snapshot(state, id, host_id))
         .collect();
     let each = snapshots
         .iter()
@@ -221,8 +229,15 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
     })
 }
 
-/// What a host shall do with a volume of its own that no instance has.
+/// What a host shall do with a volume that no instance has there: one of its own, or its copy of one that has left it.
 fn volume(state: &State, id: &str, host_id: &str) -> Option<VolumeIntent> {
+    if let Some(Stage::Stored { epoch, .. }) = state.old_copy(id, host_id).map(|row| &row.stage) {
+        return Some(VolumeIntent {
+            volume_id: id.to_owned(),
+            epoch: *epoch,
+            desired: volume_intent::Desired::Erased.into(),
+        });
+    }
     let row = state.get::<Volume>(id)?;
     // Its contents are needed until they are stored.
     let is_erased = row.deleting && state.pending_snapshot(id).is_none();
@@ -230,15 +245,27 @@ fn volume(state: &State, id: &str, host_id: &str) -> Option<VolumeIntent> {
         true => volume_intent::Desired::Erased,
         false => volume_intent::Desired::Kept,
     };
-    (row.host_id.as_deref() == Some(host_id) && row.attachment.is_none()).then(|| VolumeIntent {
+    let is_kept = row.attachment.is_none() || state.is_away(row);
+    (row.host_id.as_deref() == Some(host_id) && is_kept).then(|| VolumeIntent {
         volume_id: row.id.clone(),
         epoch: row.epoch,
         desired: desired.into(),
     })
 }
 
-/// A snapshot that a host shall store.
+/// A snapshot that a host shall store, or a volume that is to leave it.
 fn snapshot(state: &State, id: &str, host_id: &str) -> Option<SnapshotIntent> {
+    if let Some(row) = state.get::<Move>(id) {
+        // A volume has one point in time at a time.
+        let is_due =
+            row.is_storing() && row.from == host_id && state.pending_snapshot(&row.volume_id).is_none();
+        return is_due.then(|| SnapshotIntent {
+            snapshot_id: row.id.clone(),
+            volume_id: row.volume_id.clone(),
+            encrypted: (state.get::<Volume>(&row.volume_id)).is_some_and(|row| row.encryption.is_some()),
+            ..SnapshotIntent::default()
+        });
+    }
     let row = state.get::<Snapshot>(id)?;
     let pending = row.pending().filter(|pending| pending.host_id == host_id)?;
     if row.waits_for_instance(state) {
@@ -251,7 +278,7 @@ fn snapshot(state: &State, id: &str, host_id: &str) -> Option<SnapshotIntent> {
         volume_id: row.volume_id.clone(),
         set_id: pending.set.clone().unwrap_or_default(),
         set_size: u32::try_from(set_size).unwrap_or(u32::MAX),
-        encrypted: false,
+        encrypted: row.encryption.is_some(),
     })
 }
 
@@ -323,23 +350,19 @@ pub fn changes(
                 }
             },
             Concern::Member { group_id, address } => members.entry(group_id).or_default().push(*address),
-            Concern::Instance { instance_id, .. } => {
-                let claim = state.get::<Claim>(instance_id);
-                let own = claim.filter(|claim| claim.host_id == host_id);
-                match own.and_then(|_| instance(state, instance_id)) {
-                    Some((intent, row, interfaces)) => {
-                        if told.note(&intent, &interfaces) {
-                            delta.instances.push(intent);
-                            user_data.push(row.user_data.clone());
-                        }
-                    }
-                    None => {
-                        if told.instances.remove(instance_id).is_some() {
-                            delta.removed_instances.push(instance_id.clone());
-                        }
+            Concern::Instance { instance_id, .. } => match life(state, instance_id, host_id) {
+                Some((intent, blob, interfaces)) => {
+                    if told.note(&intent, &interfaces) {
+                        delta.instances.push(intent);
+                        user_data.push(blob);
                     }
                 }
-            }
+                None => {
+                    if told.instances.remove(instance_id).is_some() {
+                        delta.removed_instances.push(instance_id.clone());
+                    }
+                }
+            },
         }
     }
     told.note_groups(state);

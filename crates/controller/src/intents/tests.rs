@@ -12,8 +12,8 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::state::tests::{a_host, a_volume, an_instance};
 use crate::state::{
-    AVAILABLE, Attachment, Contents, Host, Image, Instance, PRIMARY, Pending, Progress, Reservation,
-    SecurityGroupRule, Subnet, Tags, Tx, Volume,
+    AVAILABLE, Attachment, Contents, Disk, Host, Image, Incarnation, Instance, Known, Move, PRIMARY, Pending,
+    Progress, Reservation, SecurityGroupRule, Subnet, Tags, Tx, Volume,
 };
 
 const HOSTS: [&str; 3] = ["h-0", "h-1", "h-2"];
@@ -85,10 +85,13 @@ fn layout(tx: &mut Tx<'_>) {
         description: String::new(),
         kernel_path: String::new(),
         boot_mode: BootMode::UefiPreferred,
+        ena_support: false,
+        sriov_net_support: false,
         state: AVAILABLE.into(),
         size: 1 << 20,
         digest: "00".into(),
         snapshot: String::new(),
+        encryption: None,
         devices: Vec::new(),
         source: None,
         failure: String::new(),
@@ -111,17 +114,13 @@ fn launch(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
         region: "local-1".into(),
         created_at: 0,
     });
-    tx.put(Instance {
+    let instance = Instance {
         image_id: "ami-1".into(),
         metadata_tags: "enabled".into(),
         ..an_instance(&id, host, &format!("r-{number}"))
-    });
-    tx.put(Claim {
-        instance_id: id.clone(),
-        host_id: host.into(),
-        vcpus: 1,
-        memory_mib: 512,
-    });
+    };
+    tx.put(Incarnation::new(&instance, host, 1));
+    tx.put(instance);
     tx.put(NetworkInterface {
         id: format!("eni-{number}"),
         account_id: "1".into(),
@@ -159,6 +158,7 @@ fn a_snapshot(id: &str, volume: &Volume, set: Option<String>) -> Snapshot {
             percent: 0,
             set,
         }),
+        encryption: None,
         stored: 0,
         started_at: 0,
         is_public: false,
@@ -182,11 +182,11 @@ fn attach(tx: &mut Tx<'_>, mut volume: Volume, instance: &Instance) {
 fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     let instances: Vec<Instance> = tx.all::<Instance>().cloned().collect();
     let rules: Vec<SecurityGroupRule> = tx.all::<SecurityGroupRule>().cloned().collect();
-    match rng.random_range(0..15) {
+    match rng.random_range(0..18) {
         0..=2 if instances.len() < 60 => launch(tx, rng, number),
         3 | 4 => {
             let Some(gone) = instances.choose(rng) else { return };
-            tx.remove::<Claim>(&gone.id);
+            tx.remove::<Incarnation>(&gone.id);
             if let Some(interface) = tx.interface_of(&gone.id).map(|interface| interface.id.clone()) {
                 tx.remove::<NetworkInterface>(&interface);
             }
@@ -195,6 +195,7 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
                 .map(|volume| volume.id.clone());
             let volumes: Vec<String> = volumes.collect();
             for id in volumes {
+                tx.cancel_move(&id);
                 match rng.random() {
                     true => tx.remove::<Volume>(&id),
                     false => tx.update::<Volume>(&id, |volume| volume.attachment = None),
@@ -225,6 +226,14 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
                 }
             }
         }
+        15 => {
+            let Some(instance) = instances.choose(rng) else {
+                return;
+            };
+            let host = *HOSTS.choose(rng).unwrap();
+            move_to(tx, instance, host, rng.random());
+        }
+        16 | 17 => arrive(tx, rng),
         10 => {
             let kept = tx.all::<Volume>().filter(|volume| volume.attachment.is_none());
             let kept: Vec<Volume> = kept.cloned().collect();
@@ -252,6 +261,7 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
                 .cloned()
                 .collect();
             let Some(volume) = blank.choose(rng) else { return };
+            tx.cancel_move(&volume.id);
             tx.update::<Volume>(&volume.id, |volume| match rng.random_range(0..4) {
                 0 => volume.detach(0),
                 1 => volume.spec.size_gib += 1,
@@ -307,6 +317,58 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
                 tx.remove::<SecurityGroupRule>(&rule.id);
             }
         }
+    }
+}
+
+/// An instance starts on another host, unless there is something of it from before.
+fn move_to(tx: &mut Tx<'_>, instance: &Instance, host: &str, stored: bool) {
+    let volumes = tx.by(&Volume::BY_INSTANCE, &instance.id);
+    let volumes: Vec<String> = volumes.map(|volume| volume.id.clone()).collect();
+    let has_copy = volumes.iter().any(|id| tx.old_copy(id, host).is_some());
+    if has_copy || tx.left(&instance.id, host).is_some() {
+        return;
+    }
+    tx.leave(&instance.id, host);
+    tx.update::<Instance>(&instance.id, |row| {
+        row.host_id = host.into();
+        row.run += 1;
+        row.state = InstanceState::Pending;
+    });
+    tx.put(Incarnation::new(instance, host, instance.run + 1));
+    for id in volumes {
+        tx.cancel_move(&id);
+        if stored {
+            tx.update::<Volume>(&id, |volume| volume.known = Known::As("ami-1".into()));
+        }
+        tx.relocate(&id, host);
+    }
+    tx.volumes_have_come(&instance.id);
+}
+
+/// A host does, or cannot do, what is to be done for a volume or an instance that leaves it.
+fn arrive(tx: &mut Tx<'_>, rng: &mut StdRng) {
+    let lives: Vec<String> = tx
+        .all::<Incarnation>()
+        .filter(|life| life.is_left)
+        .map(|life| life.id.clone())
+        .collect();
+    if let Some(id) = lives.choose(rng).filter(|_| rng.random()) {
+        tx.remove::<Incarnation>(id);
+        return;
+    }
+    let moves: Vec<Move> = tx.all::<Move>().cloned().collect();
+    let Some(row) = moves.choose(rng) else { return };
+    match row.is_storing() {
+        true if rng.random_bool(0.3) => tx.fail_move(&row.id, "the test said so"),
+        true => tx.complete_move(
+            &row.id,
+            Disk {
+                name: "disk".into(),
+                size: 1 << 30,
+                digest: String::new(),
+            },
+        ),
+        false => tx.drop_copy(&row.id),
     }
 }
 
@@ -419,7 +481,8 @@ fn one_more_member_of_a_large_group_is_a_small_message() {
     for number in 0..1000 {
         launch(&mut tx, &mut rng, number);
         tx.update::<Instance>(&format!("i-{number:05}"), |row| row.host_id = "h-0".into());
-        tx.update::<Claim>(&format!("i-{number:05}"), |row| row.host_id = "h-0".into());
+        tx.update::<Incarnation>(&format!("i-{number:05}"), |row| row.host_id = "h-0".into());
+        tx.update::<Volume>(&format!("vol-{number}"), |row| row.host_id = Some("h-0".into()));
         tx.update::<NetworkInterface>(&format!("eni-{number}"), |row| {
             row.vpc_id = "vpc-0".into();
             row.groups = vec![own.clone()];
@@ -430,7 +493,7 @@ fn one_more_member_of_a_large_group_is_a_small_message() {
     let mut tx = Tx::new(&mut state, 0);
     launch(&mut tx, &mut rng, 1000);
     tx.update::<Instance>("i-01000", |row| row.host_id = "h-1".into());
-    tx.update::<Claim>("i-01000", |row| row.host_id = "h-1".into());
+    tx.update::<Incarnation>("i-01000", |row| row.host_id = "h-1".into());
     tx.update::<NetworkInterface>("eni-1000", |row| {
         row.vpc_id = "vpc-0".into();
         row.groups = vec![own.clone()];

@@ -30,6 +30,21 @@ pub fn give_up(now: &Lifecycle, minutes: u64) -> Option<Change> {
     })
 }
 
+/// A `pending` instance that waits for a volume does not get it: its host has not been told of the run, and says that it is
+/// over. `None` in any other state.
+pub fn fail_start(now: &Lifecycle, why: &str) -> Option<Change> {
+    (now.state == InstanceState::Pending).then(|| Change {
+        next: Lifecycle {
+            state: InstanceState::Stopping,
+            desired: Desired::Stopped,
+            force: true,
+            ..now.clone()
+        },
+        hold: Hold::Keep,
+        reason: ReasonChange::Set(Reason::internal_error(why)),
+    })
+}
+
 /// A `stopping` or `shutting-down` instance did not end in time: its guest is not asked any longer. `None` if it is not to
 /// be asked already, and in any other state.
 pub fn force(now: &Lifecycle) -> Option<Change> {

@@ -14,8 +14,11 @@ mod tests;
 
 pub use attachment::{Step, observe_attachment};
 pub use command::{Command, apply};
-pub use deadline::{force, give_up, stop_for_drain};
-pub use observation::{End, Observed, Phase, lose_host, observe};
+pub use deadline::{fail_start, force, give_up, stop_for_drain};
+pub use observation::{End, Observed, Phase, lose_host, observe, unstart};
+
+/// Code of the reason of a `pending` instance whose volumes are on their way to its host.
+pub const MOVING: &str = "pending";
 
 /// What the rules need to know of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]

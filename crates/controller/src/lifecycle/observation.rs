@@ -33,6 +33,16 @@ pub struct Observed {
     pub phase: Phase,
 }
 
+impl Observed {
+    /// Nothing is left of an instance.
+    pub fn gone() -> Self {
+        Self {
+            run: 0,
+            phase: Phase::Gone,
+        }
+    }
+}
+
 /// Applies an observation; `None` when it says nothing new.
 pub fn observe(now: &Lifecycle, observed: &Observed) -> Option<Change> {
     use InstanceState::{Pending, Running, ShuttingDown, Stopped, Stopping, Terminated};
@@ -83,6 +93,17 @@ pub fn lose_host(now: &Lifecycle) -> Option<Change> {
             "The instance's host was removed from the cloud",
         )),
     })
+}
+
+/// The host that an instance was to start on was removed from the cloud before the instance's volumes had come there: it has
+/// never heard of the run.
+pub fn unstart(now: &Lifecycle) -> Change {
+    stopped(
+        now,
+        ReasonChange::Set(Reason::internal_error(
+            "The host that the instance was to start on was removed from the cloud",
+        )),
+    )
 }
 
 /// A run ended although nobody asked for it.

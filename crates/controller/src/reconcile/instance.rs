@@ -3,7 +3,7 @@
 use hearth_api::InstanceState;
 
 use super::{Clock, Decision, Limits};
-use crate::state::Instance;
+use crate::state::{Instance, State};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
@@ -13,9 +13,11 @@ pub(super) enum Action {
     Force,
 }
 
-pub(super) fn decide(row: &Instance, limits: Limits, clock: Clock) -> Decision<Action> {
+pub(super) fn decide(state: &State, row: &Instance, limits: Limits, clock: Clock) -> Decision<Action> {
     let after = |limit, action| Decision::at(clock.deadline(row.state_since, limit), clock, action);
     match row.state {
+        // What it waits for has deadlines of its own.
+        InstanceState::Pending if state.has_moves(row) => Decision::nothing(),
         InstanceState::Pending => after(limits.pending, Action::GiveUp),
         InstanceState::Stopping | InstanceState::ShuttingDown if !row.force => {
             after(limits.ending, Action::Force)

@@ -1,5 +1,5 @@
 //! What happens without a call: hosts that fall silent, hosts that are drained, states of instances and volumes that last too
-//! long.
+//! long, KMS keys that are to be deleted or rotated.
 //!
 //! For each noun a pure `decide` says what is to be done about one object at a time of the clock, and when to look at it
 //! again. [`run`] asks it after every change and at every deadline, and carries the answers out in one transaction that
@@ -14,11 +14,12 @@ use hearth_api::InstanceState;
 use crate::app::App;
 use crate::config::Config;
 use crate::lifecycle;
-use crate::state::{Instance, State, Tx};
+use crate::state::{Instance, Move, Stage, State, Tx};
 use crate::store::{CommitError, Standing, now};
 
 mod host;
 mod instance;
+mod kms_key;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -111,6 +112,9 @@ enum Action {
     Host(String, host::Action),
     Instance(String, instance::Action),
     Volume(String, volume::Action),
+    /// A volume that moves: its host was not heard of it for too long.
+    Move(String),
+    Key(String, kms_key::Action),
 }
 
 /// All that is to be done, and when to look again.
@@ -134,17 +138,31 @@ fn decide(
         InstanceState::ShuttingDown,
     ] {
         for row in state.by(&Instance::BY_STATE, transitional.name()) {
-            let decision = instance::decide(row, limits, clock);
+            let decision = instance::decide(state, row, limits, clock);
             sooner(decision.again_at);
             let of_instance = |action| Action::Instance(row.id.clone(), action);
             all.extend(decision.actions.into_iter().map(of_instance));
         }
     }
     for row in volume::unsettled(state) {
-        let decision = volume::decide(row, limits, clock);
+        let decision = volume::decide(state, row, limits, clock);
         sooner(decision.again_at);
         let of_volume = |action| Action::Volume(row.id.clone(), action);
         all.extend(decision.actions.into_iter().map(of_volume));
+    }
+    for row in state.by(&Move::BY_STAGE, Move::STORING) {
+        if let Stage::Storing { progressed_at, .. } = row.stage {
+            let deadline = clock.deadline(progressed_at, limits.ending);
+            let decision = Decision::at(deadline, clock, Action::Move(row.id.clone()));
+            sooner(decision.again_at);
+            all.extend(decision.actions);
+        }
+    }
+    for row in kms_key::waiting(state) {
+        let decision = kms_key::decide(row, clock);
+        sooner(decision.again_at);
+        let of_key = |action| Action::Key(row.id.clone(), action);
+        all.extend(decision.actions.into_iter().map(of_key));
     }
     (all, again)
 }
@@ -227,7 +245,10 @@ async fn look(app: &Arc<App>, limits: Limits, clock: Clock) -> Result<Option<i64
                 again = Some(clock.now);
             }
             for action in actions {
-                carry_out(tx, action, limits);
+                match action {
+                    Action::Key(id, action) => kms_key::carry_out(tx, &shared.vault, &id, action),
+                    action => carry_out(tx, action, limits),
+                }
             }
             Ok(again)
         })
@@ -250,6 +271,15 @@ fn carry_out(tx: &mut Tx<'_>, action: Action, limits: Limits) {
     match action {
         Action::Host(id, action) => host::carry_out(tx, &id, action),
         Action::Volume(id, action) => volume::carry_out(tx, &id, action),
+        Action::Move(id) => {
+            let minutes = limits.ending.unsigned_abs().div_ceil(60_000);
+            tx.fail_move(
+                &id,
+                &format!("the host has stored nothing of it for {minutes} minutes"),
+            );
+        }
+        // Of the vault.
+        Action::Key(..) => {}
         Action::Instance(id, action) => {
             let Some(life) = tx.get::<Instance>(&id).map(Instance::lifecycle) else {
                 return;

@@ -6,7 +6,8 @@ use super::*;
 use crate::catalog::volume_types::VolumeSpec;
 use crate::state::tests::{a_host, a_volume, an_instance};
 use crate::state::{
-    Attachment, Drain, Host, HostReport, Modification, ModificationState, Progress, Reservation, Volume,
+    Attachment, Drain, Host, HostReport, Modification, ModificationState, Move, Progress, Reservation, Stage,
+    Volume,
 };
 
 const LIMITS: Limits = Limits {
@@ -205,6 +206,8 @@ proptest! {
                     prop_assert_eq!((&row.host_id, row.state), (&id, InstanceState::Running));
                     prop_assert!(world.state.host(&id).unwrap().drain.unwrap().stop_instances);
                 }
+                // These worlds have none.
+                Action::Key(..) => prop_assert!(false),
                 Action::Volume(id, action) => {
                     let row: &Volume = world.state.get(&id).unwrap();
                     let attachment = row.attachment.as_ref().unwrap();
@@ -223,6 +226,12 @@ proptest! {
                         }
                     };
                     prop_assert!(is_so && BEGIN - since.max(world.clock.watched_since) >= limit);
+                }
+                Action::Move(id) => {
+                    let Stage::Storing { progressed_at, .. } = world.state.get::<Move>(&id).unwrap().stage else {
+                        panic!("{id} is stored");
+                    };
+                    prop_assert!(BEGIN - progressed_at.max(world.clock.watched_since) >= LIMITS.ending);
                 }
                 Action::Instance(id, instance::Action::GiveUp) => {
                     let row: &Instance = world.state.get(&id).unwrap();

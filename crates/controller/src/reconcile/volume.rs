@@ -13,7 +13,7 @@ pub(super) enum Action {
     Fail,
 }
 
-pub(super) fn decide(row: &Volume, limits: Limits, clock: Clock) -> Decision<Action> {
+pub(super) fn decide(state: &State, row: &Volume, limits: Limits, clock: Clock) -> Decision<Action> {
     let mut decision = Decision::nothing();
     let mut after = |since, limit, action| {
         let one = Decision::at(clock.deadline(since, limit), clock, action);
@@ -23,6 +23,8 @@ pub(super) fn decide(row: &Volume, limits: Limits, clock: Clock) -> Decision<Act
     if let Some(attachment) = &row.attachment {
         let since = attachment.progress_since;
         match attachment.progress {
+            // Its move has a deadline of its own.
+            Progress::Attaching if state.is_away(row) => {}
             Progress::Attaching => after(since, limits.ending, Action::Withdraw),
             Progress::Detaching => after(since, limits.busy, Action::Busy),
             // The user takes it away by force, or ends the instance. Its host takes it away as soon as it can; if the host is

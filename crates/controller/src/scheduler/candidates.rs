@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
     use crate::scheduler::Resources;
-    use crate::state::{Claim, HostReport, Reservation, Tx, tests};
+    use crate::state::{HostReport, Incarnation, Reservation, Tx, tests};
 
     fn state_of(hosts: &[(String, u32, u64, Vec<u64>)]) -> State {
         let mut state = State::default();
@@ -88,13 +88,10 @@ mod tests {
             });
             for (claim, memory_mib) in claims.iter().enumerate() {
                 let instance_id = format!("i-{number}-{claim}");
-                tx.put(tests::an_instance(&instance_id, &id, "r-1"));
-                tx.put(Claim {
-                    instance_id,
-                    host_id: id.clone(),
-                    vcpus: 1,
-                    memory_mib: *memory_mib,
-                });
+                let mut instance = tests::an_instance(&instance_id, &id, "r-1");
+                instance.memory_mib = *memory_mib;
+                tx.put(Incarnation::new(&instance, &id, 1));
+                tx.put(instance);
             }
         }
         tx.finish().unwrap();
@@ -116,6 +113,7 @@ mod tests {
             let demand = Demand {
                 zones: vec!["a".into(), "b".into()],
                 host: None,
+                except: Default::default(),
                 spacing: None,
                 uefi: false,
                 each: Resources { vcpus: 1, memory_mib, disk_bytes: 1 << 30 },

@@ -1,7 +1,7 @@
 //! The hosts as the scheduler sees them.
 
 use super::{Host, Resources};
-use crate::state::{self, Claim, HostReport, State, Volume};
+use crate::state::{self, HostReport, Incarnation, State};
 
 /// All hosts that are not forgotten, in the order of their ids. Volumes are the disk claims: they outlive stops, and some
 /// their instance.
@@ -14,8 +14,8 @@ pub fn inventory(state: &State, connected: impl Fn(&str) -> bool) -> Vec<Host> {
 
 pub(super) fn describe(state: &State, host: &state::Host, connected: impl Fn(&str) -> bool) -> Host {
     let report = state.get::<HostReport>(&host.id);
-    let [vcpus, memory_mib] = state.sum(&Claim::ON_HOST, &host.id);
-    let [_, gib] = state.sum(&Volume::ON_HOST, &host.id);
+    let [vcpus, memory_mib] = state.sum(&Incarnation::ON_HOST, &host.id);
+    let gib = state.gib_on(&host.id);
     Host {
         connected: connected(&host.id),
         draining: host.drain.is_some(),

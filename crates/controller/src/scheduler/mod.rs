@@ -8,7 +8,7 @@
 //! - An instance may have more vCPUs than its host has physical CPUs: the owner's overcommit (`Capacity.vcpus`) is
 //!   the only bound, so that a two-core machine can still run what asks for four.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::state::free_share;
@@ -76,16 +76,22 @@ impl Host {
 
     /// Whether at least one instance can be placed on it.
     fn takes(&self, demand: &Demand) -> bool {
-        self.connected && !self.draining && (self.uefi || !demand.uefi) && self.free().fits(demand.each)
+        !demand.except.contains(&self.id)
+            && self.connected
+            && !self.draining
+            && (self.uefi || !demand.uefi)
+            && self.free().fits(demand.each)
     }
 }
 
-/// A launch, or the start of an instance that has its host already (then `host` names it).
+/// A launch, or the start of an instance, on one host if `host` names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
     /// Zones that will do, in the order of preference among equals.
     pub zones: Vec<String>,
     pub host: Option<String>,
+    /// Hosts that are not to be chosen: they have old copies of the instance's volumes.
+    pub except: BTreeSet<String>,
     /// The image boots by UEFI firmware only.
     pub uefi: bool,
     pub each: Resources,
@@ -123,8 +129,10 @@ pub enum Shortage {
     OtherZone {
         zone: String,
     },
-    /// The volume is on another host.
+    /// Another one was asked for.
     OtherHost,
+    /// It has something of the instance, or of its volumes, from before they left it.
+    Remnants,
     /// The image needs UEFI firmware, and the host has none.
     NoFirmware,
     /// It takes `fit` more, and then none for the sake of those that they stand to.
@@ -227,6 +235,9 @@ fn shortage(host: &Host, demand: &Demand) -> Shortage {
             zone: host.availability_zone.clone(),
         };
     }
+    if demand.except.contains(&host.id) {
+        return Shortage::Remnants;
+    }
     if demand.uefi && !host.uefi {
         return Shortage::NoFirmware;
     }
@@ -281,7 +292,10 @@ impl fmt::Display for Refusal {
                 }
                 Shortage::Spacing { fit: 0, conflict } => write!(f, "{conflict}")?,
                 Shortage::Spacing { fit, conflict } => write!(f, "takes {fit}, then {conflict}")?,
-                Shortage::OtherHost => f.write_str("the instance's volume is on another host")?,
+                Shortage::OtherHost => f.write_str("another host was asked for")?,
+                Shortage::Remnants => {
+                    f.write_str("has not erased yet what is left there of the instance: try again soon")?;
+                }
                 Shortage::Short { fit, free } => {
                     let mut lacks = Vec::new();
                     if free.vcpus < each.vcpus {

@@ -34,6 +34,7 @@ fn demands() -> impl ProptestStrategy<Value = Demand> {
         zones,
         uefi: false,
         host: None,
+        except: Default::default(),
         spacing: None,
         each,
         min,
@@ -107,6 +108,7 @@ fn demand(count: usize) -> Demand {
         zones: vec!["a".into()],
         uefi: false,
         host: None,
+        except: Default::default(),
         spacing: None,
         each: Resources {
             vcpus: 2,

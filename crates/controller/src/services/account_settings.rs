@@ -8,6 +8,8 @@ use super::serve;
 use crate::app::App;
 use crate::state;
 
+mod ebs;
+
 /// Who has set what there is.
 const MANAGED_BY: &str = "account";
 const NO_PREFERENCE: &str = "no-preference";
@@ -18,6 +20,12 @@ serve! { account_settings_server::AccountSettings as AccountSettings {
     enable_serial_console_access(EnableSerialConsoleAccessRequest) -> EnableSerialConsoleAccessResult: enable;
     disable_serial_console_access(DisableSerialConsoleAccessRequest) -> DisableSerialConsoleAccessResult: disable;
     get_serial_console_access_status(GetSerialConsoleAccessStatusRequest) -> GetSerialConsoleAccessStatusResult: access;
+    enable_ebs_encryption_by_default(EnableEbsEncryptionByDefaultRequest) -> EnableEbsEncryptionByDefaultResult: ebs::enable;
+    disable_ebs_encryption_by_default(DisableEbsEncryptionByDefaultRequest) -> DisableEbsEncryptionByDefaultResult: ebs::disable;
+    get_ebs_encryption_by_default(GetEbsEncryptionByDefaultRequest) -> GetEbsEncryptionByDefaultResult: ebs::get;
+    get_ebs_default_kms_key_id(GetEbsDefaultKmsKeyIdRequest) -> GetEbsDefaultKmsKeyIdResult: ebs::get_key;
+    modify_ebs_default_kms_key_id(ModifyEbsDefaultKmsKeyIdRequest) -> ModifyEbsDefaultKmsKeyIdResult: ebs::modify_key;
+    reset_ebs_default_kms_key_id(ResetEbsDefaultKmsKeyIdRequest) -> ResetEbsDefaultKmsKeyIdResult: ebs::reset_key;
     describe_id_format(DescribeIdFormatRequest) -> DescribeIdFormatResult: id_format;
     describe_aggregate_id_format(DescribeAggregateIdFormatRequest) -> DescribeAggregateIdFormatResult: all_id_formats;
 } }
@@ -35,6 +43,8 @@ async fn change(
             tx.audit(json!({
                 "serial_console_access": settings.serial_console_access,
                 "metadata_defaults": settings.metadata_defaults,
+                "ebs_encryption": settings.ebs_encryption,
+                "ebs_key": settings.ebs_key,
             }));
             tx.put(settings);
             Ok(())

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::serve;
 use crate::app::App;
 use crate::state::{
-    self, Account, AccountSettings, ClientToken, Noun as _, Reservation, SecurityGroup, SecurityGroupRule,
-    State, Subnet, Tx, Vpc,
+    self, Account, AccountSettings, ClientToken, KmsAlias, KmsKey, Noun as _, Reservation, SecurityGroup,
+    SecurityGroupRule, State, Subnet, Tx, Vpc,
 };
 use crate::store::bootstrap::{DEFAULT_GROUP, furnish};
 
@@ -157,7 +157,8 @@ macro_rules! goes {
 }
 
 goes! {
-    ClientToken, Reservation, AccountSettings, SecurityGroupRule, SecurityGroup, Subnet, Vpc,
+    ClientToken, Reservation, AccountSettings, SecurityGroupRule, SecurityGroup, Subnet, Vpc, KmsAlias,
+    KmsKey,
 }
 
 /// Something in a region that it did not begin with.

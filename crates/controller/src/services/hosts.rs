@@ -14,9 +14,11 @@ use tonic::{Request, Response, Status};
 
 use super::{answer, input, join_tokens};
 use crate::app::App;
-use crate::lifecycle::lose_host;
+use crate::lifecycle::{lose_host, unstart};
 use crate::scheduler::{Resources, inventory};
-use crate::state::{self, Claim, Drain, HostReport, Instance, JoinToken, Snapshot, State, Tx, Volume};
+use crate::state::{
+    self, Drain, HostReport, Incarnation, Instance, JoinToken, Move, Snapshot, Stage, State, Tx, Volume,
+};
 use crate::views;
 
 /// Ids that a sentence names at most.
@@ -97,7 +99,7 @@ fn list(app: &App) -> ListHostsResponse {
                 (false, None, Some(_)) => "disconnected",
             }
             .into(),
-            drain_state: match (row.drain, busy_on(&state, &host.id).is_empty()) {
+            drain_state: match (row.drain, is_idle(&state, &host.id)) {
                 (None, _) => "",
                 (Some(_), false) => "draining",
                 (Some(_), true) => "drained",
@@ -136,6 +138,12 @@ fn busy_on(state: &State, host_id: &str) -> Vec<String> {
         .filter(|row| !matches!(row.state, InstanceState::Stopped | InstanceState::Terminated))
         .map(|row| row.id.clone())
         .collect()
+}
+
+/// Whether nothing runs on a host, and no volume is leaving it.
+fn is_idle(state: &State, host_id: &str) -> bool {
+    let mut moves = state.by(&Move::BY_HOST, host_id);
+    busy_on(state, host_id).is_empty() && !moves.any(Move::is_storing)
 }
 
 async fn drain(app: &App, request: DrainHostRequest) -> Result<DrainHostResponse, ApiError> {
@@ -202,21 +210,18 @@ async fn forget(app: &App, request: ForgetHostRequest) -> Result<ForgetHostRespo
     Ok(answer)
 }
 
-/// Ends a host's membership: its report, keys, claims and volumes go. The host itself stays for its terminated instances.
+/// Ends a host's membership: its report, keys, incarnations and volumes go. The host itself stays for its instances of before.
 /// Its agent is told at its next call, and ends the guests. What holds nobody back: instances that shut down, and volumes
-/// that would go with them.
+/// that would go with them. Volumes of which all is stored stay, and lie nowhere; and so do stopped instances that have no
+/// others.
 fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHostResponse, ApiError> {
     if tx.host(&host_id).is_none() {
         return Err(Kind::Host.not_found(&[&host_id]));
     }
-    let instance_ids = alive_on(tx, &host_id);
-    let volume_ids: Vec<String> = tx
-        .by(&Volume::BY_HOST, &host_id)
-        .map(|volume| volume.id.clone())
-        .collect();
     if !force {
         refuse_used(tx, &host_id)?;
     }
+    end_moves(tx, &host_id);
     let pending: Vec<String> = tx
         .by(&Snapshot::BY_HOST, &host_id)
         .map(|snapshot| snapshot.id.clone())
@@ -227,20 +232,26 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
             "The host of the volume was forgotten before the snapshot was stored.",
         );
     }
+    let (stored, lost): (Vec<&Volume>, Vec<&Volume>) = tx
+        .by(&Volume::BY_HOST, &host_id)
+        .partition(|volume| tx.is_stored(volume) && !volume.deleting);
+    let ids = |volumes: Vec<&Volume>| -> Vec<String> { volumes.iter().map(|row| row.id.clone()).collect() };
+    let (stored_ids, volume_ids) = (ids(stored), ids(lost));
+    let mut instance_ids = alive_on(tx, &host_id);
+    instance_ids.retain(|id| !outlives(tx, id, &host_id));
     for id in &instance_ids {
         let change = tx.get::<Instance>(id).and_then(|row| lose_host(&row.lifecycle()));
         if let Some(change) = change {
             tx.change_instance(id, &change);
         }
     }
-    for id in &volume_ids {
-        tx.remove_volume(id);
-    }
-    let claims: Vec<String> = tx
-        .by(&Claim::BY_HOST, &host_id)
-        .map(|claim| claim.instance_id.clone())
+    stored_ids.iter().for_each(|id| tx.abandon_host(id));
+    volume_ids.iter().for_each(|id| tx.remove_volume(id));
+    let lives: Vec<String> = tx
+        .by(&Incarnation::BY_HOST, &host_id)
+        .map(|life| life.id.clone())
         .collect();
-    tx.remove_all::<Claim>(claims);
+    tx.remove_all::<Incarnation>(lives);
     tx.remove::<HostReport>(&host_id);
     tx.end_keys(&host_id, |_| true);
     let tokens: Vec<String> = tx
@@ -258,6 +269,36 @@ fn forget_in(tx: &mut Tx<'_>, host_id: String, force: bool) -> Result<ForgetHost
         terminated_instance_ids: instance_ids,
         abandoned_volume_ids: volume_ids,
     })
+}
+
+/// Volumes neither leave a host that is forgotten nor come there, and what it has of those that have left is nobody's business.
+fn end_moves(tx: &mut Tx<'_>, host_id: &str) {
+    let (leaving, left): (Vec<&Move>, Vec<&Move>) =
+        tx.by(&Move::BY_HOST, host_id).partition(|row| row.is_storing());
+    let is_coming = |row: &&Move| matches!(&row.stage, Stage::Storing { to, .. } if to == host_id);
+    let coming = tx.by(&Move::BY_STAGE, Move::STORING).filter(is_coming);
+    let ids = |moves: Vec<&Move>| -> Vec<String> { moves.iter().map(|row| row.id.clone()).collect() };
+    let (leaving, left, coming) = (ids(leaving), ids(left), ids(coming.collect()));
+    // Nobody is there who could say that it is over.
+    let starting = tx
+        .by(&Instance::BY_HOST, host_id)
+        .filter(|row| tx.awaits_volumes(row));
+    let starting: Vec<Instance> = starting.cloned().collect();
+    for row in starting {
+        tx.change_instance(&row.id, &unstart(&row.lifecycle()));
+    }
+    for id in leaving.iter().chain(&coming) {
+        tx.fail_move(id, &format!("the host {host_id} was forgotten"));
+    }
+    left.iter().for_each(|id| tx.drop_copy(id));
+}
+
+/// Whether an instance can be started on another host when its own is forgotten.
+fn outlives(state: &State, instance_id: &str, host_id: &str) -> bool {
+    let is_stopped = |row: &Instance| row.state == InstanceState::Stopped;
+    let mut volumes = state.by(&Volume::BY_INSTANCE, instance_id);
+    state.get::<Instance>(instance_id).is_some_and(is_stopped)
+        && volumes.all(|volume| volume.host_id.as_deref() != Some(host_id) || state.is_stored(volume))
 }
 
 /// # Errors
@@ -289,7 +330,7 @@ fn refuse_used(state: &State, host_id: &str) -> Result<(), ApiError> {
         ErrorCode::DependencyViolation,
         format!(
             "The host '{host_id}' has {count} {noun}: {named}{more}. Terminate the instances first. With force they \
-             become terminated and the host's volumes are given up."
+             become terminated and the host's volumes are given up, except for what is stored elsewhere."
         ),
     ))
 }

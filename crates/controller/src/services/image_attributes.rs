@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{images, input, sharing};
 use crate::app::App;
 use crate::state::{self, State};
+use crate::views;
 
 /// Characters of a description.
 const LONGEST: usize = 255;
@@ -33,7 +34,13 @@ pub(super) async fn describe(
         "launchPermission" => told.launch_permissions = permissions(own(&state, &id)?),
         "description" => told.description = text(&row.description),
         "bootMode" => told.boot_mode = text(row.boot_mode.as_str()),
+        "sriovNetSupport" => {
+            let driver = Some(views::sriov(row.sriov_net_support)).filter(|name| !name.is_empty());
+            told.sriov_net_support = driver.and_then(text);
+        }
         "blockDeviceMapping" => told.block_device_mappings = images::tell(&state, row).block_device_mappings,
+        // No image has one.
+        "imdsSupport" | "kernel" | "productCodes" | "ramdisk" | "tpmSupport" => {}
         "" => return Err(ApiError::missing("Attribute")),
         other => return Err(unknown(other)),
     }
@@ -109,6 +116,15 @@ fn named(given: &[LaunchPermission]) -> Vec<sharing::Named> {
     named.collect()
 }
 
+/// As EC2 says it.
+fn refuse(is_managed: bool) -> ApiError {
+    let why = match is_managed {
+        true => "Snapshots encrypted with the AWS Managed CMK can't be shared. Specify another snapshot.",
+        false => "Images with encrypted snapshots cannot be public: share it with accounts.",
+    };
+    ApiError::new(ErrorCode::InvalidParameter, why)
+}
+
 pub(super) async fn modify(
     app: &App,
     request: ModifyImageAttributeRequest,
@@ -127,6 +143,12 @@ pub(super) async fn modify(
             match change {
                 Change::Description(text) => row.description = text,
                 Change::Permissions(asked) => {
+                    for device in &row.devices {
+                        let snapshot = device.snapshot_id.as_deref();
+                        let snapshot = snapshot.and_then(|id| tx.of_anybody::<state::Snapshot>(id));
+                        let encryption = snapshot.and_then(|snapshot| snapshot.encryption.as_ref());
+                        sharing::check_encrypted(tx, &asked, encryption, refuse)?;
+                    }
                     sharing::apply(&asked, &mut row.is_public, &mut row.shared_with)?;
                 }
             }

@@ -19,6 +19,7 @@ use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
 use hearth_api::v1::instances_server::InstancesServer;
 use hearth_api::v1::key_pairs_server::KeyPairsServer;
+use hearth_api::v1::kms_server::KmsServer;
 use hearth_api::v1::network_interfaces_server::NetworkInterfacesServer;
 use hearth_api::v1::placement_groups_server::PlacementGroupsServer;
 use hearth_api::v1::profile_associations_server::ProfileAssociationsServer;
@@ -45,6 +46,7 @@ mod client_tokens;
 mod cloud_regions;
 #[cfg(test)]
 mod documented;
+mod encryption;
 mod hosts;
 mod iam;
 mod image_attributes;
@@ -56,6 +58,7 @@ mod instance_types;
 mod instances;
 mod join_tokens;
 mod key_pairs;
+mod kms;
 mod network_interfaces;
 mod placement;
 mod profile_associations;
@@ -152,6 +155,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 instance_types::InstanceTypes(app())
             ))
             .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
+            .add_service(service!(KmsServer, kms::Kms(app())))
             .add_service(service!(
                 NetworkInterfacesServer,
                 network_interfaces::NetworkInterfaces(app())

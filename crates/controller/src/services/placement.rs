@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::scheduler::{self, Demand, Other, Spacing, schedule};
 use crate::state::noun::{keep_tags, tell_tags};
 use crate::state::{
-    self, Claim, DEFAULT_TENANCY, Instance, PlacementGroupMember, Scope, State, Strategy, Tx,
+    self, DEFAULT_TENANCY, Incarnation, Instance, PlacementGroupMember, Scope, State, Strategy, Tx,
 };
 
 /// Filters of DescribePlacementGroups.
@@ -291,7 +291,7 @@ impl Wish {
         Ok(Self { host, group })
     }
 
-    /// Of an instance that starts again: its volume is where it is.
+    /// Of an instance that starts again.
     pub(super) fn of_start(state: &State, instance_id: &str) -> Self {
         let grouped = |member: &PlacementGroupMember| {
             Some(Grouped {
@@ -301,8 +301,16 @@ impl Wish {
             })
         };
         Self {
-            host: state.get::<Instance>(instance_id).map(|row| row.host_id.clone()),
+            host: None,
             group: state.get(instance_id).and_then(grouped),
+        }
+    }
+
+    /// The same, on one host.
+    pub(super) fn on(&self, host_id: &str) -> Self {
+        Self {
+            host: Some(host_id.to_owned()),
+            ..self.clone()
         }
     }
 
@@ -448,17 +456,12 @@ impl Placed {
         self.placement.hosts.truncate(count);
     }
 
-    /// Writes what an instance, the launch's with this index, holds where it was placed.
-    pub(super) fn hold(&self, tx: &mut Tx<'_>, index: usize, instance: &Instance) {
+    /// Writes what a run of an instance, the launch's with this index, holds where it was placed.
+    pub(super) fn hold(&self, tx: &mut Tx<'_>, index: usize, instance: &Instance, run: u64) {
         let Some(host_id) = self.placement.hosts.get(index) else {
             return;
         };
-        tx.put(Claim {
-            instance_id: instance.id.clone(),
-            host_id: host_id.clone(),
-            vcpus: instance.vcpus.into(),
-            memory_mib: instance.memory_mib,
-        });
+        tx.put(Incarnation::new(instance, host_id, run));
         if let Some(group_id) = &self.group_id {
             tx.put(PlacementGroupMember {
                 instance_id: instance.id.clone(),

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use hearth_api::{ApiError, ErrorCode};
 
+use crate::state::{Encryption, KmsKey, State};
+
 /// The group of all accounts, the only one that there is.
 pub(super) const ALL: &str = "all";
 /// Accounts that something is shared with.
@@ -48,6 +50,30 @@ pub(super) fn listed(operation: &str, groups: &[String], accounts: &[String]) ->
         }
     }
     Ok(change)
+}
+
+/// Whether something encrypted may be shared as a change says: nobody else can use the key that the cloud makes for an account,
+/// and nothing encrypted is public.
+/// <https://docs.aws.amazon.com/ebs/latest/userguide/ebs-modifying-snapshot-permissions.html>
+///
+/// # Errors
+/// What `refuse` makes of a sentence.
+pub(super) fn check_encrypted(
+    state: &State,
+    change: &Change,
+    encryption: Option<&Encryption>,
+    refuse: impl Fn(bool) -> ApiError,
+) -> Result<(), ApiError> {
+    let Some(encryption) = encryption.filter(|_| !change.add.is_empty()) else {
+        return Ok(());
+    };
+    let key = state.of_anybody::<KmsKey>(&encryption.key_id);
+    let is_managed = key.is_some_and(|key| key.is_managed);
+    let is_public = change.add.iter().any(|named| !named.group.is_empty());
+    match is_managed || is_public {
+        true => Err(refuse(is_managed)),
+        false => Ok(()),
+    }
 }
 
 /// Carries a change out.

@@ -5,12 +5,12 @@ use std::cmp::Reverse;
 use imbl::{OrdMap, OrdSet};
 use smol_str::SmolStr;
 
-use super::{Claim, Host, HostReport, State, Volume};
+use super::{Host, HostReport, Incarnation, State};
 
 /// A host's zone, and the free share of what it has least of, in millionths.
 type Place = (SmolStr, Reverse<u64>);
 
-/// Follows from hosts, their reports, claims and volumes.
+/// Follows from hosts, their reports, incarnations, volumes and moves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Room {
     places: OrdMap<SmolStr, Place>,
@@ -53,8 +53,8 @@ impl State {
     pub(super) fn rank(&mut self, host_id: &str) {
         let place = self.host(host_id).zip(self.get::<HostReport>(host_id));
         let place = place.map(|(host, report)| {
-            let [vcpus, memory_mib] = self.sum(&Claim::ON_HOST, host_id);
-            let [_, gib] = self.sum(&Volume::ON_HOST, host_id);
+            let [vcpus, memory_mib] = self.sum(&Incarnation::ON_HOST, host_id);
+            let gib = self.gib_on(host_id);
             let free = |total: u64, taken: u64| (total, total.saturating_sub(taken));
             let share = free_share(&[
                 free(report.vcpus.into(), vcpus),

@@ -24,7 +24,7 @@ enum Object {
     Image(Image),
     Reservation(Reservation),
     Instance(Box<Instance>),
-    Claim(Claim),
+    Incarnation(Incarnation),
     Volume(Box<Volume>),
     KeyPair(KeyPair),
     Group(SecurityGroup),
@@ -38,7 +38,7 @@ impl Object {
             Self::Image(o) => (Image::KIND, o.id.clone()),
             Self::Reservation(o) => (Reservation::KIND, o.id.clone()),
             Self::Instance(o) => (Instance::KIND, o.id.clone()),
-            Self::Claim(o) => (Claim::KIND, o.instance_id.clone()),
+            Self::Incarnation(o) => (Incarnation::KIND, o.instance_id.clone()),
             Self::Volume(o) => (Volume::KIND, o.id.clone()),
             Self::KeyPair(o) => (KeyPair::KIND, o.id.clone()),
             Self::Group(o) => (SecurityGroup::KIND, o.id.clone()),
@@ -52,7 +52,7 @@ impl Object {
                 (Host::KIND, o.host_id.clone()),
                 (Reservation::KIND, o.reservation_id.clone()),
             ],
-            Self::Claim(o) => vec![
+            Self::Incarnation(o) => vec![
                 (Host::KIND, o.host_id.clone()),
                 (Instance::KIND, o.instance_id.clone()),
             ],
@@ -72,7 +72,7 @@ impl Object {
     /// Who owns it, and whether an account may use it that does not.
     fn belongs(&self, account: &str) -> (&str, bool) {
         match self {
-            Self::Host(_) | Self::Claim(_) => ("", false),
+            Self::Host(_) | Self::Incarnation(_) => ("", false),
             Self::Image(o) => (&o.account_id, o.is_public || o.shared_with.contains(account)),
             Self::Reservation(o) => (&o.account_id, false),
             Self::Instance(o) => (&o.account_id, false),
@@ -86,7 +86,7 @@ impl Object {
     /// Where it is; empty: nowhere in particular.
     fn region(&self) -> &str {
         match self {
-            Self::Host(_) | Self::Claim(_) => "",
+            Self::Host(_) | Self::Incarnation(_) => "",
             Self::Image(o) => &o.region,
             Self::Reservation(o) => &o.region,
             Self::Instance(o) => &o.region,
@@ -114,7 +114,7 @@ impl Object {
             Self::Image(o) => tx.put(o),
             Self::Reservation(o) => tx.put(o),
             Self::Instance(o) => tx.put(*o),
-            Self::Claim(o) => tx.put(o),
+            Self::Incarnation(o) => tx.put(o),
             Self::Volume(o) => tx.put(*o),
             Self::KeyPair(o) => tx.put(o),
             Self::Group(o) => tx.put(o),
@@ -128,7 +128,7 @@ impl Object {
             Self::Image(o) => state.get(&o.id) == Some(o),
             Self::Reservation(o) => state.get(&o.id) == Some(o),
             Self::Instance(o) => state.get::<Instance>(&o.id) == Some(o.as_ref()),
-            Self::Claim(o) => state.get(&o.instance_id) == Some(o),
+            Self::Incarnation(o) => state.get(&o.instance_id) == Some(o),
             Self::Volume(o) => state.get::<Volume>(&o.id) == Some(o.as_ref()),
             Self::KeyPair(o) => state.get(&o.id) == Some(o),
             Self::Group(o) => state.get(&o.id) == Some(o),
@@ -142,7 +142,7 @@ const KINDS: [&str; 9] = [
     Image::KIND,
     Reservation::KIND,
     Instance::KIND,
-    Claim::KIND,
+    Incarnation::KIND,
     Volume::KIND,
     KeyPair::KIND,
     SecurityGroup::KIND,
@@ -155,7 +155,7 @@ fn remove(tx: &mut Tx<'_>, kind: &str, id: &str) {
         Image::KIND => tx.remove::<Image>(id),
         Reservation::KIND => tx.remove::<Reservation>(id),
         Instance::KIND => tx.remove::<Instance>(id),
-        Claim::KIND => tx.remove::<Claim>(id),
+        Incarnation::KIND => tx.remove::<Incarnation>(id),
         Volume::KIND => tx.remove::<Volume>(id),
         KeyPair::KIND => tx.remove::<KeyPair>(id),
         SecurityGroup::KIND => tx.remove::<SecurityGroup>(id),
@@ -241,7 +241,10 @@ pub(crate) fn a_volume(id: &str, size_gib: u64) -> Volume {
         host_id: None,
         image_id: None,
         snapshot_id: None,
+        moved: None,
+        known: Known::ByHost,
         is_made: false,
+        encryption: None,
         spec: VolumeSpec::plain(size_gib),
         modification: None,
         auto_enable_io: false,
@@ -274,11 +277,14 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             size: rng.random_range(0..1000),
             digest: String::new(),
             snapshot: String::new(),
+            encryption: None,
             devices: Vec::new(),
             source: None,
             failure: String::new(),
             kernel_path: String::new(),
             boot_mode: hearth_image::BootMode::Uefi,
+            ena_support: rng.random(),
+            sriov_net_support: rng.random(),
             is_public: rng.random_ratio(1, 4),
             shared_with: (0..rng.random_range(0..2))
                 .map(|_| rng.random_range(1..3).to_string())
@@ -303,12 +309,18 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
                 ..an_instance(&id, &host, &reservation)
             }))
         }
-        Claim::KIND => Object::Claim(Claim {
-            instance_id: pick(rng, "i", 5),
-            host_id: pick(rng, "h", 3),
-            vcpus: rng.random_range(0..3),
-            memory_mib: rng.random_range(0..3),
-        }),
+        Incarnation::KIND => {
+            let instance_id = pick(rng, "i", 5);
+            Object::Incarnation(Incarnation {
+                id: instance_id.clone(),
+                instance_id,
+                host_id: pick(rng, "h", 3),
+                run: rng.random_range(0..3),
+                vcpus: rng.random_range(0..3),
+                memory_mib: rng.random_range(0..3),
+                is_left: false,
+            })
+        }
         Volume::KIND => Object::Volume(Box::new(Volume {
             account_id,
             region,
@@ -500,7 +512,7 @@ fn of_kind(state: &State, kind: &str) -> usize {
         Image::KIND => state.count::<Image>(),
         Reservation::KIND => state.count::<Reservation>(),
         Instance::KIND => state.count::<Instance>(),
-        Claim::KIND => state.count::<Claim>(),
+        Incarnation::KIND => state.count::<Incarnation>(),
         Volume::KIND => state.count::<Volume>(),
         KeyPair::KIND => state.count::<KeyPair>(),
         SecurityGroup::KIND => state.count::<SecurityGroup>(),
@@ -687,6 +699,66 @@ fn volumes_and_interfaces_of_before_attachments_are_read() {
     tx.finish().unwrap();
     assert_eq!(state.zone_of(&kept), "local-1a");
     assert_eq!(state.zone_of(&a_volume("vol-2", 1)), "local-1a");
+}
+
+/// It was stopped for an image while a volume was on its way to it, and runs again.
+#[test]
+fn a_volume_that_was_on_its_way_comes_when_its_instance_runs_after_an_image() {
+    let mut state = State::default();
+    let mut tx = Tx::new(&mut state, 5);
+    tx.put(a_host("h-0"));
+    tx.put(a_host("h-1"));
+    tx.put(Reservation {
+        id: "r-0".into(),
+        account_id: "1".into(),
+        region: "local-1".into(),
+        created_at: 0,
+    });
+    tx.put(Instance {
+        state: InstanceState::Stopped,
+        desired: Desired::Stopped,
+        imaging: true,
+        ..an_instance("i-0", "h-1", "r-0")
+    });
+    tx.put(Volume {
+        attachment: Some(Attachment::first("i-0", "/dev/sdf", false, 0)),
+        host_id: Some("h-0".into()),
+        ..a_volume("vol-0", 2)
+    });
+    tx.run_after_image("i-0");
+    tx.finish().unwrap();
+    state.check();
+    let instance: &Instance = state.get("i-0").unwrap();
+    assert_eq!(instance.state, InstanceState::Pending);
+    assert!(state.awaits_volumes(instance) && state.has_moves(instance));
+    let id = state.storing("vol-0").unwrap().id.clone();
+    let mut tx = Tx::new(&mut state, 6);
+    let disk = Disk {
+        name: "snap-1".into(),
+        size: 2 << 30,
+        digest: String::new(),
+    };
+    tx.complete_move(&id, disk);
+    tx.finish().unwrap();
+    state.check();
+    let volume: &Volume = state.get("vol-0").unwrap();
+    assert_eq!((volume.host_id.as_deref(), volume.epoch), (Some("h-1"), 1));
+    assert_eq!(
+        (&volume.known, volume.base_id()),
+        (&Known::ByHost, Some(id.as_str()))
+    );
+    assert!(state.old_copy("vol-0", "h-0").is_some() && state.gib_on("h-0") == 2);
+}
+
+#[test]
+fn claims_of_before_instances_moved_are_incarnations() {
+    let claim = r#"{"instance_id":"i-1","host_id":"h-0","vcpus":2,"memory_mib":4096}"#;
+    let life: Incarnation = serde_json::from_str(claim).unwrap();
+    // The row that is there is written again.
+    assert_eq!((life.id(), Incarnation::KIND), ("i-1", "claim"));
+    assert_eq!((life.vcpus, life.memory_mib, life.is_left), (2, 4096, false));
+    let again: Incarnation = serde_json::from_str(&serde_json::to_string(&life).unwrap()).unwrap();
+    assert_eq!(again, life);
 }
 
 /// What waits for a host ends with the run, whichever way the transactions before it went.

@@ -38,6 +38,8 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // Of a KMS key that is deleted nothing stays in the file's free pages.
+            .pragma("secure_delete", "ON")
             .busy_timeout(Duration::from_secs(20));
         let writer = PoolOptions::new()
             .max_connections(1)

@@ -20,7 +20,7 @@ use super::*;
 use crate::seal::SealingKey;
 use crate::state::tests::a_host;
 use crate::state::{
-    AccountSettings, Admission, Claim, ClientToken, Cloud, Host, HostReport, Instance, JoinToken,
+    AccountSettings, Admission, ClientToken, Cloud, Host, HostReport, Incarnation, Instance, JoinToken,
     NetworkInterface, Region, Scope, SecurityGroupRule, Subnet, Volume, key,
 };
 
@@ -184,7 +184,7 @@ async fn a_database_of_tables_becomes_one_of_objects() {
     let interface = state.interface_of("i-1").unwrap();
     assert_eq!(interface.groups, ["sg-1", "sg-2"]);
     assert_eq!(interface.public_ip, Some([198, 18, 0, 2].into()));
-    assert_eq!(state.sum(&Claim::ON_HOST, "h-1"), [2, 4096]);
+    assert_eq!(state.sum(&Incarnation::ON_HOST, "h-1"), [2, 4096]);
     assert_eq!(state.sum(&Volume::ON_HOST, "h-1"), [2, 18]);
     assert!(state.get::<Volume>("vol-2").unwrap().attachment.is_none());
     let root = state.get::<Volume>("vol-1").unwrap().attachment.clone().unwrap();
@@ -475,12 +475,11 @@ async fn failed_and_nothing_changed(place: &Place) {
     .await;
     assert!(matches!(panicked, Err(CommitError::Panicked)), "{panicked:?}");
     let dangling = transact(&store, |tx| {
-        tx.put(Claim {
-            instance_id: "i-0".into(),
-            host_id: "h-0".into(),
-            vcpus: 1,
-            memory_mib: 1,
-        });
+        tx.put(Incarnation::new(
+            &crate::state::tests::an_instance("i-0", "h-0", "r-0"),
+            "h-0",
+            1,
+        ));
     })
     .await;
     assert!(matches!(dangling, Err(CommitError::Violation(_))), "{dangling:?}");

@@ -82,11 +82,19 @@ register = lambda **more: ec2.register_image(**{
     "Name": "by snapshots", "RootDeviceName": "/dev/xvda", "BlockDeviceMappings": mappings, "Architecture": "x86_64",
     "VirtualizationType": "hvm", **more,
 })
-made = register(Description="of snapshots", TagSpecifications=[{"ResourceType": "image", "Tags": [{"Key": "Name", "Value": "mine"}]}])["ImageId"]
+drivers = dict(EnaSupport=True, SriovNetSupport="simple")
+made = register(**drivers, Description="of snapshots", TagSpecifications=[{"ResourceType": "image", "Tags": [{"Key": "Name", "Value": "mine"}]}])["ImageId"]
 wait("image_available", ImageIds=[made])
 found = told(made)
 assert (found["RootDeviceName"], found["Description"], found["BootMode"], found["State"]) == ("/dev/xvda", "of snapshots", "legacy-bios", "available"), found
 assert found["Tags"] == [{"Key": "Name", "Value": "mine"}]
+# The drivers that an image is said to have are told of it, and of no other.
+driver = ec2.describe_image_attribute(ImageId=made, Attribute="sriovNetSupport")["SriovNetSupport"]
+assert (found["EnaSupport"], found["SriovNetSupport"], driver) == (True, "simple", {"Value": "simple"}), found
+assert told(image)["EnaSupport"] is False and "SriovNetSupport" not in told(image), told(image)
+for attribute in ("imdsSupport", "kernel", "productCodes", "ramdisk", "sriovNetSupport", "tpmSupport"):
+    answer = ec2.describe_image_attribute(ImageId=image, Attribute=attribute)
+    assert {name: value for name, value in answer.items() if name != "ResponseMetadata" and value != []} == {"ImageId": image}, answer
 devices = mapped(made)
 assert list(devices) == ["/dev/xvda", "/dev/sdf", "/dev/sdg"], devices
 assert (devices["/dev/xvda"]["SnapshotId"], devices["/dev/xvda"]["VolumeSize"], devices["/dev/xvda"]["VolumeType"]) == (base, 2, "gp2")
@@ -94,6 +102,7 @@ assert (devices["/dev/sdf"]["SnapshotId"], devices["/dev/sdf"]["VolumeSize"], de
 assert "SnapshotId" not in devices["/dev/sdg"] and devices["/dev/sdg"]["Iops"] == 200, devices
 by = lambda name, value: {found["ImageId"] for found in ec2.describe_images(Filters=[{"Name": name, "Values": [value]}])["Images"]}
 assert by("block-device-mapping.snapshot-id", data) == {made} and by("block-device-mapping.snapshot-id", base) == {image, made}
+assert by("sriov-net-support", "simple") == by("ena-support", "true") == {made}
 assert made in refused("InvalidSnapshot.InUse", ec2.delete_snapshot, SnapshotId=data)
 other = launch(made, BlockDeviceMappings=[
     {"DeviceName": "/dev/xvdf", "Ebs": {"VolumeSize": 5, "DeleteOnTermination": True}}, {"DeviceName": "/dev/sdg", "NoDevice": ""},
@@ -177,7 +186,9 @@ root_of = lambda id, **ebs: {"BlockDeviceMappings": [{"DeviceName": "/dev/xvda",
 gone, nobody = "snap-0123456789abcdef0", "i-0123456789abcdef0"
 for code, call, parameters in [
     ("InvalidAMIName.Duplicate", register, dict()),
-    ("UnknownParameter", register, dict(Name="new", SriovNetSupport="simple")),
+    ("UnknownParameter", register, dict(Name="new", KernelId="aki-0123abcd")),
+    ("InvalidParameterValue", register, dict(Name="new", SriovNetSupport="other")),
+    ("InvalidParameterValue", register, dict(Name="new", ImageLocation="bucket/manifest.xml")),
     ("MissingParameter", ec2.register_image, dict()),
     ("InvalidAMIName.Malformed", register, dict(Name="x")),
     ("InvalidParameterValue", register, dict(Name="new", Description="x" * 256)),
@@ -207,7 +218,7 @@ for code, call, parameters in [
     ("InvalidAMIID.NotFound", ec2.copy_image, dict(Name="new", SourceImageId=made, SourceRegion=far_region)),
     ("InvalidAMIID.NotFound", tenant.copy_image, dict(Name="new", SourceImageId=running, SourceRegion=region)),
     ("InvalidAMIName.Duplicate", ec2.copy_image, dict(Name="copy", SourceImageId=made, SourceRegion=region)),
-    ("InvalidParameterValue", ec2.copy_image, dict(Name="new", SourceImageId=made, SourceRegion=region, Encrypted=True)),
+    ("InvalidKMSKey.NotFound", ec2.copy_image, dict(Name="new", SourceImageId=made, SourceRegion=region, Encrypted=True, KmsKeyId="alias/mine")),
     ("DryRunOperation", ec2.copy_image, dict(Name="new", SourceImageId=made, SourceRegion=region, DryRun=True)),
 ]:
     refused(code, call, **parameters)

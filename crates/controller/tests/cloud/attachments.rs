@@ -382,7 +382,7 @@ async fn a_stop_ends_what_volumes_wait_for() {
 }
 
 #[tokio::test]
-async fn a_volume_stays_on_its_host_and_takes_its_room() {
+async fn a_volume_takes_room_on_its_host() {
     let Some(cloud) = Cloud::start().await else { return };
     let other = Host::enroll(&cloud.hearthd).await;
     let _obeying = (
@@ -429,7 +429,7 @@ async fn a_volume_stays_on_its_host_and_takes_its_room() {
     let refused = attach(&cloud, &small, &instances[0], "/dev/sdg")
         .await
         .unwrap_err();
-    assert_eq!(code(&refused), "UnsupportedOperation");
+    assert_eq!(code(&refused), "InsufficientVolumeCapacity");
     // Forgotten with its host; what lies nowhere stays.
     let request = v1::ForgetHostRequest {
         host_id: other.id.clone(),

@@ -133,7 +133,7 @@ assert volume["Size"] == 2 and volume["VolumeType"] == "gp3", volume
 for parameters in (
     {"UserData": b"\xff" * 16385},
     {"SubnetId": subnets[0]["SubnetId"], "NetworkInterfaces": [{"DeviceIndex": 0}]},
-    {"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True}}]},
+    {"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "NoDevice": ""}]},
     {"Monitoring": {"Enabled": True}},
 ):
     code = {"SubnetId": "InvalidParameterCombination", "BlockDeviceMappings": "InvalidBlockDeviceMapping"}

@@ -81,6 +81,16 @@ async fn images_are_snapshots_as_botocore_has_it() {
     with_a_region_and_a_tenant("images_are_snapshots_as_botocore_has_it", "amis.py").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn kms_keys_live_as_botocore_has_it() {
+    with_a_region_and_a_tenant("kms_keys_live_as_botocore_has_it", "kms.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_encrypted_stays_so_as_botocore_has_it() {
+    with_a_region_and_a_tenant("what_is_encrypted_stays_so_as_botocore_has_it", "encryption.py").await;
+}
+
 /// Runs a script in a cloud that has another region and another account.
 async fn with_a_region_and_a_tenant(test: &str, script: &str) {
     let Some(python) = std::env::var_os("HEARTH_PYTHON") else {

@@ -311,7 +311,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     }
     until(|| hearthd.images().len() == 1).await;
     hearthd.kill();
-    let stored = hearthd.repository().write(None).await.unwrap();
+    let stored = hearthd.repository().write(None, None).await.unwrap();
     stored.finish("snap-00000000000000001", 1 << 20).await.unwrap();
     std::fs::write(hearthd.uploads().join("notes.txt"), "somebody's").unwrap();
     hearthd.spawn();

@@ -26,7 +26,7 @@ pub async fn create_volume(cloud: &Cloud, gib: i32, snapshot: &str) -> Result<v1
     Ok(made.into_inner())
 }
 
-async fn attach(cloud: &Cloud, volume: &str, instance: &str) {
+pub async fn attach(cloud: &Cloud, volume: &str, instance: &str) {
     let request = v1::AttachVolumeRequest {
         volume_id: volume.into(),
         instance_id: instance.into(),
@@ -179,7 +179,7 @@ async fn disks(cloud: &Cloud, chunks: u64) -> Vec<Vec<u8>> {
     let repository = cloud.hearthd.repository();
     let mut disks = Vec::new();
     for name in repository.snapshots().await.unwrap() {
-        let reader = repository.read(&name).await.unwrap();
+        let reader = repository.read(&name, None).await.unwrap();
         let mut disk = Vec::new();
         for index in 0..chunks {
             let chunk = reader.chunk(index).await.unwrap();

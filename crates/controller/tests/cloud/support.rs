@@ -269,7 +269,7 @@ impl Hearthd {
         let repository = self.repository();
         let names = repository.snapshots().await.unwrap();
         let [name] = &names[..] else { panic!("{names:?}") };
-        let reader = repository.read(name).await.unwrap();
+        let reader = repository.read(name, None).await.unwrap();
         let mut disk = vec![0; usize::try_from(reader.snapshot().size).unwrap()];
         for (index, part) in disk.chunks_mut(CHUNK).enumerate() {
             if let Some(chunk) = reader.chunk(index as u64).await.unwrap() {

@@ -113,6 +113,11 @@ fn all_of_ssm_goes_to_botocore_and_back() -> Result<()> {
 }
 
 #[test]
+fn all_of_kms_goes_to_botocore_and_back() -> Result<()> {
+    round_trip(Service::Kms, 3)
+}
+
+#[test]
 fn all_of_service_quotas_goes_to_botocore_and_back() -> Result<()> {
     round_trip(Service::ServiceQuotas, 10)
 }

@@ -107,6 +107,7 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<(String, Vec<Str
         size: 0,
         digest: String::new(),
         snapshot: String::new(),
+        encryption: None,
         devices: own,
         source: Some(ImageSource::Instance {
             instance_id: instance.id.clone(),
@@ -114,6 +115,8 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<(String, Vec<Str
         failure: String::new(),
         kernel_path: source.kernel_path,
         boot_mode: source.boot_mode,
+        ena_support: source.ena_support,
+        sriov_net_support: source.sriov_net_support,
         is_public: false,
         shared_with: Default::default(),
         created_at: tx.now(),
@@ -188,6 +191,7 @@ fn of_volume(plan: &Plan, slot: &Slot, volume: &Volume, snapshot: &str) -> Resul
     let own = ImageDevice {
         device: attachment.map(|a| a.device.clone()).unwrap_or_default(),
         snapshot_id: Some(snapshot.to_owned()),
+        encrypted: false,
         size_gib: volume.told_gib(),
         volume_type: volume.spec.volume_type,
         iops: volume.spec.iops,
@@ -203,7 +207,17 @@ fn of_volume(plan: &Plan, slot: &Slot, volume: &Volume, snapshot: &str) -> Resul
             asked.volume_size, volume.id, own.size_gib
         )));
     }
-    let changed = devices::over(&devices::ebs(&own), asked);
+    let is_encrypted = volume.encryption.is_some();
+    if asked.encrypted.is_some_and(|asked| asked != is_encrypted) {
+        return Err(devices::refused(format!(
+            "The volume '{}' of the device {} is {}encrypted, and so is its snapshot: leave Encrypted out.",
+            volume.id,
+            own.device,
+            if is_encrypted { "" } else { "not " }
+        )));
+    }
+    let mut changed = devices::over(&devices::ebs(&own), asked);
+    changed.encrypted = None;
     let mut device = devices::device(&own.device, &changed, None)?;
     device.snapshot_id = own.snapshot_id;
     Ok(device)

@@ -79,9 +79,6 @@ pub(in crate::services) fn asked(
 
 /// What can be said without looking at anything else.
 fn check(ebs: &EbsBlockDevice, is_root: bool) -> Result<(), ApiError> {
-    if ebs.encrypted {
-        return Err(refused("Volumes cannot be encrypted in this version.".into()));
-    }
     if !ebs.snapshot_id.is_empty() {
         Id::parse(Kind::Snapshot, &ebs.snapshot_id)?;
     }
@@ -158,9 +155,20 @@ pub(super) fn device(
     let size = size(ebs, snapshot)?;
     let spec = spec(ebs, size)?;
     let given = |number: i32| u32::try_from(number).ok().filter(|number| *number != 0);
+    if !ebs.kms_key_id.is_empty() {
+        return Err(refused(
+            "The parameter KmsKeyId is not supported for images: name the key in the launch.".to_owned(),
+        ));
+    }
+    if snapshot.is_some() && ebs.encrypted.is_some() {
+        return Err(refused(format!(
+            "the encrypted flag cannot be specified since device {name} has a snapshot specified."
+        )));
+    }
     Ok(ImageDevice {
         device: name.to_owned(),
         snapshot_id: snapshot.map(|snapshot| snapshot.id.clone()),
+        encrypted: ebs.encrypted.unwrap_or(false),
         size_gib: spec.size_gib,
         volume_type: spec.volume_type,
         iops: given(ebs.iops),
@@ -178,15 +186,24 @@ pub(in crate::services) fn ebs(device: &ImageDevice) -> EbsBlockDevice {
         volume_size: gib(device.size_gib),
         volume_type: device.volume_type.as_str().into(),
         throughput: signed(device.throughput),
-        encrypted: false,
+        encrypted: device.encrypted.then_some(true),
+        kms_key_id: String::new(),
     }
 }
 
-pub(super) fn tell(image: &Image) -> Vec<BlockDeviceMapping> {
-    let told = |device: &ImageDevice| BlockDeviceMapping {
-        device_name: device.device.clone(),
-        ebs: Some(ebs(device)),
-        no_device: None,
+pub(super) fn tell(state: &State, image: &Image) -> Vec<BlockDeviceMapping> {
+    let told = |device: &ImageDevice| {
+        let snapshot = device.snapshot_id.as_deref();
+        let snapshot = snapshot.and_then(|id| state.of_anybody::<Snapshot>(id));
+        let encrypted = device.encrypted || snapshot.is_some_and(|snapshot| snapshot.encryption.is_some());
+        BlockDeviceMapping {
+            device_name: device.device.clone(),
+            ebs: Some(EbsBlockDevice {
+                encrypted: Some(encrypted),
+                ..ebs(device)
+            }),
+            no_device: None,
+        }
     };
     image.devices.iter().map(told).collect()
 }
@@ -198,6 +215,8 @@ pub(in crate::services) fn over(before: &EbsBlockDevice, asked: &EbsBlockDevice)
         over.volume_type.clone_from(&asked.volume_type);
         (over.iops, over.throughput) = (0, 0);
     }
+    over.encrypted = asked.encrypted.or(before.encrypted);
+    over.kms_key_id.clone_from(&asked.kms_key_id);
     over.delete_on_termination = asked.delete_on_termination.or(before.delete_on_termination);
     for (over, asked) in [
         (&mut over.iops, asked.iops),

@@ -11,12 +11,13 @@ use serde_json::json;
 use super::devices::{self, Asked};
 use super::{check_name, name_is_free};
 use crate::app::App;
+use crate::keys;
 use crate::services::image_disks::{boot_mode, limits, look};
 use crate::services::input;
 use crate::services::volumes::devices::Slot;
 use crate::state::noun::keep_tags;
 use crate::state::{AVAILABLE, Image, ImageDevice, Snapshot, State};
-use crate::views::{ARCHITECTURE, VIRTUALIZATION};
+use crate::views::{ARCHITECTURE, SRIOV, VIRTUALIZATION};
 
 type Devices = BTreeMap<Slot, (String, Asked)>;
 
@@ -28,16 +29,26 @@ pub(super) async fn register(
     let asked_mode = boot_mode::asked(&request.boot_mode)?;
     only("Architecture", &request.architecture, ARCHITECTURE)?;
     only("VirtualizationType", &request.virtualization_type, VIRTUALIZATION)?;
+    only("SriovNetSupport", &request.sriov_net_support, SRIOV)?;
+    if !request.image_location.is_empty() {
+        let expected = "Hearth has no images in S3: name a snapshot of the root device, or upload the disk.";
+        let given = &request.image_location;
+        return Err(ApiError::invalid_value("ImageLocation", given, expected));
+    }
     let tags = input::tags_for(&request.tag_specifications, &[Kind::Image], Kind::Image)?;
     let asked = devices::asked(&request.block_device_mappings)?;
     let root = root(&request.root_device_name, &asked)?;
     let scope = app.scope();
-    let (disk, totals) = {
+    let (disk, own_encryption, totals) = {
         let state = app.state();
         name_is_free(&state, &scope, &request.name)?;
         let (_, snapshot) = own_devices(&state, &asked, &root)?;
         let disk = snapshot.disk().cloned();
-        (disk, limits::totals(&state, scope.account_id()))
+        let encryption = snapshot.encryption.clone();
+        if let Some(encryption) = &encryption {
+            keys::usable(&state, encryption, scope.region())?;
+        }
+        (disk, encryption, limits::totals(&state, scope.account_id()))
     };
     let disk = disk.ok_or_else(|| {
         devices::refused(format!(
@@ -52,7 +63,7 @@ pub(super) async fn register(
         return Err(ApiError::dry_run());
     }
     let id = Id::new(Kind::Image).to_string();
-    let (info, digest) = look::into(app, &id, &disk).await?;
+    let (info, digest) = look::into(app, &id, &disk, own_encryption.as_ref()).await?;
     let boot_mode = boot_mode::registered(asked_mode, &info)?;
     let config = app.config.clone();
     app.store
@@ -71,6 +82,7 @@ pub(super) async fn register(
                 size: disk.size,
                 digest,
                 snapshot: disk.name,
+                encryption: own_encryption,
                 devices,
                 source: None,
                 failure: String::new(),
@@ -79,6 +91,8 @@ pub(super) async fn register(
                     BootMode::LegacyBios | BootMode::UefiPreferred => info.kernel_path,
                 },
                 boot_mode,
+                ena_support: request.ena_support,
+                sriov_net_support: !request.sriov_net_support.is_empty(),
                 is_public: false,
                 shared_with: Default::default(),
                 created_at: tx.now(),

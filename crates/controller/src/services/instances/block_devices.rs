@@ -8,10 +8,11 @@ use hearth_api::ApiError;
 use hearth_api::v1::{BlockDeviceMapping, EbsBlockDevice};
 
 use crate::catalog::volume_types::VolumeSpec;
+use crate::services::encryption::{self, Wanted};
 use crate::services::images::devices::{self, Asked, refused};
 use crate::services::snapshots;
 use crate::services::volumes::devices::{Slot, check_count};
-use crate::state::{Image, ImageDevice, Snapshot, State};
+use crate::state::{Image, ImageDevice, Scope, Snapshot, State};
 use crate::views::ROOT_DEVICE;
 
 /// Mappings that make sense by themselves.
@@ -28,6 +29,7 @@ pub(super) struct Mapped {
     pub is_root: bool,
     /// It is made of a snapshot.
     pub snapshot_id: Option<String>,
+    pub encryption: Wanted,
 }
 
 /// # Errors
@@ -51,7 +53,7 @@ impl Mappings {
     ///
     /// # Errors
     /// There are too many, or one is too small for what it is made of, or that is not there.
-    pub(super) fn of(&self, state: &State, image: &Image) -> Result<Vec<Mapped>, ApiError> {
+    pub(super) fn of(&self, state: &State, scope: &Scope, image: &Image) -> Result<Vec<Mapped>, ApiError> {
         let mut of_image: BTreeMap<Slot, &ImageDevice> = BTreeMap::new();
         for device in &image.devices {
             of_image.extend(Slot::of(&device.device).map(|slot| (slot, device)));
@@ -65,7 +67,7 @@ impl Mappings {
             let mapped = match (own, self.0.get(slot)) {
                 (_, Some((_, Asked::Without))) | (None, None) => continue,
                 (Some(own), None) => mapped(
-                    state,
+                    (state, scope),
                     slot,
                     &own.device,
                     &devices::ebs(own),
@@ -75,9 +77,9 @@ impl Mappings {
                     let over = devices::over(&devices::ebs(own), asked);
                     let is_own = asked.snapshot_id.is_empty();
                     let of_image = own.snapshot_id.as_deref().filter(|_| is_own);
-                    mapped(state, slot, name, &over, of_image)
+                    mapped((state, scope), slot, name, &over, of_image)
                 }
-                (None, Some((name, Asked::Ebs(asked)))) => mapped(state, slot, name, asked, None),
+                (None, Some((name, Asked::Ebs(asked)))) => mapped((state, scope), slot, name, asked, None),
             };
             all.push(mapped?);
         }
@@ -89,7 +91,7 @@ impl Mappings {
 
 /// `of_image`: the snapshot that is the image's to give, whoever it belongs to.
 fn mapped(
-    state: &State,
+    (state, scope): (&State, &Scope),
     slot: &Slot,
     name: &str,
     ebs: &EbsBlockDevice,
@@ -101,7 +103,13 @@ fn mapped(
         (None, id) => Some(snapshots::usable(state, id)?),
     };
     let is_root = slot.is_root();
+    let asked = encryption::Asked {
+        encrypted: ebs.encrypted,
+        kms_key_id: &ebs.kms_key_id,
+    };
+    let source = snapshot.and_then(|snapshot| snapshot.encryption.as_ref());
     Ok(Mapped {
+        encryption: encryption::wanted(state, scope, asked, source)?,
         device: if is_root { ROOT_DEVICE } else { name }.to_owned(),
         spec: devices::spec(ebs, devices::size(ebs, snapshot)?)?,
         delete_on_termination: ebs.delete_on_termination.unwrap_or(true),

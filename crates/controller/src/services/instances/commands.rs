@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::start;
 use crate::app::App;
-use crate::lifecycle::{Command, Hold, apply};
+use crate::lifecycle::{Command, Hold, Observed, apply, observe};
 use crate::services::input;
 use crate::state::{Instance, Tx};
 
@@ -73,8 +73,17 @@ fn apply_to(
             start::take_compute(app, tx, &row)?;
         }
         tx.change_instance(id, change);
+        start::tell_moves(tx, id);
     }
-    let current = change.map_or(row.state, |change| change.next.state);
+    // A host that was forgotten says nothing any more.
+    let homeless = tx
+        .get::<Instance>(id)
+        .filter(|_| tx.incarnation(id).is_none())
+        .cloned();
+    if let Some(end) = homeless.and_then(|row| observe(&row.lifecycle(), &Observed::gone())) {
+        tx.change_instance(id, &end);
+    }
+    let current = tx.get::<Instance>(id).map_or(row.state, |row| row.state);
     Ok(Some(InstanceStateChange {
         instance_id: id.to_owned(),
         current_state: Some(current.into()),

@@ -1,6 +1,7 @@
 //! RunInstances: one transaction writes the instances, their capacity claims, interfaces, addresses, volumes, the
 //! ClientToken, the audit row and the events; then the hosts concerned hear of it.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::services::volumes::quotas;
 use crate::services::{client_tokens, profile_associations, ssm};
 use crate::state::noun::keep_tags;
 use crate::state::{
-    self, Attachment, ClientToken, Image, Instance, NetworkInterface, PRIMARY, ProfileAssociation, Scope,
+    self, Attachment, ClientToken, Image, Instance, Known, NetworkInterface, PRIMARY, ProfileAssociation,
     SecurityGroup, State, Subnet, Tx, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
@@ -52,7 +53,7 @@ fn launch(app: &App, tx: &mut Tx<'_>, plan: Plan) -> Result<Reservation, ApiErro
     let user_data = (!user_data.is_empty()).then(|| tx.keep_blob(user_data));
     let mut ids = Vec::new();
     for index in 0..launch.placed.hosts().len() {
-        ids.push(launch.insert(&scope, tx, &reservation_id, user_data.as_deref(), index)?);
+        ids.push(launch.insert(app, tx, &reservation_id, user_data.as_deref(), index)?);
     }
     let request = &launch.plan.request;
     client_tokens::keep(
@@ -132,7 +133,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
     plan.request.image_id = ssm::image_id(app, state, &app.scope(), &plan.request.image_id)?;
     let wish = Wish::of_launch(app, state, plan.request.placement.as_ref())?;
     let image = image(state, &plan.request.image_id)?;
-    let volumes = plan.mappings.of(state, image)?;
+    let volumes = plan.mappings.of(state, &app.scope(), image)?;
     let public_key = public_key(app, state, &plan.request.key_name)?;
     let profile_id = profile_associations::named(app, state, plan.request.iam_instance_profile.as_ref())?;
     let allowed = allowed(app, state, &plan)?;
@@ -154,6 +155,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
             .map(|subnet| subnet.availability_zone.clone())
             .collect(),
         host: None,
+        except: BTreeSet::new(),
         spacing: None,
         uefi: image.boot_mode == BootMode::Uefi,
         each: Resources {
@@ -359,7 +361,7 @@ impl Launch {
     /// Writes one instance with all that it holds.
     fn insert(
         &self,
-        scope: &Scope,
+        app: &App,
         tx: &mut Tx<'_>,
         reservation_id: &str,
         user_data: Option<&str>,
@@ -372,7 +374,7 @@ impl Launch {
                 "More instances than places.",
             ));
         };
-        let (plan, request) = (&self.plan, &self.plan.request);
+        let (plan, request, scope) = (&self.plan, &self.plan.request, &app.scope());
         let id = Id::new(Kind::Instance).to_string();
         let instance = Instance {
             id: id.clone(),
@@ -417,7 +419,7 @@ impl Launch {
             terminated_at: None,
             tags: keep_tags(&plan.instance_tags),
         };
-        self.placed.hold(tx, index, &instance);
+        self.placed.hold(tx, index, &instance, instance.run);
         tx.put(instance);
         tx.put(NetworkInterface {
             id: Id::new(Kind::NetworkInterface).to_string(),
@@ -434,6 +436,7 @@ impl Launch {
             tags: keep_tags(&plan.interface_tags),
         });
         for volume in &self.volumes {
+            let encryption = volume.encryption.make(tx, &app.vault, scope)?;
             tx.put(Volume {
                 id: Id::new(Kind::Volume).to_string(),
                 account_id: scope.account_id().to_owned(),
@@ -449,7 +452,10 @@ impl Launch {
                 host_id: Some(host.clone()),
                 image_id: volume.is_root.then(|| request.image_id.clone()),
                 snapshot_id: volume.snapshot_id.clone(),
+                moved: None,
+                known: Known::ByHost,
                 is_made: false,
+                encryption,
                 spec: volume.spec,
                 modification: None,
                 auto_enable_io: false,

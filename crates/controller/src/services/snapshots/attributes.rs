@@ -6,7 +6,7 @@ use hearth_api::v1::{
     ModifySnapshotAttributeRequest, ModifySnapshotAttributeResponse, ResetSnapshotAttributeRequest,
     ResetSnapshotAttributeResponse,
 };
-use hearth_api::{ApiError, Kind};
+use hearth_api::{ApiError, ErrorCode, Kind};
 use serde_json::json;
 
 use super::own;
@@ -76,6 +76,14 @@ pub(super) async fn modify(
     app.store
         .transact(move |tx| {
             let mut row = own(tx, &id)?.clone();
+            let refuse = |is_managed| {
+                let why = match is_managed {
+                    true => "Encrypted snapshots with EBS default key cannot be shared",
+                    false => "Encrypted snapshots cannot be public: share it with accounts.",
+                };
+                ApiError::new(ErrorCode::OperationNotPermitted, why)
+            };
+            sharing::check_encrypted(tx, &change, row.encryption.as_ref(), refuse)?;
             sharing::apply(&change, &mut row.is_public, &mut row.shared_with)?;
             tx.audit(json!({ "snapshot": row.id, "public": row.is_public, "shared_with": row.shared_with }));
             tx.event("snapshot.modified", &id);

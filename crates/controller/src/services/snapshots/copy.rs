@@ -1,5 +1,8 @@
-//! CopySnapshot. A copy shares what is stored, and is completed at once.
+//! CopySnapshot. A copy shares what is stored, and is completed at once; unless it is under another data key: then it is pending
+//! while the control plane writes it anew ([`crate::copies`]).
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CopySnapshot.html>
+
+use std::sync::Arc;
 
 use hearth_api::v1::{CopySnapshotRequest, CopySnapshotResult};
 use hearth_api::{ApiError, Id, Kind};
@@ -7,9 +10,10 @@ use serde_json::json;
 
 use super::create;
 use crate::app::App;
+use crate::services::encryption::{self, Asked, Wanted};
 use crate::services::input;
 use crate::state::noun::tell_tags;
-use crate::state::{Scope, Snapshot, State, Tags, Tx};
+use crate::state::{Encryption, Scope, Snapshot, State, Tags, Tx};
 
 pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<CopySnapshotResult, ApiError> {
     let source_id = input::id(Kind::Snapshot, &request.source_snapshot_id, "SourceSnapshotId")?.to_string();
@@ -27,12 +31,22 @@ pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<Copy
             expected,
         ));
     }
-    check_plain(request.encrypted, &request.kms_key_id, &request.source_region)?;
+    if request.source_region.is_empty() {
+        return Err(ApiError::missing("SourceRegion"));
+    }
+    let vault = Arc::clone(&app.vault);
     let (region, description) = (request.source_region, request.description);
+    let (encrypted, kms_key_id) = (request.encrypted, request.kms_key_id);
     app.store
         .transact(move |tx| {
             let source = source(tx, &scope, &region, &source_id)?.clone();
-            let row = copied(tx, &scope, &source, &description, given);
+            let asked = Asked {
+                encrypted,
+                kms_key_id: &kms_key_id,
+            };
+            let wanted = wanted(tx, &scope, &source, asked)?;
+            let encryption = wanted.make(tx, &vault, &scope)?;
+            let row = copied(tx, &scope, &source, encryption, &description, given);
             tx.audit(json!({ "snapshot": row.id, "source": source_id, "source_region": region }));
             Ok(CopySnapshotResult {
                 tags: tell_tags(&row.tags),
@@ -42,26 +56,20 @@ pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<Copy
         .await
 }
 
-/// What copies of snapshots and of images have in common.
+/// What a copy is to be encrypted under.
 ///
 /// # Errors
-/// The copy is to be encrypted, or the region of its source is missing.
-pub(in crate::services) fn check_plain(
-    encrypted: Option<bool>,
-    kms_key_id: &str,
-    source_region: &str,
-) -> Result<(), ApiError> {
-    if encrypted.unwrap_or(false) {
-        let expected = "Nothing can be encrypted in this version; leave it out.";
-        return Err(ApiError::invalid_value("Encrypted", true, expected));
-    }
-    if !kms_key_id.is_empty() {
-        let expected = "There are no keys in this version; leave it out.";
-        return Err(ApiError::invalid_value("KmsKeyId", kms_key_id, expected));
-    }
-    match source_region {
-        "" => Err(ApiError::missing("SourceRegion")),
-        _ => Ok(()),
+/// As [`encryption::wanted`].
+pub(in crate::services) fn wanted(
+    state: &State,
+    scope: &Scope,
+    source: &Snapshot,
+    asked: Asked<'_>,
+) -> Result<Wanted, ApiError> {
+    let of = source.encryption.as_ref();
+    match source.region == scope.region() {
+        true => encryption::wanted(state, scope, asked, of),
+        false => encryption::wanted_abroad(state, scope, asked, of.map(|of| (of, source.region.as_str()))),
     }
 }
 
@@ -90,17 +98,32 @@ pub(in crate::services) fn copied(
     tx: &mut Tx<'_>,
     scope: &Scope,
     source: &Snapshot,
+    encryption: Option<Encryption>,
     description: &str,
     tags: Tags,
 ) -> Snapshot {
     let now = tx.now();
     let id = Id::new(Kind::Snapshot);
+    let disk = source.disk().cloned();
+    let contents = create::copied(
+        disk,
+        source.encryption.as_ref(),
+        encryption.as_ref(),
+        &source.region,
+        now,
+    );
     let row = Snapshot {
         description: description.to_owned(),
+        contents,
+        encryption,
         tags,
-        ..Snapshot::of_disk(&id, scope, source.disk().cloned(), source.size_gib, now)
+        ..Snapshot::of_disk(&id, scope, None, source.size_gib, now)
     };
+    let event = match row.is_completed() {
+        true => "snapshot.completed",
+        false => "snapshot.pending",
+    };
+    tx.event(event, &row.id);
     tx.put(row.clone());
-    tx.event("snapshot.completed", &row.id);
     row
 }

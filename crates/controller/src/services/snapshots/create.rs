@@ -12,7 +12,10 @@ use crate::app::App;
 use crate::services::image_disks::limits;
 use crate::services::input;
 use crate::state::noun::keep_tags;
-use crate::state::{Contents, Disk, Instance, Pending, Progress, Snapshot, State, Tags, Tx, Volume};
+use crate::state::{
+    Contents, Copying, Disk, Encryption, Instance, Known, Pending, Progress, Snapshot, State, Tags, Tx,
+    Volume,
+};
 
 /// How long a call waits for the host of its volume. The point in time is the call's if the host is that fast.
 const FREEZE: Duration = Duration::from_secs(5);
@@ -67,22 +70,31 @@ pub(in crate::services) fn begin(
         size_gib: volume.told_gib(),
         description: description.to_owned(),
         contents: match &volume.host_id {
-            Some(host_id) => Contents::Pending(Pending {
+            Some(host_id) if volume.known != Known::AsItBegan => Contents::Pending(Pending {
                 host_id: host_id.clone(),
                 is_frozen: false,
                 percent: 0,
                 set: set.map(str::to_owned),
             }),
-            // Nothing of it lies anywhere: it is what it begins with.
-            None => Contents::Completed {
-                disk: tx.base_of(volume).map(|base| Disk {
+            // Nothing of it lies anywhere, or nothing but that: it is what it begins with.
+            _ => {
+                let base = tx.base_of(volume);
+                let disk = base.map(|base| Disk {
                     name: base.name.to_owned(),
                     size: base.size,
                     digest: base.digest.to_owned(),
-                }),
-                at: tx.now(),
-            },
+                });
+                let own = volume.encryption.as_ref();
+                copied(
+                    disk,
+                    base.and_then(|base| base.encryption),
+                    own,
+                    &volume.region,
+                    tx.now(),
+                )
+            }
         },
+        encryption: volume.encryption.clone(),
         stored: 0,
         started_at: tx.now(),
         is_public: false,
@@ -91,6 +103,9 @@ pub(in crate::services) fn begin(
         tags,
     };
     let id = row.id.clone();
+    if is_at_rest(tx, volume) && volume.known != Known::AsItBegan {
+        tx.update::<Volume>(&volume.id, |volume| volume.known = Known::As(id.clone()));
+    }
     let event = match row.is_completed() {
         true => "snapshot.completed",
         false => "snapshot.pending",
@@ -100,11 +115,41 @@ pub(in crate::services) fn begin(
     Ok(id)
 }
 
+/// Whether no instance runs with a volume.
+fn is_at_rest(state: &State, volume: &Volume) -> bool {
+    let instance = volume.instance_id().and_then(|id| state.get::<Instance>(id));
+    instance.is_none_or(|row| row.state == InstanceState::Stopped)
+}
+
+/// The contents of a snapshot of a disk that is there: it is the disk itself, unless that is under another data key.
+pub(in crate::services) fn copied(
+    disk: Option<Disk>,
+    source: Option<&Encryption>,
+    own: Option<&Encryption>,
+    region: &str,
+    now: i64,
+) -> Contents {
+    match disk {
+        Some(disk) if source != own => Contents::Copying(Copying {
+            source: disk,
+            encryption: source.cloned(),
+            region: region.to_owned(),
+            percent: 0,
+        }),
+        disk => Contents::Completed { disk, at: now },
+    }
+}
+
 fn check(state: &State, volume: &Volume) -> Result<(), ApiError> {
     let id = &volume.id;
     let incorrect = |message: String| Err(ApiError::new(ErrorCode::IncorrectState, message));
     if volume.deleting {
         return incorrect(format!("Volume '{id}' is in the 'deleting' state."));
+    }
+    if state.storing(id).is_some() {
+        return incorrect(format!(
+            "Volume '{id}' is moving to another host: wait until it is attached there."
+        ));
     }
     if let Some(attachment) = &volume.attachment
         && let Some(instance) = state.get::<Instance>(&attachment.instance_id)

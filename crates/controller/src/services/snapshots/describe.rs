@@ -88,13 +88,18 @@ pub(in crate::services) fn tell(state: &State, row: &Snapshot) -> v1::Snapshot {
         owner_id: row.account_id.clone(),
         description: row.description.clone(),
         volume_size: gib(row.size_gib),
-        encrypted: false,
+        encrypted: row.encryption.is_some(),
+        kms_key_id: views::kms_key(row.encryption.as_ref(), &row.region),
         ..v1::Snapshot::default()
     };
     match &row.contents {
         Contents::Pending(pending) => {
             told.state = "pending".into();
             told.progress = format!("{}%", pending.percent);
+        }
+        Contents::Copying(copying) => {
+            told.state = "pending".into();
+            told.progress = format!("{}%", copying.percent);
         }
         Contents::Completed { at, .. } => {
             told.state = "completed".into();

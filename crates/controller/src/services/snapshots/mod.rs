@@ -60,7 +60,7 @@ fn check_completed(row: &Snapshot) -> Result<(), ApiError> {
     let id = &row.id;
     let message = match &row.contents {
         Contents::Completed { .. } => return Ok(()),
-        Contents::Pending(_) => {
+        Contents::Pending(_) | Contents::Copying(_) => {
             format!("Snapshot '{id}' is not 'completed': it is pending. Wait until it is completed.")
         }
         Contents::Error { message } => {

@@ -1,17 +1,24 @@
-//! AttachVolume, DetachVolume. A running instance gets and loses volumes as its host says; any other one at once.
+//! AttachVolume, DetachVolume. A running instance gets and loses volumes as its host says, and those of other hosts when they
+//! have come; any other one at once.
 //! <https://docs.aws.amazon.com/ebs/latest/userguide/ebs-attaching-volume.html>
+
+use std::sync::Arc;
 
 use hearth_api::v1::{AttachVolumeRequest, DetachVolumeRequest, VolumeAttachment};
 use hearth_api::{ApiError, ErrorCode, InstanceState, Kind};
 use serde_json::json;
 
 use super::devices::{self, Slot};
-use super::{describe, room};
+use super::{describe, moving, room};
 use crate::app::App;
+use crate::keys;
 use crate::services::input;
-use crate::state::{Attachment, Instance, Progress, State, Volume};
+use crate::state::{Attachment, Instance, Progress, State, Tx, Volume};
 
-pub(super) async fn attach(app: &App, request: AttachVolumeRequest) -> Result<VolumeAttachment, ApiError> {
+pub(super) async fn attach(
+    app: &Arc<App>,
+    request: AttachVolumeRequest,
+) -> Result<VolumeAttachment, ApiError> {
     let volume_id = input::id(Kind::Volume, &request.volume_id, "VolumeId")?.to_string();
     let instance_id = input::id(Kind::Instance, &request.instance_id, "InstanceId")?.to_string();
     if request.device.is_empty() {
@@ -19,23 +26,25 @@ pub(super) async fn attach(app: &App, request: AttachVolumeRequest) -> Result<Vo
     }
     let slot = devices::slot(&request.device)?;
     let device = slot.name(&request.device);
+    let shared = Arc::clone(app);
     app.store
         .transact(move |tx| {
             let (instance, mut volume) = (instance(tx, &instance_id)?, volume(tx, &volume_id)?);
             check_volume(tx, &volume, &instance)?;
             let progress = check_instance(&instance, &slot)?;
             check_device(tx, &instance, &slot, &device)?;
-            place(tx, &mut volume, &instance)?;
+            check_place(&shared, tx, &volume, &instance)?;
             volume.epoch += 1;
             volume.attachment = Some(Attachment {
                 epoch: volume.epoch,
                 progress,
                 ..Attachment::first(&instance_id, &device, false, tx.now())
             });
-            tx.put(volume.clone());
+            tx.put(volume);
+            place(tx, &volume_id, &instance);
             tx.event("volume.attaching", &volume_id);
             tx.audit(json!({ "volume": volume_id, "instance": instance_id, "device": device }));
-            told(tx, &volume)
+            told(tx, &self::volume(tx, &volume_id)?)
         })
         .await
 }
@@ -60,7 +69,7 @@ fn incorrect(message: String) -> ApiError {
 }
 
 /// # Errors
-/// The volume cannot be attached to any instance, or is elsewhere.
+/// The volume cannot be attached to any instance, or is in another zone.
 fn check_volume(state: &State, volume: &Volume, instance: &Instance) -> Result<(), ApiError> {
     let id = &volume.id;
     if volume.deleting {
@@ -74,6 +83,9 @@ fn check_volume(state: &State, volume: &Volume, instance: &Instance) -> Result<(
             format!("{id} is already attached to an instance: {has}. Detach it there first."),
         ));
     }
+    if let Some(encryption) = &volume.encryption {
+        keys::usable(state, encryption, &volume.region)?;
+    }
     if state.zone_of(volume) != instance.availability_zone {
         return Err(ApiError::new(
             ErrorCode::InvalidVolumeZoneMismatch,
@@ -83,20 +95,6 @@ fn check_volume(state: &State, volume: &Volume, instance: &Instance) -> Result<(
                 instance.id,
                 state.zone_of(volume),
                 instance.availability_zone
-            ),
-        ));
-    }
-    if volume
-        .host_id
-        .as_ref()
-        .is_some_and(|host| *host != instance.host_id)
-    {
-        return Err(ApiError::new(
-            ErrorCode::UnsupportedOperation,
-            format!(
-                "The volume '{id}' lies on another host than the instance '{}', and volumes do not move between hosts in \
-                 this version. Attach it to an instance of the host on which it was attached before.",
-                instance.id
             ),
         ));
     }
@@ -136,13 +134,31 @@ fn check_device(state: &State, instance: &Instance, slot: &Slot, device: &str) -
     devices::check_count(state.by(&Volume::BY_INSTANCE, &instance.id).count() + 1)
 }
 
-/// A volume of which nothing lies anywhere takes room on the instance's host.
-fn place(state: &State, volume: &mut Volume, instance: &Instance) -> Result<(), ApiError> {
-    if volume.host_id.is_none() {
+/// Whether a volume that lies elsewhere is wanted on the instance's host: what a stopped instance has comes when it starts.
+fn is_wanted_there(state: &State, volume: &Volume, instance: &Instance) -> bool {
+    match &volume.host_id {
+        Some(host) => *host != instance.host_id && instance.state == InstanceState::Running,
+        None => state.host(&instance.host_id).is_some(),
+    }
+}
+
+/// # Errors
+/// There is no room for the volume on the instance's host, or it cannot come there.
+fn check_place(app: &App, state: &State, volume: &Volume, instance: &Instance) -> Result<(), ApiError> {
+    if is_wanted_there(state, volume, instance) {
+        moving::check(app, state, volume, &instance.host_id)?;
         room::check(state, &instance.host_id, volume.spec.size_gib)?;
-        volume.host_id = Some(instance.host_id.clone());
     }
     Ok(())
+}
+
+/// A volume takes room on the instance's host, and comes there if it lies elsewhere.
+fn place(tx: &mut Tx<'_>, id: &str, instance: &Instance) {
+    let volume = tx.get::<Volume>(id);
+    if volume.is_some_and(|volume| is_wanted_there(tx, volume, instance)) {
+        tx.relocate(id, &instance.host_id);
+    }
+    tx.volumes_have_come(&instance.id);
 }
 
 pub(super) async fn detach(app: &App, request: DetachVolumeRequest) -> Result<VolumeAttachment, ApiError> {
@@ -168,7 +184,9 @@ pub(super) async fn detach(app: &App, request: DetachVolumeRequest) -> Result<Vo
             let instance = instance(tx, &attachment.instance_id)?;
             check_detachable(&instance, &attachment, &volume_id)?;
             let detail = json!({ "volume": volume_id, "instance": instance.id, "force": force });
-            if instance.state == InstanceState::Stopped {
+            // An instance that does not run has let it go, and one on whose host it is not has never had it.
+            if instance.state == InstanceState::Stopped || tx.is_away(&volume) {
+                tx.cancel_move(&volume_id);
                 let mut answer = told(tx, &volume)?;
                 answer.state = "detached".into();
                 volume.detach(tx.now());

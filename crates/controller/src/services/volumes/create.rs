@@ -2,6 +2,8 @@
 //! anywhere.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateVolume.html>
 
+use std::sync::Arc;
+
 use hearth_api::v1::{self, CreateVolumeRequest};
 use hearth_api::{ApiError, ErrorCode, Id, Kind, zones};
 use prost::Message as _;
@@ -11,9 +13,11 @@ use super::describe::{self, gib};
 use super::quotas;
 use crate::app::App;
 use crate::catalog::volume_types::{VolumeSpec, VolumeType};
+use crate::services::encryption::{self, Wanted};
 use crate::services::{client_tokens, input, snapshots};
 use crate::state::noun::keep_tags;
-use crate::state::{ClientToken, Scope, State, Tx, Volume};
+use crate::state::{ClientToken, Known, Scope, State, Tx, Volume};
+use crate::vault::Vault;
 
 const ACTION: &str = "CreateVolume";
 
@@ -26,6 +30,8 @@ struct Plan {
     iops: Option<i32>,
     throughput: Option<i32>,
     snapshot_id: Option<String>,
+    encrypted: Option<bool>,
+    kms_key_id: String,
     tags: Vec<v1::Tag>,
     token: String,
     /// BLAKE3 of what was asked for.
@@ -38,7 +44,10 @@ pub(super) async fn create(app: &App, request: CreateVolumeRequest) -> Result<v1
         .region(scope.region())
         .map_or(&[][..], |region| &region.zones);
     let plan = check(zones, &request)?;
-    app.store.transact(move |tx| insert(tx, &scope, plan)).await
+    let vault = Arc::clone(&app.vault);
+    app.store
+        .transact(move |tx| insert(tx, &vault, &scope, plan))
+        .await
 }
 
 fn check(zones: &[String], request: &CreateVolumeRequest) -> Result<Plan, ApiError> {
@@ -76,6 +85,8 @@ fn check(zones: &[String], request: &CreateVolumeRequest) -> Result<Plan, ApiErr
         iops: request.iops,
         throughput: request.throughput,
         snapshot_id,
+        encrypted: request.encrypted,
+        kms_key_id: request.kms_key_id.clone(),
         tags: input::tags_for(&request.tag_specifications, &[Kind::Volume], Kind::Volume)?,
         token: request.client_token.clone(),
         hash: hash(request),
@@ -105,14 +116,6 @@ fn zone(zones: &[String], request: &CreateVolumeRequest) -> Result<String, ApiEr
 
 fn refuse_what_is_not_there(request: &CreateVolumeRequest, kind: VolumeType) -> Result<(), ApiError> {
     let dependency = |message: &str| Err(ApiError::new(ErrorCode::InvalidParameterDependency, message));
-    let is_encrypted = request.encrypted.unwrap_or(false);
-    if !request.kms_key_id.is_empty() && !is_encrypted {
-        return dependency("The parameter KmsKeyId requires the parameter Encrypted to be set.");
-    }
-    if is_encrypted {
-        let expected = "Volumes cannot be encrypted in this version; leave it out.";
-        return Err(ApiError::invalid_value("Encrypted", true, expected));
-    }
     if request.multi_attach_enabled.unwrap_or(false) {
         if !matches!(kind, VolumeType::Io1 | VolumeType::Io2) {
             return dependency("The parameter MultiAttachEnabled is supported for io1 and io2 volumes only.");
@@ -153,9 +156,21 @@ impl Plan {
         }
         VolumeSpec::new(self.volume_type, size, self.iops, self.throughput)
     }
+
+    /// # Errors
+    /// As [`encryption::wanted`].
+    fn encryption(&self, state: &State, scope: &Scope) -> Result<Wanted, ApiError> {
+        let snapshot = self.snapshot_id.as_deref().and_then(|id| state.snapshot(id));
+        let source = snapshot.and_then(|snapshot| snapshot.encryption.as_ref());
+        let asked = encryption::Asked {
+            encrypted: self.encrypted,
+            kms_key_id: &self.kms_key_id,
+        };
+        encryption::wanted(state, scope, asked, source)
+    }
 }
 
-fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiError> {
+fn insert(tx: &mut Tx<'_>, vault: &Vault, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiError> {
     let token_id = ClientToken::id_of(scope, ACTION, &plan.zone, &plan.token);
     if let Some(before) = client_tokens::recall(tx, &plan.token, &token_id, &plan.hash)? {
         let volume = tx.get::<Volume>(&before.resource_id);
@@ -172,6 +187,7 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiE
     }
     let spec = plan.spec(tx)?;
     quotas::check(tx, scope, [spec], None)?;
+    let wanted = plan.encryption(tx, scope)?;
     let volume = Volume {
         id: Id::new(Kind::Volume).to_string(),
         account_id: scope.account_id().to_owned(),
@@ -182,7 +198,10 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiE
         host_id: None,
         image_id: None,
         snapshot_id: plan.snapshot_id,
+        moved: None,
+        known: Known::AsItBegan,
         is_made: false,
+        encryption: wanted.make(tx, vault, scope)?,
         spec,
         modification: None,
         auto_enable_io: false,
@@ -194,7 +213,7 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<v1::Volume, ApiE
     client_tokens::keep(tx, scope, &plan.token, token_id, plan.hash, &volume.id);
     tx.event("volume.available", &volume.id);
     let detail = json!({ "volume": volume.id, "zone": volume.availability_zone, "spec": volume.spec,
-        "snapshot": volume.snapshot_id });
+        "snapshot": volume.snapshot_id, "encrypted": volume.encryption.is_some() });
     tx.audit(detail);
     Ok(describe::tell(tx, &volume))
 }

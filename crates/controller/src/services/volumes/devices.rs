@@ -64,10 +64,15 @@ pub(in crate::services) fn at<'s>(state: &'s State, instance_id: &str, slot: &Sl
     state.by(&Volume::BY_INSTANCE, instance_id).find(is_at)
 }
 
+/// The root volume of an instance, unless it was detached.
+pub(in crate::services) fn root<'s>(state: &'s State, instance_id: &str) -> Option<&'s Volume> {
+    at(state, instance_id, &Slot::root())
+}
+
 /// # Errors
 /// `InvalidParameterValue`: the instance has no root volume.
 pub(in crate::services) fn check_root(state: &State, instance_id: &str) -> Result<(), ApiError> {
-    match at(state, instance_id, &Slot::root()) {
+    match root(state, instance_id) {
         Some(_) => Ok(()),
         None => Err(ApiError::new(
             ErrorCode::InvalidParameterValue,

@@ -11,6 +11,7 @@ pub(super) mod describe;
 pub(super) mod devices;
 pub(super) mod modifications;
 mod modify;
+pub(super) mod moving;
 pub(super) mod quotas;
 mod room;
 pub(super) mod status;

@@ -40,6 +40,11 @@ pub(super) async fn modify(app: &App, request: ModifyVolumeRequest) -> Result<Mo
             let Some(volume) = tx.get::<Volume>(&id).cloned() else {
                 return Err(Kind::Volume.not_found(&[&id]));
             };
+            if tx.storing(&id).is_some() {
+                let message =
+                    format!("Volume '{id}' is moving to another host. Modify it when it is attached.");
+                return Err(ApiError::new(ErrorCode::IncorrectState, message));
+            }
             let earlier = check_state(&volume, tx.now())?;
             let target = volume
                 .spec

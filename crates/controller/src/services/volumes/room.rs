@@ -2,14 +2,14 @@
 
 use hearth_api::{ApiError, ErrorCode};
 
-use crate::state::{HostReport, State, Volume};
+use crate::state::{HostReport, State};
 
 /// # Errors
 /// `InsufficientVolumeCapacity`: a host has not so many GiB left.
 pub(super) fn check(state: &State, host_id: &str, gib: u64) -> Result<(), ApiError> {
     let report = state.get::<HostReport>(host_id);
     let total = report.map_or(0, |report| report.disk_bytes >> 30);
-    let [_, taken] = state.sum(&Volume::ON_HOST, host_id);
+    let taken = state.gib_on(host_id);
     let free = total.saturating_sub(taken);
     if gib <= free {
         return Ok(());

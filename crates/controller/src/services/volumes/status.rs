@@ -12,7 +12,7 @@ use hearth_api::{ApiError, zones};
 
 use super::describe::named;
 use crate::app::App;
-use crate::state::{Host, State, Volume};
+use crate::state::{Host, Stage, State, Volume};
 use crate::views;
 
 const IO_ENABLED: &str = "io-enabled";
@@ -64,8 +64,8 @@ pub(super) async fn describe(
 fn tell(state: &State, row: &Volume, connected: bool) -> VolumeStatusItem {
     let host = row.host_id.as_ref().and_then(|id| state.get::<Host>(id));
     let is_lost = !connected && host.is_some_and(|host| host.silent_since.is_some());
-    let events: Vec<VolumeStatusEvent> = trouble(row).into_iter().collect();
-    let (status, io_enabled) = match (connected, is_lost, events.is_empty()) {
+    let trouble = trouble(row);
+    let (status, io_enabled) = match (connected, is_lost, trouble.is_none()) {
         (_, true, _) | (_, _, false) => ("impaired", "failed"),
         (false, ..) => ("insufficient-data", "insufficient-data"),
         (true, ..) => ("ok", "passed"),
@@ -91,9 +91,30 @@ fn tell(state: &State, row: &Volume, connected: bool) -> VolumeStatusItem {
             ],
         }),
         actions: Vec::new(),
-        events,
+        events: trouble.into_iter().chain(moving(state, row)).collect(),
         attachment_statuses: attached.into_iter().collect(),
     }
+}
+
+/// That it moves is no trouble.
+fn moving(state: &State, row: &Volume) -> Option<VolumeStatusEvent> {
+    let of = state.storing(&row.id)?;
+    let Stage::Storing { to, percent, .. } = &of.stage else {
+        return None;
+    };
+    Some(VolumeStatusEvent {
+        description: format!(
+            "The volume moves from the host {} to {to}: {percent} % of what has changed in it is stored.",
+            of.from
+        ),
+        event_id: row.id.replacen("vol-", "evol-", 1),
+        event_type: IO_ENABLED.to_owned(),
+        instance_id: row.instance_id().unwrap_or_default().to_owned(),
+        not_before: row
+            .attachment
+            .as_ref()
+            .map(|a| views::timestamp(a.progress_since)),
+    })
 }
 
 /// What its host cannot do of what was asked for.

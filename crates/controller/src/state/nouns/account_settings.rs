@@ -15,6 +15,10 @@ pub struct AccountSettings {
     /// Whether keys may be sent to serial consoles.
     pub serial_console_access: bool,
     pub metadata_defaults: MetadataDefaults,
+    /// Whether volumes are encrypted that do not ask for it.
+    pub ebs_encryption: bool,
+    /// The id of the KMS key of what is encrypted and names none; `None`: [`KmsAlias::EBS`](super::KmsAlias::EBS).
+    pub ebs_key: Option<String>,
 }
 
 /// As the database has it: also settings of before there were regions.
@@ -27,6 +31,10 @@ struct Stored {
     region: String,
     serial_console_access: bool,
     metadata_defaults: MetadataDefaults,
+    #[serde(default)]
+    ebs_encryption: bool,
+    #[serde(default)]
+    ebs_key: Option<String>,
 }
 
 impl From<Stored> for AccountSettings {
@@ -37,6 +45,8 @@ impl From<Stored> for AccountSettings {
             region: stored.region,
             serial_console_access: stored.serial_console_access,
             metadata_defaults: stored.metadata_defaults,
+            ebs_encryption: stored.ebs_encryption,
+            ebs_key: stored.ebs_key,
         }
     }
 }

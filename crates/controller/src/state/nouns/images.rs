@@ -6,7 +6,7 @@ use hearth_api::Kind;
 use hearth_image::BootMode;
 use serde::{Deserialize, Serialize};
 
-use super::{Contents, Disk, Snapshot, names};
+use super::{Contents, Disk, Encryption, Snapshot, names};
 
 use crate::catalog::volume_types::VolumeType;
 use crate::state::noun::regional;
@@ -30,6 +30,9 @@ pub struct Image {
     /// The root disk, in the repository. Empty while the image is pending, and where it is lost.
     #[serde(default)]
     pub snapshot: String,
+    /// Of the root disk; `None`: it is not encrypted.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
     /// The root device first.
     #[serde(default)]
     pub devices: Vec<ImageDevice>,
@@ -43,6 +46,11 @@ pub struct Image {
     pub kernel_path: String,
     #[serde(with = "names::boot_mode")]
     pub boot_mode: BootMode,
+    /// Whether its owner says that it has the driver.
+    #[serde(default)]
+    pub ena_support: bool,
+    #[serde(default)]
+    pub sriov_net_support: bool,
     /// Whether every account may launch it.
     #[serde(default)]
     pub is_public: bool,
@@ -60,6 +68,9 @@ pub struct ImageDevice {
     pub device: String,
     /// What the volume begins with; `None`: it is blank, or the disk of the image is lost.
     pub snapshot_id: Option<String>,
+    /// Of one that is blank: whether it is encrypted. What begins with a snapshot is as that.
+    #[serde(default)]
+    pub encrypted: bool,
     pub size_gib: u64,
     pub volume_type: VolumeType,
     pub iops: Option<u32>,
@@ -73,6 +84,7 @@ impl ImageDevice {
         Self {
             device: ROOT_DEVICE.to_owned(),
             snapshot_id,
+            encrypted: false,
             size_gib: bytes.div_ceil(1 << 30),
             volume_type: VolumeType::Gp3,
             iops: None,
@@ -217,28 +229,31 @@ impl Tx<'_> {
         let Some(image) = self.get::<Image>(id).filter(|image| image.state == PENDING) else {
             return;
         };
-        let mut root: Option<Option<Disk>> = None;
+        let mut root: Option<(Option<Disk>, Option<Encryption>)> = None;
         for device in &image.devices {
             let of = device
                 .snapshot_id
                 .as_deref()
                 .and_then(|id| self.get::<Snapshot>(id));
-            match of.map(|snapshot| (&snapshot.id, &snapshot.contents)) {
-                None => {}
-                Some((_, Contents::Pending(_))) => return,
-                Some((_, Contents::Completed { disk, .. })) => _ = root.get_or_insert(disk.clone()),
-                Some((of, Contents::Error { message })) => {
-                    let why = format!("The snapshot {of} is in error. {message}");
+            let Some(of) = of else { continue };
+            match &of.contents {
+                Contents::Pending(_) | Contents::Copying(_) => return,
+                Contents::Completed { disk, .. } => {
+                    root.get_or_insert_with(|| (disk.clone(), of.encryption.clone()));
+                }
+                Contents::Error { message } => {
+                    let why = format!("The snapshot {} is in error. {message}", of.id);
                     return self.fail_image(id, why);
                 }
             }
         }
-        let Some(disk) = root.flatten() else {
+        let Some((Some(disk), encryption)) = root else {
             return self.fail_image(id, "The root volume is blank.".to_owned());
         };
         self.update::<Image>(id, |image| {
             AVAILABLE.clone_into(&mut image.state);
             (image.size, image.digest, image.snapshot) = (disk.size, disk.digest, disk.name);
+            image.encryption = encryption;
         });
         self.event("image.available", id);
     }

@@ -5,7 +5,7 @@ use hearth_api::agent::instance_intent::Desired;
 use hearth_api::{InstanceState, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Claim, Host, NetworkInterface, Snapshot, Volume, names};
+use super::{Attachment, Host, Incarnation, NetworkInterface, Snapshot, Volume, names};
 use crate::lifecycle::{self, Change, Command, Hold, Lifecycle, ReasonChange};
 use crate::state::noun::{regional, resource};
 use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
@@ -70,6 +70,7 @@ pub struct Instance {
     /// What the type had at the launch: a type that leaves the catalogue changes no instance.
     pub vcpus: u32,
     pub memory_mib: u64,
+    /// Where it lives, or has lived last ([`super::Incarnation`]).
     pub host_id: String,
     pub availability_zone: String,
     pub key_name: String,
@@ -278,6 +279,14 @@ impl Tx<'_> {
             InstanceState::Stopped => self.settle_volumes(id),
             _ => {}
         }
+        match next.state {
+            InstanceState::Pending => {
+                self.fetch_volumes(id);
+                self.volumes_have_come(id);
+            }
+            InstanceState::Running => self.volumes_have_come(id),
+            _ => self.keep_volumes(id),
+        }
         match change.hold {
             Hold::Keep | Hold::TakeCompute => {}
             // It runs again soon, where it was.
@@ -323,9 +332,16 @@ impl Tx<'_> {
         }
     }
 
+    /// The instance does not run, or is about to end: its volumes need not come to it any more.
+    fn keep_volumes(&mut self, id: &str) {
+        let volumes = self.by(&Volume::BY_INSTANCE, id);
+        let ids: Vec<String> = volumes.map(|volume| volume.id.clone()).collect();
+        ids.iter().for_each(|id| self.cancel_move(id));
+    }
+
     /// As in EC2 a stopped instance gives its public address back.
     fn drop_compute(&mut self, id: &str) {
-        self.update::<Claim>(id, |claim| (claim.vcpus, claim.memory_mib) = (0, 0));
+        self.update::<Incarnation>(id, |life| (life.vcpus, life.memory_mib) = (0, 0));
         if let Some(interface) = self.interface_of(id).map(|interface| interface.id.clone()) {
             self.update::<NetworkInterface>(&interface, |interface| interface.public_ip = None);
         }
@@ -333,7 +349,8 @@ impl Tx<'_> {
 
     /// Nothing of the instance is left on its host but what shall outlive it.
     fn drop_all(&mut self, id: &str) {
-        self.remove::<Claim>(id);
+        let host = self.get::<Instance>(id).map(|row| row.host_id.clone());
+        self.remove::<Incarnation>(id);
         let interfaces: Vec<NetworkInterface> =
             self.by(&NetworkInterface::BY_INSTANCE, id).cloned().collect();
         for mut interface in interfaces {
@@ -352,10 +369,11 @@ impl Tx<'_> {
             // One that was to be detached is not the instance's any more.
             let goes = |a: &Attachment| a.delete_on_termination && !a.progress.is_ending();
             let goes = volume.attachment.as_ref().is_some_and(goes);
-            if goes && self.pending_snapshot(&volume.id).is_none() {
+            let is_here = volume.host_id.is_none() || volume.host_id == host;
+            if goes && is_here && self.pending_snapshot(&volume.id).is_none() {
                 self.remove_volume(&volume.id);
             } else {
-                // Its host has kept it for its snapshot, and erases it then.
+                // Its host has kept it, for its snapshot or because it is another one, and erases it then.
                 volume.deleting |= goes;
                 volume.detach(self.now());
                 self.put(volume);

@@ -8,8 +8,11 @@ mod cloud;
 mod hosts;
 pub mod iam;
 mod images;
+mod incarnations;
 mod instances;
 mod key_pairs;
+mod kms;
+mod moves;
 mod names;
 mod networks;
 mod placement;
@@ -26,17 +29,20 @@ pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
 pub use iam::{Bearer, Entity, Grants, Group, InstanceProfile, Policy, PolicyVersion, Role, User};
 pub use images::{AVAILABLE, DEREGISTERED, Image, ImageDevice, ImageSource, PENDING};
+pub use incarnations::Incarnation;
 pub use instances::{
     AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, METADATA_TAGS_ENABLED, Observation,
     ProfileAssociation, Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
 };
 pub use key_pairs::KeyPair;
+pub use kms::{Encryption, KmsAlias, KmsKey, Material};
+pub use moves::{Move, Stage};
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
-pub use placement::{Claim, DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
+pub use placement::{DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
 pub use regions::Region;
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
-pub use snapshots::{Base, Contents, Disk, Pending, Snapshot};
-pub use volumes::{Modification, ModificationState, Volume};
+pub use snapshots::{Base, Contents, Copying, Disk, Pending, Snapshot};
+pub use volumes::{Known, Modification, ModificationState, Volume};
 
 /// Hands the list of all nouns, with the names of their tables, to a macro.
 macro_rules! all {
@@ -55,14 +61,17 @@ macro_rules! all {
             security_groups: SecurityGroup,
             security_group_rules: SecurityGroupRule,
             key_pairs: KeyPair,
+            kms_keys: KmsKey,
+            kms_aliases: KmsAlias,
             images: Image,
             reservations: Reservation,
             client_tokens: ClientToken,
             instances: Instance,
             observations: Observation,
-            claims: Claim,
+            incarnations: Incarnation,
             network_interfaces: NetworkInterface,
             volumes: Volume,
+            moves: Move,
             snapshots: Snapshot,
             users: User,
             groups: Group,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hearth_api::{ErrorCode, InstanceState, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{Host, Image, Instance, Volume};
+use super::{Encryption, Host, Image, Instance, Move, Volume};
 use crate::state::noun::regional;
 use crate::state::{Bound, Concern, Index, Noun, Scope, State, Sum, Tags, Tx};
 
@@ -20,6 +20,9 @@ pub struct Snapshot {
     pub size_gib: u64,
     pub description: String,
     pub contents: Contents,
+    /// `None`: it is not encrypted.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
     /// Bytes that were stored for it, at most: what it shares with others counts once.
     pub stored: u64,
     /// Milliseconds since the epoch.
@@ -38,6 +41,8 @@ pub struct Snapshot {
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Contents {
     Pending(Pending),
+    /// It is written anew, under its own data key.
+    Copying(Copying),
     Completed {
         /// `None`: zeros.
         disk: Option<Disk>,
@@ -61,6 +66,18 @@ pub struct Pending {
     pub set: Option<String>,
 }
 
+/// The control plane reads a disk under one data key and writes it under another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copying {
+    pub source: Disk,
+    /// Of the source; `None`: it is not encrypted.
+    pub encryption: Option<Encryption>,
+    /// Of the source.
+    pub region: String,
+    /// How much is written.
+    pub percent: u32,
+}
+
 /// A disk in the repository. Several snapshots may share one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
@@ -72,10 +89,10 @@ pub struct Disk {
     pub digest: String,
 }
 
-/// What volumes begin with: an image's disk, or a snapshot's.
+/// What volumes begin with: an image's disk, a snapshot's, or what was stored for a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base<'s> {
-    /// Of the image or the snapshot.
+    /// Of the image, the snapshot or the move.
     pub id: &'s str,
     /// Of the disk in the repository.
     pub name: &'s str,
@@ -83,6 +100,10 @@ pub struct Base<'s> {
     pub size: u64,
     /// Empty: not known.
     pub digest: &'s str,
+    /// `None`: it is not encrypted.
+    pub encryption: Option<&'s Encryption>,
+    /// Of the image or the snapshot.
+    pub region: &'s str,
 }
 
 impl Snapshot {
@@ -96,10 +117,16 @@ impl Snapshot {
     pub const BY_VOLUME: Index<Self> = Index::unique("pending-volume", |s| {
         s.pending().map(|_| s.volume_id.clone()).into_iter().collect()
     });
-    /// By its disk in the repository.
+    /// By its disk in the repository, or the one that it is copied from.
     pub const BY_DISK: Index<Self> = Index::new("disk", |s| {
-        s.disk().map(|disk| disk.name.clone()).into_iter().collect()
+        let disk = s.disk().or(s.copying().map(|copying| &copying.source));
+        disk.map(|disk| disk.name.clone()).into_iter().collect()
     });
+    /// Those that are written anew, each once, under [`Self::COPIED`].
+    pub const BY_COPYING: Index<Self> = Index::new("copying", |s| {
+        s.copying().map(|_| Self::COPIED.to_owned()).into_iter().collect()
+    });
+    pub const COPIED: &str = "yes";
     /// Deleted ones, each once, under [`Self::DELETED`].
     pub const BY_DELETED: Index<Self> = Index::new("deleted", |s| {
         s.deleted.then(|| Self::DELETED.to_owned()).into_iter().collect()
@@ -115,7 +142,14 @@ impl Snapshot {
     pub fn pending(&self) -> Option<&Pending> {
         match &self.contents {
             Contents::Pending(pending) => Some(pending),
-            Contents::Completed { .. } | Contents::Error { .. } => None,
+            Contents::Copying(_) | Contents::Completed { .. } | Contents::Error { .. } => None,
+        }
+    }
+
+    pub fn copying(&self) -> Option<&Copying> {
+        match &self.contents {
+            Contents::Copying(copying) => Some(copying),
+            Contents::Pending(_) | Contents::Completed { .. } | Contents::Error { .. } => None,
         }
     }
 
@@ -127,7 +161,7 @@ impl Snapshot {
     pub fn disk(&self) -> Option<&Disk> {
         match &self.contents {
             Contents::Completed { disk, .. } => disk.as_ref(),
-            Contents::Pending(_) | Contents::Error { .. } => None,
+            Contents::Pending(_) | Contents::Copying(_) | Contents::Error { .. } => None,
         }
     }
 
@@ -161,8 +195,13 @@ impl Snapshot {
 impl Noun for Snapshot {
     const KIND: &'static str = "snapshot";
     const RESOURCE: Option<Kind> = Some(Kind::Snapshot);
-    const INDEXES: &'static [Index<Self>] =
-        &[Self::BY_HOST, Self::BY_VOLUME, Self::BY_DISK, Self::BY_DELETED];
+    const INDEXES: &'static [Index<Self>] = &[
+        Self::BY_HOST,
+        Self::BY_VOLUME,
+        Self::BY_DISK,
+        Self::BY_COPYING,
+        Self::BY_DELETED,
+    ];
     const SUMS: &'static [Sum<Self>] = &[Self::TOTAL];
     const BOUND: Option<Bound> = Some(Bound::new(100_000, "snapshots", ErrorCode::SnapshotLimitExceeded));
 
@@ -219,6 +258,7 @@ impl Snapshot {
             size_gib,
             description: String::new(),
             contents: Contents::Completed { disk, at: now },
+            encryption: None,
             stored: 0,
             started_at: now,
             is_public: false,
@@ -240,8 +280,8 @@ impl State {
         self.first_by(&Snapshot::BY_VOLUME, volume_id)
     }
 
-    /// What an image or a snapshot is, as the beginning of volumes, whoever it belongs to. `None`: there is no such one, or it
-    /// is all zeros.
+    /// What an image, a snapshot or a move is, as the beginning of volumes, whoever it belongs to. `None`: there is no such
+    /// one, or it is all zeros.
     pub fn base(&self, id: &str) -> Option<Base<'_>> {
         if let Some(image) = self.of_anybody::<Image>(id) {
             return Some(Base {
@@ -249,23 +289,37 @@ impl State {
                 name: &image.snapshot,
                 size: image.size,
                 digest: &image.digest,
+                encryption: image.encryption.as_ref(),
+                region: &image.region,
             });
         }
-        let snapshot = self.of_anybody::<Snapshot>(id)?;
-        let disk = snapshot.disk()?;
+        let of_snapshot = || {
+            let snapshot = self.of_anybody::<Snapshot>(id)?;
+            let encryption = snapshot.encryption.as_ref();
+            Some((&snapshot.id, snapshot.disk()?, encryption, &snapshot.region))
+        };
+        let of_move = || {
+            let row = self.of_anybody::<Move>(id)?;
+            // It lies under the key of its volume.
+            let volume = self.of_anybody::<Volume>(&row.volume_id)?;
+            Some((&row.id, row.disk()?, volume.encryption.as_ref(), &volume.region))
+        };
+        let (id, disk, encryption, region) = of_snapshot().or_else(of_move)?;
         Some(Base {
-            id: &snapshot.id,
+            id,
             name: &disk.name,
             size: disk.size,
             digest: &disk.digest,
+            encryption,
+            region,
         })
     }
 }
 
 impl Tx<'_> {
-    /// Its host will not store a snapshot any more.
+    /// A snapshot will not be stored any more.
     pub fn fail_snapshot(&mut self, id: &str, message: &str) {
-        let is_pending = |row: &Snapshot| row.pending().is_some();
+        let is_pending = |row: &Snapshot| row.pending().is_some() || row.copying().is_some();
         if !self.get::<Snapshot>(id).is_some_and(is_pending) {
             return;
         }

@@ -3,7 +3,7 @@
 use hearth_api::Kind;
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Base, ClientToken, Host, Image, Instance, Progress, Snapshot};
+use super::{Attachment, Base, ClientToken, Encryption, Host, Image, Instance, Move, Progress, Snapshot};
 use crate::catalog::volume_types::VolumeSpec;
 use crate::state::noun::resource;
 use crate::state::{Concern, Index, Noun, Scope, State, Sum, Tags, Tx};
@@ -27,8 +27,14 @@ pub struct Volume {
     pub image_id: Option<String>,
     /// The snapshot that it was made from. Without an image and a snapshot it is blank at first.
     pub snapshot_id: Option<String>,
+    /// What it begins with since it came to its host; `None`: it has never moved.
+    pub moved: Option<String>,
+    /// What is known of its contents without its host.
+    pub known: Known,
     /// Its host has made it: another one in its place would be without what was written.
     pub is_made: bool,
+    /// `None`: it is not encrypted.
+    pub encryption: Option<Encryption>,
     pub spec: VolumeSpec,
     /// The last one.
     pub modification: Option<Modification>,
@@ -38,6 +44,19 @@ pub struct Volume {
     /// It is to be erased, and exists until its host has said that nothing of it is left.
     pub deleting: bool,
     pub tags: Tags,
+}
+
+/// What is known of a volume's contents without asking its host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Known {
+    /// Nothing: it is as its instances have left it.
+    #[default]
+    ByHost,
+    /// It is what it begins with: no instance has had it since.
+    AsItBegan,
+    /// It is what this snapshot holds, or will: no instance has run with it since its point in time.
+    As(String),
 }
 
 /// A change of what a volume is. The volume is of the target from the beginning; only its size is told, and undone, as before
@@ -86,7 +105,13 @@ struct Stored {
     #[serde(default)]
     snapshot_id: Option<String>,
     #[serde(default)]
+    moved: Option<String>,
+    #[serde(default)]
+    known: Known,
+    #[serde(default)]
     is_made: bool,
+    #[serde(default)]
+    encryption: Option<Encryption>,
     #[serde(default)]
     spec: Option<VolumeSpec>,
     #[serde(default)]
@@ -128,7 +153,10 @@ impl From<Stored> for Volume {
             host_id: stored.host_id,
             image_id: stored.image_id,
             snapshot_id: stored.snapshot_id,
+            moved: stored.moved,
+            known: stored.known,
             is_made: stored.is_made,
+            encryption: stored.encryption,
             spec: stored.spec.unwrap_or_else(|| VolumeSpec::plain(stored.size_gib)),
             modification: stored.modification,
             auto_enable_io: stored.auto_enable_io,
@@ -148,7 +176,8 @@ impl Volume {
         Index::refers::<Image>("image", |v| v.image_id.iter().cloned().collect());
     pub const BY_SNAPSHOT: Index<Self> =
         Index::refers::<Snapshot>("snapshot", |v| v.snapshot_id.iter().cloned().collect());
-    /// By what it begins with: an image or a snapshot.
+    pub const BY_MOVE: Index<Self> = Index::refers::<Move>("move", |v| v.moved.iter().cloned().collect());
+    /// By what it begins with: an image, a snapshot or a move.
     pub const BY_BASE: Index<Self> =
         Index::new("base", |v| v.base_id().map(str::to_owned).into_iter().collect());
     /// Volumes that wait for their hosts, each once, under [`Self::UNSETTLED`].
@@ -192,9 +221,10 @@ impl Volume {
         Some(&self.attachment.as_ref()?.instance_id)
     }
 
-    /// The image or the snapshot that it begins with.
+    /// The image, the snapshot or the move that it begins with.
     pub fn base_id(&self) -> Option<&str> {
-        self.image_id.as_deref().or(self.snapshot_id.as_deref())
+        let first = || self.image_id.as_deref().or(self.snapshot_id.as_deref());
+        self.moved.as_deref().or_else(first)
     }
 
     pub fn is_modifying(&self) -> bool {
@@ -236,6 +266,7 @@ impl Noun for Volume {
         Self::BY_HOST,
         Self::BY_IMAGE,
         Self::BY_SNAPSHOT,
+        Self::BY_MOVE,
         Self::BY_BASE,
         Self::BY_UNSETTLED,
     ];
@@ -245,20 +276,24 @@ impl Noun for Volume {
         self.host_id.as_deref()
     }
 
-    fn concerns(&self, _: &State) -> Vec<Concern> {
+    /// Its host keeps it, or its instance there has it. A move waits for its snapshot.
+    fn concerns(&self, state: &State) -> Vec<Concern> {
         let Some(host_id) = self.host_id.clone() else {
             return Vec::new();
         };
-        vec![match self.instance_id() {
-            Some(instance_id) => Concern::Instance {
-                host_id,
-                instance_id: instance_id.to_owned(),
-            },
-            None => Concern::Volume {
-                host_id,
-                volume_id: self.id.clone(),
-            },
-        }]
+        let instance = self.instance_id().map(|instance_id| Concern::Instance {
+            host_id: host_id.clone(),
+            instance_id: instance_id.to_owned(),
+        });
+        let moving = state.storing(&self.id).map(|row| Concern::Snapshot {
+            host_id: host_id.clone(),
+            snapshot_id: row.id.clone(),
+        });
+        let own = Concern::Volume {
+            host_id,
+            volume_id: self.id.clone(),
+        };
+        [own].into_iter().chain(instance).chain(moving).collect()
     }
 
     resource!();
@@ -287,6 +322,7 @@ impl State {
 impl Tx<'_> {
     /// Removes a volume. The ClientToken that it was made with is kept for a while.
     pub fn remove_volume(&mut self, id: &str) {
+        self.cancel_move(id);
         self.remove::<Volume>(id);
         let now = self.now();
         let tokens: Vec<ClientToken> = self.by(&ClientToken::BY_RESOURCE, id).cloned().collect();

@@ -22,7 +22,7 @@ pub fn run() -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let repository = Repository::in_directory(dir.path())?;
         let begin = Instant::now();
-        let mut writer = repository.write(None).await?;
+        let mut writer = repository.write(None, None).await?;
         for index in 0..NEEDED {
             let mut chunk = vec![0; CHUNK];
             chunk[..8].copy_from_slice(&(index + 1).to_le_bytes());

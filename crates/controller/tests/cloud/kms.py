@@ -1,0 +1,191 @@
+"""Keys of KMS, their life, and what is refused, as botocore has them.
+usage: kms.py ENDPOINT REGION CREDENTIALS AMI OTHER-REGION TENANT-KEY-ID TENANT-SECRET"""
+
+import datetime
+import json
+import re
+import sys
+
+import cloud
+
+endpoint, region, path, image, far_region, *TENANT = sys.argv[1:]
+ROOT = cloud.owner(path)
+client = cloud.Cloud(endpoint, region, ROOT).client
+kms, far, tenant, ec2, iam = client("kms"), client("kms", region=far_region), client("kms", TENANT), client("ec2"), client("iam")
+account = client("sts").get_caller_identity()["Account"]
+refusals = 0
+
+
+def refused(code, call, **parameters):
+    global refusals
+    refusals += 1
+    return cloud.refused(code, 400, call, **parameters)
+
+
+def told(id, kms=kms):
+    return kms.describe_key(KeyId=id)["KeyMetadata"]
+
+
+# A key, by all of its names.
+assert kms.list_keys()["Keys"] == [] and kms.list_aliases()["Aliases"] == []
+key = kms.create_key(Description="of tests", Tags=[{"TagKey": "team", "TagValue": "a"}])["KeyMetadata"]
+id, arn = key["KeyId"], key["Arn"]
+assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", id), id
+assert arn == f"arn:aws:kms:{region}:{account}:key/{id}", arn
+expected = {
+    "AWSAccountId": account, "Enabled": True, "Description": "of tests", "KeyUsage": "ENCRYPT_DECRYPT", "KeyState": "Enabled",
+    "Origin": "AWS_KMS", "KeyManager": "CUSTOMER", "KeySpec": "SYMMETRIC_DEFAULT", "CustomerMasterKeySpec": "SYMMETRIC_DEFAULT",
+    "EncryptionAlgorithms": ["SYMMETRIC_DEFAULT"], "MultiRegion": False,
+}
+assert {name: key[name] for name in expected} == expected and "DeletionDate" not in key, key
+kms.create_alias(AliasName="alias/mine", TargetKeyId=id)
+for name in (id, arn, "alias/mine", f"arn:aws:kms:{region}:{account}:alias/mine"):
+    assert told(name) == key, name
+other = kms.create_key(KeySpec="SYMMETRIC_DEFAULT", KeyUsage="ENCRYPT_DECRYPT", Origin="AWS_KMS", MultiRegion=False)["KeyMetadata"]["KeyId"]
+assert {one["KeyId"]: one["KeyArn"] for one in kms.list_keys()["Keys"]}[id] == arn
+pages = kms.get_paginator("list_keys").paginate(PaginationConfig={"PageSize": 1})
+assert sorted(one["KeyId"] for page in pages for one in page["Keys"]) == sorted([id, other])
+
+# Names.
+kms.create_alias(AliasName="alias/more/x_-1", TargetKeyId=arn)
+assert [one["AliasName"] for one in kms.list_aliases(KeyId=id)["Aliases"]] == ["alias/mine", "alias/more/x_-1"]
+pages = kms.get_paginator("list_aliases").paginate(PaginationConfig={"PageSize": 1})
+assert {one["AliasName"]: one["TargetKeyId"] for page in pages for one in page["Aliases"]} == {"alias/mine": id, "alias/more/x_-1": id}
+kms.update_alias(AliasName="alias/more/x_-1", TargetKeyId=other)
+assert told("alias/more/x_-1")["KeyId"] == other and kms.list_aliases(KeyId=other)["Aliases"][0]["AliasArn"].endswith(":alias/more/x_-1")
+kms.delete_alias(AliasName="alias/more/x_-1")
+refused("NotFoundException", kms.describe_key, KeyId="alias/more/x_-1")
+
+# Descriptions and tags, which are not EC2's.
+kms.update_key_description(KeyId=id, Description="")
+assert told(id)["Description"] == ""
+kms.tag_resource(KeyId=id, Tags=[{"TagKey": "team", "TagValue": "b"}, {"TagKey": "k", "TagValue": ""}])
+assert kms.list_resource_tags(KeyId=id)["Tags"] == [{"TagKey": "k", "TagValue": ""}, {"TagKey": "team", "TagValue": "b"}]
+kms.untag_resource(KeyId=id, TagKeys=["team", "nothing"])
+assert kms.list_resource_tags(KeyId=arn) ["Tags"] == [{"TagKey": "k", "TagValue": ""}]
+assert ec2.describe_tags()["Tags"] == []
+
+# Rotation.
+status = lambda: kms.get_key_rotation_status(KeyId=id)
+assert status()["KeyRotationEnabled"] is False and "NextRotationDate" not in status()
+kms.enable_key_rotation(KeyId=id, RotationPeriodInDays=90)
+now = datetime.datetime.now(datetime.timezone.utc)
+assert status()["KeyRotationEnabled"] is True and status()["RotationPeriodInDays"] == 90
+assert datetime.timedelta(days=89) < status()["NextRotationDate"] - now < datetime.timedelta(days=91)
+kms.enable_key_rotation(KeyId=id)
+assert status()["RotationPeriodInDays"] == 365
+kms.disable_key_rotation(KeyId=id)
+assert status()["KeyRotationEnabled"] is False
+for _ in range(25):
+    assert kms.rotate_key_on_demand(KeyId=other)["KeyId"].endswith(other)
+refused("LimitExceededException", kms.rotate_key_on_demand, KeyId=other)
+
+# Disabled, enabled, to be deleted, and not.
+kms.disable_key(KeyId=id)
+kms.disable_key(KeyId=id)
+assert (told(id)["KeyState"], told(id)["Enabled"]) == ("Disabled", False)
+refused("DisabledException", kms.rotate_key_on_demand, KeyId=id)
+refused("DisabledException", kms.enable_key_rotation, KeyId=id)
+kms.enable_key(KeyId=id)
+assert told(id)["Enabled"] is True
+answer = kms.schedule_key_deletion(KeyId=id, PendingWindowInDays=7)
+assert (answer["KeyId"], answer["KeyState"], answer["PendingWindowInDays"]) == (arn, "PendingDeletion", 7), answer
+assert datetime.timedelta(days=6) < answer["DeletionDate"] - now < datetime.timedelta(days=8)
+assert told(id)["KeyState"] == "PendingDeletion" and told(id)["DeletionDate"] == answer["DeletionDate"]
+for call, parameters in [
+    (kms.enable_key, {}), (kms.disable_key, {}), (kms.schedule_key_deletion, {}), (kms.update_key_description, {"Description": "x"}),
+    (kms.tag_resource, {"Tags": [{"TagKey": "a", "TagValue": "b"}]}), (kms.untag_resource, {"TagKeys": ["a"]}),
+    (kms.enable_key_rotation, {}), (kms.disable_key_rotation, {}), (kms.rotate_key_on_demand, {}), (kms.get_key_rotation_status, {}),
+]:
+    refused("KMSInvalidStateException", call, KeyId=id, **parameters)
+refused("KMSInvalidStateException", kms.create_alias, AliasName="alias/late", TargetKeyId=id)
+assert kms.cancel_key_deletion(KeyId=id)["KeyId"] == arn
+assert told(id)["KeyState"] == "Disabled" and "DeletionDate" not in told(id)
+refused("KMSInvalidStateException", kms.cancel_key_deletion, KeyId=id)
+kms.enable_key(KeyId=id)
+
+# What is refused, and keys of others.
+nobody = "01234567-89ab-4def-8123-456789abcdef"
+for code, call, parameters in [
+    ("UnsupportedOperationException", kms.create_key, dict(KeySpec="RSA_2048")),
+    ("UnsupportedOperationException", kms.create_key, dict(CustomerMasterKeySpec="ECC_NIST_P256")),
+    ("UnsupportedOperationException", kms.create_key, dict(KeyUsage="SIGN_VERIFY")),
+    ("UnsupportedOperationException", kms.create_key, dict(Origin="EXTERNAL")),
+    ("UnsupportedOperationException", kms.create_key, dict(MultiRegion=True)),
+    ("UnsupportedOperationException", kms.create_key, dict(Policy="{}")),
+    ("ValidationException", kms.create_key, dict(CustomKeyStoreId="cks-1")),
+    ("TagException", kms.create_key, dict(Tags=[{"TagKey": "aws:x", "TagValue": ""}])),
+    ("TagException", kms.create_key, dict(Tags=[{"TagKey": "x", "TagValue": ""}] * 2)),
+    ("TagException", kms.create_key, dict(Tags=[{"TagKey": f"k{n}", "TagValue": ""} for n in range(51)])),
+    ("NotFoundException", kms.describe_key, dict(KeyId=nobody)),
+    ("NotFoundException", kms.describe_key, dict(KeyId="x")),
+    ("NotFoundException", kms.describe_key, dict(KeyId=arn.replace(region, far_region))),
+    ("NotFoundException", kms.disable_key, dict(KeyId="alias/mine")),
+    ("ValidationException", kms.schedule_key_deletion, dict(KeyId=id, PendingWindowInDays=6)),
+    ("ValidationException", kms.schedule_key_deletion, dict(KeyId=id, PendingWindowInDays=31)),
+    ("ValidationException", kms.enable_key_rotation, dict(KeyId=id, RotationPeriodInDays=89)),
+    ("AlreadyExistsException", kms.create_alias, dict(AliasName="alias/mine", TargetKeyId=other)),
+    ("InvalidAliasNameException", kms.create_alias, dict(AliasName="mine", TargetKeyId=other)),
+    ("InvalidAliasNameException", kms.create_alias, dict(AliasName="alias/", TargetKeyId=other)),
+    ("InvalidAliasNameException", kms.create_alias, dict(AliasName="alias/a b", TargetKeyId=other)),
+    ("NotAuthorizedException", kms.create_alias, dict(AliasName="alias/aws/mine", TargetKeyId=other)),
+    ("NotAuthorizedException", kms.delete_alias, dict(AliasName="alias/aws/ebs")),
+    ("NotFoundException", kms.create_alias, dict(AliasName="alias/new", TargetKeyId=nobody)),
+    ("NotFoundException", kms.update_alias, dict(AliasName="alias/new", TargetKeyId=other)),
+    ("NotFoundException", kms.delete_alias, dict(AliasName="alias/new")),
+    ("ValidationException", kms.list_keys, dict(Limit=0)),
+    ("ValidationException", kms.list_keys, dict(Limit=1001)),
+    ("InvalidMarkerException", kms.list_keys, dict(Marker="!")),
+    ("UnknownOperationException", kms.encrypt, dict(KeyId=id, Plaintext=b"x")),
+    ("NotFoundException", far.describe_key, dict(KeyId=id)),
+    ("NotFoundException", far.disable_key, dict(KeyId=id)),
+    ("NotFoundException", tenant.describe_key, dict(KeyId=id)),
+    ("NotFoundException", tenant.describe_key, dict(KeyId=arn)),
+    ("NotFoundException", tenant.schedule_key_deletion, dict(KeyId=arn)),
+    ("NotFoundException", tenant.describe_key, dict(KeyId="alias/mine")),
+]:
+    refused(code, call, **parameters)
+assert far.list_keys()["Keys"] == [] and tenant.list_keys()["Keys"] == [] and tenant.list_aliases()["Aliases"] == []
+
+# The key that the cloud makes, when it is needed.
+assert ec2.get_ebs_default_kms_key_id()["KmsKeyId"] == "alias/aws/ebs"
+ec2.create_volume(AvailabilityZone=f"{region}a", Size=1, Encrypted=True)
+managed = told("alias/aws/ebs")
+assert told("alias/aws/ebs", far)["Arn"].startswith(f"arn:aws:kms:{far_region}:"), "made when it is first asked for"
+assert managed["KeyManager"] == "AWS" and ec2.get_ebs_default_kms_key_id()["KmsKeyId"] == managed["Arn"]
+assert kms.get_key_rotation_status(KeyId=managed["KeyId"])["KeyRotationEnabled"] is True
+for call, parameters in [
+    (kms.disable_key, {}), (kms.schedule_key_deletion, {}), (kms.rotate_key_on_demand, {}), (kms.disable_key_rotation, {}),
+    (kms.tag_resource, {"Tags": [{"TagKey": "a", "TagValue": "b"}]}), (kms.update_key_description, {"Description": "x"}),
+]:
+    refused("AccessDeniedException", call, KeyId=managed["KeyId"], **parameters)
+
+# Policies name keys by their ARNs, and tags.
+iam.create_user(UserName="keeper")
+access = iam.create_access_key(UserName="keeper")["AccessKey"]
+access = access["AccessKeyId"], access["SecretAccessKey"]
+keeper, volumes = client("kms", access), client("ec2", access)
+refused("AccessDeniedException", keeper.list_keys)
+statements = [
+    {"Effect": "Allow", "Action": ["kms:DescribeKey", "kms:CreateAlias", "kms:GenerateDataKeyWithoutPlaintext"], "Resource": [arn, arn.replace(f"key/{id}", "alias/theirs")]},
+    {"Effect": "Allow", "Action": "ec2:CreateVolume", "Resource": "*"},
+    {"Effect": "Allow", "Action": "kms:DisableKey", "Resource": "*", "Condition": {"StringEquals": {"aws:ResourceTag/k": "loose"}}},
+]
+iam.put_user_policy(UserName="keeper", PolicyName="keys", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}))
+assert told("alias/mine", keeper)["KeyId"] == id
+refused("AccessDeniedException", keeper.describe_key, KeyId=other)
+refused("AccessDeniedException", keeper.disable_key, KeyId=id)
+keeper.create_alias(AliasName="alias/theirs", TargetKeyId=id)
+refused("AccessDeniedException", keeper.create_alias, AliasName="alias/others", TargetKeyId=id)
+refused("AccessDeniedException", keeper.delete_alias, AliasName="alias/theirs")
+refused("AccessDeniedException", keeper.create_key)
+make = dict(AvailabilityZone=f"{region}a", Size=1)
+assert volumes.create_volume(Encrypted=True, KmsKeyId="alias/theirs", **make)["KmsKeyId"] == arn
+assert volumes.create_volume(Encrypted=True, **make)["KmsKeyId"] == managed["Arn"]
+cloud.refused("UnauthorizedOperation", 403, volumes.create_volume, Encrypted=True, KmsKeyId=other, **make)
+ec2.modify_ebs_default_kms_key_id(KmsKeyId=other)
+cloud.refused("UnauthorizedOperation", 403, volumes.create_volume, Encrypted=True, **make)
+kms.tag_resource(KeyId=id, Tags=[{"TagKey": "k", "TagValue": "loose"}])
+keeper.disable_key(KeyId=id)
+print("FIGURE refusals", refusals)
+print("done")
