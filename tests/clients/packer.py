@@ -39,7 +39,17 @@ BUILDER = {
 if user == "-":
     BUILDER["communicator"] = "none"
 else:
-    BUILDER |= {"ssh_username": user, "ssh_timeout": "5m", "user_data_file": str(pathlib.Path(__file__).with_name("scp.sh"))}
+    key = pathlib.Path(directory) / "key"
+    key.write_text(ec2.create_key_pair(KeyName="builder", KeyType="ed25519")["KeyMaterial"])
+    key.chmod(0o600)
+    BUILDER |= {
+        "ssh_username": user,
+        "ssh_keypair_name": "builder",
+        "ssh_private_key_file": str(key),
+        "ssh_port": 2222,
+        "ssh_timeout": "5m",
+        "user_data_file": str(pathlib.Path(__file__).with_name("packer.sh")),
+    }
 PROVISIONERS = [] if user == "-" else [{"type": "shell", "inline": ["echo by Packer >/etc/built"]}]
 
 
@@ -88,7 +98,6 @@ code, said = run(build)
 took = time.monotonic() - began
 steps = [
     "Found Image ID: " + image,
-    "Creating temporary keypair: packer_",
     "Creating temporary security group for this instance: packer_",
     "Launching a source AWS instance...",
     "Adding tag: \"made-by\": \"packer\"",
@@ -101,10 +110,11 @@ steps = [
     "Tagging snapshot:",
     "Terminating the source AWS instance...",
     "Deleting temporary security group...",
-    "Deleting temporary keypair...",
 ]
-if user != "-":
-    steps += ["Connected to SSH!", "Provisioning with shell script"]
+steps += {
+    True: ["Creating temporary keypair: packer_", "Deleting temporary keypair..."],
+    False: ["Connected to SSH!", "Provisioning with shell script"],
+}[user == "-"]
 missing = [step for step in steps if step not in said]
 assert code == 0 and not missing, f"{missing}\n{said}"
 # Nothing is left but the image.

@@ -95,6 +95,7 @@ assert told(image)["EnaSupport"] is False and "SriovNetSupport" not in told(imag
 for attribute in ("imdsSupport", "kernel", "productCodes", "ramdisk", "sriovNetSupport", "tpmSupport"):
     answer = ec2.describe_image_attribute(ImageId=image, Attribute=attribute)
     assert {name: value for name, value in answer.items() if name != "ResponseMetadata" and value != []} == {"ImageId": image}, answer
+    assert answer["ProductCodes"] == [], answer
 devices = mapped(made)
 assert list(devices) == ["/dev/xvda", "/dev/sdf", "/dev/sdg"], devices
 assert (devices["/dev/xvda"]["SnapshotId"], devices["/dev/xvda"]["VolumeSize"], devices["/dev/xvda"]["VolumeType"]) == (base, 2, "gp2")
