@@ -43,7 +43,7 @@ pub async fn run(app: Arc<App>) {
     loop {
         let next = async {
             let found = states.wait_for(|state| next(state).is_some()).await;
-            found.ok().and_then(|state| next(&state).map(Snapshot::clone))
+            found.ok().and_then(|state| next(&state).cloned())
         };
         let row = tokio::select! {
             () = app.ending.cancelled() => return,

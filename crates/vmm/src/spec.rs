@@ -73,7 +73,8 @@ pub struct VmSpec {
 /// there must be as many as in the snapshot and of the same kinds. A guest reads a NIC's MAC address when it
 /// probes the device, so one that differs from the snapshot's is replaced by hot-plug: the guest first has the
 /// snapshot's, without a link, and takes the clone's when it has let that go
-/// ([`DeviceReplaced`](crate::control::Event::DeviceReplaced)). It needs no help for it.
+/// ([`DeviceReplaced`](crate::control::Event::DeviceReplaced)). It needs no help for it. Keys of disks are in no snapshot: the
+/// disks of the spec bring theirs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreSpec {

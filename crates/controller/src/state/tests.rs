@@ -21,7 +21,7 @@ type Model = BTreeMap<(&'static str, String), Object>;
 #[derive(Debug, Clone, PartialEq)]
 enum Object {
     Host(Host),
-    Image(Image),
+    Image(Box<Image>),
     Reservation(Reservation),
     Instance(Box<Instance>),
     Incarnation(Incarnation),
@@ -111,7 +111,7 @@ impl Object {
     fn put(self, tx: &mut Tx<'_>) {
         match self {
             Self::Host(o) => tx.put(o),
-            Self::Image(o) => tx.put(o),
+            Self::Image(o) => tx.put(*o),
             Self::Reservation(o) => tx.put(o),
             Self::Instance(o) => tx.put(*o),
             Self::Incarnation(o) => tx.put(o),
@@ -125,7 +125,7 @@ impl Object {
     fn is_in(&self, state: &State) -> bool {
         match self {
             Self::Host(o) => state.get(&o.id) == Some(o),
-            Self::Image(o) => state.get(&o.id) == Some(o),
+            Self::Image(o) => state.get::<Image>(&o.id) == Some(o.as_ref()),
             Self::Reservation(o) => state.get(&o.id) == Some(o),
             Self::Instance(o) => state.get::<Instance>(&o.id) == Some(o.as_ref()),
             Self::Incarnation(o) => state.get(&o.instance_id) == Some(o),
@@ -267,7 +267,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             enrolled_at: rng.random_range(0..9),
             ..a_host(&pick(rng, "h", 3))
         }),
-        Image::KIND => Object::Image(Image {
+        Image::KIND => Object::Image(Box::new(Image {
             id: pick(rng, "ami", 3),
             account_id,
             region,
@@ -291,7 +291,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
                 .collect(),
             created_at: 0,
             tags: tags(rng),
-        }),
+        })),
         Reservation::KIND => Object::Reservation(Reservation {
             id: pick(rng, "r", 3),
             account_id,

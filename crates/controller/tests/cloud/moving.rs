@@ -631,7 +631,7 @@ async fn what_is_stored_outlives_a_forgotten_host() {
     };
     let answer = cloud.client.clone().hosts.forget_host(forget).await;
     let answer = answer.unwrap().into_inner();
-    assert_eq!(answer.terminated_instance_ids, [goes.clone()]);
+    assert_eq!(answer.terminated_instance_ids, std::slice::from_ref(&goes));
     assert!(!answer.abandoned_volume_ids.contains(&root), "{answer:?}");
     assert_eq!(cloud.instance(&stays).await.state.unwrap().name, "stopped");
     start(&cloud, &stays).await.unwrap();

@@ -189,7 +189,9 @@ impl State {
         let Known::As(id) = &volume.known else {
             return None;
         };
-        self.base(id).map(|base| Disk {
+        let base = self.base(id)?;
+        // What it begins with lies under its own key.
+        (base.encryption == volume.encryption.as_ref()).then(|| Disk {
             name: base.name.to_owned(),
             size: base.size,
             digest: base.digest.to_owned(),

@@ -86,7 +86,7 @@ async fn together(cloud: &Cloud) -> Result<()> {
         cloud.guest(id).await?;
     }
     let base = std::fs::read_dir(data.join("images"))?
-        .map(|entry| Ok(allocated(&entry?.path())?))
+        .map(|entry| allocated(&entry?.path()))
         .collect::<Result<Vec<u64>>>()?;
     let after = allocated(&data)?;
     let image = std::fs::metadata(std::env::var_os("HEARTH_TINY_AMI").context("HEARTH_TINY_AMI")?)?;
