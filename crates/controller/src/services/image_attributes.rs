@@ -94,10 +94,12 @@ fn change(request: &ModifyImageAttributeRequest) -> Result<Change, ApiError> {
     ) {
         (Some(_), Some(_), _) => Err(ApiError::combination("LaunchPermission", "Description")),
         // Ansible names it as its member, which EC2 admits.
-        (Some(given), None, "" | "launchPermission" | "LaunchPermission") => Ok(Change::Permissions(sharing::Change {
-            add: named(&given.add),
-            remove: named(&given.remove),
-        })),
+        (Some(given), None, "" | "launchPermission" | "LaunchPermission") => {
+            Ok(Change::Permissions(sharing::Change {
+                add: named(&given.add),
+                remove: named(&given.remove),
+            }))
+        }
         (None, Some(given), "" | "description") => Ok(Change::Description(given.value.clone())),
         (None, None, "description") => Ok(Change::Description(request.value.clone())),
         (None, None, "launchPermission") => {
