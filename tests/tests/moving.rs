@@ -8,7 +8,7 @@ use hearth_tests::{BOOT, Cloud, Guest, Second, can_run, hosts};
 
 const NAME: &str = "what_was_written_on_one_host_is_read_on_another";
 /// MiB that are written, no two chunks of which are alike.
-const MIB: usize = 64;
+const MIB: usize = 8;
 
 async fn launch_on(cloud: &Cloud, host_id: &str) -> String {
     let placement = v1::Placement {

@@ -1,6 +1,5 @@
 //! Where a repository is: in a directory, or in a bucket of an object store that speaks S3's protocol.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -29,14 +28,21 @@ pub enum Place {
     Bucket { bucket: String, prefix: String },
 }
 
-impl FromStr for Place {
-    type Err = Infallible;
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a bucket has a name: s3://BUCKET or s3://BUCKET/PREFIX")]
+pub struct Nameless;
 
-    fn from_str(place: &str) -> Result<Self, Infallible> {
+impl FromStr for Place {
+    type Err = Nameless;
+
+    fn from_str(place: &str) -> Result<Self, Nameless> {
         let Some(rest) = place.strip_prefix(SCHEME) else {
             return Ok(Self::Directory(place.into()));
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(Nameless);
+        }
         Ok(Self::Bucket {
             bucket: bucket.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
@@ -116,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_bucket_needs_a_name() {
-        let nameless = "s3://".parse::<Place>().unwrap();
-        assert!(Repository::open(&nameless).is_err());
+        for nameless in ["s3://", "s3:///disks"] {
+            assert_eq!(nameless.parse::<Place>(), Err(Nameless));
+        }
     }
 }

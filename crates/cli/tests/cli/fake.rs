@@ -531,6 +531,7 @@ impl Images for Script {
                 device_name: "/dev/vda".into(),
                 ebs: Some(EbsBlockDevice {
                     volume_size: 1,
+                    encrypted: Some(false),
                     ..Default::default()
                 }),
                 no_device: None,
