@@ -49,6 +49,7 @@ async fn terraform_sees_no_changes_in_what_it_has_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: scripts/test --strangers"]
 async fn terraform_sees_no_changes_in_volumes_snapshots_and_images() {
     let name = "terraform_sees_no_changes_in_volumes_snapshots_and_images";
     terraform(name, "storage.tf").await;
