@@ -36,7 +36,7 @@ pub fn run(cloud: &Cloud) -> Result<()> {
         let mut upload = Command::new(hearth_tests::binary("hearth")?);
         upload
             .args([
-                "--endpoint",
+                "--endpoint-url",
                 &cloud.endpoint(),
                 "upload-image",
                 "--name",
