@@ -58,6 +58,15 @@ class Cloud:
         )
 
 
+def waits(ec2):
+    """Waits by botocore's own waiters, more often; for what `ec2` has, or another client."""
+
+    def wait(name, ec2=ec2, **parameters):
+        ec2.get_waiter(name).wait(WaiterConfig={"Delay": 0.1, "MaxAttempts": 300}, **parameters)
+
+    return wait
+
+
 def refused(code, status, call, **parameters):
     """The sentence of a refusal. `code` is a regular expression; `status` is the HTTP status, or several of them, None any."""
     from botocore.exceptions import ClientError

@@ -5,19 +5,21 @@ use std::collections::BTreeSet;
 
 use hearth_api::{Kind, zones};
 use hearth_iam::Context;
-use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
+use prost_reflect::{DynamicMessage, Value};
 
 use super::Identity;
-use super::members::{pairs, specified, tags_of_key, text, texts_of};
+use super::members::{pairs, specified, text, texts_of};
 use crate::app::App;
 use crate::catalog::volume_types::VolumeType;
 use crate::services::{Slot, TOKENS_OPTIONAL, ssm};
 use crate::state::{
-    Entity, Group, Instance, InstanceProfile, KeyPair, KmsAlias, NetworkInterface, PlacementGroup, Policy,
-    Role, Scope, SecurityGroup, State, Subnet, User, Volume, iam,
+    Instance, KeyPair, NetworkInterface, PlacementGroup, Scope, SecurityGroup, State, Subnet, Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views;
+
+mod identities;
+mod keys;
 
 /// One thing that the caller must be allowed.
 #[derive(Debug, Clone)]
@@ -65,15 +67,6 @@ const MAKES: &[(&str, &[Kind])] = &[
     ("CreateImage", &[Kind::Image, Kind::Snapshot]),
     ("CopyImage", &[Kind::Image]),
 ];
-/// Calls of EC2 that may make data keys.
-const ENCRYPTS: &[&str] = &[
-    "RunInstances",
-    "CreateVolume",
-    "CopySnapshot",
-    "CopyImage",
-    "ModifyEbsDefaultKmsKeyId",
-];
-
 /// All that the caller must be allowed for a request.
 pub fn of(asked: &Asked<'_>) -> Vec<Subject> {
     match asked.service {
@@ -243,18 +236,6 @@ impl Asked<'_> {
     fn default_group(&self, name: &str) -> Option<String> {
         let vpc = self.state.default_vpc(self.scope)?;
         Some(self.state.group_named(&vpc.id, name)?.id.clone())
-    }
-
-    /// `iam:PassRole` for the role that a request gives to instances.
-    fn passed_role(&self) -> Option<Subject> {
-        let profile = self.message.get_field_by_name("iam_instance_profile")?;
-        let profile = profile.as_message()?;
-        let profile: &InstanceProfile = match text(profile, "arn") {
-            Some(arn) => self.state.of_arn(self.account(), &arn)?,
-            None => self.state.named(self.account(), &text(profile, "name")?)?,
-        };
-        let role: &Role = self.state.get(profile.role_id.as_deref()?)?;
-        Some(pass(role))
     }
 
     /// `id`: an id, a name, or `*`.
@@ -429,92 +410,6 @@ impl Asked<'_> {
         }
     }
 
-    /// `kms:GenerateDataKeyWithoutPlaintext` for the KMS keys of what a request encrypts: those that it names, and the one that the
-    /// account has chosen for what names none. Whoever may use EC2 may use the key that the cloud makes.
-    fn data_keys(&self) -> Vec<Subject> {
-        if !ENCRYPTS.contains(&self.action) {
-            return Vec::new();
-        }
-        let mut texts = Vec::new();
-        texts_of(self.message, &mut texts);
-        let mut named: BTreeSet<String> = texts
-            .into_iter()
-            .filter(|(field, _)| field == "kms_key_id")
-            .map(|(_, value)| value)
-            .collect();
-        if self.action != "ModifyEbsDefaultKmsKeyId" {
-            named.extend(self.state.account_settings(self.scope).ebs_key);
-        }
-        let subject = |given: String| {
-            let mut context = Context::default();
-            let resource = self.key_arn(&given, &mut context)?;
-            Some(Subject {
-                action: "kms:GenerateDataKeyWithoutPlaintext".to_owned(),
-                resource,
-                context,
-            })
-        };
-        named.into_iter().filter_map(subject).collect()
-    }
-
-    /// The ARN of a key that is not the cloud's. One that is not there is as it is named.
-    fn key_arn(&self, given: &str, context: &mut Context) -> Option<String> {
-        let Some(key) = self.state.kms_key(self.scope, given) else {
-            let (region, account) = (self.scope.region(), self.account());
-            return Some(match given {
-                KmsAlias::EBS => return None,
-                arn if arn.starts_with("arn:") => arn.to_owned(),
-                id => format!("arn:aws:kms:{region}:{account}:key/{id}"),
-            });
-        };
-        for (name, value) in &key.tags {
-            context.set(&format!("aws:ResourceTag/{name}"), value);
-        }
-        for alias in self.state.by(&KmsAlias::BY_KEY, &key.id) {
-            context.add("kms:ResourceAliases", &alias.name);
-        }
-        (!key.is_managed || self.service == "kms").then(|| key.arn())
-    }
-
-    /// The key that a request is about, and the name that it makes or deletes.
-    /// <https://docs.aws.amazon.com/kms/latest/developerguide/kms-api-permissions-reference.html>
-    fn of_kms(&self) -> Vec<Subject> {
-        let mut subjects = Vec::new();
-        let alias = self.text("alias_name");
-        let tags = tags_of_key(self.message);
-        let target = self.text("target_key_id").or_else(|| match &alias {
-            // Whoever deletes a name needs the right to its key, too.
-            Some(name) => Some(self.state.kms_alias(self.scope, name)?.key_id.clone()),
-            None => self.text("key_id"),
-        });
-        if let Some(given) = target {
-            let mut context = Context::default();
-            tell_tags(
-                "aws:RequestTag",
-                &tags
-                    .iter()
-                    .map(|(k, v)| (k.as_str(), v.as_str()))
-                    .collect::<Vec<_>>(),
-                &mut context,
-            );
-            if let Some(arn) = self.key_arn(&given, &mut context) {
-                subjects.push(self.subject(arn, context));
-            }
-        }
-        if let Some(name) = alias {
-            let (region, account) = (self.scope.region(), self.account());
-            let arn = format!("arn:aws:kms:{region}:{account}:{name}");
-            subjects.push(self.subject(arn, Context::default()));
-        }
-        if subjects.is_empty() {
-            let mut context = Context::default();
-            let tags: Vec<_> = tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            tell_tags("aws:RequestTag", &tags, &mut context);
-            subjects.push(self.subject("*".to_owned(), context));
-        }
-        subjects
-    }
-
     /// The parameters that a request names, or all below its path.
     fn of_ssm(&self) -> Vec<Subject> {
         let mut texts = Vec::new();
@@ -550,91 +445,6 @@ impl Asked<'_> {
             }
             _ => self.everything(),
         }
-    }
-
-    fn of_iam(&self) -> Vec<Subject> {
-        let mut context = Context::default();
-        let tags = pairs(self.message, "tags");
-        let tags: Vec<_> = tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        tell_tags("aws:RequestTag", &tags, &mut context);
-        let policy = self.text("policy_arn");
-        if let Some(arn) = &policy {
-            context.set("iam:PolicyARN", arn);
-        }
-        if let Some(arn) = self.boundary() {
-            context.set("iam:PermissionsBoundary", arn);
-        }
-        let resource = self
-            .entity::<InstanceProfile>("instance_profile_name", &mut context)
-            .or_else(|| self.entity::<Group>("group_name", &mut context))
-            .or_else(|| self.entity::<Role>("role_name", &mut context))
-            .or_else(|| self.entity::<User>("user_name", &mut context))
-            .or(policy)
-            .or_else(|| self.entity::<Policy>("policy_name", &mut context))
-            .or_else(|| self.own());
-        let mut subjects = vec![self.subject(resource.unwrap_or_else(|| "*".to_owned()), context)];
-        // Whoever renames a user, or moves it, needs the right to both.
-        if let ("UpdateUser", Some(name)) = (self.action, self.text("user_name"))
-            && let Some(user) = self.state.named::<User>(self.account(), &name)
-        {
-            let name = self.text("new_user_name").unwrap_or_else(|| user.name.clone());
-            let path = self.text("new_path").unwrap_or_else(|| user.path.clone());
-            let becomes = iam::arn(self.account(), User::WORD, &path, &name);
-            subjects.push(self.subject(becomes, Context::default()));
-        }
-        if self.action == "AddRoleToInstanceProfile"
-            && let Some(role) = self.text("role_name")
-            && let Some(role) = self.state.named::<Role>(self.account(), &role)
-        {
-            subjects.push(pass(role));
-        }
-        subjects
-    }
-
-    /// The permissions boundary that a request sets; or that the user or role has which it changes.
-    /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html>
-    fn boundary(&self) -> Option<String> {
-        if let Some(given) = self.text("permissions_boundary") {
-            return Some(given);
-        }
-        let user = self
-            .text("user_name")
-            .and_then(|name| self.state.named::<User>(self.account(), &name));
-        let role = self
-            .text("role_name")
-            .and_then(|name| self.state.named::<Role>(self.account(), &name));
-        let grants = user.map(|user| &user.grants).or(role.map(|role| &role.grants));
-        grants.and_then(|grants| grants.boundary.clone())
-    }
-
-    /// The ARN of what a field names, whether it exists or is to be made.
-    fn entity<E: Entity>(&self, field: &str, context: &mut Context) -> Option<String> {
-        let name = self.text(field)?;
-        let Some(found) = self.state.named::<E>(self.account(), &name) else {
-            let path = self.text("path").unwrap_or_else(|| "/".to_owned());
-            return Some(iam::arn(self.account(), E::WORD, &path, &name));
-        };
-        for (key, value) in found.tags().into_iter().flatten() {
-            context.set(&format!("aws:ResourceTag/{key}"), value);
-            context.set(&format!("iam:ResourceTag/{key}"), value);
-        }
-        Some(found.arn())
-    }
-
-    /// Calls about users that name none are about the caller.
-    fn own(&self) -> Option<String> {
-        let is_of_users = self.message.descriptor().get_field_by_name("user_name").is_some();
-        is_of_users.then(|| self.identity.arn())
-    }
-}
-
-fn pass(role: &Role) -> Subject {
-    let mut context = Context::default();
-    context.set("iam:PassedToService", "ec2.amazonaws.com");
-    Subject {
-        action: "iam:PassRole".to_owned(),
-        resource: role.arn(),
-        context,
     }
 }
 

@@ -12,6 +12,7 @@ ROOT = cloud.owner(path)
 client = cloud.Cloud(endpoint, region, ROOT).client
 ZONE = f"{region}a"
 ec2, far, tenant = client("ec2"), client("ec2", region=far_region), client("ec2", TENANT)
+wait = cloud.waits(ec2)
 kms, far_kms = client("kms"), client("kms", region=far_region)
 account, tenant_account = (client("sts", key).get_caller_identity()["Account"] for key in (ROOT, TENANT))
 chunks = pathlib.Path(path).parent / "repository" / "chunks"
@@ -22,11 +23,6 @@ def refused(code, call, **parameters):
     global refusals
     refusals += 1
     return cloud.refused(code, (400, 401, 403, 412), call, **parameters)
-
-
-def wait(name, ec2=ec2, **parameters):
-    """By botocore's own waiter, more often."""
-    ec2.get_waiter(name).wait(WaiterConfig={"Delay": 0.1, "MaxAttempts": 300}, **parameters)
 
 
 def volume(id):

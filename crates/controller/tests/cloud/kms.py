@@ -184,6 +184,7 @@ assert volumes.create_volume(Encrypted=True, KmsKeyId="alias/theirs", **make)["K
 assert volumes.create_volume(Encrypted=True, **make)["KmsKeyId"] == managed["Arn"]
 cloud.refused("UnauthorizedOperation", 403, volumes.create_volume, Encrypted=True, KmsKeyId=other, **make)
 ec2.modify_ebs_default_kms_key_id(KmsKeyId=other)
+assert not volumes.create_volume(**make)["Encrypted"], "what is plain needs no right to a key"
 cloud.refused("UnauthorizedOperation", 403, volumes.create_volume, Encrypted=True, **make)
 kms.tag_resource(KeyId=id, Tags=[{"TagKey": "k", "TagValue": "loose"}])
 keeper.disable_key(KeyId=id)

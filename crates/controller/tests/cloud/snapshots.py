@@ -13,6 +13,7 @@ ZONE = f"{region}a"
 ROOT_DEVICE = "/dev/vda"
 
 ec2, far, tenant, iam = client("ec2"), client("ec2", region=far_region), client("ec2", TENANT), client("iam")
+wait = cloud.waits(ec2)
 account, tenant_account = (client("sts", key).get_caller_identity()["Account"] for key in (ROOT, TENANT))
 refusals = 0
 
@@ -21,11 +22,6 @@ def refused(code, call, **parameters):
     global refusals
     refusals += 1
     return cloud.refused(code, (400, 401, 403, 412), call, **parameters)
-
-
-def wait(name, ec2=ec2, **parameters):
-    """By botocore's own waiter, more often."""
-    ec2.get_waiter(name).wait(WaiterConfig={"Delay": 0.1, "MaxAttempts": 300}, **parameters)
 
 
 def snapshot(id, ec2=ec2):

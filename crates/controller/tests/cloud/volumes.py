@@ -13,6 +13,7 @@ ZONE, OTHER_ZONE = f"{region}a", f"{region}b"
 ROOT_DEVICE = "/dev/vda"
 
 ec2, iam, quotas = client("ec2"), client("iam"), client("service-quotas")
+wait = cloud.waits(ec2)
 refusals = 0
 
 
@@ -20,11 +21,6 @@ def refused(code, call, **parameters):
     global refusals
     refusals += 1
     return cloud.refused(code, (400, 403, 412, 500), call, **parameters)
-
-
-def wait(name, **parameters):
-    """By botocore's own waiter, more often."""
-    ec2.get_waiter(name).wait(WaiterConfig={"Delay": 0.1, "MaxAttempts": 300}, **parameters)
 
 
 def volume(id):

@@ -6,7 +6,7 @@ use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 use serde_json::json;
 
-use super::{by_id, not_found, own, page, put, refuse_deletion, tags};
+use super::{by_id, change, not_found, page, refuse_deletion, tags};
 use crate::app::App;
 use crate::keys;
 use crate::state::{KmsAlias, KmsKey};
@@ -135,24 +135,6 @@ pub(super) async fn list(app: &App, request: ListKeysRequest) -> Result<ListKeys
         truncated: !next_marker.is_empty(),
         next_marker,
     })
-}
-
-/// Changes a key in a transaction. Answers it.
-async fn change(
-    app: &App,
-    given: String,
-    change: impl FnOnce(&mut KmsKey, i64) -> Result<(), ApiError> + Send + 'static,
-) -> Result<KmsKey, ApiError> {
-    let id = own(app, &app.state(), &given)?.id;
-    let scope = app.scope();
-    app.store
-        .transact(move |tx| {
-            let mut key = super::found(tx, &scope, &id)?;
-            change(&mut key, tx.now())?;
-            put(tx, key.clone());
-            Ok(key)
-        })
-        .await
 }
 
 pub(super) async fn enable(app: &App, request: EnableKeyRequest) -> Result<EnableKeyResponse, ApiError> {

@@ -119,6 +119,24 @@ fn put(tx: &mut Tx<'_>, key: KmsKey) {
     tx.put(key);
 }
 
+/// Changes a key in a transaction. Answers it.
+async fn change(
+    app: &App,
+    given: String,
+    change: impl FnOnce(&mut KmsKey, i64) -> Result<(), ApiError> + Send + 'static,
+) -> Result<KmsKey, ApiError> {
+    let id = own(app, &app.state(), &given)?.id;
+    let scope = app.scope();
+    app.store
+        .transact(move |tx| {
+            let mut key = found(tx, &scope, &id)?;
+            change(&mut key, tx.now())?;
+            put(tx, key.clone());
+            Ok(key)
+        })
+        .await
+}
+
 /// A page of items that are sorted by their keys, and the marker of the next; empty: there are no more.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 
-use super::{by_id, own, put, refuse_deletion, refuse_unusable};
+use super::{by_id, change, refuse_deletion, refuse_unusable};
 use crate::app::App;
 use crate::keys;
 use crate::views::timestamp;
@@ -26,35 +26,27 @@ pub(super) async fn enable(
         let expected = format!("Expecting {} to {} days.", PERIOD.start(), PERIOD.end());
         return Err(ApiError::invalid_value("RotationPeriodInDays", days, expected));
     }
-    let id = own(app, &app.state(), &request.key_id)?.id;
-    let scope = app.scope();
-    app.store
-        .transact(move |tx| {
-            let mut key = super::found(tx, &scope, &id)?;
-            refuse_unusable(&key)?;
-            key.rotation_days = Some(days.unsigned_abs());
-            key.rotates_from = tx.now();
-            put(tx, key);
-            Ok(EnableKeyRotationResponse {})
-        })
-        .await
+    change(app, request.key_id, move |key, now| {
+        refuse_unusable(key)?;
+        key.rotation_days = Some(days.unsigned_abs());
+        key.rotates_from = now;
+        Ok(())
+    })
+    .await?;
+    Ok(EnableKeyRotationResponse {})
 }
 
 pub(super) async fn disable(
     app: &App,
     request: DisableKeyRotationRequest,
 ) -> Result<DisableKeyRotationResponse, ApiError> {
-    let id = own(app, &app.state(), &request.key_id)?.id;
-    let scope = app.scope();
-    app.store
-        .transact(move |tx| {
-            let mut key = super::found(tx, &scope, &id)?;
-            refuse_unusable(&key)?;
-            key.rotation_days = None;
-            put(tx, key);
-            Ok(DisableKeyRotationResponse {})
-        })
-        .await
+    change(app, request.key_id, |key, _| {
+        refuse_unusable(key)?;
+        key.rotation_days = None;
+        Ok(())
+    })
+    .await?;
+    Ok(DisableKeyRotationResponse {})
 }
 
 pub(super) async fn status(
@@ -76,25 +68,20 @@ pub(super) async fn rotate(
     app: &App,
     request: RotateKeyOnDemandRequest,
 ) -> Result<RotateKeyOnDemandResponse, ApiError> {
-    let id = own(app, &app.state(), &request.key_id)?.id;
-    let (scope, vault) = (app.scope(), Arc::clone(&app.vault));
-    app.store
-        .transact(move |tx| {
-            let mut key = super::found(tx, &scope, &id)?;
-            refuse_unusable(&key)?;
-            let asked_for = key.materials.iter().filter(|material| material.on_demand).count();
-            if asked_for >= ON_DEMAND {
-                let message = format!(
-                    "{} was rotated {ON_DEMAND} times on demand, which is as often as may be: make another key.",
-                    key.arn()
-                );
-                return Err(ApiError::new(ErrorCode::LimitExceededException, message));
-            }
-            key.materials
-                .push(keys::material(&vault, &key.id, tx.now(), true)?);
-            let key_id = key.arn();
-            put(tx, key);
-            Ok(RotateKeyOnDemandResponse { key_id })
-        })
-        .await
+    let vault = Arc::clone(&app.vault);
+    let key = change(app, request.key_id, move |key, now| {
+        refuse_unusable(key)?;
+        let asked_for = key.materials.iter().filter(|material| material.on_demand).count();
+        if asked_for >= ON_DEMAND {
+            let message = format!(
+                "{} was rotated {ON_DEMAND} times on demand, which is as often as may be: make another key.",
+                key.arn()
+            );
+            return Err(ApiError::new(ErrorCode::LimitExceededException, message));
+        }
+        key.materials.push(keys::material(&vault, &key.id, now, true)?);
+        Ok(())
+    })
+    .await?;
+    Ok(RotateKeyOnDemandResponse { key_id: key.arn() })
 }

@@ -3,7 +3,7 @@
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 
-use super::{by_id, own, page, put, refuse_deletion};
+use super::{by_id, change, page, refuse_deletion};
 use crate::app::App;
 use crate::state::Tags;
 
@@ -42,37 +42,30 @@ pub(super) fn checked(given: &[KmsTag]) -> Result<Tags, ApiError> {
 
 pub(super) async fn tag(app: &App, request: TagResourceRequest) -> Result<TagResourceResponse, ApiError> {
     let given = checked(&request.tags)?;
-    let id = own(app, &app.state(), &request.key_id)?.id;
-    let scope = app.scope();
-    app.store
-        .transact(move |tx| {
-            let mut key = super::found(tx, &scope, &id)?;
-            refuse_deletion(&key)?;
-            key.tags.extend(given);
-            if key.tags.len() > MOST {
-                return Err(wrong(format!("A key has at most {MOST} tags.")));
-            }
-            put(tx, key);
-            Ok(TagResourceResponse {})
-        })
-        .await
+    change(app, request.key_id, |key, _| {
+        refuse_deletion(key)?;
+        key.tags.extend(given);
+        match key.tags.len() {
+            ..=MOST => Ok(()),
+            _ => Err(wrong(format!("A key has at most {MOST} tags."))),
+        }
+    })
+    .await?;
+    Ok(TagResourceResponse {})
 }
 
 pub(super) async fn untag(
     app: &App,
     request: UntagResourceRequest,
 ) -> Result<UntagResourceResponse, ApiError> {
-    let id = own(app, &app.state(), &request.key_id)?.id;
-    let (scope, names) = (app.scope(), request.tag_keys);
-    app.store
-        .transact(move |tx| {
-            let mut key = super::found(tx, &scope, &id)?;
-            refuse_deletion(&key)?;
-            key.tags.retain(|name, _| !names.contains(name));
-            put(tx, key);
-            Ok(UntagResourceResponse {})
-        })
-        .await
+    let names = request.tag_keys;
+    change(app, request.key_id, move |key, _| {
+        refuse_deletion(key)?;
+        key.tags.retain(|name, _| !names.contains(name));
+        Ok(())
+    })
+    .await?;
+    Ok(UntagResourceResponse {})
 }
 
 pub(super) async fn list(
