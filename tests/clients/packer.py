@@ -46,7 +46,6 @@ else:
         "ssh_username": user,
         "ssh_keypair_name": "builder",
         "ssh_private_key_file": str(key),
-        "ssh_port": 2222,
         "ssh_timeout": "5m",
         "user_data_file": str(pathlib.Path(__file__).with_name("packer.sh")),
     }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# User data for the tiny AMI: what Packer needs and the AMI does not have. The receiving end of `scp -t DIRECTORY` for single
-# files, and an ECDSA host key: Go's clients prefer RSA to Ed25519, and dropbear 2022.83 offers RSA without such a key and hangs up.
+# User data for the tiny AMI: what Packer needs and the AMI does not have, the receiving end of `scp -t DIRECTORY` for single
+# files.
 cat >/usr/bin/scp <<'END'
 #!/bin/sh
 for target; do :; done
@@ -16,5 +16,3 @@ while read -r mode size name; do
 done
 END
 chmod 755 /usr/bin/scp
-dropbearkey -t ecdsa -f /etc/dropbear/ecdsa >/dev/null 2>&1
-dropbear -s -r /etc/dropbear/ecdsa -p 2222

@@ -192,13 +192,13 @@ impl Bounds {
             .services()
             .filter(|service| service.package_name() == PACKAGE);
         for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
-            bounds.add(&method.input(), &options);
+            bounds.add(&method.input(), &options, None);
         }
         Ok(bounds)
     }
 
-    /// The message's index.
-    fn add(&mut self, message: &MessageDescriptor, options: &Options) -> usize {
+    /// The message's index. `of_map`: how long the texts of a map's entry may be, which is such a message.
+    fn add(&mut self, message: &MessageDescriptor, options: &Options, of_map: Option<u32>) -> usize {
         if let Some(index) = self.by_name.get(message.full_name()) {
             return *index;
         }
@@ -206,10 +206,14 @@ impl Bounds {
         self.by_name.insert(message.full_name().to_owned(), index);
         self.messages.push(Vec::new());
         let fields = message.fields().map(|field| {
+            let length = options.max_length(&field);
             let content = match field.kind() {
-                Kind::String => Content::Text(options.max_length(&field).unwrap_or(0)),
-                Kind::Bytes => Content::Bytes(options.max_length(&field).unwrap_or(0)),
-                Kind::Message(inner) => Content::Message(self.add(&inner, options)),
+                Kind::String => Content::Text(length.or(of_map).unwrap_or(0)),
+                Kind::Bytes => Content::Bytes(length.or(of_map).unwrap_or(0)),
+                Kind::Message(inner) => {
+                    let of_map = length.filter(|_| field.is_map());
+                    Content::Message(self.add(&inner, options, of_map))
+                }
                 _ => Content::Number,
             };
             let items = if field.is_list() || field.is_map() {

@@ -188,6 +188,9 @@ error_codes! {
     LimitExceededException = "LimitExceededException", ResourceExhausted;
     NotAuthorizedException = "NotAuthorizedException", PermissionDenied;
     TagException = "TagException", InvalidArgument;
+    InvalidCiphertextException = "InvalidCiphertextException", InvalidArgument;
+    IncorrectKeyException = "IncorrectKeyException", InvalidArgument;
+    MalformedPolicyDocumentException = "MalformedPolicyDocumentException", InvalidArgument;
     UnsupportedOperationException = "UnsupportedOperationException", InvalidArgument;
     InvalidKmsKeyNotFound = "InvalidKMSKey.NotFound", NotFound;
     InvalidKmsKeyInvalidState = "InvalidKMSKey.InvalidState", FailedPrecondition;

@@ -83,7 +83,7 @@ pub fn chunks(reader: &Reader, first: u64) -> impl Stream<Item = Result<(u64, By
         .try_buffered(AHEAD)
 }
 
-/// Stores the first `size` bytes of a file as a snapshot, durably. Holes are not read.
+/// Stores the first `size` bytes of a file as a snapshot, durably. Holes are not read. `key`: what it is encrypted under.
 ///
 /// # Errors
 /// The file cannot be read, or the repository fails.
@@ -93,10 +93,11 @@ pub async fn store(
     file: File,
     size: u64,
     source: Source,
+    key: Option<Arc<DataKey>>,
 ) -> Result<(), StoreError> {
     let (sender, mut chunks) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || read(&file, size, source, &sender));
-    let mut writer = repository.write(None, None).await?;
+    let mut writer = repository.write(None, key).await?;
     while let Some((index, chunk)) = chunks.recv().await {
         writer.put(index, chunk).await?;
     }

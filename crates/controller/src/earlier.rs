@@ -103,6 +103,6 @@ async fn take(app: &App, path: &Path, size: u64) -> Result<(String, String), dis
     let digest = tokio::task::spawn_blocking(move || hearth_image::disk_digest(&whole, size)).await;
     let digest = digest.map_err(io::Error::other)??;
     let snapshot = disks::new_name();
-    disks::store(&app.repository, &snapshot, file, size, Source::Stays).await?;
+    disks::store(&app.repository, &snapshot, file, size, Source::Stays, None).await?;
     Ok((digest, snapshot))
 }

@@ -1,4 +1,4 @@
-//! What keys of KMS do: they seal the data keys of encrypted disks. Their material is sealed under the key of hearthd's file
+//! What keys of KMS do: they seal the data keys of encrypted disks, and what callers give them ([`ciphertext`]). Their material is sealed under the key of hearthd's file
 //! ([`crate::vault`]), so that the database alone opens nothing. Opened keys are in memory as long as they are needed, and
 //! zeroed then.
 
@@ -11,6 +11,8 @@ use crate::seal::{Broken, SealingKey};
 use crate::state::{Encryption, KmsAlias, KmsKey, Material, Scope, State, Tags, Tx, Volume};
 use crate::vault::Vault;
 
+pub mod ciphertext;
+
 /// Bytes that a seal is longer than what it seals.
 const TAG: usize = 16;
 /// Days between the rotations of keys that the cloud makes.
@@ -22,7 +24,7 @@ pub type Opened = Zeroizing<[u8; DataKey::LENGTH]>;
 /// Why a KMS key does not open a data key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("The KMS key {0} is not there: it was deleted, or belongs to another account or region.")]
+    #[error("The KMS key {0} is not there: it was deleted, or is in another region, or its policy does not let you use it.")]
     Gone(String),
     #[error("The KMS key {arn} is {state}, and cannot be used: {remedy}.")]
     State {
@@ -46,10 +48,11 @@ impl From<KeyError> for ApiError {
     }
 }
 
-fn random<const N: usize>() -> Zeroizing<Vec<u8>> {
+/// Random bytes.
+pub fn random(count: usize) -> Zeroizing<Vec<u8>> {
     // The tag goes behind it: it must not be moved, and a copy left.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(N + TAG));
-    bytes.resize(N, 0);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(count + TAG));
+    bytes.resize(count, 0);
     rand::rng().fill_bytes(&mut bytes);
     bytes
 }
@@ -67,7 +70,7 @@ fn of_data_key(key_id: &str) -> String {
 /// # Errors
 /// It cannot be sealed.
 pub fn material(vault: &Vault, key_id: &str, now: i64, on_demand: bool) -> Result<Material, Broken> {
-    let mut bytes = random::<32>();
+    let mut bytes = random(32);
     Ok(Material {
         sealed: vault
             .root
@@ -95,16 +98,31 @@ pub fn new_key(vault: &Vault, scope: &Scope, now: i64) -> Result<KmsKey, Broken>
         rotates_from: now,
         created_at: now,
         tags: Tags::new(),
+        policy: None,
         id,
     })
 }
 
 /// RFC 9562, version 4.
 pub fn uuid(random: u128) -> String {
-    let hex = format!("{random:032x}");
-    let variant = ["8", "9", "a", "b"][usize::from((random >> 60) as u8 & 3)];
-    let (one, two, three, four, five) = (&hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..]);
-    format!("{one}-{two}-4{three}-{variant}{four}-{five}")
+    uuid_text(random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62))
+}
+
+/// The bytes of a UUID as texts have it.
+fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
+    hex::decode(text.replace('-', "")).ok()?.try_into().ok()
+}
+
+fn uuid_text(bytes: u128) -> String {
+    let hex = format!("{bytes:032x}");
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 /// The key that the cloud makes for what an account encrypts in a region without naming one. It is made when it is not there yet.
@@ -163,7 +181,7 @@ pub fn check(key: &KmsKey) -> Result<(), KeyError> {
 pub fn new_data_key(vault: &Vault, key: &KmsKey) -> Result<Encryption, Broken> {
     let material = key.materials.len().checked_sub(1).ok_or(Broken)?;
     let sealing = sealing_key(vault, key, material)?;
-    let mut bytes = random::<{ DataKey::LENGTH }>();
+    let mut bytes = random(DataKey::LENGTH);
     Ok(Encryption {
         key_id: key.id.clone(),
         account_id: key.account_id.clone(),
@@ -173,9 +191,13 @@ pub fn new_data_key(vault: &Vault, key: &KmsKey) -> Result<Encryption, Broken> {
 }
 
 fn sealing_key(vault: &Vault, key: &KmsKey, material: usize) -> Result<SealingKey, Broken> {
+    SealingKey::of(&material_of(vault, key, material)?)
+}
+
+/// One of a key's materials, opened.
+fn material_of(vault: &Vault, key: &KmsKey, material: usize) -> Result<Zeroizing<Vec<u8>>, Broken> {
     let material = key.materials.get(material).ok_or(Broken)?;
-    let opened = vault.root.open(&of_material(&key.id), &material.sealed)?;
-    SealingKey::of(&opened)
+    vault.root.open(&of_material(&key.id), &material.sealed)
 }
 
 /// Whether the KMS key of something encrypted may be used for more than goes on already.

@@ -57,6 +57,9 @@ enum Command {
         /// Say what the file holds, which is none of a raw disk, if it is no more than so many bytes.
         #[arg(long, value_name = "BYTES", conflicts_with = "attempt")]
         unpack: Option<u64>,
+        /// The disk has so many bytes; standard input has those that are asked for on standard output.
+        #[arg(long, value_name = "BYTES", conflicts_with_all = ["attempt", "unpack"])]
+        size: Option<u64>,
         /// Try this instead.
         #[arg(long)]
         attempt: Option<Attempt>,
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
     // Before there are threads.
     if let Some(Command::InspectImage {
         unpack,
+        size,
         attempt,
         filtered,
     }) = cli.command
@@ -125,7 +129,7 @@ fn main() -> ExitCode {
         return inspection::run(match (unpack, attempt) {
             (Some(most), _) => Task::Unpack(most),
             (None, Some(attempt)) => Task::Try(attempt, filtered),
-            (None, None) => Task::Inspect,
+            (None, None) => Task::Inspect(size),
         });
     }
     match run(cli) {

@@ -63,13 +63,8 @@ impl SealingKey {
     ///
     /// # Errors
     /// The content is larger than AES-GCM admits.
-    pub fn seal(&self, purpose: &str, mut content: Vec<u8>) -> Result<String, Broken> {
-        let nonce = self
-            .0
-            .seal_in_place_append_tag(Aad::from(purpose), &mut content)
-            .map_err(|_| Broken)?;
-        let mut whole = nonce.as_ref().to_vec();
-        whole.append(&mut content);
+    pub fn seal(&self, purpose: &str, content: Vec<u8>) -> Result<String, Broken> {
+        let whole = self.seal_bytes(purpose.as_bytes(), content)?;
         Ok(BASE64_STANDARD.encode(whole))
     }
 
@@ -78,7 +73,30 @@ impl SealingKey {
     /// # Errors
     /// It has sealed no such thing.
     pub fn open(&self, purpose: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Broken> {
-        let mut whole = Zeroizing::new(BASE64_STANDARD.decode(sealed).map_err(|_| Broken)?);
+        let whole = BASE64_STANDARD.decode(sealed).map_err(|_| Broken)?;
+        self.open_bytes(purpose.as_bytes(), whole)
+    }
+
+    /// The content sealed: nonce, ciphertext and tag.
+    ///
+    /// # Errors
+    /// The content is larger than AES-GCM admits.
+    pub fn seal_bytes(&self, purpose: &[u8], mut content: Vec<u8>) -> Result<Vec<u8>, Broken> {
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(purpose), &mut content)
+            .map_err(|_| Broken)?;
+        let mut whole = nonce.as_ref().to_vec();
+        whole.append(&mut content);
+        Ok(whole)
+    }
+
+    /// What [`Self::seal_bytes`] has sealed.
+    ///
+    /// # Errors
+    /// It has sealed no such thing.
+    pub fn open_bytes(&self, purpose: &[u8], whole: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, Broken> {
+        let mut whole = Zeroizing::new(whole);
         let (nonce, sealed) = whole.split_at_mut_checked(NONCE_LEN).ok_or(Broken)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Broken)?;
         let opened = self

@@ -9,7 +9,7 @@ pub const TARGETS: &[Target] = &[("policy", policy)];
 
 const ACCOUNT: &str = "arn:aws:iam::123456789012:root";
 
-/// A document of either kind, and what it decides about one request.
+/// A document of any kind, and what it decides about one request.
 fn policy(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let context = context();
@@ -24,13 +24,13 @@ fn policy(input: &[u8]) {
             let alone = decide([&policy], &request(resource));
             assert_eq!(alone, decide([&policy, &policy], &request(resource)));
             let root = Principal::Root(ACCOUNT);
-            assert_eq!(
-                trusts(&policy, &root, "sts:AssumeRole", &context),
-                Trust::NotAllowed
-            );
+            assert_eq!(trusts([&policy], &root, &request(resource)), Trust::NotAllowed);
         }
     }
-    if let Ok(policy) = Policy::parse(Kind::Trust, &text) {
+    for (kind, action) in [(Kind::Trust, "sts:AssumeRole"), (Kind::Key, "kms:Decrypt")] {
+        let Ok(policy) = Policy::parse(kind, &text) else {
+            continue;
+        };
         let principals = [
             Principal::User("arn:aws:iam::123456789012:user/ada"),
             Principal::AssumedRole {
@@ -40,14 +40,15 @@ fn policy(input: &[u8]) {
             Principal::Root(ACCOUNT),
             Principal::Service("ec2.amazonaws.com"),
         ];
-        for principal in principals {
-            trusts(&policy, &principal, "sts:AssumeRole", &context);
-        }
         let request = Request {
-            action: "sts:AssumeRole",
-            resource: "*",
+            action,
+            resource: "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
             context: &context,
         };
+        for principal in principals {
+            let alone = trusts([&policy], &principal, &request);
+            assert_eq!(alone, trusts([&policy, &policy], &principal, &request));
+        }
         assert_eq!(decide([&policy], &request), Decision::NotAllowed);
     }
 }

@@ -60,7 +60,7 @@ pub enum Decision {
 /// What identity policies decide together: an explicit Deny beats every Allow.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html>
 ///
-/// Trust policies decide nothing here.
+/// Policies that name principals decide nothing here.
 pub fn decide<'p>(policies: impl IntoIterator<Item = &'p Policy>, request: &Request<'_>) -> Decision {
     let action = fold(request.action);
     let mut decision = Decision::NotAllowed;
@@ -69,7 +69,7 @@ pub fn decide<'p>(policies: impl IntoIterator<Item = &'p Policy>, request: &Requ
         if statement.effect == Effect::Allow && decision == Decision::Allowed {
             continue;
         }
-        if !statement.covers(&action, request.resource, request.context) {
+        if statement.has_principals() || !statement.covers(&action, request.resource, request.context) {
             continue;
         }
         match statement.effect {
@@ -90,6 +90,8 @@ pub enum Layer {
     Boundary,
     /// They limit what a session has of its principal's permissions.
     Session,
+    /// They are of what the request is about: a key's. [`decide_within`] is not asked for them.
+    Resource,
 }
 
 /// What identity policies decide together with what limits them: a request is allowed if every set allows it, and denied if
@@ -113,7 +115,7 @@ pub fn decide_within(layers: &[(Layer, Vec<Arc<Policy>>)], request: &Request<'_>
     }
 }
 
-/// Whether the trust policy of a role lets a principal assume it.
+/// Whether the policy of a role or a key lets a principal do what it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// The policy names the principal: by `*`, or by the ARN of the user, the role or the session, or as the service.
@@ -126,18 +128,23 @@ pub enum Trust {
     NotAllowed,
 }
 
-/// Whether a trust policy lets a principal do an action, such as `sts:AssumeRole`.
+/// Whether policies of what a request is about let a principal do it: the trust policy of a role (`sts:AssumeRole`), or the
+/// policies of a key.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
 ///
 /// The account's root is named by its account: that is [`Trust::Direct`]. Identity policies trust nobody.
-pub fn trusts(policy: &Policy, principal: &Principal<'_>, action: &str, context: &Context) -> Trust {
-    let action = fold(action);
+pub fn trusts<'p>(
+    policies: impl IntoIterator<Item = &'p Policy>,
+    principal: &Principal<'_>,
+    request: &Request<'_>,
+) -> Trust {
+    let action = fold(request.action);
     let mut trust = Trust::NotAllowed;
-    for statement in policy.statements() {
+    for statement in policies.into_iter().flat_map(Policy::statements) {
         let Some(naming) = statement.names(principal) else {
             continue;
         };
-        if !statement.covers_action(&action) || !statement.holds(context) {
+        if !statement.covers(&action, request.resource, request.context) {
             continue;
         }
         match (statement.effect, naming) {

@@ -14,6 +14,10 @@ const LARGEST_DOCUMENT: usize = 10_240;
 /// Bytes with white space: what the parameter `PolicyDocument` of IAM's calls may have.
 const LARGEST_TEXT: usize = 131_072;
 
+/// Bytes of a key policy.
+/// <https://docs.aws.amazon.com/kms/latest/developerguide/resource-limits.html#key-policy-limit>
+const LARGEST_KEY_POLICY: usize = 32_768;
+
 /// A document that was parsed and checked.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -21,27 +25,21 @@ pub struct Policy {
 }
 
 /// What a policy is attached to, and thereby what its statements have to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// To users, groups and roles: statements name resources, and no principal.
     Identity,
     /// To roles: statements name who is trusted, and no resource.
     Trust,
+    /// To keys of KMS: statements name resources, and who may use them.
+    Key,
 }
 
 impl Policy {
     /// # Errors
     /// [`Malformed`], with a sentence in the manner of AWS's `MalformedPolicyDocument`.
     pub fn parse(kind: Kind, json: &str) -> Result<Policy, Malformed> {
-        let characters = json
-            .chars()
-            .filter(|character| !character.is_whitespace())
-            .count();
-        if json.len() > LARGEST_TEXT || characters > LARGEST_DOCUMENT {
-            return Err(Malformed::new(format!(
-                "Policy documents have at most {LARGEST_DOCUMENT} characters without white space."
-            )));
-        }
+        check_size(kind, json)?;
         let mut members = Json::parse(json)?.into_object("A policy")?;
         let variables = match members.remove("Version") {
             Some(version) => supports_variables(&version.into_text("Version")?)?,
@@ -86,6 +84,21 @@ impl Policy {
 
     pub(crate) fn statements(&self) -> &[Statement] {
         &self.statements
+    }
+}
+
+fn check_size(kind: Kind, json: &str) -> Result<(), Malformed> {
+    let characters = || json.chars().filter(|character| !character.is_whitespace()).count();
+    match kind {
+        Kind::Key if json.len() > LARGEST_KEY_POLICY => Err(Malformed::new(format!(
+            "Key policies have at most {LARGEST_KEY_POLICY} bytes."
+        ))),
+        Kind::Identity | Kind::Trust if json.len() > LARGEST_TEXT || characters() > LARGEST_DOCUMENT => {
+            Err(Malformed::new(format!(
+                "Policy documents have at most {LARGEST_DOCUMENT} characters without white space."
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

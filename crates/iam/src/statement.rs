@@ -23,19 +23,15 @@ enum Items<T> {
     Except(Vec<T>),
 }
 
-/// Identity policies name resources, trust policies name principals.
-#[derive(Debug, Clone)]
-enum Scope {
-    Resources(Items<ArnPattern>),
-    Principals(Items<Named>),
-}
-
 #[derive(Debug, Clone)]
 pub(crate) struct Statement {
     pub effect: Effect,
     /// Folded.
     actions: Items<Pattern>,
-    scope: Scope,
+    /// Of identity policies and key policies.
+    resources: Option<Items<ArnPattern>>,
+    /// Of trust policies and key policies.
+    principals: Option<Items<Named>>,
     conditions: Vec<Condition>,
 }
 
@@ -48,9 +44,13 @@ impl Statement {
             None => None,
         };
         let effect = effect(&mut members)?;
-        let scope = match kind {
-            Kind::Identity => resources(&mut members, variables)?,
-            Kind::Trust => principals(&mut members, effect)?,
+        let (resources, principals) = match kind {
+            Kind::Identity => (Some(resources(&mut members, kind, variables)?), None),
+            Kind::Trust => (None, Some(principals(&mut members, kind, effect)?)),
+            Kind::Key => {
+                let principals = principals(&mut members, kind, effect)?;
+                (Some(resources(&mut members, kind, variables)?), Some(principals))
+            }
         };
         let actions = actions(&mut members, kind)?;
         let conditions = match members.remove("Condition") {
@@ -65,24 +65,27 @@ impl Statement {
         let statement = Self {
             effect,
             actions,
-            scope,
+            resources,
+            principals,
             conditions,
         };
         Ok((statement, sid))
     }
 
-    /// `action` is folded.
+    /// Whether a request is one of those that the statement is about, whoever asks. `action` is folded.
     pub fn covers(&self, action: &str, resource: &str, context: &Context) -> bool {
-        let Scope::Resources(resources) = &self.scope else {
-            return false;
-        };
+        let covers = |resources| covers_resource(resources, self.effect, resource, context);
         self.covers_action(action)
-            && covers_resource(resources, self.effect, resource, context)
-            && self.holds(context)
+            && self.resources.as_ref().is_none_or(covers)
+            && self.conditions.iter().all(|condition| condition.holds(context))
     }
 
-    /// `action` is folded.
-    pub fn covers_action(&self, action: &str) -> bool {
+    /// Whether it says whom it is about.
+    pub fn has_principals(&self) -> bool {
+        self.principals.is_some()
+    }
+
+    fn covers_action(&self, action: &str) -> bool {
         // Actions have no variables.
         let matches = |pattern: &Pattern| pattern.matches(action, &Context::default());
         match &self.actions {
@@ -91,22 +94,17 @@ impl Statement {
         }
     }
 
-    pub fn holds(&self, context: &Context) -> bool {
-        self.conditions.iter().all(|condition| condition.holds(context))
-    }
-
-    /// How a statement of a trust policy names a principal.
+    /// How a statement of a trust policy or a key policy names a principal.
     pub fn names(&self, principal: &Principal<'_>) -> Option<Naming> {
-        match &self.scope {
-            Scope::Resources(_) => None,
-            Scope::Principals(Items::Of(named)) => {
+        match self.principals.as_ref()? {
+            Items::Of(named) => {
                 let namings = named.iter().filter_map(|named| named.names(principal));
                 namings.reduce(|one, other| match (one, other) {
                     (Naming::Account, Naming::Account) => Naming::Account,
                     _ => Naming::Itself,
                 })
             }
-            Scope::Principals(Items::Except(named)) => {
+            Items::Except(named) => {
                 let excepted = named.iter().any(|named| named.excepts(principal));
                 (!excepted).then_some(Naming::Itself)
             }
@@ -202,33 +200,32 @@ fn action(text: &str, kind: Kind) -> Result<Pattern, Malformed> {
     Pattern::parse(text, syntax)
 }
 
-fn resources(members: &mut Object, variables: bool) -> Result<Scope, Malformed> {
-    if members.contains_key("Principal") || members.contains_key("NotPrincipal") {
+fn resources(members: &mut Object, kind: Kind, variables: bool) -> Result<Items<ArnPattern>, Malformed> {
+    if kind == Kind::Identity && (members.contains_key("Principal") || members.contains_key("NotPrincipal")) {
         return Err(Malformed::new("Policy document should not specify a principal."));
     }
     let items = one_of(members, "Resource", "NotResource")?.filter(|items| !items.is_empty());
     let items = items.ok_or_else(|| Malformed::new("Policy statement must contain resources."))?;
-    let items = items.parse(|item| ArnPattern::parse_resource(&item.into_text("Resource")?, variables))?;
-    Ok(Scope::Resources(items))
+    items.parse(|item| ArnPattern::parse_resource(&item.into_text("Resource")?, variables))
 }
 
-fn principals(members: &mut Object, effect: Effect) -> Result<Scope, Malformed> {
-    if members.contains_key("Resource") {
+fn principals(members: &mut Object, kind: Kind, effect: Effect) -> Result<Items<Named>, Malformed> {
+    if kind == Kind::Trust && members.contains_key("Resource") {
         return Err(Malformed::new("Has prohibited field Resource"));
     }
-    if members.contains_key("NotResource") {
+    if kind == Kind::Trust && members.contains_key("NotResource") {
         return Err(Malformed::new("AssumeRole policy must not contain resources."));
     }
     match (members.remove("Principal"), members.remove("NotPrincipal")) {
         (Some(_), Some(_)) => Err(Malformed::syntax(
             "A statement cannot have both Principal and NotPrincipal.",
         )),
-        (Some(named), None) => Ok(Scope::Principals(Items::Of(Named::parse_all(named)?))),
+        (Some(named), None) => Ok(Items::Of(Named::parse_all(named)?)),
         // It would trust everybody except those that are named.
         (None, Some(_)) if effect == Effect::Allow => {
             Err(Malformed::new("Allow with NotPrincipal is not allowed."))
         }
-        (None, Some(named)) => Ok(Scope::Principals(Items::Except(Named::parse_all(named)?))),
+        (None, Some(named)) => Ok(Items::Except(Named::parse_all(named)?)),
         (None, None) => Err(Malformed::new("Missing required field Principal")),
     }
 }

@@ -312,6 +312,30 @@ fn trust_policies_are_checked() {
 }
 
 #[test]
+fn key_policies_name_whom_and_what() {
+    for (members, message) in [
+        (
+            r#""Effect": "Allow", "Action": "kms:*", "Resource": "*""#,
+            "Missing required field Principal",
+        ),
+        (
+            r#""Effect": "Allow", "Principal": "*", "Action": "kms:*""#,
+            "Policy statement must contain resources.",
+        ),
+        (
+            r#""Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::1:root"}, "Action": "kms:*", "Resource": "*""#,
+            "Invalid principal in policy: \"AWS\":\"arn:aws:iam::1:root\"",
+        ),
+        (
+            r#""Effect": "Allow", "NotPrincipal": {"AWS": "123456789012"}, "Action": "kms:*", "Resource": "*""#,
+            "Allow with NotPrincipal is not allowed.",
+        ),
+    ] {
+        refused(Kind::Key, &statement(members), message);
+    }
+}
+
+#[test]
 fn documents_are_bounded() {
     let of = |length: usize, space: usize| {
         let document = statement(r#""Effect":"Allow","Action":"*","Resource":"arn:aws:s3:::""#);
@@ -323,6 +347,13 @@ fn documents_are_bounded() {
     let message = "Policy documents have at most 10240 characters without white space.";
     refused(Kind::Identity, &of(10_240 + 1, 0), message);
     refused(Kind::Identity, &of(1000, 200_000), message);
+    let key = |length: usize| {
+        let document = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}}"#;
+        format!("{document}{}", " ".repeat(length - document.len()))
+    };
+    Policy::parse(Kind::Key, &key(32_768)).unwrap();
+    let message = "Key policies have at most 32768 bytes.";
+    refused(Kind::Key, &key(32_769), message);
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
     let error = Policy::parse(Kind::Identity, &deep).unwrap_err().to_string();
     assert!(error.contains("recursion limit exceeded"), "{error}");

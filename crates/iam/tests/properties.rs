@@ -144,6 +144,7 @@ proptest! {
     fn arbitrary_text_is_parsed_or_refused(text in "\\PC{0,200}") {
         let _ = Policy::parse(Kind::Identity, &text);
         let _ = Policy::parse(Kind::Trust, &text);
+        let _ = Policy::parse(Kind::Key, &text);
     }
 
     #[test]
@@ -159,6 +160,7 @@ proptest! {
         let text = words.concat();
         let _ = Policy::parse(Kind::Identity, &text);
         let _ = Policy::parse(Kind::Trust, &text);
+        let _ = Policy::parse(Kind::Key, &text);
     }
 
     /// Texts in a policy and in a request, whatever they are.
@@ -188,22 +190,22 @@ proptest! {
 fn a_policy_does_only_what_its_kind_does() {
     let identity = r#"{"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}"#;
     let trust = r#"{"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:*"}}"#;
+    let key = r#"{"Statement": {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}}"#;
     let context = Context::default();
-    let identity = Policy::parse(Kind::Identity, identity).unwrap();
-    let trusted = trusts(
-        &identity,
-        &Principal::Service("ec2.amazonaws.com"),
-        "sts:AssumeRole",
-        &context,
-    );
-    assert_eq!(trusted, Trust::NotAllowed);
     let request = Request {
         action: "sts:AssumeRole",
         resource: "*",
         context: &context,
     };
+    let identity = Policy::parse(Kind::Identity, identity).unwrap();
+    let service = Principal::Service("ec2.amazonaws.com");
+    assert_eq!(trusts([&identity], &service, &request), Trust::NotAllowed);
     let trust = Policy::parse(Kind::Trust, trust).unwrap();
-    assert_eq!(decide([&trust], &request), Decision::NotAllowed);
+    let key = Policy::parse(Kind::Key, key).unwrap();
+    for policy in [&trust, &key] {
+        assert_eq!(trusts([policy], &service, &request), Trust::Direct);
+        assert_eq!(decide([policy], &request), Decision::NotAllowed);
+    }
 }
 
 #[test]

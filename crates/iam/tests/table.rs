@@ -25,6 +25,8 @@ struct Group {
     condition: Option<Value>,
     /// In place of policies: a trust policy.
     trust: Option<Value>,
+    /// In place of policies: a key's.
+    key: Option<Value>,
     action: Option<String>,
     resource: Option<String>,
     cases: Vec<Case>,
@@ -88,11 +90,21 @@ fn found(group: &Group, case: &Case) -> &'static str {
     let parse = |kind, document: &Value| {
         Policy::parse(kind, &document.to_string()).unwrap_or_else(|error| panic!("{}: {error}", case.name))
     };
-    if let Some(trust) = &group.trust {
+    let of_principals = [
+        (Kind::Trust, &group.trust, "sts:AssumeRole"),
+        (Kind::Key, &group.key, "kms:Decrypt"),
+    ];
+    for (kind, document, usual) in of_principals {
+        let Some(document) = document else { continue };
         let action = case.action.as_ref().or(group.action.as_ref());
-        let action = action.map_or("sts:AssumeRole", String::as_str);
+        let resource = case.resource.as_ref().or(group.resource.as_ref());
+        let request = Request {
+            action: action.map_or(usual, String::as_str),
+            resource: resource.map_or("*", String::as_str),
+            context: &context,
+        };
         let principal = case.principal.as_ref().expect("a principal").principal();
-        return match trusts(&parse(Kind::Trust, trust), &principal, action, &context) {
+        return match trusts([&parse(kind, document)], &principal, &request) {
             Trust::Direct => "direct",
             Trust::ByAccount => "by account",
             Trust::Denied => "denied",
@@ -138,6 +150,7 @@ fn found(group: &Group, case: &Case) -> &'static str {
         (Decision::NotAllowed, Layer::Identity) => "not allowed",
         (Decision::NotAllowed, Layer::Boundary) => "not allowed by the boundary",
         (Decision::NotAllowed, Layer::Session) => "not allowed by the session",
+        (_, Layer::Resource) => "by the policy of something else",
     }
 }
 

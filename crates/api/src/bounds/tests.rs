@@ -21,7 +21,10 @@ fn unbounded(
         if (needs_length && !has_length) || ((field.is_list() || field.is_map()) && !has_items) {
             found.push(field.full_name().to_owned());
         }
-        if let Kind::Message(inner) = field.kind() {
+        // What an entry of a map has, the map bounds.
+        if let Kind::Message(inner) = field.kind()
+            && !(field.is_map() && has_length)
+        {
             unbounded(&inner, options, seen, found);
         }
     }
@@ -104,6 +107,22 @@ fn what_is_beyond_is_refused_and_named() {
         refused(&user_data),
         "The parameter user_data is longer than 32768."
     );
+}
+
+#[test]
+fn maps_are_bounded_with_their_names_and_values() {
+    let encrypt = |count: usize, name: usize, value: usize| v1::EncryptRequest {
+        key_id: "x".into(),
+        encryption_context: (0..count)
+            .map(|n| (format!("{n:0name$}"), "v".repeat(value)))
+            .collect(),
+        ..Default::default()
+    };
+    check("hearth.v1.EncryptRequest", &encrypt(64, 2048, 2048).encode_to_vec()).unwrap();
+    let refused = |request| refused(&request);
+    assert!(refused(encrypt(65, 2, 1)).ends_with("has more than 64 elements."));
+    assert!(refused(encrypt(1, 2049, 1)).ends_with("encryption_context.key is longer than 2048."));
+    assert!(refused(encrypt(1, 1, 2049)).ends_with("encryption_context.value is longer than 2048."));
 }
 
 #[test]

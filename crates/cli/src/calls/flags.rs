@@ -33,6 +33,7 @@ impl Flag {
     fn new(field: FieldDescriptor) -> Self {
         let name = names::kebab(field.name());
         let value_name = match field.kind() {
+            Kind::Message(_) if field.is_map() => "NAME=VALUE,...".to_owned(),
             Kind::Message(structure) => structures::syntax(&structure),
             Kind::String | Kind::Bytes => field.name().to_uppercase(),
             _ => "NUMBER".to_owned(),

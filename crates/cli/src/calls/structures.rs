@@ -1,9 +1,13 @@
 //! Messages as JSON with EC2's names of members, and back.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Name;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value};
+use prost_reflect::{
+    DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage as _, Value,
+};
 use serde_json::{Map, Value as Json};
 
 use super::{POOL, names};
@@ -108,7 +112,12 @@ fn told(value: &Value) -> Json {
         Value::List(values) => values.iter().map(told).collect(),
         Value::Message(message) if message.descriptor().full_name() == TIMESTAMP => time(message).into(),
         Value::Message(message) => json(message),
-        Value::Map(_) => Json::Null,
+        Value::Map(entries) => {
+            let entry = |(key, value): (&MapKey, &Value)| Some((key.as_str()?.to_owned(), told(value)));
+            // In the order of their names.
+            let entries: BTreeMap<_, _> = entries.iter().filter_map(entry).collect();
+            Json::Object(entries.into_iter().collect())
+        }
     }
 }
 
@@ -149,6 +158,9 @@ pub(super) fn message(descriptor: &MessageDescriptor, json: Json) -> Result<Dyna
 /// # Errors
 /// A sentence: it is another type's.
 pub(super) fn value(field: &FieldDescriptor, json: Json) -> Result<Value, String> {
+    if field.is_map() {
+        return map(field, json);
+    }
     if !field.is_list() {
         return single(field, json);
     }
@@ -158,6 +170,19 @@ pub(super) fn value(field: &FieldDescriptor, json: Json) -> Result<Value, String
     };
     let items = items.into_iter().map(|item| single(field, item));
     Ok(Value::List(items.collect::<Result<_, _>>()?))
+}
+
+/// Texts by their names, which are whoever's that writes them.
+fn map(field: &FieldDescriptor, json: Json) -> Result<Value, String> {
+    let (Kind::Message(entry), Json::Object(map)) = (field.kind(), json) else {
+        return Err("pairs of names and values are expected".to_owned());
+    };
+    let of_value = entry.map_entry_value_field();
+    let entries = map.into_iter().map(|(name, json)| {
+        let value = single(&of_value, json)?;
+        Ok((MapKey::String(name), value))
+    });
+    Ok(Value::Map(entries.collect::<Result<_, String>>()?))
 }
 
 fn single(field: &FieldDescriptor, json: Json) -> Result<Value, String> {
@@ -211,6 +236,7 @@ pub(super) fn skeleton(descriptor: &MessageDescriptor) -> Json {
     let member = |field: FieldDescriptor| {
         let one = match field.kind() {
             Kind::Message(structure) if structure.full_name() == TIMESTAMP => "1970-01-01T00:00:00Z".into(),
+            Kind::Message(_) if field.is_map() => Json::Object(Map::new()),
             Kind::Message(structure) => skeleton(&structure),
             Kind::Bool => true.into(),
             Kind::String | Kind::Bytes => "".into(),

@@ -1,11 +1,11 @@
 //! Credentials of roles for instances, which their hosts hand on by instance metadata.
 
 use hearth_api::agent::RoleCredentials;
-use hearth_iam::{Context, Kind, Policy, Principal, Trust, trusts};
+use hearth_iam::{Context, Kind, Policy, Principal, Request, Trust, trusts};
 use tonic::Status;
 
 use crate::iam::session;
-use crate::state::{Instance, InstanceProfile, Role, State};
+use crate::state::{Entity as _, Instance, InstanceProfile, Role, State};
 use crate::store::now;
 use crate::vault::Vault;
 
@@ -33,7 +33,12 @@ pub(super) fn of_instance(
     };
     let trust = Policy::parse(Kind::Trust, &role.trust).map_err(|error| broken(&error))?;
     let service = Principal::Service("ec2.amazonaws.com");
-    if trusts(&trust, &service, "sts:AssumeRole", &Context::default()) != Trust::Direct {
+    let request = Request {
+        action: "sts:AssumeRole",
+        resource: &role.arn(),
+        context: &Context::default(),
+    };
+    if trusts([&trust], &service, &request) != Trust::Direct {
         return Err(Status::not_found(format!(
             "the role {} does not trust ec2.amazonaws.com to assume it",
             role.name

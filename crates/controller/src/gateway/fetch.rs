@@ -176,7 +176,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         fill(&file);
         file.set_len(size).unwrap();
-        disks::store(&repository, NAME, file, size, Of::IsUsedUp)
+        disks::store(&repository, NAME, file, size, Of::IsUsedUp, None)
             .await
             .unwrap();
         (dir, repository)

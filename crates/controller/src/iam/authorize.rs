@@ -8,12 +8,13 @@ use hearth_iam::{Context, Decision, Layer, Request, decide_within};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::{Identity, keys};
 use super::seal::{Sealed, seal};
 use super::subjects::{self, Asked, Subject};
 use crate::app::App;
 use crate::call::Call;
-use crate::state::State;
+use crate::keys::KeyError;
+use crate::state::{KmsKey, State};
 use crate::vault::Vault;
 
 /// Calls that policies are not asked for: nobody is refused, or their services ask themselves.
@@ -97,10 +98,14 @@ impl Authorizer {
             );
             return Err(ApiError::new(ErrorCode::AccessDenied, message));
         }
-        if matches!(identity, Identity::Root { .. }) || FREE.contains(&call.action.as_str()) {
+        let asking = self.requests.get(path);
+        // The root user may do everything that the policies of keys let it do.
+        let is_root = matches!(identity, Identity::Root { .. });
+        let names_keys = asking.is_some_and(|asking| subjects::may_name_keys(asking.prefix, &call.action));
+        if (is_root && !names_keys) || FREE.contains(&call.action.as_str()) {
             return Ok(());
         }
-        let asking = self.requests.get(path).ok_or_else(|| {
+        let asking = asking.ok_or_else(|| {
             ApiError::new(
                 ErrorCode::UnauthorizedOperation,
                 "Only the root user may do this.",
@@ -138,7 +143,7 @@ pub enum Of {
     Limits,
 }
 
-/// Why an identity's policies do not allow a subject; `None`: they do.
+/// Why an identity's policies, and that of the key that the subject is, do not allow it; `None`: they do.
 ///
 /// # Errors
 /// A policy cannot be read.
@@ -149,12 +154,46 @@ pub fn denial(
     subject: Subject,
     of: Of,
 ) -> Result<Option<Denial>, ApiError> {
+    let key = keys::of_arn(state, &subject.resource);
+    denied(state, call, identity, subject, of, key)
+}
+
+/// Why what a key's policy says now, or would say, does not let an identity do something with it.
+///
+/// # Errors
+/// As [`denial`].
+pub fn denial_by_key(
+    state: &State,
+    call: &Call,
+    identity: &Identity<'_>,
+    action: &str,
+    key: &KmsKey,
+) -> Result<Option<Denial>, ApiError> {
+    let subject = Subject {
+        action: action.to_owned(),
+        resource: key.arn(),
+        context: Context::default(),
+    };
+    denied(state, call, identity, subject, Of::All, Some(key))
+}
+
+fn denied(
+    state: &State,
+    call: &Call,
+    identity: &Identity<'_>,
+    subject: Subject,
+    of: Of,
+    key: Option<&KmsKey>,
+) -> Result<Option<Denial>, ApiError> {
+    if key.is_none() && matches!(identity, Identity::Root { .. }) {
+        return Ok(None);
+    }
     let mut layers = identity.policies(state)?;
     if of == Of::Limits {
         layers.retain(|(layer, _)| *layer != Layer::Identity);
-    }
-    if matches!(identity, Identity::Root { .. }) || (of == Of::Limits && layers.is_empty()) {
-        return Ok(None);
+        if layers.is_empty() {
+            return Ok(None);
+        }
     }
     let mut context = subject.context;
     tell(call, &mut context);
@@ -164,7 +203,10 @@ pub fn denial(
         resource: &subject.resource,
         context: &context,
     };
-    let (decision, layer) = decide_within(&layers, &request);
+    let (decision, layer) = match key {
+        Some(key) => keys::decide(key, identity, &layers, &request)?,
+        None => decide_within(&layers, &request),
+    };
     let denial = |explicit_deny| Denial {
         allowed: false,
         explicit_deny,
@@ -186,6 +228,7 @@ fn tell(call: &Call, context: &mut Context) {
     context.set("aws:CurrentTime", crate::views::time(now));
     context.set("aws:EpochTime", (now / 1000).to_string());
     context.set("aws:PrincipalAccount", &call.principal.account_id);
+    context.set("kms:CallerAccount", &call.principal.account_id);
     let region = match call.region.as_str() {
         "" => GLOBAL_REGION,
         region => region,
@@ -197,6 +240,10 @@ fn tell(call: &Call, context: &mut Context) {
     if let Some(origin) = call.origin {
         context.set("aws:SourceIp", origin.address.to_string());
     }
+}
+
+fn account_of(arn: &str) -> Option<&str> {
+    arn.split(':').nth(4)
 }
 
 /// Why a caller was refused: in the refusal's sentence, and sealed for who may decode it.
@@ -231,6 +278,7 @@ impl Denial {
             Layer::Identity => "identity-based policy",
             Layer::Boundary => "permissions boundary",
             Layer::Session => "session policy",
+            Layer::Resource => "resource-based policy",
         };
         let because = if self.explicit_deny {
             let article = if self.layer == Layer::Identity { "an" } else { "a" };
@@ -243,6 +291,10 @@ impl Denial {
         );
         if service != Service::Ec2 {
             return ApiError::new(ErrorCode::AccessDenied, said);
+        }
+        // EC2 knows no key that is another account's and not shared.
+        if self.layer == Layer::Resource && account_of(principal) != account_of(resource) {
+            return KeyError::Gone(resource.clone()).into();
         }
         let encoded = match seal(vault, self) {
             Ok(encoded) => format!(" Encoded authorization failure message: {encoded}"),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hearth_api::{ApiError, ErrorCode};
-use hearth_iam::{Context, Layer, Policy, Principal};
+use hearth_iam::{Context, Kind, Layer, Policy, Principal};
 
 use super::session::SessionPolicies;
 use super::{managed, parsed};
@@ -177,13 +177,17 @@ impl<'s> Identity<'s> {
             layers.push((Layer::Session, documents));
         }
         let parsed = |(layer, documents): (Layer, Vec<&str>)| {
-            let policies: Result<_, _> = documents.into_iter().map(parsed).collect();
+            let policies: Result<_, _> = documents
+                .into_iter()
+                .map(|document| parsed(Kind::Identity, document))
+                .collect();
             Ok((layer, policies.map_err(|error| ApiError::internal(&error))?))
         };
         layers.into_iter().map(parsed).collect()
     }
 
-    fn account(&self) -> &str {
+    /// The id of its account.
+    pub fn account(&self) -> &str {
         match self {
             Identity::Root { account_id } | Identity::Federated { account_id, .. } => account_id,
             Identity::User(user) => &user.account_id,

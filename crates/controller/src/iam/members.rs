@@ -16,6 +16,24 @@ pub(super) fn text(message: &DynamicMessage, field: &str) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
+/// A field that has bytes.
+pub(super) fn bytes(message: &DynamicMessage, field: &str) -> Option<Vec<u8>> {
+    let value = message.get_field_by_name(field)?;
+    value.as_bytes().map(|bytes| bytes.to_vec())
+}
+
+/// A field that has texts by their names.
+pub(super) fn entries(message: &DynamicMessage, field: &str) -> Vec<(String, String)> {
+    let Some(value) = message.get_field_by_name(field) else {
+        return Vec::new();
+    };
+    let entries = value.as_map().into_iter().flatten();
+    let texts = entries.filter_map(|(name, value)| Some((name.as_str()?, value.as_str()?)));
+    texts
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
 /// All texts of a message with the names of their fields.
 pub(super) fn texts_of(message: &DynamicMessage, found: &mut Vec<(String, String)>) {
     for (field, value) in message.fields() {

@@ -5,6 +5,7 @@
 
 mod authorize;
 mod identity;
+mod keys;
 pub mod managed;
 mod members;
 mod parsed;
@@ -12,8 +13,9 @@ mod seal;
 pub mod session;
 mod subjects;
 
-pub use authorize::{Authorizer, Denial, Of, denial};
+pub use authorize::{Authorizer, Denial, Of, denial, denial_by_key};
 pub use identity::Identity;
+pub use keys::policy_of;
 use parsed::parsed;
 pub use seal::open;
 pub use subjects::Subject;

@@ -8,19 +8,23 @@ use hearth_iam::{Kind, Malformed, Policy};
 /// Documents that are kept parsed. Those that change leave theirs behind; when there are too many, all go.
 const MOST: usize = 1000;
 
-static PARSED: LazyLock<Mutex<HashMap<String, Arc<Policy>>>> = LazyLock::new(Mutex::default);
+/// Of each kind.
+type Known = HashMap<(Kind, String), Arc<Policy>>;
+
+static PARSED: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 
 /// # Errors
 /// The document was taken by a version of this program that read policies otherwise.
-pub fn parsed(document: &str) -> Result<Arc<Policy>, Malformed> {
+pub fn parsed(kind: Kind, document: &str) -> Result<Arc<Policy>, Malformed> {
     let mut known = PARSED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(policy) = known.get(document) {
+    let key = (kind, document.to_owned());
+    if let Some(policy) = known.get(&key) {
         return Ok(Arc::clone(policy));
     }
-    let policy = Arc::new(Policy::parse(Kind::Identity, document)?);
+    let policy = Arc::new(Policy::parse(kind, document)?);
     if known.len() >= MOST {
         known.clear();
     }
-    known.insert(document.to_owned(), Arc::clone(&policy));
+    known.insert(key, Arc::clone(&policy));
     Ok(policy)
 }

@@ -21,6 +21,8 @@ use crate::views;
 mod identities;
 mod keys;
 
+pub(super) use keys::may_name_keys;
+
 /// One thing that the caller must be allowed.
 #[derive(Debug, Clone)]
 pub struct Subject {
@@ -75,6 +77,11 @@ pub fn of(asked: &Asked<'_>) -> Vec<Subject> {
         "kms" => asked.of_kms(),
         "ec2-instance-connect" => asked.of_instance_connect(),
         "sts" => vec![asked.of_sts()],
+        "hearth" if asked.action == "UploadImage" => {
+            let mut subjects = vec![asked.everything()];
+            subjects.extend(asked.data_keys());
+            subjects
+        }
         "ec2" if !asked.action.starts_with("Describe") => asked.of_ec2(),
         _ => vec![asked.everything()],
     }

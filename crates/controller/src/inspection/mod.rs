@@ -4,9 +4,11 @@
 //! That process ([`warden`]) makes namespaces and an empty root, and a child in them: the inspector. The inspector gives
 //! up its user, its capabilities and what limits take ([`jail`]), puts on a seccomp filter ([`filter`]), and only then
 //! reads the disk. The warden reads nothing: it ends the inspector when `hearthd` is gone, and tells how the inspector
-//! ended. Files of other formats are read in the same way, and come out of the pipe as raw disks ([`unpacking`]).
+//! ended. Files of other formats are read in the same way, and come out of the pipe as raw disks ([`unpacking`]); of disks
+//! that are in no file the inspector asks for what it reads ([`asking`]).
 //! `hearthd probe-inspection` shows what a disk would find that has taken the inspector over ([`probe`]).
 
+mod asking;
 mod filter;
 mod jail;
 mod probe;
@@ -22,7 +24,7 @@ use hearth_image::BootMode;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use probe::probe;
 pub use unpacking::{Piece, Unpacking};
@@ -99,6 +101,8 @@ pub enum InspectError {
     UnpackingExceeded { ended: String },
     #[error("{doing} the process that inspects disk images")]
     Io { doing: &'static str, source: io::Error },
+    #[error("reading the disk that is inspected")]
+    Repository(#[from] hearth_repository::Error),
     #[error("the process that inspects disk images cannot be confined: {0}")]
     NoJail(String),
     #[error("the process that inspects disk images answered what is no answer")]
@@ -127,52 +131,66 @@ impl Inspections {
     /// # Errors
     /// The disk cannot become an AMI, the inspection took more than it may, or none can be made.
     pub async fn inspect(&self, disk: File) -> Result<Inspected, InspectError> {
-        let io = |doing| move |source| InspectError::Io { doing, source };
-        let closed = |error| io("waiting for")(io::Error::other(error));
-        let _permit = self.inspections.acquire().await.map_err(closed)?;
+        let _permit = self.admit().await?;
         let ended = tokio::time::timeout(DEADLINE, ask(disk, &[])).await;
         let (status, answer) = match ended {
-            Ok(ended) => ended.map_err(io("running"))?,
+            Ok(ended) => ended.map_err(|source| InspectError::Io {
+                doing: "running",
+                source,
+            })?,
             Err(_) => {
                 let ended = "no answer came".to_owned();
                 return Err(InspectError::Exceeded { ended });
             }
         };
-        match (status, answer) {
-            (
-                _,
-                Some(Answer::Image {
-                    info,
-                    peak_kib,
-                    cpu_ms,
-                    without_namespaces,
-                }),
-            ) => {
-                if let Some(why) = without_namespaces {
-                    tracing::warn!(
-                        why,
-                        "a disk image was inspected without namespaces of its own, which this host refuses; a seccomp \
-                         filter and limits confine the inspection"
-                    );
-                }
-                tracing::info!(peak_kib, cpu_ms, "a disk image was inspected");
-                if !info.because.is_empty() {
-                    let because = info.because.as_str();
-                    tracing::info!(because, "a disk image boots by firmware only");
-                }
-                Ok(Inspected {
-                    boot_mode: info.boot_mode.parse().map_err(|_| InspectError::Garbled)?,
-                    kernel_path: info.kernel_path,
-                    because: info.because,
-                })
-            }
-            (_, Some(Answer::Refused(why))) => Err(InspectError::Refused(why)),
-            (_, Some(Answer::NoJail(why))) => Err(InspectError::NoJail(why)),
-            (status, None) if !status.success() => Err(InspectError::Exceeded {
-                ended: warden::told(status),
+        told(status, answer)
+    }
+
+    async fn admit(&self) -> Result<SemaphorePermit<'_>, InspectError> {
+        let permit = self.inspections.acquire().await;
+        permit.map_err(|error| InspectError::Io {
+            doing: "waiting for",
+            source: io::Error::other(error),
+        })
+    }
+}
+
+/// What an inspector has found, by its end and its answer.
+fn told(status: ExitStatus, answer: Option<Answer>) -> Result<Inspected, InspectError> {
+    match (status, answer) {
+        (
+            _,
+            Some(Answer::Image {
+                info,
+                peak_kib,
+                cpu_ms,
+                without_namespaces,
             }),
-            _ => Err(InspectError::Garbled),
+        ) => {
+            if let Some(why) = without_namespaces {
+                tracing::warn!(
+                    why,
+                    "a disk image was inspected without namespaces of its own, which this host refuses; a seccomp \
+                     filter and limits confine the inspection"
+                );
+            }
+            tracing::info!(peak_kib, cpu_ms, "a disk image was inspected");
+            if !info.because.is_empty() {
+                let because = info.because.as_str();
+                tracing::info!(because, "a disk image boots by firmware only");
+            }
+            Ok(Inspected {
+                boot_mode: info.boot_mode.parse().map_err(|_| InspectError::Garbled)?,
+                kernel_path: info.kernel_path,
+                because: info.because,
+            })
         }
+        (_, Some(Answer::Refused(why))) => Err(InspectError::Refused(why)),
+        (_, Some(Answer::NoJail(why))) => Err(InspectError::NoJail(why)),
+        (status, None) if !status.success() => Err(InspectError::Exceeded {
+            ended: warden::told(status),
+        }),
+        _ => Err(InspectError::Garbled),
     }
 }
 

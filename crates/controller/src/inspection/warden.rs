@@ -6,12 +6,13 @@ use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 
-use hearth_image::Sink;
+use hearth_image::{ReadSeek, Sink};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::PidfdFlags;
 
+use super::asking::Asked;
 use super::jail::{self, Namespaces};
 pub use super::probe::Attempt;
 use super::{Answer, Info, filter, unpacking};
@@ -22,7 +23,8 @@ const BY_SIGNAL: u8 = 128;
 /// What an inspector is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Task {
-    Inspect,
+    /// Of so many bytes, of which it asks for parts; `None`: standard input is the disk.
+    Inspect(Option<u64>),
     /// Say what a file of another format than raw holds, if it is no more than so many bytes.
     Unpack(u64),
     /// Something that a disk might do that has taken it over; with the filter or without.
@@ -98,7 +100,7 @@ fn inside(task: Task, namespaces: &Namespaces) -> bool {
     std::panic::set_hook(Box::new(|_| {}));
     let limits = match task {
         Task::Unpack(_) => unpacking::LIMITS,
-        Task::Inspect | Task::Try(..) => jail::INSPECTION,
+        Task::Inspect(_) | Task::Try(..) => jail::INSPECTION,
     };
     let made = jail::give_up(namespaces, limits).map_err(|error| error.to_string());
     let made = made.and_then(|()| match task {
@@ -111,7 +113,8 @@ fn inside(task: Task, namespaces: &Namespaces) -> bool {
         (Ok(()), Task::Try(attempt, _)) => {
             Answer::Tried(attempt.make().unwrap_or_else(|error| error.to_string()))
         }
-        (Ok(()), Task::Inspect) => inspect(namespaces),
+        (Ok(()), Task::Inspect(None)) => inspect(namespaces, Disk),
+        (Ok(()), Task::Inspect(Some(size))) => inspect(namespaces, Asked::of(size)),
         (Ok(()), Task::Unpack(most)) => match unpack(most) {
             Ok(()) => return true,
             Err(error) => Answer::Refused(hearth_log::chain(&error)),
@@ -120,8 +123,8 @@ fn inside(task: Task, namespaces: &Namespaces) -> bool {
     write(&answer).is_ok()
 }
 
-fn inspect(namespaces: &Namespaces) -> Answer {
-    let info = match hearth_image::inspect(Disk) {
+fn inspect(namespaces: &Namespaces, disk: impl ReadSeek + 'static) -> Answer {
+    let info = match hearth_image::inspect(disk) {
         Ok(info) => info,
         Err(error) => return Answer::Refused(hearth_log::chain(&error)),
     };
@@ -168,7 +171,7 @@ impl Sink for Pipe {
 }
 
 /// To standard output, unbuffered.
-fn write_all(mut bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_all(mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = rustix::io::write(io::stdout(), bytes)?;
         bytes = &bytes[written..];

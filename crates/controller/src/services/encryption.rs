@@ -2,7 +2,8 @@
 //! <https://docs.aws.amazon.com/ebs/latest/userguide/how-ebs-encryption-works.html>
 //!
 //! What begins with something encrypted is encrypted, under the same data key unless another KMS key is named. Else it is encrypted
-//! if the request or the account's settings say so. A key is used by its own account alone: keys have no policies.
+//! if the request or the account's settings say so. Whether the caller may use the keys is asked before any service is
+//! ([`crate::iam`]): of those that it names, and of those of the snapshots and images that it names.
 
 use hearth_api::{ApiError, ErrorCode};
 
@@ -24,7 +25,7 @@ pub(super) enum Wanted {
     Plain,
     /// As what it begins with.
     Same(Encryption),
-    /// Under a new data key, of the KMS key with this id.
+    /// Under a new data key, of the KMS key with this ARN.
     Under(String),
     /// Under a new data key, of the account's default KMS key, which may not be there yet.
     Default,
@@ -50,7 +51,7 @@ pub(super) fn wanted(
                  out.",
             ));
         }
-        may_use(state, scope, source)?;
+        keys::usable(state, source, scope.region())?;
     } else if !encrypts {
         return match asked.kms_key_id {
             "" => Ok(Wanted::Plain),
@@ -72,7 +73,7 @@ pub(super) fn wanted(
     keys::check(key)?;
     match source {
         Some(source) if source.key_id == key.id => Ok(Wanted::Same(source.clone())),
-        _ => Ok(Wanted::Under(key.id.clone())),
+        _ => Ok(Wanted::Under(key.arn())),
     }
 }
 
@@ -89,7 +90,7 @@ pub(super) fn wanted_abroad(
     let Some((source, region)) = source else {
         return wanted(state, scope, asked, None);
     };
-    may_use(state, &Scope::new(scope.account_id(), region), source)?;
+    keys::usable(state, source, region)?;
     let encrypted = Some(true);
     wanted(state, scope, Asked { encrypted, ..asked }, None)
 }
@@ -112,15 +113,6 @@ pub(super) fn named<'s>(state: &'s State, scope: &Scope, given: &str) -> Result<
     key.ok_or_else(|| KeyError::Gone(given.chars().take(300).collect()).into())
 }
 
-/// # Errors
-/// The KMS key of something encrypted is another account's, or cannot be used.
-fn may_use(state: &State, scope: &Scope, encryption: &Encryption) -> Result<(), ApiError> {
-    if encryption.account_id != scope.account_id() {
-        return Err(KeyError::Gone(encryption.arn(scope.region())).into());
-    }
-    Ok(keys::usable(state, encryption, scope.region())?)
-}
-
 impl Wanted {
     /// # Errors
     /// It cannot be sealed.
@@ -133,7 +125,7 @@ impl Wanted {
         let key = match self {
             Self::Plain => return Ok(None),
             Self::Same(encryption) => return Ok(Some(encryption.clone())),
-            Self::Under(id) => named(tx, scope, id)?.clone(),
+            Self::Under(arn) => named(tx, scope, arn)?.clone(),
             Self::Default => keys::managed_key(tx, vault, scope)?,
         };
         Ok(Some(keys::new_data_key(vault, &key)?))

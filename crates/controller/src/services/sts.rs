@@ -4,7 +4,7 @@
 use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 use hearth_ec2::Service;
-use hearth_iam::{Context, Kind, Layer, Policy, Trust, trusts};
+use hearth_iam::{Context, Kind, Layer, Policy, Request, Trust, trusts};
 use serde_json::json;
 
 use super::iam::{invalid, is_name};
@@ -163,7 +163,13 @@ async fn assume(app: &App, request: AssumeRoleRequest) -> Result<AssumeRoleRespo
     if !request.external_id.is_empty() {
         context.set("sts:ExternalId", &request.external_id);
     }
-    match identity.trusted(|principal| trusts(&trust, principal, ASSUME, &context)) {
+    let resource = role.arn();
+    let asked = Request {
+        action: ASSUME,
+        resource: &resource,
+        context: &context,
+    };
+    match identity.trusted(|principal| trusts([&trust], principal, &asked)) {
         found @ (Trust::Direct | Trust::ByAccount) => {
             let subject = Subject {
                 action: ASSUME.to_owned(),

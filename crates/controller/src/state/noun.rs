@@ -44,6 +44,11 @@ pub trait Noun: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
         false
     }
 
+    /// Whether it is an account's, or shared with it.
+    fn is_usable_by(&self, account_id: &str) -> bool {
+        self.account() == account_id || self.is_shared_with(account_id)
+    }
+
     /// What changes for hosts when this object comes, changes or goes. `state` is that of its time.
     fn concerns(&self, _state: &State) -> Vec<Concern> {
         Vec::new()

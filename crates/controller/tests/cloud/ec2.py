@@ -217,7 +217,9 @@ refused(
     "InvalidParameterValue", 400, ec2.modify_instance_metadata_options, InstanceId=identity, HttpProtocolIpv6="enabled"
 )
 for name in ("kernel", "ramdisk", "productCodes", "sriovNetSupport"):
-    assert attribute(name)["InstanceId"] == identity, name
+    assert attribute(name)["InstanceId"] == identity and attribute(name)["ProductCodes"] == [], name
+[told] = ec2.describe_instances(InstanceIds=[identity])["Reservations"][0]["Instances"]
+assert told["ProductCodes"] == [], told
 message = refused("InvalidParameterValue", 400, ec2.describe_instance_attribute, InstanceId=identity, Attribute="Kernel")
 assert message == "Value (Kernel) for parameter attribute is invalid. Unknown attribute.", message
 

@@ -1,6 +1,7 @@
 """Encrypted volumes, snapshots and images, and what is refused, as botocore has them.
 usage: encryption.py ENDPOINT REGION CREDENTIALS AMI OTHER-REGION TENANT-KEY-ID TENANT-SECRET"""
 
+import json
 import pathlib
 import sys
 import time
@@ -168,7 +169,7 @@ registered = ec2.register_image(Name="registered", RootDeviceName="/dev/sda1", B
 found = volumes(launch(registered))
 assert [found[device]["KmsKeyId"] for device in ("/dev/vda", "/dev/sdf")] == [one, managed], found
 
-# Sharing: nobody else has the key.
+# Sharing: nobody else may use the key, unless its policy says so.
 share = dict(CreateVolumePermission={"Add": [{"UserId": tenant_account}]})
 refused("OperationNotPermitted", ec2.modify_snapshot_attribute, SnapshotId=locked, **share)
 refused("OperationNotPermitted", ec2.modify_snapshot_attribute, SnapshotId=first, CreateVolumePermission={"Add": [{"Group": "all"}]})
@@ -184,6 +185,45 @@ refused("InvalidParameter", ec2.modify_image_attribute, ImageId=managed_image, *
 refused("InvalidParameter", ec2.modify_image_attribute, ImageId=copied, LaunchPermission={"Add": [{"Group": "all"}]})
 ec2.modify_image_attribute(ImageId=copied, **share)
 refused("InvalidKMSKey.NotFound", launch, id=copied, ec2=tenant)
+usual = kms.get_key_policy(KeyId=one)["Policy"]
+let = lambda whom, *actions: {"Effect": "Allow", "Principal": {"AWS": whom}, "Action": [f"kms:{action}" for action in actions], "Resource": "*"}
+grant = lambda *actions: kms.put_key_policy(KeyId=one, Policy=json.dumps({
+    "Version": "2012-10-17", "Statement": [let(f"arn:aws:iam::{account}:root", "*"), let(tenant_account, *actions)],
+}))
+grant("DescribeKey", "Decrypt")
+theirs = tenant.create_volume(AvailabilityZone=ZONE, SnapshotId=first)
+assert theirs["KmsKeyId"] == one, theirs
+refused("InvalidKMSKey.NotFound", tenant.create_volume, AvailabilityZone=ZONE, Size=1, Encrypted=True, KmsKeyId=one)
+again = tenant.copy_snapshot(SourceRegion=region, SourceSnapshotId=first)["SnapshotId"]
+assert snapshot(again, tenant)["KmsKeyId"] == one and snapshot(again, tenant)["OwnerId"] == tenant_account
+moved = tenant.copy_snapshot(SourceRegion=region, SourceSnapshotId=first, Encrypted=True, KmsKeyId="alias/aws/ebs")["SnapshotId"]
+wait("snapshot_completed", ec2=tenant, SnapshotIds=[moved])
+assert snapshot(moved, tenant)["KmsKeyId"].startswith(f"arn:aws:kms:{region}:{tenant_account}:")
+launched = launch(id=copied, ec2=tenant)
+wait("instance_running", ec2=tenant, InstanceIds=[launched])
+[device] = tenant.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [launched]}])["Volumes"]
+assert device["KmsKeyId"] == one, device
+copy_image = dict(SourceImageId=copied, SourceRegion=region, Name="theirs")
+assert tenant.copy_image(**copy_image)["ImageId"]
+attach = dict(VolumeId=theirs["VolumeId"], InstanceId=launched, Device="/dev/sdf")
+refused("InvalidKMSKey.NotFound", tenant.attach_volume, **attach)
+grant("Decrypt", "CreateGrant", "GenerateDataKeyWithoutPlaintext")
+tenant.attach_volume(**attach)
+assert tenant.create_volume(AvailabilityZone=ZONE, Size=1, Encrypted=True, KmsKeyId=one)["KmsKeyId"] == one
+assert tenant.modify_ebs_default_kms_key_id(KmsKeyId=one)["KmsKeyId"] == one == tenant.get_ebs_default_kms_key_id()["KmsKeyId"]
+assert tenant.create_volume(AvailabilityZone=ZONE, Size=1, Encrypted=True)["KmsKeyId"] == one
+# What was let is not let any more: what runs goes on, and nothing begins.
+kms.put_key_policy(KeyId=one, Policy=usual)
+wait("volume_in_use", ec2=tenant, VolumeIds=[theirs["VolumeId"]])
+for call, parameters in [
+    (tenant.create_volume, dict(AvailabilityZone=ZONE, SnapshotId=first)), (tenant.create_volume, dict(AvailabilityZone=ZONE, Size=1, Encrypted=True)),
+    (tenant.copy_snapshot, dict(SourceRegion=region, SourceSnapshotId=again)), (tenant.copy_image, copy_image | {"Name": "more"}),
+    (launch, dict(id=copied, ec2=tenant)),
+]:
+    refused("InvalidKMSKey.NotFound", call, **parameters)
+tenant.stop_instances(InstanceIds=[launched])
+wait("instance_stopped", ec2=tenant, InstanceIds=[launched])
+refused("InvalidKMSKey.NotFound", tenant.start_instances, InstanceIds=[launched])
 
 # What is refused.
 of = lambda device="/dev/sdf", **ebs: dict(BlockDeviceMappings=[{"DeviceName": device, "Ebs": ebs}])

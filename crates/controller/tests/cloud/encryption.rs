@@ -8,7 +8,7 @@ use hearth_repository::CHUNK;
 use tonic::{Code, Status};
 
 use crate::snapshots::{attach, frozen, say_running, until};
-use crate::support::{Cloud, Host, Session, ZONE, begin, store};
+use crate::support::{Cloud, Host, Session, ZONE, begin, disk, register, store};
 
 const GIB: u64 = 1 << 30;
 
@@ -225,6 +225,24 @@ async fn a_copy_that_is_cut_short_is_written_again() {
     // Each has a data key of its own, and nothing is left of what was cut short.
     let names = cloud.hearthd.repository().snapshots().await.unwrap();
     assert_eq!(names.len(), 1 + copies.len());
+    // What is uploaded where volumes are encrypted that do not ask for it.
+    let default = v1::EnableEbsEncryptionByDefaultRequest::default();
+    let mut settings = cloud.client.clone().account_settings;
+    settings.enable_ebs_encryption_by_default(default).await.unwrap();
+    let bytes = disk(&cloud.hearthd.data()).unwrap();
+    let image = register(&cloud.client, "uploaded", &bytes).await.unwrap();
+    let request = v1::DescribeSnapshotsRequest {
+        filters: vec![v1::Filter {
+            name: "description".into(),
+            values: vec![format!("Uploaded for {image}")],
+        }],
+        ..Default::default()
+    };
+    let uploaded = told.clone().describe_snapshots(request).await.unwrap();
+    let uploaded = uploaded.into_inner().snapshots.remove(0);
+    assert!(uploaded.encrypted && uploaded.kms_key_id.starts_with("arn:aws:kms:"));
+    let opened = cloud.hearthd.repository().read(&uploaded.snapshot_id, None).await;
+    assert!(opened.is_err(), "it is read without a key");
     let scrubbed = cloud.hearthd.repository().scrub(None).await.unwrap();
     assert_eq!(scrubbed.damages, []);
 }

@@ -112,7 +112,7 @@ for code, call, parameters in [
     ("UnsupportedOperationException", kms.create_key, dict(KeyUsage="SIGN_VERIFY")),
     ("UnsupportedOperationException", kms.create_key, dict(Origin="EXTERNAL")),
     ("UnsupportedOperationException", kms.create_key, dict(MultiRegion=True)),
-    ("UnsupportedOperationException", kms.create_key, dict(Policy="{}")),
+    ("MalformedPolicyDocumentException", kms.create_key, dict(Policy="{}")),
     ("ValidationException", kms.create_key, dict(CustomKeyStoreId="cks-1")),
     ("TagException", kms.create_key, dict(Tags=[{"TagKey": "aws:x", "TagValue": ""}])),
     ("TagException", kms.create_key, dict(Tags=[{"TagKey": "x", "TagValue": ""}] * 2)),
@@ -136,12 +136,13 @@ for code, call, parameters in [
     ("ValidationException", kms.list_keys, dict(Limit=0)),
     ("ValidationException", kms.list_keys, dict(Limit=1001)),
     ("InvalidMarkerException", kms.list_keys, dict(Marker="!")),
-    ("UnknownOperationException", kms.encrypt, dict(KeyId=id, Plaintext=b"x")),
+    ("UnknownOperationException", kms.sign, dict(KeyId=id, Message=b"x", SigningAlgorithm="ECDSA_SHA_256")),
     ("NotFoundException", far.describe_key, dict(KeyId=id)),
     ("NotFoundException", far.disable_key, dict(KeyId=id)),
     ("NotFoundException", tenant.describe_key, dict(KeyId=id)),
-    ("NotFoundException", tenant.describe_key, dict(KeyId=arn)),
-    ("NotFoundException", tenant.schedule_key_deletion, dict(KeyId=arn)),
+    ("AccessDeniedException", tenant.describe_key, dict(KeyId=arn)),
+    ("AccessDeniedException", tenant.describe_key, dict(KeyId=arn.replace(id, nobody))),
+    ("AccessDeniedException", tenant.schedule_key_deletion, dict(KeyId=arn)),
     ("NotFoundException", tenant.describe_key, dict(KeyId="alias/mine")),
 ]:
     refused(code, call, **parameters)
@@ -188,5 +189,113 @@ assert not volumes.create_volume(**make)["Encrypted"], "what is plain needs no r
 cloud.refused("UnauthorizedOperation", 403, volumes.create_volume, Encrypted=True, **make)
 kms.tag_resource(KeyId=id, Tags=[{"TagKey": "k", "TagValue": "loose"}])
 keeper.disable_key(KeyId=id)
+kms.enable_key(KeyId=id)
+
+# What a key encrypts, its pairs given again decrypt, whatever becomes of its material.
+pairs = {"team": "a", "of": "ä"}
+answer = kms.encrypt(KeyId="alias/mine", Plaintext=b"plain", EncryptionContext=pairs)
+blob = answer["CiphertextBlob"]
+assert (answer["KeyId"], answer["EncryptionAlgorithm"]) == (arn, "SYMMETRIC_DEFAULT") and b"plain" not in blob, answer
+assert blob != kms.encrypt(KeyId=id, Plaintext=b"plain", EncryptionContext=pairs)["CiphertextBlob"]
+kms.rotate_key_on_demand(KeyId=id)
+for name in ({}, {"KeyId": id}, {"KeyId": arn}, {"KeyId": "alias/mine"}):
+    answer = kms.decrypt(CiphertextBlob=blob, EncryptionContext=pairs, EncryptionAlgorithm="SYMMETRIC_DEFAULT", **name)
+    assert (answer["Plaintext"], answer["KeyId"]) == (b"plain", arn), answer
+largest = kms.encrypt(KeyId=id, Plaintext=b"x" * 4096)["CiphertextBlob"]
+assert kms.decrypt(CiphertextBlob=largest)["Plaintext"] == b"x" * 4096 and len(largest) <= 6144
+moved = kms.re_encrypt(CiphertextBlob=blob, SourceEncryptionContext=pairs, DestinationKeyId=other)
+assert (moved["SourceKeyId"], moved["KeyId"][-36:]) == (arn, other), moved
+assert kms.decrypt(CiphertextBlob=moved["CiphertextBlob"])["Plaintext"] == b"plain"
+for length, asked in [(32, dict(KeySpec="AES_256")), (16, dict(KeySpec="AES_128")), (1024, dict(NumberOfBytes=1024))]:
+    made = kms.generate_data_key(KeyId=id, EncryptionContext=pairs, **asked)
+    assert len(made["Plaintext"]) == length and made["KeyId"] == arn
+    assert kms.decrypt(CiphertextBlob=made["CiphertextBlob"], EncryptionContext=pairs)["Plaintext"] == made["Plaintext"]
+    made = kms.generate_data_key_without_plaintext(KeyId=id, **asked)
+    assert "Plaintext" not in made and len(kms.decrypt(CiphertextBlob=made["CiphertextBlob"])["Plaintext"]) == length
+assert len(kms.generate_random(NumberOfBytes=7)["Plaintext"]) == 7
+damaged = blob[:-1] + bytes([blob[-1] ^ 1])
+for code, call, parameters in [
+    ("InvalidCiphertextException", kms.decrypt, dict(CiphertextBlob=blob)),
+    ("InvalidCiphertextException", kms.decrypt, dict(CiphertextBlob=blob, EncryptionContext={"team": "a"})),
+    ("InvalidCiphertextException", kms.decrypt, dict(CiphertextBlob=damaged, EncryptionContext=pairs)),
+    ("InvalidCiphertextException", kms.decrypt, dict(CiphertextBlob=b"x")),
+    ("InvalidCiphertextException", far.decrypt, dict(CiphertextBlob=blob, EncryptionContext=pairs)),
+    ("IncorrectKeyException", kms.decrypt, dict(CiphertextBlob=blob, EncryptionContext=pairs, KeyId=other)),
+    ("NotFoundException", kms.decrypt, dict(CiphertextBlob=blob, EncryptionContext=pairs, KeyId=nobody)),
+    ("NotFoundException", kms.encrypt, dict(KeyId=nobody, Plaintext=b"x")),
+    ("NotFoundException", kms.re_encrypt, dict(CiphertextBlob=blob, SourceEncryptionContext=pairs, DestinationKeyId=nobody)),
+    ("ValidationException", kms.encrypt, dict(KeyId=id, Plaintext=b"x" * 4097)),
+    ("ValidationException", kms.encrypt, dict(KeyId=id, Plaintext=b"x", EncryptionContext={f"{n}": "v" * 2048 for n in range(5)})),
+    ("ValidationException", kms.encrypt, dict(KeyId=id, Plaintext=b"x", EncryptionAlgorithm="RSAES_OAEP_SHA_1")),
+    ("ValidationException", kms.generate_data_key, dict(KeyId=id)),
+    ("ValidationException", kms.generate_data_key, dict(KeyId=id, KeySpec="AES_256", NumberOfBytes=32)),
+    ("ValidationException", kms.generate_data_key, dict(KeyId=id, NumberOfBytes=1025)),
+    ("ValidationException", kms.generate_random, dict(NumberOfBytes=0)),
+    ("ValidationException", kms.generate_random, dict()),
+    ("AccessDeniedException", kms.encrypt, dict(KeyId=managed["KeyId"], Plaintext=b"x")),
+    ("AccessDeniedException", tenant.decrypt, dict(CiphertextBlob=blob, EncryptionContext=pairs)),
+    ("AccessDeniedException", keeper.decrypt, dict(CiphertextBlob=blob, EncryptionContext=pairs)),
+    ("AccessDeniedException", keeper.generate_random, dict(NumberOfBytes=1)),
+]:
+    refused(code, call, **parameters)
+kms.disable_key(KeyId=id)
+refused("DisabledException", kms.encrypt, KeyId=id, Plaintext=b"x")
+refused("DisabledException", kms.decrypt, CiphertextBlob=blob, EncryptionContext=pairs)
+refused("DisabledException", kms.re_encrypt, CiphertextBlob=moved["CiphertextBlob"], DestinationKeyId=id)
+kms.enable_key(KeyId=id)
+
+# A key's policy says who may use it, and leaves to IAM's what it gives to the account.
+policy = lambda *statements: json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+let = lambda whom, *actions, **more: {"Effect": "Allow", "Principal": {"AWS": whom}, "Action": [f"kms:{one}" for one in actions], "Resource": "*", **more}
+put = lambda *statements, **more: kms.put_key_policy(KeyId=id, Policy=policy(*statements), **more)
+root, user = f"arn:aws:iam::{account}:root", f"arn:aws:iam::{account}:user/keeper"
+usual = kms.get_key_policy(KeyId=id, PolicyName="default")
+assert usual["PolicyName"] == "default" and json.loads(usual["Policy"])["Statement"][0]["Principal"] == {"AWS": root}, usual
+assert kms.list_key_policies(KeyId=id)["PolicyNames"] == ["default"]
+assert "ec2." in kms.get_key_policy(KeyId=managed["KeyId"])["Policy"]
+put(let(root, "*"), let(user, "Encrypt", "Decrypt", Condition={"StringEquals": {"kms:EncryptionContext:team": "a"}}))
+assert keeper.decrypt(CiphertextBlob=blob, EncryptionContext=pairs)["Plaintext"] == b"plain", "whom a policy names needs none of its own"
+refused("AccessDeniedException", keeper.encrypt, KeyId=id, Plaintext=b"x", EncryptionContext={"team": "b"})
+refused("AccessDeniedException", keeper.get_key_policy, KeyId=id)
+iam.put_user_policy(UserName="keeper", PolicyName="denies", PolicyDocument=policy({"Effect": "Deny", "Action": "kms:Decrypt", "Resource": "*"}))
+refused("AccessDeniedException", keeper.decrypt, CiphertextBlob=blob, EncryptionContext=pairs)
+iam.delete_user_policy(UserName="keeper", PolicyName="denies")
+for document in (policy(let(user, "*")), policy(let(root, "Encrypt", "DescribeKey"))):
+    assert "will not allow you" in refused("MalformedPolicyDocumentException", kms.put_key_policy, KeyId=id, Policy=document)
+    refused("MalformedPolicyDocumentException", kms.create_key, Policy=document)
+for document in ("x", "{}", policy({"Effect": "Allow", "Action": "kms:*", "Resource": "*"}), policy(let("*", "*") | {"Resource": []})):
+    refused("MalformedPolicyDocumentException", kms.put_key_policy, KeyId=id, Policy=document)
+refused("NotFoundException", kms.put_key_policy, KeyId=id, Policy=policy(let(root, "*")), PolicyName="other")
+refused("AccessDeniedException", kms.put_key_policy, KeyId=managed["KeyId"], Policy=policy(let(root, "*")))
+# The root user has no more rights than the policy gives to it.
+put(let(root, "PutKeyPolicy"), let(user, "PutKeyPolicy", "Encrypt"))
+refused("AccessDeniedException", kms.encrypt, KeyId=id, Plaintext=b"x")
+cloud.refused("UnauthorizedOperation", 403, ec2.create_volume, Encrypted=True, KmsKeyId=id, **make)
+keeper.encrypt(KeyId=id, Plaintext=b"x")
+put(let(user, "PutKeyPolicy"), BypassPolicyLockoutSafetyCheck=True)
+refused("AccessDeniedException", kms.put_key_policy, KeyId=id, Policy=policy(let(root, "*")))
+keeper.put_key_policy(KeyId=id, Policy=policy(let(user, "PutKeyPolicy"), let(root, "*")))
+own = kms.create_key(Policy=policy(let(root, "*"), let(user, "DescribeKey")))["KeyMetadata"]["KeyId"]
+assert told(own, keeper)["KeyId"] == own
+
+# Another account is let in by the policy, and its users by that and by their own.
+tenant_account = client("sts", TENANT).get_caller_identity()["Account"]
+tenant_iam = client("iam", TENANT)
+tenant_iam.create_user(UserName="guest")
+access = tenant_iam.create_access_key(UserName="guest")["AccessKey"]
+guest = client("kms", (access["AccessKeyId"], access["SecretAccessKey"]))
+put(let(root, "*"), let(tenant_account, "Encrypt", "Decrypt", "DescribeKey", "GenerateDataKey*", "PutKeyPolicy"))
+assert told(arn, tenant)["AWSAccountId"] == account
+refused("NotFoundException", tenant.encrypt, KeyId=id, Plaintext=b"x")
+theirs = tenant.encrypt(KeyId=arn, Plaintext=b"theirs")["CiphertextBlob"]
+assert kms.decrypt(CiphertextBlob=theirs)["Plaintext"] == tenant.decrypt(CiphertextBlob=theirs)["Plaintext"] == b"theirs"
+refused("AccessDeniedException", tenant.disable_key, KeyId=arn)
+refused("AccessDeniedException", tenant.put_key_policy, KeyId=arn, Policy=policy(let(root, "*")))
+refused("AccessDeniedException", guest.decrypt, CiphertextBlob=theirs)
+tenant_iam.put_user_policy(UserName="guest", PolicyName="key", PolicyDocument=policy({"Effect": "Allow", "Action": "kms:Decrypt", "Resource": arn}))
+assert guest.decrypt(CiphertextBlob=theirs)["Plaintext"] == b"theirs"
+refused("AccessDeniedException", guest.encrypt, KeyId=arn, Plaintext=b"x")
+put(let(root, "*"))
+refused("AccessDeniedException", guest.decrypt, CiphertextBlob=theirs)
 print("FIGURE refusals", refusals)
 print("done")

@@ -135,7 +135,8 @@ ec2.modify_snapshot_attribute(SnapshotId=first, Attribute="createVolumePermissio
 assert attribute() == [{"Group": "all"}] and ids(ec2=tenant, OwnerIds=[account]) == {first}
 ec2.reset_snapshot_attribute(SnapshotId=first, Attribute="createVolumePermission")
 assert attribute() == [] and ids(ec2=tenant) == {copied}
-assert ec2.describe_snapshot_attribute(SnapshotId=first, Attribute="productCodes")["SnapshotId"] == first
+answer = ec2.describe_snapshot_attribute(SnapshotId=first, Attribute="productCodes")
+assert answer["SnapshotId"] == first and answer["ProductCodes"] == [], answer
 
 # Volumes of it, and what is refused.
 spare = ec2.create_volume(AvailabilityZone=ZONE, SnapshotId=near, Size=5, VolumeType="gp3")

@@ -243,6 +243,7 @@ auto = lambda: ec2.describe_volume_attribute(VolumeId=data, Attribute="autoEnabl
 assert auto() is False
 ec2.modify_volume_attribute(VolumeId=data, AutoEnableIO={"Value": True})
 assert auto() is True
+assert ec2.describe_volume_attribute(VolumeId=data, Attribute="productCodes")["ProductCodes"] == []
 ec2.enable_volume_io(VolumeId=data)
 pages = ec2.get_paginator("describe_volumes").paginate(PaginationConfig={"PageSize": 5})
 assert len([v for page in pages for v in page["Volumes"]]) == 4

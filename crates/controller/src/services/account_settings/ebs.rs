@@ -76,9 +76,13 @@ pub(super) async fn modify_key(
     let state = app.state();
     let key = encryption::named(&state, &app.scope(), &request.kms_key_id)?;
     keys::check(key)?;
-    let (id, kms_key_id) = (key.id.clone(), key.arn());
+    let kms_key_id = key.arn();
+    let chosen = match key.account_id == app.account() {
+        true => key.id.clone(),
+        false => kms_key_id.clone(),
+    };
     change(app, move |settings| {
-        settings.ebs_key = Some(id);
+        settings.ebs_key = Some(chosen);
         Ok(())
     })
     .await?;

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -38,30 +37,12 @@ pub(super) struct Upload {
     received: u64,
     /// Of a disk whose size is known beforehand.
     hasher: Option<DiskHasher>,
-    /// It has no name in the file system.
-    is_in_memory: bool,
 }
 
 impl Upload {
     pub(super) fn create(path: PathBuf, size: u64) -> Result<Self, UploadError> {
         let mut upload = Self::of_unknown_size(path, size)?;
         upload.hasher = Some(DiskHasher::new(size));
-        upload.set_len(size)?;
-        Ok(upload)
-    }
-
-    /// Of a disk of which nothing may lie on a file system. `path`: what errors call it.
-    pub(super) fn in_memory(path: PathBuf, size: u64) -> Result<Self, UploadError> {
-        let made = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC);
-        let file = made.map_err(|error| fault("making", &path, error.into()))?;
-        let upload = Self {
-            file: file.into(),
-            path,
-            size,
-            received: 0,
-            hasher: Some(DiskHasher::new(size)),
-            is_in_memory: true,
-        };
         upload.set_len(size)?;
         Ok(upload)
     }
@@ -80,7 +61,6 @@ impl Upload {
             size: most,
             received: 0,
             hasher: None,
-            is_in_memory: false,
         })
     }
 
@@ -141,9 +121,6 @@ impl Upload {
 
     /// Refuses to write so many bytes into the last free part of the file system.
     fn leave_reserve(&self, bytes: u64) -> Result<(), UploadError> {
-        if self.is_in_memory {
-            return Ok(());
-        }
         let stat = rustix::fs::fstatvfs(&self.file)
             .map_err(|error| self.fault("looking at the free space of", error.into()))?;
         let reserve = RESERVE.min(stat.f_blocks.saturating_mul(stat.f_frsize) / 20);
@@ -165,9 +142,7 @@ impl Upload {
 
     /// The file, to be read only.
     pub(super) fn reopen(&self) -> Result<File, UploadError> {
-        let own = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        let path = if self.is_in_memory { &own } else { &self.path };
-        File::open(path).map_err(|source| self.fault("opening", source))
+        File::open(&self.path).map_err(|source| self.fault("opening", source))
     }
 
     /// The file, for whoever uses it up.
@@ -215,9 +190,6 @@ pub(super) fn full(path: &Path) -> UploadError {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if self.is_in_memory {
-            return;
-        }
         let path = std::mem::take(&mut self.path);
         let remove = move || {
             if let Err(error) = std::fs::remove_file(&path) {

@@ -1,6 +1,8 @@
 //! UploadImage: the bytes go to a file of their own, are looked into, go to the repository, and become an AMI by the commit of
 //! its row.
 
+use std::sync::Arc;
+
 use hearth_api::v1::{UploadImageRequest, UploadImageResponse, upload_image_request};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 use hearth_image::BootMode;
@@ -15,10 +17,11 @@ use super::{boot_mode, limits};
 use crate::app::App;
 use crate::disks::{self, Litter};
 use crate::inspection::InspectError;
+use crate::services::encryption::{self, Asked, Wanted};
 use crate::services::images::{check_name, name_is_free};
 use crate::services::input;
 use crate::state::noun::keep_tags;
-use crate::state::{AVAILABLE, Disk, Image, ImageDevice, Snapshot};
+use crate::state::{AVAILABLE, Disk, Encryption, Image, ImageDevice, Snapshot};
 use crate::store::now;
 
 /// Bytes of an image: EC2's largest volume.
@@ -58,6 +61,9 @@ pub(super) async fn upload_image(
     let upload = unpacked::raw(app, upload).await?;
     let size = upload.size();
     let (upload, digest) = blocking(move || upload.finish()).await?;
+    let encryption = encryption(app).await?;
+    // Who reads the database learns nothing of what is encrypted.
+    let digest = Some(digest).filter(|_| encryption.is_none()).unwrap_or_default();
     let (upload, disk) = blocking(move || {
         let disk = upload.reopen()?;
         Ok((upload, disk))
@@ -77,7 +83,11 @@ pub(super) async fn upload_image(
     })
     .await?;
     let litter = Litter::of(app);
-    let stored = disks::store(&app.repository, &snapshot, file, size, disks::Source::IsUsedUp).await;
+    let key = encryption
+        .as_ref()
+        .map(|encryption| disks::key(app, encryption, app.scope().region()));
+    let source = disks::Source::IsUsedUp;
+    let stored = disks::store(&app.repository, &snapshot, file, size, source, key.transpose()?).await;
     stored.map_err(|error| not_stored(app, &error))?;
     drop(upload);
 
@@ -93,7 +103,7 @@ pub(super) async fn upload_image(
         size,
         digest,
         snapshot: snapshot.clone(),
-        encryption: None,
+        encryption: encryption.clone(),
         devices: vec![ImageDevice::root(size, Some(snapshot.clone()))],
         source: None,
         failure: String::new(),
@@ -127,6 +137,7 @@ pub(super) async fn upload_image(
         tx.put(Snapshot {
             description: format!("Uploaded for {}", image.id),
             stored: size,
+            encryption,
             ..Snapshot::of_disk(&image.snapshot, &scope, Some(disk), gib, tx.now())
         });
         tx.put(image);
@@ -143,6 +154,20 @@ pub(super) async fn upload_image(
     }
     litter.keep();
     Ok(UploadImageResponse { image_id: id })
+}
+
+/// Where volumes are encrypted that do not ask for it, what is uploaded is, too.
+/// <https://docs.aws.amazon.com/ebs/latest/userguide/encryption-by-default.html>
+async fn encryption(app: &App) -> Result<Option<Encryption>, ApiError> {
+    let scope = app.scope();
+    let wanted = encryption::wanted(&app.state(), &scope, Asked::default(), None)?;
+    if wanted == Wanted::Plain {
+        return Ok(None);
+    }
+    let vault = Arc::clone(&app.vault);
+    app.store
+        .transact(move |tx| wanted.make(tx, &vault, &scope))
+        .await
 }
 
 fn check(parameters: &Parameters) -> Result<(), ApiError> {
@@ -252,7 +277,7 @@ pub(super) fn not_bootable(error: &InspectError) -> ApiError {
                 ),
             )
         }
-        InspectError::Io { .. } | InspectError::NoJail(_) | InspectError::Garbled => {
+        InspectError::Io { .. } | InspectError::Repository(_) | InspectError::NoJail(_) | InspectError::Garbled => {
             ApiError::internal(error)
         }
     }

@@ -63,7 +63,7 @@ pub(super) async fn register(
         return Err(ApiError::dry_run());
     }
     let id = Id::new(Kind::Image).to_string();
-    let (info, digest) = look::into(app, &id, &disk, own_encryption.as_ref()).await?;
+    let info = look::into(app, &disk, own_encryption.as_ref()).await?;
     let boot_mode = boot_mode::registered(asked_mode, &info)?;
     let config = app.config.clone();
     app.store
@@ -80,7 +80,7 @@ pub(super) async fn register(
                 description: request.description,
                 state: AVAILABLE.to_owned(),
                 size: disk.size,
-                digest,
+                digest: disk.digest,
                 snapshot: disk.name,
                 encryption: own_encryption,
                 devices,

@@ -45,7 +45,7 @@ pub(super) async fn describe(
         "disableApiTermination" => told.disable_api_termination = is(row.disable_api_termination),
         "ebsOptimized" => told.ebs_optimized = is(false),
         "enaSupport" => told.ena_support = is(false),
-        // No instance has them.
+        // No instance has any of them.
         "kernel" | "productCodes" | "ramdisk" | "sriovNetSupport" => {}
         "blockDeviceMapping" => {
             let state = app.state();

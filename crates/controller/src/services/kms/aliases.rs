@@ -4,7 +4,7 @@ use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 use serde_json::json;
 
-use super::{by_id, not_found, page, refuse_deletion};
+use super::{by_id, not_found, own, page, refuse_deletion};
 use crate::app::App;
 use crate::keys;
 use crate::state::{KmsAlias, KmsKey, Scope, State};
@@ -45,16 +45,9 @@ fn find<'s>(state: &'s State, scope: &Scope, name: &str) -> Result<&'s KmsAlias,
 
 /// The key that a name is to be given to.
 fn target(app: &App, given: &str) -> Result<String, ApiError> {
-    let state = app.state();
-    let key = by_id(app, &state, given)?;
-    refuse_deletion(key)?;
-    match key.is_managed {
-        false => Ok(key.id.clone()),
-        true => Err(ApiError::new(
-            ErrorCode::NotAuthorizedException,
-            format!("{} is managed by AWS: its name cannot be changed.", key.arn()),
-        )),
-    }
+    let key = own(app, &app.state(), given)?;
+    refuse_deletion(&key)?;
+    Ok(key.id)
 }
 
 pub(super) async fn create(app: &App, request: CreateAliasRequest) -> Result<CreateAliasResponse, ApiError> {

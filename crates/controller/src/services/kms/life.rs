@@ -6,10 +6,11 @@ use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 use serde_json::json;
 
-use super::{by_id, change, not_found, page, refuse_deletion, tags};
+use super::{by_any, change, page, policies, refuse_deletion, tags};
 use crate::app::App;
 use crate::keys;
 use crate::state::{KmsAlias, KmsKey};
+use crate::store::now;
 use crate::views::timestamp;
 
 const USAGE: &str = "ENCRYPT_DECRYPT";
@@ -63,25 +64,24 @@ fn check(request: &CreateKeyRequest) -> Result<(), ApiError> {
     if request.multi_region == Some(true) {
         return unsupported("Keys of several regions are not supported: make one in each.".to_owned());
     }
-    if !request.policy.is_empty() {
-        return unsupported(
-            "Keys have no policies in this version: leave Policy out, and say in IAM policies who may use the key.".to_owned(),
-        );
-    }
     Ok(())
 }
 
 pub(super) async fn create(app: &App, request: CreateKeyRequest) -> Result<CreateKeyResponse, ApiError> {
     check(&request)?;
     let given = tags::checked(&request.tags)?;
-    let (scope, vault) = (app.scope(), Arc::clone(&app.vault));
+    let scope = app.scope();
+    let key = KmsKey {
+        description: request.description,
+        tags: given,
+        policy: Some(request.policy).filter(|policy| !policy.is_empty()),
+        ..keys::new_key(&app.vault, &scope, now())?
+    };
+    if key.policy.is_some() {
+        policies::check(app, &key, request.bypass_policy_lockout_safety_check)?;
+    }
     app.store
         .transact(move |tx| {
-            let key = KmsKey {
-                description: request.description,
-                tags: given,
-                ..keys::new_key(&vault, &scope, tx.now())?
-            };
             tx.audit(json!({ "key": key.arn() }));
             tx.event("kms-key.created", &key.id);
             let key_metadata = Some(tell(&key));
@@ -98,8 +98,7 @@ pub(super) async fn describe(
 ) -> Result<DescribeKeyResponse, ApiError> {
     let (scope, given) = (app.scope(), &request.key_id);
     let (region, account) = (scope.region(), scope.account_id());
-    let arn = |name: &str| format!("arn:aws:kms:{region}:{account}:{name}");
-    let is_own = given == KmsAlias::EBS || *given == arn(KmsAlias::EBS);
+    let is_own = given == KmsAlias::EBS || *given == format!("arn:aws:kms:{region}:{account}:{}", KmsAlias::EBS);
     if is_own && app.state().kms_key(&scope, given).is_none() {
         let (scope, vault) = (scope.clone(), Arc::clone(&app.vault));
         let made = app.store.transact(move |tx| {
@@ -110,13 +109,7 @@ pub(super) async fn describe(
         made.await?;
     }
     let state = app.state();
-    let key = match given.contains("alias/") {
-        false => by_id(app, &state, given)?,
-        true => state.kms_key(&scope, given).ok_or_else(|| {
-            let name = given.rsplit_once(':').map_or(given.as_str(), |(_, name)| name);
-            not_found(format!("Alias {:.400} is not found.", arn(name)))
-        })?,
-    };
+    let key = by_any(app, &state, given)?;
     Ok(DescribeKeyResponse {
         key_metadata: Some(tell(key)),
     })

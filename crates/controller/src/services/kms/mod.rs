@@ -1,8 +1,7 @@
 //! KMS: keys that seal the data keys of volumes, snapshots and images.
 //! <https://docs.aws.amazon.com/kms/latest/APIReference/Welcome.html>
 //!
-//! Not here: key policies and grants (an account's IAM policies say who may use its keys, and no other account may), keys of
-//! other kinds than symmetric ones, imported material, keys of several regions, and calls that encrypt for the caller.
+//! Not here: grants, keys of other kinds than symmetric ones, imported material, and keys of several regions.
 
 use hearth_api::page::{Page, paginate};
 use hearth_api::{ApiError, ErrorCode};
@@ -12,7 +11,9 @@ use crate::app::App;
 use crate::state::{KmsAlias, KmsKey, Scope, State, Tx};
 
 mod aliases;
+mod cryptography;
 mod life;
+mod policies;
 mod rotation;
 mod tags;
 
@@ -36,6 +37,15 @@ serve! { kms_server::Kms as Kms {
     tag_resource(TagResourceRequest) -> TagResourceResponse: tags::tag;
     untag_resource(UntagResourceRequest) -> UntagResourceResponse: tags::untag;
     list_resource_tags(ListResourceTagsRequest) -> ListResourceTagsResponse: tags::list;
+    encrypt(EncryptRequest) -> EncryptResponse: cryptography::encrypt;
+    decrypt(DecryptRequest) -> DecryptResponse: cryptography::decrypt;
+    re_encrypt(ReEncryptRequest) -> ReEncryptResponse: cryptography::re_encrypt;
+    generate_data_key(GenerateDataKeyRequest) -> GenerateDataKeyResponse: cryptography::data_key;
+    generate_data_key_without_plaintext(GenerateDataKeyWithoutPlaintextRequest) -> GenerateDataKeyWithoutPlaintextResponse: cryptography::data_key_without_plaintext;
+    generate_random(GenerateRandomRequest) -> GenerateRandomResponse: cryptography::random;
+    put_key_policy(PutKeyPolicyRequest) -> PutKeyPolicyResponse: policies::put;
+    get_key_policy(GetKeyPolicyRequest) -> GetKeyPolicyResponse: policies::get;
+    list_key_policies(ListKeyPoliciesRequest) -> ListKeyPoliciesResponse: policies::list;
 } }
 
 fn not_found(message: String) -> ApiError {
@@ -45,36 +55,62 @@ fn not_found(message: String) -> ApiError {
 /// The key that a request names by its id or ARN.
 ///
 /// # Errors
-/// `NotFoundException`.
+/// `NotFoundException`; `AccessDeniedException`: there is none with the ARN in another account.
 fn by_id<'s>(app: &App, state: &'s State, given: &str) -> Result<&'s KmsKey, ApiError> {
-    let scope = app.scope();
-    if given.starts_with(KmsAlias::PREFIX) || given.contains(":alias/") {
+    if is_alias(given) {
         return Err(not_found(format!(
             "Invalid keyId '{given:.300}': this call takes the id or the ARN of a key."
         )));
     }
-    let found = state.kms_key(&scope, given);
-    found.ok_or_else(|| {
-        let id = given.rsplit("key/").next().unwrap_or(given);
-        let (region, account) = (scope.region(), scope.account_id());
-        not_found(format!(
-            "Key 'arn:aws:kms:{region}:{account}:key/{id:.300}' does not exist"
-        ))
+    by_any(app, state, given)
+}
+
+fn is_alias(given: &str) -> bool {
+    given.starts_with(KmsAlias::PREFIX) || given.contains(":alias/")
+}
+
+/// The key that a request names by its id, a name, or the ARN of either.
+///
+/// # Errors
+/// As [`by_id`].
+fn by_any<'s>(app: &App, state: &'s State, given: &str) -> Result<&'s KmsKey, ApiError> {
+    let scope = app.scope();
+    let (region, account) = (scope.region(), scope.account_id());
+    state.kms_key(&scope, given).ok_or_else(|| {
+        let arn = |resource: &str| format!("arn:aws:kms:{region}:{account}:{resource:.300}");
+        let own = given.split(':').nth(4).is_none_or(|owner| owner == account);
+        let resource = given.rsplit(':').next().unwrap_or(given);
+        match (own, is_alias(given)) {
+            // Nobody learns which keys there are.
+            (false, _) => ApiError::new(
+                ErrorCode::AccessDenied,
+                format!(
+                    "{given:.400} does not exist in this region, or no resource-based policy allows you to use it."
+                ),
+            ),
+            (true, true) => not_found(format!("Alias {} is not found.", arn(resource))),
+            (true, false) => {
+                let id = resource.rsplit("key/").next().unwrap_or(resource);
+                not_found(format!("Key '{}' does not exist", arn(&format!("key/{id}"))))
+            }
+        }
     })
 }
 
 /// A key that the caller may change.
 ///
 /// # Errors
-/// `NotFoundException`; `AccessDeniedException`: the cloud has made it.
+/// As [`by_id`]. `AccessDeniedException`: the cloud has made it, or it is another account's.
 fn own(app: &App, state: &State, given: &str) -> Result<KmsKey, ApiError> {
     let key = by_id(app, state, given)?;
-    match key.is_managed {
-        false => Ok(key.clone()),
-        true => Err(ApiError::new(
-            ErrorCode::AccessDenied,
-            format!("{} is managed by AWS: it cannot be changed.", key.arn()),
-        )),
+    let refused = |why: &str| {
+        let message = format!("{} {why}: it cannot be changed.", key.arn());
+        Err(ApiError::new(ErrorCode::AccessDenied, message))
+    };
+    match (key.is_managed, key.account_id == app.account()) {
+        (false, true) => Ok(key.clone()),
+        (true, _) => refused("is managed by AWS"),
+        (false, false) => refused("is another account's"),
     }
 }
 

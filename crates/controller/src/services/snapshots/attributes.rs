@@ -35,7 +35,6 @@ pub(super) async fn describe(
                 group: named.group,
             })
             .collect(),
-        // No snapshot has one.
         "productCodes" => Vec::new(),
         "" => return Err(ApiError::missing("Attribute")),
         other => return Err(unknown(other)),
@@ -43,6 +42,8 @@ pub(super) async fn describe(
     Ok(DescribeSnapshotAttributeResult {
         snapshot_id: row.id.clone(),
         create_volume_permissions,
+        // No snapshot has one.
+        product_codes: Vec::new(),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::services::encryption::{self, Asked, Wanted};
 use crate::services::input;
 use crate::state::noun::tell_tags;
-use crate::state::{Encryption, Scope, Snapshot, State, Tags, Tx};
+use crate::state::{Encryption, Noun as _, Scope, Snapshot, State, Tags, Tx};
 
 pub(super) async fn copy(app: &App, request: CopySnapshotRequest) -> Result<CopySnapshotResult, ApiError> {
     let source_id = input::id(Kind::Snapshot, &request.source_snapshot_id, "SourceSnapshotId")?.to_string();
@@ -84,8 +84,7 @@ fn source<'s>(state: &'s State, scope: &Scope, region: &str, id: &str) -> Result
     }
     let account = scope.account_id();
     let is_there = |row: &&Snapshot| {
-        let may_use = row.account_id == account || row.is_public || row.shared_with.contains(account);
-        row.region == region && !row.deleted && may_use
+        row.region == region && !row.deleted && row.is_usable_by(account)
     };
     let found = state.of_anybody::<Snapshot>(id).filter(is_there);
     let row = found.ok_or_else(|| Kind::Snapshot.not_found(&[id]))?;

@@ -26,7 +26,6 @@ pub(super) async fn describe(
         "autoEnableIO" => Some(AttributeBooleanValue {
             value: row.auto_enable_io,
         }),
-        // No volume has one.
         "productCodes" => None,
         "" => return Err(ApiError::missing("Attribute")),
         other => {
@@ -37,6 +36,8 @@ pub(super) async fn describe(
     Ok(DescribeVolumeAttributeResult {
         volume_id: row.id.clone(),
         auto_enable_io,
+        // No volume has one.
+        product_codes: Vec::new(),
     })
 }
 

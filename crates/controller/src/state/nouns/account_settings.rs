@@ -17,7 +17,7 @@ pub struct AccountSettings {
     pub metadata_defaults: MetadataDefaults,
     /// Whether volumes are encrypted that do not ask for it.
     pub ebs_encryption: bool,
-    /// The id of the KMS key of what is encrypted and names none; `None`: [`KmsAlias::EBS`](super::KmsAlias::EBS).
+    /// The KMS key, by its id, or by its ARN if it is another account's, of what is encrypted and names none; `None`: [`KmsAlias::EBS`](super::KmsAlias::EBS).
     pub ebs_key: Option<String>,
 }
 

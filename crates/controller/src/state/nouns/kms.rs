@@ -27,6 +27,9 @@ pub struct KmsKey {
     /// Milliseconds since the epoch.
     pub created_at: i64,
     pub tags: Tags,
+    /// Who may use it, as JSON; `None`: as [`policy_of`](crate::iam::policy_of) says.
+    #[serde(default)]
+    pub policy: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,19 +175,22 @@ impl State {
         self.first_by(&KmsAlias::BY_NAME, &of.key(&[name]))
     }
 
-    /// A key of an account and region, by its id, its ARN, a name or the ARN of one.
+    /// A key of an account and region, by its id, a name, or the ARN of either. Another account's of that region is found by its
+    /// ARN: its policy says who may use it ([`crate::iam`]).
     pub fn kms_key(&self, of: &Scope, given: &str) -> Option<&KmsKey> {
-        let arn = format!("arn:aws:kms:{}:{}:", of.region(), of.account_id());
-        let own = match given.strip_prefix(arn.as_str()) {
-            Some(own) => own.strip_prefix("key/").unwrap_or(own),
-            None => given,
+        let found = |id| {
+            let found = self.of_anybody::<KmsKey>(id);
+            found.filter(|key| key.region == of.region())
         };
-        let id = match own.starts_with(KmsAlias::PREFIX) {
-            true => &self.kms_alias(of, own)?.key_id,
-            false => own,
+        if let Some((_, id)) = given.rsplit_once(":key/") {
+            return found(id).filter(|key| key.arn() == given);
+        }
+        let own = format!("arn:aws:kms:{}:{}:", of.region(), of.account_id());
+        let given = given.strip_prefix(own.as_str()).unwrap_or(given);
+        let id = match given.starts_with(KmsAlias::PREFIX) {
+            true => &self.kms_alias(of, given)?.key_id,
+            false => given,
         };
-        let found = self.of_anybody::<KmsKey>(id)?;
-        let is_own = found.account_id == of.account_id() && found.region == of.region();
-        is_own.then_some(found)
+        found(id).filter(|key| key.account_id == of.account_id())
     }
 }
