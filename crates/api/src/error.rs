@@ -188,6 +188,7 @@ error_codes! {
     LimitExceededException = "LimitExceededException", ResourceExhausted;
     NotAuthorizedException = "NotAuthorizedException", PermissionDenied;
     TagException = "TagException", InvalidArgument;
+    InvalidGrantTokenException = "InvalidGrantTokenException", InvalidArgument;
     InvalidCiphertextException = "InvalidCiphertextException", InvalidArgument;
     IncorrectKeyException = "IncorrectKeyException", InvalidArgument;
     MalformedPolicyDocumentException = "MalformedPolicyDocumentException", InvalidArgument;

@@ -14,7 +14,7 @@ use super::subjects::{self, Asked, Subject};
 use crate::app::App;
 use crate::call::Call;
 use crate::keys::KeyError;
-use crate::state::{KmsKey, State};
+use crate::state::{KmsGrant, KmsKey, State};
 use crate::vault::Vault;
 
 /// Calls that policies are not asked for: nobody is refused, or their services ask themselves.
@@ -23,6 +23,7 @@ const FREE: &[&str] = &[
     "GetAccessKeyInfo",
     "GetCallerIdentity",
     "GetSessionToken",
+    "RetireGrant",
 ];
 
 /// The region of calls that are for none, to policies.
@@ -155,7 +156,8 @@ pub fn denial(
     of: Of,
 ) -> Result<Option<Denial>, ApiError> {
     let key = keys::of_arn(state, &subject.resource);
-    denied(state, call, identity, subject, of, key)
+    let policies = key.map(|key| (keys::documents(state, key, &subject), key.account_id.as_str()));
+    denied(state, call, identity, subject, of, policies)
 }
 
 /// Why what a key's policy says now, or would say, does not let an identity do something with it.
@@ -174,18 +176,40 @@ pub fn denial_by_key(
         resource: key.arn(),
         context: Context::default(),
     };
-    denied(state, call, identity, subject, Of::All, Some(key))
+    let policies = Some((keys::documents(state, key, &subject), key.account_id.as_str()));
+    denied(state, call, identity, subject, Of::All, policies)
 }
 
+/// Why an identity may not retire a grant.
+///
+/// # Errors
+/// As [`denial`].
+pub fn denial_to_retire(
+    state: &State,
+    call: &Call,
+    identity: &Identity<'_>,
+    grant: &KmsGrant,
+) -> Result<Option<Denial>, ApiError> {
+    let key = state.of_anybody::<KmsKey>(&grant.key_id);
+    let subject = Subject {
+        action: "kms:RetireGrant".to_owned(),
+        resource: key.map_or_else(String::new, KmsKey::arn),
+        context: Context::default(),
+    };
+    let policies = Some((vec![keys::of_retiring(grant)], grant.account_id.as_str()));
+    denied(state, call, identity, subject, Of::All, policies)
+}
+
+/// `policies`: of the key that the subject is, and the key's account.
 fn denied(
     state: &State,
     call: &Call,
     identity: &Identity<'_>,
     subject: Subject,
     of: Of,
-    key: Option<&KmsKey>,
+    policies: Option<(Vec<String>, &str)>,
 ) -> Result<Option<Denial>, ApiError> {
-    if key.is_none() && matches!(identity, Identity::Root { .. }) {
+    if policies.is_none() && matches!(identity, Identity::Root { .. }) {
         return Ok(None);
     }
     let mut layers = identity.policies(state)?;
@@ -203,8 +227,8 @@ fn denied(
         resource: &subject.resource,
         context: &context,
     };
-    let (decision, layer) = match key {
-        Some(key) => keys::decide(key, identity, &layers, &request)?,
+    let (decision, layer) = match policies {
+        Some((documents, account)) => keys::decide(&documents, account, identity, &layers, &request)?,
         None => decide_within(&layers, &request),
     };
     let denial = |explicit_deny| Denial {

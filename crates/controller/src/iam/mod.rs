@@ -13,9 +13,9 @@ mod seal;
 pub mod session;
 mod subjects;
 
-pub use authorize::{Authorizer, Denial, Of, denial, denial_by_key};
+pub use authorize::{Authorizer, Denial, Of, denial, denial_by_key, denial_to_retire};
 pub use identity::Identity;
-pub use keys::policy_of;
+pub use keys::{check_grant, policy_of};
 use parsed::parsed;
 pub use seal::open;
 pub use subjects::Subject;

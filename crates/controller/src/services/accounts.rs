@@ -9,7 +9,7 @@ use serde_json::json;
 use super::serve;
 use crate::app::App;
 use crate::state::{
-    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, KmsAlias, KmsKey, Noun as _,
+    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, KmsAlias, KmsGrant, KmsKey, Noun as _,
     Policy, Region, Reservation, Role, SecurityGroup, SecurityGroupRule, State, Subnet, Tx, User, Vpc,
 };
 use crate::store::bootstrap::furnish;
@@ -138,7 +138,7 @@ macro_rules! goes {
 
 goes! {
     ClientToken, Reservation, AccountSettings, AccessKey, InstanceProfile, User, Group, Role, Policy, SecurityGroupRule,
-    SecurityGroup, Subnet, Vpc, KmsAlias, KmsKey,
+    SecurityGroup, Subnet, Vpc, KmsAlias, KmsGrant, KmsKey,
 }
 
 async fn close(app: &App, request: CloseAccountRequest) -> Result<CloseAccountResponse, ApiError> {

@@ -297,5 +297,54 @@ assert guest.decrypt(CiphertextBlob=theirs)["Plaintext"] == b"theirs"
 refused("AccessDeniedException", guest.encrypt, KeyId=arn, Plaintext=b"x")
 put(let(root, "*"))
 refused("AccessDeniedException", guest.decrypt, CiphertextBlob=theirs)
+
+# Grants let somebody in beside the policy, within what they say of the encryption context.
+bound = {"EncryptionContextSubset": {"team": "a"}}
+asked = dict(KeyId=arn, GranteePrincipal=user, Operations=["Encrypt", "Decrypt", "RetireGrant"], Constraints=bound, Name="of-keeper")
+answer = kms.create_grant(**asked)
+grant = answer["GrantId"]
+assert re.fullmatch("[0-9a-f]{64}", grant) and kms.create_grant(**asked)["GrantId"] == grant, "the same again is the same"
+[listed] = kms.list_grants(KeyId=id)["Grants"]
+assert listed["GranteePrincipal"] == user and listed["Operations"] == ["Decrypt", "Encrypt", "RetireGrant"] and listed["KeyId"] == arn, listed
+assert listed["IssuingAccount"] == root and listed["Constraints"]["EncryptionContextSubset"] == {"team": "a"}, listed
+assert keeper.decrypt(CiphertextBlob=blob, EncryptionContext=pairs)["Plaintext"] == b"plain"
+refused("AccessDeniedException", keeper.encrypt, KeyId=id, Plaintext=b"x")
+refused("AccessDeniedException", keeper.generate_data_key, KeyId=id, KeySpec="AES_256", EncryptionContext=pairs)
+exact = kms.create_grant(KeyId=id, GranteePrincipal=user, Operations=["Encrypt"], Constraints={"EncryptionContextEquals": {"x": "1"}})["GrantId"]
+keeper.encrypt(KeyId=id, Plaintext=b"x", EncryptionContext={"x": "1"})
+refused("AccessDeniedException", keeper.encrypt, KeyId=id, Plaintext=b"x", EncryptionContext={"x": "1", "y": "2"})
+assert len(kms.list_grants(KeyId=id, GrantId=exact)["Grants"]) == 1 and kms.list_grants(KeyId=id, GranteePrincipal=root)["Grants"] == []
+pages = kms.get_paginator("list_grants").paginate(KeyId=id, PaginationConfig={"PageSize": 1})
+assert sorted(one["GrantId"] for page in pages for one in page["Grants"]) == sorted([grant, exact])
+kms.revoke_grant(KeyId=id, GrantId=exact)
+refused("AccessDeniedException", keeper.encrypt, KeyId=id, Plaintext=b"x", EncryptionContext={"x": "1"})
+keeper.retire_grant(GrantToken=answer["GrantToken"])
+refused("AccessDeniedException", keeper.decrypt, CiphertextBlob=blob, EncryptionContext=pairs)
+# Of another account, which may make no grants itself.
+tenant_root = f"arn:aws:iam::{tenant_account}:root"
+lent = dict(KeyId=id, GranteePrincipal=tenant_root, RetiringPrincipal=tenant_root, Operations=["Decrypt", "CreateGrant"])
+grant = kms.create_grant(**lent)["GrantId"]
+assert tenant.decrypt(CiphertextBlob=theirs)["Plaintext"] == guest.decrypt(CiphertextBlob=theirs)["Plaintext"] == b"theirs"
+refused("AccessDeniedException", tenant.create_grant, KeyId=arn, GranteePrincipal=tenant_root, Operations=["Decrypt"])
+refused("AccessDeniedException", guest.retire_grant, KeyId=arn, GrantId=grant)
+assert [one["GrantId"] for one in tenant.list_retirable_grants(RetiringPrincipal=tenant_root)["Grants"]] == [grant]
+refused("AccessDeniedException", kms.list_retirable_grants, RetiringPrincipal=tenant_root)
+tenant.retire_grant(KeyId=arn, GrantId=grant)
+refused("AccessDeniedException", tenant.decrypt, CiphertextBlob=theirs)
+for code, call, parameters in [
+    ("ValidationException", kms.create_grant, asked | dict(Operations=["Sign"])),
+    ("ValidationException", kms.create_grant, asked | dict(Operations=[])),
+    ("ValidationException", kms.create_grant, asked | dict(GranteePrincipal="")),
+    ("ValidationException", kms.create_grant, asked | dict(Name="a b")),
+    ("InvalidArnException", kms.create_grant, asked | dict(GranteePrincipal="keeper")),
+    ("InvalidArnException", kms.create_grant, asked | dict(RetiringPrincipal=arn)),
+    ("NotFoundException", kms.create_grant, asked | dict(KeyId=nobody)),
+    ("AccessDeniedException", kms.create_grant, asked | dict(KeyId=managed["KeyId"])),
+    ("NotFoundException", kms.revoke_grant, dict(KeyId=id, GrantId=grant)),
+    ("NotFoundException", kms.retire_grant, dict(KeyId=arn, GrantId=grant)),
+    ("InvalidGrantTokenException", kms.retire_grant, dict(GrantToken="x")),
+    ("ValidationException", kms.retire_grant, dict()),
+]:
+    refused(code, call, **parameters)
 print("FIGURE refusals", refusals)
 print("done")

@@ -1,7 +1,7 @@
 //! KMS: keys that seal the data keys of volumes, snapshots and images.
 //! <https://docs.aws.amazon.com/kms/latest/APIReference/Welcome.html>
 //!
-//! Not here: grants, keys of other kinds than symmetric ones, imported material, and keys of several regions.
+//! Not here: keys of other kinds than symmetric ones, imported material, and keys of several regions.
 
 use hearth_api::page::{Page, paginate};
 use hearth_api::{ApiError, ErrorCode};
@@ -12,6 +12,7 @@ use crate::state::{KmsAlias, KmsKey, Scope, State, Tx};
 
 mod aliases;
 mod cryptography;
+mod grants;
 mod life;
 mod policies;
 mod rotation;
@@ -45,6 +46,11 @@ serve! { kms_server::Kms as Kms {
     generate_random(GenerateRandomRequest) -> GenerateRandomResponse: cryptography::random;
     put_key_policy(PutKeyPolicyRequest) -> PutKeyPolicyResponse: policies::put;
     get_key_policy(GetKeyPolicyRequest) -> GetKeyPolicyResponse: policies::get;
+    create_grant(CreateGrantRequest) -> CreateGrantResponse: grants::create;
+    list_grants(ListGrantsRequest) -> ListGrantsResponse: grants::list;
+    list_retirable_grants(ListRetirableGrantsRequest) -> ListGrantsResponse: grants::list_retirable;
+    revoke_grant(RevokeGrantRequest) -> RevokeGrantResponse: grants::revoke;
+    retire_grant(RetireGrantRequest) -> RetireGrantResponse: grants::retire;
     list_key_policies(ListKeyPoliciesRequest) -> ListKeyPoliciesResponse: policies::list;
 } }
 

@@ -12,6 +12,7 @@ mod incarnations;
 mod instances;
 mod key_pairs;
 mod kms;
+mod kms_grants;
 mod moves;
 mod names;
 mod networks;
@@ -36,6 +37,7 @@ pub use instances::{
 };
 pub use key_pairs::KeyPair;
 pub use kms::{Encryption, KmsAlias, KmsKey, Material};
+pub use kms_grants::{Constraints, KmsGrant};
 pub use moves::{Move, Stage};
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use placement::{DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
@@ -63,6 +65,7 @@ macro_rules! all {
             key_pairs: KeyPair,
             kms_keys: KmsKey,
             kms_aliases: KmsAlias,
+            kms_grants: KmsGrant,
             images: Image,
             reservations: Reservation,
             client_tokens: ClientToken,
