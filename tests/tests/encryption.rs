@@ -50,7 +50,10 @@ async fn what_guests_write_to_encrypted_disks_lies_nowhere_on_the_host_as_they_w
         holds(&on_host(plain), SECRET),
         "what is looked for is not found where it is"
     );
-    assert!(!holds(&on_host(encrypted), SECRET), "an encrypted volume lies plain");
+    assert!(
+        !holds(&on_host(encrypted), SECRET),
+        "an encrypted volume lies plain"
+    );
 
     // A snapshot of it is encrypted, and so is a volume that is made of that.
     let create = format!("create-snapshot --volume-id {encrypted} --query [SnapshotId,Encrypted]");
@@ -96,7 +99,10 @@ async fn what_guests_write_to_encrypted_disks_lies_nowhere_on_the_host_as_they_w
         "describe-instances --instance-ids {two} --query Reservations[0].Instances[0].BlockDeviceMappings[0].Ebs.VolumeId"
     );
     let root = aws.ec2(&root).await.unwrap();
-    assert!(!holds(&on_host(&root), SECRET), "an encrypted root volume lies plain");
+    assert!(
+        !holds(&on_host(&root), SECRET),
+        "an encrypted root volume lies plain"
+    );
     let create = format!("create-image --no-reboot --instance-id {two} --name made --query ImageId");
     let image = aws.ec2(&create).await.unwrap();
     let available = format!("wait image-available --image-ids {image}");

@@ -102,8 +102,14 @@ async fn what_was_written_on_one_host_is_read_on_another() {
     let written = digest(&guest, disk).await;
     // The root volume is plain.
     let on_first = cloud.path("agent/volumes");
-    assert!(holds(&on_first, SECRET), "what is looked for is not found where it is");
-    assert!(!holds(&on_first.join(&volume), SECRET), "an encrypted volume lies plain");
+    assert!(
+        holds(&on_first, SECRET),
+        "what is looked for is not found where it is"
+    );
+    assert!(
+        !holds(&on_first.join(&volume), SECRET),
+        "an encrypted volume lies plain"
+    );
     let request = v1::DetachVolumeRequest {
         volume_id: volume.clone(),
         ..Default::default()

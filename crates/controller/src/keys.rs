@@ -24,7 +24,9 @@ pub type Opened = Zeroizing<[u8; DataKey::LENGTH]>;
 /// Why a KMS key does not open a data key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("The KMS key {0} is not there: it was deleted, or is in another region, or its policy does not let you use it.")]
+    #[error(
+        "The KMS key {0} is not there: it was deleted, or is in another region, or its policy does not let you use it."
+    )]
     Gone(String),
     #[error("The KMS key {arn} is {state}, and cannot be used: {remedy}.")]
     State {

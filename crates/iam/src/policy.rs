@@ -88,7 +88,11 @@ impl Policy {
 }
 
 fn check_size(kind: Kind, json: &str) -> Result<(), Malformed> {
-    let characters = || json.chars().filter(|character| !character.is_whitespace()).count();
+    let characters = || {
+        json.chars()
+            .filter(|character| !character.is_whitespace())
+            .count()
+    };
     match kind {
         Kind::Key if json.len() > LARGEST_KEY_POLICY => Err(Malformed::new(format!(
             "Key policies have at most {LARGEST_KEY_POLICY} bytes."

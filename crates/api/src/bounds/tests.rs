@@ -118,7 +118,11 @@ fn maps_are_bounded_with_their_names_and_values() {
             .collect(),
         ..Default::default()
     };
-    check("hearth.v1.EncryptRequest", &encrypt(64, 2048, 2048).encode_to_vec()).unwrap();
+    check(
+        "hearth.v1.EncryptRequest",
+        &encrypt(64, 2048, 2048).encode_to_vec(),
+    )
+    .unwrap();
     let refused = |request| refused(&request);
     assert!(refused(encrypt(65, 2, 1)).ends_with("has more than 64 elements."));
     assert!(refused(encrypt(1, 2049, 1)).ends_with("encryption_context.key is longer than 2048."));

@@ -8,9 +8,9 @@ use hearth_iam::{Context, Decision, Layer, Request, decide_within};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, keys};
 use super::seal::{Sealed, seal};
 use super::subjects::{self, Asked, Subject};
+use super::{Identity, keys};
 use crate::app::App;
 use crate::call::Call;
 use crate::keys::KeyError;

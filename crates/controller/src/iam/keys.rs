@@ -165,8 +165,7 @@ pub(super) fn decide(
     let policies = documents.iter().map(|document| parsed(Kind::Key, document));
     let policies: Result<Vec<Arc<Policy>>, Malformed> = policies.collect();
     let policies = policies.map_err(|error| ApiError::internal(&error))?;
-    let trust =
-        identity.trusted(|principal| trusts(policies.iter().map(AsRef::as_ref), principal, request));
+    let trust = identity.trusted(|principal| trusts(policies.iter().map(AsRef::as_ref), principal, request));
     let allowed = (Decision::Allowed, Layer::Identity);
     let own = || match identity {
         // Its own account lets it do everything.

@@ -9,8 +9,9 @@ use serde_json::json;
 use super::serve;
 use crate::app::App;
 use crate::state::{
-    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, KmsAlias, KmsGrant, KmsKey, Noun as _,
-    Policy, Region, Reservation, Role, SecurityGroup, SecurityGroupRule, State, Subnet, Tx, User, Vpc,
+    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, KmsAlias, KmsGrant, KmsKey,
+    Noun as _, Policy, Region, Reservation, Role, SecurityGroup, SecurityGroupRule, State, Subnet, Tx, User,
+    Vpc,
 };
 use crate::store::bootstrap::furnish;
 use crate::views::timestamp;

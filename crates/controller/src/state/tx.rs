@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use crate::call::{Call, Caller};
 
-use super::{Amounts, Bound, Concern, Held, Row, State, TAGS, Taken, concern};
+use super::{Amounts, Bound, Concern, Held, Row, Scope, State, TAGS, Taken, concern};
 
 /// Something that happened to a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -256,6 +256,12 @@ impl<'s> Tx<'s> {
         change(&mut object);
         self.put(object);
         true
+    }
+
+    /// From here on the transaction changes what an account has in a region, whoever calls: for what one account lets another do.
+    /// Whether it does was asked before.
+    pub fn act_for(&mut self, scope: Scope) {
+        self.state.set_scope(Some(scope));
     }
 
     /// Removes an object, and those that go with it; answers whether there was one.

@@ -325,11 +325,20 @@ tenant_root = f"arn:aws:iam::{tenant_account}:root"
 lent = dict(KeyId=id, GranteePrincipal=tenant_root, RetiringPrincipal=tenant_root, Operations=["Decrypt", "CreateGrant"])
 grant = kms.create_grant(**lent)["GrantId"]
 assert tenant.decrypt(CiphertextBlob=theirs)["Plaintext"] == guest.decrypt(CiphertextBlob=theirs)["Plaintext"] == b"theirs"
-refused("AccessDeniedException", tenant.create_grant, KeyId=arn, GranteePrincipal=tenant_root, Operations=["Decrypt"])
+lend = dict(KeyId=arn, GranteePrincipal=tenant_root, Operations=["Encrypt"])
+refused("AccessDeniedException", tenant.create_grant, **lend)
 refused("AccessDeniedException", guest.retire_grant, KeyId=arn, GrantId=grant)
 assert [one["GrantId"] for one in tenant.list_retirable_grants(RetiringPrincipal=tenant_root)["Grants"]] == [grant]
 refused("AccessDeniedException", kms.list_retirable_grants, RetiringPrincipal=tenant_root)
 tenant.retire_grant(KeyId=arn, GrantId=grant)
+# Unless the policy lets it.
+put(let(root, "*"), let(tenant_root, "CreateGrant", "RevokeGrant", "ListGrants"))
+lent = tenant.create_grant(**lend)["GrantId"]
+assert [one["GrantId"] for one in tenant.list_grants(KeyId=arn)["Grants"]] == [lent]
+tenant.encrypt(KeyId=arn, Plaintext=b"x")
+tenant.revoke_grant(KeyId=arn, GrantId=lent)
+refused("AccessDeniedException", tenant.encrypt, KeyId=arn, Plaintext=b"x")
+put(let(root, "*"))
 refused("AccessDeniedException", tenant.decrypt, CiphertextBlob=theirs)
 for code, call, parameters in [
     ("ValidationException", kms.create_grant, asked | dict(Operations=["Sign"])),
@@ -337,6 +346,9 @@ for code, call, parameters in [
     ("ValidationException", kms.create_grant, asked | dict(GranteePrincipal="")),
     ("ValidationException", kms.create_grant, asked | dict(Name="a b")),
     ("InvalidArnException", kms.create_grant, asked | dict(GranteePrincipal="keeper")),
+    ("InvalidArnException", kms.create_grant, asked | dict(GranteePrincipal="*")),
+    ("InvalidArnException", kms.create_grant, asked | dict(GranteePrincipal=account)),
+    ("ValidationException", kms.create_grant, asked | dict(Constraints=bound | {"EncryptionContextEquals": {"a": "b"}})),
     ("InvalidArnException", kms.create_grant, asked | dict(RetiringPrincipal=arn)),
     ("NotFoundException", kms.create_grant, asked | dict(KeyId=nobody)),
     ("AccessDeniedException", kms.create_grant, asked | dict(KeyId=managed["KeyId"])),

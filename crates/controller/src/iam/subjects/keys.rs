@@ -216,7 +216,9 @@ impl Asked<'_> {
     /// The ARN of the key that has encrypted what a request brings.
     fn encrypted_by(&self) -> Option<String> {
         let blob = bytes(self.message, "ciphertext_blob")?;
-        let key = self.state.of_anybody::<KmsKey>(&Ciphertext::read(&blob)?.key_id)?;
+        let key = self
+            .state
+            .of_anybody::<KmsKey>(&Ciphertext::read(&blob)?.key_id)?;
         Some(key.arn())
     }
 

@@ -277,8 +277,9 @@ pub(super) fn not_bootable(error: &InspectError) -> ApiError {
                 ),
             )
         }
-        InspectError::Io { .. } | InspectError::Repository(_) | InspectError::NoJail(_) | InspectError::Garbled => {
-            ApiError::internal(error)
-        }
+        InspectError::Io { .. }
+        | InspectError::Repository(_)
+        | InspectError::NoJail(_)
+        | InspectError::Garbled => ApiError::internal(error),
     }
 }

@@ -15,7 +15,9 @@ use crate::services::image_disks::limits;
 use crate::services::snapshots::copy::{copied, wanted};
 use crate::services::{client_tokens, input};
 use crate::state::noun::keep_tags;
-use crate::state::{AVAILABLE, ClientToken, Image, ImageSource, Noun as _, PENDING, Scope, Snapshot, State, Tags};
+use crate::state::{
+    AVAILABLE, ClientToken, Image, ImageSource, Noun as _, PENDING, Scope, Snapshot, State, Tags,
+};
 
 const ACTION: &str = "CopyImage";
 
@@ -134,9 +136,7 @@ fn source<'s>(state: &'s State, scope: &Scope, region: &str, id: &str) -> Result
         return Err(ApiError::invalid_value("SourceRegion", region, expected));
     }
     let account = scope.account_id();
-    let is_there = |row: &&Image| {
-        row.region == region && row.is_registered() && row.is_usable_by(account)
-    };
+    let is_there = |row: &&Image| row.region == region && row.is_registered() && row.is_usable_by(account);
     let found = state.of_anybody::<Image>(id).filter(is_there);
     let row = found.ok_or_else(|| Kind::Image.not_found(&[id]))?;
     match row.is_available() {

@@ -13,7 +13,7 @@ use super::{by_id, found, not_found, page, refuse_unusable};
 use crate::app::App;
 use crate::call::Call;
 use crate::iam::{self, Identity};
-use crate::state::{Constraints, KmsGrant, KmsKey, State, key};
+use crate::state::{Constraints, KmsGrant, KmsKey, Scope, State, key};
 use crate::views::timestamp;
 
 /// What grants of symmetric keys let somebody do.
@@ -77,13 +77,24 @@ fn asked(app: &App, request: &CreateGrantRequest, of: &KmsKey) -> Result<KmsGran
         token: hex::encode(rand::random::<[u8; 32]>()),
         created_at: crate::store::now(),
     };
-    iam::check_grant(&grant).map_err(|error| {
-        ApiError::new(
+    let constraints = &grant.constraints;
+    if !constraints.subset.is_empty() && !constraints.equals.is_empty() {
+        return Err(wrong(
+            "Constraints have EncryptionContextSubset or EncryptionContextEquals, and not both.",
+        ));
+    }
+    // Not everybody, as policies name by `*`.
+    let named = [&grant.grantee, &grant.retiring];
+    let is_named = named
+        .iter()
+        .all(|named| named.is_empty() || named.starts_with("arn:"));
+    match is_named && iam::check_grant(&grant).is_ok() {
+        true => Ok(grant),
+        false => Err(ApiError::new(
             ErrorCode::InvalidArnException,
-            format!("GranteePrincipal and RetiringPrincipal are the ARNs of users, roles, sessions or accounts: {error}"),
-        )
-    })?;
-    Ok(grant)
+            "GranteePrincipal and RetiringPrincipal are the ARNs of users, roles, sessions of roles, or roots of accounts.",
+        )),
+    }
 }
 
 /// Whether a grant is what another one is but for what is random.
@@ -118,6 +129,8 @@ pub(super) async fn create(app: &App, request: CreateGrantRequest) -> Result<Cre
     let scope = app.scope();
     app.store
         .transact(move |tx| {
+            // The key may be another account's.
+            tx.act_for(Scope::new(&grant.account_id, &grant.region));
             refuse_unusable(&found(tx, &scope, &of)?)?;
             let named = Some(key(&[&grant.key_id, &grant.name])).filter(|_| !grant.name.is_empty());
             let before = named.and_then(|named| {
@@ -200,7 +213,9 @@ pub(super) async fn list_retirable(
         return Err(ApiError::new(ErrorCode::AccessDenied, message));
     }
     let state = app.state();
-    let wanted = state.all::<KmsGrant>().filter(|grant| grant.retiring == *retiring);
+    let wanted = state
+        .all::<KmsGrant>()
+        .filter(|grant| grant.retiring == *retiring);
     listed(&state, wanted, request.limit, &request.marker)
 }
 
@@ -210,10 +225,14 @@ fn no_grant(id: &str) -> ApiError {
 
 async fn remove(app: &App, grant: &KmsGrant, how: &'static str) -> Result<(), ApiError> {
     let (id, of) = (grant.id.clone(), grant.key_id.clone());
+    let scope = Scope::new(&grant.account_id, &grant.region);
     app.store
         .transact(move |tx| {
-            tx.audit(json!({ how: id, "key": of }));
-            tx.remove::<KmsGrant>(&id);
+            tx.act_for(scope);
+            match tx.remove::<KmsGrant>(&id) {
+                true => tx.audit(json!({ how: id, "key": of })),
+                false => return Err(no_grant(&id)),
+            }
             Ok(())
         })
         .await

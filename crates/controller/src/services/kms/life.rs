@@ -98,7 +98,8 @@ pub(super) async fn describe(
 ) -> Result<DescribeKeyResponse, ApiError> {
     let (scope, given) = (app.scope(), &request.key_id);
     let (region, account) = (scope.region(), scope.account_id());
-    let is_own = given == KmsAlias::EBS || *given == format!("arn:aws:kms:{region}:{account}:{}", KmsAlias::EBS);
+    let is_own =
+        given == KmsAlias::EBS || *given == format!("arn:aws:kms:{region}:{account}:{}", KmsAlias::EBS);
     if is_own && app.state().kms_key(&scope, given).is_none() {
         let (scope, vault) = (scope.clone(), Arc::clone(&app.vault));
         let made = app.store.transact(move |tx| {

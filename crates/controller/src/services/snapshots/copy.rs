@@ -83,9 +83,7 @@ fn source<'s>(state: &'s State, scope: &Scope, region: &str, id: &str) -> Result
         return Err(ApiError::invalid_value("SourceRegion", region, expected));
     }
     let account = scope.account_id();
-    let is_there = |row: &&Snapshot| {
-        row.region == region && !row.deleted && row.is_usable_by(account)
-    };
+    let is_there = |row: &&Snapshot| row.region == region && !row.deleted && row.is_usable_by(account);
     let found = state.of_anybody::<Snapshot>(id).filter(is_there);
     let row = found.ok_or_else(|| Kind::Snapshot.not_found(&[id]))?;
     super::check_completed(row)?;

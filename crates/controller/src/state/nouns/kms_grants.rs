@@ -20,7 +20,7 @@ pub struct KmsGrant {
     pub key_id: String,
     /// Empty: it has none.
     pub name: String,
-    /// An ARN, or an account's number.
+    /// An ARN.
     pub grantee: String,
     /// Who may retire it, as the grantee is named; empty: its grantee, if that is one of its operations, and the key's account.
     pub retiring: String,
@@ -53,9 +53,9 @@ impl KmsGrant {
         named.map(|name| key(&[&g.key_id, name])).into_iter().collect()
     });
 
-    /// The account of somebody whom an ARN or a number names.
-    fn account_of(named: &str) -> &str {
-        named.split(':').nth(4).unwrap_or(named)
+    /// The account of somebody whom an ARN names.
+    fn account_of(arn: &str) -> &str {
+        arn.split(':').nth(4).unwrap_or_default()
     }
 }
 
@@ -79,7 +79,9 @@ impl Noun for KmsGrant {
 
     /// Whom it is for sees it.
     fn is_shared_with(&self, account_id: &str) -> bool {
-        [&self.grantee, &self.retiring].map(|named| Self::account_of(named)).contains(&account_id)
+        [&self.grantee, &self.retiring]
+            .map(|named| Self::account_of(named))
+            .contains(&account_id)
     }
 
     regional!();
