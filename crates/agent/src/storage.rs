@@ -1,7 +1,6 @@
 //! What lies on the host's disk, for the operator who asks.
 
 use std::io;
-use std::path::Path;
 
 use hearth_api::agent::{StorageReport, StorageRequest, VolumeStorage};
 use hearth_block::Overlay;

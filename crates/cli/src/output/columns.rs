@@ -197,3 +197,43 @@ fn traffic(of: &Value) -> String {
         (protocol, Some(from), Some(to)) => format!("{protocol} {from}-{to}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn all_columns_are_expressions() {
+        for (operation, list, columns) in SHOWN {
+            let compiled = RUNTIME.compile(&format!("{list}[].{columns}"));
+            assert!(compiled.is_ok(), "{operation}: {:?}", compiled.err());
+        }
+    }
+
+    #[test]
+    fn storage_is_told_in_units_for_people() {
+        let silent = json!({"HostStorage": [
+            {"HostId": "h-1", "PromisedBytes": 1_610_612_736_u64, "CapacityBytes": 0, "VolumeCount": 3,
+             "StatusMessage": "its host is not connected"}]});
+        let told = table("ListHostStorage", &silent);
+        for word in ["h-1", "1.50 GiB", "0 B", "its host is not connected"] {
+            assert!(told.contains(word), "{word} in\n{told}");
+        }
+        let repository = json!({"Place": "/srv/disks", "DiskCount": 2, "StoredBytes": 1024});
+        let scrub = json!({"State": "running", "Progress": "42%"});
+        for (scrub, expected) in [(scrub, "running, 42%"), (Value::Null, "/srv/disks")] {
+            let told = table(
+                "DescribeStorage",
+                &json!({"Repository": repository, "Scrub": scrub}),
+            );
+            assert!(told.contains(expected) && told.contains("1.00 KiB"), "{told}");
+            assert!(!told.contains("RepositoryStorage"), "{told}");
+        }
+        let disk =
+            json!({"DiskName": "snap-1", "SnapshotIds": ["snap-2"], "ImageIds": ["ami-1"], "FreedBytes": 1});
+        let told = table("ListDiskStorage", &json!({"DiskStorage": [disk]}));
+        assert!(told.contains("snap-2, ami-1"), "{told}");
+    }
+}

@@ -1,12 +1,7 @@
 //! What lies where, for the operator: on hosts, and in the repository.
 
 use hearth_api::ApiError;
-use hearth_api::v1::{
-    DescribeStorageRequest, DescribeStorageResponse, ListDiskStorageRequest, ListDiskStorageResponse,
-    ListHostStorageRequest, ListHostStorageResponse, ListStorageDamagesRequest, ListStorageDamagesResponse,
-    ListVolumeStorageRequest, ListVolumeStorageResponse, RepositoryStorage, ScrubStorageRequest,
-    ScrubStorageResponse,
-};
+use hearth_api::v1::{DescribeStorageRequest, DescribeStorageResponse, RepositoryStorage};
 
 use super::serve;
 use crate::app::App;
