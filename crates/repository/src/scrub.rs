@@ -85,7 +85,9 @@ impl Repository {
                 let mut checks = std::pin::pin!(checks);
                 let mut checked = Vec::new();
                 while let Some((name, check)) = checks.next().await {
-                    scrubbed.objects += u64::from(sound.insert(name));
+                    // What is damaged is read for each snapshot, and counts once.
+                    let is_new = sound.insert(name) && !damages.contains_key(&name);
+                    scrubbed.objects += u64::from(is_new);
                     tell(scrubbed.objects);
                     checked.push((name, check?));
                 }
