@@ -584,8 +584,8 @@ async fn what_was_deleted_during_a_scrub_is_no_damage_and_all_that_need_a_damage
         (damage.repaired, named),
         (true, vec!["snap-1", "snap-1-own", "snap-2"])
     );
-    assert_eq!(scrubbed.objects, of);
-    assert_eq!(last.into_inner(), of);
+    assert!(scrubbed.objects <= of, "{} of {of}", scrubbed.objects);
+    assert_eq!(last.into_inner(), scrubbed.objects);
 }
 
 /// What a survey says of each snapshot is what its deletion and a collection do.
