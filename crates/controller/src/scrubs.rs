@@ -230,7 +230,7 @@ mod tests {
             object: format!("chunks/{number:06}"),
             reason: "it is not there".to_owned(),
             snapshots: (0..100).map(|of| format!("snap-{of:03}")).collect(),
-            repaired: number % 2 == 0,
+            repaired: number.is_multiple_of(2),
         };
         let scrubbed = Scrubbed {
             objects: 5000,
