@@ -4,7 +4,8 @@
 //! - Memory: the machine's total less a reserve for the host itself. Never overcommitted.
 //! - Disk: what is free on the data directory's file system plus what volumes have already taken of it, times the
 //!   overcommit. Claims are by a volume's full size though volumes are sparse: without overcommit a host that is filled to
-//!   its capacity can still hold every byte that its guests may write. With it, a host whose file system is nearly full
+//!   its capacity can still hold every byte that its guests may write, but for what bases and snapshots that are being stored
+//!   take later: their room is not kept free, and what they take is not offered any more. With it, a host whose file system is nearly full
 //!   ([`FULL`]) offers nothing more.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -34,7 +35,7 @@ pub fn measure(dir: &DataDir, reserve: Reserve) -> std::io::Result<Capacity> {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
     let total_mib = total_memory_kib()? / 1024;
     let disk = rustix::fs::statvfs(dir.root())?;
-    let taken = allocated(&dir.volumes());
+    let taken = taken(&dir.volumes());
     let disk_bytes = offered(&disk, taken, reserve.disk_overcommit);
     Ok(Capacity {
         vcpus: cpus.saturating_mul(reserve.vcpu_overcommit),
@@ -64,8 +65,24 @@ fn total_memory_kib() -> std::io::Result<u64> {
         .ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemTotal"))
 }
 
+/// Bytes that volumes take as such: without what is kept for their snapshots while these are stored, which no size of a volume
+/// promises.
+fn taken(volumes: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(volumes) else {
+        return 0;
+    };
+    let files = entries
+        .flatten()
+        .filter_map(|volume| std::fs::read_dir(volume.path()).ok());
+    let blocks = files.flatten().flatten().filter_map(|file| {
+        let meta = file.metadata().ok()?;
+        meta.is_file().then(|| meta.blocks())
+    });
+    blocks.sum::<u64>() * 512
+}
+
 /// Bytes that the files below `path` take of the disk. What vanishes meanwhile counts as nothing.
-fn allocated(path: &Path) -> u64 {
+pub fn allocated(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else {
         return 0;
     };
@@ -82,6 +99,20 @@ fn allocated(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_for_snapshots_is_no_room_for_volumes() {
+        let root = tempfile::tempdir().unwrap();
+        let point = root.path().join("vol-1/snap-1");
+        std::fs::create_dir_all(&point).unwrap();
+        std::fs::write(root.path().join("vol-1/data"), vec![1; 1 << 20]).unwrap();
+        let own = taken(root.path());
+        assert!((1 << 20..2 << 20).contains(&own), "{own}");
+        std::fs::write(point.join("frozen"), vec![1; 4 << 20]).unwrap();
+        assert_eq!(taken(root.path()), own);
+        assert!(allocated(root.path()) >= own + (4 << 20));
+        assert_eq!(taken(&root.path().join("none")), 0);
+    }
 
     #[test]
     fn a_host_with_overcommit_takes_nothing_more_when_its_disk_is_nearly_full() {

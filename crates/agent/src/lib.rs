@@ -36,6 +36,7 @@ pub mod record;
 pub mod roles;
 mod session;
 mod snapshots;
+pub mod storage;
 pub mod store;
 pub mod supervisor;
 mod unix;

@@ -133,6 +133,26 @@ impl<'a> Tracked<'a> {
         Ok(found)
     }
 
+    /// Bytes, of a volume of `size`, that the next snapshot has to say; `None`: it is not known what was written since the last,
+    /// and all that was ever written counts.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn written(&self, size: u64) -> Result<Option<u64>, VolumeError> {
+        let mut path = self.path.join(DIRTY);
+        for id in self.snapshots()? {
+            if self.state(&id)? == State::Frozen {
+                path = self.file(&id, DIRTY);
+            }
+        }
+        if self.about(&path)?.is_none_or(|about| about.boot != self.boot) {
+            return Ok(None);
+        }
+        let units = dirty::count(&open_file(&path, false)?, size);
+        let units = units.map_err(|source| io_error("reading", &path, source))?;
+        Ok(Some(units.saturating_mul(UNIT).min(size)))
+    }
+
     /// What a dirty map says of itself; of none, nothing.
     fn about(&self, path: &Path) -> Result<Option<About>, VolumeError> {
         match File::open(path) {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
-use hearth_api::agent::{AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello, KeyTaken};
+use hearth_api::agent::{
+    AgentMessage, Capacity, ConsoleOutput, ConsoleRequest, Hello, KeyTaken, StorageReport, StorageRequest,
+};
 use hearth_api::fence::is_forgotten;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -26,6 +28,7 @@ use crate::identity::{self, Identity, IdentityError, TlsError, Validity};
 use crate::link::{client, leader};
 use crate::networks::Metadata;
 use crate::paths::DataDir;
+use crate::storage;
 use crate::supervisor::News;
 
 pub struct Session {
@@ -245,6 +248,14 @@ impl Session {
                             tokio::spawn(async move { up.send(message(taken)).await });
                             None
                         }
+                        Some(Down::StorageRequest(request)) => {
+                            let (session, up) = (Arc::clone(self), up.clone());
+                            tokio::spawn(async move {
+                                let report = session.storage(request).await;
+                                let _ = up.send(message(Up::StorageReport(report))).await;
+                            });
+                            None
+                        }
                         Some(Down::Endpoints(told)) => {
                             self.learn(told.endpoints).await;
                             None
@@ -282,6 +293,18 @@ impl Session {
         measured
             .unwrap_or_else(|_| Err(std::io::Error::other("the worker ended")))
             .map_err(SessionError::Capacity)
+    }
+
+    async fn storage(&self, request: StorageRequest) -> StorageReport {
+        let request_id = request.request_id;
+        let (dir, reserve) = (self.dir.clone(), self.reserve);
+        let told = tokio::task::spawn_blocking(move || storage::report(&dir, reserve, &request)).await;
+        told.unwrap_or_else(|_| Err(std::io::Error::other("the worker ended")))
+            .unwrap_or_else(|error| StorageReport {
+                request_id,
+                error: format!("looking at the disk: {error}"),
+                ..StorageReport::default()
+            })
     }
 
     async fn console(&self, request: ConsoleRequest) -> ConsoleOutput {

@@ -1,4 +1,4 @@
-//! Uploading a disk image: only what is not zero travels.
+//! Uploading a disk image: only what is not zero travels, and what travelled in an upload that was cut off does not again.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use hearth_api::Client;
 use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
-use hearth_api::v1::{UploadImageRequest, UploadImageResponse};
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use hearth_api::v1::{GetImageUploadRequest, UploadImageRequest, UploadImageResponse};
+use hearth_image::disk_digest;
+use indicatif::{BinaryBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
@@ -67,6 +68,29 @@ impl DiskImage {
         self.size.try_into().unwrap_or(i64::MAX)
     }
 
+    /// How many bytes the service has of an upload that was cut off, if they are those of this file. Where it does not say, or the
+    /// file does not, the upload begins anew.
+    async fn received(&self, client: &mut Client, parameters: &Parameters) -> u64 {
+        let request = GetImageUploadRequest {
+            name: parameters.name.clone(),
+            size: parameters.size,
+        };
+        let kept = client.image_disks.get_image_upload(request).await;
+        let (Ok(kept), Ok(file)) = (kept, self.file.try_clone()) else {
+            return 0;
+        };
+        let kept = kept.into_inner();
+        let received = kept.received_bytes.unsigned_abs();
+        if !(1..=self.size).contains(&received) {
+            return 0;
+        }
+        let own = tokio::task::spawn_blocking(move || disk_digest(&file, received)).await;
+        match own {
+            Ok(Ok(own)) if own == kept.digest => received,
+            _ => 0,
+        }
+    }
+
     /// Sends the image, and answers what the service did.
     ///
     /// # Errors
@@ -74,8 +98,13 @@ impl DiskImage {
     pub(crate) async fn upload(
         self,
         client: &mut Client,
-        parameters: Parameters,
+        mut parameters: Parameters,
     ) -> Result<Result<Response<UploadImageResponse>, Status>, CliError> {
+        let begin = match parameters.dry_run {
+            true => 0,
+            false => self.received(client, &parameters).await,
+        };
+        parameters.resume_at = begin.try_into().unwrap_or(0);
         let (sender, receiver) = mpsc::channel(AHEAD);
         // While a sender lives the stream does not end, and only a stream that ended can be taken for a whole image.
         let keep_open = sender.clone();
@@ -91,7 +120,11 @@ impl DiskImage {
                 return Ok(());
             }
             let progress = progress("uploading", self.size);
-            chunks(&self.file, self.size, SILENCE, |offset, data| {
+            if begin > 0 {
+                let begin = BinaryBytes(begin);
+                progress.println(format!("going on with the upload that was cut off at {begin}"));
+            }
+            chunks(&self.file, begin, self.size, SILENCE, |offset, data| {
                 progress.set_position(offset);
                 send(Part::Chunk(Chunk {
                     offset: offset.try_into().unwrap_or(i64::MAX),
@@ -118,15 +151,16 @@ impl DiskImage {
     }
 }
 
-/// Reads all chunks that are not zero, in the order of their offsets, until `emit` answers false. Emits an empty chunk
-/// after each `silence` of zeros.
+/// Reads all chunks from `begin` on that are not zero, in the order of their offsets, until `emit` answers false. Emits an empty
+/// chunk after each `silence` of zeros.
 fn chunks(
     file: &File,
+    begin: u64,
     size: u64,
     silence: Duration,
     mut emit: impl FnMut(u64, Vec<u8>) -> bool,
 ) -> io::Result<()> {
-    let mut offset = 0;
+    let mut offset = begin;
     let mut emitted = Instant::now();
     while offset < size {
         let (start, end) = match next_data(file, offset, size)? {
@@ -192,7 +226,7 @@ mod tests {
     fn received(file: &File, size: u64) -> (Vec<u8>, usize) {
         let mut disk = vec![0; size as usize];
         let (mut travelled, mut last) = (0, 0);
-        chunks(file, size, SILENCE, |offset, data| {
+        chunks(file, 0, size, SILENCE, |offset, data| {
             assert!(offset >= last && data.len() as u64 <= CHUNK);
             last = offset + data.len() as u64;
             disk[offset as usize..last as usize].copy_from_slice(&data);
@@ -221,7 +255,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
         let mut emitted = Vec::new();
-        chunks(&file, 4 << 20, Duration::ZERO, |offset, data| {
+        chunks(&file, 0, 4 << 20, Duration::ZERO, |offset, data| {
             assert!(data.is_empty());
             emitted.push(offset);
             true
@@ -234,7 +268,7 @@ mod tests {
     fn a_file_that_shrank_is_an_error() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[1; 100], 0).unwrap();
-        let error = chunks(&file, 200, SILENCE, |_, _| true).unwrap_err();
+        let error = chunks(&file, 0, 200, SILENCE, |_, _| true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 

@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::config::Config;
 use crate::gateway::Sessions;
 use crate::join::Issuer;
-use crate::services::Imports;
+use crate::services::{Imports, Surveys};
 use crate::state::{Scope, State};
 use crate::store::Store;
 use crate::vault::Vault;
@@ -25,6 +25,8 @@ pub struct App {
     /// The disks of images and snapshots.
     pub repository: Repository,
     pub imports: Imports,
+    /// What lies in the repository.
+    pub surveys: Surveys,
     /// Something was stored there that nothing needs: it is to be collected soon.
     pub littered: AtomicBool,
     pub vault: Arc<Vault>,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hearth_api::InstanceState;
 
 use crate::app::App;
+use crate::services::sweep_partial_uploads;
 use crate::state::{
     ClientToken, DEREGISTERED, Image, Instance, Move, Reservation, Snapshot, State, Tx, Volume,
 };
@@ -52,6 +53,11 @@ pub async fn run(app: Arc<App>) {
         }
         if app.littered.swap(false, Ordering::Relaxed) {
             collector.due = Instant::now();
+        }
+        let uploads = app.uploads_dir();
+        let swept = tokio::task::spawn_blocking(move || sweep_partial_uploads(&uploads)).await;
+        if let Ok(Err(error)) = swept {
+            tracing::error!(%error, "removing old uploads that were cut off");
         }
         collector.work(&app).await;
     }

@@ -30,6 +30,7 @@ mod pki;
 pub mod privileges;
 mod reconcile;
 pub mod scheduler;
+mod scrubs;
 mod seal;
 mod server;
 mod services;

@@ -35,7 +35,7 @@ use crate::pki::{self, Authority, CallersTls};
 use crate::store::bootstrap::Layout;
 use crate::store::{self, Standing, Store};
 use crate::views::Cloud;
-use crate::{copies, credentials, janitor, leading, reconcile, services};
+use crate::{copies, credentials, janitor, leading, reconcile, scrubs, services};
 
 /// A dead peer is noticed after about 30 s.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -162,6 +162,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         store,
         repository,
         imports: services::Imports::default(),
+        surveys: services::Surveys::default(),
         littered: AtomicBool::new(false),
         vault: Arc::new(vault),
         sessions: Arc::new(Sessions::default()),
@@ -215,6 +216,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         tokio::spawn(janitor::run(Arc::clone(&app))),
         tokio::spawn(reconcile::run(Arc::clone(&app))),
         tokio::spawn(copies::run(Arc::clone(&app))),
+        tokio::spawn(scrubs::run(Arc::clone(&app))),
         tokio::spawn(leading::run(Arc::clone(&app), layout, term)),
     ];
     if let Some(listener) = ec2_listener {

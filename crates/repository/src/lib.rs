@@ -46,6 +46,7 @@ mod reader;
 mod scrub;
 mod snapshot;
 mod staged;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -59,6 +60,7 @@ pub use place::Place;
 pub use reader::Reader;
 pub use scrub::{Damage, Scrubbed};
 pub use snapshot::Snapshot;
+pub use survey::{Share, Survey, Totals};
 pub use writer::{Writer, Written};
 
 use name::Name;

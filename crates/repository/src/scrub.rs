@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
 use crate::error::Error;
-use crate::name::{Id, Name};
+use crate::name::{Id, Kind, Name};
 use crate::tree::{LEVELS, Node};
 use crate::{AT_ONCE, Repository, codec};
 
@@ -37,6 +37,18 @@ impl Repository {
     /// # Errors
     /// The store fails.
     pub async fn scrub(&self, copy: Option<&Repository>) -> Result<Scrubbed, Error> {
+        self.scrub_telling(copy, |_| {}).await
+    }
+
+    /// As [`Repository::scrub`]; `tell` hears how many objects are read, now and then.
+    ///
+    /// # Errors
+    /// As [`Repository::scrub`].
+    pub async fn scrub_telling(
+        &self,
+        copy: Option<&Repository>,
+        tell: impl Fn(u64),
+    ) -> Result<Scrubbed, Error> {
         let mut scrubbed = Scrubbed::default();
         let mut damages: BTreeMap<Name, Damage> = BTreeMap::new();
         let mut sound: HashSet<Name> = HashSet::new();
@@ -58,17 +70,28 @@ impl Repository {
             // Nodes of each level, then chunks. What was found sound in another snapshot is read for its children alone.
             for depth in (0..=LEVELS).rev() {
                 let names: BTreeSet<Name> = std::mem::take(&mut level);
-                let known = &sound;
+                // Also of what was repaired since another snapshot needed it.
+                for name in &names {
+                    if let Some(damage) = damages.get_mut(name) {
+                        damage.snapshots.insert(snapshot.clone());
+                    }
+                }
                 let checks = names
                     .into_iter()
-                    .filter(|name| depth > 0 || !known.contains(name));
+                    .filter(|name| depth > 0 || !sound.contains(name));
                 let checks = stream::iter(checks.collect::<Vec<_>>())
                     .map(|name| async move { (name, self.check(name, copy).await) })
                     .buffer_unordered(AT_ONCE);
-                let checked: Vec<_> = checks.collect().await;
-                for (name, check) in checked {
-                    let (children, damage) = check?;
-                    scrubbed.objects += u64::from(sound.insert(name));
+                let mut checks = std::pin::pin!(checks);
+                let mut checked = Vec::new();
+                while let Some((name, check)) = checks.next().await {
+                    // What is damaged is read for each snapshot, and counts once.
+                    let is_new = sound.insert(name) && !damages.contains_key(&name);
+                    scrubbed.objects += u64::from(is_new);
+                    tell(scrubbed.objects);
+                    checked.push((name, check?));
+                }
+                for (name, (children, damage)) in checked {
                     let child = |id| {
                         if depth > 1 {
                             Name::node(id)
@@ -86,7 +109,25 @@ impl Repository {
             }
         }
         scrubbed.damages.extend(damages.into_values());
+        // What was deleted meanwhile may have been collected.
+        let left: HashSet<String> = self.snapshots().await?.into_iter().collect();
+        for damage in &mut scrubbed.damages {
+            damage.snapshots.retain(|snapshot| left.contains(snapshot));
+        }
+        scrubbed.damages.retain(|damage| !damage.snapshots.is_empty());
         Ok(scrubbed)
+    }
+
+    /// How many chunks and nodes there are, those that nothing needs included.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn objects(&self) -> Result<u64, Error> {
+        let mut count = 0;
+        for kind in Kind::ALL {
+            count += self.objects.list(kind.room()).await?.len() as u64;
+        }
+        Ok(count)
     }
 
     /// A node's children, and what is wrong with the object.
@@ -115,11 +156,11 @@ impl Repository {
     /// Reads an object, checked against its name, or against its sum if it is encrypted. A chunk has no children.
     async fn children(&self, name: Name) -> Result<Vec<Id>, Error> {
         match name.kind {
-            crate::name::Kind::Chunk => {
+            Kind::Chunk => {
                 let check = move |stored: &Bytes| codec::check_chunk(name.id, stored);
                 self.chunk(name.id, check).await.map(|()| Vec::new())
             }
-            crate::name::Kind::Node => {
+            Kind::Node => {
                 let node = Node::load(&self.objects, name.id).await?;
                 Ok(node.children().iter().map(|(_, id)| *id).collect())
             }

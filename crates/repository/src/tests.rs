@@ -311,6 +311,9 @@ async fn damaged(key: Key) {
             .iter()
             .all(|damage| damage.snapshots.contains("snap-1") && !damage.repaired)
     );
+    let surveyed = repository.survey().await.unwrap();
+    let damage = surveyed.snapshots["snap-1"].damage.as_deref();
+    assert!(damage.is_some_and(|damage| damage.contains(node.path().as_ref())));
     let repaired = repository.scrub(Some(&copy)).await.unwrap();
     assert!(
         repaired.damages.iter().all(|damage| damage.repaired),
@@ -541,4 +544,99 @@ async fn storm(seed: u64) {
     for name in &names {
         assert_eq!(read(&repository, name).await, disks[name], "seed {seed}, {name}");
     }
+}
+
+#[tokio::test]
+async fn what_was_deleted_during_a_scrub_is_no_damage_and_all_that_need_a_damaged_chunk_are_named() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let repository = Repository::in_directory(dir.path()).unwrap();
+    let copy = Repository::in_directory(other.path()).unwrap();
+    let shared = Disk::from([(0, 1), (1, 2)]);
+    write(&copy, None, "snap-1", &shared, 1 << 30).await;
+    for (name, own) in [("snap-1", 3), ("snap-2", 4)] {
+        write(&repository, None, name, &shared, 1 << 30).await;
+        write(
+            &repository,
+            Some(name),
+            &format!("{name}-own"),
+            &Disk::from([(9, own)]),
+            1 << 30,
+        )
+        .await;
+    }
+    let damaged = name::Name::chunk(Id::of_chunk(&chunk(1)));
+    std::fs::write(dir.path().join(damaged.path().as_ref()), b"?").unwrap();
+    let of = repository.objects().await.unwrap();
+    let last = std::sync::atomic::AtomicU64::new(0);
+    let tell = |objects| {
+        last.store(objects, std::sync::atomic::Ordering::Relaxed);
+        // While the first one is read, another goes.
+        let _ = std::fs::remove_file(dir.path().join("snapshots/snap-2-own"));
+        let own = name::Name::chunk(Id::of_chunk(&chunk(4)));
+        let _ = std::fs::remove_file(dir.path().join(own.path().as_ref()));
+    };
+    let scrubbed = repository.scrub_telling(Some(&copy), tell).await.unwrap();
+    let [damage] = scrubbed.damages.as_slice() else {
+        panic!("{scrubbed:?}")
+    };
+    let named: Vec<&str> = damage.snapshots.iter().map(String::as_str).collect();
+    assert_eq!(
+        (damage.repaired, named),
+        (true, vec!["snap-1", "snap-1-own", "snap-2"])
+    );
+    assert!(scrubbed.objects <= of, "{} of {of}", scrubbed.objects);
+    assert_eq!(last.into_inner(), scrubbed.objects);
+}
+
+/// What a survey says of each snapshot is what its deletion and a collection do.
+#[tokio::test]
+async fn a_survey_tells_what_deletions_free() {
+    let repository = in_memory();
+    let mut random = StdRng::seed_from_u64(15);
+    let mut disks: BTreeMap<String, Disk> = BTreeMap::new();
+    for number in 0..24 {
+        let name = format!("snap-{number}");
+        let base = (number % 3 != 0).then(|| format!("snap-{}", random.random_range(0..number)));
+        let mut disk = base.as_ref().map(|base| disks[base].clone()).unwrap_or_default();
+        for _ in 0..random.random_range(0..6) {
+            // Some chunks that others have, and some twice in a disk; far from one another and near.
+            let index =
+                [random.random_range(0..20), random.random_range(0..40) * 511][random.random_range(0..2)];
+            disk.insert(index, random.random_range(1..60));
+        }
+        write(&repository, None, &name, &disk, 16 << 30).await;
+        disks.insert(name, disk);
+    }
+    // Not needed by anybody.
+    write(&repository, None, "snap-gone", &Disk::from([(3, 999)]), 16 << 30).await;
+    repository.delete("snap-gone").await.unwrap();
+    let mut survey = repository.survey().await.unwrap();
+    assert_ne!(survey.totals.unneeded, 0);
+    for (name, disk) in &disks {
+        let share = &survey.snapshots[name];
+        assert_eq!((share.size, share.chunks), (16 << 30, disk.len() as u64));
+        assert!(share.shared <= share.stored && share.damage.is_none());
+        let others = disks.iter().filter(|(other, _)| *other != name);
+        let others: BTreeSet<u64> = others.flat_map(|(_, disk)| disk.values().copied()).collect();
+        let is_shared = disk.values().any(|of| others.contains(of));
+        assert_eq!(share.shared > 0, is_shared, "{name}");
+    }
+    let references: u64 = disks.values().map(|disk| disk.len() as u64).sum();
+    let distinct: BTreeSet<u64> = disks.values().flat_map(|disk| disk.values().copied()).collect();
+    assert_eq!(
+        (survey.totals.references, survey.totals.chunks),
+        (references, distinct.len() as u64)
+    );
+    let collected = repository.collect(|| true).await.unwrap();
+    assert_eq!(collected.removed_bytes, survey.totals.unneeded);
+    for name in disks.keys() {
+        let own = survey.snapshots[name].own;
+        repository.delete(name).await.unwrap();
+        let collected = repository.collect(|| true).await.unwrap();
+        assert_eq!(collected.removed_bytes, own, "{name}");
+        let before = survey.totals.stored;
+        survey = repository.survey().await.unwrap();
+        assert_eq!(survey.totals.stored, before - own);
+    }
+    assert_eq!(survey, Survey::default());
 }

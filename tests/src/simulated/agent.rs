@@ -16,7 +16,7 @@ use hearth_api::agent::control_message::Message as Down;
 use hearth_api::agent::control_plane_client::ControlPlaneClient;
 use hearth_api::agent::{
     AgentMessage, ConsoleOutput, ControlMessage, Hello, Intents, KeyTaken, Observation, SnapshotIntent,
-    SnapshotObservation, snapshot_observation, volume_intent,
+    SnapshotObservation, StorageReport, snapshot_observation, volume_intent,
 };
 use hearth_api::deltas;
 use hearth_api::join::JoinToken;
@@ -166,6 +166,14 @@ impl Agent {
                     error: String::new(),
                 };
                 Ok(up.send(message(Up::ConsoleOutput(output))).await?)
+            }
+            Some(Down::StorageRequest(request)) => {
+                let report = StorageReport {
+                    request_id: request.request_id,
+                    error: "a simulated host has no disk".to_owned(),
+                    ..StorageReport::default()
+                };
+                Ok(up.send(message(Up::StorageReport(report))).await?)
             }
             Some(Down::SshPublicKey(key)) => {
                 let taken = KeyTaken {

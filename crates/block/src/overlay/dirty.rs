@@ -111,6 +111,16 @@ pub fn dirty_units(file: &impl Store, size: u64) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
+/// How many units of a volume of `size` bytes are dirty.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn count(file: &impl Store, size: u64) -> io::Result<u64> {
+    let mut count = 0;
+    each_dirty(file, size, |_| count += 1)?;
+    Ok(count)
+}
+
 /// Marks units as dirty.
 ///
 /// # Errors

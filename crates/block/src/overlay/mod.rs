@@ -73,6 +73,8 @@ pub struct OverlayInfo {
     pub chunk_size: u64,
     /// How many chunks the data file holds durably.
     pub present_chunks: u64,
+    /// Bytes that are read from the base.
+    pub shared: u64,
 }
 
 /// Lays an empty overlay of `size` bytes into two new files, in a time that does not depend on any size. Both
@@ -146,17 +148,21 @@ impl Overlay {
     /// The file cannot be read, or is no chunk map.
     pub fn inspect(map: &File) -> Result<OverlayInfo, OpenError> {
         let geometry = Geometry::read(map)?;
-        let present_chunks = Presence::load(map, &geometry)?.count();
+        let present = Presence::load(map, &geometry)?;
         let Geometry {
             size,
             base_size,
             chunk_size,
         } = geometry;
+        // The last chunk of the base may go beyond it.
+        let of_base = |chunk| chunk_size.min(base_size - chunk * chunk_size);
+        let filled_of_base: u64 = present.iter(base_size.div_ceil(chunk_size)).map(of_base).sum();
         Ok(OverlayInfo {
             size,
             base_size,
             chunk_size,
-            present_chunks,
+            present_chunks: present.count(),
+            shared: base_size - filled_of_base,
         })
     }
 }

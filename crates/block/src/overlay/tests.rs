@@ -92,7 +92,8 @@ fn only_flushed_chunks_are_in_the_map() {
             size: 3 * CHUNK,
             base_size: 3 * CHUNK,
             chunk_size: CHUNK,
-            present_chunks: 1
+            present_chunks: 1,
+            shared: 2 * CHUNK,
         }
     );
     // What was left in the data file is not trusted: neither read nor used to fill.
@@ -109,6 +110,9 @@ fn a_full_overlay_is_a_plain_raw_disk() {
     disk.write_at(&[9], 5).unwrap();
     disk.write_at(&[9], CHUNK).unwrap();
     disk.write_at(&[9], 2 * CHUNK + 511).unwrap();
+    disk.flush().unwrap();
+    let info = Overlay::inspect(&files.1).unwrap();
+    assert_eq!((info.present_chunks, info.shared), (3, 0));
     let raw = RawDisk::new(files.0.try_clone().unwrap()).unwrap();
     assert_eq!(raw.size(), disk.size());
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use indicatif::BinaryBytes;
 use jpx_core::{Context, Runtime};
 use serde_json::Value;
 
@@ -15,8 +16,8 @@ const CHANGES: &str = "{Instance: InstanceId, Was: PreviousState.Name, Is: Curre
 const RULES: &str =
     "{Rule: SecurityGroupRuleId, Group: GroupId, Admits: admits([@]), Description: Description}";
 
-/// Operations, the list of rows in their answers, and the columns of a row: JMESPath, with the function [`admits`]. Others
-/// have a column for each member.
+/// Operations, the list of rows in their answers, and the columns of a row: JMESPath, with the functions [`admits`] and
+/// [`bytes`]. Others have a column for each member.
 const SHOWN: &[(&str, &str, &str)] = &[
     ("DescribeInstances", "Reservations[].Instances", INSTANCES),
     ("RunInstances", "Instances", INSTANCES),
@@ -84,6 +85,39 @@ const SHOWN: &[(&str, &str, &str)] = &[
         \"Memory MiB\": [Claimed, Capacity][].to_string(MemoryMib) | join(' of ', @),
         \"Disk GiB\": [Claimed, Capacity][].to_string(DiskGib) | join(' of ', @), Joined: EnrollTime}",
     ),
+    (
+        "DescribeStorage",
+        "[@]",
+        "{Repository: Repository.Place, Disks: Repository.DiskCount, \"Their size\": bytes(Repository.DiskBytes),
+        Chunks: Repository.ChunkCount, References: Repository.ChunkReferences, Uncompressed: bytes(Repository.ChunkBytes),
+        Stored: bytes(Repository.StoredBytes), Unneeded: bytes(Repository.UnneededBytes),
+        \"Last scrub\": Scrub.[State, Progress] | join(', ', @ || `[]`), Damages: Scrub.DamageCount}",
+    ),
+    (
+        "ListDiskStorage",
+        "DiskStorage",
+        "{Disk: DiskName, Of: [SnapshotIds, ImageIds][] | join(', ', @), Size: bytes(SizeBytes), Chunks: ChunkCount,
+        Stored: bytes(StoredBytes), Shared: bytes(SharedBytes), \"Freed without it\": bytes(FreedBytes), Encrypted: Encrypted,
+        Damage: Damage}",
+    ),
+    (
+        "ListHostStorage",
+        "HostStorage",
+        "{Host: HostId, Name: Hostname, Zone: AvailabilityZone, Volumes: VolumeCount, Promised: bytes(PromisedBytes),
+        Capacity: bytes(CapacityBytes), Overcommit: Overcommit, \"Volumes take\": bytes(VolumeBytes),
+        \"Bases take\": bytes(BaseBytes), Free: bytes(FreeBytes), Disk: bytes(TotalBytes), Message: StatusMessage}",
+    ),
+    (
+        "ListVolumeStorage",
+        "VolumeStorage",
+        "{Volume: VolumeId, Owner: OwnerId, Host: HostId, Size: bytes(SizeBytes), Takes: bytes(AllocatedBytes),
+        \"Written since\": bytes(WrittenBytes), \"Of its base\": bytes(SharedBytes), Base: BaseId, Message: StatusMessage}",
+    ),
+    (
+        "ListStorageDamages",
+        "StorageDamages",
+        "{Object: Object, Reason: Reason, Repaired: Repaired, \"Needed by\": join(', ', ResourceIds)}",
+    ),
 ];
 
 /// An operation's answer for people; may end without a line end.
@@ -120,8 +154,16 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut runtime = Runtime::strict();
     let of_first = |arguments: &[Value], _: &mut Context<'_>| Ok(admits(arguments.first()));
     runtime.register_function("admits", Box::new(of_first));
+    let of_number = |arguments: &[Value], _: &mut Context<'_>| Ok(bytes(arguments.first()));
+    runtime.register_function("bytes", Box::new(of_number));
     runtime
 });
+
+/// `1.50 GiB`; of no number, nothing.
+fn bytes(number: Option<&Value>) -> Value {
+    let number = number.and_then(Value::as_u64);
+    number.map_or(Value::Null, |number| BinaryBytes(number).to_string().into())
+}
 
 /// A line for each peer of permissions or rules: `tcp 22 0.0.0.0/0`.
 fn admits(permissions: Option<&Value>) -> Value {
@@ -153,5 +195,45 @@ fn traffic(of: &Value) -> String {
         ("icmp", Some(kind), Some(-1)) => format!("icmp {kind}"),
         (protocol, Some(from), Some(to)) if from == to => format!("{protocol} {from}"),
         (protocol, Some(from), Some(to)) => format!("{protocol} {from}-{to}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn all_columns_are_expressions() {
+        for (operation, list, columns) in SHOWN {
+            let compiled = RUNTIME.compile(&format!("{list}[].{columns}"));
+            assert!(compiled.is_ok(), "{operation}: {:?}", compiled.err());
+        }
+    }
+
+    #[test]
+    fn storage_is_told_in_units_for_people() {
+        let silent = json!({"HostStorage": [
+            {"HostId": "h-1", "PromisedBytes": 1_610_612_736_u64, "CapacityBytes": 0, "VolumeCount": 3,
+             "StatusMessage": "its host is not connected"}]});
+        let told = table("ListHostStorage", &silent);
+        for word in ["h-1", "1.50 GiB", "0 B", "its host is not connected"] {
+            assert!(told.contains(word), "{word} in\n{told}");
+        }
+        let repository = json!({"Place": "/srv/disks", "DiskCount": 2, "StoredBytes": 1024});
+        let scrub = json!({"State": "running", "Progress": "42%"});
+        for (scrub, expected) in [(scrub, "running, 42%"), (Value::Null, "/srv/disks")] {
+            let told = table(
+                "DescribeStorage",
+                &json!({"Repository": repository, "Scrub": scrub}),
+            );
+            assert!(told.contains(expected) && told.contains("1.00 KiB"), "{told}");
+            assert!(!told.contains("RepositoryStorage"), "{told}");
+        }
+        let disk =
+            json!({"DiskName": "snap-1", "SnapshotIds": ["snap-2"], "ImageIds": ["ami-1"], "FreedBytes": 1});
+        let told = table("ListDiskStorage", &json!({"DiskStorage": [disk]}));
+        assert!(told.contains("snap-2, ami-1"), "{told}");
     }
 }

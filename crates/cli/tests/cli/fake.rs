@@ -39,6 +39,8 @@ pub(crate) struct Script {
     pub(crate) states: Arc<Mutex<Vec<State>>>,
     /// An uploaded disk.
     pub(crate) disk: Arc<Mutex<Vec<u8>>>,
+    /// What is kept of an upload that was cut off.
+    pub(crate) kept: Arc<Mutex<GetImageUploadResponse>>,
     /// How many bytes of it travelled.
     pub(crate) travelled: Arc<Mutex<usize>>,
     /// What the console says, one more piece at each call.
@@ -507,6 +509,10 @@ impl ImageDisks for Script {
         Ok(Response::new(UploadImageResponse {
             image_id: "ami-0123456789abcdef0".into(),
         }))
+    }
+
+    async fn get_image_upload(&self, _: Request<GetImageUploadRequest>) -> Answer<GetImageUploadResponse> {
+        Ok(Response::new(self.kept.lock().unwrap().clone()))
     }
 
     async fn describe_image_disks(

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::FileExt as _;
 
+use hearth_api::v1::GetImageUploadResponse;
+
 use crate::fake::Fake;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,4 +56,36 @@ async fn an_early_refusal_is_told() {
         errors.starts_with("An error occurred (InvalidAMIName.Duplicate) when calling the UploadImage"),
         "{errors}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_where_it_was_cut_off_if_the_file_is_the_same() {
+    let fake = Fake::start().await;
+    let path = fake.home.path().join("disk.raw");
+    let mut bytes = vec![3; 8 << 20];
+    bytes[0] = 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let received = (5 << 20) + 4096;
+    let file = std::fs::File::open(&path).unwrap();
+    let digest = hearth_image::disk_digest(&file, received).unwrap();
+    let upload = [
+        "upload-image",
+        "--name",
+        "cut",
+        "--disk-image",
+        path.to_str().unwrap(),
+    ];
+    for (digest, begin) in [(digest.as_str(), received), ("another", 0)] {
+        *fake.script.kept.lock().unwrap() = GetImageUploadResponse {
+            received_bytes: received.cast_signed(),
+            digest: digest.to_owned(),
+        };
+        *fake.script.travelled.lock().unwrap() = 0;
+        fake.ok(&upload).await;
+        let asked = fake.asked().pop().unwrap();
+        assert!(asked.contains(&format!("resume_at: {begin}")), "{asked}");
+        let begin = usize::try_from(begin).unwrap();
+        assert_eq!(*fake.script.travelled.lock().unwrap(), bytes.len() - begin);
+        assert!(fake.script.disk.lock().unwrap()[begin..] == bytes[begin..]);
+    }
 }

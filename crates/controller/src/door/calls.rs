@@ -45,10 +45,11 @@ const STREAMS: Limits = Limits {
     per_peer: 256,
 };
 /// Services that are about the cloud itself.
-const OPERATORS: [&str; 3] = [
+const OPERATORS: [&str; 4] = [
     "/hearth.v1.Accounts/",
     "/hearth.v1.CloudRegions/",
     "/hearth.v1.Hosts/",
+    "/hearth.v1.Storage/",
 ];
 /// Metadata of every answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static(hearth_api::client::REQUEST_ID);

@@ -175,6 +175,10 @@ async fn up(
             Some(agent_message::Message::KeyTaken(taken)) => {
                 place.answer(taken.request_id, agent_message::Message::KeyTaken(taken));
             }
+            Some(agent_message::Message::StorageReport(report)) => {
+                let request_id = report.request_id;
+                place.answer(request_id, agent_message::Message::StorageReport(report));
+            }
             Some(agent_message::Message::Hello(_)) => {
                 return Err(Status::failed_precondition("Hello comes once"));
             }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use hearth_api::agent::agent_message::Message as Up;
 use hearth_api::agent::control_message::Message as Down;
-use hearth_api::agent::{ConsoleOutput, ConsoleRequest, ControlMessage, SshPublicKey};
+use hearth_api::agent::{
+    ConsoleOutput, ConsoleRequest, ControlMessage, SshPublicKey, StorageReport, StorageRequest,
+};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -239,6 +241,24 @@ impl Sessions {
         match self.ask(host_id, question).await? {
             Up::KeyTaken(taken) if taken.error.is_empty() => Ok(()),
             Up::KeyTaken(taken) => Err(AskError::Failed(taken.error)),
+            _ => Err(AskError::Other),
+        }
+    }
+
+    /// What a host's disk holds, and these of its volumes.
+    ///
+    /// # Errors
+    /// The host is not there, is late, or cannot read it.
+    pub async fn storage(&self, host_id: &str, volume_ids: Vec<String>) -> Result<StorageReport, AskError> {
+        let question = |request_id| {
+            Down::StorageRequest(StorageRequest {
+                request_id,
+                volume_ids,
+            })
+        };
+        match self.ask(host_id, question).await? {
+            Up::StorageReport(report) if report.error.is_empty() => Ok(report),
+            Up::StorageReport(report) => Err(AskError::Failed(report.error)),
             _ => Err(AskError::Other),
         }
     }

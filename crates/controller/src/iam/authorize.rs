@@ -31,7 +31,14 @@ const FREE: &[&str] = &[
 const GLOBAL_REGION: &str = "us-east-1";
 
 /// Services of Hearth's own. Policies call their actions `hearth:...`: who may do all that EC2 has admits no hosts by that.
-const OWN: &[&str] = &["Accounts", "CloudRegions", "Hosts", "ImageDisks", "Watch"];
+const OWN: &[&str] = &[
+    "Accounts",
+    "CloudRegions",
+    "Hosts",
+    "ImageDisks",
+    "Storage",
+    "Watch",
+];
 
 /// Holds requests against policies.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ pub const ALL: &[Managed] = &[
         name: "AmazonEC2FullAccess",
         id: "ANPAI3VAJF5ZCRZ7MCQE6",
         description: "Provides full access to instances, images, groups and networks.",
-        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ec2:*","hearth:DescribeImageDisks","hearth:UploadImage","hearth:WatchInstances"],"Resource":"*"}]}"#,
+        document: r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ec2:*","hearth:DescribeImageDisks","hearth:GetImageUpload","hearth:UploadImage","hearth:WatchInstances"],"Resource":"*"}]}"#,
     },
     Managed {
         name: "AmazonEC2ReadOnlyAccess",

@@ -28,6 +28,7 @@ use hearth_api::v1::security_groups_server::SecurityGroupsServer;
 use hearth_api::v1::service_quotas_server::ServiceQuotasServer;
 use hearth_api::v1::snapshots_server::SnapshotsServer;
 use hearth_api::v1::ssm_server::SsmServer;
+use hearth_api::v1::storage_server::StorageServer;
 use hearth_api::v1::sts_server::StsServer;
 use hearth_api::v1::subnets_server::SubnetsServer;
 use hearth_api::v1::tags_server::TagsServer;
@@ -69,6 +70,7 @@ mod service_quotas;
 mod sharing;
 mod snapshots;
 pub(crate) mod ssm;
+mod storage;
 mod sts;
 mod subnets;
 mod tags;
@@ -77,8 +79,10 @@ mod vpcs;
 mod watch;
 
 pub use image_disks::Imports;
+pub(crate) use image_disks::partial::sweep as sweep_partial_uploads;
 pub(crate) use instances::TOKENS_OPTIONAL;
 pub(crate) use profile_associations::tell_profile;
+pub use storage::Surveys;
 pub(crate) use volumes::devices::Slot;
 
 /// Ends every rpc.
@@ -176,6 +180,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
             ))
             .add_service(service!(SnapshotsServer, snapshots::Snapshots(app())))
             .add_service(service!(SsmServer, ssm::Ssm(app())))
+            .add_service(service!(StorageServer, storage::Storage(app())))
             .add_service(service!(StsServer, sts::Sts(app())))
             .add_service(service!(SubnetsServer, subnets::Subnets(app())))
             .add_service(service!(TagsServer, tags::Tags(app())))

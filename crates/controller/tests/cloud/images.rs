@@ -271,7 +271,7 @@ async fn an_image_that_only_firmware_boots_is_uefi_and_runs_where_firmware_is() 
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_off_leaves_nothing() {
+async fn an_upload_that_breaks_off_leaves_what_came_for_a_day() {
     let mut hearthd = Hearthd::start();
     let client = hearthd.client().await;
     let upload = || {
@@ -303,19 +303,31 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     until(|| hearthd.images().len() == 1).await;
     call.abort();
     drop(sender);
-    until(|| hearthd.images().is_empty()).await;
+    let is_partial = |name: &String| name.ends_with(".partial");
+    until(|| hearthd.images().iter().all(is_partial)).await;
     // `hearthd` goes away; its next start sweeps.
     let (sender, _call) = upload();
     for part in begin("killed") {
         sender.send(part).await.unwrap();
     }
-    until(|| hearthd.images().len() == 1).await;
+    until(|| !hearthd.images().is_empty()).await;
     hearthd.kill();
     let stored = hearthd.repository().write(None, None).await.unwrap();
     stored.finish("snap-00000000000000001", 1 << 20).await.unwrap();
     std::fs::write(hearthd.uploads().join("notes.txt"), "somebody's").unwrap();
     hearthd.spawn();
-    assert_eq!(hearthd.images(), ["notes.txt"]);
+    let mut left = hearthd.images();
+    left.retain(|name| !is_partial(name));
+    assert_eq!(left, ["notes.txt"]);
+    assert!(hearthd.images().len() > 1, "nobody can go on");
+    hearthd.kill();
+    let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(24 * 3600);
+    for file in std::fs::read_dir(hearthd.uploads()).unwrap() {
+        let file = std::fs::File::open(file.unwrap().path()).unwrap();
+        file.set_modified(yesterday).unwrap();
+    }
+    hearthd.spawn();
+    until(|| hearthd.images() == ["notes.txt"]).await;
 }
 
 #[tokio::test]

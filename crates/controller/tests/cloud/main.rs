@@ -32,6 +32,7 @@ mod regions;
 mod sharing;
 mod silence;
 mod snapshots;
+mod storage;
 mod support;
 mod trust;
 mod uploads;

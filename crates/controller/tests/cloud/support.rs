@@ -18,8 +18,9 @@ use hearth_api::agent::run_end::Cause;
 use hearth_api::agent::{
     AgentMessage, Capacity, ConsoleOutput, ControlMessage, EnrollRequest, EnrollResponse, Hello,
     InstanceIntent, InstanceObservation, InstanceVolume, Intents, KeyTaken, Observation, RenewRequest,
-    Repair, RunEnd, SnapshotBegin, SnapshotChunk, SnapshotObservation, SnapshotPart, VolumeObservation,
-    agent_message, control_message, snapshot_observation, snapshot_part, volume_intent, volume_observation,
+    Repair, RunEnd, SnapshotBegin, SnapshotChunk, SnapshotObservation, SnapshotPart, StorageReport,
+    StorageRequest, VolumeObservation, VolumeStorage, agent_message, control_message, snapshot_observation,
+    snapshot_part, volume_intent, volume_observation,
 };
 use hearth_api::join::{JoinToken, LEADER, SERVER_NAME};
 use hearth_api::v1::upload_image_request::{Chunk, Parameters, Part};
@@ -715,6 +716,10 @@ impl Session {
                         });
                         self.up.send(message(output)).await.unwrap();
                     }
+                    Some(control_message::Message::StorageRequest(request)) => {
+                        let report = agent_message::Message::StorageReport(storage(&request));
+                        self.up.send(message(report)).await.unwrap();
+                    }
                     Some(control_message::Message::SshPublicKey(key)) => {
                         let taken = agent_message::Message::KeyTaken(KeyTaken {
                             request_id: key.request_id,
@@ -726,6 +731,26 @@ impl Session {
                 }
             }
         })
+    }
+}
+
+/// What a host's disk holds: of each volume that is asked for the same.
+fn storage(request: &StorageRequest) -> StorageReport {
+    let volume = |id: &String| VolumeStorage {
+        volume_id: id.clone(),
+        allocated_bytes: 3 << 20,
+        written_bytes: 1 << 20,
+        shared_bytes: 5 << 20,
+    };
+    StorageReport {
+        request_id: request.request_id,
+        error: String::new(),
+        total_bytes: 100 << 30,
+        free_bytes: 90 << 30,
+        volume_bytes: 4 << 30,
+        base_bytes: 2 << 30,
+        overcommit: 2,
+        volumes: request.volume_ids.iter().map(volume).collect(),
     }
 }
 

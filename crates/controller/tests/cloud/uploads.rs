@@ -306,3 +306,98 @@ async fn disks_of_an_older_version_go_into_the_repository() {
         assert_eq!(root.snapshot_id, expected);
     }
 }
+
+async fn kept(client: &Client, name: &str, size: u64) -> Result<v1::GetImageUploadResponse, Status> {
+    let request = v1::GetImageUploadRequest {
+        name: name.into(),
+        size: size as i64,
+    };
+    let told = client.clone().image_disks.get_image_upload(request).await;
+    told.map(tonic::Response::into_inner)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_was_cut_off_goes_on_also_after_hearthd_was_killed() {
+    let mut hearthd = Hearthd::start();
+    let Some(bytes) = disk(hearthd.dir.path()) else {
+        return;
+    };
+    let size = bytes.len() as u64;
+    let half = size / 2;
+    let client = hearthd.client().await;
+    assert_eq!(kept(&client, "cut", size).await.unwrap().received_bytes, 0);
+    let (sender, call) = upload(&client);
+    sender.send(parameters("cut", size)).await.unwrap();
+    // With data at its end, so that it is seen how far it is.
+    let mut first = bytes[..half as usize].to_vec();
+    first[half as usize - 4096..].fill(7);
+    for (n, piece) in first.chunks(1 << 20).enumerate() {
+        sender.send(chunk((n as u64) << 20, piece)).await.unwrap();
+    }
+    // Whoever uploads the same meanwhile is told.
+    let begin = Instant::now();
+    loop {
+        match kept(&client, "cut", size).await {
+            Err(status) => {
+                assert_eq!(code(&status), "IncorrectState");
+                break;
+            }
+            Ok(_) => assert!(begin.elapsed() < SOON),
+        }
+    }
+    let whole = |hearthd: &Hearthd| {
+        let files = std::fs::read_dir(hearthd.uploads()).unwrap();
+        let files = files.map(|file| std::fs::File::open(file.unwrap().path()).unwrap());
+        let ends = files.flat_map(|file| hearth_image::Extents::of(&file, size).last().map(Result::unwrap));
+        ends.map(|extent| extent.end).max() == Some(half)
+    };
+    while !whole(&hearthd) {
+        assert!(begin.elapsed() < SOON, "not all that was sent has come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    call.abort();
+    hearthd.kill();
+    drop(sender);
+    hearthd.spawn();
+
+    let client = hearthd.client().await;
+    let told = kept(&client, "cut", size).await.unwrap();
+    let received = told.received_bytes as u64;
+    assert!((half - 8192..half).contains(&received), "{received} of {half}");
+    let own = tempfile::tempfile().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&own, &bytes, 0).unwrap();
+    assert_eq!(told.digest, hearth_image::disk_digest(&own, received).unwrap());
+    assert_eq!(kept(&client, "cut", size + 1).await.unwrap().received_bytes, 0);
+    // More than there is, cannot be gone on with.
+    let resumed = |at: u64| {
+        part(Part::Parameters(Parameters {
+            name: "cut".into(),
+            size: size as i64,
+            resume_at: at as i64,
+            ..Parameters::default()
+        }))
+    };
+    let (sender, call) = upload(&client);
+    sender.send(resumed(half + 1)).await.unwrap();
+    drop(sender);
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(code(&status), "InvalidParameterValue");
+    assert!(
+        status.message().contains(&received.to_string()),
+        "{}",
+        status.message()
+    );
+
+    let (sender, call) = upload(&client);
+    sender.send(resumed(received)).await.unwrap();
+    for (n, piece) in bytes[received as usize..].chunks(1 << 20).enumerate() {
+        sender
+            .send(chunk(received + ((n as u64) << 20), piece))
+            .await
+            .unwrap();
+    }
+    drop(sender);
+    call.await.unwrap().unwrap();
+    settled(&hearthd).await;
+    assert!(hearthd.only_disk().await == bytes, "another disk came of it");
+}

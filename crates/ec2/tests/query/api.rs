@@ -6,11 +6,12 @@ use hearth_ec2::{Model, Service, Table};
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 /// Services of calls that AWS does not have.
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     "hearth.v1.Accounts",
     "hearth.v1.CloudRegions",
     "hearth.v1.Hosts",
     "hearth.v1.ImageDisks",
+    "hearth.v1.Storage",
     "hearth.v1.Watch",
 ];
 

@@ -189,7 +189,7 @@ impl Patience {
         };
         let error = ApiError::new(
             ErrorCode::RequestExpired,
-            format!("The upload was ended: {why}. Nothing was kept; upload again."),
+            format!("The upload was ended: {why}. What came is kept for a day: upload again to go on."),
         );
         (idle.min(end), error)
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hearth_api::v1::{
-    DescribeImageDisksRequest, DescribeImageDisksResponse, ImageDisk, UploadImageRequest,
-    UploadImageResponse, image_disks_server,
+    DescribeImageDisksRequest, DescribeImageDisksResponse, GetImageUploadRequest, GetImageUploadResponse,
+    ImageDisk, UploadImageRequest, UploadImageResponse, image_disks_server,
 };
 use hearth_api::{ApiError, Kind};
 use tonic::{Request, Response, Status, Streaming};
@@ -17,11 +17,13 @@ use crate::state::{AVAILABLE, Image};
 pub(super) mod boot_mode;
 pub(super) mod limits;
 pub(super) mod look;
+pub(crate) mod partial;
 mod unpacked;
 mod upload;
 mod upload_image;
 
 use limits::Uploads;
+use partial::Taken;
 
 pub(super) struct ImageDisks(pub(super) Arc<App>);
 
@@ -29,6 +31,7 @@ pub(super) struct ImageDisks(pub(super) Arc<App>);
 #[derive(Debug, Default)]
 pub struct Imports {
     pub(super) uploads: Arc<Uploads>,
+    pub(super) partial: Arc<Taken>,
     pub(super) inspections: Inspections,
 }
 
@@ -40,6 +43,13 @@ impl image_disks_server::ImageDisks for ImageDisks {
     ) -> Result<Response<UploadImageResponse>, Status> {
         let parts = request.into_inner();
         answer(upload_image::upload_image(&self.0, parts).await)
+    }
+
+    async fn get_image_upload(
+        &self,
+        request: Request<GetImageUploadRequest>,
+    ) -> Result<Response<GetImageUploadResponse>, Status> {
+        answer(partial::get(&self.0, request.into_inner()).await)
     }
 
     async fn describe_image_disks(

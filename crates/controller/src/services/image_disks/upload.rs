@@ -1,13 +1,14 @@
-//! Receives a disk image into a sparse file of its own, which is gone when it is dropped. Some of the file system stays free:
-//! the database is usually on the same.
+//! Receives a disk image into a sparse file of its own, which is gone when it is dropped, or stays while it is not whole
+//! ([`super::partial`]). Some of the file system stays free: the database is usually on the same.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use hearth_api::{ApiError, ErrorCode};
-use hearth_image::{DiskHasher, is_zero};
+use hearth_image::{DiskHasher, Extents, is_zero};
 use prost::bytes::Bytes;
 use tokio::runtime::Handle;
 
@@ -37,6 +38,8 @@ pub(super) struct Upload {
     received: u64,
     /// Of a disk whose size is known beforehand.
     hasher: Option<DiskHasher>,
+    /// What came stays when it is dropped, for who goes on with it.
+    is_partial: bool,
 }
 
 impl Upload {
@@ -45,6 +48,55 @@ impl Upload {
         upload.hasher = Some(DiskHasher::new(size));
         upload.set_len(size)?;
         Ok(upload)
+    }
+
+    /// As [`Self::create`], of an upload that others may go on with. What was there goes.
+    pub(super) fn create_partial(path: PathBuf, size: u64) -> Result<Self, UploadError> {
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(fault("removing", &path, source));
+            }
+            _ => {}
+        }
+        let mut upload = Self::create(path, size)?;
+        upload.is_partial = true;
+        Ok(upload)
+    }
+
+    /// Goes on with an upload that was cut off, at `received`. What came beyond that goes.
+    pub(super) fn resume(path: PathBuf, size: u64, received: u64) -> Result<Self, UploadError> {
+        let opened = File::options().read(true).write(true).open(&path);
+        let file = match opened {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened.map_err(|source| fault("opening", &path, source))?),
+        };
+        let kept = match &file {
+            Some(file) => received_of(file).map_err(|source| fault("reading", &path, source))?,
+            None => 0,
+        };
+        let Some(file) = file.filter(|_| received <= kept) else {
+            let expected = format!("{kept} bytes of this upload are kept. Give at most so many, or 0.");
+            return Err(ApiError::invalid_value("ResumeAt", received, expected).into());
+        };
+        let upload = Self {
+            file,
+            path,
+            size,
+            received,
+            hasher: None,
+            is_partial: true,
+        };
+        upload.set_len(received)?;
+        upload.set_len(size)?;
+        Ok(upload)
+    }
+
+    /// Everything has come: it is nobody else's from now on, and called `path`.
+    pub(super) fn whole(mut self, path: PathBuf) -> Result<Self, UploadError> {
+        std::fs::rename(&self.path, &path).map_err(|source| self.fault("renaming", source))?;
+        self.path = path;
+        self.is_partial = false;
+        Ok(self)
     }
 
     /// Of at most `most` bytes, until [`Self::ends_at`] says how many.
@@ -61,6 +113,7 @@ impl Upload {
             size: most,
             received: 0,
             hasher: None,
+            is_partial: false,
         })
     }
 
@@ -88,8 +141,14 @@ impl Upload {
         self.size
     }
 
-    /// Offsets grow; what is skipped is zero.
+    /// Offsets grow; what is skipped is zero. After an error nothing of it is kept.
     pub(super) fn write(&mut self, offset: i64, data: &Bytes) -> Result<(), UploadError> {
+        let written = self.write_chunk(offset, data);
+        self.is_partial &= written.is_ok();
+        written
+    }
+
+    fn write_chunk(&mut self, offset: i64, data: &Bytes) -> Result<(), UploadError> {
         let begin = u64::try_from(offset)
             .ok()
             .filter(|offset| *offset >= self.received);
@@ -161,6 +220,18 @@ impl Upload {
     }
 }
 
+/// How many bytes of an upload, from its beginning, have certainly come. Offsets grow, and what is skipped is zero: all that
+/// stands before the last block with data has.
+pub(super) fn received_of(file: &File) -> io::Result<u64> {
+    let meta = file.metadata()?;
+    let mut end = 0;
+    for extent in Extents::of(file, meta.len()) {
+        end = extent?.end;
+    }
+    let block = meta.blksize().max(HOLE as u64);
+    Ok(end.saturating_sub(1) / block * block)
+}
+
 fn fault(doing: &'static str, path: &Path, source: io::Error) -> UploadError {
     // Both say that the disk is full; the second by quota.
     if matches!(
@@ -190,6 +261,9 @@ pub(super) fn full(path: &Path) -> UploadError {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        if self.is_partial && self.received > 0 {
+            return;
+        }
         let path = std::mem::take(&mut self.path);
         let remove = move || {
             if let Err(error) = std::fs::remove_file(&path) {
@@ -241,6 +315,56 @@ mod tests {
             assert!(matches!(refused, Err(UploadError::Refused(_))), "{offset}");
         }
         upload.write(99, &Bytes::from_static(b"x")).unwrap();
+    }
+
+    #[test]
+    fn an_upload_that_was_cut_off_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1-a.partial");
+        let (size, piece) = (4 << 20, Bytes::from(vec![5; 1 << 20]));
+        let digest = {
+            let mut whole = Upload::create(dir.path().join("ami-1.upload"), size).unwrap();
+            for offset in [0, 1 << 20, 3 << 20] {
+                whole.write(offset, &piece).unwrap();
+            }
+            whole.finish().unwrap().1
+        };
+        // Nothing came: nothing stays.
+        drop(Upload::create_partial(path.clone(), size).unwrap());
+        assert!(!path.exists());
+        let mut cut = Upload::create_partial(path.clone(), size).unwrap();
+        cut.write(0, &piece).unwrap();
+        cut.write(1 << 20, &piece.slice(..700_000)).unwrap();
+        drop(cut);
+        let kept = received_of(&File::open(&path).unwrap()).unwrap();
+        assert!((1 << 20..=(1 << 20) + 700_000).contains(&kept), "{kept}");
+        // The last block is left out: half of it may not have come.
+        assert!(kept > (1 << 20) + 600_000);
+        let refused = Upload::resume(path.clone(), size, kept + 1);
+        let Err(UploadError::Refused(error)) = refused.map(drop) else {
+            panic!("more than there is was taken up")
+        };
+        assert!(error.message.contains(&kept.to_string()), "{}", error.message);
+        let mut upload = Upload::resume(path.clone(), size, kept).unwrap();
+        let rest = (2 << 20) - kept;
+        upload
+            .write(kept.cast_signed(), &piece.slice(..usize::try_from(rest).unwrap()))
+            .unwrap();
+        upload.write(3 << 20, &piece).unwrap();
+        let upload = upload.whole(dir.path().join("ami-2.upload")).unwrap();
+        assert!(!path.exists());
+        let (upload, found) = upload.finish().unwrap();
+        assert_eq!(found, digest);
+        drop(upload);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        // What is refused is not kept.
+        let mut bad = Upload::create_partial(path.clone(), size).unwrap();
+        bad.write(0, &piece).unwrap();
+        assert!(bad.write(0, &piece).is_err());
+        drop(bad);
+        assert!(!path.exists());
+        let none = Upload::resume(path, size, 1);
+        assert!(matches!(none, Err(UploadError::Refused(_))));
     }
 
     #[test]

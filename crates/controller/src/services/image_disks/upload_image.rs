@@ -11,6 +11,7 @@ use tonic::{Code, Streaming};
 use upload_image_request::{Chunk, Parameters, Part};
 
 use super::limits::{Patience, one_more};
+use super::partial::{self, Claim};
 use super::unpacked;
 use super::upload::{Upload, UploadError, full};
 use super::{boot_mode, limits};
@@ -21,7 +22,7 @@ use crate::services::encryption::{self, Asked, Wanted};
 use crate::services::images::{check_name, name_is_free};
 use crate::services::input;
 use crate::state::noun::keep_tags;
-use crate::state::{AVAILABLE, Disk, Encryption, Image, ImageDevice, Snapshot};
+use crate::state::{AVAILABLE, Disk, Encryption, Image, ImageDevice, Scope, Snapshot};
 use crate::store::now;
 
 /// Bytes of an image: EC2's largest volume.
@@ -57,7 +58,14 @@ pub(super) async fn upload_image(
     }
 
     let id = Id::new(Kind::Image).to_string();
-    let upload = receive(app, &id, size, &mut parts, patience).await?;
+    let scope = app.scope();
+    let path = partial::path(&app.uploads_dir(), &scope, &parameters.name, size);
+    let claim = app.imports.partial.claim(path)?;
+    let upload = begin(app, &claim, &scope, size, parameters.resume_at.unsigned_abs()).await?;
+    let upload = receive(upload, &mut parts, patience).await?;
+    let path = app.uploads_dir().join(format!("{id}.upload"));
+    let upload = blocking(move || upload.whole(path)).await?;
+    drop(claim);
     let upload = unpacked::raw(app, upload).await?;
     let size = upload.size();
     let (upload, digest) = blocking(move || upload.finish()).await?;
@@ -92,7 +100,6 @@ pub(super) async fn upload_image(
     drop(upload);
 
     // The snapshot is there before a row names it: what a crash in between leaves, the next start sweeps.
-    let scope = app.scope();
     let image = Image {
         id: id.clone(),
         account_id: scope.account_id().to_owned(),
@@ -179,19 +186,47 @@ fn check(parameters: &Parameters) -> Result<(), ApiError> {
             format!("Expecting the image's bytes, at most {MAX_SIZE}."),
         ));
     }
+    if !(0..=parameters.size).contains(&parameters.resume_at) {
+        let expected = "Expecting 0, or what GetImageUpload tells as received.";
+        return Err(ApiError::invalid_value(
+            "ResumeAt",
+            parameters.resume_at,
+            expected,
+        ));
+    }
     Ok(())
+}
+
+/// The file that the upload goes to, with what came of it before.
+async fn begin(
+    app: &App,
+    claim: &Claim,
+    scope: &Scope,
+    size: u64,
+    resume_at: u64,
+) -> Result<Upload, ApiError> {
+    let path = claim.path.clone();
+    if resume_at > 0 {
+        return blocking(move || Upload::resume(path, size, resume_at)).await;
+    }
+    let (uploads, scope, taken) = (app.uploads_dir(), scope.clone(), Arc::clone(&app.imports.partial));
+    blocking(move || {
+        partial::make_room(&uploads, &scope, &taken).map_err(|source| UploadError::Io {
+            doing: "making room in",
+            path: uploads,
+            source,
+        })?;
+        Upload::create_partial(path, size)
+    })
+    .await
 }
 
 /// Answers the whole file. A chunk is written while the next one comes; while nothing comes, no thread waits for it.
 async fn receive(
-    app: &App,
-    id: &str,
-    size: u64,
+    mut upload: Upload,
     parts: &mut Streaming<UploadImageRequest>,
     mut patience: Patience,
 ) -> Result<Upload, ApiError> {
-    let path = app.uploads_dir().join(format!("{id}.upload"));
-    let mut upload = blocking(move || Upload::create(path, size)).await?;
     let mut chunk = next_chunk(parts, &patience).await?;
     while let Some(Chunk { offset, data }) = chunk {
         patience.came(offset, data.len());
@@ -238,7 +273,7 @@ async fn next(
         Err(status) => Err(ApiError::new(
             ErrorCode::InvalidParameter,
             format!(
-                "The upload broke off ({}). Nothing was kept; upload again.",
+                "The upload broke off ({}). What came is kept for a day: upload again to go on.",
                 status.message()
             ),
         )),

@@ -18,6 +18,7 @@ mod names;
 mod networks;
 mod placement;
 mod regions;
+mod scrubs;
 mod security_groups;
 mod snapshots;
 mod volumes;
@@ -42,6 +43,7 @@ pub use moves::{Move, Stage};
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use placement::{DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
 pub use regions::Region;
+pub use scrubs::{MAX_DAMAGES, Scrub, ScrubState, StorageDamage};
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
 pub use snapshots::{Base, Contents, Copying, Disk, Pending, Snapshot};
 pub use volumes::{Known, Modification, ModificationState, Volume};
@@ -76,6 +78,7 @@ macro_rules! all {
             volumes: Volume,
             moves: Move,
             snapshots: Snapshot,
+            scrubs: Scrub,
             users: User,
             groups: Group,
             roles: Role,
