@@ -6,7 +6,7 @@ use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 
 use super::volumes::{devices, quotas};
-use super::{iam, input, instances, security_groups, serve};
+use super::{iam, input, instances, route_tables, security_groups, serve, subnets};
 use crate::app::App;
 use crate::config::Config;
 use crate::state::{self, Bound, Entity as _, Noun as _};
