@@ -20,8 +20,8 @@ async fn lead(host: &TestHost, spec: &mut VpcSpec, internet: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vpcs_with_the_same_addresses_are_apart() {
-    if cannot_run("vpcs_with_the_same_addresses_are_apart") {
+async fn vpcs_exchange_nothing_by_private_addresses() {
+    if cannot_run("vpcs_exchange_nothing_by_private_addresses") {
         return;
     }
     let mut host = TestHost::new().await;
