@@ -8,7 +8,8 @@ use std::net::Ipv4Addr;
 
 use common::dns::question;
 use common::{
-    Guest, PATIENCE, SILENCE, TestHost, anywhere, cannot_run, eni, group, subnet, tcp, two_guests, udp_datagram,
+    Guest, PATIENCE, SILENCE, TestHost, anywhere, cannot_run, eni, group, subnet, tcp, two_guests,
+    udp_datagram,
 };
 use hearth_network::spec::VpcSpec;
 
@@ -56,7 +57,11 @@ async fn vpcs_exchange_nothing_by_private_addresses() {
     assert!(two.sees_tcp(4000, 22), "an address of its own VPC");
     for (from, to) in [(&its_one, &its_two), (&its_one, &its_third), (&beside, &far)] {
         from.send(&from.syn(to.ip, 4001, 22));
-        assert!(to.sees_only(4001, 4000), "a packet of another VPC came to {}", to.ip);
+        assert!(
+            to.sees_only(4001, 4000),
+            "a packet of another VPC came to {}",
+            to.ip
+        );
     }
 }
 
@@ -103,7 +108,10 @@ async fn routes_decide_what_leaves_and_what_enters() {
     one.send(&one.ack(outside.ip, port - 10, 22, b"lost"));
     lead(&host, &mut spec, &["0.0.0.0/0"]).await;
     one.send(&one.syn(outside.ip, port, 22));
-    assert!(outside.sees_only(port, port - 10), "an open connection outlived its route");
+    assert!(
+        outside.sees_only(port, port - 10),
+        "an open connection outlived its route"
+    );
     one.send(&one.ack(outside.ip, port - 10, 22, b"came"));
     assert!(outside.sees_tcp(port - 10, 22));
     assert_eq!(host.network.check_vpc(&spec.vpc_id).await.unwrap(), None);

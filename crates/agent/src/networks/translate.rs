@@ -5,9 +5,13 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use hearth_api::agent::rule::Peer as PeerIntent;
-use hearth_api::agent::{InstanceIntent, NetworkInterface, Rule, SecurityGroupIntent, SubnetIntent, VpcIntent};
+use hearth_api::agent::{
+    InstanceIntent, NetworkInterface, Rule, SecurityGroupIntent, SubnetIntent, VpcIntent,
+};
 use hearth_network::metadata::SecurityGroupName;
-use hearth_network::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, SubnetSpec, VpcSpec};
+use hearth_network::spec::{
+    EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, SubnetSpec, VpcSpec,
+};
 use hearth_network::{InstanceMetadata, InstanceProfile, PublicKey};
 
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,10 @@ pub fn vpc_spec(vpc: &VpcIntent, instances: &[InstanceIntent]) -> Result<VpcSpec
 
 fn subnet(subnet: &SubnetIntent) -> Result<SubnetSpec, Untranslatable> {
     let whose = &subnet.subnet_id;
-    let internet = subnet.internet_cidrs.iter().map(|block| parse(whose, "CIDR", block));
+    let internet = subnet
+        .internet_cidrs
+        .iter()
+        .map(|block| parse(whose, "CIDR", block));
     Ok(SubnetSpec {
         subnet_id: whose.clone(),
         cidr: parse(whose, "CIDR", &subnet.cidr_block)?,

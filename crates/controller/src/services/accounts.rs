@@ -10,8 +10,8 @@ use super::serve;
 use crate::app::App;
 use crate::state::{
     self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, InternetGateway, KmsAlias, KmsKey,
-    Noun as _, Policy, Region, Reservation, Role, RouteTable, SecurityGroup, SecurityGroupRule, State, Subnet,
-    Tx, User, Vpc,
+    Noun as _, Policy, Region, Reservation, Role, RouteTable, SecurityGroup, SecurityGroupRule, State,
+    Subnet, Tx, User, Vpc,
 };
 use crate::store::bootstrap::furnish;
 use crate::views::timestamp;

@@ -174,10 +174,7 @@ fn filters_that_ec2_documents_are_known() {
             "DescribeVolumesModifications",
             volumes::modifications::FILTERS.told(),
         ),
-        (
-            "DescribeVpcClassicLink",
-            vpcs::describe::CLASSIC_FILTERS.told(),
-        ),
+        ("DescribeVpcClassicLink", vpcs::describe::CLASSIC_FILTERS.told()),
         ("DescribeVpcs", vpcs::describe::FILTERS.told()),
     ];
     let mut wrong = Vec::new();

@@ -99,7 +99,10 @@ async fn attach(
             if let Some(other) = tx.gateway_of(&vpc_id) {
                 return Err(ApiError::new(
                     ErrorCode::InvalidParameterValue,
-                    format!("Network {vpc_id} already has an internet gateway attached: {}", other.id),
+                    format!(
+                        "Network {vpc_id} already has an internet gateway attached: {}",
+                        other.id
+                    ),
                 ));
             }
             tx.audit(json!({ "internet_gateway": id, "vpc": vpc_id }));

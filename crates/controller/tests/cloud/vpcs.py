@@ -45,7 +45,7 @@ assert routes(its["RouteTableId"]) == {
 refused("DefaultVpcAlreadyExists", ec2.create_default_vpc)
 
 # Another one, whose addresses are the same.
-refused("DryRunOperation", ec2.create_vpc, CidrBlock="172.31.0.0/16", DryRun=True)
+cloud.refused("DryRunOperation", 412, ec2.create_vpc, CidrBlock="172.31.0.0/16", DryRun=True)
 vpc = ec2.create_vpc(CidrBlock="172.31.7.9/16", TagSpecifications=tags("vpc", "lab"))["Vpc"]
 id = vpc["VpcId"]
 assert (vpc["CidrBlock"], vpc["IsDefault"], vpc["State"]) == ("172.31.0.0/16", False, "available"), vpc

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use etherparse::{PacketBuilder, SlicedPacket};
 use hearth_network::metadata::SecurityGroupName;
-use hearth_network::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, SubnetSpec, VpcSpec};
+use hearth_network::spec::{
+    EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, SubnetSpec, VpcSpec,
+};
 use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, PublicKey, RoleCredentials};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 

@@ -44,7 +44,9 @@ impl Named {
     fn table(&self, state: &State) -> Result<(RouteTable, Ipv4Net), ApiError> {
         let table = find(state, &self.table_id)?;
         let vpc = state.get::<Vpc>(&table.vpc_id);
-        let local = vpc.map(|vpc| vpc.cidr).ok_or_else(|| Kind::Vpc.not_found(&[&table.vpc_id]))?;
+        let local = vpc
+            .map(|vpc| vpc.cidr)
+            .ok_or_else(|| Kind::Vpc.not_found(&[&table.vpc_id]))?;
         Ok((table, local))
     }
 }
@@ -135,7 +137,9 @@ pub(super) async fn replace(app: &App, request: ReplaceRouteRequest) -> Result<R
             if !table.routes.contains_key(&to) {
                 return Err(ApiError::new(
                     ErrorCode::InvalidParameterValue,
-                    format!("There is no route defined for '{to}' in the route table. Use CreateRoute instead."),
+                    format!(
+                        "There is no route defined for '{to}' in the route table. Use CreateRoute instead."
+                    ),
                 ));
             }
             let gateway = gateway(tx, &table, &request.gateway_id)?;
@@ -163,7 +167,10 @@ pub(super) async fn delete(app: &App, request: DeleteRouteRequest) -> Result<Del
             if table.routes.remove(&to).is_none() {
                 return Err(ApiError::new(
                     ErrorCode::InvalidRouteNotFound,
-                    format!("no route with destination-cidr-block {to} in route table {}", table.id),
+                    format!(
+                        "no route with destination-cidr-block {to} in route table {}",
+                        table.id
+                    ),
                 ));
             }
             tx.audit(json!({ "route_table": table.id, "to": to.to_string() }));

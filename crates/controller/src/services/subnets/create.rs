@@ -85,7 +85,10 @@ fn check_room(state: &State, vpc: &Vpc) -> Result<(), ApiError> {
     if state.by(&state::Subnet::BY_VPC, &vpc.id).count() >= MOST {
         return Err(ApiError::new(
             ErrorCode::SubnetLimitExceeded,
-            format!("The maximum number of subnets, {MOST}, has been reached in {}. Delete some first.", vpc.id),
+            format!(
+                "The maximum number of subnets, {MOST}, has been reached in {}. Delete some first.",
+                vpc.id
+            ),
         ));
     }
     Ok(())
@@ -102,7 +105,8 @@ fn zone(state: &State, scope: &Scope, name: &str, id: &str) -> Result<String, Ap
         _ => return Err(ApiError::combination("availabilityZone", "availabilityZoneId")),
     };
     found.cloned().ok_or_else(|| {
-        let expected = "Subnets can currently only be created in the zones that DescribeAvailabilityZones lists.";
+        let expected =
+            "Subnets can currently only be created in the zones that DescribeAvailabilityZones lists.";
         ApiError::invalid_value(parameter, given, expected)
     })
 }
@@ -129,7 +133,10 @@ pub(super) async fn create_default(
             if let Some(subnet) = subnets.find(|one| one.default_for_az && one.availability_zone == zone) {
                 return Err(ApiError::new(
                     ErrorCode::DefaultSubnetAlreadyExists,
-                    format!("The subnet {} is the default subnet of {zone} already.", subnet.id),
+                    format!(
+                        "The subnet {} is the default subnet of {zone} already.",
+                        subnet.id
+                    ),
                 ));
             }
             drop(subnets);
@@ -137,7 +144,10 @@ pub(super) async fn create_default(
             let Some(subnet) = default_subnet(tx, &vpc, &zone) else {
                 return Err(ApiError::new(
                     ErrorCode::InvalidSubnetConflict,
-                    format!("There is no block free in {} for a default subnet. Delete a subnet first.", vpc.cidr),
+                    format!(
+                        "There is no block free in {} for a default subnet. Delete a subnet first.",
+                        vpc.cidr
+                    ),
                 ));
             };
             tx.audit(json!({ "subnet": subnet.id, "vpc": vpc.id, "cidr": subnet.cidr.to_string() }));

@@ -1,8 +1,8 @@
 //! DescribeVpcAttribute, ModifyVpcAttribute.
 
 use hearth_api::v1::{
-    AttributeBooleanValue, DescribeVpcAttributeRequest, DescribeVpcAttributeResult, ModifyVpcAttributeRequest,
-    ModifyVpcAttributeResult,
+    AttributeBooleanValue, DescribeVpcAttributeRequest, DescribeVpcAttributeResult,
+    ModifyVpcAttributeRequest, ModifyVpcAttributeResult,
 };
 use hearth_api::{ApiError, Kind};
 use serde_json::json;
@@ -17,9 +17,7 @@ pub(super) async fn describe(
 ) -> Result<DescribeVpcAttributeResult, ApiError> {
     let id = input::id(Kind::Vpc, &request.vpc_id, "VpcId")?;
     let state = app.state();
-    let row = state
-        .get::<Vpc>(&id)
-        .ok_or_else(|| Kind::Vpc.not_found(&[&id]))?;
+    let row = state.get::<Vpc>(&id).ok_or_else(|| Kind::Vpc.not_found(&[&id]))?;
     let mut told = DescribeVpcAttributeResult {
         vpc_id: id.to_string(),
         ..DescribeVpcAttributeResult::default()

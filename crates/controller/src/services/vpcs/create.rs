@@ -61,7 +61,11 @@ pub(super) async fn create(app: &App, request: CreateVpcRequest) -> Result<Creat
     }
     if request.amazon_provided_ipv6_cidr_block {
         let expected = "Hearth does not have IPv6 yet; leave it out.";
-        return Err(ApiError::invalid_value("amazonProvidedIpv6CidrBlock", true, expected));
+        return Err(ApiError::invalid_value(
+            "amazonProvidedIpv6CidrBlock",
+            true,
+            expected,
+        ));
     }
     let tags = input::tags_for(&request.tag_specifications, &[Kind::Vpc], Kind::Vpc)?;
     let scope = app.scope();
@@ -89,7 +93,10 @@ pub(super) async fn create_default(
             if let Some(vpc) = tx.default_vpc(&scope) {
                 return Err(ApiError::new(
                     ErrorCode::DefaultVpcAlreadyExists,
-                    format!("A Default VPC already exists for this account in this region: {}.", vpc.id),
+                    format!(
+                        "A Default VPC already exists for this account in this region: {}.",
+                        vpc.id
+                    ),
                 ));
             }
             let vpc = make_default_vpc(tx, &scope, cidr);

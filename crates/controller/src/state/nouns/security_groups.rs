@@ -41,10 +41,7 @@ pub fn folded(name: &str) -> String {
 impl Noun for SecurityGroup {
     const KIND: &'static str = "security-group";
     const RESOURCE: Option<Kind> = Some(Kind::SecurityGroup);
-    const INDEXES: &'static [Index<Self>] = &[
-        Self::BY_NAME,
-        Self::BY_VPC,
-    ];
+    const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME, Self::BY_VPC];
     /// <https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html>
     const BOUND: Option<Bound> = Some(Bound::new(
         2500,
