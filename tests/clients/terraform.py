@@ -48,8 +48,12 @@ def left():
         "images": {row["ImageId"] for row in ec2.describe_images(Owners=["self"])["Images"]},
         "instances": {row["InstanceId"] for row in instances if row["State"]["Name"] != "terminated"},
         "keys": {row["KeyPairId"] for row in ec2.describe_key_pairs()["KeyPairs"]},
+        "gateways": {row["InternetGatewayId"] for row in ec2.describe_internet_gateways()["InternetGateways"]},
         "groups": {row["GroupId"] for row in ec2.describe_security_groups()["SecurityGroups"]},
+        "route tables": {row["RouteTableId"] for row in ec2.describe_route_tables()["RouteTables"]},
         "snapshots": {row["SnapshotId"] for row in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]},
+        "subnets": {row["SubnetId"] for row in ec2.describe_subnets()["Subnets"]},
+        "vpcs": {row["VpcId"] for row in ec2.describe_vpcs()["Vpcs"]},
         "volumes": {row["VolumeId"] for row in ec2.describe_volumes()["Volumes"] if row["State"] != "deleting"},
     }
 

@@ -56,6 +56,13 @@ async fn terraform_sees_no_changes_in_volumes_snapshots_and_images() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: scripts/test --strangers"]
+async fn terraform_sees_no_changes_in_networks() {
+    let name = "terraform_sees_no_changes_in_networks";
+    terraform(name, "network.tf").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn libcloud_signs_by_version_2() {
     run("libcloud_signs_by_version_2", PYTHON, "nodes.py", |_| Vec::new()).await;
 }

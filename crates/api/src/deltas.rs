@@ -2,8 +2,8 @@
 //! sends against all intents sent anew.
 
 use crate::agent::{
-    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, SnapshotIntent, VolumeIntent,
-    VpcDelta, VpcIntent,
+    InstanceIntent, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, SnapshotIntent, SubnetIntent,
+    VolumeIntent, VpcDelta, VpcIntent,
 };
 
 /// The delta builds on other intents.
@@ -58,6 +58,12 @@ fn apply_vpc(vpc: &mut VpcIntent, delta: VpcDelta) {
     vpc.vpc_id = delta.vpc_id;
     vpc.cidr_block = delta.cidr_block;
     vpc.public_pool_cidr = delta.public_pool_cidr;
+    vpc.dns_disabled = delta.dns_disabled;
+    let gone = &delta.removed_subnets;
+    vpc.subnets.retain(|known| !gone.contains(&known.subnet_id));
+    for subnet in delta.subnets {
+        put(&mut vpc.subnets, subnet, |one: &SubnetIntent| &one.subnet_id);
+    }
     let gone = &delta.removed_security_groups;
     vpc.security_groups
         .retain(|known| !gone.contains(&known.group_id));
@@ -126,6 +132,14 @@ mod tests {
         }
     }
 
+    fn subnet(id: &str, internet: &[&str]) -> SubnetIntent {
+        SubnetIntent {
+            subnet_id: id.into(),
+            cidr_block: "10.0.0.0/24".into(),
+            internet_cidrs: internet.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     fn known() -> Intents {
         Intents {
             epoch: "one".into(),
@@ -134,6 +148,7 @@ mod tests {
             vpcs: vec![VpcIntent {
                 vpc_id: "vpc-1".into(),
                 security_groups: vec![group("sg-1", &["10.0.0.4", "10.0.0.5"]), group("sg-2", &[])],
+                subnets: vec![subnet("subnet-1", &[]), subnet("subnet-2", &[])],
                 ..VpcIntent::default()
             }],
             volumes: vec![volume("vol-1", Desired::Kept), volume("vol-2", Desired::Erased)],
@@ -160,6 +175,9 @@ mod tests {
                     joined: vec!["10.0.0.6".into(), "10.0.0.5".into()],
                     left: vec!["10.0.0.4".into()],
                 }],
+                subnets: vec![subnet("subnet-1", &["0.0.0.0/0"])],
+                removed_subnets: vec!["subnet-2".into()],
+                dns_disabled: true,
                 ..VpcDelta::default()
             }],
             removed_vpcs: vec!["vpc-9".into()],
@@ -185,6 +203,8 @@ mod tests {
                     group("sg-0", &["10.0.0.9"]),
                     group("sg-1", &["10.0.0.6", "10.0.0.5"])
                 ],
+                subnets: vec![subnet("subnet-1", &["0.0.0.0/0"])],
+                dns_disabled: true,
                 ..VpcIntent::default()
             }]
         );

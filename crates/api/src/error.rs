@@ -92,6 +92,10 @@ error_codes! {
     InvalidReservationIdMalformed = "InvalidReservationID.Malformed", InvalidArgument;
     InvalidVpcIdMalformed = "InvalidVpcId.Malformed", InvalidArgument;
     InvalidSubnetIdMalformed = "InvalidSubnetId.Malformed", InvalidArgument;
+    InvalidInternetGatewayIdMalformed = "InvalidInternetGatewayId.Malformed", InvalidArgument;
+    InvalidRouteTableIdMalformed = "InvalidRouteTableId.Malformed", InvalidArgument;
+    InvalidVpcRange = "InvalidVpc.Range", InvalidArgument;
+    InvalidSubnetRange = "InvalidSubnet.Range", InvalidArgument;
     InvalidPlacementGroupIdMalformed = "InvalidPlacementGroupId.Malformed", InvalidArgument;
     InvalidHostIdMalformed = "InvalidHostID.Malformed", InvalidArgument;
 
@@ -111,6 +115,13 @@ error_codes! {
     InvalidReservationIdNotFound = "InvalidReservationID.NotFound", NotFound;
     InvalidVpcIdNotFound = "InvalidVpcID.NotFound", NotFound;
     InvalidSubnetIdNotFound = "InvalidSubnetID.NotFound", NotFound;
+    InvalidInternetGatewayIdNotFound = "InvalidInternetGatewayID.NotFound", NotFound;
+    InvalidRouteTableIdNotFound = "InvalidRouteTableID.NotFound", NotFound;
+    InvalidNetworkAclIdNotFound = "InvalidNetworkAclID.NotFound", NotFound;
+    InvalidAssociationIdNotFound = "InvalidAssociationID.NotFound", NotFound;
+    InvalidGatewayIdNotFound = "InvalidGatewayID.NotFound", NotFound;
+    InvalidRouteNotFound = "InvalidRoute.NotFound", NotFound;
+    DefaultVpcDoesNotExist = "DefaultVpcDoesNotExist", NotFound;
     InvalidPlacementGroupUnknown = "InvalidPlacementGroup.Unknown", NotFound;
     InvalidHostIdNotFound = "InvalidHostID.NotFound", NotFound;
     VpcIdNotSpecified = "VPCIdNotSpecified", NotFound;
@@ -120,6 +131,9 @@ error_codes! {
     InvalidGroupDuplicate = "InvalidGroup.Duplicate", AlreadyExists;
     InvalidPlacementGroupDuplicate = "InvalidPlacementGroup.Duplicate", AlreadyExists;
     InvalidPermissionDuplicate = "InvalidPermission.Duplicate", AlreadyExists;
+    RouteAlreadyExists = "RouteAlreadyExists", AlreadyExists;
+    DefaultVpcAlreadyExists = "DefaultVpcAlreadyExists", AlreadyExists;
+    DefaultSubnetAlreadyExists = "DefaultSubnetAlreadyExistsInAvailabilityZone", AlreadyExists;
     InvalidAmiNameDuplicate = "InvalidAMIName.Duplicate", AlreadyExists;
 
     // The state of things forbids it.
@@ -132,6 +146,9 @@ error_codes! {
     InvalidAmiAttributeItemValue = "InvalidAMIAttributeItemValue", InvalidArgument;
     InvalidAmiIdUnavailable = "InvalidAMIID.Unavailable", FailedPrecondition;
     InvalidIpAddressInUse = "InvalidIPAddress.InUse", FailedPrecondition;
+    InvalidSubnetConflict = "InvalidSubnet.Conflict", FailedPrecondition;
+    ResourceAlreadyAssociated = "Resource.AlreadyAssociated", FailedPrecondition;
+    GatewayNotAttached = "Gateway.NotAttached", FailedPrecondition;
     DependencyViolation = "DependencyViolation", FailedPrecondition;
     CannotDelete = "CannotDelete", FailedPrecondition;
     IncorrectState = "IncorrectState", FailedPrecondition;
@@ -208,6 +225,11 @@ error_codes! {
     VolumeModificationRateExceeded = "VolumeModificationRateExceeded", ResourceExhausted;
     InsufficientAddressCapacity = "InsufficientAddressCapacity", ResourceExhausted;
     InsufficientFreeAddressesInSubnet = "InsufficientFreeAddressesInSubnet", ResourceExhausted;
+    VpcLimitExceeded = "VpcLimitExceeded", ResourceExhausted;
+    SubnetLimitExceeded = "SubnetLimitExceeded", ResourceExhausted;
+    InternetGatewayLimitExceeded = "InternetGatewayLimitExceeded", ResourceExhausted;
+    RouteTableLimitExceeded = "RouteTableLimitExceeded", ResourceExhausted;
+    RouteLimitExceeded = "RouteLimitExceeded", ResourceExhausted;
     InstanceLimitExceeded = "InstanceLimitExceeded", ResourceExhausted;
     RulesPerSecurityGroupLimitExceeded = "RulesPerSecurityGroupLimitExceeded", ResourceExhausted;
     SecurityGroupLimitExceeded = "SecurityGroupLimitExceeded", ResourceExhausted;

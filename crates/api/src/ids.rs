@@ -21,13 +21,15 @@ pub enum Kind {
     Reservation,
     Vpc,
     Subnet,
+    InternetGateway,
+    RouteTable,
     PlacementGroup,
     /// A host that runs an agent (EC2 has such ids for dedicated hosts).
     Host,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Instance,
         Self::Image,
         Self::SecurityGroup,
@@ -39,6 +41,8 @@ impl Kind {
         Self::Reservation,
         Self::Vpc,
         Self::Subnet,
+        Self::InternetGateway,
+        Self::RouteTable,
         Self::PlacementGroup,
         Self::Host,
     ];
@@ -57,6 +61,8 @@ impl Kind {
             Self::Reservation => "r",
             Self::Vpc => "vpc",
             Self::Subnet => "subnet",
+            Self::InternetGateway => "igw",
+            Self::RouteTable => "rtb",
             Self::PlacementGroup => "pg",
             Self::Host => "h",
         }
@@ -76,6 +82,8 @@ impl Kind {
             Self::Reservation => "reservation",
             Self::Vpc => "vpc",
             Self::Subnet => "subnet",
+            Self::InternetGateway => "internet-gateway",
+            Self::RouteTable => "route-table",
             Self::PlacementGroup => "placement-group",
             Self::Host => "dedicated-host",
         }
@@ -106,6 +114,8 @@ impl Kind {
             Self::Reservation => ErrorCode::InvalidReservationIdMalformed,
             Self::Vpc => ErrorCode::InvalidVpcIdMalformed,
             Self::Subnet => ErrorCode::InvalidSubnetIdMalformed,
+            Self::InternetGateway => ErrorCode::InvalidInternetGatewayIdMalformed,
+            Self::RouteTable => ErrorCode::InvalidRouteTableIdMalformed,
             Self::PlacementGroup => ErrorCode::InvalidPlacementGroupIdMalformed,
             Self::Host => ErrorCode::InvalidHostIdMalformed,
         }
@@ -125,6 +135,8 @@ impl Kind {
             Self::Reservation => ErrorCode::InvalidReservationIdNotFound,
             Self::Vpc => ErrorCode::InvalidVpcIdNotFound,
             Self::Subnet => ErrorCode::InvalidSubnetIdNotFound,
+            Self::InternetGateway => ErrorCode::InvalidInternetGatewayIdNotFound,
+            Self::RouteTable => ErrorCode::InvalidRouteTableIdNotFound,
             Self::PlacementGroup => ErrorCode::InvalidPlacementGroupUnknown,
             Self::Host => ErrorCode::InvalidHostIdNotFound,
         }
@@ -144,6 +156,8 @@ impl Kind {
             Self::Reservation => "reservation ID",
             Self::Vpc => "vpc ID",
             Self::Subnet => "subnet ID",
+            Self::InternetGateway => "internetGateway ID",
+            Self::RouteTable => "routeTable ID",
             Self::PlacementGroup => "placement group",
             Self::Host => "host ID",
         };

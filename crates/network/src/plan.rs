@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 
 use crate::NetworkError;
 use crate::names::{is_id, tap_name};
-use crate::spec::{EniSpec, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec};
+use crate::spec::{EniSpec, Peer, Protocol, RuleSpec, SecurityGroupSpec, SubnetSpec, VpcSpec};
 
 /// Where IMDS answers, in every VPC.
 pub(crate) const IMDS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -59,6 +59,11 @@ impl Plan {
     pub(crate) fn local_addresses(&self) -> BTreeSet<Ipv4Addr> {
         let routers = self.enis.iter().map(|eni| first_host(&eni.subnet));
         routers.chain(self.dns()).chain([IMDS_ADDRESS]).collect()
+    }
+
+    /// The subnet that an interface is in.
+    pub(crate) fn subnet_of(&self, eni: &EniSpec) -> Option<&SubnetSpec> {
+        self.subnets.iter().find(|subnet| subnet.cidr == eni.subnet)
     }
 
     pub(crate) fn eni(&self, eni_id: &str) -> Option<&EniSpec> {
@@ -123,12 +128,34 @@ fn check(spec: &VpcSpec) -> Check {
             ensure_new(&mut publics, public, "public address")?;
         }
     }
+    let (mut ids, mut blocks) = (HashSet::new(), HashSet::new());
+    for subnet in &spec.subnets {
+        check_subnet(subnet)?;
+        ensure_new(&mut ids, &subnet.subnet_id, "subnet")?;
+        ensure_new(&mut blocks, subnet.cidr, "subnet's block")?;
+    }
     let mut groups = HashSet::new();
     for group in &spec.security_groups {
         ensure_new(&mut groups, &group.group_id, "security group")?;
         check_group(group)?;
     }
     Ok(())
+}
+
+fn check_subnet(subnet: &SubnetSpec) -> Check {
+    let id = &subnet.subnet_id;
+    ensure(is_id("subnet", id), || {
+        format!("subnet id {id:?} is not subnet- and 17 hex digits")
+    })?;
+    let mut blocks = subnet.internet.clone();
+    blocks.sort();
+    // Blocks either hold each other or have nothing in common.
+    let pairs = std::iter::zip(&blocks, blocks.iter().skip(1));
+    let mut overlapping = pairs.filter(|(one, next)| one.contains(*next));
+    match overlapping.next() {
+        Some((one, next)) => Err(format!("{id}: the blocks {one} and {next} overlap")),
+        None => Ok(()),
+    }
 }
 
 fn check_eni(spec: &VpcSpec, eni: &EniSpec) -> Check {

@@ -12,9 +12,23 @@ pub struct VpcSpec {
     pub cidr: Ipv4Net,
     /// Public addresses; the first host address of the pool is the host's own end of every uplink.
     pub public_pool: Ipv4Net,
+    /// The subnets of the interfaces. One that is not here has no way out and none in.
+    pub subnets: Vec<SubnetSpec>,
     /// The interfaces of this VPC that are on this host.
     pub enis: Vec<EniSpec>,
     pub security_groups: Vec<SecurityGroupSpec>,
+    /// Whether the resolver answers.
+    pub dns: bool,
+}
+
+/// What routes say of a subnet. Those of one VPC always reach each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubnetSpec {
+    /// `subnet-` and 17 hex digits.
+    pub subnet_id: String,
+    pub cidr: Ipv4Net,
+    /// The addresses that it reaches by the VPC's internet gateway, and that reach it: blocks that do not overlap.
+    pub internet: Vec<Ipv4Net>,
 }
 
 /// An elastic network interface.

@@ -5,9 +5,13 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use hearth_api::agent::rule::Peer as PeerIntent;
-use hearth_api::agent::{InstanceIntent, NetworkInterface, Rule, SecurityGroupIntent, VpcIntent};
+use hearth_api::agent::{
+    InstanceIntent, NetworkInterface, Rule, SecurityGroupIntent, SubnetIntent, VpcIntent,
+};
 use hearth_network::metadata::SecurityGroupName;
-use hearth_network::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec};
+use hearth_network::spec::{
+    EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, SubnetSpec, VpcSpec,
+};
 use hearth_network::{InstanceMetadata, InstanceProfile, PublicKey};
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,21 @@ pub fn vpc_spec(vpc: &VpcIntent, instances: &[InstanceIntent]) -> Result<VpcSpec
         public_pool: parse(&vpc.vpc_id, "CIDR", &vpc.public_pool_cidr)?,
         enis,
         security_groups: groups.collect::<Result<_, _>>()?,
+        subnets: vpc.subnets.iter().map(subnet).collect::<Result<_, _>>()?,
+        dns: !vpc.dns_disabled,
+    })
+}
+
+fn subnet(subnet: &SubnetIntent) -> Result<SubnetSpec, Untranslatable> {
+    let whose = &subnet.subnet_id;
+    let internet = subnet
+        .internet_cidrs
+        .iter()
+        .map(|block| parse(whose, "CIDR", block));
+    Ok(SubnetSpec {
+        subnet_id: whose.clone(),
+        cidr: parse(whose, "CIDR", &subnet.cidr_block)?,
+        internet: internet.collect::<Result<_, _>>()?,
     })
 }
 

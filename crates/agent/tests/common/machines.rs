@@ -76,6 +76,12 @@ impl Cloud {
                     egress: vec![rule()],
                     ..SecurityGroupIntent::default()
                 }],
+                subnets: vec![SubnetIntent {
+                    subnet_id: "subnet-00000000000000001".to_owned(),
+                    cidr_block: "172.31.0.0/20".to_owned(),
+                    internet_cidrs: vec!["0.0.0.0/0".to_owned()],
+                }],
+                dns_disabled: false,
             });
         });
         cloud.machines = Some(host);

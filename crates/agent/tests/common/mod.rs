@@ -403,7 +403,7 @@ impl Cloud {
                     vpc_id: "vpc-1".to_owned(),
                     cidr_block: "172.31.0.0/16".to_owned(),
                     public_pool_cidr: "198.18.0.0/24".to_owned(),
-                    security_groups: Vec::new(),
+                    ..VpcIntent::default()
                 });
             }
         });

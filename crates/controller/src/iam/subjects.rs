@@ -13,7 +13,8 @@ use crate::app::App;
 use crate::catalog::volume_types::VolumeType;
 use crate::services::{Slot, TOKENS_OPTIONAL, ssm};
 use crate::state::{
-    Instance, KeyPair, NetworkInterface, PlacementGroup, Scope, SecurityGroup, State, Subnet, Volume,
+    Instance, KeyPair, NetworkInterface, PlacementGroup, RouteTable, Scope, SecurityGroup, State, Subnet,
+    Volume,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views;
@@ -55,6 +56,10 @@ const MAKES: &[(&str, &[Kind])] = &[
         "RunInstances",
         &[Kind::Instance, Kind::NetworkInterface, Kind::Volume],
     ),
+    ("CreateVpc", &[Kind::Vpc]),
+    ("CreateSubnet", &[Kind::Subnet]),
+    ("CreateInternetGateway", &[Kind::InternetGateway]),
+    ("CreateRouteTable", &[Kind::RouteTable]),
     ("CreateSecurityGroup", &[Kind::SecurityGroup]),
     ("AuthorizeSecurityGroupIngress", &[Kind::SecurityGroupRule]),
     ("AuthorizeSecurityGroupEgress", &[Kind::SecurityGroupRule]),
@@ -190,6 +195,11 @@ impl Asked<'_> {
                     Ok(id) => named.insert((Kind::Image, id)),
                     Err(_) => false,
                 },
+                ("association_id", _) if value.starts_with("rtbassoc-") => {
+                    let table = self.state.first_by(&RouteTable::BY_ASSOCIATION, &value);
+                    named.extend(table.iter().flat_map(|table| association(table, &value)));
+                    true
+                }
                 ("association_id", _) => match self.state.first_by(&Instance::BY_ASSOCIATION, &value) {
                     Some(row) => named.insert((Kind::Instance, row.id.clone())),
                     None => false,
@@ -405,6 +415,7 @@ impl Asked<'_> {
                 }
             }
             Kind::SecurityGroup => vpc = state.get::<SecurityGroup>(id).map(|row| &row.vpc_id),
+            Kind::RouteTable => vpc = state.get::<RouteTable>(id).map(|row| &row.vpc_id),
             Kind::NetworkInterface => {
                 let row = state.get::<NetworkInterface>(id);
                 let subnet = row.and_then(|row| state.get::<Subnet>(&row.subnet_id));
@@ -453,6 +464,13 @@ impl Asked<'_> {
             _ => self.everything(),
         }
     }
+}
+
+/// A table and the subnet that one of its associations is about.
+fn association(table: &RouteTable, id: &str) -> Vec<(Kind, String)> {
+    let own = table.associations.iter().filter(|one| one.id == id);
+    let subnets = own.filter_map(|one| Some((Kind::Subnet, one.subnet_id.clone()?)));
+    subnets.chain([(Kind::RouteTable, table.id.clone())]).collect()
 }
 
 fn set_number<N: ToString>(context: &mut Context, key: &str, number: Option<N>) {

@@ -2,20 +2,21 @@
 //! ([`changes`]). Pure.
 //!
 //! Of security groups a host gets those that its interfaces are in, with their rules, and those that a rule of these names,
-//! with their members. A launch into a group whose members no rule names concerns its own host alone.
+//! with their members. A launch into a group whose members no rule names concerns its own host alone. Of VPCs it gets those that
+//! its interfaces are in, with the routes of their subnets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use hearth_api::agent::{
     InstanceIntent, InstanceVolume, Intents, IntentsDelta, MembersDelta, SecurityGroupIntent, SnapshotIntent,
-    VolumeIntent, VpcDelta, VpcIntent, volume_intent,
+    SubnetIntent, VolumeIntent, VpcDelta, VpcIntent, volume_intent,
 };
 use prost::Message as _;
 
 use crate::state::{
-    self, Concern, Incarnation, Move, NetworkInterface, SecurityGroup, Snapshot, Stage, State, Topic, Volume,
-    Vpc,
+    self, Concern, Incarnation, Move, NetworkInterface, SecurityGroup, Snapshot, Stage, State, Subnet, Topic,
+    Volume, Vpc,
 };
 use crate::views::Cloud;
 
@@ -54,6 +55,7 @@ pub struct Told {
     pub newest: Newest,
     instances: BTreeMap<String, ToldInstance>,
     groups: BTreeMap<String, ToldGroup>,
+    vpcs: BTreeMap<String, ToldVpc>,
     volumes: BTreeMap<String, VolumeIntent>,
     snapshots: BTreeMap<String, SnapshotIntent>,
 }
@@ -63,8 +65,15 @@ struct ToldInstance {
     /// Of the intent.
     digest: blake3::Hash,
     /// Of its interfaces.
-    vpcs: BTreeSet<String>,
+    subnets: BTreeSet<String>,
     groups: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ToldVpc {
+    dns_disabled: bool,
+    /// Those that interfaces of the host are in.
+    subnets: BTreeMap<String, SubnetIntent>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,23 +90,20 @@ impl Told {
     pub fn follows(&self, topic: &Topic) -> bool {
         match topic {
             Topic::Host(_) => true,
+            Topic::Vpc(id) => self.vpcs.contains_key(id),
             Topic::Rules(id) => self.groups.get(id).is_some_and(|group| group.with_rules),
             Topic::Members(id) => self.groups.get(id).is_some_and(|group| group.with_members),
         }
     }
 
-    /// What its groups follow.
+    /// What its groups and its VPCs follow.
     pub fn topics(&self) -> impl Iterator<Item = Topic> {
-        self.groups.iter().flat_map(|(id, group)| {
+        let groups = self.groups.iter().flat_map(|(id, group)| {
             let rules = group.with_rules.then(|| Topic::Rules(id.clone()));
             let members = group.with_members.then(|| Topic::Members(id.clone()));
             rules.into_iter().chain(members)
-        })
-    }
-
-    fn vpcs(&self) -> BTreeSet<&str> {
-        let vpcs = self.instances.values().flat_map(|told| &told.vpcs);
-        vpcs.map(String::as_str).collect()
+        });
+        groups.chain(self.vpcs.keys().cloned().map(Topic::Vpc))
     }
 
     /// Takes an instance up. Answers whether its intent is another one than before. That it has run follows from the host's
@@ -111,9 +117,9 @@ impl Told {
         }
         let told = ToldInstance {
             digest: blake3::hash(&without.encode_to_vec()),
-            vpcs: interfaces
+            subnets: interfaces
                 .iter()
-                .map(|interface| interface.vpc_id.clone())
+                .map(|interface| interface.subnet_id.clone())
                 .collect(),
             groups: interfaces
                 .iter()
@@ -122,6 +128,39 @@ impl Told {
         };
         let before = self.instances.insert(intent.instance_id.clone(), told.clone());
         before.as_ref() != Some(&told)
+    }
+
+    /// Takes up what the networks of the host's interfaces are like.
+    fn note_networks(&mut self, state: &State) {
+        self.note_groups(state);
+        self.note_vpcs(state);
+    }
+
+    fn note_vpcs(&mut self, state: &State) {
+        self.vpcs.clear();
+        let subnets: BTreeSet<&String> = self.instances.values().flat_map(|told| &told.subnets).collect();
+        // Many subnets have one table.
+        let mut internet: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for subnet in subnets.into_iter().filter_map(|id| state.get::<Subnet>(id)) {
+            let Some(vpc) = state.get::<Vpc>(&subnet.vpc_id) else {
+                continue;
+            };
+            let table = state.table_of(subnet);
+            let internet = table.map(|table| {
+                let known = internet.entry(&table.id);
+                known.or_insert_with(|| state.internet(table).iter().map(ToString::to_string).collect())
+            });
+            let told = self.vpcs.entry(vpc.id.clone()).or_insert_with(|| ToldVpc {
+                dns_disabled: !vpc.dns_support,
+                subnets: BTreeMap::new(),
+            });
+            let intent = SubnetIntent {
+                subnet_id: subnet.id.clone(),
+                cidr_block: subnet.cidr.to_string(),
+                internet_cidrs: internet.cloned().unwrap_or_default(),
+            };
+            told.subnets.insert(subnet.id.clone(), intent);
+        }
     }
 
     fn note_groups(&mut self, state: &State) {
@@ -194,9 +233,9 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
         .iter()
         .map(|snapshot| (snapshot.snapshot_id.clone(), snapshot.clone()));
     told.snapshots = each.collect();
-    told.note_groups(state);
+    told.note_networks(state);
     let mut vpcs: BTreeMap<&str, VpcIntent> = BTreeMap::new();
-    for id in told.vpcs() {
+    for (id, of_vpc) in &told.vpcs {
         if let Some(vpc) = state.get::<Vpc>(id) {
             vpcs.insert(
                 id,
@@ -205,6 +244,8 @@ pub fn all(state: &State, host_id: &str, cloud: &Cloud) -> Option<Letter<Intents
                     cidr_block: vpc.cidr.to_string(),
                     public_pool_cidr: cloud.public_pool.to_string(),
                     security_groups: Vec::new(),
+                    subnets: of_vpc.subnets.values().cloned().collect(),
+                    dns_disabled: of_vpc.dns_disabled,
                 },
             );
         }
@@ -318,7 +359,8 @@ pub fn changes(
     let (mut rules, mut members) = (BTreeSet::new(), BTreeMap::<&str, Vec<Ipv4Addr>>::new());
     for concern in concerns {
         match concern {
-            Concern::Host { .. } => {}
+            // These are looked at whatever has changed.
+            Concern::Host { .. } | Concern::Vpc { .. } => {}
             Concern::Rules { group_id } => {
                 rules.insert(group_id.as_str());
             }
@@ -365,7 +407,7 @@ pub fn changes(
             },
         }
     }
-    told.note_groups(state);
+    told.note_networks(state);
     let mut vpcs: BTreeMap<&str, VpcDelta> = BTreeMap::new();
     for (id, group) in &told.groups {
         let is_news = before.groups.get(id) != Some(group) || group.with_rules && rules.contains(id.as_str());
@@ -377,17 +419,27 @@ pub fn changes(
             vpc.members.push(membership(state, id, addresses));
         }
     }
-    let (had, has) = (before.vpcs(), told.vpcs());
     for (id, group) in &before.groups {
-        if !told.groups.contains_key(id) && has.contains(group.vpc_id.as_str()) {
+        if !told.groups.contains_key(id) && told.vpcs.contains_key(&group.vpc_id) {
             let vpc = vpcs.entry(&group.vpc_id).or_default();
             vpc.removed_security_groups.push(id.clone());
         }
     }
-    for id in has.difference(&had) {
-        vpcs.entry(id).or_default();
+    let none = BTreeMap::new();
+    for (id, now) in &told.vpcs {
+        let then = before.vpcs.get(id);
+        if then == Some(now) {
+            continue;
+        }
+        let had = then.map_or(&none, |then| &then.subnets);
+        let vpc = vpcs.entry(id).or_default();
+        let is_news = |subnet: &&SubnetIntent| had.get(&subnet.subnet_id) != Some(*subnet);
+        vpc.subnets = now.subnets.values().filter(is_news).cloned().collect();
+        let is_gone = |id: &&String| !now.subnets.contains_key(*id);
+        vpc.removed_subnets = had.keys().filter(is_gone).cloned().collect();
     }
-    delta.removed_vpcs = had.difference(&has).map(ToString::to_string).collect();
+    let is_gone = |id: &&String| !told.vpcs.contains_key(*id);
+    delta.removed_vpcs = before.vpcs.keys().filter(is_gone).cloned().collect();
     delta.vpcs = vpcs
         .into_iter()
         .filter_map(|(id, change)| {
@@ -396,6 +448,7 @@ pub fn changes(
                 vpc_id: vpc.id.clone(),
                 cidr_block: vpc.cidr.to_string(),
                 public_pool_cidr: cloud.public_pool.to_string(),
+                dns_disabled: !vpc.dns_support,
                 ..change
             })
         })

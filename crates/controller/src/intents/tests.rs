@@ -12,13 +12,16 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::state::tests::{a_host, a_volume, an_instance};
 use crate::state::{
-    AVAILABLE, Attachment, Contents, Disk, Host, Image, Incarnation, Instance, Known, Move, PRIMARY, Pending,
-    Progress, Reservation, SecurityGroupRule, Subnet, Tags, Tx, Volume,
+    AVAILABLE, Association, Attachment, Contents, Disk, Host, Image, Incarnation, Instance, InternetGateway,
+    Known, Move, PRIMARY, Pending, Progress, Reservation, RouteTable, SecurityGroupRule, Subnet, Tags, Tx,
+    Volume,
 };
 
 const HOSTS: [&str; 3] = ["h-0", "h-1", "h-2"];
 /// Each VPC has as many groups.
 const GROUPS: usize = 4;
+/// Route tables of each VPC; the first is the main one.
+const TABLES: usize = 2;
 const VPCS: [&str; 2] = ["vpc-0", "vpc-1"];
 
 fn cloud() -> Cloud {
@@ -30,6 +33,10 @@ fn cloud() -> Cloud {
 
 fn group_id(vpc: &str, number: usize) -> String {
     format!("sg-{vpc}-{number}")
+}
+
+fn table_id(vpc: &str, number: usize) -> String {
+    format!("rtb-{vpc}-{number}")
 }
 
 fn layout(tx: &mut Tx<'_>) {
@@ -49,6 +56,8 @@ fn layout(tx: &mut Tx<'_>) {
             region: "local-1".into(),
             cidr: "10.0.0.0/16".parse().unwrap(),
             is_default: vpc == "vpc-0",
+            dns_support: true,
+            dns_hostnames: true,
             created_at: 0,
             tags: Tags::new(),
         });
@@ -61,6 +70,29 @@ fn layout(tx: &mut Tx<'_>) {
             availability_zone: "local-1a".into(),
             default_for_az: vpc == "vpc-0",
             map_public_ip_on_launch: false,
+            created_at: 0,
+            tags: Tags::new(),
+        });
+        for number in 0..TABLES {
+            tx.put(RouteTable {
+                id: table_id(vpc, number),
+                account_id: "1".into(),
+                region: "local-1".into(),
+                vpc_id: vpc.into(),
+                routes: BTreeMap::new(),
+                associations: (number == 0)
+                    .then(|| Association::new(None))
+                    .into_iter()
+                    .collect(),
+                created_at: 0,
+                tags: Tags::new(),
+            });
+        }
+        tx.put(InternetGateway {
+            id: format!("igw-{vpc}"),
+            account_id: "1".into(),
+            region: "local-1".into(),
+            vpc_id: None,
             created_at: 0,
             tags: Tags::new(),
         });
@@ -320,6 +352,38 @@ fn step(tx: &mut Tx<'_>, rng: &mut StdRng, number: u32) {
     }
 }
 
+/// A change of a VPC's routes, of its gateway, or of its resolver.
+fn reroute(tx: &mut Tx<'_>, rng: &mut StdRng) {
+    let vpc = *VPCS.choose(rng).unwrap();
+    let (gateway, table) = (format!("igw-{vpc}"), table_id(vpc, rng.random_range(0..TABLES)));
+    match rng.random_range(0..4) {
+        0 => _ = tx.update::<Vpc>(vpc, |row| row.dns_support = !row.dns_support),
+        1 => {
+            tx.update::<InternetGateway>(&gateway, |row| match row.vpc_id.take() {
+                Some(_) => {}
+                None => row.vpc_id = Some(vpc.to_owned()),
+            });
+        }
+        2 => {
+            let to = ["0.0.0.0/0", "10.0.0.0/8", "192.0.2.0/24"].choose(rng).unwrap();
+            tx.update::<RouteTable>(&table, |row| {
+                let to = to.parse().unwrap();
+                if row.routes.remove(&to).is_none() {
+                    row.routes.insert(to, gateway);
+                }
+            });
+        }
+        _ => {
+            tx.update::<RouteTable>(&table_id(vpc, 1), |row| match row.associations.pop() {
+                Some(_) => {}
+                None => row
+                    .associations
+                    .push(Association::new(Some(format!("subnet-{vpc}")))),
+            });
+        }
+    }
+}
+
 /// An instance starts on another host, unless there is something of it from before.
 fn move_to(tx: &mut Tx<'_>, instance: &Instance, host: &str, stored: bool) {
     let volumes = tx.by(&Volume::BY_INSTANCE, &instance.id);
@@ -422,7 +486,10 @@ fn changes_lead_to_what_all_intents_are() {
     let (mut sent, mut silent) = (0, 0);
     for number in 0..1500 {
         let mut tx = Tx::new(&mut state, 0);
-        step(&mut tx, &mut rng, number);
+        match rng.random_bool(0.1) {
+            true => reroute(&mut tx, &mut rng),
+            false => step(&mut tx, &mut rng, number),
+        }
         let changes = tx.finish().unwrap();
         for (host, follower) in &mut followers {
             let heard: Vec<_> = changes

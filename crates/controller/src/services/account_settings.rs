@@ -176,8 +176,10 @@ fn formats() -> Vec<IdFormat> {
     let kinds = [
         Kind::Image,
         Kind::Instance,
+        Kind::InternetGateway,
         Kind::NetworkInterface,
         Kind::Reservation,
+        Kind::RouteTable,
         Kind::SecurityGroup,
         Kind::Subnet,
         Kind::Volume,

@@ -9,9 +9,9 @@ use serde_json::json;
 use super::serve;
 use crate::app::App;
 use crate::state::{
-    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, KmsAlias, KmsGrant, KmsKey,
-    Noun as _, Policy, Region, Reservation, Role, SecurityGroup, SecurityGroupRule, State, Subnet, Tx, User,
-    Vpc,
+    self, AccessKey, AccountSettings, ClientToken, Group, InstanceProfile, InternetGateway, KmsAlias,
+    KmsGrant, KmsKey, Noun as _, Policy, Region, Reservation, Role, RouteTable, SecurityGroup,
+    SecurityGroupRule, State, Subnet, Tx, User, Vpc,
 };
 use crate::store::bootstrap::furnish;
 use crate::views::timestamp;
@@ -139,7 +139,7 @@ macro_rules! goes {
 
 goes! {
     ClientToken, Reservation, AccountSettings, AccessKey, InstanceProfile, User, Group, Role, Policy, SecurityGroupRule,
-    SecurityGroup, Subnet, Vpc, KmsAlias, KmsGrant, KmsKey,
+    SecurityGroup, RouteTable, InternetGateway, Subnet, Vpc, KmsAlias, KmsGrant, KmsKey,
 }
 
 async fn close(app: &App, request: CloseAccountRequest) -> Result<CloseAccountResponse, ApiError> {

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::serve;
 use crate::app::App;
 use crate::state::{
-    self, Account, AccountSettings, ClientToken, KmsAlias, KmsKey, Noun as _, Reservation, SecurityGroup,
-    SecurityGroupRule, State, Subnet, Tx, Vpc,
+    self, Account, AccountSettings, ClientToken, InternetGateway, KmsAlias, KmsKey, Noun as _, Reservation,
+    RouteTable, SecurityGroup, SecurityGroupRule, State, Subnet, Tx, Vpc,
 };
 use crate::store::bootstrap::{DEFAULT_GROUP, furnish};
 
@@ -157,7 +157,7 @@ macro_rules! goes {
 }
 
 goes! {
-    ClientToken, Reservation, AccountSettings, SecurityGroupRule, SecurityGroup, Subnet, Vpc, KmsAlias,
+    ClientToken, Reservation, AccountSettings, SecurityGroupRule, SecurityGroup, RouteTable, InternetGateway, Subnet, Vpc, KmsAlias,
     KmsKey,
 }
 
@@ -171,8 +171,14 @@ fn left(state: &State, region: &state::Region) -> Option<(&'static str, String)>
         let group = groups.find(|group| group.region == region.name && group.name != DEFAULT_GROUP);
         group.map(|group| (SecurityGroup::KIND, group.id.clone()))
     };
+    let vpc = || {
+        let mut vpcs = state.all::<Vpc>();
+        let vpc = vpcs.find(|vpc| vpc.region == region.name && !vpc.is_default);
+        vpc.map(|vpc| (Vpc::KIND, vpc.id.clone()))
+    };
     host.or_else(|| state.in_region(&region.name, GOES))
         .or_else(group)
+        .or_else(vpc)
 }
 
 async fn delete(app: &Arc<App>, request: DeleteRegionRequest) -> Result<DeleteRegionResponse, ApiError> {

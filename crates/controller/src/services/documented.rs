@@ -153,17 +153,20 @@ fn filters_that_ec2_documents_are_known() {
         ),
         ("DescribeInstanceTypes", instance_types::FILTERS.told()),
         ("DescribeInstances", instances::filters::FILTERS.told()),
+        ("DescribeInternetGateways", internet_gateways::FILTERS.told()),
         ("DescribeKeyPairs", key_pairs::FILTERS.told()),
+        ("DescribeNetworkAcls", network_acls::FILTERS.told()),
         ("DescribeNetworkInterfaces", network_interfaces::FILTERS.told()),
         ("DescribePlacementGroups", placement::FILTERS.told()),
         ("DescribeRegions", regions::REGION_FILTERS.told()),
+        ("DescribeRouteTables", route_tables::describe::FILTERS.told()),
         (
             "DescribeSecurityGroupRules",
             security_groups::resources::FILTERS.told(),
         ),
         ("DescribeSecurityGroups", security_groups::FILTERS.told()),
         ("DescribeSnapshots", snapshots::describe::FILTERS.told()),
-        ("DescribeSubnets", subnets::FILTERS.told()),
+        ("DescribeSubnets", subnets::describe::FILTERS.told()),
         ("DescribeTags", tags::FILTERS.told()),
         ("DescribeVolumeStatus", volumes::status::FILTERS.told()),
         ("DescribeVolumes", volumes::describe::FILTERS.told()),
@@ -171,7 +174,8 @@ fn filters_that_ec2_documents_are_known() {
             "DescribeVolumesModifications",
             volumes::modifications::FILTERS.told(),
         ),
-        ("DescribeVpcs", vpcs::FILTERS.told()),
+        ("DescribeVpcClassicLink", vpcs::describe::CLASSIC_FILTERS.told()),
+        ("DescribeVpcs", vpcs::describe::FILTERS.told()),
     ];
     let mut wrong = Vec::new();
     for (call, known) in &known {

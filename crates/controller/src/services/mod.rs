@@ -18,12 +18,15 @@ use hearth_api::v1::image_disks_server::ImageDisksServer;
 use hearth_api::v1::images_server::ImagesServer;
 use hearth_api::v1::instance_types_server::InstanceTypesServer;
 use hearth_api::v1::instances_server::InstancesServer;
+use hearth_api::v1::internet_gateways_server::InternetGatewaysServer;
 use hearth_api::v1::key_pairs_server::KeyPairsServer;
 use hearth_api::v1::kms_server::KmsServer;
+use hearth_api::v1::network_acls_server::NetworkAclsServer;
 use hearth_api::v1::network_interfaces_server::NetworkInterfacesServer;
 use hearth_api::v1::placement_groups_server::PlacementGroupsServer;
 use hearth_api::v1::profile_associations_server::ProfileAssociationsServer;
 use hearth_api::v1::regions_server::RegionsServer;
+use hearth_api::v1::route_tables_server::RouteTablesServer;
 use hearth_api::v1::security_groups_server::SecurityGroupsServer;
 use hearth_api::v1::service_quotas_server::ServiceQuotasServer;
 use hearth_api::v1::snapshots_server::SnapshotsServer;
@@ -57,14 +60,17 @@ mod input;
 mod instance_connect;
 mod instance_types;
 mod instances;
+mod internet_gateways;
 mod join_tokens;
 mod key_pairs;
 mod kms;
+mod network_acls;
 mod network_interfaces;
 mod placement;
 mod profile_associations;
 mod regions;
 mod requirements;
+mod route_tables;
 mod security_groups;
 mod service_quotas;
 mod sharing;
@@ -158,8 +164,13 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 InstanceTypesServer,
                 instance_types::InstanceTypes(app())
             ))
+            .add_service(service!(
+                InternetGatewaysServer,
+                internet_gateways::InternetGateways(app())
+            ))
             .add_service(service!(KeyPairsServer, key_pairs::KeyPairs(app())))
             .add_service(service!(KmsServer, kms::Kms(app())))
+            .add_service(service!(NetworkAclsServer, network_acls::NetworkAcls(app())))
             .add_service(service!(
                 NetworkInterfacesServer,
                 network_interfaces::NetworkInterfaces(app())
@@ -170,6 +181,7 @@ pub async fn routes(app: &Arc<App>) -> anyhow::Result<Routes> {
                 profile_associations::ProfileAssociations(app())
             ))
             .add_service(service!(RegionsServer, regions::Regions(app())))
+            .add_service(service!(RouteTablesServer, route_tables::RouteTables(app())))
             .add_service(service!(
                 SecurityGroupsServer,
                 security_groups::SecurityGroups(app())

@@ -6,7 +6,7 @@ use hearth_api::v1::*;
 use hearth_api::{ApiError, ErrorCode};
 
 use super::volumes::{devices, quotas};
-use super::{iam, input, instances, security_groups, serve};
+use super::{iam, input, instances, route_tables, security_groups, serve, subnets};
 use crate::app::App;
 use crate::config::Config;
 use crate::state::{self, Bound, Entity as _, Noun as _};
@@ -270,6 +270,41 @@ const QUOTAS: &[Quota] = &[
         "Groups per user",
         RESOURCE,
         Most::Always(iam::MOST_GROUPS),
+    ),
+    quota(
+        "vpc",
+        "L-F678F1CE",
+        "VPCs per Region",
+        ACCOUNT,
+        Most::Bound(state::Vpc::BOUND),
+    ),
+    quota(
+        "vpc",
+        "L-A4707A72",
+        "Internet gateways per Region",
+        ACCOUNT,
+        Most::Bound(state::InternetGateway::BOUND),
+    ),
+    quota(
+        "vpc",
+        "L-407747CB",
+        "Subnets per VPC",
+        RESOURCE,
+        Most::Always(subnets::MOST),
+    ),
+    quota(
+        "vpc",
+        "L-589F43AA",
+        "Route tables per VPC",
+        RESOURCE,
+        Most::Always(route_tables::MOST),
+    ),
+    quota(
+        "vpc",
+        "L-93826ACB",
+        "Routes per route table",
+        RESOURCE,
+        Most::Always(route_tables::MOST_ROUTES),
     ),
     quota(
         "vpc",

@@ -17,6 +17,8 @@ pub enum Concern {
     Snapshot { host_id: String, snapshot_id: String },
     /// Rules of a security group: of interest to hosts that filter by them.
     Rules { group_id: String },
+    /// The routes or the resolver of a VPC: of interest to hosts that have interfaces there.
+    Vpc { vpc_id: String },
     /// Whether the address is a member of the group: of interest to hosts whose rules name the group.
     Member { group_id: String, address: Ipv4Addr },
 }
@@ -26,6 +28,8 @@ pub enum Concern {
 pub enum Topic {
     /// A host, its instances and its volumes.
     Host(String),
+    /// The routes and the resolver of a VPC.
+    Vpc(String),
     /// The rules of a security group.
     Rules(String),
     /// The members of a security group.
@@ -39,6 +43,7 @@ impl Concern {
             | Self::Instance { host_id, .. }
             | Self::Volume { host_id, .. }
             | Self::Snapshot { host_id, .. } => Topic::Host(host_id.clone()),
+            Self::Vpc { vpc_id } => Topic::Vpc(vpc_id.clone()),
             Self::Rules { group_id } => Topic::Rules(group_id.clone()),
             Self::Member { group_id, .. } => Topic::Members(group_id.clone()),
         }

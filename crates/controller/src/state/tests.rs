@@ -365,6 +365,8 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             region,
             cidr: "10.0.0.0/16".parse().unwrap(),
             is_default: rng.random(),
+            dns_support: true,
+            dns_hostnames: true,
             created_at: 0,
             tags: tags(rng),
         }),
@@ -619,6 +621,8 @@ fn what_an_object_owns_goes_with_it() {
         region: "local-1".into(),
         cidr: "10.0.0.0/16".parse().unwrap(),
         is_default: true,
+        dns_support: true,
+        dns_hostnames: true,
         created_at: 0,
         tags: Tags::new(),
     });

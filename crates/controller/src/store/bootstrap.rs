@@ -1,13 +1,16 @@
 //! What a new cloud begins with: an owner with an access key, a region, the default VPC, its default subnets and its default
 //! security group.
 
+use std::collections::BTreeMap;
+
 use hearth_api::{Id, Kind};
 use ipnet::Ipv4Net;
 
 use crate::config::Config;
 use crate::seal::{Broken, SealedSecret, SealingKey, Secret};
 use crate::state::{
-    AccessKey, Account, Cloud, Region, Scope, SecurityGroup, SecurityGroupRule, Subnet, Tags, Tx, Vpc,
+    AccessKey, Account, Association, Cloud, InternetGateway, Region, RouteTable, Scope, SecurityGroup,
+    SecurityGroupRule, Subnet, Tags, Tx, Vpc,
 };
 
 /// How a new cloud is laid out.
@@ -123,28 +126,54 @@ fn settle(tx: &mut Tx<'_>, layout: &Layout) -> Result<(), BootstrapError> {
     Ok(())
 }
 
-/// Makes what an account begins with in a region and does not have: a default VPC with its group, and a default subnet in each
-/// zone. `cidr`: of a VPC that is new.
+/// Makes what an account begins with in a region and has not had yet: a default VPC with its group and its way to the internet,
+/// and a default subnet in each zone. `cidr`: of a VPC that is new.
 pub fn furnish(tx: &mut Tx<'_>, account_id: &str, region: &Region, cidr: Ipv4Net) {
     let within = Scope::new(account_id, &region.name);
+    let mut settings = tx.account_settings(&within);
+    let had = &settings.furnished_zones;
     let vpc = match tx.default_vpc(&within) {
-        Some(vpc) => vpc.clone(),
-        None => make_vpc(tx, &within, cidr),
+        Some(vpc) => Some(vpc.clone()),
+        None if had.is_empty() => Some(make_default_vpc(tx, &within, cidr)),
+        // It was deleted.
+        None => None,
     };
-    let subnets: Vec<Subnet> = tx.by(&Subnet::BY_VPC, &vpc.id).cloned().collect();
-    let candidates = vpc.cidr.subnets(SUBNET_PREFIX.max(vpc.cidr.prefix_len()));
-    let mut free = candidates
-        .into_iter()
-        .flatten()
-        .filter(|candidate| !subnets.iter().any(|s| s.cidr == *candidate));
-    for zone in &region.zones {
-        if subnets
-            .iter()
-            .any(|s| s.default_for_az && s.availability_zone == *zone)
-        {
+    if let Some(vpc) = &vpc
+        && tx.main_table(&vpc.id).is_none()
+    {
+        // Of a database of before there were routes.
+        open_up(tx, vpc);
+    }
+    let new = region.zones.iter().filter(|zone| !had.contains(zone));
+    let new: Vec<String> = new.cloned().collect();
+    if new.is_empty() {
+        return;
+    }
+    if let Some(vpc) = &vpc {
+        make_default_subnets(tx, vpc, &new);
+    }
+    settings.furnished_zones.extend(new);
+    tx.put(settings);
+}
+
+/// Makes a default VPC with its way to the internet.
+pub fn make_default_vpc(tx: &mut Tx<'_>, within: &Scope, cidr: Ipv4Net) -> Vpc {
+    let mut vpc = new_vpc(tx, within, cidr);
+    vpc.is_default = true;
+    vpc.dns_hostnames = true;
+    make_vpc(tx, &vpc);
+    open_up(tx, &vpc);
+    vpc
+}
+
+/// Makes a default subnet in each of some zones that has none, as far as there is room.
+pub fn make_default_subnets(tx: &mut Tx<'_>, vpc: &Vpc, zones: &[String]) {
+    for zone in zones {
+        let has_one = |subnet: &Subnet| subnet.default_for_az && subnet.availability_zone == *zone;
+        if tx.by(&Subnet::BY_VPC, &vpc.id).any(has_one) {
             continue;
         }
-        let Some(cidr) = free.next() else {
+        let Some(subnet) = default_subnet(tx, vpc, zone) else {
             tracing::warn!(
                 zone,
                 vpc = %vpc.cidr,
@@ -152,19 +181,33 @@ pub fn furnish(tx: &mut Tx<'_>, account_id: &str, region: &Region, cidr: Ipv4Net
             );
             continue;
         };
-        tx.put(Subnet {
-            id: Id::new(Kind::Subnet).to_string(),
-            account_id: account_id.to_owned(),
-            region: region.name.clone(),
-            vpc_id: vpc.id.clone(),
-            cidr,
-            availability_zone: zone.clone(),
-            default_for_az: true,
-            map_public_ip_on_launch: true,
-            created_at: tx.now(),
-            tags: Tags::new(),
-        });
+        tx.put(subnet);
     }
+}
+
+/// A default subnet with the first block of the default size that is free.
+pub fn default_subnet(tx: &Tx<'_>, vpc: &Vpc, zone: &str) -> Option<Subnet> {
+    let taken: Vec<Ipv4Net> = tx.by(&Subnet::BY_VPC, &vpc.id).map(|s| s.cidr).collect();
+    let candidates = vpc.cidr.subnets(SUBNET_PREFIX.max(vpc.cidr.prefix_len())).ok()?;
+    let is_free = |block: &Ipv4Net| !taken.iter().any(|cidr| overlap(cidr, block));
+    let cidr = candidates.into_iter().find(is_free)?;
+    Some(Subnet {
+        id: Id::new(Kind::Subnet).to_string(),
+        account_id: vpc.account_id.clone(),
+        region: vpc.region.clone(),
+        vpc_id: vpc.id.clone(),
+        cidr,
+        availability_zone: zone.to_owned(),
+        default_for_az: true,
+        map_public_ip_on_launch: true,
+        created_at: tx.now(),
+        tags: Tags::new(),
+    })
+}
+
+/// Whether two blocks have addresses in common.
+pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 fn owner_id(tx: &mut Tx<'_>, root: &SealingKey) -> Result<String, Broken> {
@@ -195,21 +238,47 @@ fn owner_id(tx: &mut Tx<'_>, root: &SealingKey) -> Result<String, Broken> {
     Ok(owner_id)
 }
 
-fn make_vpc(tx: &mut Tx<'_>, within: &Scope, cidr: Ipv4Net) -> Vpc {
-    let vpc = Vpc {
+/// A VPC that nothing leads out of, not yet in the state.
+pub fn new_vpc(tx: &Tx<'_>, within: &Scope, cidr: Ipv4Net) -> Vpc {
+    Vpc {
         id: Id::new(Kind::Vpc).to_string(),
         account_id: within.account_id().to_owned(),
         region: within.region().to_owned(),
         cidr: cidr.trunc(),
-        is_default: true,
+        is_default: false,
+        dns_support: true,
+        dns_hostnames: false,
         created_at: tx.now(),
         tags: Tags::new(),
-    };
+    }
+}
+
+/// A route table without routes of its own, not yet in the state.
+pub fn new_table(tx: &Tx<'_>, vpc: &Vpc) -> RouteTable {
+    RouteTable {
+        id: Id::new(Kind::RouteTable).to_string(),
+        account_id: vpc.account_id.clone(),
+        region: vpc.region.clone(),
+        vpc_id: vpc.id.clone(),
+        routes: BTreeMap::new(),
+        associations: Vec::new(),
+        created_at: tx.now(),
+        tags: Tags::new(),
+    }
+}
+
+/// Puts a VPC into the state, with its main route table and its default group.
+pub fn make_vpc(tx: &mut Tx<'_>, vpc: &Vpc) {
     tx.put(vpc.clone());
+    let main = vec![Association::new(None)];
+    tx.put(RouteTable {
+        associations: main,
+        ..new_table(tx, vpc)
+    });
     let group = SecurityGroup {
         id: Id::new(Kind::SecurityGroup).to_string(),
-        account_id: within.account_id().to_owned(),
-        region: within.region().to_owned(),
+        account_id: vpc.account_id.clone(),
+        region: vpc.region.clone(),
         vpc_id: vpc.id.clone(),
         name: DEFAULT_GROUP.into(),
         description: "default VPC security group".into(),
@@ -226,7 +295,25 @@ fn make_vpc(tx: &mut Tx<'_>, within: &Scope, cidr: Ipv4Net) -> Vpc {
         ..egress.clone()
     });
     tx.put(egress);
-    vpc
+}
+
+/// Gives a VPC without an internet gateway one, and its main table, which it may not have, the route there.
+fn open_up(tx: &mut Tx<'_>, vpc: &Vpc) {
+    let gateway = InternetGateway {
+        id: Id::new(Kind::InternetGateway).to_string(),
+        account_id: vpc.account_id.clone(),
+        region: vpc.region.clone(),
+        vpc_id: Some(vpc.id.clone()),
+        created_at: tx.now(),
+        tags: Tags::new(),
+    };
+    let mut table = tx.main_table(&vpc.id).cloned().unwrap_or_else(|| RouteTable {
+        associations: vec![Association::new(None)],
+        ..new_table(tx, vpc)
+    });
+    table.routes.insert(Ipv4Net::default(), gateway.id.clone());
+    tx.put(gateway);
+    tx.put(table);
 }
 
 /// The rule that every new group begins with.

@@ -91,6 +91,11 @@ async fn what_is_encrypted_stays_so_as_botocore_has_it() {
     with_a_region_and_a_tenant("what_is_encrypted_stays_so_as_botocore_has_it", "encryption.py").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn vpcs_live_as_botocore_has_it() {
+    with_a_region_and_a_tenant("vpcs_live_as_botocore_has_it", "vpcs.py").await;
+}
+
 /// Runs a script in a cloud that has another region and another account.
 async fn with_a_region_and_a_tenant(test: &str, script: &str) {
     let Some(python) = std::env::var_os("HEARTH_PYTHON") else {

@@ -46,6 +46,8 @@ pub(super) fn zone() -> Zone {
         public_pool: "198.18.0.0/24".parse().unwrap(),
         enis: vec![eni(10), eni(11)],
         security_groups: Vec::new(),
+        subnets: Vec::new(),
+        dns: true,
     };
     Zone::of(&Plan::new(&spec).unwrap())
 }

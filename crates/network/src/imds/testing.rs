@@ -106,6 +106,8 @@ pub(super) fn imds(tokens_required: bool, instance: InstanceMetadata) -> Imds {
             },
         }],
         security_groups: Vec::new(),
+        subnets: Vec::new(),
+        dns: true,
     };
     let plan = Arc::new(RwLock::new(Arc::new(Plan::new(&spec).unwrap())));
     Imds::new(plan, Arc::new(One(Arc::new(instance))), [1; 32])

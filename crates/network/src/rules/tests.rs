@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::table::Batch;
 use super::*;
 use crate::NetworkError;
-use crate::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec};
+use crate::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, SubnetSpec, VpcSpec};
 
 fn rule(protocol: Protocol, peer: Peer) -> RuleSpec {
     RuleSpec { protocol, peer }
@@ -71,6 +71,12 @@ fn spec() -> VpcSpec {
             ],
             egress: vec![rule(Protocol::All, cidr("0.0.0.0/0"))],
         }],
+        subnets: vec![SubnetSpec {
+            subnet_id: "subnet-0123456789abcdef0".into(),
+            cidr: "172.31.0.0/20".parse().unwrap(),
+            internet: vec!["0.0.0.0/0".parse().unwrap()],
+        }],
+        dns: true,
     }
 }
 

@@ -3,8 +3,10 @@
 //! `inet vpc`, in the order in which a packet meets the hooks:
 //! 1. `antispoof`, before fragments are put together, since those of two interfaces could meet there.
 //! 2. `nat_in` and `nat_out`: the internet gateway, one public address for one private.
-//! 3. `input`: what the namespace itself answers (DHCP, DNS, IMDS, ping).
-//! 4. `egress` then `ingress`, both on the forward hook: an accept in the first leads to the second. Rules of a
+//! 3. `routes`, before the others on the forward hook: what passes between a subnet and the internet gateway. It asks no
+//!    connection tracking: a route that goes takes open connections along.
+//! 4. `input`: what the namespace itself answers (DHCP, DNS, IMDS, ping).
+//! 5. `egress` then `ingress`, both on the forward hook: an accept in the first leads to the second. Rules of a
 //!    security group are in chains that all of its interfaces jump to, and end in accept; falling through drops.
 //!
 //! Tracked connections pass first, so that revoking a rule stops new connections at once and lets tracked ones end by
@@ -17,7 +19,7 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 use nftables::expr::MetaKey;
-use nftables::schema::SetType;
+use nftables::schema::{SetFlag, SetType};
 use nftables::stmt::Statement;
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
@@ -55,6 +57,10 @@ impl Direction {
     }
 }
 
+fn internet_set(subnet_id: &str) -> String {
+    format!("{subnet_id}-internet")
+}
+
 fn members_set(group_id: &str) -> String {
     format!("{group_id}-members")
 }
@@ -65,6 +71,7 @@ pub(super) fn tables(plan: &Plan) -> Vec<Table> {
     antispoof(&mut table);
     gateway(&mut table);
     input(&mut table, plan);
+    routes(&mut table, plan);
     forward(&mut table);
     group_chains(&mut table, plan);
     interface_chains(&mut table, plan);
@@ -154,17 +161,51 @@ fn input(table: &mut Table, plan: &Plan) {
         is(field("tcp", "dport"), number(80_u16)),
         accept(),
     ]);
-    let dns = plan.dns().map(|address| text(address.to_string()));
-    rule(vec![
-        is(field("ip", "daddr"), any_of(dns)),
-        is(meta(MetaKey::L4proto), any_of([number(TCP), number(UDP)])),
-        is(field("th", "dport"), number(53_u16)),
-        accept(),
-    ]);
+    if plan.dns {
+        let dns = plan.dns().map(|address| text(address.to_string()));
+        rule(vec![
+            is(field("ip", "daddr"), any_of(dns)),
+            is(meta(MetaKey::L4proto), any_of([number(TCP), number(UDP)])),
+            is(field("th", "dport"), number(53_u16)),
+            accept(),
+        ]);
+    }
     rule(vec![
         is(field("icmp", "type"), number(ICMP_ECHO_REQUEST)),
         accept(),
     ]);
+}
+
+/// The internet gateway's side is the uplink. Errors that routers send about packets that were let out come back from anywhere
+/// (path MTU discovery).
+fn routes(table: &mut Table, plan: &Plan) {
+    table.base_chain("routes", filter(NfHook::Forward, -10));
+    let mut rule = |statements: Vec<Stmt>| table.rule("routes", statements);
+    let beside = |key| is_not(meta(key), text(UPLINK));
+    rule(vec![beside(MetaKey::Iifname), beside(MetaKey::Oifname), accept()]);
+    rule(vec![iifname(UPLINK), ct_has("state", &[CT_RELATED]), accept()]);
+    rule(vec![oifname(UPLINK), vmap(meta(MetaKey::Iifname), "routes_out")]);
+    rule(vec![iifname(UPLINK), vmap(meta(MetaKey::Oifname), "routes_in")]);
+    for subnet in &plan.subnets {
+        let set = internet_set(&subnet.subnet_id);
+        table.changing_set(&set, &[SetFlag::Interval], subnet.internet.iter().copied());
+        for direction in [Direction::Out, Direction::In] {
+            let chain = format!("{}-{}", subnet.subnet_id, direction.suffix());
+            table.chain(&chain);
+            let leads = is(field("ip", direction.peer_field()), named(&set));
+            table.rule(&chain, [leads, accept()]);
+            table.rule(&chain, [drop()]);
+        }
+    }
+    for direction in [Direction::Out, Direction::In] {
+        let suffix = direction.suffix();
+        let verdict = |eni| {
+            let subnet = plan.subnet_of(eni)?;
+            Some([tap(eni), goto(format!("{}-{suffix}", subnet.subnet_id))])
+        };
+        let verdicts = plan.enis.iter().filter_map(verdict);
+        table.verdict_map(&format!("routes_{suffix}"), SetType::Ifname, verdicts);
+    }
 }
 
 fn forward(table: &mut Table) {

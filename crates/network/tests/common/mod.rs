@@ -13,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use etherparse::{PacketBuilder, SlicedPacket};
 use hearth_network::metadata::SecurityGroupName;
-use hearth_network::spec::{EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, VpcSpec};
+use hearth_network::spec::{
+    EniSpec, ImdsOptions, Peer, Protocol, RuleSpec, SecurityGroupSpec, SubnetSpec, VpcSpec,
+};
 use hearth_network::{InstanceMetadata, MetadataSource, Network, NetworkConfig, PublicKey, RoleCredentials};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -113,6 +115,8 @@ impl TestHost {
             public_pool: "198.18.0.0/24".parse().unwrap(),
             enis: Vec::new(),
             security_groups: Vec::new(),
+            subnets: vec![subnet("172.31.0.0/20", &["0.0.0.0/0"])],
+            dns: true,
         }
     }
 
@@ -175,6 +179,15 @@ impl Drop for TestHost {
                 .status();
         }
         let _ = Command::new("ip").args(["netns", "del", &self.root]).status();
+    }
+}
+
+/// A subnet that reaches `internet`.
+pub fn subnet(cidr: &str, internet: &[&str]) -> SubnetSpec {
+    SubnetSpec {
+        subnet_id: format!("subnet-{:017x}", rand::random::<u64>()),
+        cidr: cidr.parse().unwrap(),
+        internet: internet.iter().map(|block| block.parse().unwrap()).collect(),
     }
 }
 

@@ -18,6 +18,12 @@ fn vpc() -> VpcIntent {
             ],
             egress: vec![with_peer(-1, -1, -1, PeerIntent::Cidr("0.0.0.0/0".to_owned()))],
         }],
+        subnets: vec![SubnetIntent {
+            subnet_id: "subnet-1".to_owned(),
+            cidr_block: "172.31.0.0/20".to_owned(),
+            internet_cidrs: vec!["0.0.0.0/1".to_owned(), "192.0.0.0/2".to_owned()],
+        }],
+        dns_disabled: true,
     }
 }
 
@@ -59,6 +65,9 @@ fn instance(id: &str, private_ip: &str) -> InstanceIntent {
 #[test]
 fn rules_keep_their_meaning() {
     let spec = vpc_spec(&vpc(), &[]).unwrap();
+    assert!(!spec.dns);
+    let internet = ["0.0.0.0/1", "192.0.0.0/2"].map(|block| block.parse().unwrap());
+    assert_eq!(spec.subnets[0].internet, internet);
     let group = &spec.security_groups[0];
     let protocols: Vec<_> = group.ingress.iter().map(|rule| rule.protocol).collect();
     let icmp_echo = Protocol::Icmp {

@@ -269,6 +269,13 @@ fn subnets<'s>(state: &'s State, plan: &Plan) -> Result<Vec<&'s Subnet>, ApiErro
         let named = state.get::<Subnet>(&request.subnet_id);
         vec![named.ok_or_else(|| Kind::Subnet.not_found(&[&request.subnet_id]))?]
     };
+    if subnets.is_empty() {
+        return Err(ApiError::new(
+            ErrorCode::VpcIdNotSpecified,
+            "No default VPC for this user, or no default subnet in it. Name a subnet, or make one: CreateDefaultVpc, \
+             CreateDefaultSubnet.",
+        ));
+    }
     // The order in which zones are preferred is that of their names.
     subnets.sort_by(|a, b| a.availability_zone.cmp(&b.availability_zone));
     subnets.retain(|s| zone.is_empty() || s.availability_zone == zone);
@@ -481,6 +488,8 @@ mod tests {
             region: "local-1".into(),
             cidr: "10.0.0.0/16".parse().unwrap(),
             is_default: id == "vpc-a",
+            dns_support: true,
+            dns_hostnames: true,
             created_at: 0,
             tags: Tags::new(),
         });

@@ -254,12 +254,18 @@ async fn create(
 /// The VPC that a call names, or the default one.
 fn vpc(state: &State, scope: &Scope, id: &str) -> Result<String, ApiError> {
     let found = match id {
-        "" => state.default_vpc(scope),
-        id => state.get::<Vpc>(&Id::parse(Kind::Vpc, id)?),
+        "" => state.default_vpc(scope).ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::VpcIdNotSpecified,
+                "No default VPC for this user. Name a VPC, or make one: CreateDefaultVpc.",
+            )
+        })?,
+        id => {
+            let named = state.get::<Vpc>(&Id::parse(Kind::Vpc, id)?);
+            named.ok_or_else(|| Kind::Vpc.not_found(&[id]))?
+        }
     };
-    found
-        .map(|vpc| vpc.id.clone())
-        .ok_or_else(|| Kind::Vpc.not_found(&[id]))
+    Ok(found.id.clone())
 }
 
 /// The group that a call names by its id, or by its name in the default VPC.

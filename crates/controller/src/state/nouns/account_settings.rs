@@ -19,6 +19,8 @@ pub struct AccountSettings {
     pub ebs_encryption: bool,
     /// The KMS key, by its id, or by its ARN if it is another account's, of what is encrypted and names none; `None`: [`KmsAlias::EBS`](super::KmsAlias::EBS).
     pub ebs_key: Option<String>,
+    /// Zones that have had their default subnet: what was deleted since does not come back by itself.
+    pub furnished_zones: Vec<String>,
 }
 
 /// As the database has it: also settings of before there were regions.
@@ -35,6 +37,8 @@ struct Stored {
     ebs_encryption: bool,
     #[serde(default)]
     ebs_key: Option<String>,
+    #[serde(default)]
+    furnished_zones: Vec<String>,
 }
 
 impl From<Stored> for AccountSettings {
@@ -47,6 +51,7 @@ impl From<Stored> for AccountSettings {
             metadata_defaults: stored.metadata_defaults,
             ebs_encryption: stored.ebs_encryption,
             ebs_key: stored.ebs_key,
+            furnished_zones: stored.furnished_zones,
         }
     }
 }

@@ -18,6 +18,7 @@ mod names;
 mod networks;
 mod placement;
 mod regions;
+mod routes;
 mod scrubs;
 mod security_groups;
 mod snapshots;
@@ -43,6 +44,7 @@ pub use moves::{Move, Stage};
 pub use networks::{NetworkInterface, Subnet, Vpc, address_key, block_key, hex};
 pub use placement::{DEFAULT_TENANCY, PlacementGroup, PlacementGroupMember, Strategy};
 pub use regions::Region;
+pub use routes::{Association, InternetGateway, RouteTable};
 pub use scrubs::{MAX_DAMAGES, Scrub, ScrubState, StorageDamage};
 pub use security_groups::{SecurityGroup, SecurityGroupRule, folded};
 pub use snapshots::{Base, Contents, Copying, Disk, Pending, Snapshot};
@@ -62,6 +64,8 @@ macro_rules! all {
             join_tokens: JoinToken,
             vpcs: Vpc,
             subnets: Subnet,
+            internet_gateways: InternetGateway,
+            route_tables: RouteTable,
             security_groups: SecurityGroup,
             security_group_rules: SecurityGroupRule,
             key_pairs: KeyPair,

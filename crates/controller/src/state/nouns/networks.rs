@@ -2,13 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use hearth_api::Kind;
+use hearth_api::{ErrorCode, Kind};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Instance, PRIMARY, SecurityGroup};
 use crate::state::noun::resource;
-use crate::state::{Concern, Index, Noun, Scope, State, Sum, Tags, key};
+use crate::state::{Bound, Concern, Index, Noun, Scope, State, Sum, Tags, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vpc {
@@ -18,8 +18,19 @@ pub struct Vpc {
     pub region: String,
     pub cidr: Ipv4Net,
     pub is_default: bool,
+    /// Whether its resolver answers.
+    #[serde(default = "yes")]
+    pub dns_support: bool,
+    /// Whether its instances have public names. VPCs of before were default ones.
+    #[serde(default = "yes")]
+    pub dns_hostnames: bool,
     pub created_at: i64,
     pub tags: Tags,
+}
+
+/// Of what was always so before it could be chosen.
+fn yes() -> bool {
+    true
 }
 
 impl Vpc {
@@ -37,6 +48,13 @@ impl Noun for Vpc {
     const KIND: &'static str = "vpc";
     const RESOURCE: Option<Kind> = Some(Kind::Vpc);
     const INDEXES: &'static [Index<Self>] = &[Self::DEFAULT];
+    const BOUND: Option<Bound> = Some(Bound::new(100, "VPCs", ErrorCode::VpcLimitExceeded));
+
+    fn concerns(&self, _: &State) -> Vec<Concern> {
+        vec![Concern::Vpc {
+            vpc_id: self.id.clone(),
+        }]
+    }
 
     resource!();
 }
@@ -151,6 +169,8 @@ impl NetworkInterface {
     pub const BY_PUBLIC: Index<Self> =
         Index::unique("public-address", |n| n.public_ip.map(hex).into_iter().collect());
     pub const BY_MAC: Index<Self> = Index::unique("mac-address", |n| vec![n.mac_address.clone()]);
+    pub const BY_VPC: Index<Self> = Index::refers::<Vpc>("vpc", |n| vec![n.vpc_id.clone()]);
+    pub const BY_SUBNET: Index<Self> = Index::refers::<Subnet>("subnet", |n| vec![n.subnet_id.clone()]);
     /// Interfaces with addresses of a block, as [`block_key`] names it.
     pub const IN_BLOCK: Sum<Self> = Sum {
         name: "block",
@@ -198,8 +218,8 @@ impl Noun for NetworkInterface {
         Self::BY_ADDRESS,
         Self::BY_PUBLIC,
         Self::BY_MAC,
-        Index::refers::<Subnet>("subnet", |n| vec![n.subnet_id.clone()]),
-        Index::refers::<Vpc>("vpc", |n| vec![n.vpc_id.clone()]),
+        Self::BY_SUBNET,
+        Self::BY_VPC,
     ];
     const SUMS: &'static [Sum<Self>] = &[Self::IN_SUBNET, Self::IN_BLOCK, Self::IN_PUBLIC_BLOCK];
 

@@ -24,6 +24,8 @@ impl SecurityGroup {
     /// By the folded name. Databases of older versions may have several of one.
     pub const BY_NAME: Index<Self> = Index::new("name", |g| vec![key(&[&g.vpc_id, &folded(&g.name)])]);
 
+    pub const BY_VPC: Index<Self> = Index::refers::<Vpc>("vpc", |g| vec![g.vpc_id.clone()]);
+
     /// The account and region that it is in.
     pub fn scope(&self) -> Scope {
         Scope::new(&self.account_id, &self.region)
@@ -39,10 +41,7 @@ pub fn folded(name: &str) -> String {
 impl Noun for SecurityGroup {
     const KIND: &'static str = "security-group";
     const RESOURCE: Option<Kind> = Some(Kind::SecurityGroup);
-    const INDEXES: &'static [Index<Self>] = &[
-        Self::BY_NAME,
-        Index::refers::<Vpc>("vpc", |g| vec![g.vpc_id.clone()]),
-    ];
+    const INDEXES: &'static [Index<Self>] = &[Self::BY_NAME, Self::BY_VPC];
     /// <https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html>
     const BOUND: Option<Bound> = Some(Bound::new(
         2500,

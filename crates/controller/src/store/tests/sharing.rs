@@ -17,6 +17,8 @@ fn a_vpc(id: &str) -> Vpc {
         region: "local-1".into(),
         cidr: "10.0.0.0/16".parse().unwrap(),
         is_default: false,
+        dns_support: true,
+        dns_hostnames: true,
         created_at: 0,
         tags: Default::default(),
     }

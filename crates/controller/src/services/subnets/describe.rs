@@ -1,23 +1,19 @@
 //! DescribeSubnets.
 
-use std::sync::Arc;
-
 use hearth_api::filter::{Filters, Known, no};
 use hearth_api::known;
 use hearth_api::page::{Page, paginate, refuse_page_of_ids};
-use hearth_api::v1::{DescribeSubnetsRequest, DescribeSubnetsResponse, Subnet, subnets_server};
-use hearth_api::{ApiError, Kind};
-use tonic::{Request, Response, Status};
+use hearth_api::v1::{DescribeSubnetsRequest, DescribeSubnetsResponse, Subnet};
+use hearth_api::{ApiError, Kind, zones};
 
-use super::{answer, input};
 use crate::addresses;
 use crate::app::App;
+use crate::services::input;
 use crate::state::noun::tell_tags;
 use crate::state::{self, State};
 use crate::views;
-use hearth_api::zones;
 
-pub(super) const FILTERS: Known<Subnet> = known! {
+pub(in crate::services) const FILTERS: Known<Subnet> = known! {
     tags: |item| &item.tags;
     "availability-zone" => availability_zone,
     "availability-zone-id" => availability_zone_id,
@@ -49,19 +45,10 @@ pub(super) const FILTERS: Known<Subnet> = known! {
     "vpc-id" => vpc_id,
 };
 
-pub(super) struct Subnets(pub(super) Arc<App>);
-
-#[tonic::async_trait]
-impl subnets_server::Subnets for Subnets {
-    async fn describe_subnets(
-        &self,
-        request: Request<DescribeSubnetsRequest>,
-    ) -> Result<Response<DescribeSubnetsResponse>, Status> {
-        answer(describe(&self.0, &request.into_inner()))
-    }
-}
-
-fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<DescribeSubnetsResponse, ApiError> {
+pub(super) async fn describe(
+    app: &App,
+    request: DescribeSubnetsRequest,
+) -> Result<DescribeSubnetsResponse, ApiError> {
     let page = Page::new(request.max_results, &request.next_token);
     refuse_page_of_ids(&request.subnet_ids, page, "subnetSet")?;
     let filters = Filters::new(&request.filters, &FILTERS)?;
@@ -80,7 +67,7 @@ fn describe(app: &App, request: &DescribeSubnetsRequest) -> Result<DescribeSubne
     Ok(DescribeSubnetsResponse { subnets, next_token })
 }
 
-fn tell(state: &State, row: &state::Subnet) -> Subnet {
+pub(super) fn tell(state: &State, row: &state::Subnet) -> Subnet {
     Subnet {
         subnet_id: row.id.clone(),
         vpc_id: row.vpc_id.clone(),
