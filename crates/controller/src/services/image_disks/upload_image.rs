@@ -95,6 +95,7 @@ pub(super) async fn upload_image(
         snapshot: snapshot.clone(),
         encryption: None,
         devices: vec![ImageDevice::root(size, Some(snapshot.clone()))],
+        store: Vec::new(),
         source: None,
         failure: String::new(),
         kernel_path: match boot_mode {
