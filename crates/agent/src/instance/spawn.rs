@@ -137,6 +137,11 @@ pub fn spawn(
 
     let (control_raw, mark_raw) = (control.as_raw_fd(), mark.as_raw_fd());
     let mut fds = Handout::default();
+    let volumes = parts.disks.into_iter();
+    let mut disks: Vec<DiskSpec> = volumes
+        .map(|disk| disk.spec(&mut |file| fds.give(file)))
+        .collect();
+    disks.extend(parts.store.into_iter().map(|disk| store_spec(disk, &mut fds)));
     let spec = VmSpec {
         instance_id: parts.instance_id.clone(),
         uuid: system_uuid(&parts.instance_id),
@@ -155,12 +160,7 @@ pub fn spawn(
             },
         },
         restore: None,
-        disks: parts
-            .disks
-            .into_iter()
-            .map(|disk| disk.spec(&mut |file| fds.give(file)))
-            .chain(parts.store.into_iter().map(|disk| store_spec(disk, &mut fds)))
-            .collect(),
+        disks,
         nics: parts.nics.into_iter().map(|nic| nic.spec(&mut fds)).collect(),
         rng_limit: Default::default(),
         balloon: None,

@@ -420,7 +420,10 @@ mod tests {
                 |r| r.cpu_manufacturers = vec!["intel".into()],
                 "processor that their host has",
             ),
-            (|r| r.local_storage_types = vec!["tape".into()], "Expecting hdd, ssd."),
+            (
+                |r| r.local_storage_types = vec!["tape".into()],
+                "Expecting hdd, ssd.",
+            ),
             (
                 |r| r.network_bandwidth_gbps = Some(NetworkBandwidthGbpsRequest::default()),
                 "no figure",

@@ -52,7 +52,7 @@ async fn attach_at(cloud: &Cloud, instance_id: &str, device: &str) -> Result<(),
     let mut volumes = cloud.client.clone().volumes;
     let request = v1::CreateVolumeRequest {
         availability_zone: ZONE.into(),
-        size: 1,
+        size: Some(1),
         ..Default::default()
     };
     let volume_id = volumes.create_volume(request).await?.into_inner().volume_id;
