@@ -155,37 +155,3 @@ async fn an_instance_lives_a_whole_life() {
     assert_eq!(entries(&cloud, "agent/volumes"), 0, "DeleteOnTermination");
     assert_eq!(entries(&cloud, "agent/stores"), 0);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_power_off_terminates_where_that_was_asked() {
-    if !can_run("a_power_off_terminates_where_that_was_asked") {
-        return;
-    }
-    let cloud = Cloud::start().await.unwrap();
-    let keep = v1::BlockDeviceMapping {
-        device_name: "/dev/sda1".into(),
-        ebs: Some(v1::EbsBlockDevice {
-            delete_on_termination: Some(false),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let guest = cloud
-        .launch_guest(|r| {
-            r.instance_initiated_shutdown_behavior = "terminate".into();
-            r.block_device_mappings = vec![keep];
-        })
-        .await
-        .unwrap();
-    guest.ssh("poweroff").await.unwrap();
-    let gone = cloud.wait_for_state(guest.id(), "terminated").await.unwrap();
-    assert_eq!(
-        gone.state_reason.unwrap().code,
-        "Client.InstanceInitiatedShutdown"
-    );
-    assert_eq!(
-        entries(&cloud, "agent/volumes"),
-        1,
-        "the volume outlives its instance where DeleteOnTermination is false"
-    );
-}

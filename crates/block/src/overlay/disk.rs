@@ -12,6 +12,14 @@ use crate::cipher::Cipher;
 use crate::store::Store;
 use crate::{Access, Disk, Extent, Freeze, Place, check_range};
 
+impl<F: Store> Overlay<F> {
+    /// All that it consists of is known to the kernel.
+    fn has_backings(&self) -> bool {
+        let base = self.base.as_ref();
+        self.data.backing().is_some() && base.is_none_or(|base| base.backing().is_some())
+    }
+}
+
 impl<F: Store> Disk for Overlay<F> {
     fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
@@ -126,12 +134,12 @@ impl<F: Store> Disk for Overlay<F> {
     }
 
     fn backings(&self) -> Vec<&Backing> {
-        // In the order of `DATA` and `BASE`.
-        match (self.data.backing(), self.base.as_ref().map(Base::backing)) {
-            (Some(data), Some(Some(base))) => vec![data, base],
-            (Some(data), None) => vec![data],
-            _ => Vec::new(),
+        if !self.has_backings() {
+            return Vec::new();
         }
+        // In the order of `DATA` and `BASE`.
+        let base = self.base.as_ref().and_then(Base::backing);
+        self.data.backing().into_iter().chain(base).collect()
     }
 
     fn cipher(&self, backing: usize) -> Option<&Arc<Cipher>> {
@@ -191,7 +199,7 @@ impl<F: Store> Disk for Overlay<F> {
     fn locate(&self, offset: u64, len: u64, access: Access) -> Extent {
         let Geometry { size, base_size, .. } = self.geometry();
         let itself = Extent { len, place: None };
-        if check_range(size, offset, len).is_err() || self.backings().is_empty() {
+        if check_range(size, offset, len).is_err() || !self.has_backings() {
             return itself;
         }
         let chunks = match access {

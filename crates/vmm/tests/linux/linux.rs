@@ -32,6 +32,8 @@ pub struct Linux {
     console: UnixStream,
     /// Output that came in, as far as no command has claimed it.
     unread: Vec<u8>,
+    /// Output of a command that goes on, as far as it was waited for.
+    said: String,
     commands: u64,
 }
 
@@ -61,6 +63,7 @@ impl Linux {
             console: guest.connect_console(),
             guest,
             unread: Vec::new(),
+            said: String::new(),
             commands: 0,
         }
     }
@@ -107,6 +110,30 @@ impl Linux {
         let (code, output) = self.run(command);
         assert_eq!(code, 0, "{command}: {output}");
         output.trim().to_owned()
+    }
+
+    /// Waits until a command that goes on has said `text` once more than was waited for.
+    pub fn says(&mut self, text: &str) {
+        let deadline = Instant::now() + COMMAND;
+        let before = self.read_to(text, deadline);
+        self.said += &before;
+        self.said += text;
+    }
+
+    /// Ends the monitor by SIGKILL; what the guest has said since the last command that was waited for.
+    pub fn kill(self) -> String {
+        let Self {
+            guest,
+            mut console,
+            unread,
+            said,
+            ..
+        } = self;
+        drop(guest);
+        let mut rest = unread;
+        console.set_read_timeout(Some(COMMAND)).unwrap();
+        console.read_to_end(&mut rest).unwrap();
+        said + &String::from_utf8_lossy(&rest)
     }
 
     /// Waits in the guest until `condition`, a command, succeeds.

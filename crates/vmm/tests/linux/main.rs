@@ -17,6 +17,7 @@ mod cpu;
 mod disks;
 mod generation;
 mod hotplug;
+mod kills;
 mod memory;
 mod snapshot;
 mod sockets;

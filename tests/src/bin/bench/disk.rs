@@ -214,7 +214,7 @@ pub fn make_disk(dir: &Path, mib: usize) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn drop_from_cache(path: &Path) -> Result<()> {
+pub fn drop_from_cache(path: &Path) -> Result<()> {
     let file = File::open(path)?;
     file.sync_all()?;
     Ok(posix_fadvise(

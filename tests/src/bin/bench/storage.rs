@@ -48,7 +48,10 @@ async fn terminate(cloud: &Cloud, ids: Vec<String>) -> Result<()> {
         instance_ids: ids.clone(),
         ..Default::default()
     };
-    cloud.instances().await?.terminate_instances(request).await?;
+    let mut instances = cloud.instances().await?;
+    instances.terminate_instances(request.clone()).await?;
+    // Who repeats it does not wait for the guest's own shutdown.
+    instances.terminate_instances(request).await?;
     for id in ids {
         let ended = cloud.wait_for_state(&id, "terminated").await;
         ended.with_context(|| format!("ending {id}"))?;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use hearth_block::cipher::KEY_LEN;
 use hearth_block::engine::{self, Engine, Operation, Pool, Request, Segment};
-use hearth_block::{Disk, Overlay, RawDisk, overlay};
+use hearth_block::{Backing, Cipher, Disk, Key, Overlay, RawDisk, overlay};
 
 use crate::boot::runs;
-use crate::disk::{directory, make_disk};
+use crate::disk::{directory, drop_from_cache, make_disk};
 use crate::stats::{Row, Samples, print};
 
 const MIB: u64 = 1 << 20;
@@ -96,8 +97,16 @@ pub fn run() -> Result<()> {
     let dir = directory()?;
     let raw = make_disk(dir.path(), SIZE_MIB)?;
     let plain: Arc<dyn Disk> = Arc::new(RawDisk::new(open(&raw)?)?);
-    let disks = [hydrated(dir.path(), "overlay")?, plain];
-    let mut all = LOADS.map(|_| [const { Samples::new() }; 2]);
+    let cipher = Cipher::new(&Key::new(&noise(KEY_LEN)).context("a key")?)?;
+    let disks = [
+        hydrated(dir.path(), "overlay", None)?,
+        plain,
+        hydrated(dir.path(), "encrypted", Some(cipher))?,
+    ];
+    for path in [&dir.path().join("overlay"), &dir.path().join("encrypted"), &raw] {
+        read_anew(path)?;
+    }
+    let mut all = LOADS.map(|_| [const { Samples::new() }; 3]);
     let mut stepped = STEPS.map(|_| Samples::default());
     for round in 0..runs()? {
         for (load, samples) in LOADS.iter().zip(&mut all) {
@@ -118,12 +127,14 @@ pub fn run() -> Result<()> {
         name: load.name,
         contenders,
     };
-    let rows: Vec<Row> = LOADS
-        .iter()
-        .zip(all)
-        .map(|(load, samples)| row(load, samples.into()))
-        .collect();
+    let (mut rows, mut sealed) = (Vec::new(), Vec::new());
+    for (load, [overlay, raw, encrypted]) in LOADS.iter().zip(all) {
+        sealed.push(row(load, vec![encrypted, overlay.clone()]));
+        rows.push(row(load, vec![overlay, raw]));
+    }
     print(&["overlay", "raw file"], &rows);
+    println!("\nthe overlay under AES-256-XTS\n");
+    print(&["encrypted", "plain"], &sealed);
 
     let qcow2 = dir.path().join("qcow2");
     qemu(
@@ -160,11 +171,15 @@ fn open(path: &Path) -> Result<File> {
 }
 
 /// A blank overlay that was written once.
-fn hydrated(dir: &Path, name: &str) -> Result<Arc<dyn Disk>> {
+fn hydrated(dir: &Path, name: &str, cipher: Option<Cipher>) -> Result<Arc<dyn Disk>> {
     let (data, map) = (open(&dir.join(name))?, open(&dir.join(format!("{name}.map")))?);
     overlay::create(&data, &map, 0, SIZE)?;
-    let disk = Overlay::open(data, map, None)?;
-    let block: Vec<u8> = std::iter::repeat_with(rand::random).take(MIB as usize).collect();
+    let (data, map) = (Backing::new(data)?, Backing::new(map)?);
+    let mut disk = Overlay::open(data, map, None)?;
+    if let Some(cipher) = cipher {
+        disk = disk.encrypted(Arc::new(cipher));
+    }
+    let block = noise(MIB as usize);
     for at in (0..SIZE).step_by(MIB as usize) {
         disk.write_at(&block, at)?;
     }
@@ -172,11 +187,25 @@ fn hydrated(dir: &Path, name: &str) -> Result<Arc<dyn Disk>> {
     Ok(Arc::new(disk))
 }
 
+/// The page cache holds what is read in larger pieces than what was written, whatever wrote it.
+fn read_anew(path: &Path) -> Result<()> {
+    drop_from_cache(path)?;
+    std::io::copy(&mut File::open(path)?, &mut std::io::sink())?;
+    Ok(())
+}
+
+/// Zeros would become holes of a converted image.
+fn noise(len: usize) -> Vec<u8> {
+    let mut noise = vec![0; len];
+    rand::fill(noise.as_mut_slice());
+    noise
+}
+
 /// Thousands of requests a second. What was written is flushed in that time.
 fn drive(disk: &Arc<dyn Disk>, load: &Load) -> Result<f64> {
     let pool = Pool::new(Arc::clone(disk), 8, &|builder, run| builder.spawn(run))?;
     let mut engine = engine::start(disk, &pool, 256)?;
-    let mut memory = vec![0_u8; load.depth * load.len];
+    let mut memory = noise(load.depth * load.len);
     let slots: Vec<*mut u8> = memory.chunks_mut(load.len).map(<[u8]>::as_mut_ptr).collect();
     let begin = Instant::now();
     through(&mut *engine, &slots, load)?;

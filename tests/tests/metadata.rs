@@ -1,6 +1,7 @@
-//! The role of an instance: credentials by its metadata, which the cloud takes.
+//! A guest by itself: it finds credentials of its role and keys for a minute in its metadata, and powers off.
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,18 +9,22 @@ use std::time::{Duration, Instant};
 
 use hearth_api::client::Client;
 use hearth_api::v1;
-use hearth_tests::{Cloud, can_run, skipped};
+use hearth_tests::{Cloud, Guest, can_run, skipped};
 
-const NAME: &str = "a_role_gives_an_instance_credentials_that_the_cloud_takes";
+const NAME: &str = "a_guest_has_a_role_and_a_key_for_a_minute_and_ends_itself";
 const TRUST: &str = r#"{"Version": "2012-10-17", "Statement": [
     {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
 const READS: &str = r#"{"Version": "2012-10-17", "Statement": [
     {"Effect": "Allow", "Action": "ec2:Describe*", "Resource": "*"}]}"#;
 /// By version 1 of the metadata service.
 const CREDENTIALS: &str = "wget -q -O - http://169.254.169.254/latest/meta-data/iam/security-credentials/";
+/// As AuthorizedKeysCommand would ask, by version 1 of the metadata service.
+const KEYS: &str =
+    "wget -q -O - http://169.254.169.254/latest/meta-data/managed-ssh-keys/active-keys/ec2-user/";
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIKjMqaGKhlzQFs9PgmqZdYzqnTJKRAEPpwgHTvUT0Yp";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_gives_an_instance_credentials_that_the_cloud_takes() {
+async fn a_guest_has_a_role_and_a_key_for_a_minute_and_ends_itself() {
     if !can_run(NAME) {
         return;
     }
@@ -28,6 +33,14 @@ async fn a_role_gives_an_instance_credentials_that_the_cloud_takes() {
     };
     let cloud = Cloud::start().await.unwrap();
     let mut client = Client::connect(&cloud.endpoint()).await.unwrap();
+    let guest = launch(&cloud, &mut client).await;
+    has_a_role(&cloud, &mut client, &guest, python).await;
+    finds_a_key_for_a_minute(&mut client, &guest).await;
+    powers_off(&cloud, &guest).await;
+}
+
+/// With a profile whose role comes later, and a volume that stays when the guest has ended itself.
+async fn launch(cloud: &Cloud, client: &mut Client) -> Guest {
     let role = v1::CreateRoleRequest {
         role_name: "reader".into(),
         assume_role_policy_document: TRUST.into(),
@@ -49,16 +62,26 @@ async fn a_role_gives_an_instance_credentials_that_the_cloud_takes() {
         .create_instance_profile(profile)
         .await
         .unwrap();
-    let id = cloud
-        .launch(|request| {
-            request.iam_instance_profile = Some(v1::IamInstanceProfileSpecification {
-                name: "web".into(),
-                ..Default::default()
-            });
-        })
-        .await
-        .unwrap();
-    let guest = cloud.guest(&id).await.unwrap();
+    let keep = v1::BlockDeviceMapping {
+        device_name: "/dev/sda1".into(),
+        ebs: Some(v1::EbsBlockDevice {
+            delete_on_termination: Some(false),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let launched = cloud.launch_guest(|request| {
+        request.instance_initiated_shutdown_behavior = "terminate".into();
+        request.block_device_mappings = vec![keep];
+        request.iam_instance_profile = Some(v1::IamInstanceProfileSpecification {
+            name: "web".into(),
+            ..Default::default()
+        });
+    });
+    launched.await.unwrap()
+}
+
+async fn has_a_role(cloud: &Cloud, client: &mut Client, guest: &Guest, python: OsString) {
     // Without a role there is nothing to assume; it comes later, and the guest need not start again.
     assert!(!guest.try_ssh(CREDENTIALS).await.unwrap().status.success());
     let role = v1::AddRoleToInstanceProfileRequest {
@@ -71,7 +94,7 @@ async fn a_role_gives_an_instance_credentials_that_the_cloud_takes() {
         .await
         .unwrap();
     let began = Instant::now();
-    until(&guest, |said| said.as_deref() == Some("reader")).await;
+    until(guest, |said| said.as_deref() == Some("reader")).await;
     println!(
         "FIGURE role: credentials {} ms after the profile got it",
         began.elapsed().as_millis()
@@ -84,7 +107,7 @@ async fn a_role_gives_an_instance_credentials_that_the_cloud_takes() {
             &cloud.ec2_endpoint().unwrap(),
             "local-1",
             "reader",
-            &id,
+            guest.id(),
             &cloud.image_id,
         ])
         .stdin(Stdio::piped())
@@ -123,11 +146,11 @@ async fn a_role_gives_an_instance_credentials_that_the_cloud_takes() {
         .remove_role_from_instance_profile(role)
         .await
         .unwrap();
-    until(&guest, |said| said.is_none()).await;
+    until(guest, |said| said.is_none()).await;
 }
 
 /// Until the guest finds what is wanted of its credentials' listing; `None`: there is none.
-async fn until(guest: &hearth_tests::Guest, is_wanted: impl Fn(&Option<String>) -> bool) {
+async fn until(guest: &Guest, is_wanted: impl Fn(&Option<String>) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let output = guest.try_ssh(CREDENTIALS).await.unwrap();
@@ -144,4 +167,43 @@ async fn until(guest: &hearth_tests::Guest, is_wanted: impl Fn(&Option<String>) 
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+async fn finds_a_key_for_a_minute(client: &mut Client, guest: &Guest) {
+    assert!(!guest.try_ssh(KEYS).await.unwrap().status.success());
+    let request = v1::SendSshPublicKeyRequest {
+        instance_id: guest.id().to_owned(),
+        instance_os_user: "ec2-user".into(),
+        ssh_public_key: format!("{KEY} me@home"),
+        ..Default::default()
+    };
+    let sent = client.ec2_instance_connect.send_ssh_public_key(request).await;
+    assert!(sent.unwrap().into_inner().success);
+    let sent = Instant::now();
+    // It is there when the call has answered.
+    let told = guest.ssh(KEYS).await.unwrap();
+    assert!(told.starts_with(KEY) && told.lines().count() == 1, "{told}");
+    while guest.try_ssh(KEYS).await.unwrap().status.success() {
+        assert!(sent.elapsed() < Duration::from_secs(90), "the key stays");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(sent.elapsed() >= Duration::from_secs(60), "{:?}", sent.elapsed());
+    println!(
+        "FIGURE instance connect: the key was gone after {:.1} s",
+        sent.elapsed().as_secs_f64()
+    );
+}
+
+async fn powers_off(cloud: &Cloud, guest: &Guest) {
+    guest.ssh("poweroff").await.unwrap();
+    let gone = cloud.wait_for_state(guest.id(), "terminated").await.unwrap();
+    assert_eq!(
+        gone.state_reason.unwrap().code,
+        "Client.InstanceInitiatedShutdown"
+    );
+    let volumes = std::fs::read_dir(cloud.path("agent/volumes")).map_or(0, Iterator::count);
+    assert_eq!(
+        volumes, 1,
+        "the volume outlives its instance where DeleteOnTermination is false"
+    );
 }
