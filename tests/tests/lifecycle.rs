@@ -15,13 +15,10 @@ fn codes(changes: &[v1::InstanceStateChange]) -> Vec<(i32, i32)> {
 }
 
 /// The disk of the instance store in the guest, and what shows its beginning.
-const DISK: &str = "/dev/disk/by-id/virtio-ephemeral0";
-const BEGINNING: &str = "head -c 5 /dev/disk/by-id/virtio-ephemeral0";
-/// The guest names its disks after it has said that it is ready.
-const NAMED: &str = "until [ -b /dev/disk/by-id/virtio-ephemeral0 ]; do usleep 200000; done";
+const DISK: &str = "/dev/vdb";
+const BEGINNING: &str = "head -c 5 /dev/vdb";
 /// What a shell makes of bytes leaves zeros out.
-const ZEROS: &str =
-    "first=$(head -c 65536 /dev/disk/by-id/virtio-ephemeral0) && [ -z \"$first\" ] && echo zeros";
+const ZEROS: &str = "first=$(head -c 65536 /dev/vdb) && [ -z \"$first\" ] && echo zeros";
 
 fn entries(cloud: &Cloud, room: &str) -> usize {
     std::fs::read_dir(cloud.path(room)).map_or(0, Iterator::count)
@@ -54,7 +51,7 @@ async fn an_instance_lives_a_whole_life() {
     let guest = cloud.guest(&id).await.unwrap();
     // The disk of the instance store begins with zeros, and IMDS names it.
     let script = format!(
-        "{NAMED}; echo kept >/root/data; sync; cat /sys/class/block/vdb/size; {ZEROS}; echo brief | dd \
+        "echo kept >/root/data; sync; cat /sys/class/block/vdb/size; {ZEROS}; echo brief | dd \
          of={DISK} conv=fsync,notrunc 2>/dev/null; mkdir -p /tmp/imds; hearth-guest imds /tmp/imds \
          meta-data/block-device-mapping/ephemeral0; cat /tmp/imds/ephemeral0"
     );
@@ -77,7 +74,7 @@ async fn an_instance_lives_a_whole_life() {
         .await
         .unwrap();
     assert_eq!(cloud.describe(&id).await.unwrap().state.unwrap().code, 16);
-    let script = format!("{NAMED}; cat /root/data; {BEGINNING}");
+    let script = format!("cat /root/data; {BEGINNING}");
     assert_eq!(guest.ssh(&script).await.unwrap(), "kept\nbrief");
 
     // Reboot from inside.
@@ -115,7 +112,7 @@ async fn an_instance_lives_a_whole_life() {
     let changes = instances.start_instances(request).await.unwrap().into_inner();
     assert_eq!(codes(&changes.starting_instances), [(80, 0)]);
     let guest = cloud.guest_after(&id, 4).await.unwrap();
-    let script = format!("{NAMED}; cat /root/data /root/ran; {ZEROS}");
+    let script = format!("cat /root/data /root/ran; {ZEROS}");
     assert_eq!(
         guest.ssh(&script).await.unwrap(),
         "kept\nbrief+inside\nonce\nzeros"
