@@ -26,6 +26,14 @@ pub const BOOT: Duration = Duration::from_secs(300);
 /// How long anything but a boot may take.
 const SOON: Duration = Duration::from_secs(60);
 
+/// As t2.nano, with a disk of an instance store.
+const OWN_TYPES: &str = r#"
+["test.store"]
+vcpus = 1
+memory-mib = 512
+instance-store = { disks = 1, size-gb = 1, media = "ssd" }
+"#;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Daemon {
     Hearthd,
@@ -141,6 +149,8 @@ impl Cloud {
     }
 
     pub async fn start_hearthd(&mut self) -> Result<()> {
+        let types = self.path("instance-types.toml");
+        std::fs::write(&types, OWN_TYPES)?;
         let endpoints = self.path("controller/endpoints.json");
         match std::fs::remove_file(&endpoints) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
@@ -157,6 +167,8 @@ impl Cloud {
                 .args(["--agent-listen", &format!("127.0.0.1:{}", self.agent_port)])
                 .args(["--public-pool", &format!("198.18.{}.0/24", self.pool)])
                 .args(["--ec2-listen", "127.0.0.1:0"])
+                .arg("--instance-types")
+                .arg(types)
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)

@@ -14,6 +14,16 @@ fn codes(changes: &[v1::InstanceStateChange]) -> Vec<(i32, i32)> {
         .collect()
 }
 
+/// The disk of the instance store in the guest, and what shows its beginning.
+const DISK: &str = "/dev/vdb";
+const BEGINNING: &str = "head -c 5 /dev/vdb";
+/// What a shell makes of bytes leaves zeros out.
+const ZEROS: &str = "first=$(head -c 65536 /dev/vdb) && [ -z \"$first\" ] && echo zeros";
+
+fn entries(cloud: &Cloud, room: &str) -> usize {
+    std::fs::read_dir(cloud.path(room)).map_or(0, Iterator::count)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_lives_a_whole_life() {
     if !can_run("an_instance_lives_a_whole_life") {
@@ -23,6 +33,12 @@ async fn an_instance_lives_a_whole_life() {
     let mut instances = cloud.instances().await.unwrap();
     let id = cloud
         .launch(|r| {
+            r.instance_type = "test.store".into();
+            r.block_device_mappings = vec![v1::BlockDeviceMapping {
+                device_name: "/dev/sdb".into(),
+                virtual_name: "ephemeral0".into(),
+                ..Default::default()
+            }];
             r.user_data = BASE64_STANDARD.encode("#!/bin/sh\necho user-data-ran; echo once >>/root/ran\n")
         })
         .await
@@ -33,7 +49,19 @@ async fn an_instance_lives_a_whole_life() {
         "pending or running"
     );
     let guest = cloud.guest(&id).await.unwrap();
-    guest.ssh("echo kept >/root/data; sync").await.unwrap();
+    // The disk of the instance store begins with zeros, and IMDS names it.
+    let script = format!(
+        "echo kept >/root/data; sync; cat /sys/class/block/vdb/size; {ZEROS}; echo brief | dd \
+         of={DISK} conv=fsync,notrunc 2>/dev/null; mkdir -p /tmp/imds; hearth-guest imds /tmp/imds \
+         meta-data/block-device-mapping/ephemeral0; cat /tmp/imds/ephemeral0"
+    );
+    assert_eq!(guest.ssh(&script).await.unwrap(), "1953125\nzeros\nsdb");
+    let told = cloud.describe(&id).await.unwrap().block_device_mappings;
+    assert_eq!(
+        told.len(),
+        1,
+        "volumes are told, and disks of the instance store are not"
+    );
 
     // Reboot through the API: the state stays running, the disk stays, the guest is a fresh boot.
     let request = v1::RebootInstancesRequest {
@@ -46,10 +74,16 @@ async fn an_instance_lives_a_whole_life() {
         .await
         .unwrap();
     assert_eq!(cloud.describe(&id).await.unwrap().state.unwrap().code, 16);
-    assert_eq!(guest.ssh("cat /root/data").await.unwrap(), "kept");
+    let script = format!("cat /root/data; {BEGINNING}");
+    assert_eq!(guest.ssh(&script).await.unwrap(), "kept\nbrief");
 
     // Reboot from inside.
-    guest.ssh("echo inside >>/root/data; sync; reboot").await.unwrap();
+    guest
+        .ssh(&format!(
+            "{BEGINNING} >>/root/data; echo +inside >>/root/data; sync; reboot"
+        ))
+        .await
+        .unwrap();
     cloud
         .wait_for_console(&id, "hearth-tiny: ready", 3)
         .await
@@ -68,6 +102,7 @@ async fn an_instance_lives_a_whole_life() {
     assert_eq!(stopped.state_reason.unwrap().code, "Client.UserInitiatedShutdown");
     assert_eq!(stopped.private_ip_address, guest.private_ip());
     assert!(cloud.monitors().unwrap().is_empty(), "no monitor is left");
+    assert_eq!(entries(&cloud, "agent/stores"), 0, "the instance store is gone");
 
     // Start: the same disk; user data ran once only.
     let request = v1::StartInstancesRequest {
@@ -77,10 +112,12 @@ async fn an_instance_lives_a_whole_life() {
     let changes = instances.start_instances(request).await.unwrap().into_inner();
     assert_eq!(codes(&changes.starting_instances), [(80, 0)]);
     let guest = cloud.guest_after(&id, 4).await.unwrap();
+    let script = format!("cat /root/data /root/ran; {ZEROS}");
     assert_eq!(
-        guest.ssh("cat /root/data /root/ran").await.unwrap(),
-        "kept\ninside\nonce"
+        guest.ssh(&script).await.unwrap(),
+        "kept\nbrief+inside\nonce\nzeros"
     );
+    assert_eq!(entries(&cloud, "agent/stores"), 1);
 
     // Power-off from inside: stopped, by its shutdown behaviour.
     guest.ssh("sync; poweroff").await.unwrap();
@@ -112,6 +149,6 @@ async fn an_instance_lives_a_whole_life() {
         [(48, 48)],
         "terminating is idempotent"
     );
-    let volumes = std::fs::read_dir(cloud.path("agent/volumes")).map_or(0, Iterator::count);
-    assert_eq!(volumes, 0, "DeleteOnTermination");
+    assert_eq!(entries(&cloud, "agent/volumes"), 0, "DeleteOnTermination");
+    assert_eq!(entries(&cloud, "agent/stores"), 0);
 }

@@ -166,7 +166,9 @@ fn main() {
             },
         );
     }
-    let disks = spec.disks.iter().cloned().map(|disk| Disk::open(disk, take));
+    let is_volume = |disk: &&DiskSpec| matches!(disk.backing, DiskBacking::Overlay { .. });
+    let volumes = spec.disks.iter().filter(is_volume);
+    let disks = volumes.cloned().map(|disk| Disk::open(disk, take));
     let machine = Arc::new(Mutex::new(Machine {
         boots: 1,
         disks: disks.collect(),

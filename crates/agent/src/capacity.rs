@@ -2,10 +2,11 @@
 //!
 //! - vCPUs: online CPUs times the overcommit; CPU time is shared, so more than one per CPU is useful.
 //! - Memory: the machine's total less a reserve for the host itself. Never overcommitted.
-//! - Disk: what is free on the data directory's file system plus what volumes have already taken of it, times the
-//!   overcommit. Claims are by a volume's full size though volumes are sparse: without overcommit a host that is filled to
-//!   its capacity can still hold every byte that its guests may write, but for what bases and snapshots that are being stored
-//!   take later: their room is not kept free, and what they take is not offered any more. With it, a host whose file system is nearly full
+//! - Disk: what is free on the data directory's file system plus what volumes and disks of the instance store have already
+//!   taken of it, times the overcommit. Claims are by a disk's full size though all are sparse: without overcommit a host
+//!   that is filled to its capacity can still hold every byte that its guests may write, but for what bases and snapshots
+//!   that are being stored take later: their room is not kept free, and what they take is not offered any more. With it, a
+//!   host whose file system is nearly full
 //!   ([`FULL`]) offers nothing more.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -35,7 +36,7 @@ pub fn measure(dir: &DataDir, reserve: Reserve) -> std::io::Result<Capacity> {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
     let total_mib = total_memory_kib()? / 1024;
     let disk = rustix::fs::statvfs(dir.root())?;
-    let taken = taken(&dir.volumes());
+    let taken = taken(&dir.volumes()).saturating_add(allocated(&dir.stores()));
     let disk_bytes = offered(&disk, taken, reserve.disk_overcommit);
     Ok(Capacity {
         vcpus: cpus.saturating_mul(reserve.vcpu_overcommit),

@@ -24,6 +24,7 @@ pub mod host;
 pub mod identity;
 pub mod images;
 pub mod instance;
+mod instance_store;
 pub mod jail;
 mod keys;
 pub mod link;

@@ -14,6 +14,7 @@
 //! volumes/<vol>/epoch           of its newest attachment, beyond the first
 //! volumes/<vol>/dirty           what was written since the newest snapshot (hearth_block::overlay::dirty)
 //! volumes/<vol>/<snap>/         a point in time that is being stored (crate::points)
+//! stores/<i>/<run>/ephemeral<n> the instance store, of the run that began with it (crate::instance_store)
 //! instances/<i>/console         the console ring, kept over runs
 //! consoles/<i>                  the console ring of an instance that is gone
 //! instances/<i>/monitor.log     the monitor's words in its newest launch
@@ -39,7 +40,7 @@ impl DataDir {
         let mut private = std::fs::DirBuilder::new();
         private.recursive(true).mode(0o700).create(root)?;
         let dir = DataDir(root.canonicalize()?);
-        for room in ["images", "volumes", "instances", "consoles"] {
+        for room in ["images", "volumes", "stores", "instances", "consoles"] {
             private.create(dir.0.join(room))?;
         }
         Ok(dir)
@@ -87,6 +88,15 @@ impl DataDir {
 
     pub fn volume(&self, volume_id: &str) -> PathBuf {
         self.volumes().join(volume_id)
+    }
+
+    pub fn stores(&self) -> PathBuf {
+        self.0.join("stores")
+    }
+
+    /// The instance store of an instance.
+    pub fn store_of(&self, instance_id: &str) -> PathBuf {
+        self.stores().join(instance_id)
     }
 
     pub fn instances(&self) -> PathBuf {

@@ -11,6 +11,7 @@ mod versions;
 mod volumes;
 
 use common::{Cloud, PATIENCE};
+use hearth_api::agent::InstanceStoreDisk;
 use hearth_api::agent::instance_intent::{BootMode, Desired};
 use hearth_api::agent::instance_observation::Phase;
 use hearth_api::agent::run_end::Cause;
@@ -615,4 +616,96 @@ async fn an_instance_has_all_its_volumes_and_interfaces() {
     cloud.want(|all| all.push(intent));
     let seen = cloud.until_phase("i-3", Phase::Ended, 1).await;
     assert!(seen.end.unwrap().message.contains("no usable volumes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_instance_store_lives_as_long_as_its_run_also_where_agents_are_killed() {
+    let mut cloud = Cloud::new().await;
+    cloud.start_agent();
+    let mut intent = cloud.intent("i-1", 64);
+    intent.store_run = 1;
+    intent.store_disks = vec![InstanceStoreDisk {
+        number: 0,
+        size_bytes: 1 << 30,
+        device_name: String::new(),
+    }];
+    cloud.want(|all| all.push(intent));
+    cloud.until_phase("i-1", Phase::Running, 1).await;
+    let home = cloud.data_dir().join("stores/i-1");
+    let disk = |run: u64| home.join(format!("{run}/ephemeral0"));
+    let is_ours = |run: u64| {
+        use std::os::unix::fs::FileExt as _;
+        let mut found = [0; 4];
+        let file = std::fs::File::open(disk(run)).unwrap();
+        file.read_exact_at(&mut found, 4096).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 1 << 30);
+        found == *b"mine"
+    };
+    assert!(!is_ours(1));
+    let file = std::fs::File::options().write(true).open(disk(1)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"mine", 4096).unwrap();
+
+    // A reboot is another launch of the run, also by another agent.
+    cloud.kill_agent();
+    cloud.want(|all| all[0].reboot = 1);
+    cloud.start_agent();
+    cloud
+        .until("i-1", |seen| seen.reboot == 1 && seen.phase() == Phase::Running)
+        .await;
+    cloud.until_spawned("i-1", 2).await;
+    assert!(is_ours(1));
+
+    // Shut down for an image: the next run goes on with the disks.
+    cloud.want(|all| {
+        all[0].keep_store = true;
+        all[0].set_desired(Desired::Stopped);
+    });
+    cloud.until_phase("i-1", Phase::Ended, 1).await;
+    assert!(is_ours(1));
+    cloud.want(|all| {
+        all[0].keep_store = false;
+        all[0].run = 2;
+        all[0].set_desired(Desired::Running);
+    });
+    cloud.until_phase("i-1", Phase::Running, 2).await;
+    assert!(is_ours(1));
+
+    // Shut down for an image that comes to nothing: it stays stopped, and has no disks.
+    cloud.want(|all| {
+        all[0].keep_store = true;
+        all[0].set_desired(Desired::Stopped);
+    });
+    cloud.until_phase("i-1", Phase::Ended, 2).await;
+    assert!(is_ours(1));
+    cloud.want(|all| all[0].keep_store = false);
+    let begin = std::time::Instant::now();
+    while home.exists() {
+        assert!(begin.elapsed() < PATIENCE, "{}", cloud.logged());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+
+    // Another run begins with zeros. Its end is the disks' end, also where the agent dies of it.
+    cloud.want(|all| {
+        (all[0].run, all[0].store_run) = (3, 3);
+        all[0].set_desired(Desired::Running);
+    });
+    cloud.until_phase("i-1", Phase::Running, 3).await;
+    assert!(!is_ours(3) && !disk(1).exists());
+    cloud.kill_agent();
+    cloud.start_agent_with(&[("HEARTH_AGENT_CRASH_AT", "monitor-ended")]);
+    cloud.want(|all| all[0].set_desired(Desired::Stopped));
+    cloud.agent_died().await;
+    assert!(disk(3).exists());
+    cloud.start_agent();
+    cloud.until_phase("i-1", Phase::Ended, 3).await;
+    assert!(!home.exists());
+
+    cloud.want(|all| {
+        (all[0].run, all[0].store_run) = (4, 4);
+        all[0].set_desired(Desired::Running);
+    });
+    cloud.until_phase("i-1", Phase::Running, 4).await;
+    cloud.want(|all| all[0].set_desired(Desired::Terminated));
+    cloud.until_phase("i-1", Phase::Gone, 4).await;
+    assert!(!home.exists());
 }

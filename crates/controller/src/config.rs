@@ -105,6 +105,11 @@ pub struct Config {
     #[arg(long, env = "HEARTH_VPC_CIDR", default_value = "172.31.0.0/16")]
     pub vpc_cidr: Ipv4Net,
 
+    /// A file of TOML with types of instances besides EC2's (docs/homelab.md says how). It is read at the start. Several hearthd
+    /// that share a database need the same.
+    #[arg(long, env = "HEARTH_INSTANCE_TYPES", value_name = "FILE")]
+    pub instance_types: Option<PathBuf>,
+
     /// Instances that an account may have in a region at the same time.
     #[arg(long, env = "HEARTH_INSTANCE_LIMIT", default_value_t = 1000)]
     pub instance_limit: u32,

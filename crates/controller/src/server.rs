@@ -21,6 +21,7 @@ use tower::Layer as _;
 use tower::layer::layer_fn;
 
 use crate::app::App;
+use crate::catalog::instance_types;
 use crate::config::Config;
 use crate::credentials::{AccessKeys, KnownRegions};
 use crate::door::calls::Calls;
@@ -100,6 +101,11 @@ impl Drop for ApiRuntime {
 /// What could not be opened, and why.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     config.check()?;
+    let own_types = match &config.instance_types {
+        Some(file) => instance_types::read(file)?,
+        None => Vec::new(),
+    };
+    instance_types::offer(own_types);
     // Someone else in the process may have installed it already: the same one, as no other is built in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = config.data_dir.clone();

@@ -62,6 +62,8 @@ pub struct InstanceMetadata {
     pub root_device_name: String,
     /// The other EBS volumes' device names as they were attached, such as `/dev/sdf`, in their order.
     pub ebs_device_names: Vec<String>,
+    /// The device names of disks of the instance store that a mapping gave one, with the disks' numbers.
+    pub store_device_names: Vec<(u32, String)>,
     /// The private DNS name with its domain, such as `ip-172-31-0-10.us-east-1.compute.internal`.
     pub local_hostname: String,
     pub public_hostname: Option<String>,

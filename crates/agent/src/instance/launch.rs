@@ -11,7 +11,6 @@ use super::spawn::{self, Disk, Nic, Parts, SpawnError};
 use super::{Actor, Context};
 use crate::decide::rate_limit;
 use crate::disk_keys::{self, KeyError};
-use crate::fault;
 use crate::firmware::Firmware;
 use crate::images::{ImageError, ImageName};
 use crate::monitor::{MonitorError, MonitorHandle};
@@ -20,6 +19,10 @@ use crate::paths::is_plain_id;
 use crate::points::is_move_id;
 use crate::record::{Phase, Record};
 use crate::volume::{self, Volume, VolumeError};
+use crate::{fault, instance_store};
+
+/// As EC2's: `ephemeral0` to `ephemeral23`.
+const MAX_STORE_DISKS: usize = 24;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LaunchError {
@@ -62,7 +65,7 @@ impl Actor {
         };
         let parts = match prepared {
             Ok(parts) => parts,
-            Err(error) => return self.start_failed(run, error).await,
+            Err(error) => return self.start_failed(intent, run, error).await,
         };
         step("prepared");
         fault::point("prepared");
@@ -98,7 +101,7 @@ impl Actor {
                 step("spawned");
                 self.take_hold_of(Some(monitor));
             }
-            Err(error) => self.start_failed(run, error).await,
+            Err(error) => self.start_failed(intent, run, error).await,
         }
     }
 
@@ -169,12 +172,15 @@ async fn prepare(
     };
     // Neither needs the other.
     let (disks, nics) = tokio::join!(disks, nics);
+    let (dir, of) = (context.dir.clone(), intent.clone());
+    let store = tokio::task::spawn_blocking(move || instance_store::open(&dir, &of));
     Ok(Parts {
         instance_id: intent.instance_id.clone(),
         launch,
         vcpus,
         memory_mib: intent.memory_mib,
         disks: disks?,
+        store: store.await??,
         nics: nics?,
         kvm: spawn::open_kvm(context.kvm)?,
         boot: spawn::boot(intent.boot_mode(), &context.firmware).map_err(|source| {
@@ -251,6 +257,9 @@ fn check(intent: &InstanceIntent) -> Result<(), LaunchError> {
     let (volumes, enis) = (&intent.volumes, &intent.network_interfaces);
     if volumes.is_empty() || !volumes.iter().all(is_usable) {
         return Err(LaunchError::Malformed("volumes"));
+    }
+    if intent.store_disks.len() > MAX_STORE_DISKS {
+        return Err(LaunchError::Malformed("disks of the instance store"));
     }
     let is_usable = |id: &String, vpc_id: &String| is_plain_id(id) && is_plain_id(vpc_id);
     if enis.is_empty()

@@ -16,6 +16,7 @@
 //! | after the monitor's end, before its record | `Starting`/`Entered` *n* | nobody listens; the mark; the outcome file | records the end; after a reboot's power-off, launches *n*+1 |
 //! | between a reboot's record of *n*+1 and its fork | `Starting` *n*+1 | directory of *n*+1 absent or without mark | launches *n*+1; the traces of *n* have another name |
 //! | while a cut-off run waits to be launched again | old, of another boot or `interrupted` | nobody listens | launches *n*+1 of the same run, in its turn |
+//! | between removing the run's instance store and the record of its end | `Entered` | as above, and its disks are gone | records the end |
 //! | while erasing | old | some files gone | erases the rest: it is idempotent |
 //! | after `Gone`, before the report | `Gone` | nothing | reports `Gone` at each connection until the intent goes |
 //!
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_api::agent::InstanceIntent;
+use hearth_api::agent::instance_intent::Desired;
 use hearth_vmm::control::Request;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -51,7 +53,7 @@ use crate::paths::{DataDir, is_plain_id};
 use crate::record::{Cause, End, Phase, Record};
 use crate::store::Store;
 use crate::volume::VolumeError;
-use crate::{chain, consoles, fault, volume};
+use crate::{chain, consoles, fault, instance_store, volume};
 
 pub use spawn::{sweep_launches, traces};
 
@@ -183,6 +185,7 @@ impl Actor {
             }
             match action {
                 Action::Wait => {
+                    self.drop_store(intent).await;
                     // Nothing is begun on a host that goes down.
                     if self.monitor.is_none() && self.context.host == Host::GoingDown {
                         return;
@@ -223,7 +226,7 @@ impl Actor {
                     .await;
                 }
                 Action::RecordEntered => self.record_entered(wanted.arrived).await,
-                Action::RecordEnd { run, end } => self.record_end(run, end).await,
+                Action::RecordEnd { run, end } => self.record_end(intent, run, end).await,
                 Action::Press(goal) => self.press(goal).await,
                 Action::Stop => self.stop().await,
                 Action::Kill => self.kill(),
@@ -462,8 +465,37 @@ impl Actor {
         self.remember(record).await;
     }
 
-    async fn record_end(&mut self, run: u64, end: End) {
+    /// `run` is over, and so is its instance store, unless the instance runs again with it. False: it is tried again.
+    async fn end_store(&self, intent: Option<&InstanceIntent>, run: u64) -> bool {
+        let goes_on = |intent: &&InstanceIntent| intent.keep_store || intent.run > run;
+        let keep = intent.filter(goes_on).map(|intent| intent.store_run);
+        let (dir, id) = (self.context.dir.clone(), self.record.instance_id.clone());
+        let swept = tokio::task::spawn_blocking(move || instance_store::sweep(&dir, &id, keep)).await;
+        match swept {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(instance = self.record.instance_id, error = %chain(&error), "ending its instance store");
+                tokio::time::sleep(RETRY).await;
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// An instance that was shut down for an image, and then did not run again, has no instance store any more.
+    async fn drop_store(&self, intent: Option<&InstanceIntent>) {
+        let is_stopped = intent.is_some_and(|intent| intent.desired() == Desired::Stopped);
+        if is_stopped && self.monitor.is_none() && matches!(self.record.phase, Phase::Ended(_)) {
+            self.end_store(intent, self.record.run).await;
+        }
+    }
+
+    async fn record_end(&mut self, intent: Option<&InstanceIntent>, run: u64, end: End) {
         tracing::info!(instance = self.record.instance_id, run, cause = ?end.cause, message = end.message, "run ended");
+        // First: what has ended has nothing of it any more.
+        if !self.end_store(intent, run).await {
+            return;
+        }
         let record = Record {
             run,
             start_micros: if run == self.record.run {
@@ -483,10 +515,10 @@ impl Actor {
         }
     }
 
-    async fn start_failed(&mut self, run: u64, error: launch::LaunchError) {
+    async fn start_failed(&mut self, intent: &InstanceIntent, run: u64, error: launch::LaunchError) {
         self.vacate();
-        self.record_end(run, End::new(Cause::StartFailed, chain(&error)))
-            .await;
+        let end = End::new(Cause::StartFailed, chain(&error));
+        self.record_end(Some(intent), run, end).await;
     }
 
     /// Deletes what termination deletes. Idempotent.
@@ -511,6 +543,7 @@ impl Actor {
             if let Err(error) = consoles::keep(&dir, &id) {
                 tracing::warn!(instance = id, %error, "keeping its console");
             }
+            instance_store::sweep(&dir, &id, None)?;
             volume::remove_tree(&dir.instance(&id))
         })
         .await;

@@ -24,6 +24,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::firmware::Firmware;
 use crate::images;
+use crate::instance_store::StoreDisk;
 use crate::jail::cgroup::Limits;
 use crate::jail::{Jail, JailError};
 use crate::monitor::{MonitorError, open_pidfd};
@@ -55,6 +56,8 @@ pub struct Parts {
     pub memory_mib: u64,
     /// The root volume first.
     pub disks: Vec<Disk>,
+    /// The guest sees them after the volumes.
+    pub store: Vec<StoreDisk>,
     /// The primary interface first.
     pub nics: Vec<Nic>,
     pub kvm: File,
@@ -106,6 +109,9 @@ pub fn spawn(
     for disk in &parts.disks {
         limits.file = limits.file.max(disk.volume.largest_file()?);
     }
+    for disk in &parts.store {
+        limits.file = limits.file.max(disk.size);
+    }
     let cell = jail
         .map(|jail| jail.cell(&parts.instance_id, &limits))
         .transpose()?;
@@ -131,6 +137,11 @@ pub fn spawn(
 
     let (control_raw, mark_raw) = (control.as_raw_fd(), mark.as_raw_fd());
     let mut fds = Handout::default();
+    let volumes = parts.disks.into_iter();
+    let mut disks: Vec<DiskSpec> = volumes
+        .map(|disk| disk.spec(&mut |file| fds.give(file)))
+        .collect();
+    disks.extend(parts.store.into_iter().map(|disk| store_spec(disk, &mut fds)));
     let spec = VmSpec {
         instance_id: parts.instance_id.clone(),
         uuid: system_uuid(&parts.instance_id),
@@ -149,11 +160,7 @@ pub fn spawn(
             },
         },
         restore: None,
-        disks: parts
-            .disks
-            .into_iter()
-            .map(|disk| disk.spec(&mut |file| fds.give(file)))
-            .collect(),
+        disks,
         nics: parts.nics.into_iter().map(|nic| nic.spec(&mut fds)).collect(),
         rng_limit: Default::default(),
         balloon: None,
@@ -257,6 +264,19 @@ impl Disk {
                     .map(|(name, file)| FrozenSpec { name, fd: give(file) }),
             },
         }
+    }
+}
+
+fn store_spec(disk: StoreDisk, fds: &mut Handout) -> DiskSpec {
+    DiskSpec {
+        serial: disk.name.clone(),
+        id: disk.name,
+        read_only: false,
+        cache: Cache::default(),
+        rate_limit: RateLimit::default(),
+        backing: DiskBacking::Raw {
+            fd: fds.give(disk.file),
+        },
     }
 }
 

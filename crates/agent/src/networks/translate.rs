@@ -191,6 +191,11 @@ pub fn metadata(instance: &InstanceIntent, vpcs: &[VpcIntent]) -> Result<Instanc
             .filter(|volume| !volume.detaching && !volume.device_name.is_empty())
             .map(|volume| volume.device_name.clone())
             .collect(),
+        // As in EC2 those that are there without a mapping have no names.
+        store_device_names: (instance.store_disks.iter())
+            .filter(|disk| !disk.device_name.is_empty())
+            .map(|disk| (disk.number, disk.device_name.clone()))
+            .collect(),
         local_hostname: told.local_hostname.clone(),
         public_hostname: None,
         interface_id: eni.network_interface_id.clone(),

@@ -540,7 +540,7 @@ impl Images for Script {
                     encrypted: Some(false),
                     ..Default::default()
                 }),
-                no_device: None,
+                ..Default::default()
             }],
             owner_id: "000000000000".into(),
             boot_mode: "legacy-bios".into(),

@@ -2,15 +2,15 @@
 
 use hearth_api::InstanceState;
 use hearth_api::agent::{
-    InstanceIntent, InstanceMetadata, InstanceProfile as InstanceProfileIntent, InstanceVolume,
-    NetworkInterface as InterfaceIntent,
+    InstanceIntent, InstanceMetadata, InstanceProfile as InstanceProfileIntent, InstanceStoreDisk,
+    InstanceVolume, NetworkInterface as InterfaceIntent,
     instance_intent::{BootMode as BootModeIntent, Desired},
 };
 use hearth_image::BootMode;
 
 use crate::state::{
     AUTO_RECOVERY_DISABLED, Entity as _, Image, Instance, InstanceProfile, METADATA_TAGS_ENABLED,
-    NetworkInterface, Progress, SecurityGroup, State, Subnet, Volume,
+    NetworkInterface, Progress, SecurityGroup, State, StoreDisk, Subnet, Volume,
 };
 use crate::views::{self, ROOT_DEVICE};
 
@@ -71,6 +71,9 @@ fn instance<'s>(state: &'s State, id: &str) -> Option<Life<'s>> {
             .into(),
         vcpus: row.vcpus,
         memory_mib: row.memory_mib,
+        store_disks: row.store.iter().map(store_disk).collect(),
+        store_run: row.store_run,
+        keep_store: row.imaging,
         volumes: volumes.collect::<Option<_>>()?,
         network_interfaces: enis.collect::<Option<_>>()?,
         metadata: Some(InstanceMetadata {
@@ -146,6 +149,14 @@ fn volume(state: &State, row: &Volume, has_run: bool) -> Option<InstanceVolume> 
         image_encrypted: base.encryption.is_some(),
         ..told
     })
+}
+
+fn store_disk(disk: &StoreDisk) -> InstanceStoreDisk {
+    InstanceStoreDisk {
+        number: disk.number,
+        size_bytes: disk.bytes(),
+        device_name: disk.device.clone(),
+    }
 }
 
 fn eni(state: &State, row: &NetworkInterface) -> Option<InterfaceIntent> {

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_api::agent::Intents;
 use hearth_api::{InstanceState, deltas};
-use hearth_image::BootMode;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
-use crate::state::tests::{a_host, a_volume, an_instance};
+use crate::state::tests::{a_host, a_volume, an_image, an_instance};
 use crate::state::{
     AVAILABLE, Association, Attachment, Contents, Disk, Host, Image, Incarnation, Instance, InternetGateway,
     Known, Move, PRIMARY, Pending, Progress, Reservation, RouteTable, SecurityGroupRule, Subnet, Tags, Tx,
@@ -110,27 +109,8 @@ fn layout(tx: &mut Tx<'_>) {
         }
     }
     tx.put(Image {
-        id: "ami-1".into(),
-        account_id: "1".into(),
-        region: "local-1".into(),
-        name: "image".into(),
-        description: String::new(),
-        kernel_path: String::new(),
-        boot_mode: BootMode::UefiPreferred,
-        ena_support: false,
-        sriov_net_support: false,
-        state: AVAILABLE.into(),
-        size: 1 << 20,
         digest: "00".into(),
-        snapshot: String::new(),
-        encryption: None,
-        devices: Vec::new(),
-        source: None,
-        failure: String::new(),
-        is_public: false,
-        shared_with: Default::default(),
-        created_at: 0,
-        tags: Tags::new(),
+        ..an_image("ami-1")
     });
 }
 

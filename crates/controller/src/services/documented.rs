@@ -96,21 +96,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     (
         "DescribeInstanceTypes",
-        "instance-storage-info.disk.count",
-        CATALOGUE,
-    ),
-    (
-        "DescribeInstanceTypes",
-        "instance-storage-info.disk.size-in-gb",
-        CATALOGUE,
-    ),
-    (
-        "DescribeInstanceTypes",
-        "instance-storage-info.disk.type",
-        CATALOGUE,
-    ),
-    (
-        "DescribeInstanceTypes",
         "network-info.maximum-network-cards",
         CATALOGUE,
     ),

@@ -31,8 +31,11 @@ pub(super) const FILTERS: Known<InstanceTypeInfo> = known! {
     "free-tier-eligible" => free_tier_eligible,
     "hibernation-supported" => hibernation_supported,
     "hypervisor" => hypervisor,
-    "instance-storage-info.encryption-support" => (unsupported),
-    "instance-storage-info.nvme-support" => (unsupported),
+    "instance-storage-info.disk.count" => instance_storage_info.disks.count,
+    "instance-storage-info.disk.size-in-gb" => instance_storage_info.disks.size_in_gb,
+    "instance-storage-info.disk.type" => instance_storage_info.disks.r#type,
+    "instance-storage-info.encryption-support" => instance_storage_info.encryption_support,
+    "instance-storage-info.nvme-support" => instance_storage_info.nvme_support,
     "instance-storage-info.total-size-in-gb" => instance_storage_info.total_size_in_gb,
     "instance-storage-supported" => instance_storage_supported,
     "instance-type" => instance_type,
@@ -119,7 +122,6 @@ fn describe(request: &DescribeInstanceTypesRequest) -> Result<DescribeInstanceTy
         ));
     }
     let mut infos: Vec<InstanceTypeInfo> = instance_types::all()
-        .iter()
         .map(instance_types::InstanceType::info)
         .filter(|info| names.is_empty() || names.contains(&info.instance_type))
         .filter(|info| filters.matches(info))
@@ -156,7 +158,7 @@ fn offerings(
             ));
         }
     };
-    let mut names: Vec<&str> = instance_types::all().iter().map(|kind| kind.name).collect();
+    let mut names: Vec<&str> = instance_types::all().map(|kind| kind.name.as_str()).collect();
     names.sort_unstable();
     let offerings = locations.iter().flat_map(|location| {
         names.iter().map(move |name| InstanceTypeOffering {

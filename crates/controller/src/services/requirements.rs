@@ -6,7 +6,7 @@ use hearth_api::filter::Pattern;
 use hearth_api::page::{Page, paginate};
 use hearth_api::v1::*;
 
-use crate::catalog::instance_types::{self, InstanceType};
+use crate::catalog::instance_types::{self, InstanceStore, InstanceType};
 use crate::views::{ARCHITECTURE, VIRTUALIZATION};
 
 /// Types of one answer.
@@ -42,9 +42,8 @@ pub(super) fn types(
         VIRTUALIZATION,
     )?;
     let mut names: Vec<&str> = instance_types::all()
-        .iter()
         .filter(|kind| fits && wanted.has(kind))
-        .map(|kind| kind.name)
+        .map(|kind| kind.name.as_str())
         .collect();
     names.sort_unstable();
     let max_results = Some(request.max_results).filter(|max| *max != 0);
@@ -139,6 +138,8 @@ struct Wanted {
     storage_gb: Range,
     ebs_mbps: Range,
     storage: Having,
+    /// `hdd`, `ssd`; empty: both.
+    storage_types: Vec<String>,
     burstable: Having,
     /// Whether current and previous ones are admitted.
     generations: (bool, bool),
@@ -171,6 +172,7 @@ impl Wanted {
             &wanted.accelerator_types,
             &["gpu", "fpga", "inference", "media"],
         )?;
+        check_all("LocalStorageType", &wanted.local_storage_types, &["hdd", "ssd"])?;
         check_all(
             "InstanceGeneration",
             &wanted.instance_generations,
@@ -197,6 +199,7 @@ impl Wanted {
             storage_gb: range!("TotalLocalStorageGB", wanted.total_local_storage_gb)?,
             ebs_mbps: range!("BaselineEbsBandwidthMbps", wanted.baseline_ebs_bandwidth_mbps)?,
             storage: Having::new("LocalStorage", &wanted.local_storage, Having::Included)?,
+            storage_types: wanted.local_storage_types.clone(),
             burstable: Having::new(
                 "BurstablePerformance",
                 &wanted.burstable_performance,
@@ -216,16 +219,22 @@ impl Wanted {
     fn has(&self, kind: &InstanceType) -> bool {
         let memory_mib = f64::from(u32::try_from(kind.memory_mib).unwrap_or(u32::MAX));
         let vcpus = f64::from(kind.vcpus);
-        let is_named = |pattern: &Pattern| pattern.matches(kind.name);
+        let is_named = |pattern: &Pattern| pattern.matches(&kind.name);
         let (current, previous) = self.generations;
+        let storage_gb = kind.store.map_or(0, InstanceStore::total_gb);
+        let storage_gb = f64::from(u32::try_from(storage_gb).unwrap_or(u32::MAX));
+        let is_of_type = |store: InstanceStore| {
+            self.storage_types.is_empty() || self.storage_types.iter().any(|of| of == store.kind())
+        };
         !self.nothing
             && self.vcpus.has(vcpus)
             && self.memory_mib.has(memory_mib)
             && self.memory_per_vcpu.has(memory_mib / 1024.0 / vcpus)
             && self.interfaces.has(kind.interfaces.into())
-            && self.storage_gb.has(kind.instance_store_gb.into())
+            && self.storage_gb.has(storage_gb)
             && self.ebs_mbps.has(kind.ebs_mbps.into())
-            && self.storage.admits(kind.instance_store_gb > 0)
+            && self.storage.admits(kind.store.is_some())
+            && kind.store.is_none_or(is_of_type)
             && self.burstable.admits(kind.burstable)
             && (if kind.current_generation {
                 current
@@ -255,21 +264,11 @@ fn patterns(parameter: &str, names: &[String]) -> Result<Vec<Pattern>, ApiError>
 /// What is asked for that the catalogue does not tell.
 fn refuse(wanted: &InstanceRequirementsRequest) -> Result<(), ApiError> {
     const PRICE: &str = "Nothing has a price here; leave it out.";
-    let storage = &wanted.local_storage_types;
-    check_all("LocalStorageType", storage, &["hdd", "ssd"])?;
-    let has_both = ["hdd", "ssd"]
-        .iter()
-        .all(|one| storage.iter().any(|given| given == one));
     for (parameter, is_given, why) in [
         (
             "CpuManufacturers",
             !wanted.cpu_manufacturers.is_empty(),
             "Instances of all types run on the processor that their host has; leave it out.",
-        ),
-        (
-            "LocalStorageTypes",
-            !storage.is_empty() && !has_both,
-            "What local storage is made of is not told of any type; name hdd and ssd, or leave it out.",
         ),
         (
             "NetworkBandwidthGbps",
@@ -351,6 +350,21 @@ mod tests {
         let stored = found(|r| r.local_storage = "required".into()).unwrap();
         let bare = found(|r| r.local_storage = "excluded".into()).unwrap();
         assert_eq!(stored.len() + bare.len(), plain.len());
+        let stored_on = |kind: &str| {
+            let kind = kind.to_owned();
+            found(|r| {
+                r.local_storage = "required".into();
+                r.local_storage_types = vec![kind];
+            })
+            .unwrap()
+        };
+        let (hdd, ssd) = (stored_on("hdd"), stored_on("ssd"));
+        assert!(hdd.contains(&"m1.large".to_owned()) && ssd.contains(&"m5d.large".to_owned()));
+        assert_eq!(hdd.len() + ssd.len(), stored.len());
+        assert_eq!(
+            count(|r| r.local_storage_types = vec!["hdd".into(), "ssd".into()]),
+            plain.len()
+        );
         let current = count(|r| r.instance_generations = vec!["current".into()]);
         let previous = count(|r| r.instance_generations = vec!["previous".into()]);
         assert_eq!(current + previous, plain.len());
@@ -406,7 +420,10 @@ mod tests {
                 |r| r.cpu_manufacturers = vec!["intel".into()],
                 "processor that their host has",
             ),
-            (|r| r.local_storage_types = vec!["ssd".into()], "hdd and ssd"),
+            (
+                |r| r.local_storage_types = vec!["tape".into()],
+                "Expecting hdd, ssd.",
+            ),
             (
                 |r| r.network_bandwidth_gbps = Some(NetworkBandwidthGbpsRequest::default()),
                 "no figure",

@@ -186,6 +186,8 @@ pub(crate) fn an_instance(id: &str, host_id: &str, reservation_id: &str) -> Inst
         instance_type: "t2.micro".into(),
         vcpus: 1,
         memory_mib: 1024,
+        store: Vec::new(),
+        store_run: 1,
         host_id: host_id.to_owned(),
         availability_zone: "local-1a".into(),
         key_name: String::new(),
@@ -214,6 +216,34 @@ pub(crate) fn an_instance(id: &str, host_id: &str, reservation_id: &str) -> Inst
         reason_message: String::new(),
         transition_reason: String::new(),
         terminated_at: None,
+        tags: Tags::new(),
+    }
+}
+
+/// Of the tests of instances' volumes, too.
+pub(crate) fn an_image(id: &str) -> Image {
+    Image {
+        id: id.to_owned(),
+        account_id: "1".into(),
+        region: "local-1".into(),
+        name: id.to_owned(),
+        description: String::new(),
+        state: AVAILABLE.into(),
+        size: 1 << 20,
+        digest: String::new(),
+        snapshot: String::new(),
+        encryption: None,
+        devices: Vec::new(),
+        store: Vec::new(),
+        source: None,
+        failure: String::new(),
+        kernel_path: String::new(),
+        boot_mode: hearth_image::BootMode::UefiPreferred,
+        ena_support: false,
+        sriov_net_support: false,
+        is_public: false,
+        shared_with: Default::default(),
+        created_at: 0,
         tags: Tags::new(),
     }
 }
@@ -268,29 +298,19 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
             ..a_host(&pick(rng, "h", 3))
         }),
         Image::KIND => Object::Image(Box::new(Image {
-            id: pick(rng, "ami", 3),
             account_id,
             region,
             name: pick(rng, "name", 2),
-            description: String::new(),
             state: if rng.random() { AVAILABLE } else { DEREGISTERED }.into(),
             size: rng.random_range(0..1000),
-            digest: String::new(),
-            snapshot: String::new(),
-            encryption: None,
-            devices: Vec::new(),
-            source: None,
-            failure: String::new(),
-            kernel_path: String::new(),
-            boot_mode: hearth_image::BootMode::Uefi,
             ena_support: rng.random(),
             sriov_net_support: rng.random(),
             is_public: rng.random_ratio(1, 4),
             shared_with: (0..rng.random_range(0..2))
                 .map(|_| rng.random_range(1..3).to_string())
                 .collect(),
-            created_at: 0,
             tags: tags(rng),
+            ..an_image(&pick(rng, "ami", 3))
         })),
         Reservation::KIND => Object::Reservation(Reservation {
             id: pick(rng, "r", 3),
@@ -318,6 +338,7 @@ fn any(rng: &mut StdRng, kind: &str) -> Object {
                 run: rng.random_range(0..3),
                 vcpus: rng.random_range(0..3),
                 memory_mib: rng.random_range(0..3),
+                store_gib: rng.random_range(0..3),
                 is_left: false,
             })
         }

@@ -27,7 +27,7 @@ fn mapping(device_name: &str, kms_key_id: &str) -> v1::BlockDeviceMapping {
             kms_key_id: kms_key_id.to_owned(),
             ..Default::default()
         }),
-        no_device: None,
+        ..Default::default()
     }
 }
 

@@ -16,6 +16,7 @@ mod hosts;
 mod idle;
 mod images;
 mod inspection;
+mod instance_store;
 mod joining;
 mod launch;
 mod life;

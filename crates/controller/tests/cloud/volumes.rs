@@ -36,7 +36,7 @@ fn keeping(cloud: &Cloud) -> v1::RunInstancesRequest {
                 delete_on_termination: Some(false),
                 ..Default::default()
             }),
-            no_device: None,
+            ..Default::default()
         }],
         tag_specifications: vec![v1::TagSpecification {
             resource_type: "volume".into(),

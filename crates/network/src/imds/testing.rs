@@ -61,6 +61,7 @@ pub(super) fn instance() -> InstanceMetadata {
         availability_zone_id: "use1-az1".into(),
         root_device_name: "/dev/xvda".into(),
         ebs_device_names: vec!["/dev/sdf".into(), "xvdba".into()],
+        store_device_names: vec![(0, "/dev/sdb".into()), (11, "sdc".into())],
         local_hostname: "ip-172-31-0-10.ec2.internal".into(),
         public_hostname: None,
         interface_id: "eni-00000000000000001".into(),

@@ -195,9 +195,12 @@ fn meta_data(dir: &mut Directory, instance: &InstanceMetadata) {
 fn block_devices(dir: &mut Directory, instance: &InstanceMetadata) {
     dir.leaf("ami", &instance.root_device_name)
         .leaf("root", &instance.root_device_name);
+    let short = |name: &str| name.strip_prefix("/dev/").unwrap_or(name).to_owned();
     for (name, number) in instance.ebs_device_names.iter().zip(1..) {
-        let name = name.strip_prefix("/dev/").unwrap_or(name);
-        dir.leaf(format!("ebs{number}"), name);
+        dir.leaf(format!("ebs{number}"), short(name));
+    }
+    for (number, name) in &instance.store_device_names {
+        dir.leaf(format!("ephemeral{number}"), short(name));
     }
 }
 

@@ -264,6 +264,7 @@ pub fn metadata(spec: &VpcSpec, index: usize) -> InstanceMetadata {
         availability_zone_id: "use1-az1".into(),
         root_device_name: "/dev/xvda".into(),
         ebs_device_names: Vec::new(),
+        store_device_names: Vec::new(),
         local_hostname: eni.hostname.clone(),
         public_hostname: None,
         interface_id: eni.eni_id.clone(),

@@ -1,4 +1,4 @@
-use hearth_api::agent::{InstanceMetadata as Told, InstanceVolume};
+use hearth_api::agent::{InstanceMetadata as Told, InstanceStoreDisk, InstanceVolume};
 use hearth_network::MetadataSource as _;
 
 use super::*;
@@ -199,4 +199,20 @@ fn imds_tells_the_devices_that_an_instance_has_and_keeps() {
         ("xvdba", false),
     ];
     assert_eq!(told(&several), root("/dev/xvda", "/dev/sdf xvdba"));
+
+    // Of the instance store: those that a mapping names.
+    let mut stored = instance("i-1", "172.31.0.10");
+    let disks = [(0, "/dev/sdb"), (1, ""), (2, "sdd")];
+    stored.store_disks = disks
+        .map(|(number, device)| InstanceStoreDisk {
+            number,
+            size_bytes: 1,
+            device_name: device.to_owned(),
+        })
+        .into();
+    let told = metadata(&stored, &[vpc()]).unwrap();
+    assert_eq!(
+        told.store_device_names,
+        [(0, "/dev/sdb".to_owned()), (2, "sdd".to_owned())]
+    );
 }

@@ -112,6 +112,7 @@ pub(super) async fn upload_image(
         snapshot: snapshot.clone(),
         encryption: encryption.clone(),
         devices: vec![ImageDevice::root(size, Some(snapshot.clone()))],
+        store: Vec::new(),
         source: None,
         failure: String::new(),
         kernel_path: match boot_mode {

@@ -97,6 +97,7 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<(String, Vec<Str
         ids.push(snapshot);
     }
     own.extend(blank(&plan, &volumes)?);
+    let store = devices::store_over(&instance.mapped_store(), &plan.asked);
     tx.put(Image {
         id: id.clone(),
         account_id: scope.account_id().to_owned(),
@@ -109,6 +110,7 @@ fn insert(tx: &mut Tx<'_>, scope: &Scope, plan: Plan) -> Result<(String, Vec<Str
         snapshot: String::new(),
         encryption: None,
         devices: own,
+        store,
         source: Some(ImageSource::Instance {
             instance_id: instance.id.clone(),
         }),
@@ -159,7 +161,7 @@ fn volumes(state: &State, plan: &Plan) -> Result<Vec<(Slot, Volume)>, ApiError> 
     let of_instance = state.by(&Volume::BY_INSTANCE, &plan.instance_id);
     let mut volumes: Vec<(Slot, Volume)> = of_instance
         .filter_map(|volume| Some((slot(volume)?, volume.clone())))
-        .filter(|(slot, _)| !matches!(plan.asked.get(slot), Some((_, Asked::Without))))
+        .filter(|(slot, _)| !matches!(plan.asked.get(slot), Some((_, Asked::Without | Asked::Store(_)))))
         .collect();
     volumes.sort_by_key(|(slot, _)| (!slot.is_root(), slot.clone()));
     match volumes.first() {

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use hearth_api::v1::{BlockDeviceMapping, EbsBlockDevice};
 use hearth_api::{ApiError, ErrorCode, Id, Kind};
 
+use crate::catalog::instance_types::MAX_DISKS;
 use crate::catalog::volume_types::{VolumeSpec, VolumeType};
 use crate::services::snapshots;
 use crate::services::volumes::describe::{gib, signed};
 use crate::services::volumes::devices::{self, Slot};
-use crate::state::{Image, ImageDevice, Snapshot, State};
+use crate::state::{Image, ImageDevice, Snapshot, State, StoreMapping};
 
 pub(in crate::services) fn refused(message: String) -> ApiError {
     ApiError::new(ErrorCode::InvalidBlockDeviceMapping, message)
@@ -21,6 +22,8 @@ pub(in crate::services) enum Asked {
     /// There is no such device.
     Without,
     Ebs(EbsBlockDevice),
+    /// The disk of the instance store with this number.
+    Store(u32),
 }
 
 /// The devices that a request names, each once, by where they are; with their names.
@@ -30,7 +33,7 @@ pub(in crate::services) enum Asked {
 pub(in crate::services) fn asked(
     mappings: &[BlockDeviceMapping],
 ) -> Result<BTreeMap<Slot, (String, Asked)>, ApiError> {
-    let mut asked = BTreeMap::new();
+    let mut asked: BTreeMap<Slot, (String, Asked)> = BTreeMap::new();
     for mapping in mappings {
         let name = &mapping.device_name;
         if name.is_empty() {
@@ -38,20 +41,35 @@ pub(in crate::services) fn asked(
         }
         let slot = Slot::of(name);
         let is_root = slot.as_ref().is_some_and(Slot::is_root);
-        let what = match (&mapping.no_device, &mapping.ebs) {
-            (Some(text), _) if !text.is_empty() => {
+        let store = match mapping.virtual_name.as_str() {
+            "" => None,
+            name => Some(store_number(name)?),
+        };
+        let what = match (&mapping.no_device, &mapping.ebs, store) {
+            (Some(text), ..) if !text.is_empty() => {
                 return Err(ApiError::new(
                     ErrorCode::InvalidRequest,
                     "The request received was invalid: NoDevice is an empty text, or is left out.",
                 ));
             }
-            (Some(_), _) if is_root => {
+            (Some(_), ..) if is_root => {
                 return Err(refused(format!("The root device {name} cannot be left out.")));
             }
-            (Some(_), _) => Asked::Without,
-            (None, Some(ebs)) => Asked::Ebs(ebs.clone()),
-            (None, None) if is_root => Asked::Ebs(EbsBlockDevice::default()),
-            (None, None) => return Err(ApiError::missing("ebs")),
+            (Some(_), ..) => Asked::Without,
+            (None, Some(_), Some(_)) => {
+                return Err(refused(format!(
+                    "The device '{name}' is a volume or a disk of the instance store: leave Ebs or VirtualName out."
+                )));
+            }
+            (None, None, Some(_)) if is_root => {
+                return Err(refused(format!(
+                    "The root device {name} is a volume: leave VirtualName out."
+                )));
+            }
+            (None, None, Some(number)) => Asked::Store(number),
+            (None, Some(ebs), None) => Asked::Ebs(ebs.clone()),
+            (None, None, None) if is_root => Asked::Ebs(EbsBlockDevice::default()),
+            (None, None, None) => return Err(ApiError::missing("ebs")),
         };
         if let Asked::Ebs(ebs) = &what {
             check(ebs, is_root)?;
@@ -65,6 +83,13 @@ pub(in crate::services) fn asked(
                 _ => refused(format!("Invalid device name {name}. {}", devices::ADMITTED)),
             });
         };
+        let is_store = |other: &Asked| matches!((other, &what), (Asked::Store(a), Asked::Store(b)) if a == b);
+        if let Some((other, _)) = asked.values().find(|(_, other)| is_store(other)) {
+            return Err(refused(format!(
+                "The disk '{}' of the instance store is mapped twice: to '{other}' and '{name}'.",
+                mapping.virtual_name
+            )));
+        }
         if let Some((other, _)) = asked.insert(slot, (name.clone(), what)) {
             return Err(refused(format!(
                 "The device '{name}' is mapped twice: it is also '{other}'."
@@ -75,6 +100,51 @@ pub(in crate::services) fn asked(
     let is_root = |slot: &Slot| slot.is_root();
     devices::check_count(named.count() + usize::from(!asked.keys().any(is_root)))?;
     Ok(asked)
+}
+
+/// Of a disk of the instance store, by its virtual name.
+///
+/// # Errors
+/// It is no such name.
+fn store_number(name: &str) -> Result<u32, ApiError> {
+    let number = name.strip_prefix("ephemeral").and_then(|digits| {
+        let number: u32 = digits.parse().ok()?;
+        (number < MAX_DISKS && digits == number.to_string()).then_some(number)
+    });
+    number.ok_or_else(|| {
+        refused(format!(
+            "Invalid virtual name '{name}'. Names are ephemeral0 to ephemeral{}.",
+            MAX_DISKS - 1
+        ))
+    })
+}
+
+/// The virtual name of a disk of the instance store.
+pub(in crate::services) fn virtual_name(number: u32) -> String {
+    format!("ephemeral{number}")
+}
+
+/// What a request maps of the instance store, over what there was: each place and each disk once.
+pub(in crate::services) fn store_over(
+    before: &[StoreMapping],
+    asked: &BTreeMap<Slot, (String, Asked)>,
+) -> Vec<StoreMapping> {
+    let mapped = asked.values().filter_map(|(name, what)| match what {
+        Asked::Store(number) => Some(StoreMapping {
+            number: *number,
+            device: name.clone(),
+        }),
+        Asked::Without | Asked::Ebs(_) => None,
+    });
+    let mut mapped: Vec<StoreMapping> = mapped.collect();
+    let is_free = |own: &&StoreMapping| !Slot::of(&own.device).is_some_and(|slot| asked.contains_key(&slot));
+    for own in before.iter().filter(is_free) {
+        if !mapped.iter().any(|other| other.number == own.number) {
+            mapped.push(own.clone());
+        }
+    }
+    mapped.sort();
+    mapped
 }
 
 /// What can be said without looking at anything else.
@@ -202,10 +272,15 @@ pub(super) fn tell(state: &State, image: &Image) -> Vec<BlockDeviceMapping> {
                 encrypted: Some(encrypted),
                 ..ebs(device)
             }),
-            no_device: None,
+            ..BlockDeviceMapping::default()
         }
     };
-    image.devices.iter().map(told).collect()
+    let store = image.store.iter().map(|mapping| BlockDeviceMapping {
+        device_name: mapping.device.clone(),
+        virtual_name: virtual_name(mapping.number),
+        ..BlockDeviceMapping::default()
+    });
+    image.devices.iter().map(told).chain(store).collect()
 }
 
 /// What is asked for, and where nothing is, what there was. A number of IOPS or a throughput goes with its volume type.

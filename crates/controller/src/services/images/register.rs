@@ -84,6 +84,7 @@ pub(super) async fn register(
                 snapshot: disk.name,
                 encryption: own_encryption,
                 devices,
+                store: devices::store_over(&[], &asked),
                 source: None,
                 failure: String::new(),
                 kernel_path: match boot_mode {

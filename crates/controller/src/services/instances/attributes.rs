@@ -13,7 +13,7 @@ use hearth_api::v1::{
 use hearth_api::{ApiError, ErrorCode, Id, InstanceState, Kind};
 use serde_json::json;
 
-use super::plan;
+use super::{block_devices, plan};
 use crate::app::App;
 use crate::services::input;
 use crate::services::volumes::devices::{self, Slot};
@@ -289,9 +289,12 @@ fn apply(tx: &mut Tx<'_>, id: &str, change: Change) -> Result<(), ApiError> {
         Change::Type(name) => {
             let kind = plan::instance_type(&name)?;
             stopped()?;
-            next.instance_type = kind.name.to_owned();
+            next.instance_type = kind.name.clone();
             next.vcpus = kind.vcpus;
             next.memory_mib = kind.memory_mib;
+            next.store = block_devices::store(kind, &row.mapped_store());
+            let volumes = tx.by(&Volume::BY_INSTANCE, id).count();
+            devices::check_count(volumes + next.store.len())?;
             "instanceType"
         }
         Change::UserData(bytes) => {

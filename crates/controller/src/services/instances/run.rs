@@ -17,12 +17,13 @@ use crate::addresses;
 use crate::app::App;
 use crate::scheduler::{Demand, Resources};
 use crate::services::placement::{Placed, Wish};
+use crate::services::volumes::devices::check_count;
 use crate::services::volumes::quotas;
 use crate::services::{client_tokens, profile_associations, ssm};
 use crate::state::noun::keep_tags;
 use crate::state::{
     self, Attachment, ClientToken, Image, Instance, Known, NetworkInterface, PRIMARY, ProfileAssociation,
-    SecurityGroup, State, Subnet, Tx, Volume,
+    SecurityGroup, State, StoreDisk, Subnet, Tx, Volume, store_gib,
 };
 use crate::store::bootstrap::DEFAULT_GROUP;
 use crate::views;
@@ -123,6 +124,7 @@ struct Launch {
     subnet: Subnet,
     /// Of each instance.
     volumes: Vec<Mapped>,
+    store: Vec<StoreDisk>,
     placed: Placed,
     private_ips: Vec<Ipv4Addr>,
     /// Empty when no public addresses are wanted.
@@ -134,6 +136,8 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
     let wish = Wish::of_launch(app, state, plan.request.placement.as_ref())?;
     let image = image(state, &plan.request.image_id)?;
     let volumes = plan.mappings.of(state, &app.scope(), image)?;
+    let store = plan.mappings.store(plan.kind, image);
+    check_count(volumes.len() + store.len())?;
     let public_key = public_key(app, state, &plan.request.key_name)?;
     let profile_id = profile_associations::named(app, state, plan.request.iam_instance_profile.as_ref())?;
     let allowed = allowed(app, state, &plan)?;
@@ -161,7 +165,8 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
         each: Resources {
             vcpus: plan.kind.vcpus.into(),
             memory_mib: plan.kind.memory_mib,
-            disk_bytes: volumes.iter().map(|volume| volume.spec.size_gib << 30).sum(),
+            disk_bytes: (volumes.iter().map(|volume| volume.spec.size_gib).sum::<u64>() + store_gib(&store))
+                << 30,
         },
         min: plan.min,
         max: if wants_public {
@@ -194,6 +199,7 @@ fn resolve(app: &App, state: &State, mut plan: Plan) -> Result<Launch, ApiError>
         groups,
         subnet: subnet.clone(),
         volumes,
+        store,
         placed,
         private_ips,
         public_ips,
@@ -390,9 +396,11 @@ impl Launch {
             reservation_id: reservation_id.to_owned(),
             ami_launch_index: u32::try_from(index).unwrap_or(u32::MAX),
             image_id: request.image_id.clone(),
-            instance_type: plan.kind.name.to_owned(),
+            instance_type: plan.kind.name.clone(),
             vcpus: plan.kind.vcpus,
             memory_mib: plan.kind.memory_mib,
+            store: self.store.clone(),
+            store_run: 1,
             host_id: host.clone(),
             availability_zone: self.subnet.availability_zone.clone(),
             key_name: request.key_name.clone(),

@@ -16,7 +16,7 @@ use crate::lifecycle::MOVING;
 use crate::scheduler::{Demand, Resources};
 use crate::services::placement::{Placed, Wish};
 use crate::services::volumes::{devices, moving};
-use crate::state::{Image, Instance, NetworkInterface, State, Tx, Volume};
+use crate::state::{Image, Instance, NetworkInterface, State, Tx, Volume, store_gib};
 
 pub(super) fn take_compute(app: &App, tx: &mut Tx<'_>, row: &Instance) -> Result<(), ApiError> {
     devices::check_root(tx, &row.id)?;
@@ -100,7 +100,7 @@ fn demand(state: &State, row: &Instance, volumes: &[Volume], gib: u64) -> Demand
         each: Resources {
             vcpus: row.vcpus.into(),
             memory_mib: row.memory_mib,
-            disk_bytes: gib << 30,
+            disk_bytes: (gib + store_gib(&row.store)) << 30,
         },
         min: 1,
         max: 1,

@@ -12,8 +12,9 @@ use super::devices::{self, Slot};
 use super::{describe, moving, room};
 use crate::app::App;
 use crate::keys;
+use crate::services::images::devices::virtual_name;
 use crate::services::input;
-use crate::state::{Attachment, Instance, Progress, State, Tx, Volume};
+use crate::state::{Attachment, Instance, Progress, State, StoreDisk, Tx, Volume};
 
 pub(super) async fn attach(
     app: &Arc<App>,
@@ -131,7 +132,18 @@ fn check_device(state: &State, instance: &Instance, slot: &Slot, device: &str) -
             ),
         ));
     }
-    devices::check_count(state.by(&Volume::BY_INSTANCE, &instance.id).count() + 1)
+    let is_there = |disk: &&StoreDisk| Slot::of(&disk.device).as_ref() == Some(slot);
+    if let Some(there) = instance.store.iter().find(is_there) {
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameterValue,
+            format!(
+                "Invalid value '{device}' for unixDevice. Attachment point {device} is already in use by {}.",
+                virtual_name(there.number)
+            ),
+        ));
+    }
+    let volumes = state.by(&Volume::BY_INSTANCE, &instance.id).count();
+    devices::check_count(volumes + instance.store.len() + 1)
 }
 
 /// Whether a volume that lies elsewhere is wanted on the instance's host: what a stopped instance has comes when it starts.

@@ -6,7 +6,7 @@ use hearth_api::{ApiError, ErrorCode};
 use crate::state::{State, Volume};
 use crate::views::ROOT_DEVICE;
 
-/// Volumes of an instance, the root volume among them: the slots of its PCI bus, less those of its other devices.
+/// Volumes of an instance, the root volume and disks of the instance store among them: the slots of its PCI bus, less those of its other devices.
 pub(in crate::services) const MAX_VOLUMES: usize = 26;
 
 /// What AMIs call their root device, without `/dev/`; all of them mean the same here.
@@ -92,7 +92,9 @@ pub(in crate::services) fn check_count(count: usize) -> Result<(), ApiError> {
     }
     Err(ApiError::new(
         ErrorCode::AttachmentLimitExceeded,
-        format!("An instance has at most {MAX_VOLUMES} volumes; detach others first."),
+        format!(
+            "An instance has at most {MAX_VOLUMES} volumes, the disks of its instance store among them; detach others first."
+        ),
     ))
 }
 

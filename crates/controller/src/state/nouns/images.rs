@@ -36,6 +36,9 @@ pub struct Image {
     /// The root device first.
     #[serde(default)]
     pub devices: Vec<ImageDevice>,
+    /// The disks of the instance store that instances have, if their type has them.
+    #[serde(default)]
+    pub store: Vec<StoreMapping>,
     /// What it was made from; `None`: it was uploaded or registered.
     #[serde(default)]
     pub source: Option<ImageSource>,
@@ -92,6 +95,14 @@ impl ImageDevice {
             delete_on_termination: true,
         }
     }
+}
+
+/// A disk of the instance store, by its number, and the device that it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StoreMapping {
+    pub number: u32,
+    /// Such as `/dev/sdb`.
+    pub device: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Host, Instance};
+use super::{Host, Instance, store_gib};
 use crate::state::{Concern, Index, Noun, State, Sum, Tx};
 
-/// The life of an instance on a host: what it holds there of vCPUs and memory, and the host's duty for it. It exists from
+/// The life of an instance on a host: what it holds there of vCPUs, memory and instance store, and the host's duty for it. It exists from
 /// the launch, or the start, on this host until the host has said that nothing is left. A stopped instance holds nothing. One
 /// that starts on another host begins another life there, and leaves this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub struct Incarnation {
     pub run: u64,
     pub vcpus: u64,
     pub memory_mib: u64,
+    /// Of the instance store.
+    pub store_gib: u64,
     /// The instance lives elsewhere. The host forgets it, and keeps its volumes.
     pub is_left: bool,
 }
@@ -35,6 +37,8 @@ struct Stored {
     vcpus: u64,
     memory_mib: u64,
     #[serde(default)]
+    store_gib: u64,
+    #[serde(default)]
     is_left: bool,
 }
 
@@ -47,6 +51,7 @@ impl From<Stored> for Incarnation {
             run: stored.run,
             vcpus: stored.vcpus,
             memory_mib: stored.memory_mib,
+            store_gib: stored.store_gib,
             is_left: stored.is_left,
         }
     }
@@ -64,6 +69,12 @@ impl Incarnation {
         part: |i| Some((i.host_id.clone(), [i.vcpus, i.memory_mib])),
     };
 
+    /// GiB of instance store that are claimed of a host.
+    pub const STORE_ON_HOST: Sum<Self> = Sum {
+        name: "store",
+        part: |i| (i.store_gib > 0).then(|| (i.host_id.clone(), [i.store_gib, 0])),
+    };
+
     pub fn new(instance: &Instance, host_id: &str, run: u64) -> Self {
         Self {
             id: instance.id.clone(),
@@ -72,6 +83,7 @@ impl Incarnation {
             run,
             vcpus: instance.vcpus.into(),
             memory_mib: instance.memory_mib,
+            store_gib: store_gib(&instance.store),
             is_left: false,
         }
     }
@@ -92,7 +104,7 @@ impl Noun for Incarnation {
         }),
         Self::BY_LEAVER,
     ];
-    const SUMS: &'static [Sum<Self>] = &[Self::ON_HOST];
+    const SUMS: &'static [Sum<Self>] = &[Self::ON_HOST, Self::STORE_ON_HOST];
 
     fn room(&self) -> Option<&str> {
         Some(&self.host_id)
@@ -141,6 +153,7 @@ impl Tx<'_> {
             id: Incarnation::left_id(instance_id, &before.host_id),
             vcpus: 0,
             memory_mib: 0,
+            store_gib: 0,
             is_left: true,
             ..before
         });

@@ -5,7 +5,7 @@ use hearth_api::agent::instance_intent::Desired;
 use hearth_api::{InstanceState, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Host, Incarnation, NetworkInterface, Snapshot, Volume, names};
+use super::{Attachment, Host, Incarnation, NetworkInterface, Snapshot, StoreMapping, Volume, names};
 use crate::lifecycle::{self, Change, Command, Hold, Lifecycle, ReasonChange};
 use crate::state::noun::{regional, resource};
 use crate::state::{Concern, Index, Noun, State, Sum, Tags, Tx, key};
@@ -70,6 +70,12 @@ pub struct Instance {
     /// What the type had at the launch: a type that leaves the catalogue changes no instance.
     pub vcpus: u32,
     pub memory_mib: u64,
+    /// Its disks of the instance store, which it has while it runs.
+    #[serde(default)]
+    pub store: Vec<StoreDisk>,
+    /// The run that began with new disks.
+    #[serde(default)]
+    pub store_run: u64,
     /// Where it lives, or has lived last ([`super::Incarnation`]).
     pub host_id: String,
     pub availability_zone: String,
@@ -123,6 +129,27 @@ pub struct Instance {
     pub tags: Tags,
 }
 
+/// A disk of the instance store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreDisk {
+    pub number: u32,
+    /// GB (10^9 bytes).
+    pub size_gb: u32,
+    /// What a block device mapping calls it, such as `/dev/sdb`; empty: it is there without one.
+    pub device: String,
+}
+
+impl StoreDisk {
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.size_gb) * 1_000_000_000
+    }
+}
+
+/// GiB that disks of an instance take on a host.
+pub fn store_gib(disks: &[StoreDisk]) -> u64 {
+    disks.iter().map(StoreDisk::bytes).sum::<u64>().div_ceil(1 << 30)
+}
+
 /// Of `auto_recovery`.
 pub const AUTO_RECOVERY_DEFAULT: &str = "default";
 pub const AUTO_RECOVERY_DISABLED: &str = "disabled";
@@ -161,6 +188,17 @@ impl Instance {
         name: "alive",
         part: |i| (i.state != InstanceState::Terminated).then(|| (key(&[&i.account_id, &i.region]), [1, 0])),
     };
+
+    /// The disks of its instance store that block device mappings have named.
+    pub fn mapped_store(&self) -> Vec<StoreMapping> {
+        let mapped = self.store.iter().filter(|disk| !disk.device.is_empty());
+        mapped
+            .map(|disk| StoreMapping {
+                number: disk.number,
+                device: disk.device.clone(),
+            })
+            .collect()
+    }
 
     pub fn lifecycle(&self) -> Lifecycle {
         Lifecycle {
@@ -272,6 +310,7 @@ impl Tx<'_> {
         after.terminated_at = (next.state == InstanceState::Terminated).then_some(now);
         if change.hold == Hold::TakeCompute {
             after.launch_time = now;
+            after.store_run = after.run;
         }
         self.put(after);
         match next.state {
@@ -341,7 +380,9 @@ impl Tx<'_> {
 
     /// As in EC2 a stopped instance gives its public address back.
     fn drop_compute(&mut self, id: &str) {
-        self.update::<Incarnation>(id, |life| (life.vcpus, life.memory_mib) = (0, 0));
+        self.update::<Incarnation>(id, |life| {
+            (life.vcpus, life.memory_mib, life.store_gib) = (0, 0, 0)
+        });
         if let Some(interface) = self.interface_of(id).map(|interface| interface.id.clone()) {
             self.update::<NetworkInterface>(&interface, |interface| interface.public_ip = None);
         }

@@ -31,11 +31,11 @@ pub use attachment::{Attachment, PRIMARY, Progress};
 pub use cloud::{ClientToken, Cloud};
 pub use hosts::{Admission, Drain, Host, HostKey, HostReport, JoinToken, MAX_REPAIRS, Repair};
 pub use iam::{Bearer, Entity, Grants, Group, InstanceProfile, Policy, PolicyVersion, Role, User};
-pub use images::{AVAILABLE, DEREGISTERED, Image, ImageDevice, ImageSource, PENDING};
+pub use images::{AVAILABLE, DEREGISTERED, Image, ImageDevice, ImageSource, PENDING, StoreMapping};
 pub use incarnations::Incarnation;
 pub use instances::{
     AUTO_RECOVERY_DEFAULT, AUTO_RECOVERY_DISABLED, Instance, METADATA_TAGS_ENABLED, Observation,
-    ProfileAssociation, Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE,
+    ProfileAssociation, Reservation, SHUTDOWN_STOP, SHUTDOWN_TERMINATE, StoreDisk, store_gib,
 };
 pub use key_pairs::KeyPair;
 pub use kms::{Encryption, KmsAlias, KmsKey, Material};

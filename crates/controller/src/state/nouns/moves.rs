@@ -8,7 +8,7 @@
 use hearth_api::InstanceState;
 use serde::{Deserialize, Serialize};
 
-use super::{Disk, Host, Instance, Known, Progress, Volume};
+use super::{Disk, Host, Incarnation, Instance, Known, Progress, Volume};
 use crate::lifecycle;
 use crate::state::{Concern, Index, Noun, State, Sum, Tx};
 
@@ -140,11 +140,12 @@ impl Noun for Move {
 }
 
 impl State {
-    /// GiB that volumes take on a host, those included that are on their way.
+    /// GiB that volumes take on a host, those included that are on their way, and disks of the instance store.
     pub fn gib_on(&self, host_id: &str) -> u64 {
         let [_, volumes] = self.sum(&Volume::ON_HOST, host_id);
         let [_, copies] = self.sum(&Move::ON_HOST, host_id);
-        volumes + copies
+        let [store, _] = self.sum(&Incarnation::STORE_ON_HOST, host_id);
+        volumes + copies + store
     }
 
     /// What stores a volume that moves.

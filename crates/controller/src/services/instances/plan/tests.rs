@@ -109,7 +109,7 @@ fn bad_requests_get_ec2s_codes() {
             r.block_device_mappings = vec![BlockDeviceMapping {
                 device_name: "/dev/sdf".into(),
                 ebs: None,
-                no_device: None,
+                ..Default::default()
             }];
         }),
         "MissingParameter"
