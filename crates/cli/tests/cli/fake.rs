@@ -842,6 +842,42 @@ impl Vpcs for Script {
     ) -> Answer<DescribeVpcAttributeResult> {
         Err(Status::unimplemented("no test asks for it"))
     }
+
+    async fn create_vpc(&self, _: Request<CreateVpcRequest>) -> Answer<CreateVpcResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn create_default_vpc(
+        &self,
+        _: Request<CreateDefaultVpcRequest>,
+    ) -> Answer<CreateDefaultVpcResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn delete_vpc(&self, _: Request<DeleteVpcRequest>) -> Answer<DeleteVpcResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn modify_vpc_attribute(
+        &self,
+        _: Request<ModifyVpcAttributeRequest>,
+    ) -> Answer<ModifyVpcAttributeResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn describe_vpc_classic_link(
+        &self,
+        _: Request<DescribeVpcClassicLinkRequest>,
+    ) -> Answer<DescribeVpcClassicLinkResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn describe_vpc_classic_link_dns_support(
+        &self,
+        _: Request<DescribeVpcClassicLinkDnsSupportRequest>,
+    ) -> Answer<DescribeVpcClassicLinkDnsSupportResult> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
 }
 
 #[tonic::async_trait]

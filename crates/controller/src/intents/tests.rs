@@ -11,9 +11,8 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::state::tests::{a_host, a_volume, an_image, an_instance};
 use crate::state::{
-    AVAILABLE, Association, Attachment, Contents, Disk, Host, Image, Incarnation, Instance, InternetGateway,
-    Known, Move, PRIMARY, Pending, Progress, Reservation, RouteTable, SecurityGroupRule, Subnet, Tags, Tx,
-    Volume,
+    Association, Attachment, Contents, Disk, Host, Image, Incarnation, Instance, InternetGateway, Known,
+    Move, PRIMARY, Pending, Progress, Reservation, RouteTable, SecurityGroupRule, Subnet, Tags, Tx, Volume,
 };
 
 const HOSTS: [&str; 3] = ["h-0", "h-1", "h-2"];

@@ -222,7 +222,7 @@ mod tests {
                     .iter()
                     .map(|((bits, length), leads)| {
                         let length = 28 - shift + length;
-                        (Ipv4Net::new(Ipv4Addr::from(bits << shift), length as u8).unwrap().trunc(), *leads)
+                        (Ipv4Net::new(Ipv4Addr::from(bits << shift), length).unwrap().trunc(), *leads)
                     })
                     .collect();
                 table.insert(Ipv4Net::default(), extra);
