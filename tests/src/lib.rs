@@ -7,6 +7,7 @@
 pub mod aws;
 pub mod client;
 mod cloud;
+mod files;
 mod guest;
 mod host;
 mod janitor;
@@ -16,6 +17,7 @@ pub mod simulated;
 mod skip;
 
 pub use cloud::{BOOT, Cloud, Daemon, binary, tcp_from, tcp_from_group, upload_image};
+pub use files::holds;
 pub use guest::Guest;
 pub use host::HostNamespace;
 pub use second::{Second, hosts};

@@ -1,27 +1,11 @@
 //! Encrypted volumes, snapshots and AMIs, by AWS's own command line and in real guests.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-
 use hearth_tests::aws::Aws;
-use hearth_tests::{Cloud, can_run};
+use hearth_tests::{Cloud, can_run, holds};
 
 const NAME: &str = "what_guests_write_to_encrypted_disks_lies_nowhere_on_the_host_as_they_wrote_it";
 const SECRET: &str = "a secret that is written in many places";
-
-/// Whether a file below a directory holds the secret.
-fn is_told(dir: &Path) -> bool {
-    std::fs::read_dir(dir).unwrap().any(|entry| {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            return is_told(&path);
-        }
-        let bytes = std::fs::read(&path).unwrap_or_default();
-        bytes
-            .windows(SECRET.len())
-            .any(|window| window == SECRET.as_bytes())
-    })
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_guests_write_to_encrypted_disks_lies_nowhere_on_the_host_as_they_wrote_it() {
@@ -63,10 +47,13 @@ async fn what_guests_write_to_encrypted_disks_lies_nowhere_on_the_host_as_they_w
     };
     let on_host = |volume: &str| cloud.path("agent/volumes").join(volume);
     assert!(
-        is_told(&on_host(plain)),
+        holds(&on_host(plain), SECRET),
         "what is looked for is not found where it is"
     );
-    assert!(!is_told(&on_host(encrypted)), "an encrypted volume lies plain");
+    assert!(
+        !holds(&on_host(encrypted), SECRET),
+        "an encrypted volume lies plain"
+    );
 
     // A snapshot of it is encrypted, and so is a volume that is made of that.
     let create = format!("create-snapshot --volume-id {encrypted} --query [SnapshotId,Encrypted]");
@@ -88,7 +75,7 @@ async fn what_guests_write_to_encrypted_disks_lies_nowhere_on_the_host_as_they_w
             && read.contains(SECRET),
         "{read}"
     );
-    assert!(!is_told(&on_host(&copy)) && !is_told(&cloud.path("agent/images")));
+    assert!(!holds(&on_host(&copy), SECRET) && !holds(&cloud.path("agent/images"), SECRET));
 
     // An instance whose root volume alone is encrypted, the AMI of it, and an instance of that.
     let two = cloud
@@ -112,7 +99,10 @@ async fn what_guests_write_to_encrypted_disks_lies_nowhere_on_the_host_as_they_w
         "describe-instances --instance-ids {two} --query Reservations[0].Instances[0].BlockDeviceMappings[0].Ebs.VolumeId"
     );
     let root = aws.ec2(&root).await.unwrap();
-    assert!(!is_told(&on_host(&root)), "an encrypted root volume lies plain");
+    assert!(
+        !holds(&on_host(&root), SECRET),
+        "an encrypted root volume lies plain"
+    );
     let create = format!("create-image --no-reboot --instance-id {two} --name made --query ImageId");
     let image = aws.ec2(&create).await.unwrap();
     let available = format!("wait image-available --image-ids {image}");
@@ -124,8 +114,8 @@ async fn what_guests_write_to_encrypted_disks_lies_nowhere_on_the_host_as_they_w
     let guest = cloud.guest(&three).await.unwrap();
     assert_eq!(guest.ssh("wc -l </root/secret").await.unwrap(), "9999");
     assert!(
-        !is_told(&cloud.path("agent/images")),
+        !holds(&cloud.path("agent/images"), SECRET),
         "an encrypted AMI lies plain"
     );
-    assert!(!is_told(&cloud.path("agent/volumes").join(&root)));
+    assert!(!holds(&cloud.path("agent/volumes").join(&root), SECRET));
 }

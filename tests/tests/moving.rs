@@ -1,14 +1,16 @@
-//! A volume and a stopped instance that change hosts: two agents on this machine, and real guests.
+//! A volume, which is encrypted, and a stopped instance that change hosts: two agents on this machine, and real guests.
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
 use hearth_api::v1;
-use hearth_tests::{BOOT, Cloud, Guest, Second, can_run, hosts};
+use hearth_tests::{BOOT, Cloud, Guest, Second, can_run, holds, hosts};
 
 const NAME: &str = "what_was_written_on_one_host_is_read_on_another";
 /// MiB that are written, no two chunks of which are alike.
 const MIB: usize = 8;
+/// Each of them begins with this.
+const SECRET: &str = "what nobody reads on a host or in the repository";
 
 async fn launch_on(cloud: &Cloud, host_id: &str) -> String {
     let placement = v1::Placement {
@@ -78,6 +80,7 @@ async fn what_was_written_on_one_host_is_read_on_another() {
         availability_zone: first.availability_zone.clone(),
         size: Some(1),
         volume_type: "gp3".into(),
+        encrypted: Some(true),
         ..Default::default()
     };
     let volume = cloud.volumes().await.unwrap().create_volume(request).await;
@@ -91,12 +94,22 @@ async fn what_was_written_on_one_host_is_read_on_another() {
     until(&cloud, &volume, "in-use", "attached").await;
     guest.ssh(&appears).await.unwrap();
     let write = format!(
-        "echo kept >/root/file; sync; dd if=/dev/urandom of=/tmp/piece bs=1M count=1 2>/dev/null; i=0; \
-         while [ $i -lt {MIB} ]; do (echo $i; cat /tmp/piece) | dd of={disk} bs=1M seek=$i conv=notrunc 2>/dev/null; \
+        "echo '{SECRET}' >/root/file; sync; dd if=/dev/urandom of=/tmp/piece bs=1M count=1 2>/dev/null; i=0; \
+         while [ $i -lt {MIB} ]; do (echo '{SECRET}' $i; cat /tmp/piece) | dd of={disk} bs=1M seek=$i conv=notrunc 2>/dev/null; \
          i=$((i+1)); done; sync"
     );
     guest.ssh(&write).await.unwrap();
     let written = digest(&guest, disk).await;
+    // The root volume is plain.
+    let on_first = cloud.path("agent/volumes");
+    assert!(
+        holds(&on_first, SECRET),
+        "what is looked for is not found where it is"
+    );
+    assert!(
+        !holds(&on_first.join(&volume), SECRET),
+        "an encrypted volume lies plain"
+    );
     let request = v1::DetachVolumeRequest {
         volume_id: volume.clone(),
         ..Default::default()
@@ -120,7 +133,11 @@ async fn what_was_written_on_one_host_is_read_on_another() {
     let guest = cloud.guest_on(&second.namespace, &two, 1).await.unwrap();
     guest.ssh(&appears).await.unwrap();
     assert_eq!(digest(&guest, disk).await, written);
-    let left = cloud.path("agent/volumes").join(&volume);
+    for sealed in ["second", "controller/repository"] {
+        let sealed = cloud.path(sealed);
+        assert!(!holds(&sealed, SECRET), "it lies plain in {}", sealed.display());
+    }
+    let left = on_first.join(&volume);
     cloud
         .wait_for("the old copy to go", BOOT, || (!left.exists()).then_some(()))
         .await
@@ -153,7 +170,7 @@ async fn what_was_written_on_one_host_is_read_on_another() {
     );
     assert_eq!(runs.placement.unwrap().host_id, second.host_id);
     let guest = cloud.guest_on(&second.namespace, &one, 1).await.unwrap();
-    assert_eq!(guest.ssh("cat /root/file").await.unwrap(), "kept");
+    assert_eq!(guest.ssh("cat /root/file").await.unwrap(), SECRET);
     let gone = |name: &str| std::fs::read_dir(cloud.path(name)).unwrap().count() == 0;
     cloud
         .wait_for("nothing to be left on the first host", BOOT, || {
