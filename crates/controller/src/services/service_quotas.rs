@@ -273,17 +273,17 @@ const QUOTAS: &[Quota] = &[
     ),
     quota(
         "vpc",
-        "L-F678F1CE",
-        "VPCs per Region",
-        ACCOUNT,
-        Most::Bound(state::Vpc::BOUND),
+        "L-0EA8095F",
+        "Inbound or outbound rules per security group",
+        RESOURCE,
+        Most::Always(security_groups::MAX_RULES),
     ),
     quota(
         "vpc",
-        "L-A4707A72",
-        "Internet gateways per Region",
-        ACCOUNT,
-        Most::Bound(state::InternetGateway::BOUND),
+        "L-2AFB9258",
+        "Security groups per network interface",
+        RESOURCE,
+        Most::Always(instances::MAX_GROUPS),
     ),
     quota(
         "vpc",
@@ -308,17 +308,10 @@ const QUOTAS: &[Quota] = &[
     ),
     quota(
         "vpc",
-        "L-0EA8095F",
-        "Inbound or outbound rules per security group",
-        RESOURCE,
-        Most::Always(security_groups::MAX_RULES),
-    ),
-    quota(
-        "vpc",
-        "L-2AFB9258",
-        "Security groups per network interface",
-        RESOURCE,
-        Most::Always(instances::MAX_GROUPS),
+        "L-A4707A72",
+        "Internet gateways per Region",
+        ACCOUNT,
+        Most::Bound(state::InternetGateway::BOUND),
     ),
     quota(
         "vpc",
@@ -326,6 +319,13 @@ const QUOTAS: &[Quota] = &[
         "VPC security groups per Region",
         ACCOUNT,
         Most::Bound(state::SecurityGroup::BOUND),
+    ),
+    quota(
+        "vpc",
+        "L-F678F1CE",
+        "VPCs per Region",
+        ACCOUNT,
+        Most::Bound(state::Vpc::BOUND),
     ),
 ];
 

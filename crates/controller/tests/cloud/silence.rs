@@ -175,6 +175,16 @@ async fn a_silent_host_is_unknown_its_instances_are_impaired_and_never_stopped()
     while !cloud.hearthd.log().contains("a host that was lost is back") {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // It is said before it is durable. What is changed after it is durable after it.
+    let tag = v1::CreateTagsRequest {
+        resources: vec![id],
+        tags: vec![v1::Tag {
+            key: "found".into(),
+            value: String::new(),
+        }],
+        dry_run: false,
+    };
+    cloud.client.clone().tags.create_tags(tag).await.unwrap();
     cloud.hearthd.kill();
     cloud.hearthd.spawn();
     cloud.client = cloud.hearthd.client().await;

@@ -211,7 +211,7 @@ for code, mappings in [
     ("InvalidParameterValue", [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": -1}}]),
     ("AttachmentLimitExceeded", [{"DeviceName": f"/dev/xvdb{chr(n)}", "Ebs": {"VolumeSize": 1}} for n in range(97, 123)]),
     ("InsufficientInstanceCapacity", [{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 16384}}]),
-    ("UnknownParameter", [{"DeviceName": "/dev/sdf", "VirtualName": "ephemeral0"}]),
+    ("InvalidBlockDeviceMapping", [{"DeviceName": "/dev/sdf", "VirtualName": "memory0"}]),
 ]:
     refused(code, ec2.run_instances, **mapped(*mappings))
 

@@ -160,7 +160,9 @@ fn listing(rules: &Rules) -> Vec<serde_json::Value> {
 #[test]
 fn a_difference_is_found_and_named() {
     let mut spec = spec();
+    // The elements of sets that change are loaded after their table, which the listing here leaves out.
     spec.security_groups[0].members.clear();
+    spec.subnets[0].internet.clear();
     let wanted = rules(&spec);
     let difference = |listed: &[serde_json::Value]| compare::difference(&wanted.tables, listed).unwrap();
     let same = listing(&wanted);

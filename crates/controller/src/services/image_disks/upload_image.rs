@@ -61,7 +61,10 @@ pub(super) async fn upload_image(
     let scope = app.scope();
     let path = partial::path(&app.uploads_dir(), &scope, &parameters.name, size);
     let claim = app.imports.partial.claim(path)?;
-    let upload = begin(app, &claim, &scope, size, parameters.resume_at.unsigned_abs()).await?;
+    let mut upload = begin(app, &claim, &scope, size, parameters.resume_at.unsigned_abs()).await?;
+    if wanted(app)? != Wanted::Plain {
+        upload.goes_when_cut_off();
+    }
     let upload = receive(upload, &mut parts, patience).await?;
     let path = app.uploads_dir().join(format!("{id}.upload"));
     let upload = blocking(move || upload.whole(path)).await?;
@@ -164,11 +167,14 @@ pub(super) async fn upload_image(
     Ok(UploadImageResponse { image_id: id })
 }
 
+fn wanted(app: &App) -> Result<Wanted, ApiError> {
+    encryption::wanted(&app.state(), &app.scope(), Asked::default(), None)
+}
+
 /// Where volumes are encrypted that do not ask for it, what is uploaded is, too.
 /// <https://docs.aws.amazon.com/ebs/latest/userguide/encryption-by-default.html>
 async fn encryption(app: &App) -> Result<Option<Encryption>, ApiError> {
-    let scope = app.scope();
-    let wanted = encryption::wanted(&app.state(), &scope, Asked::default(), None)?;
+    let (scope, wanted) = (app.scope(), wanted(app)?);
     if wanted == Wanted::Plain {
         return Ok(None);
     }
