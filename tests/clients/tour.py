@@ -279,6 +279,16 @@ same("describe-instance-credit-specifications", "--instance-ids", ids[0])
 for id in ids:
     done("modify-instance-attribute", "--instance-id", id, "--groups", groups["db"])
     done("create-tags", "--resources", id, "--tags", "Key=role,Value=test")
+# A structure of one truth value is a switch, too. (aws leaves its parser changed behind such a switch: ours alone.)
+for switch, value in [
+    (["--disable-api-termination"], True),
+    (["--no-disable-api-termination"], False),
+    (["--disable-api-termination", "Value=true"], True),
+    (["--disable-api-termination", "Value=false"], False),
+]:
+    assert ours(["modify-instance-attribute", "--instance-id", ids[0], *switch])[0] == 0, switch
+    told = same("describe-instance-attribute", "--instance-id", ids[0], "--attribute", "disableApiTermination")
+    assert told["DisableApiTermination"]["Value"] is value, (switch, told)
 told = same("describe-tags", "--filters", "Name=key,Values=role")["Tags"]
 assert len(told) == 2, told
 for id in ids:

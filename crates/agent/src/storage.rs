@@ -37,6 +37,7 @@ pub fn report(dir: &DataDir, reserve: Reserve, request: &StorageRequest) -> io::
         free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
         volume_bytes: allocated(&dir.volumes()),
         base_bytes: allocated(&dir.images()),
+        instance_store_bytes: allocated(&dir.stores()),
         overcommit: reserve.disk_overcommit,
         volumes: volumes.collect(),
     })
@@ -99,6 +100,11 @@ mod tests {
             panic!("{told:?}")
         };
         assert_eq!((fresh.written_bytes, fresh.shared_bytes), (0, 4 * MIB));
+        assert_eq!(told.instance_store_bytes, 0);
+        let run = dir.store_of("i-1").join("1");
+        std::fs::create_dir_all(&run).unwrap();
+        std::fs::write(run.join("ephemeral0"), vec![7; MIB as usize]).unwrap();
+        assert!(asked(&dir, &[]).instance_store_bytes >= MIB);
 
         let open = |file: &str| open_file(&dir.volume("vol-1").join(file), true).unwrap();
         let base = tempfile::tempfile().unwrap();

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::{Arg, ArgAction, ArgMatches};
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{comments, input, names, structures};
 use crate::error::CliError;
@@ -14,7 +14,7 @@ use crate::{parameters, shorthand};
 #[derive(Debug)]
 pub(super) struct Flag {
     name: String,
-    /// Of a truth value: the flag that says that it is not.
+    /// Of a truth value, and of a structure of one: the flag that says that it is not.
     negation: Option<String>,
     /// What stands for the value in help texts.
     value_name: String,
@@ -29,6 +29,14 @@ pub(super) fn of(request: &MessageDescriptor, replaced: &[&str]) -> Vec<Flag> {
     fields.map(Flag::new).collect()
 }
 
+/// A structure of one truth value, of which `aws` makes a switch that may be given the structure, too.
+fn is_truth_structure(field: &FieldDescriptor) -> bool {
+    let Kind::Message(structure) = field.kind() else {
+        return false;
+    };
+    structure.name() == "AttributeBooleanValue" && !field.is_list()
+}
+
 impl Flag {
     fn new(field: FieldDescriptor) -> Self {
         let name = names::kebab(field.name());
@@ -40,9 +48,9 @@ impl Flag {
         };
         let is_required = structures::is_required(&field);
         let help = comments::of(&field.parent_message().parent_file(), field.path());
-        let is_switch = matches!(field.kind(), Kind::Bool) && !field.is_list();
+        let is_truth = is_truth_structure(&field) || matches!(field.kind(), Kind::Bool) && !field.is_list();
         Self {
-            negation: is_switch.then(|| format!("no-{name}")),
+            negation: is_truth.then(|| format!("no-{name}")),
             name,
             value_name,
             help: if is_required {
@@ -65,8 +73,15 @@ impl Flag {
         };
         if let Some(negation) = &self.negation {
             let no = Arg::new(negation.as_str()).long(negation.as_str()).hide(true);
+            let arg = match is_truth_structure(&self.field) {
+                true => arg
+                    .value_name(self.value_name.as_str())
+                    .num_args(0..=1)
+                    .default_missing_value("Value=true"),
+                false => arg.action(ArgAction::SetTrue),
+            };
             return vec![
-                arg.action(ArgAction::SetTrue).overrides_with(negation.as_str()),
+                arg.overrides_with(negation.as_str()),
                 no.action(ArgAction::SetTrue),
             ];
         }
@@ -82,11 +97,14 @@ impl Flag {
 
     /// Puts what was given into the request.
     pub(super) fn put(&self, matches: &ArgMatches, request: &mut Map<String, Value>) -> Result<(), CliError> {
+        let is_structure = is_truth_structure(&self.field);
         let value = match &self.negation {
-            Some(_) if matches.get_flag(&self.name) => Some(true.into()),
-            Some(negation) if matches.get_flag(negation) => Some(false.into()),
-            Some(_) => None,
-            None => {
+            Some(negation) if matches.get_flag(negation) => Some(match is_structure {
+                true => json!({ "Value": false }),
+                false => false.into(),
+            }),
+            Some(_) if !is_structure => matches.get_flag(&self.name).then(|| true.into()),
+            _ => {
                 let given = matches.get_many::<String>(&self.name);
                 let given: Vec<String> = given.into_iter().flatten().cloned().collect();
                 self.value(&given)?

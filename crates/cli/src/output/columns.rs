@@ -105,6 +105,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
         "HostStorage",
         "{Host: HostId, Name: Hostname, Zone: AvailabilityZone, Volumes: VolumeCount, Promised: bytes(PromisedBytes),
         Capacity: bytes(CapacityBytes), Overcommit: Overcommit, \"Volumes take\": bytes(VolumeBytes),
+        \"Instance store takes\": bytes(InstanceStoreBytes),
         \"Bases take\": bytes(BaseBytes), Free: bytes(FreeBytes), Disk: bytes(TotalBytes), Message: StatusMessage}",
     ),
     (

@@ -300,7 +300,8 @@ impl Asked<'_> {
         }
         let mapped = mappings
             .iter()
-            .filter(|mapping| !mapping.has_field_by_name("no_device"));
+            .filter(|mapping| !mapping.has_field_by_name("no_device"))
+            .filter(|mapping| text(mapping, "virtual_name").is_none());
         volumes.extend(mapped.map(|mapping| {
             let ebs = mapping.get_field_by_name("ebs");
             let ebs = ebs.as_ref().and_then(|ebs| ebs.as_message());

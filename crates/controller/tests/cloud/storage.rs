@@ -145,6 +145,7 @@ async fn an_operator_sees_what_lies_where_and_damage_is_found_and_repaired() {
         (Some(100 << 30), Some(90 << 30))
     );
     assert_eq!((told[0].overcommit, told[0].volume_count), (Some(2), 1));
+    assert_eq!(told[0].instance_store_bytes, Some(1 << 30));
     assert!(told[0].promised_bytes > 0 && told[0].promised_bytes <= told[0].capacity_bytes);
     let volumes = v1::ListVolumeStorageRequest::default();
     let told = storage

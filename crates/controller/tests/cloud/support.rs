@@ -749,6 +749,7 @@ fn storage(request: &StorageRequest) -> StorageReport {
         free_bytes: 90 << 30,
         volume_bytes: 4 << 30,
         base_bytes: 2 << 30,
+        instance_store_bytes: 1 << 30,
         overcommit: 2,
         volumes: request.volume_ids.iter().map(volume).collect(),
     }

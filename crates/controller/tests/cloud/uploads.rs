@@ -388,6 +388,35 @@ async fn an_upload_that_was_cut_off_goes_on_also_after_hearthd_was_killed() {
         status.message()
     );
 
+    // What is to be stored encrypted begins anew: its file would be plain.
+    let mut settings = client.clone().account_settings;
+    let encrypt = v1::EnableEbsEncryptionByDefaultRequest::default();
+    settings.enable_ebs_encryption_by_default(encrypt).await.unwrap();
+    assert_eq!(kept(&client, "cut", size).await.unwrap().received_bytes, 0);
+    let (sender, call) = upload(&client);
+    sender.send(resumed(received)).await.unwrap();
+    drop(sender);
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(code(&status), "InvalidParameterValue");
+    let files = || std::fs::read_dir(hearthd.uploads()).unwrap().count();
+    let before = files();
+    let (sender, call) = upload(&client);
+    sender.send(parameters("sealed", size)).await.unwrap();
+    sender.send(chunk(0, &bytes[..1 << 20])).await.unwrap();
+    let begin = Instant::now();
+    while files() == before {
+        assert!(begin.elapsed() < SOON, "nothing has come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    call.abort();
+    drop(sender);
+    while files() > before {
+        assert!(begin.elapsed() < SOON, "what was cut off stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let plain = v1::DisableEbsEncryptionByDefaultRequest::default();
+    settings.disable_ebs_encryption_by_default(plain).await.unwrap();
+
     let (sender, call) = upload(&client);
     sender.send(resumed(received)).await.unwrap();
     for (n, piece) in bytes[received as usize..].chunks(1 << 20).enumerate() {

@@ -11,8 +11,9 @@ use hearth_api::v1::{GetImageUploadRequest, GetImageUploadResponse};
 use hearth_api::{ApiError, ErrorCode};
 
 use super::upload::{UploadError, received_of};
-use super::upload_image::blocking;
+use super::upload_image::{blocking, wanted};
 use crate::app::App;
+use crate::services::encryption::Wanted;
 use crate::services::images::check_name;
 use crate::state::{Scope, key};
 
@@ -133,6 +134,10 @@ pub(super) async fn get(
     request: GetImageUploadRequest,
 ) -> Result<GetImageUploadResponse, ApiError> {
     check_name(&request.name, "")?;
+    // What is to be stored encrypted is not gone on with.
+    if wanted(app)? != Wanted::Plain {
+        return Ok(GetImageUploadResponse::default());
+    }
     let path = path(
         &app.uploads_dir(),
         &app.scope(),

@@ -90,11 +90,6 @@ impl Upload {
         Ok(upload)
     }
 
-    /// Its file is plain: what is to be stored encrypted does not stay in it for who goes on.
-    pub(super) fn goes_when_cut_off(&mut self) {
-        self.is_partial = false;
-    }
-
     /// Everything has come: it is nobody else's from now on, and called `path`.
     pub(super) fn whole(mut self, path: PathBuf) -> Result<Self, UploadError> {
         std::fs::rename(&self.path, &path).map_err(|source| self.fault("renaming", source))?;

@@ -59,16 +59,29 @@ pub(super) async fn upload_image(
 
     let id = Id::new(Kind::Image).to_string();
     let scope = app.scope();
-    let path = partial::path(&app.uploads_dir(), &scope, &parameters.name, size);
-    let claim = app.imports.partial.claim(path)?;
-    let mut upload = begin(app, &claim, &scope, size, parameters.resume_at.unsigned_abs()).await?;
-    if wanted(app)? != Wanted::Plain {
-        upload.goes_when_cut_off();
-    }
-    let upload = receive(upload, &mut parts, patience).await?;
     let path = app.uploads_dir().join(format!("{id}.upload"));
-    let upload = blocking(move || upload.whole(path)).await?;
-    drop(claim);
+    let upload = match wanted(app)? {
+        Wanted::Plain => {
+            let partial = partial::path(&app.uploads_dir(), &scope, &parameters.name, size);
+            let claim = app.imports.partial.claim(partial)?;
+            let begun = begin(app, &claim, &scope, size, parameters.resume_at.unsigned_abs()).await?;
+            let upload = receive(begun, &mut parts, patience).await?;
+            blocking(move || upload.whole(path)).await?
+        }
+        // Its file is plain: nothing stays in it for who goes on.
+        _ if parameters.resume_at > 0 => {
+            let expected = "What is stored encrypted is uploaded from the beginning: give 0.";
+            return Err(ApiError::invalid_value(
+                "ResumeAt",
+                parameters.resume_at,
+                expected,
+            ));
+        }
+        _ => {
+            let begun = blocking(move || Upload::create(path, size)).await?;
+            receive(begun, &mut parts, patience).await?
+        }
+    };
     let upload = unpacked::raw(app, upload).await?;
     let size = upload.size();
     let (upload, digest) = blocking(move || upload.finish()).await?;
@@ -167,7 +180,7 @@ pub(super) async fn upload_image(
     Ok(UploadImageResponse { image_id: id })
 }
 
-fn wanted(app: &App) -> Result<Wanted, ApiError> {
+pub(super) fn wanted(app: &App) -> Result<Wanted, ApiError> {
     encryption::wanted(&app.state(), &app.scope(), Asked::default(), None)
 }
 

@@ -40,7 +40,7 @@ impl Named {
         })
     }
 
-    /// The table, in which the route is not the local one.
+    /// The table, and the block of its local route.
     fn table(&self, state: &State) -> Result<(RouteTable, Ipv4Net), ApiError> {
         let table = find(state, &self.table_id)?;
         let vpc = state.get::<Vpc>(&table.vpc_id);

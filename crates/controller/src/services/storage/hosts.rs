@@ -50,6 +50,7 @@ async fn ask(app: &App, row: &mut HostStorage) {
             row.free_bytes = Some(signed(report.free_bytes));
             row.volume_bytes = Some(signed(report.volume_bytes));
             row.base_bytes = Some(signed(report.base_bytes));
+            row.instance_store_bytes = Some(signed(report.instance_store_bytes));
             row.overcommit = i32::try_from(report.overcommit).ok();
         }
         Err(error) => row.status_message = error.to_string(),

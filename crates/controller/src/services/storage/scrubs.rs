@@ -24,9 +24,6 @@ const NAMED: usize = 16;
 /// Begins a scrub, unless one is under way.
 pub(super) async fn begin(app: &App, request: ScrubStorageRequest) -> Result<ScrubStorageResponse, ApiError> {
     check_copy(app, &request.copy)?;
-    if request.dry_run {
-        return Err(ApiError::dry_run());
-    }
     let copy = request.copy;
     let scrub = app
         .store

@@ -13,7 +13,7 @@ use hearth_api::{ApiError, Kind};
 use crate::app::App;
 use crate::services::input;
 use crate::state::noun::tell_tags;
-use crate::state::{self, DEFAULT_TENANCY};
+use crate::state::{self, DEFAULT_TENANCY, State};
 
 pub(in crate::services) const FILTERS: Known<Vpc> = known! {
     tags: |item| &item.tags;
@@ -38,6 +38,16 @@ pub(in crate::services) const CLASSIC_FILTERS: Known<VpcClassicLink> = known! {
     "is-classic-link-enabled" => (no),
 };
 
+/// The VPCs with these ids; none: all.
+///
+/// # Errors
+/// One of them is not there.
+fn wanted<'s>(state: &'s State, ids: &[String]) -> Result<impl Iterator<Item = &'s state::Vpc>, ApiError> {
+    input::all_known(Kind::Vpc, ids, |id| state.get::<state::Vpc>(id).is_some())?;
+    let is_wanted = |vpc: &&state::Vpc| ids.is_empty() || ids.contains(&vpc.id);
+    Ok(state.all::<state::Vpc>().filter(is_wanted))
+}
+
 pub(super) async fn describe(
     app: &App,
     request: DescribeVpcsRequest,
@@ -46,12 +56,7 @@ pub(super) async fn describe(
     refuse_page_of_ids(&request.vpc_ids, page, "vpcSet")?;
     let filters = Filters::new(&request.filters, &FILTERS)?;
     let state = app.state();
-    input::all_known(Kind::Vpc, &request.vpc_ids, |id| {
-        state.get::<state::Vpc>(id).is_some()
-    })?;
-    let wanted = state
-        .all::<state::Vpc>()
-        .filter(|vpc| request.vpc_ids.is_empty() || request.vpc_ids.contains(&vpc.id));
+    let wanted = wanted(&state, &request.vpc_ids)?;
     let tell = |row: &state::Vpc| {
         let vpc = tell(row);
         filters.matches(&vpc).then_some(vpc)
@@ -87,12 +92,7 @@ pub(super) async fn classic_link(
 ) -> Result<DescribeVpcClassicLinkResult, ApiError> {
     let filters = Filters::new(&request.filters, &CLASSIC_FILTERS)?;
     let state = app.state();
-    input::all_known(Kind::Vpc, &request.vpc_ids, |id| {
-        state.get::<state::Vpc>(id).is_some()
-    })?;
-    let wanted = state
-        .all::<state::Vpc>()
-        .filter(|vpc| request.vpc_ids.is_empty() || request.vpc_ids.contains(&vpc.id));
+    let wanted = wanted(&state, &request.vpc_ids)?;
     let told = wanted.map(|row| VpcClassicLink {
         classic_link_enabled: false,
         tags: tell_tags(&row.tags),
@@ -109,12 +109,7 @@ pub(super) async fn classic_link_dns(
 ) -> Result<DescribeVpcClassicLinkDnsSupportResult, ApiError> {
     let page = Page::new(request.max_results, &request.next_token);
     let state = app.state();
-    input::all_known(Kind::Vpc, &request.vpc_ids, |id| {
-        state.get::<state::Vpc>(id).is_some()
-    })?;
-    let wanted = state
-        .all::<state::Vpc>()
-        .filter(|vpc| request.vpc_ids.is_empty() || request.vpc_ids.contains(&vpc.id));
+    let wanted = wanted(&state, &request.vpc_ids)?;
     let tell = |row: &state::Vpc| {
         Some(ClassicLinkDnsSupport {
             classic_link_dns_supported: false,
